@@ -1,0 +1,83 @@
+"""JSON log lines: one object per line, with the request they belong to.
+
+Standard library only, because every handler imports it; what is logged is left to the rooms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+_request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+
+#: Attributes every LogRecord has; whatever else is on it came through `extra`.
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def current_request_id() -> str | None:
+    """The id of the request or tick this code runs for, if any."""
+    return _request_id.get()
+
+
+def set_request_id(request_id: str | None) -> None:
+    """Name the request for the rest of this context; handlers call it once per invocation."""
+    _request_id.set(request_id)
+
+
+@contextlib.contextmanager
+def request_context(request_id: str | None) -> Iterator[None]:
+    """Stamp `request_id` on every line logged inside the block, tasks started in it included."""
+    token = _request_id.set(request_id)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
+
+
+class JsonFormatter(logging.Formatter):
+    """Render a record as one JSON object: fixed keys first, then `extra`, then the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a value JSON cannot hold is written as its `str`."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "timestamp": f"{at}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        request_id = _request_id.get()
+        if request_id is not None:
+            line["request_id"] = request_id
+        for key, value in record.__dict__.items():
+            if key not in _STANDARD and not key.startswith("_"):
+                line[key] = value
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
+
+
+def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:
+    """Send every logger's lines to `stream` (stdout when None) as JSON.
+
+    Replaces the handlers that a runtime put on the root logger, AWS Lambda's among them, so that
+    no line appears twice. Safe to call again.
+    """
+    handler = logging.StreamHandler(stream if stream is not None else sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    # one line per HTTP call of the worker would drown its own; they return at DEBUG
+    logging.getLogger("httpx").setLevel(logging.WARNING if level != "DEBUG" else logging.DEBUG)
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
