@@ -1,0 +1,207 @@
+"""Builds one bundle: files, locked wheels, byte code, zip, inventory; checks it against its budget.
+
+Needs a package registry or uv's cache, never a cloud account.
+"""
+
+from __future__ import annotations
+
+import compileall
+import json
+import platform
+import py_compile
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.util import MAGIC_NUMBER
+from pathlib import Path
+
+from infra.aws.archive import prune, tree_size, write_zip
+from infra.aws.bundles import ROOT, RUNTIME_MODULES, Bundle, Target
+from infra.aws.imports import canonical, closure, third_party
+from infra.aws.inventory import bill_of_materials, licence_table, read_metadata
+from infra.aws.lockfile import OURSELVES, Locked, read_lock, select
+
+#: Found at run time beside the code; everything else in a room is source or text for people.
+DATA_SUFFIXES = frozenset({".py", ".json", ".txt", ".csv", ".sql", ".html", ".jinja", ".toml"})
+
+
+class PackagingError(Exception):
+    """The zip cannot be built, or must not be shipped; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one bundle became."""
+
+    name: str
+    archive: str
+    sha256: str
+    zipped_bytes: int
+    unzipped_bytes: int
+    python: str
+    magic: str
+    distributions: dict[str, str]
+
+
+def host_target() -> Target:
+    """This machine and this interpreter: for tests that run the zip."""
+    return Target("host", platform.python_version().rsplit(".", 1)[0], None, "host")
+
+
+def source_files(bundle: Bundle, root: Path) -> list[Path]:
+    """The first-party files of `bundle`, relative order fixed."""
+    files = set(closure(bundle.handlers, root))
+    if missing := [
+        name
+        for name in bundle.handlers
+        if not root.joinpath(*name.split(".")).with_suffix(".py").exists()
+    ]:
+        raise PackagingError(f"no handler to package: {', '.join(missing)}")
+    for room in (*bundle.whole_rooms, *(f"functions/{name}" for name in bundle.functions)):
+        files.update(
+            path
+            for path in (root / room).rglob("*")
+            if path.is_file()
+            and path.suffix in DATA_SUFFIXES
+            and not any(
+                part.startswith((".", "__pycache__")) for part in path.parts[len(root.parts) :]
+            )
+        )
+    return sorted(files)
+
+
+def locked_for(files: Iterable[Path], root: Path) -> list[Locked]:
+    """The locked distributions that `files` need at run time.
+
+    A module nobody declared is refused: it would be missing on Lambda and nowhere else.
+    """
+    entries = read_lock(root / "requirements.lock")
+    direct = {name for name, entry in entries.items() if OURSELVES in entry.parents}
+    roots: set[str] = set()
+    for module, names in sorted(third_party(files, root).items()):
+        if module in RUNTIME_MODULES:
+            continue
+        known = {name for name in names if name in entries}
+        if not known:
+            # `import x` inside a try is allowed to miss, but only for what no lock knows
+            continue
+        roots |= known & direct or known
+    return select(entries, roots, skip={canonical(name) for name in RUNTIME_MODULES})
+
+
+def build(bundle: Bundle, target: Target, out: Path, *, root: Path = ROOT) -> Built:
+    """Build `bundle` for `target` into `out` and return what it became.
+
+    Raises:
+        PackagingError: A tool failed, or the result is over its budget.
+    """
+    tree = out / bundle.name
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    files = source_files(bundle, root)
+    locked = locked_for(files, root)
+    _install(locked, target, tree, out)
+    prune(tree)
+    for file in files:
+        copy = tree / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    python, magic = _compile(tree, target, root)
+    archive = out / f"{bundle.name}.zip"
+    digest = write_zip(tree, archive)
+    metadata = read_metadata(tree)
+    present = [entry for entry in locked if canonical(entry.name) in metadata]
+    version = _version(root)
+    bom = bill_of_materials(bundle.name, version, present, metadata)
+    (out / f"{bundle.name}.cdx.json").write_text(json.dumps(bom, indent=2) + "\n", "utf-8")
+    (out / f"{bundle.name}.licences.tsv").write_text(licence_table(present, metadata), "utf-8")
+    built = Built(
+        name=bundle.name,
+        archive=archive.name,
+        sha256=digest,
+        zipped_bytes=archive.stat().st_size,
+        unzipped_bytes=tree_size(tree),
+        python=python,
+        magic=magic,
+        distributions={entry.name: entry.version for entry in present},
+    )
+    (out / f"{bundle.name}.manifest.json").write_text(
+        json.dumps(asdict(built), indent=2) + "\n", "utf-8"
+    )
+    _within_budget(bundle, built, tree)
+    return built
+
+
+def _install(locked: list[Locked], target: Target, tree: Path, out: Path) -> None:
+    if not locked:
+        return
+    listing = out / f"{tree.name}.requirements.txt"
+    listing.write_text("".join(entry.text for entry in locked), "utf-8")
+    command = [
+        find_tool("uv"), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
+        "--only-binary", ":all:", "--link-mode", "copy", "--no-config",
+        "--target", str(tree), "--python-version", target.python, "--python", sys.executable,
+        "-r", str(listing),
+    ]  # fmt: skip
+    if target.platform is not None:
+        command += ["--python-platform", target.platform]
+    _run(command, "the locked wheels could not be installed")
+
+
+def _compile(tree: Path, target: Target, root: Path) -> tuple[str, str]:
+    """Write byte code that is never checked against its source; returns version and magic."""
+    if target.compiler == "host":
+        ok = compileall.compile_dir(
+            tree, quiet=1, force=True, stripdir=str(tree), prependdir="/var/task",
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )  # fmt: skip
+        if not ok:
+            raise PackagingError("the byte code could not be compiled; see above")
+        return platform.python_version(), MAGIC_NUMBER.hex()
+    script = root / "infra" / "aws" / "compile.mjs"
+    output = _run([find_tool("node"), str(script), str(tree), target.python], "byte code")
+    report = json.loads(output.strip().splitlines()[-1])
+    return report["python"], report["magic"]
+
+
+def _within_budget(bundle: Bundle, built: Built, tree: Path) -> None:
+    for what, size, budget in (
+        ("zipped", built.zipped_bytes, bundle.zipped_budget),
+        ("unzipped", built.unzipped_bytes, bundle.unzipped_budget),
+    ):
+        if size > budget:
+            largest = sorted(
+                (
+                    (tree_size(path) if path.is_dir() else path.stat().st_size, path.name)
+                    for path in tree.iterdir()
+                ),
+                reverse=True,
+            )[:5]
+            raise PackagingError(
+                f"{bundle.name} is {size:,} bytes {what}, its budget is {budget:,}; largest: "
+                + ", ".join(f"{name} {bytes_:,}" for bytes_, name in largest)
+                + ". Drop a dependency or raise the budget in infra/aws/bundles.py with a reason."
+            )
+
+
+def _version(root: Path) -> str:
+    return str(tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"])
+
+
+def find_tool(name: str) -> str:
+    """The tool beside this interpreter first: a virtual environment need not be activated."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise PackagingError(f"{name} is not installed; run `make setup`")
+    return found
+
+
+def _run(command: list[str], what: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PackagingError(f"{what}: {' '.join(command[:4])}… said\n{done.stdout}{done.stderr}")
+    return done.stdout

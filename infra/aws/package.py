@@ -1,0 +1,80 @@
+"""`make package`: builds every zip, then the CloudFormation that deploys them, without an account.
+
+usage: python -m infra.aws.package [--target lambda|host] [--out …] [--stage dev]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from infra.aws.build import Built, PackagingError, build, find_tool, host_target
+from infra.aws.bundles import BUNDLES, LAMBDA, ROOT
+
+
+def compile_template(
+    stage: str, out: Path, *, root: Path = ROOT, region: str = "us-east-1"
+) -> Path:
+    """Run osls over serverless.yml and return the folder with the CloudFormation.
+
+    Raises:
+        PackagingError: osls refused the service.
+    """
+    # no profile, no keys, no update check: what is compiled must not depend on who compiles it
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
+    } | {"SLS_INTERACTIVE_SETUP_ENABLE": "0", "AWS_EC2_METADATA_DISABLED": "true", "CI": "1"}
+    environment["PATH"] = (
+        f"{Path(find_tool('node')).parent}{os.pathsep}{environment.get('PATH', '')}"
+    )
+    command = [
+        find_tool("node"), str(root / "node_modules" / "osls" / "bin" / "serverless.js"), "package",
+        "--stage", stage, "--region", region, "--package", str(out),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise PackagingError(f"osls refused serverless.yml:\n{done.stdout}{done.stderr}")
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build what was asked for; exit 1 with one message when something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m infra.aws.package", description=__doc__)
+    parser.add_argument("--target", choices=["lambda", "host"], default="lambda")
+    parser.add_argument("--out", type=Path, default=None, help="default: build/aws or build/host")
+    parser.add_argument("--stage", default="dev")
+    parser.add_argument("--no-template", action="store_true", help="build the zips only")
+    options = parser.parse_args(arguments)
+    target = LAMBDA if options.target == "lambda" else host_target()
+    out: Path = options.out or ROOT / "build" / ("aws" if target.is_lambda else "host")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        for bundle in BUNDLES:
+            machine = target.platform or "this machine"
+            print(f"building {bundle.name}: Python {target.python}, {machine} …", flush=True)
+            print(_line(build(bundle, target, out.resolve())), flush=True)
+        if not options.no_template and target.is_lambda:
+            print(f"compiling serverless.yml for stage {options.stage} …", flush=True)
+            template = compile_template(options.stage, out.resolve() / "stack")
+            print(f"  {template.relative_to(ROOT)}/cloudformation-template-update-stack.json")
+    except PackagingError as error:
+        print(f"package: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _line(built: Built) -> str:
+    return (
+        f"  {built.archive}: {built.zipped_bytes / 1e6:.1f} MB zipped, "
+        f"{built.unzipped_bytes / 1e6:.1f} MB unzipped, {len(built.distributions)} distributions, "
+        f"byte code by {built.python}, sha256 {built.sha256[:16]}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
