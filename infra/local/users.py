@@ -1,0 +1,70 @@
+"""The demo users, written straight into the Auth tables with fixed ids.
+
+The local Auth server has no admin API, and fixed ids let the seed refer to its users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+import psycopg
+
+PASSWORD = "minutehand-demo"
+PASSWORD_HASH = "$2b$10$2CTn5N4CWKpmxx4lFOR9PuIFKv2/uzu76efoa7.yp.wmZmG7WJyJ6"
+
+
+@dataclass(frozen=True)
+class DemoUser:
+    """Somebody who can sign in to the local stack."""
+
+    id: UUID
+    email: str
+    role: str
+    workspace_id: UUID
+
+
+ACME = UUID("11111111-1111-4111-8111-111111111111")
+GLOBEX = UUID("22222222-2222-4222-8222-222222222222")
+ADA = DemoUser(UUID("aaaaaaaa-0000-4000-8000-000000000001"), "ada@acme.test", "manager", ACME)
+BOB = DemoUser(UUID("aaaaaaaa-0000-4000-8000-000000000002"), "bob@acme.test", "member", ACME)
+EVE = DemoUser(UUID("aaaaaaaa-0000-4000-8000-000000000003"), "eve@globex.test", "manager", GLOBEX)
+DEMO_USERS = (ADA, BOB, EVE)
+
+_INSERT_USER = """
+insert into auth.users (
+  id, aud, role, email, encrypted_password, email_confirmed_at,
+  raw_app_meta_data, raw_user_meta_data
+)
+select
+  %(id)s, 'authenticated', 'authenticated', %(email)s, %(hash)s, now(),
+  '{"provider": "email", "providers": ["email"]}',
+  jsonb_build_object(
+    'sub', %(id)s::text, 'email', %(email)s::text, 'email_verified', true, 'phone_verified', false
+  )
+where not exists (
+  select from auth.users as users where users.id = %(id)s or users.email = %(email)s
+)
+"""
+_INSERT_IDENTITY = """
+insert into auth.identities (id, provider, provider_id, user_id, identity_data)
+values (
+  %(identity_id)s, 'email', %(id)s, %(id)s,
+  jsonb_build_object('sub', %(id)s::text, 'email', %(email)s::text, 'email_verified', true)
+)
+on conflict do nothing
+"""
+
+
+def create_demo_users(url: str) -> None:
+    """Add the users that are missing; safe to call on every start."""
+    with psycopg.connect(url) as connection:
+        for user in DEMO_USERS:
+            values = {
+                "id": user.id,
+                "email": user.email,
+                "hash": PASSWORD_HASH,
+                "identity_id": uuid5(user.id, "email"),
+            }
+            if connection.execute(_INSERT_USER, values).rowcount:
+                connection.execute(_INSERT_IDENTITY, values)

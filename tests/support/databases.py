@@ -1,0 +1,89 @@
+"""A scratch Postgres per test process and a fresh database per test, cloned from a template."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from infra.local import migrations
+from infra.local.postgres import Postgres
+from infra.local.users import create_demo_users
+
+TEMPLATE = "template_minutehand"
+_numbers = itertools.count(1)
+
+
+class Database:
+    """One test's own database, with every migration applied and no rows of anyone else."""
+
+    def __init__(self, server: Postgres, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.url = server.url(database=name)
+
+    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+        """Open an autocommit connection, as the superuser unless `user` says otherwise."""
+        options.setdefault("autocommit", True)
+        return psycopg.connect(self.url, **options)
+
+    @contextmanager
+    def as_role(
+        self, role: str, claims: Mapping[str, Any] | None = None, **options: Any
+    ) -> Iterator[psycopg.Connection[Any]]:
+        """Connect as the Data API would: under `role`, with the claims of a user's token."""
+        with self.connect(**options) as connection:
+            connection.execute(
+                "select set_config('request.jwt.claims', %s, false)",
+                (json.dumps({"role": role, **(claims or {})}),),
+            )
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+            yield connection
+
+    def seed(self) -> None:
+        """Add the demo users and `supabase/seed.sql`."""
+        create_demo_users(self.url)
+        migrations.apply_seed(migrations.as_user(self.url, "postgres"))
+
+
+def start_scratch_server(folder: Path) -> Postgres:
+    """Start a server that forgets durability and never meets another one's port or data."""
+    server = Postgres(folder, scratch=True)
+    server.start()
+    return server
+
+
+def build_template(server: Postgres) -> None:
+    """Make the database that every test's own one is cloned from."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"create database {TEMPLATE}")
+    prepare(server, TEMPLATE)
+
+
+def prepare(server: Postgres, name: str) -> None:
+    """Bring a bare database to hosted base plus all migrations."""
+    url = server.url(database=name)
+    migrations.prepare_hosted(url)
+    migrations.set_project_owner(url, server.password)
+    migrations.apply_migrations(migrations.as_user(url, "postgres"))
+
+
+@contextmanager
+def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Database]:
+    """Clone `template` for the length of a test; connections left open are cut at the end."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        owner = " owner postgres" if template == TEMPLATE else ""
+        connection.execute(
+            f"create database {name} template {template}{owner} strategy file_copy".encode()
+        )
+        try:
+            yield Database(server, name)
+        finally:
+            connection.execute(f"drop database {name} with (force)".encode())
