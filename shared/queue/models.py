@@ -1,0 +1,444 @@
+"""What travels between Python and the SQL functions, as frozen models.
+
+Unknown fields are ignored: a function keeps working against the schema one migration ahead.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Any, Literal, NewType
+
+from pydantic import BaseModel, ConfigDict, Field
+
+JobId = NewType("JobId", str)
+WorkspaceId = NewType("WorkspaceId", str)
+
+Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
+SettleOutcome = Literal[
+    "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
+]
+#: Statuses that a job does not leave by itself.
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+class Model(BaseModel):
+    """Base of every model here: frozen, tolerant of fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Progress(Model):
+    """How far a job is; `percentage` runs from 0 to 100."""
+
+    percentage: float | None = None
+    stage: str | None = None
+    message: str | None = None
+
+
+class Job(Model):
+    """A row of `public.jobs` as its workspace's members see it."""
+
+    id: JobId
+    workspace_id: WorkspaceId
+    user_id: str | None = None
+    session_id: str | None = None
+    queue: str = "default"
+    job_type: str
+    payload: Any = None
+    status: Status
+    priority: int = 100
+    progress: Progress | None = None
+    result: Any = None
+    error_message: str | None = None
+    error_data: Any = None
+    attempts: int = 0
+    max_attempts: int = 5
+    next_retry_at: datetime | None = None
+    scheduled_for: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime | None = None
+    idempotency_key: str | None = None
+    concurrency_key: str | None = None
+    parent_id: str | None = None
+    fence: int = 0
+    last_seq: int = 0
+    generation: int = 0
+    cancel_requested_at: datetime | None = None
+    deadline_at: datetime | None = None
+    timeout_seconds: float | None = None
+    batch_id: str | None = None
+    traceparent: str | None = None
+    schema_version: int | None = None
+    snoozes: int = 0
+    lost_attempts: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not change again by itself."""
+        return self.status in ENDED
+
+
+class BackoffOptions(Model):
+    """The wait before a retry: `first_seconds`, then times `factor` each, up to `cap_seconds`."""
+
+    first_seconds: float | None = None
+    cap_seconds: float | None = None
+    factor: float | None = None
+
+
+class UniqueOptions(Model):
+    """At most one job per `key` until it is leased or finished."""
+
+    key: str
+    until: Literal["leased", "finished"] | None = None
+    on_conflict: Literal["skip", "replace", "raise"] | None = None
+
+
+class EnqueueOptions(Model):
+    """Everything about a new job but its type and payload; None leaves it to the type."""
+
+    queue: str | None = None
+    priority: int | None = None
+    scheduled_for: datetime | None = None
+    delay_seconds: float | None = None
+    max_attempts: int | None = None
+    idempotency_key: str | None = None
+    idempotency_ttl_seconds: float | None = None
+    concurrency_key: str | None = None
+    session_id: str | None = None
+    parent_id: str | None = None
+    deadline_at: datetime | None = None
+    timeout_seconds: float | None = None
+    backoff: BackoffOptions | None = None
+    after: tuple[str, ...] | None = None
+    after_failed: Literal["fail", "run", "cancel"] | None = None
+    unique: UniqueOptions | None = None
+    debounce_seconds: float | None = None
+    batch_id: str | None = None
+    traceparent: str | None = None
+    schema_version: int | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The options as `enqueue_job` takes them: only those that were given."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class NewJob(Model):
+    """One job of a bulk enqueue, or one child of a spawn."""
+
+    job_type: str
+    payload: Any = Field(default_factory=dict)
+    options: EnqueueOptions = EnqueueOptions()
+
+    def wire(self) -> dict[str, Any]:
+        """The job as `enqueue_jobs` and `spawn_jobs` take it."""
+        return {**self.options.wire(), "job_type": self.job_type, "payload": self.payload}
+
+
+class Enqueued(Model):
+    """A job, and whether this call made it or found it by its key."""
+
+    job: Job
+    created: bool
+    #: True asks the caller to wake a worker now that the job is committed.
+    wake: bool = False
+
+
+class EnqueuedBatch(Model):
+    """The jobs of one bulk enqueue, in the order given."""
+
+    jobs: tuple[Enqueued, ...]
+    wake: bool = False
+
+
+class Explanation(Model):
+    """Why a job is where it is, in a sentence and in data."""
+
+    job_id: JobId
+    status: Status
+    reason: str
+    sentence: str
+    data: Any = None
+    estimated_start_at: datetime | None = None
+
+
+class BulkResult(Model):
+    """How many jobs a bulk call touched, and whether more match."""
+
+    count: int
+    more: bool = False
+
+
+class JobEvent(Model):
+    """A line of a job's history; `seq` runs gapless from 1 per job."""
+
+    job_id: JobId
+    seq: int
+    type: str
+    data: Any = None
+    created_at: datetime
+
+
+class JobLog(Model):
+    """A line a processor logged."""
+
+    id: int
+    job_id: JobId
+    attempt: int | None = None
+    log_level: str
+    message: str
+    metadata: Any = None
+    created_at: datetime
+
+
+class Cursor(Model):
+    """Where a list of jobs goes on: after this job, newest first."""
+
+    created_at: str
+    id: str
+
+    def encode(self) -> str:
+        """The cursor as an opaque URL-safe string."""
+        raw = f"{self.created_at}|{self.id}".encode()
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> Cursor:
+        """The cursor behind an opaque string.
+
+        Raises:
+            ValueError: `text` was not made by `encode`.
+        """
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            created_at, _, job_id = raw.decode().partition("|")
+            datetime.fromisoformat(created_at)
+        except (binascii.Error, UnicodeDecodeError, ValueError) as error:
+            raise ValueError(f"no cursor of ours: {text!r}") from error
+        if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
+            raise ValueError(f"no cursor of ours: {text!r}")
+        return cls(created_at=created_at, id=job_id)
+
+
+class JobPage(Model):
+    """A page of jobs, newest first; `next_cursor` is None on the last one."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None = None
+
+
+class LogPage(Model):
+    """A page of log lines, oldest first; go on with `after=next_after`."""
+
+    logs: tuple[JobLog, ...]
+    next_after: int | None = None
+
+
+# What workers say and hear --------------------------------------------------------------------
+
+
+class LeasedJob(Model):
+    """The part of a job that its worker needs."""
+
+    id: JobId
+    workspace_id: WorkspaceId
+    user_id: str | None = None
+    session_id: str | None = None
+    queue: str = "default"
+    job_type: str
+    payload: Any = None
+    schema_version: int | None = None
+    priority: int = 100
+    attempts: int = 1
+    max_attempts: int = 5
+    created_at: datetime
+    parent_id: str | None = None
+    traceparent: str | None = None
+    progress: Progress | None = None
+    timeout_seconds: float | None = None
+    deadline_at: datetime | None = None
+
+
+class Lease(Model):
+    """A job in this worker's hands until `lease_expires_at`, under the fencing token `fence`."""
+
+    job: LeasedJob
+    fence: int
+    lease_seconds: float = 60.0
+    lease_expires_at: datetime | None = None
+    #: Results of steps and ended waits of earlier attempts, by name.
+    steps: dict[str, Any] = Field(default_factory=dict)
+    log_count: int = 0
+
+
+class LeaseRequest(Model):
+    """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""
+
+    worker_id: str
+    tick_id: str
+    call: int
+    limit: int
+    job_types: tuple[str, ...] | None = None
+    queues: tuple[str, ...] | None = None
+    lease_seconds: float | None = None
+    #: Only jobs whose type usually ends within this time are leased; None for no bound.
+    budget_ms: int | None = None
+    version: str | None = None
+    free_slots: int | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The request as the SQL function takes it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class LeaseResponse(Model):
+    """What was leased, and what the queue looks like beyond it."""
+
+    leases: tuple[Lease, ...] = ()
+    reclaimed: int = 0
+    promoted: int = 0
+    #: Due jobs that were not leased, counted up to 1,000.
+    due: int = 0
+    next_due_in_ms: float | None = None
+
+
+class LogLine(Model):
+    """A log line on its way to the database."""
+
+    level: str
+    message: str
+    metadata: Any = None
+    at: datetime | None = None
+
+
+class StepResult(Model):
+    """A finished step on its way to the database."""
+
+    name: str
+    result: Any = None
+
+
+class ReportItem(Model):
+    """News of one running job; an item without news still renews its lease."""
+
+    job_id: JobId
+    fence: int
+    progress: Progress | None = None
+    logs: tuple[LogLine, ...] = ()
+    steps: tuple[StepResult, ...] = ()
+    lease_seconds: float | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The item as the SQL function takes it: only what it carries."""
+        return _wire(self)
+
+
+class ReportResult(Model):
+    """What the queue says about a reported job: go on, stop, or it is no longer yours."""
+
+    job_id: JobId
+    fence: int
+    outcome: Literal["ok", "cancel", "lost"]
+    lease_expires_at: datetime | None = None
+
+
+class ErrorInfo(Model):
+    """Why an attempt failed; `type` groups, `message` is for people."""
+
+    type: str
+    message: str
+    data: Any = None
+
+
+class SettleItem(Model):
+    """How one attempt ended."""
+
+    job_id: JobId
+    fence: int
+    outcome: SettleOutcome
+    result: Any = None
+    error: ErrorInfo | None = None
+    retry_after_seconds: float | None = None
+    until: datetime | None = None
+    delay_seconds: float | None = None
+    wait: dict[str, Any] | None = None
+    progress: Progress | None = None
+    logs: tuple[LogLine, ...] = ()
+    steps: tuple[StepResult, ...] = ()
+    duration_ms: float | None = None
+    cost_usd: float | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The item as the SQL function takes it: only what it carries."""
+        return _wire(self)
+
+
+class SettleResult(Model):
+    """What became of a settle; `stale` means that another worker has the job now."""
+
+    job_id: JobId
+    fence: int
+    outcome: Literal["applied", "stale", "cancelled", "not_found"]
+    status: Status | None = None
+    next_retry_at: datetime | None = None
+
+
+class SettleResponse(Model):
+    """The results in the order sent, and the leases that were asked for in the same call."""
+
+    results: tuple[SettleResult, ...] = ()
+    lease: LeaseResponse | None = None
+
+
+class JobTypeSpec(Model):
+    """A job type as it is published to the database; None leaves the database's default."""
+
+    job_type: str
+    queue: str | None = None
+    max_concurrency: int | None = None
+    workspace_concurrency: int | None = None
+    key_concurrency: int | None = None
+    lease_seconds: float | None = None
+    timeout_seconds: float | None = None
+    max_attempts: int | None = None
+    backoff: BackoffOptions | None = None
+    rate_limit: dict[str, Any] | None = None
+    payload_schema: dict[str, Any] | None = None
+    schema_version: int | None = None
+    events: Literal["full", "minimal"] | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The type as `register_job_types` takes it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class QueueHealth(BaseModel):
+    """The queue's vital signs, for readiness and dashboards."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    now: datetime | None = None
+    due: int = 0
+    oldest_due_seconds: float | None = None
+    processing: int = 0
+    pending: int = 0
+    waiting: int = 0
+    failed: int = 0
+    last_tick_at: datetime | None = None
+    last_tick_seconds: float | None = None
+    workers: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class QueueStats(BaseModel):
+    """Counts, throughput and percentiles as `queue_stats` returns them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def _wire(item: BaseModel) -> dict[str, Any]:
+    # values stay as they are: the body is encoded once, by the client
+    return {name: value for name, value in item if value is not None and value != ()}

@@ -1,0 +1,164 @@
+"""The queue as workers see it: lease, report, settle, spawn; every call may be repeated.
+
+Signs in as `job_worker`, which may execute these functions and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shared.clock import Clock
+from shared.config import Settings
+from shared.queue.data_api import DataApi
+from shared.queue.errors import TokenRefused
+from shared.queue.keys import WorkerKey
+from shared.queue.models import (
+    JobId,
+    JobTypeSpec,
+    LeaseRequest,
+    LeaseResponse,
+    NewJob,
+    QueueHealth,
+    QueueStats,
+    ReportItem,
+    ReportResult,
+    SettleItem,
+    SettleResponse,
+)
+
+
+class WorkerQueue:
+    """The worker's doors; keep one per process and event loop."""
+
+    def __init__(
+        self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
+    ) -> None:
+        self._api = api or DataApi(settings.supabase_url, read_seconds=6.0, patience_seconds=15.0)
+        self._key = WorkerKey(settings, clock=clock)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._api.aclose()
+
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        """Reclaim lapsed leases, then lease up to `limit` due jobs; each counts as an attempt.
+
+        A repeated (`tick_id`, `call`) returns the same leases, so a lost answer leaks nothing.
+
+        Raises:
+            QueueUnavailable: The database did not answer; nothing is lost.
+        """
+        return LeaseResponse.model_validate(
+            await self._call("lease_jobs", {"p_request": request.wire()})
+        )
+
+    async def report(
+        self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
+    ) -> list[ReportResult]:
+        """Store progress, logs and steps, renew each lease, and hear who must stop."""
+        body = await self._call(
+            "report_jobs",
+            {
+                "p_request": {
+                    "worker_id": worker_id,
+                    "tick_id": tick_id,
+                    "items": [item.wire() for item in items],
+                }
+            },
+            attempts=attempts,
+        )
+        return [ReportResult.model_validate(result) for result in body["results"]]
+
+    async def settle(
+        self,
+        items: Sequence[SettleItem],
+        *,
+        worker_id: str,
+        tick_id: str,
+        lease: LeaseRequest | None = None,
+        attempts: int | None = None,
+    ) -> SettleResponse:
+        """Store how attempts ended and, with `lease`, take the next jobs in the same round trip.
+
+        Repeating a settle that was applied answers `applied` again.
+        """
+        request: dict[str, Any] = {
+            "worker_id": worker_id,
+            "tick_id": tick_id,
+            "items": [item.wire() for item in items],
+        }
+        if lease is not None:
+            request["lease"] = lease.wire()
+        return SettleResponse.model_validate(
+            await self._call("settle_jobs", {"p_request": request}, attempts=attempts)
+        )
+
+    async def spawn(
+        self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
+    ) -> list[JobId]:
+        """Enqueue child jobs once per (`job_id`, `name`), however often it is called.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+        """
+        body = await self._call(
+            "spawn_jobs",
+            {
+                "p_request": {
+                    "job_id": job_id,
+                    "fence": fence,
+                    "name": name,
+                    "children": [child.wire() for child in children],
+                }
+            },
+        )
+        return [JobId(child) for child in body["job_ids"]]
+
+    async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+        """Publish job types, so that every door of the queue accepts and checks them."""
+        body = await self._call("register_job_types", {"p_types": [spec.wire() for spec in types]})
+        return int(body["registered"])
+
+    async def tick_finished(
+        self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
+    ) -> None:
+        """Leave the tick's summary behind and stop counting as an active worker."""
+        await self._call(
+            "tick_finished",
+            {
+                "p_request": {
+                    "tick_id": tick_id,
+                    "worker_id": worker_id,
+                    "summary": dict(summary),
+                }
+            },
+            attempts=1,
+        )
+
+    async def health(self) -> QueueHealth:
+        """The queue's vital signs."""
+        return QueueHealth.model_validate(await self._call("queue_health", {}))
+
+    async def stats(self) -> QueueStats:
+        """Counts and percentiles over all workspaces."""
+        return QueueStats.model_validate(await self._call("queue_stats", {"p_workspace_id": None}))
+
+    async def _call(
+        self, function: str, arguments: Mapping[str, Any], *, attempts: int | None = None
+    ) -> Any:
+        try:
+            return await self._send(function, arguments, attempts)
+        except TokenRefused:
+            # the JWT secret's clock and ours may differ, or a key was rotated: once more, fresh
+            self._key.forget()
+            return await self._send(function, arguments, attempts)
+
+    async def _send(self, function: str, arguments: Mapping[str, Any], attempts: int | None) -> Any:
+        return await self._api.rpc(
+            function,
+            arguments,
+            headers=self._key.headers(),
+            repeatable=True,
+            attempts=attempts,
+        )
