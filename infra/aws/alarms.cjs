@@ -1,0 +1,146 @@
+// Every alarm as one table row: what is watched, when a person is called, what that person does.
+// Missing data is `breaching` only where silence itself is the fault.
+const functions = { Jobs: "jobs", Status: "status", Worker: "worker", Health: "health" };
+
+const minutes = (count) => ({ Period: 60, EvaluationPeriods: count });
+
+/** Thresholds that depend on the stage come in as `p`; names of metrics of our own are in README. */
+function rows(p) {
+  const lambda = (name, metric) => ({
+    Namespace: "AWS/Lambda",
+    MetricName: metric,
+    Dimensions: [{ Name: "FunctionName", Value: { Ref: `${name}LambdaFunction` } }],
+  });
+  const queue = (logicalId) => ({
+    Namespace: "AWS/SQS",
+    MetricName: "ApproximateNumberOfMessagesVisible",
+    Dimensions: [{ Name: "QueueName", Value: { "Fn::GetAtt": [logicalId, "QueueName"] } }],
+  });
+  const api = (metric) => ({
+    Namespace: "AWS/ApiGateway",
+    MetricName: metric,
+    Dimensions: [{ Name: "ApiId", Value: { Ref: "HttpApi" } }],
+  });
+  const schedule = (metric) => ({
+    Namespace: "AWS/Scheduler",
+    MetricName: metric,
+    Dimensions: [{ Name: "ScheduleGroup", Value: `minutehand-${p.stage}` }],
+  });
+  const own = (metric) => ({
+    Namespace: "Minutehand",
+    MetricName: metric,
+    Dimensions: [{ Name: "stage", Value: p.stage }],
+  });
+
+  const perFunction = Object.entries(functions).flatMap(([name, short]) => [
+    {
+      id: `${name}Errors`, ...lambda(name, "Errors"), Statistic: "Sum", ...minutes(5), datapoints: 2, over: 0,
+      runbook: `Open /aws/lambda/minutehand-${p.stage}-${short}, filter level=ERROR; group by "message". ` +
+        "Import errors right after a deploy: roll back with `minutehand deploy --rollback`. " +
+        "QueueUnavailable: check Supabase's status page and the database's connections.",
+    },
+    {
+      id: `${name}Throttles`, ...lambda(name, "Throttles"), Statistic: "Sum", ...minutes(5), datapoints: 5, over: 0,
+      runbook: name === "Worker"
+        ? "A few are normal: reserved concurrency caps the database's load. For minutes on end: jobs arrive faster " +
+          "than they run; read OldestDueSeconds, then raise workerReservedConcurrency in stages.yml."
+        : "The account's concurrency is used up. Look for a runaway function in the console's concurrency graph; " +
+          "ask AWS for a higher quota, or reserve concurrency for this function.",
+    },
+    {
+      id: `${name}NearTimeout`, ...lambda(name, "Duration"), Statistic: "Maximum", ...minutes(5), datapoints: 2,
+      over: p.nearTimeout[short],
+      runbook: name === "Worker"
+        ? "A tick did not stop in time, so Lambda is about to kill it: look for `processor did not stop` in its log. " +
+          "The lease will lapse and the job runs again; give that type a timeout."
+        : "Look at the slow calls in X-Ray; a slow Data API shows as one long subsegment. Check the database's load first.",
+    },
+  ]);
+
+  return [
+    ...perFunction,
+    {
+      id: "OldestDueJob", ...own("OldestDueSeconds"), Statistic: "Maximum", ...minutes(3), over: p.oldestDueSeconds,
+      runbook: "Due jobs are not being run. `minutehand stats`, then `minutehand explain <oldest>` says why: paused type, " +
+        "limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
+    },
+    {
+      id: "TicksMissed", ...lambda("Worker", "Invocations"), Statistic: "Sum", ...minutes(3), under: 1, missing: "breaching",
+      runbook: "The worker was not invoked for three minutes. `aws scheduler get-schedule` must say ENABLED; then read the " +
+        `messages in minutehand-${p.stage}-tick-failures. Until it is fixed: POST /api/jobs/worker runs a tick by hand.`,
+    },
+    {
+      // Invocations also counts wake-ups, so a dead schedule could hide behind a busy day
+      id: "ScheduleStopped", ...schedule("InvocationAttemptCount"), Statistic: "Sum", ...minutes(5), under: 1, missing: "breaching",
+      runbook: "The schedule itself is silent: deleted, disabled, or its role lost lambda:InvokeFunction. `minutehand doctor " +
+        "--stage` names which; `minutehand deploy` puts it back.",
+    },
+    {
+      id: "ScheduleDropped", ...schedule("InvocationDroppedCount"), Statistic: "Sum", ...minutes(5), over: 0,
+      runbook: `Ticks could not be delivered and were dropped: read ERROR_CODE in minutehand-${p.stage}-tick-failures. ` +
+        "ThrottlingException: reserved concurrency is 0 or exhausted. AccessDenied: the role was changed by hand.",
+    },
+    {
+      id: "DeadLetters", ...own("DeadLetters"), Statistic: "Sum", ...minutes(5), datapoints: 1, over: 0,
+      runbook: "Jobs ran out of attempts. `minutehand ls --status failed` groups them by error; fix the cause, then " +
+        "`minutehand redrive --job-type …`. They are kept until then, nothing is lost.",
+    },
+    {
+      id: "RecursionDropped", ...lambda("Worker", "RecursiveInvocationsDropped"), Statistic: "Sum", ...minutes(5), over: 0, datapoints: 1,
+      runbook: "AWS stopped a chain of worker invocations. Fan-out has depth one, so somebody's processor invokes the worker: " +
+        "find it by the trace in X-Ray. The minute tick goes on meanwhile.",
+    },
+    {
+      id: "WorkerFailuresWaiting", ...queue("WorkerFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,
+      runbook: "An asynchronous invoke failed for good: the message holds the event and the error. Jobs are safe in the " +
+        "database; read it, fix the cause, then purge the queue.",
+    },
+    {
+      id: "TickFailuresWaiting", ...queue("TickFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,
+      runbook: "The schedule could not reach the worker: ERROR_CODE and ERROR_MESSAGE are message attributes. Fix, then purge.",
+    },
+    {
+      id: "Api5xx", ...api("5xx"), Statistic: "Average", ...minutes(5), datapoints: 3, over: 0.01,
+      runbook: "More than 1 % of requests fail. The access log's integration_error tells a crash (Internal Server Error) from " +
+        "a timeout (Endpoint request timed out); go on with that function's Errors alarm.",
+    },
+  ];
+}
+
+function alarm(row, p) {
+  const { id, runbook, over, under, missing, datapoints, ...metric } = row;
+  return [
+    `${id}Alarm`,
+    {
+      Type: "AWS::CloudWatch::Alarm",
+      Properties: {
+        AlarmName: `minutehand-${p.stage}-${id}`,
+        AlarmDescription: `Runbook: ${runbook}`,
+        ...metric,
+        Threshold: over ?? under,
+        ComparisonOperator: over === undefined ? "LessThanThreshold" : "GreaterThanThreshold",
+        DatapointsToAlarm: datapoints ?? metric.EvaluationPeriods,
+        TreatMissingData: missing ?? "notBreaching",
+        AlarmActions: [{ Ref: "Alerts" }],
+        OKActions: [{ Ref: "Alerts" }],
+        Tags: [{ Key: "app", Value: "minutehand" }, { Key: "stage", Value: p.stage }],
+      },
+    },
+  ];
+}
+
+module.exports = async ({ resolveVariable }) => {
+  const timeout = async (name) => 1000 * Number(await resolveVariable(`self:functions.${name}.timeout`));
+  const p = {
+    stage: await resolveVariable("sls:stage"),
+    oldestDueSeconds: Number(await resolveVariable("param:oldestDueSeconds")),
+    nearTimeout: {
+      jobs: 0.8 * (await timeout("jobs")),
+      status: 0.8 * (await timeout("status")),
+      health: 0.8 * (await timeout("health")),
+      // a busy tick uses its time on purpose and stops a few seconds before the end
+      worker: (await timeout("worker")) - 1000,
+    },
+  };
+  return { Resources: Object.fromEntries(rows(p).map((row) => alarm(row, p))) };
+};
