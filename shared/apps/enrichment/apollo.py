@@ -1,0 +1,198 @@
+"""What enrichment asks of Apollo: the protocol, its records and its errors.
+
+The two implementations are `apollo_http` (the vendor) and `apollo_offline` (no network).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BULK_LIMIT = 10
+"""Most domains Apollo takes in one bulk organization call."""
+
+Source = Literal["apollo", "offline"]
+
+
+class Organization(BaseModel):
+    """A company as Apollo tells it; a field that is `None` was not returned."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str | None = None
+    name: str | None = None
+    primary_domain: str | None = None
+    website_url: str | None = None
+    linkedin_url: str | None = None
+    phone: str | None = None
+    industry: str | None = None
+    estimated_num_employees: int | None = None
+    annual_revenue: float | None = None
+    founded_year: int | None = None
+    city: str | None = None
+    state: str | None = None
+    country: str | None = None
+    short_description: str | None = None
+
+
+class Person(BaseModel):
+    """A person as Apollo tells it; a field that is `None` was not returned."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str | None = None
+    name: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    email: str | None = None
+    email_status: str | None = None
+    title: str | None = None
+    headline: str | None = None
+    linkedin_url: str | None = None
+    city: str | None = None
+    state: str | None = None
+    country: str | None = None
+
+
+class OrganizationMatch(BaseModel):
+    """The answer to one organization call and what it cost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    organization: Organization | None
+    credits: int = Field(ge=0)
+    source: Source
+
+
+class PersonMatch(BaseModel):
+    """The answer to one person call and what it cost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    person: Person | None
+    credits: int = Field(ge=0)
+    source: Source
+
+
+class BulkMatch(BaseModel):
+    """Organizations by the domain that was asked for; unknown domains are absent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    organizations: dict[str, Organization]
+    credits: int = Field(ge=0)
+    source: Source
+
+
+class Usage(BaseModel):
+    """What Apollo says about the key's balance."""
+
+    model_config = ConfigDict(frozen=True)
+
+    credits_remaining: int | None
+    """`None` when the key works but may not read the balance (only master keys may)."""
+    source: Source
+
+
+class ApolloError(Exception):
+    """Apollo gave no usable answer; each kind below asks for something else.
+
+    ApolloError
+    ├─ ApolloKeyRejected     401, 403   the key is wrong or may not do this: a person must act
+    ├─ ApolloOutOfCredits    402        nothing left to spend: a person must act
+    ├─ ApolloRequestRefused  400, 422   the same request will be refused again
+    ├─ ApolloRateLimited     429        come back after `retry_after`
+    └─ ApolloUnavailable     5xx, no or broken answer: repeat with backoff
+    """
+
+    code = "apollo_error"
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ApolloKeyRejected(ApolloError):
+    """The key is wrong, or not allowed to do this."""
+
+    code = "wrong_key"
+
+
+class ApolloOutOfCredits(ApolloError):
+    """The key's team has no credits left."""
+
+    code = "out_of_credits"
+
+
+class ApolloRequestRefused(ApolloError):
+    """Apollo understood the request and refuses it for good."""
+
+    code = "request_refused"
+
+
+class ApolloRateLimited(ApolloError):
+    """Too many calls; `retry_after` is `None` when Apollo did not say how long."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: timedelta | None) -> None:
+        super().__init__(message, status=429)
+        self.retry_after = retry_after
+
+
+class ApolloUnavailable(ApolloError):
+    """Apollo failed, did not answer in time, or broke off in the middle of its answer."""
+
+    code = "unreachable"
+
+
+class ApolloClient(Protocol):
+    """One workspace's way to Apollo; every method may raise any `ApolloError`."""
+
+    source: Source
+
+    async def enrich_organization(self, domain: str) -> OrganizationMatch:
+        """Look one company up by its domain."""
+        ...
+
+    async def enrich_organizations(self, domains: list[str]) -> BulkMatch:
+        """Look up to `BULK_LIMIT` companies up in one call."""
+        ...
+
+    async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
+        """Look one person up by mail address; `name` makes a match likelier."""
+        ...
+
+    async def usage(self) -> Usage:
+        """Check the key without spending a credit."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+        ...
+
+
+class ApolloFactory(Protocol):
+    """Makes the client a workspace's settings ask for."""
+
+    def __call__(self, api_key: str, *, mode: str | None = None) -> ApolloClient:
+        """Build a client; `mode` is the workspace's own choice, `None` the deployment's."""
+        ...
+
+
+def bounded(domains: list[str]) -> list[str]:
+    """Refuse more domains than one bulk call may carry.
+
+    Raises:
+        ValueError: There are none, or more than `BULK_LIMIT`.
+    """
+    if not 1 <= len(domains) <= BULK_LIMIT:
+        raise ValueError(f"a bulk call takes 1 to {BULK_LIMIT} domains, not {len(domains)}.")
+    return domains
+
+
+def json_record(record: BaseModel) -> dict[str, Any]:
+    """Give a match in the form the ledger stores."""
+    return record.model_dump(mode="json", exclude_none=True)

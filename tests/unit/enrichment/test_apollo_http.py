@@ -1,0 +1,266 @@
+"""The real client against a server in Apollo's format, with each of its ways to fail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from shared.apps.enrichment.apollo import (
+    ApolloError,
+    ApolloKeyRejected,
+    ApolloOutOfCredits,
+    ApolloRateLimited,
+    ApolloRequestRefused,
+    ApolloUnavailable,
+)
+from shared.apps.enrichment.apollo_http import HttpApollo, retry_after
+from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
+
+IMPATIENT = httpx.Timeout(connect=1.0, read=0.2, write=1.0, pool=1.0)
+
+
+@pytest.fixture
+async def client(apollo: ApolloServer):
+    client = HttpApollo(KEY, base_url=apollo.base_url, timeout=IMPATIENT)
+    yield client
+    await client.aclose()
+
+
+async def test_a_company_is_looked_up_by_domain_with_the_key_in_its_header(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """The key must never travel in an address, where proxies would log it."""
+    match = await client.enrich_organization("apollo.io")
+
+    assert match.organization is not None
+    assert match.organization.industry == "information technology & services"
+    assert match.organization.estimated_num_employees == 1600
+    assert match.credits == 1
+    [seen] = apollo.seen
+    assert (seen.method, seen.path) == ("GET", "/api/v1/organizations/enrich")
+    assert seen.query == {"domain": ["apollo.io"]}
+    assert seen.key == KEY
+
+
+async def test_an_unknown_company_is_no_match_and_costs_nothing(client: HttpApollo) -> None:
+    """Apollo answers 200 with an empty object; that is no error."""
+    match = await client.enrich_organization("unknown.example")
+
+    assert match.organization is None
+    assert match.credits == 0
+
+
+async def test_a_person_is_matched_by_address_without_asking_for_private_data(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """Personal addresses and phones cost extra and are nobody's business here."""
+    match = await client.match_person(email="tim@apollo.io", name="Tim Zheng")
+
+    assert match.person is not None
+    assert match.person.title == "Founder & CEO"
+    assert match.credits == 1
+    assert apollo.seen[0].query == {"email": ["tim@apollo.io"], "name": ["Tim Zheng"]}
+
+
+async def test_a_person_guessed_from_the_address_alone_is_no_match(client: HttpApollo) -> None:
+    """A miss still carries a person object; taking it would store an empty name."""
+    match = await client.match_person(email="who@unknown.example")
+
+    assert match.person is None
+    assert match.credits == 0
+
+
+async def test_a_bulk_call_pairs_answers_with_the_domains_asked_for(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """Apollo leaves out what it does not know, so positions mean nothing."""
+    domains = ["b.example", "unknown.example", "a.example"]
+
+    match = await client.enrich_organizations(domains)
+
+    assert set(match.organizations) == {"a.example", "b.example"}
+    assert match.organizations["a.example"].name == "The a.example Company"
+    assert match.credits == 2
+    assert apollo.seen[0].query == {"domains[]": domains}
+
+
+async def test_a_bulk_call_of_eleven_is_refused_before_it_is_sent(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """Apollo takes ten; the eleventh would fail the whole call."""
+    with pytest.raises(ValueError, match="1 to 10"):
+        await client.enrich_organizations([f"{n}.example" for n in range(11)])
+
+    assert apollo.seen == []
+
+
+async def test_a_bulk_error_inside_a_200_is_an_error(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """Bulk calls report some refusals in the body only."""
+    apollo.faults = [Fault(200, {"error_code": "X", "error_message": "nope", "organizations": []})]
+
+    with pytest.raises(ApolloRequestRefused, match="nope"):
+        await client.enrich_organizations(["a.example"])
+
+
+async def test_usage_tells_the_balance_to_a_master_key(apollo: ApolloServer) -> None:
+    """The settings page shows what is left."""
+    client = HttpApollo(MASTER_KEY, base_url=apollo.base_url)
+    apollo.credits = 42
+
+    usage = await client.usage()
+    await client.aclose()
+
+    assert usage.credits_remaining == 42
+
+
+async def test_usage_accepts_a_key_that_may_not_read_the_balance(client: HttpApollo) -> None:
+    """Most keys are no master keys, and work all the same."""
+    usage = await client.usage()
+
+    assert usage.credits_remaining is None
+
+
+async def test_a_wrong_key_is_rejected_also_by_the_health_check(apollo: ApolloServer) -> None:
+    """Test-connection must not call a wrong key healthy."""
+    client = HttpApollo("wrong", base_url=apollo.base_url)
+
+    with pytest.raises(ApolloKeyRejected):
+        await client.usage()
+    with pytest.raises(ApolloKeyRejected):
+        await client.enrich_organization("apollo.io")
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(401, {"error": "Invalid access credentials."}), ApolloKeyRejected),
+        (Fault(401, b"Invalid access credentials."), ApolloKeyRejected),
+        (Fault(402, {"error": "Payment required"}), ApolloOutOfCredits),
+        (Fault(403, {"error": "API_INACCESSIBLE"}), ApolloKeyRejected),
+        (Fault(422, {"error": "You have insufficient credits"}), ApolloOutOfCredits),
+        (Fault(422, {"error": "Value does not pass validation"}), ApolloRequestRefused),
+        (Fault(400, {"error_message": "domain is required"}), ApolloRequestRefused),
+        (Fault(404, b"<html>"), ApolloRequestRefused),
+        (Fault(429, {"message": "The maximum number of calls"}), ApolloRateLimited),
+        (Fault(408, {}), ApolloUnavailable),
+        (Fault(500, b"<html>oops"), ApolloUnavailable),
+        (Fault(503, {}), ApolloUnavailable),
+        (Fault(302, b""), ApolloUnavailable),
+        (Fault(200, b"<html>a captive portal"), ApolloUnavailable),
+        (Fault(200, b"[]"), ApolloUnavailable),
+        (Fault(hang=True), ApolloUnavailable),
+        (Fault(cut=True), ApolloUnavailable),
+        (Fault(drop=True), ApolloUnavailable),
+    ],
+    ids=lambda value: (
+        value.__name__
+        if isinstance(value, type)
+        else "hang" * value.hang or "cut" * value.cut or "drop" * value.drop or str(value.status)
+    ),
+)
+async def test_each_failure_has_its_own_name(
+    client: HttpApollo, apollo: ApolloServer, fault: Fault, error: type[ApolloError]
+) -> None:
+    """What a job does next depends on nothing but the error's type."""
+    apollo.faults = [fault]
+
+    with pytest.raises(ApolloError) as caught:
+        await client.enrich_organization("apollo.io")
+
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(500, {}), Fault(hang=True), Fault(cut=True), Fault(drop=True), Fault(429, {})]
+)
+async def test_a_call_that_may_have_been_charged_is_never_repeated_by_the_client(
+    client: HttpApollo, apollo: ApolloServer, fault: Fault
+) -> None:
+    """A hidden second request would be a hidden second credit."""
+    apollo.faults = [fault]
+
+    with pytest.raises(ApolloError):
+        await client.enrich_organization("apollo.io")
+
+    assert len(apollo.seen) == 1
+
+
+async def test_a_connection_that_was_never_made_is_tried_again() -> None:
+    """No request left the machine, so nothing can have been charged."""
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    client = HttpApollo(KEY, base_url="http://127.0.0.1:1", sleep=note)
+
+    with pytest.raises(ApolloUnavailable, match="ConnectError"):
+        await client.enrich_organization("apollo.io")
+    await client.aclose()
+
+    assert len(waits) == 2
+
+
+async def test_a_rate_limit_says_how_long_apollo_wants_us_to_wait(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """The job sleeps exactly that long."""
+    apollo.faults = [Fault(429, {}, {"retry-after": "17"}), Fault(429, {})]
+
+    with pytest.raises(ApolloRateLimited) as told:
+        await client.enrich_organization("apollo.io")
+    with pytest.raises(ApolloRateLimited) as untold:
+        await client.enrich_organization("apollo.io")
+
+    assert told.value.retry_after == timedelta(seconds=17)
+    assert untold.value.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("0", timedelta(0)),
+        ("90", timedelta(seconds=90)),
+        ("999999999999999999999", timedelta(days=1)),
+        ("Fri, 20 Nov 2026 12:01:00 GMT", timedelta(seconds=60)),
+        ("Fri, 20 Nov 2026 11:00:00 GMT", timedelta(0)),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date(
+    header: str | None, expected: timedelta | None
+) -> None:
+    """RFC 9110 §10.2.3 allows both; nonsense must not stop a job for years."""
+    now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+    assert retry_after(header, now=now) == expected
+
+
+async def test_an_answer_already_paid_for_survives_a_field_of_a_new_form(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """Refusing the whole record would buy it again at the next attempt."""
+    body = {"organization": {"name": "Odd Inc", "estimated_num_employees": "1,600+", "city": "Ulm"}}
+    apollo.faults = [Fault(200, body)]
+
+    match = await client.enrich_organization("odd.example")
+
+    assert match.organization is not None
+    assert (match.organization.name, match.organization.city) == ("Odd Inc", "Ulm")
+    assert match.organization.estimated_num_employees is None
+
+
+async def test_an_endless_answer_is_broken_off(client: HttpApollo, apollo: ApolloServer) -> None:
+    """A vendor's fault must not become our memory's."""
+    apollo.faults = [Fault(200, b"x" * 2_100_000)]
+
+    with pytest.raises(ApolloUnavailable, match="too long"):
+        await client.enrich_organization("apollo.io")
