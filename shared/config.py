@@ -39,6 +39,9 @@ EXAMPLES: Mapping[str, str] = {
     "BACKGROUND_JOB_TOKEN": "new-token,old-token",
     "WORKER_FUNCTION_NAME": "minutehand-prod-worker",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
+    "KMS_KEY_ID": "alias/minutehand-prod",
+    "SEALING_KEY_FILE": ".local/sealing.json",
+    "UPLOADS_BUCKET": "minutehand-prod-uploads",
     "CORS_ORIGINS": "https://app.example.com,https://admin.example.com",
     "ALLOW_ANONYMOUS": "false",
     "STREAMING": "false",
@@ -72,6 +75,10 @@ class Settings(BaseModel):
     worker_function_name: str | None = None
     aws_endpoint_url: str | None = None
     aws_region: str = "us-east-1"
+    #: The KMS key that seals vendor keys; without one, development's key file.
+    kms_key_id: str | None = None
+    sealing_key_file: str | None = None
+    uploads_bucket: str | None = None
     stage: str = "local"
     cors_origins: tuple[str, ...] = ()
     allow_anonymous: bool = False
@@ -102,6 +109,9 @@ class Settings(BaseModel):
             worker_function_name=_text(environ, "WORKER_FUNCTION_NAME"),
             aws_endpoint_url=_url(environ, "AWS_ENDPOINT_URL"),
             aws_region=_text(environ, "AWS_REGION") or "us-east-1",
+            kms_key_id=_text(environ, "KMS_KEY_ID"),
+            sealing_key_file=_text(environ, "SEALING_KEY_FILE"),
+            uploads_bucket=_text(environ, "UPLOADS_BUCKET"),
             stage=_text(environ, "STAGE") or "local",
             cors_origins=_list(environ, "CORS_ORIGINS"),
             allow_anonymous=_flag(environ, "ALLOW_ANONYMOUS"),

@@ -1,0 +1,19 @@
+"""AWS Lambda's way into the `jobs` function; nothing imports this module."""
+
+from __future__ import annotations
+
+import os
+
+from functions.jobs.app import build_app
+from shared.aws.secrets import fill_environment
+from shared.aws.wake import LambdaWaker
+from shared.config import Settings
+from shared.log import configure_logging
+from shared.web.gateway import gateway_handler
+
+fill_environment(os.environ)
+_settings = Settings.from_env(os.environ)
+configure_logging(_settings.log_level)
+_waker = LambdaWaker(_settings) if _settings.worker_function_name else None
+
+handler = gateway_handler(build_app(_settings, waker=_waker))

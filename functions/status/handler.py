@@ -1,0 +1,17 @@
+"""AWS Lambda's way into the `status` function; nothing imports this module."""
+
+from __future__ import annotations
+
+import os
+
+from functions.status.app import build_app
+from shared.aws.secrets import fill_environment
+from shared.config import Settings
+from shared.log import configure_logging
+from shared.web.gateway import gateway_handler
+
+fill_environment(os.environ)
+_settings = Settings.from_env(os.environ)
+configure_logging(_settings.log_level)
+
+handler = gateway_handler(build_app(_settings))

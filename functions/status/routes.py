@@ -1,0 +1,203 @@
+"""The read routes: each reads under the caller's token, so that RLS decides what is there.
+
+Streams are served here and made in shared.web.sse.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel
+
+from functions.status.document import whole_document
+from shared.queue.models import Explanation, Job, JobEvent, JobPage, LogPage, QueueStats, Status
+from shared.web.auth import (
+    InvalidToken,
+    OperatorCredentials,
+    SignedIn,
+    StreamReader,
+    bearer_token,
+    token_matches,
+)
+from shared.web.errors import invalid_argument, unauthorized
+from shared.web.feeds import JobFeed, seq_cursor
+from shared.web.services import Provided, Services
+from shared.web.sse import MEDIA_TYPE, EventStream, Feed, Pace, stream
+
+router = APIRouter(prefix="/api", tags=["status"])
+
+Word = Annotated[str | None, Query(min_length=1, max_length=200)]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
+Limit = Annotated[int, Query(ge=1, le=200)]
+After = Annotated[int | None, Query(ge=0, le=10**15)]
+
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
+}
+
+
+class EventPage(BaseModel):
+    """A page of a job's history, oldest first; go on with `after=next_after`."""
+
+    events: tuple[JobEvent, ...]
+    next_after: int | None = None
+
+
+@router.get("/jobs")
+async def list_jobs(
+    caller: SignedIn,
+    services: Provided,
+    workspace_id: UUID | None = None,
+    status: Annotated[list[Status] | None, Query(max_length=6)] = None,
+    job_type: Word = None,
+    queue: Word = None,
+    session_id: Word = None,
+    parent_id: UUID | None = None,
+    batch_id: UUID | None = None,
+    created_after: AwareDatetime | None = None,
+    created_before: AwareDatetime | None = None,
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Limit = 50,
+) -> JobPage:
+    """A page of jobs, newest first; jobs enqueued meanwhile shift nothing."""
+    try:
+        return await services.queue_of(caller).list_jobs(
+            str(workspace_id) if workspace_id else None,
+            status=status or (),
+            job_type=job_type,
+            queue=queue,
+            session_id=session_id,
+            parent_id=str(parent_id) if parent_id else None,
+            batch_id=str(batch_id) if batch_id else None,
+            created_after=created_after,
+            created_before=created_before,
+            cursor=cursor,
+            limit=limit,
+        )
+    except ValueError as error:
+        raise invalid_argument(
+            "cursor", "is not one this list gave out", location="query"
+        ) from error
+
+
+@router.get("/jobs/{job_id:uuid}")
+async def get_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
+    """A job as it is now."""
+    return await services.queue_of(caller).get_job(str(job_id))
+
+
+@router.get("/jobs/{job_id:uuid}/logs")
+async def get_logs(
+    job_id: UUID,
+    caller: SignedIn,
+    services: Provided,
+    after: After = None,
+    level: Literal["debug", "info", "warning", "error"] | None = None,
+    limit: Limit = 200,
+) -> LogPage:
+    """A page of a job's log lines, oldest first."""
+    queue = services.queue_of(caller)
+    page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
+    if not page.logs:
+        await queue.get_job(str(job_id))  # no lines, or no job?
+    return page
+
+
+@router.get(
+    "/jobs/{job_id:uuid}/events",
+    response_model=EventPage,
+    responses={**_STREAMED, 204: {"description": "The job has ended and all was read."}},
+)
+async def get_events(
+    request: Request,
+    job_id: UUID,
+    caller: StreamReader,
+    services: Provided,
+    after: After = None,
+    limit: Limit = 200,
+    last_event_id: LastEventId = None,
+) -> Any:
+    """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
+    queue = services.queue_of(caller)
+    if MEDIA_TYPE not in request.headers.get("accept", ""):
+        events = await queue.events_after(str(job_id), after or 0, limit=limit)
+        if not events:
+            await queue.get_job(str(job_id))  # nothing new, or no job?
+        more = len(events) == limit
+        return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
+    feed = JobFeed(queue, str(job_id), after=seq_cursor(last_event_id, after))
+    first = await feed.start()
+    if first.end is not None and not first.lines and last_event_id:
+        return Response(status_code=204)  # tells EventSource not to come back
+    return _streamed(services, feed, caller_expires=caller.expires_at, first=first)
+
+
+@router.get("/jobs/{job_id:uuid}/explain")
+async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> Explanation:
+    """Why a job is not running and when it will, in a sentence and in data."""
+    return await services.queue_of(caller).explain(str(job_id))
+
+
+@router.get("/jobs/{job_id:uuid}/attempts")
+async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
+    """A job's attempts, oldest first."""
+    return await services.queue_of(caller).attempts(str(job_id))
+
+
+@router.get("/jobs/{job_id:uuid}/steps")
+async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
+    """A job's finished steps, oldest first."""
+    return await services.queue_of(caller).steps(str(job_id))
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def get_openapi(request: Request) -> JSONResponse:
+    """The OpenAPI document of every route, whichever function serves it."""
+    state = request.app.state
+    if not hasattr(state, "whole_document"):
+        state.whole_document = whole_document(state.services)
+    return JSONResponse(state.whole_document)
+
+
+@router.get("/status")
+async def get_status(
+    request: Request,
+    services: Provided,
+    _: OperatorCredentials,
+    workspace_id: UUID | None = None,
+) -> QueueStats:
+    """Counts, throughput and percentiles: of everything for the operator, else of a workspace."""
+    token = bearer_token(request)
+    if token is None:
+        raise unauthorized("send a token as a bearer token", presented=False)
+    scope = str(workspace_id) if workspace_id else None
+    if token_matches(token, services.settings.worker_secret_tokens):
+        return await services.operator_queue.stats()
+    try:
+        caller = await services.verifier.verify_service(token)
+    except InvalidToken:
+        try:
+            caller = await services.verifier.verify_user(token)
+        except InvalidToken as error:
+            raise unauthorized(str(error), presented=True) from error
+        if scope is None:
+            raise invalid_argument("workspace_id", "is required", location="query") from None
+    return await services.queue_of(caller).stats(scope)
+
+
+def _streamed(services: Services, feed: Feed, *, caller_expires: Any, first: Any) -> EventStream:
+    pace = Pace(streaming=services.settings.streaming)
+    return EventStream(
+        stream(
+            feed,
+            services.hub,
+            pace=pace,
+            clock=services.clock,
+            expires_at=caller_expires,
+            first=first,
+        ),
+        stalled_after=pace.stalled_after,
+    )

@@ -1,0 +1,89 @@
+"""What routes work with, made once per process and found as `request.app.state.services`.
+
+Which waker and hub a process has is decided by `functions/` or the local stack.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from shared.clock import Clock, SystemClock
+from shared.config import ConfigurationError, Settings
+from shared.queue.client import QueueClient, UserQueue
+from shared.queue.worker_client import WorkerQueue
+from shared.web.auth import Caller, TokenVerifier
+from shared.web.errors import ApiError
+from shared.web.hub import EventHub
+
+
+class Waker(Protocol):
+    """Asks for a tick soon; never raises and never takes long."""
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        """Ask for a tick soon."""
+        ...
+
+
+class NoWaker:
+    """Leaves every job to the minute tick."""
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        """Do nothing: the tick is the net."""
+
+
+class Services:
+    """Clients and collaborators of one process; nothing is connected before it is needed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        waker: Waker | None = None,
+        clock: Clock | None = None,
+        hub: EventHub | None = None,
+        verifier: TokenVerifier | None = None,
+    ) -> None:
+        self.settings = settings
+        self.waker: Waker = waker or NoWaker()
+        self.clock: Clock = clock or SystemClock()
+        self.queue = QueueClient(settings)
+        self.hub = hub or EventHub(settings)
+        self.verifier = verifier or TokenVerifier(settings, self.clock)
+
+    def queue_of(self, caller: Caller | None) -> UserQueue:
+        """The queue as `caller` sees it; as an anonymous visitor sees it for None."""
+        return self.queue.acting_as(caller.token if caller is not None else None)
+
+    @cached_property
+    def operator_queue(self) -> WorkerQueue:
+        """The queue as its operator sees it: health and statistics over all workspaces.
+
+        Raises:
+            ApiError: 503, this deployment holds no key for it.
+        """
+        try:
+            return WorkerQueue(self.settings, clock=self.clock)
+        except ConfigurationError as error:
+            raise ApiError(
+                503, "not_configured", "This deployment cannot read the queue's health"
+            ) from error
+
+    async def aclose(self) -> None:
+        """End streams and close connections."""
+        await self.hub.aclose()
+        await self.queue.aclose()
+        if "operator_queue" in self.__dict__:
+            await self.operator_queue.aclose()
+
+
+def services_of(request: Request) -> Services:
+    """Dependency: the services of the app that serves `request`."""
+    services: Services = request.app.state.services
+    return services
+
+
+#: The process's services as a route's argument.
+Provided = Annotated[Services, Depends(services_of)]
