@@ -5,7 +5,6 @@ Plain on purpose: a probe must not wait for FastAPI's import, only a deep one fo
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -18,7 +17,7 @@ _OFF = {"", "0", "false"}
 _SHALLOW = {"/health", "/api/v1/health"}
 _READY = "/api/health/ready"
 
-_loop: asyncio.AbstractEventLoop | None = None
+_loop: Any = None
 _queue: Any = None
 
 
@@ -50,7 +49,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _readiness() -> tuple[int, dict[str, Any]]:
     global _loop, _queue
-    # here and not at the top: the shallow probe must not pay for the queue's client
+    # here and not at the top: the shallow probe must not pay for asyncio and the queue's client
+    import asyncio
+
     from functions.health.checks import readiness
     from shared.aws.secrets import fill_environment
     from shared.config import Settings
@@ -60,7 +61,8 @@ def _readiness() -> tuple[int, dict[str, Any]]:
         fill_environment(os.environ)
         _loop = asyncio.new_event_loop()
         _queue = WorkerQueue(Settings.from_env(os.environ))
-    return _loop.run_until_complete(readiness(_queue))
+    answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(readiness(_queue))
+    return answer
 
 
 def _path(event: dict[str, Any]) -> str:
@@ -70,28 +72,26 @@ def _path(event: dict[str, Any]) -> str:
     return path[len(prefix) - 1 :] if stage != "$default" and path.startswith(prefix) else path
 
 
-def _request_id(event: dict[str, Any], context: Any) -> str | None:
-    offered = (event.get("headers") or {}).get("x-request-id", "")
+def _request_id(event: dict[str, Any], context: Any) -> str:
+    offered = str((event.get("headers") or {}).get("x-request-id", ""))
     if _SANE_ID.fullmatch(offered):
         return offered
-    own: str | None = event.get("requestContext", {}).get("requestId")
-    fallback: str | None = getattr(context, "aws_request_id", None)
-    return own or fallback
+    own = event.get("requestContext", {}).get("requestId")
+    return str(own or context.aws_request_id)
 
 
-def _refuse(status: int, code: str, error: str, request_id: str | None) -> dict[str, Any]:
+def _refuse(status: int, code: str, error: str, request_id: str) -> dict[str, Any]:
     body = {"error": error, "code": code, "detail": None, "request_id": request_id}
     return _answer(status, body, request_id)
 
 
-def _answer(status: int, body: dict[str, Any], request_id: str | None) -> dict[str, Any]:
+def _answer(status: int, body: dict[str, Any], request_id: str) -> dict[str, Any]:
     headers = {
         "content-type": "application/json",
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
+        "x-request-id": request_id,
     }
-    if request_id:
-        headers["x-request-id"] = request_id
     if status == 503:
         headers["retry-after"] = "5"
     return {

@@ -59,6 +59,7 @@ async def list_jobs(
     batch_id: UUID | None = None,
     created_after: AwareDatetime | None = None,
     created_before: AwareDatetime | None = None,
+    search: Word = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Limit = 50,
 ) -> JobPage:
@@ -74,6 +75,7 @@ async def list_jobs(
             batch_id=str(batch_id) if batch_id else None,
             created_after=created_after,
             created_before=created_before,
+            search=search,
             cursor=cursor,
             limit=limit,
         )

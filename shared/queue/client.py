@@ -5,9 +5,11 @@ Row level security decides what a caller sees; the worker's side is worker_clien
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from shared.config import Settings
 from shared.queue.data_api import DataApi
@@ -141,12 +143,14 @@ class UserQueue:
         batch_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        search: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> JobPage:
         """A page of jobs, newest first.
 
         Args:
+            search: Part of a type, an error or an idempotency key in any case, or a whole id.
             cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
             limit: 1 to 200.
 
@@ -173,6 +177,8 @@ class UserQueue:
             params.append(("created_at", f"gte.{created_after.isoformat()}"))
         if created_before is not None:
             params.append(("created_at", f"lt.{created_before.isoformat()}"))
+        if search:
+            params.append(("or", _search(search)))
         if cursor is not None:
             at = Cursor.decode(cursor)
             params.append(
@@ -306,6 +312,16 @@ class UserQueue:
             repeatable=False,
         )
 
+    async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
+        """Whether the caller belongs to the workspace, as its policy sees it."""
+        return bool(
+            await self.select("workspaces", [("select", "id"), ("id", f"eq.{workspace_id}")])
+        )
+
+    async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+        return await self._api.select(table, params, headers=self._headers)
+
     async def stats(self, workspace_id: WorkspaceId | str | None = None) -> QueueStats:
         """Counts and percentiles of one workspace; of all of them for an operator."""
         return QueueStats.model_validate(
@@ -318,3 +334,15 @@ class UserQueue:
         return await self._api.rpc(
             function, arguments, headers=self._headers, repeatable=repeatable
         )
+
+
+def _search(text: str) -> str:
+    """A filter over a job's searchable texts; the text is quoted, its wildcards are literal."""
+    literal = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    pattern = "*" + literal.replace("\\", "\\\\").replace('"', '\\"') + "*"
+    clauses = [
+        f'{column}.ilike."{pattern}"' for column in ("job_type", "error_message", "idempotency_key")
+    ]
+    with contextlib.suppress(ValueError):
+        clauses.append(f"id.eq.{UUID(text.strip())}")
+    return f"({','.join(clauses)})"

@@ -163,6 +163,10 @@ class BoundedBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if b"%00" in scope.get("query_string", b""):
+            raise ApiError(
+                400, "invalid_argument", "The query holds the character U+0000", detail="query"
+            )
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self._app(scope, receive, send)
             return

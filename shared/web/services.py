@@ -5,8 +5,9 @@ Which waker and hub a process has is decided by `functions/` or the local stack.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
@@ -17,6 +18,8 @@ from shared.queue.worker_client import WorkerQueue
 from shared.web.auth import Caller, TokenVerifier
 from shared.web.errors import ApiError
 from shared.web.hub import EventHub
+
+T = TypeVar("T")
 
 
 class Waker(Protocol):
@@ -50,6 +53,7 @@ class Services:
         self.waker: Waker = waker or NoWaker()
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
+        self._provided: dict[type[Any], Any] = {}
         self.hub = hub or EventHub(settings)
         self.verifier = verifier or TokenVerifier(settings, self.clock)
 
@@ -70,6 +74,13 @@ class Services:
             raise ApiError(
                 503, "not_configured", "This deployment cannot read the queue's health"
             ) from error
+
+    def provide(self, kind: type[T], make: Callable[[], T]) -> T:
+        """The process's one instance of `kind`, made on first use; for rooms this one knows not."""
+        if kind not in self._provided:
+            self._provided[kind] = make()
+        found: T = self._provided[kind]
+        return found
 
     async def aclose(self) -> None:
         """End streams and close connections."""
