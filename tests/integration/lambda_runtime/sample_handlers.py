@@ -1,0 +1,103 @@
+"""Small Lambda handlers that misbehave on request, run by awslambdaric in real processes."""
+
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+
+CALLS = 0
+LOADED_AT = time.monotonic()
+
+
+def count(event, context):
+    """Answer what this environment knows of itself."""
+    global CALLS
+    CALLS += 1
+    if event.get("seconds"):
+        time.sleep(event["seconds"])
+    return {
+        "calls": CALLS,
+        "pid": os.getpid(),
+        "request_id": context.aws_request_id,
+        "remaining_ms": context.get_remaining_time_in_millis(),
+        "function": context.function_name,
+        "arn": context.invoked_function_arn,
+        "memory": context.memory_limit_in_mb,
+        "trace": os.environ.get("_X_AMZN_TRACE_ID"),
+        "secret_of_the_launcher": os.environ.get("SECRET_OF_THE_LAUNCHER"),
+        "echo": event,
+    }
+
+
+def hang(event, context):
+    """Sleep past any deadline; the `finally` must never run."""
+    path = pathlib.Path(event["mark"])
+    path.write_text("entered")
+    try:
+        time.sleep(600)
+    finally:
+        path.write_text("finally ran")
+
+
+def crash(event, context):
+    """End the process in the middle of an invocation."""
+    os._exit(7)
+
+
+def fail(event, context):
+    """Raise, after leaving a line per try."""
+    with pathlib.Path(event["mark"]).open("a") as marks:
+        marks.write("tried\n")
+    print(json.dumps({"note": "about to raise"}), flush=True)
+    raise ValueError("this handler always fails")
+
+
+def background(event, context):
+    """Start a thread that counts in a file for ever; frozen, it cannot count."""
+    path = pathlib.Path(event["mark"])
+
+    def run():
+        beats = 0
+        while True:
+            beats += 1
+            path.write_text(str(beats))
+            time.sleep(0.005)
+
+    if event.get("start"):
+        threading.Thread(target=run, daemon=True).start()
+    time.sleep(event.get("seconds", 0))
+    return {"pid": os.getpid()}
+
+
+def http(event, context):
+    """Show the event, and answer in the HTTP API's own format."""
+    if event.get("rawPath") == "/bare":
+        return {"plain": True}
+    if event.get("rawPath") == "/raise":
+        raise RuntimeError("no")
+    if event.get("rawPath") == "/slow":
+        time.sleep(2)
+    if event.get("rawPath") == "/binary":
+        return {
+            "statusCode": 200,
+            "headers": {"Content-Type": "image/png"},
+            "body": "iVBORw==",
+            "isBase64Encoded": True,
+        }
+    return {
+        "statusCode": 201,
+        "headers": {
+            "Content-Type": "application/json",
+            "X-Request-Id": "r1",
+            "Access-Control-Allow-Origin": "evil",
+        },
+        "cookies": ["a=1; Path=/", "b=2"],
+        "body": json.dumps(event),
+    }
+
+
+def modules(event, context):
+    """Which of the named modules this process could import."""
+    return {"argv": sys.argv, "path": sys.path}

@@ -1,0 +1,216 @@
+"""What Lambda does to a process, done to real processes running AWS's own runtime client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.local.lambda_runtime import Function, FunctionConfig, Invocation, TooManyRequests
+
+HERE = Path(__file__).parent
+
+
+def function(handler: str, **settings: Any) -> Function:
+    return Function(
+        FunctionConfig(
+            name=f"test-{handler}", handler=f"sample_handlers.{handler}", task_root=HERE, **settings
+        )
+    )
+
+
+def event(**fields: Any) -> Invocation:
+    return Invocation(json.dumps(fields).encode())
+
+
+async def eventually(check: Any, seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():  # noqa: ASYNC110 - the kernel's view of a process sends no event
+            await asyncio.sleep(0.01)
+
+
+async def test_an_environment_is_reused_and_keeps_its_globals() -> None:
+    """Clients and caches live in globals: the second call must find them warm."""
+    counting = function("count", timeout=5, memory_mb=512)
+    try:
+        first = (await counting.invoke(event(x=1))).json()
+        second = (await counting.invoke(event(x=2))).json()
+    finally:
+        await counting.stop()
+
+    assert (first["calls"], second["calls"]) == (1, 2)
+    assert first["pid"] == second["pid"]
+    assert second["echo"] == {"x": 2}
+    assert second["memory"] == "512"
+    assert second["arn"].endswith(":function:test-count")
+
+
+async def test_the_handler_sees_its_own_deadline_and_trace() -> None:
+    """A tick plans by the remaining time, so it has to be the true one."""
+    counting = function("count", timeout=5)
+    invocation = Invocation(b"{}", trace_id="Root=1-00000001-000000000000000000000001;Sampled=1")
+    try:
+        seen = (await counting.invoke(invocation)).json()
+    finally:
+        await counting.stop()
+
+    assert 3000 < seen["remaining_ms"] <= 5000
+    assert seen["trace"] == invocation.trace_id
+    assert seen["request_id"] == invocation.request_id
+
+
+async def test_nothing_of_the_launchers_environment_leaks_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A variable that only this shell has would work here and be missing on Lambda."""
+    monkeypatch.setenv("SECRET_OF_THE_LAUNCHER", "x")
+    counting = function("count")
+    try:
+        seen = (await counting.invoke(event())).json()
+    finally:
+        await counting.stop()
+
+    assert seen["secret_of_the_launcher"] is None
+
+
+async def test_the_deadline_kills_without_finally(tmp_path: Path) -> None:
+    """Nothing after the deadline may be relied on: a lapsed lease is the only rescue."""
+    mark = tmp_path / "mark"
+    hanging = function("hang", timeout=1)
+    try:
+        outcome = await hanging.invoke(event(mark=str(mark)))
+        left = hanging.environments
+    finally:
+        await hanging.stop()
+
+    assert outcome.error == "Sandbox.Timedout"
+    assert "Task timed out after 1.00 seconds" in outcome.json()["errorMessage"]
+    assert mark.read_text() == "entered"
+    assert left == ()
+
+
+async def test_after_a_kill_the_next_invocation_is_a_cold_start(tmp_path: Path) -> None:
+    """A dead environment must never be handed out again."""
+    hanging = function("hang", timeout=0.5)
+    try:
+        await hanging.invoke(event(mark=str(tmp_path / "a")))
+        outcome = await hanging.invoke(event(mark=str(tmp_path / "b")))
+    finally:
+        await hanging.stop()
+
+    assert hanging.started == 2
+    assert outcome.init_ms is not None
+
+
+async def test_a_crashing_process_is_an_error_of_its_own_kind() -> None:
+    """An exit in the middle looks different from a raised exception."""
+    crashing = function("crash")
+    try:
+        outcome = await crashing.invoke(event())
+    finally:
+        await crashing.stop()
+
+    assert outcome.error == "Runtime.ExitError"
+    assert "exit status 7" in outcome.json()["errorMessage"]
+
+
+async def test_a_raised_exception_keeps_the_environment_and_tells_type_and_trace(
+    tmp_path: Path,
+) -> None:
+    """Lambda reuses an environment whose handler raised."""
+    failing = function("fail")
+    try:
+        first = await failing.invoke(event(mark=str(tmp_path / "m")))
+        await failing.invoke(event(mark=str(tmp_path / "m")))
+    finally:
+        await failing.stop()
+
+    assert first.json()["errorType"] == "ValueError"
+    assert first.json()["errorMessage"] == "this handler always fails"
+    assert first.json()["stackTrace"]
+    assert b"about to raise" in first.log_tail
+    assert failing.started == 1
+
+
+async def test_a_handler_that_cannot_be_imported_says_which_module() -> None:
+    """The commonest packaging fault has to name itself."""
+    broken = Function(
+        FunctionConfig(name="broken", handler="broken_import.handler", task_root=HERE)
+    )
+    try:
+        outcome = await broken.invoke(event())
+    finally:
+        await broken.stop()
+
+    assert outcome.error == "Runtime.ImportModuleError"
+    assert "module_that_is_not_in_the_zip" in outcome.json()["errorMessage"]
+
+
+async def test_between_invocations_the_process_is_frozen(tmp_path: Path) -> None:
+    """A background thread does not run between invocations: reports must be flushed before."""
+    mark = tmp_path / "beats"
+    beating = function("background", timeout=5)
+    try:
+        started = (await beating.invoke(event(mark=str(mark), start=True, seconds=0.1))).json()
+        process = psutil.Process(started["pid"])
+        await eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+        before = mark.read_text()
+        await asyncio.sleep(0.2)
+        during = mark.read_text()
+        await beating.invoke(event(mark=str(mark), seconds=0.1))
+        after = mark.read_text()
+    finally:
+        await beating.stop()
+
+    assert before == during
+    assert int(after) > int(before)
+    assert not psutil.pid_exists(started["pid"])
+
+
+async def test_concurrent_invocations_get_environments_of_their_own_up_to_the_cap() -> None:
+    """Reserved concurrency is the true cap on the database's load."""
+    counting = function("count", timeout=5, max_concurrency=2)
+    try:
+        running = [asyncio.create_task(counting.invoke(event(seconds=0.5))) for _ in range(2)]
+        await eventually(lambda: len(counting.environments) == 2)
+        with pytest.raises(TooManyRequests):
+            await counting.invoke(event())
+        pids = {(await task).json()["pid"] for task in running}
+        again = (await counting.invoke(event())).json()
+    finally:
+        await counting.stop()
+
+    assert len(pids) == 2
+    assert again["pid"] in pids
+
+
+async def test_idle_environments_are_taken_away_after_a_while() -> None:
+    """Frozen environments do not stay for ever; the next call is cold again."""
+    counting = function("count", keep_idle=0.0)
+    try:
+        pid = (await counting.invoke(event())).json()["pid"]
+        gone = await counting.expire_idle()
+        again = (await counting.invoke(event())).json()
+    finally:
+        await counting.stop()
+
+    assert gone == 1
+    assert again["pid"] != pid
+    assert again["calls"] == 1
+
+
+async def test_stopping_ends_every_process() -> None:
+    """No launcher may leave frozen children behind."""
+    counting = function("count", timeout=5)
+    outcomes = await asyncio.gather(*(counting.invoke(event(seconds=0.2)) for _ in range(3)))
+    pids = [outcome.json()["pid"] for outcome in outcomes]
+
+    await counting.stop()
+
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert os.getpid() not in pids
