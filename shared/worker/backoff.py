@@ -1,0 +1,55 @@
+"""How long to wait before the next attempt, as arithmetic.
+
+The database applies it; this copy publishes the policy and predicts it for people and tests.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from shared.queue.models import BackoffOptions
+from shared.worker.outcomes import Seconds, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential: `first`, then times `factor` each, never above `cap`; jittered by half.
+
+    Attributes:
+        first: Wait after the first failed attempt, at most a day.
+        cap: Longest wait, at most a week.
+        factor: 1 to 10.
+    """
+
+    first: Seconds = 60
+    cap: Seconds = 3600
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= seconds(self.first) <= 86_400:
+            raise ValueError(f"first={self.first} is not within 0 seconds and a day")
+        if not seconds(self.first) <= seconds(self.cap) <= 604_800:
+            raise ValueError(f"cap={self.cap} is not within first and a week")
+        if not 1 <= self.factor <= 10:
+            raise ValueError(f"factor={self.factor} is not within 1 and 10")
+
+    def delay(self, attempt: int) -> float:
+        """Seconds before the attempt after `attempt` (counted from 1), without jitter."""
+        first, cap = seconds(self.first), seconds(self.cap)
+        if first == 0 or attempt < 1:
+            return 0.0 if first == 0 else first
+        exponent = attempt - 1
+        if self.factor > 1 and exponent > 64:
+            return cap
+        return float(min(cap, first * self.factor**exponent))
+
+    def jittered(self, attempt: int, rng: random.Random) -> float:
+        """The delay with jitter: between half of it and one and a half, never above `cap`."""
+        return min(seconds(self.cap), self.delay(attempt) * rng.uniform(0.5, 1.5))
+
+    def wire(self) -> BackoffOptions:
+        """The policy as the database keeps it."""
+        return BackoffOptions(
+            first_seconds=seconds(self.first), cap_seconds=seconds(self.cap), factor=self.factor
+        )

@@ -1,0 +1,93 @@
+"""Keeps tasks that a processor starts inside its attempt: none kills the loop, none outlives it.
+
+Works through asyncio's task factory and a context variable, so other tasks are left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import weakref
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+
+class ProcessorExit(Exception):
+    """A processor raised SystemExit or KeyboardInterrupt; only its own attempt ends."""
+
+
+class TaskGroupOfAttempt:
+    """The tasks one attempt started, and which attempt that is."""
+
+    def __init__(self, job_id: str, job_type: str) -> None:
+        self.job_id = job_id
+        self.job_type = job_type
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Count `task` as started by this attempt."""
+        self._tasks.add(task)
+
+    def left_over(self) -> list[asyncio.Task[Any]]:
+        """Tasks that still run."""
+        return [task for task in self._tasks if not task.done()]
+
+
+_current: contextvars.ContextVar[TaskGroupOfAttempt | None] = contextvars.ContextVar(
+    "attempt", default=None
+)
+#: Which attempt a task belongs to; read by the watchdog from its own thread.
+_owners: weakref.WeakKeyDictionary[asyncio.Task[Any], TaskGroupOfAttempt] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def owner_of(task: asyncio.Task[Any] | None) -> TaskGroupOfAttempt | None:
+    """The attempt that `task` was started by, if any."""
+    return None if task is None else _owners.get(task)
+
+
+@contextlib.contextmanager
+def belonging_to(group: TaskGroupOfAttempt) -> Iterator[None]:
+    """Tasks created inside the block belong to `group`, and those that they create too."""
+    token = _current.set(group)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def contained(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Install the task factory on `loop` for the block."""
+    before = loop.get_task_factory()
+    if isinstance(before, _Factory):
+        yield  # another tick on this loop installed it
+        return
+    loop.set_task_factory(_Factory())
+    try:
+        yield
+    finally:
+        loop.set_task_factory(before)
+
+
+class _Factory:
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        group = _current.get()
+        if group is None:
+            return asyncio.Task(coro, loop=loop, **options)
+        task: asyncio.Task[Any] = asyncio.Task(_guarded(coro), loop=loop, **options)
+        group.add(task)
+        _owners[task] = group
+        return task
+
+
+async def _guarded(coro: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await coro
+    except (SystemExit, KeyboardInterrupt) as error:
+        # asyncio would let these two stop the whole loop, and with it every other job
+        raise ProcessorExit(f"the processor raised {type(error).__name__}({error})") from error

@@ -1,0 +1,48 @@
+"""How many sibling workers a tick starts: by backlog, capped, one level deep.
+
+Starting them is a callback's work; a refusal is normal, the next tick takes the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+#: Starts up to so many siblings and returns how many were accepted.
+StartSiblings = Callable[[int], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """The policy.
+
+    Attributes:
+        most: Most siblings one tick starts.
+        typical_seconds: How long a job is taken to run while nothing is known.
+        minimum_backlog: Fewer due jobs than this never start a sibling.
+    """
+
+    most: int = 10
+    typical_seconds: float = 1.0
+    minimum_backlog: int = 10
+
+    def siblings(
+        self,
+        *,
+        due: int,
+        slots: int,
+        seconds_left: float,
+        mean_seconds: float | None = None,
+    ) -> int:
+        """Siblings to start when `due` jobs are left over after this worker has filled its slots.
+
+        This worker carries what its slots get through in a quarter of its time: a backlog that
+        one worker could just about finish by its deadline is too long a wait.
+        """
+        if due < self.minimum_backlog or slots < 1:
+            return 0
+        each = max(0.001, self.typical_seconds if mean_seconds is None else mean_seconds)
+        horizon = 15.0 if math.isinf(seconds_left) else max(1.0, seconds_left / 4)
+        carried = max(slots, int(slots * horizon / each))
+        return min(self.most, math.ceil(due / carried) - 1)

@@ -1,0 +1,65 @@
+"""What a processor may return besides a result: planned endings are returned, not raised.
+
+What the database makes of them is left to endings.py and to SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+#: A length of time: seconds, or a timedelta.
+Seconds = float | int | timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again later; spends the attempt.
+
+    Attributes:
+        after: Wait this long; None leaves it to the backoff.
+    """
+
+    reason: str = "the processor asked for another attempt"
+    after: Seconds | None = None
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not now; spends no attempt. Give `until` or `after`."""
+
+    until: datetime | None = None
+    after: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        if (self.until is None) == (self.after is None):
+            raise ValueError("give either until= or after= to Snooze")
+        if self.until is not None and self.until.tzinfo is None:
+            raise ValueError(f"until={self.until.isoformat()} has no time zone")
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Give up now: the job becomes a dead letter, whatever attempts are left."""
+
+    reason: str
+    data: Mapping[str, Any] | None = None
+
+
+Outcome = Retry | Snooze | Fail
+#: A result must survive JSON; a model is dumped, None stands for no result.
+Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
+Returned = Outcome | Result
+
+
+def seconds(value: Seconds) -> float:
+    """`value` in seconds, never below 0."""
+    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if number != number:
+        raise ValueError("NaN is no length of time")
+    return max(0.0, number)

@@ -1,0 +1,62 @@
+"""What one tick did, as counts: for its log line, its HTTP answer, its metrics and the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: Which count an applied settle outcome adds to.
+COUNT_OF: Mapping[str, str] = {
+    "completed": "completed",
+    "retry": "retried",
+    "failed": "failed",
+    "snoozed": "snoozed",
+    "released": "released",
+    "waiting": "waiting",
+    "cancelled": "cancelled",
+}
+
+
+@dataclass(slots=True)
+class TickSummary:
+    """Counts of one tick; `failed` are dead letters, `retried` go round again."""
+
+    worker_id: str
+    tick_id: str
+    leased: int = 0
+    completed: int = 0
+    retried: int = 0
+    failed: int = 0
+    snoozed: int = 0
+    released: int = 0
+    waiting: int = 0
+    cancelled: int = 0
+    #: Attempts whose lease was gone before they could be settled.
+    lost: int = 0
+    reclaimed: int = 0
+    promoted: int = 0
+    #: Due jobs left when the tick ended, as far as it knows.
+    due_left: int = 0
+    siblings: int = 0
+    calls: int = 0
+    reports: int = 0
+    duration_ms: float = 0.0
+    busy_ms: float = 0.0
+    error: str | None = None
+    #: Milliseconds until the next job falls due; None when none is planned.
+    next_due_in_ms: float | None = field(default=None)
+
+    def count(self, outcome: str) -> None:
+        """Add one applied settle."""
+        name = COUNT_OF[outcome]
+        setattr(self, name, getattr(self, name) + 1)
+
+    @property
+    def did_something(self) -> bool:
+        """Whether the tick changed anything worth a line."""
+        return self.leased > 0 or self.reclaimed > 0 or self.error is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON takes it."""
+        return asdict(self)

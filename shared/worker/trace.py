@@ -1,0 +1,44 @@
+"""W3C trace context from the enqueueing request through the job to its outgoing calls.
+
+Plain strings, no exporter; OpenTelemetry's context is joined when its API is installed.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import re
+import secrets
+
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_current: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
+
+
+def parse(traceparent: str | None) -> tuple[str, str, str] | None:
+    """Trace id, parent id and flags of a valid header, else None."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
+        return None
+    return match[1], match[2], match[3]
+
+
+def child_of(traceparent: str | None) -> str:
+    """A new span's header in the same trace; a new trace when there is none."""
+    parsed = parse(traceparent)
+    trace_id, flags = (parsed[0], parsed[2]) if parsed else (secrets.token_hex(16), "00")
+    return f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
+
+
+def current_traceparent() -> str | None:
+    """The header of the attempt this code runs for, to send along with HTTP calls."""
+    return _current.get()
+
+
+def trace_headers() -> dict[str, str]:
+    """The headers an outgoing call should carry: `traceparent`, or none outside an attempt."""
+    traceparent = _current.get()
+    return {} if traceparent is None else {"traceparent": traceparent}
+
+
+def enter(traceparent: str) -> None:
+    """Make `traceparent` current for the rest of this context."""
+    _current.set(traceparent)
