@@ -231,28 +231,62 @@ create trigger contacts_note_edits
 before update on public.contacts
 for each row execute function enrichment.note_edits();
 
+create function enrichment.once_per(p_job_type text, p_id uuid)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'unique',
+    jsonb_build_object('key', p_job_type || ':' || p_id, 'until', 'finished', 'on_conflict', 'skip')
+  );
+$$;
+comment on function enrichment.once_per is 'The enqueue option that lets one job per record live at a time.';
+
+create function enrichment.account_job(p_account_id uuid, p_domain text)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select enrichment.once_per('enrich_account', p_account_id) || jsonb_build_object(
+    'job_type', 'enrich_account',
+    'payload', jsonb_strip_nulls(jsonb_build_object('account_id', p_account_id, 'domain', p_domain))
+  );
+$$;
+comment on function enrichment.account_job is 'The job that enriches one account, as enqueue_jobs takes it.';
+
 -- A new account and its job are one transaction: neither exists without the other.
 create function enrichment.enqueue_new_accounts()
 returns trigger
 language plpgsql
-security definer -- a member may not set every column of a job, and its settings are read past RLS
+security definer -- reads the settings past row level security
 set search_path = ''
 as $$
+declare
+  v_batch record;
 begin
   if coalesce(current_setting('enrichment.importing', true), '') = 'on' then
     return null; -- an import enqueues for its new and its updated accounts alike
   end if;
-  insert into public.jobs (workspace_id, user_id, job_type, payload, status)
-  select
-    fresh.workspace_id,
-    auth.uid(),
-    'enrich_account',
-    jsonb_build_object('account_id', fresh.id, 'domain', fresh.domain),
-    'pending'
-  from fresh
-  inner join public.workspace_settings as settings on settings.workspace_id = fresh.workspace_id
-  where settings.apollo_auto_enrich and fresh.domain is not null
-  order by fresh.id;
+  for v_batch in
+    select wanted.workspace_id, jsonb_agg(wanted.job order by wanted.id) as jobs
+    from (
+      select
+        fresh.workspace_id,
+        fresh.id,
+        enrichment.account_job(fresh.id, fresh.domain) as job,
+        (row_number() over (partition by fresh.workspace_id order by fresh.id) - 1) / 1000 as chunk
+      from fresh
+      inner join public.workspace_settings as settings on settings.workspace_id = fresh.workspace_id
+      where settings.apollo_auto_enrich and fresh.domain is not null
+    ) as wanted
+    group by wanted.workspace_id, wanted.chunk
+    order by wanted.workspace_id, wanted.chunk
+  loop
+    perform public.enqueue_jobs(v_batch.workspace_id, v_batch.jobs, 'ids');
+  end loop;
   return null;
 end;
 $$;
@@ -343,7 +377,11 @@ begin
       'workspace_id', p_workspace_id,
       'apollo_api_key', jsonb_build_object(
         'configured', settings.apollo_api_key_encrypted is not null,
-        'last4', settings.apollo_api_key_last4
+        -- an offline key stored by plain SQL carries its own end; a sealed one does not
+        'last4', coalesce(
+          settings.apollo_api_key_last4,
+          case when settings.apollo_api_key_encrypted like 'test-key-%' then right(settings.apollo_api_key_encrypted, 4) end
+        )
       ),
       'apollo_client', settings.apollo_client,
       'apollo_auto_enrich', coalesce(settings.apollo_auto_enrich, false),
@@ -467,13 +505,7 @@ begin
     order by accounts.id
     limit v_limit + 1
   ) as chosen;
-  select jsonb_agg(
-    enrichment.once_per('enrich_account', accounts.id) || jsonb_build_object(
-      'job_type', 'enrich_account',
-      'payload', jsonb_strip_nulls(jsonb_build_object('account_id', accounts.id, 'domain', accounts.domain))
-    )
-    order by accounts.id
-  ) into v_jobs
+  select jsonb_agg(enrichment.account_job(accounts.id, accounts.domain) order by accounts.id) into v_jobs
   from public.accounts as accounts
   where accounts.id = any(v_chosen[:v_limit]);
   if v_jobs is not null then
@@ -486,19 +518,6 @@ begin
 end;
 $$;
 comment on function public.enrich_accounts is E'Enqueue the enrichment of a selection: one job per account, none twice while one is under way.\n\np_selection holds account_ids or filter {enriched, industry, country, created_after}, limit (at most 1000) and after; next is the value for after of the following call, null at the end.';
-
-create function enrichment.once_per(p_job_type text, p_id uuid)
-returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_build_object(
-    'unique',
-    jsonb_build_object('key', p_job_type || ':' || p_id, 'until', 'finished', 'on_conflict', 'skip')
-  );
-$$;
-comment on function enrichment.once_per is 'The enqueue option that lets one job per record live at a time.';
 
 -- 6. Enrichment: the worker's doors ------------------------------------------------------------
 
@@ -842,7 +861,7 @@ begin
   select p_import_id, error.row_number, error.field, error.problem, left(error.line, 1000)
   from jsonb_to_recordset(v_errors) as error (row_number integer, field text, problem text, line text)
   order by error.row_number;
-  perform enrichment.enqueue_imported(v_import, v_job, v_created || v_updated, v_created);
+  perform enrichment.enqueue_imported(v_import, v_created || v_updated, v_created);
   update public.account_imports as imports
   set
     rows_read = imports.rows_read + jsonb_array_length(v_rows) + jsonb_array_length(v_errors),
@@ -859,9 +878,7 @@ end;
 $$;
 comment on function public.enrichment_import_batch is E'Store one batch of an import and move its mark, in one transaction.\n\nApplies only when p_from_row is where the import stands; answers where it stands either way. p_batch holds rows, errors, bytes_read, columns and done.';
 
-create function enrichment.enqueue_imported(
-  p_import public.account_imports, p_job public.jobs, p_accounts uuid[], p_created uuid[]
-)
+create function enrichment.enqueue_imported(p_import public.account_imports, p_accounts uuid[], p_created uuid[])
 returns void
 language plpgsql
 set search_path = ''
@@ -870,11 +887,8 @@ declare
   v_jobs jsonb;
 begin
   select jsonb_agg(
-    enrichment.once_per('enrich_account', accounts.id) || jsonb_build_object(
-      'job_type', 'enrich_account',
-      'batch_id', p_import.id,
-      'payload', jsonb_build_object('account_id', accounts.id, 'domain', accounts.domain)
-    )
+    enrichment.account_job(accounts.id, accounts.domain)
+    || jsonb_strip_nulls(jsonb_build_object('batch_id', p_import.id, 'user_id', p_import.user_id))
     order by accounts.id
   ) into v_jobs
   from public.accounts as accounts
@@ -887,7 +901,7 @@ begin
       )
     );
   if v_jobs is not null then
-    perform public.enqueue_jobs(p_workspace_id => p_import.workspace_id, p_jobs => v_jobs);
+    perform public.enqueue_jobs(p_import.workspace_id, v_jobs, 'ids');
   end if;
 end;
 $$;
@@ -960,9 +974,10 @@ grant select, insert, update, delete on public.accounts, public.contacts to serv
 
 grant select on public.account_imports, public.account_import_errors to authenticated, service_role;
 
-grant usage on schema enrichment to authenticated, service_role; -- for the two helpers below, which tell nothing
+grant usage on schema enrichment to authenticated, service_role; -- for the helpers below, which tell nothing
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
-grant execute on function enrichment.require_member, enrichment.once_per to authenticated, service_role;
+grant execute on function enrichment.require_member, enrichment.once_per, enrichment.account_job
+to authenticated, service_role;
 
 revoke execute on function public.get_workspace_settings, public.put_workspace_settings, public.enrich_account,
 public.enrich_contact, public.enrich_accounts, public.create_account_import, public.enrichment_load,

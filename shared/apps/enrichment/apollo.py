@@ -143,15 +143,25 @@ class ApolloRateLimited(ApolloError):
 
 
 class ApolloUnavailable(ApolloError):
-    """Apollo failed, did not answer in time, or broke off in the middle of its answer."""
+    """Apollo failed, did not answer in time, or broke off in the middle of its answer.
+
+    `uncertain` tells that the request may have been served, and so charged, all the same.
+    """
 
     code = "unreachable"
+
+    def __init__(self, message: str, *, status: int | None = None, uncertain: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.uncertain = uncertain
 
 
 class ApolloClient(Protocol):
     """One workspace's way to Apollo; every method may raise any `ApolloError`."""
 
-    source: Source
+    @property
+    def source(self) -> Source:
+        """Who answers."""
+        ...
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
         """Look one company up by its domain."""
@@ -171,14 +181,6 @@ class ApolloClient(Protocol):
 
     async def aclose(self) -> None:
         """Give connections back."""
-        ...
-
-
-class ApolloFactory(Protocol):
-    """Makes the client a workspace's settings ask for."""
-
-    def __call__(self, api_key: str, *, mode: str | None = None) -> ApolloClient:
-        """Build a client; `mode` is the workspace's own choice, `None` the deployment's."""
         ...
 
 

@@ -36,6 +36,8 @@ TIMEOUT = httpx.Timeout(connect=5.0, read=20.0, write=5.0, pool=5.0)
 MAX_ANSWER_BYTES = 2_000_000
 LONGEST_WAIT = timedelta(days=1)
 
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
 Record = TypeVar("Record", bound=BaseModel)
 Answer = tuple[int, httpx.Headers, bytes]
 """Status, headers and the whole body."""
@@ -73,7 +75,7 @@ class HttpApollo:
         retrying = {"sleep": sleep} if sleep else {}
         # A connection that was never made carried no request: nothing was charged.
         self._connecting: tenacity.AsyncRetrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type((httpx.ConnectError, httpx.ConnectTimeout)),
+            retry=tenacity.retry_if_exception_type(_UNSENT),
             stop=tenacity.stop_after_attempt(3),
             wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=2.0, jitter=0.2),
             reraise=True,
@@ -137,24 +139,29 @@ class HttpApollo:
     ) -> dict[str, Any]:
         try:
             answer: Answer = await self._connecting(self._send, method, path, params)
+        except _UNSENT as error:
+            raise ApolloUnavailable(
+                f"Apollo could not be reached: {type(error).__name__}"
+            ) from error
         except httpx.TimeoutException as error:
-            raise ApolloUnavailable(f"Apollo did not answer {path} in time") from error
+            raise ApolloUnavailable(
+                f"Apollo did not answer {path} in time", uncertain=True
+            ) from error
         except httpx.HTTPError as error:
             raise ApolloUnavailable(
-                f"Apollo could not be reached or broke off while answering {path}: "
-                f"{type(error).__name__}"
+                f"Apollo broke off while answering {path}: {type(error).__name__}", uncertain=True
             ) from error
         return _judge(path, *answer)
 
-    async def _send(
-        self, method: str, path: str, params: dict[str, Any] | None
-    ) -> Answer:
+    async def _send(self, method: str, path: str, params: dict[str, Any] | None) -> Answer:
         async with self._http.stream(method, path, params=params) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise ApolloUnavailable(f"Apollo's answer to {path} is too long")
+                    raise ApolloUnavailable(
+                        f"Apollo's answer to {path} is too long", uncertain=True
+                    )
             return response.status_code, response.headers, bytes(body)
 
 
@@ -162,7 +169,9 @@ def _judge(path: str, status: int, headers: httpx.Headers, body: bytes) -> dict[
     answer = _object(body)
     if status == 200:
         if answer is None:
-            raise ApolloUnavailable(f"Apollo's answer to {path} is not a JSON object", status=200)
+            raise ApolloUnavailable(
+                f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
+            )
         return answer
     raise _refusal(path, status, headers, answer or {})
 

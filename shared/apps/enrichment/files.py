@@ -1,0 +1,98 @@
+"""Uploaded CSV files in the uploads bucket: put, measured, presigned, and read as a stream.
+
+Never holds more than one chunk of a file in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO
+from uuid import UUID
+
+from shared.aws.clients import client
+from shared.config import ConfigurationError, Settings
+from shared.queue.errors import ProcessorError
+
+CHUNK_BYTES = 256 * 1024
+UPLOAD_SECONDS = 900
+
+
+class ImportFiles:
+    """The app's part of the uploads bucket."""
+
+    def __init__(self, settings: Settings, *, s3: Any = None) -> None:
+        self._settings = settings
+        self._s3_given = s3
+
+    @property
+    def _s3(self) -> Any:
+        return self._s3_given or client(self._settings, "s3", read_timeout=20.0)
+
+    @property
+    def _bucket(self) -> str:
+        if not self._settings.uploads_bucket:
+            raise ConfigurationError("UPLOADS_BUCKET", "is not set", "minutehand-prod-uploads")
+        return self._settings.uploads_bucket
+
+    async def put(self, key: str, file: BinaryIO) -> None:
+        """Store a file without reading it whole."""
+        await asyncio.to_thread(self._s3.upload_fileobj, file, self._bucket, key)
+
+    def presign(self, key: str, *, length: int) -> str:
+        """Sign an address to which a browser may put exactly `length` bytes."""
+        url: str = self._s3.generate_presigned_url(
+            "put_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                "ContentType": "text/csv",
+                "ContentLength": length,
+            },
+            ExpiresIn=UPLOAD_SECONDS,
+        )
+        return url
+
+    async def find_length(self, key: str) -> int | None:
+        """Measure an object in bytes; None when nobody has put it yet."""
+        from botocore.exceptions import ClientError
+
+        try:
+            head = await asyncio.to_thread(self._s3.head_object, Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise
+        length: int = head["ContentLength"]
+        return length
+
+    async def read(self, key: str, *, start: int) -> AsyncIterator[bytes]:
+        """Stream an object from `start` on.
+
+        Raises:
+            ProcessorError: It is not there (not retryable), or broke off.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = await asyncio.to_thread(
+                self._s3.get_object, Bucket=self._bucket, Key=key, Range=f"bytes={start}-"
+            )
+            while chunk := await asyncio.to_thread(answer["Body"].read, CHUNK_BYTES):
+                yield chunk
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "InvalidRange":  # start is the very end: nothing is left to read
+                return
+            raise ProcessorError(
+                f"The uploaded file cannot be read: {code}", retryable=code != "NoSuchKey"
+            ) from error
+        except BotoCoreError as error:
+            raise ProcessorError(
+                f"Reading the uploaded file broke off: {type(error).__name__}"
+            ) from error
+
+
+def object_key(workspace_id: UUID, import_id: UUID) -> str:
+    """Where a workspace's file lies; SQL refuses any other workspace's prefix."""
+    return f"imports/{workspace_id}/{import_id}.csv"

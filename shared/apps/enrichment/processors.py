@@ -1,0 +1,291 @@
+"""The enrichment processors: one account, one contact, a key sealed anew.
+
+Reading CSV files is `import_processor`; what may be overwritten is decided in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from shared.apps.enrichment.apollo import (
+    ApolloClient,
+    ApolloError,
+    ApolloRateLimited,
+    ApolloUnavailable,
+    OrganizationMatch,
+    PersonMatch,
+    json_record,
+)
+from shared.apps.enrichment.import_processor import ImportProcessor
+from shared.apps.enrichment.models import (
+    EnrichAccount,
+    EnrichContact,
+    Enriched,
+    ImportAccounts,
+    Kind,
+    ResealKey,
+    account_fields,
+    contact_fields,
+    find_domain,
+    find_email,
+)
+from shared.apps.enrichment.services import Enrichment, key_context
+from shared.aws.sealing import SealBroken
+from shared.config import Settings
+from shared.queue.errors import ProcessorError
+from shared.worker.backoff import Backoff
+from shared.worker.context import JobContext
+from shared.worker.job import Job
+from shared.worker.outcomes import Fail, Retry, Snooze
+from shared.worker.registry import Registry
+
+CALL = "apollo"
+"""The name of a job's one paid call, in its steps and in the ledger."""
+
+SHUT = "The stored Apollo API key cannot be opened; enter it again in the settings"
+SHORTEST_WAIT = timedelta(seconds=1)
+
+Ended = Enriched | Fail | Retry | Snooze
+
+
+@dataclass(frozen=True)
+class Task:
+    """One enrichment: which record, looked up by what, and how its answer becomes fields."""
+
+    kind: Kind
+    record_id: UUID
+    hint: str
+    look_up: Callable[[ApolloClient, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+    find_term: Callable[[Mapping[str, Any]], str | None]
+    read: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Any]] | None]
+
+
+class Processors:
+    """The app's processors over one process's collaborators."""
+
+    def __init__(self, app: Enrichment) -> None:
+        self._app = app
+
+    async def enrich_account(self, job: Job[EnrichAccount], ctx: JobContext) -> Ended:
+        """Complete an account with what Apollo knows about its domain."""
+        given = job.payload.domain
+        return await self._enrich(
+            job,
+            ctx,
+            Task(
+                kind="account",
+                record_id=job.payload.account_id,
+                hint="domain",
+                look_up=_look_up_organization,
+                find_term=lambda record: find_domain(given or record["domain"]),
+                read=_read_organization,
+            ),
+        )
+
+    async def enrich_contact(self, job: Job[EnrichContact], ctx: JobContext) -> Ended:
+        """Complete a contact with what Apollo knows about its mail address."""
+        given = job.payload.email
+        return await self._enrich(
+            job,
+            ctx,
+            Task(
+                kind="contact",
+                record_id=job.payload.contact_id,
+                hint="email",
+                look_up=_look_up_person,
+                find_term=lambda record: find_email(given or record["email"]),
+                read=_read_person,
+            ),
+        )
+
+    async def reseal_apollo_key(
+        self, job: Job[ResealKey], ctx: JobContext
+    ) -> dict[str, bool] | Fail:
+        """Seal the workspace's key under the current wrapping key; jobs go on meanwhile."""
+        workspace_id = str(job.workspace_id)
+        sealed = (await self._app.store.load_key(workspace_id)).sealed_key
+        if sealed is None:
+            return {"resealed": False}
+        try:
+            anew = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
+        except SealBroken:
+            return Fail(
+                "The stored Apollo API key cannot be opened; enter it again in the settings"
+            )
+        if anew is None:
+            return {"resealed": False}
+        swapped = await self._app.store.swap_key(workspace_id, old=sealed, new=anew)
+        ctx.progress(100, "completed")
+        return {"resealed": swapped}
+
+    async def _enrich(self, job: Job[Any], ctx: JobContext, task: Task) -> Ended:
+        noun = task.kind
+        ctx.progress(10, "starting")
+        ctx.log("info", f"Starting enrichment for {noun}…", **{f"{noun}_id": str(task.record_id)})
+        loaded = await self._app.store.load(job.id, noun, task.record_id)
+        record = getattr(loaded, noun) if loaded else None
+        if loaded is None or record is None:
+            # it may be in a transaction that commits a moment later, so this is worth retrying
+            raise _not_found(noun, task.record_id)
+
+        ctx.progress(20, "settings")
+        ctx.log("info", "Fetching workspace settings…")
+        if loaded.sealed_key is None:
+            return Fail("Apollo API key not configured for this workspace")
+        try:
+            api_key = await self._app.unseal(
+                str(job.workspace_id), loaded.sealed_key, mode=loaded.apollo_client
+            )
+        except SealBroken:
+            return Fail(
+                "The stored Apollo API key cannot be opened; enter it again in the settings"
+            )
+
+        ctx.progress(30, "client")
+        client = self._app.apollo(api_key, mode=loaded.apollo_client)
+        ctx.log("info", "Initializing Apollo client…", source=client.source)
+        try:
+            return await self._look_up_and_apply(job, ctx, task, client, record)
+        except ApolloError as error:
+            return _ending(error, ctx)
+        finally:
+            await client.aclose()
+
+    async def _look_up_and_apply(
+        self,
+        job: Job[Any],
+        ctx: JobContext,
+        task: Task,
+        client: ApolloClient,
+        record: Mapping[str, Any],
+    ) -> Ended:
+        term = task.find_term(record)
+        if term is None:
+            return Fail(f"The {task.kind} has no usable {task.hint} to look up")
+        ctx.progress(40, "enriching")
+        ctx.log("info", f"Enriching with {task.hint}…", **{task.hint: term})
+        answer = await ctx.step(
+            CALL, lambda: self._paid(job, lambda: task.look_up(client, term, record))
+        )
+
+        ctx.progress(70, "processing")
+        ctx.log("info", "Processing enrichment data…", credits=answer["credits"])
+        result = Enriched(
+            outcome="no match",
+            looked_up=term,
+            source=answer["source"],
+            credits=answer["credits"],
+        )
+        found = task.read(answer)
+        if found is None:
+            ctx.log("info", "no match: Apollo does not know it; nothing was changed")
+            ctx.progress(100, "completed", "no match")
+            return result
+
+        fields, metadata = found
+        ctx.progress(90, "updating")
+        ctx.log("info", f"Updating {task.kind} record…")
+        applied = await self._app.store.apply(
+            job.id,
+            job.fence,
+            task.kind,
+            task.record_id,
+            seen=record,
+            fields=fields,
+            metadata={"apollo_source": answer["source"], "apollo": metadata},
+        )
+        if applied.missing:
+            raise _not_found(task.kind, task.record_id)
+        ctx.log(
+            "info",
+            f"{task.kind.capitalize()} enrichment completed successfully",
+            updated=applied.updated,
+            kept=applied.kept,
+        )
+        ctx.progress(100, "completed")
+        return result.model_copy(
+            update={"outcome": "enriched", "updated": applied.updated, "kept": applied.kept}
+        )
+
+    async def _paid(
+        self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """Call once per job, whatever happens to its attempts, and count what it cost."""
+        store = self._app.store
+        already = await store.begin_call(job.id, job.fence, CALL)
+        if already is not None:
+            return already
+        try:
+            answer = await call()
+        except ApolloError as error:
+            if not (isinstance(error, ApolloUnavailable) and error.uncertain):
+                await store.abandon_call(job.id, job.fence, CALL)
+            raise
+        await store.finish_call(job.id, job.fence, CALL, answer, credits=answer["credits"])
+        return answer
+
+
+async def _look_up_organization(
+    client: ApolloClient, term: str, _: Mapping[str, Any]
+) -> dict[str, Any]:
+    return json_record(await client.enrich_organization(term))
+
+
+async def _look_up_person(
+    client: ApolloClient, term: str, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    return json_record(await client.match_person(email=term, name=record["name"]))
+
+
+def _read_organization(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    found = OrganizationMatch.model_validate({"organization": None, **answer}).organization
+    return (account_fields(found), json_record(found)) if found else None
+
+
+def _read_person(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    found = PersonMatch.model_validate({"person": None, **answer}).person
+    return (contact_fields(found), json_record(found)) if found else None
+
+
+def _not_found(noun: str, record_id: UUID) -> ProcessorError:
+    return ProcessorError(f"{noun.capitalize()} not found: {record_id}")
+
+
+def _ending(error: ApolloError, ctx: JobContext) -> Fail | Retry | Snooze:
+    """What an Apollo failure means for the job: give up, wait as told, or back off."""
+    data = {"code": error.code, "status": error.status}
+    if isinstance(error, ApolloRateLimited):
+        if error.retry_after is None:
+            return Retry(str(error), data=data)
+        wait = max(error.retry_after, SHORTEST_WAIT)
+        ctx.log("warning", f"{error}; waiting as long as Apollo says", seconds=wait.total_seconds())
+        return Snooze(after=wait)
+    if isinstance(error, ApolloUnavailable):
+        return Retry(str(error), data=data)
+    return Fail(str(error), data=data)
+
+
+def register(registry: Registry, settings: Settings) -> Enrichment:
+    """Add the app's processors to `registry`; returns what they hold, to be closed at the end."""
+    app = Enrichment(settings)
+    processors = Processors(app)
+    backoff = Backoff(first=60, cap=3600)
+    # Apollo limits calls by key, and a key is a workspace's
+    registry.processor(
+        "enrich_account", payload=EnrichAccount, workspace_concurrency=5, backoff=backoff
+    )(processors.enrich_account)
+    registry.processor(
+        "enrich_contact", payload=EnrichContact, workspace_concurrency=5, backoff=backoff
+    )(processors.enrich_contact)
+    registry.processor("reseal_apollo_key", payload=ResealKey, backoff=backoff)(
+        processors.reseal_apollo_key
+    )
+    importer = ImportProcessor(app.store, app.files)
+    registry.processor("import_accounts", payload=ImportAccounts, timeout=840, backoff=backoff)(
+        importer.import_accounts
+    )
+    return app

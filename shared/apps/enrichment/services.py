@@ -1,0 +1,88 @@
+"""What enrichment works with: its store, the sealer, and the Apollo client a workspace uses.
+
+Made once per process; nothing is connected or unwrapped before it is needed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from shared.apps.enrichment.apollo import ApolloClient
+from shared.apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
+from shared.apps.enrichment.files import ImportFiles
+from shared.apps.enrichment.store import WorkerStore
+from shared.aws.sealing import Sealer, make_sealer
+from shared.config import Settings
+
+
+class Enrichment:
+    """Collaborators of one process.
+
+    Args:
+        offline_call_seconds: How long the offline Apollo takes to answer; the contract says 1.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sealer: Sealer | None = None,
+        offline_call_seconds: float = 1.0,
+    ) -> None:
+        self.settings = settings
+        self._given_sealer = sealer
+        self._offline_call_seconds = offline_call_seconds
+
+    @cached_property
+    def store(self) -> WorkerStore:
+        """The worker's doors."""
+        return WorkerStore(self.settings)
+
+    @cached_property
+    def files(self) -> ImportFiles:
+        """Uploaded CSV files."""
+        return ImportFiles(self.settings)
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals and opens workspaces' keys."""
+        return self._given_sealer or make_sealer(self.settings)
+
+    def is_offline(self, mode: str | None) -> bool:
+        """Whether a workspace with this setting talks to the offline Apollo."""
+        return mode == "offline" or (mode is None and self.settings.use_mock_apollo)
+
+    def apollo(self, api_key: str, *, mode: str | None) -> ApolloClient:
+        """Make the client a workspace's settings ask for; `None` takes the deployment's."""
+        if self.is_offline(mode):
+            return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
+        from shared.apps.enrichment.apollo_http import HttpApollo
+
+        return HttpApollo(api_key, base_url=self.settings.apollo_base_url)
+
+    async def seal(self, workspace_id: str, api_key: str) -> str:
+        """Seal a key for this workspace alone."""
+        return await self.sealer.seal(api_key, context=key_context(workspace_id))
+
+    async def unseal(self, workspace_id: str, sealed: str, *, mode: str | None) -> str:
+        """Open a workspace's key.
+
+        A `test-key-…` that was stored by plain SQL is taken as it stands where the offline
+        client answers: it is no secret, and no vendor would accept it.
+
+        Raises:
+            SealBroken: It was sealed for another workspace, or altered, or its key is gone.
+        """
+        if sealed.startswith(KEY_PREFIX) and self.is_offline(mode):
+            return sealed
+        return await self.sealer.open(sealed, context=key_context(workspace_id))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if "store" in self.__dict__:
+            await self.store.aclose()
+
+
+def key_context(workspace_id: str) -> dict[str, str]:
+    """What a sealed Apollo key is bound to, so that it opens in no other row."""
+    return {"purpose": "apollo_api_key", "workspace_id": workspace_id}
