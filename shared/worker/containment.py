@@ -60,26 +60,37 @@ def belonging_to(group: TaskGroupOfAttempt) -> Iterator[None]:
 
 @contextlib.contextmanager
 def contained(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Install the task factory on `loop` for the block."""
-    before = loop.get_task_factory()
-    if isinstance(before, _Factory):
-        yield  # another tick on this loop installed it
-        return
-    loop.set_task_factory(_Factory())
+    """Keep the task factory installed on `loop` while any tick is inside such a block."""
+    installed = loop.get_task_factory()
+    if isinstance(installed, _Factory):
+        factory = installed
+    else:
+        factory = _Factory(installed)
+        loop.set_task_factory(factory)
+    factory.users += 1
     try:
         yield
     finally:
-        loop.set_task_factory(before)
+        factory.users -= 1
+        if factory.users == 0 and loop.get_task_factory() is factory:
+            loop.set_task_factory(factory.before)
 
 
 class _Factory:
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.users = 0
+
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
     ) -> asyncio.Task[Any]:
         group = _current.get()
         if group is None:
+            if self.before is not None:
+                task: asyncio.Task[Any] = self.before(loop, coro, **options)
+                return task
             return asyncio.Task(coro, loop=loop, **options)
-        task: asyncio.Task[Any] = asyncio.Task(_guarded(coro), loop=loop, **options)
+        task = asyncio.Task(_guarded(coro), loop=loop, **options)
         group.add(task)
         _owners[task] = group
         return task

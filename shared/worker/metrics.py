@@ -55,8 +55,9 @@ def tick_line(
     wait_ms: Sequence[float] = (),
     run_ms: Sequence[float] = (),
     oldest_due_seconds: float | None = None,
+    memory_mb: int = 0,
 ) -> str:
-    """The metrics of one tick."""
+    """The metrics of one tick; with `memory_mb`, what it used of Lambda's GB-seconds."""
     metrics: dict[str, tuple[float | Sequence[float], str]] = {
         "Leased": (summary.leased, "Count"),
         "Completed": (summary.completed, "Count"),
@@ -67,6 +68,9 @@ def tick_line(
         "DueLeft": (summary.due_left, "Count"),
         "TickMs": (summary.duration_ms, "Milliseconds"),
     }
+    if memory_mb:
+        gigabyte_seconds = summary.duration_ms / 1000 * memory_mb / 1024
+        metrics["GigabyteSeconds"] = (round(gigabyte_seconds, 4), "None")
     if wait_ms:
         metrics["QueueWaitMs"] = (wait_ms, "Milliseconds")
     if run_ms:
