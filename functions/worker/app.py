@@ -23,7 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def build_worker(settings: Settings) -> Worker:
     """A worker with every app's processors."""
-    return Worker(settings, registry=load_processors())
+    return Worker(settings, registry=load_processors(settings))
 
 
 def build_app(settings: Settings, worker: Worker | None = None) -> App:

@@ -89,7 +89,7 @@ def _write_metrics(tick: Tick) -> None:
 
 _worker = Worker(
     _settings,
-    registry=load_processors(),
+    registry=load_processors(_settings),
     fan_out=FanOut(),
     start_siblings=_start_siblings,
     on_tick=_write_metrics,

@@ -178,6 +178,16 @@ class Registry:
         """The job type of that name, or None."""
         return self._types.get(name)
 
+    def add(self, kind: JobType[Any]) -> None:
+        """Take over a job type that another registry made.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if kind.name in self._types:
+            raise ValueError(f"job type {kind.name!r} has a processor already")
+        self._types[kind.name] = kind
+
     def specs(self) -> list[JobTypeSpec]:
         """Every type as it is published to the database."""
         return [self._types[name].spec() for name in self.names]
