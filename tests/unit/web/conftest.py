@@ -1,0 +1,97 @@
+"""Settings, keys and tokens of a made-up project, and an app around any router."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from fastapi import FastAPI
+
+from shared.config import Settings
+
+SECRET = "the-legacy-secret-of-a-made-up-project"
+URL = "https://project.example.test"
+ISSUER = f"{URL}/auth/v1"
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        supabase_url=URL,
+        supabase_publishable_key="sb_publishable_test",
+        supabase_jwt_secret=SECRET,
+        worker_secret_tokens=("dev-secret-token", "older-token"),
+        cors_origins=("https://app.example.com",),
+    )
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """A signed-in user's claims; a change to None leaves that claim out."""
+    now = int(time.time())
+    all_claims = {
+        "sub": ADA,
+        "aud": "authenticated",
+        "role": "authenticated",
+        "iss": ISSUER,
+        "iat": now,
+        "exp": now + 600,
+        **changes,
+    }
+    return {name: value for name, value in all_claims.items() if value is not None}
+
+
+@dataclass
+class Signer:
+    """A key pair under an id, as Supabase Auth would hold it."""
+
+    kid: str
+    algorithm: str
+    private: Any = field(repr=False)
+
+    def token(self, *, headers: dict[str, Any] | None = None, **changes: Any) -> str:
+        return jwt.encode(
+            claims(**changes),
+            self.private,
+            self.algorithm,
+            headers={"kid": self.kid, **(headers or {})},
+        )
+
+    @property
+    def jwk(self) -> dict[str, Any]:
+        make = jwt.get_algorithm_by_name(self.algorithm)
+        public: dict[str, Any] = make.to_jwk(self.private.public_key(), as_dict=True)
+        return {**public, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
+
+
+@pytest.fixture(scope="session")
+def es256() -> Signer:
+    return Signer("key-ec", "ES256", ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture(scope="session")
+def rs256() -> Signer:
+    return Signer("key-rsa", "RS256", rsa.generate_private_key(65537, 2048))
+
+
+@pytest.fixture
+def secret_token() -> Callable[..., str]:
+    def make(*, headers: dict[str, Any] | None = None, **changes: Any) -> str:
+        return jwt.encode(claims(**changes), SECRET, "HS256", headers=headers)
+
+    return make
+
+
+@asynccontextmanager
+async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `app`, with nothing in between."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
+        yield client

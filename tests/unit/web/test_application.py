@@ -1,0 +1,446 @@
+"""What the app factory promises for every route: error bodies, limits, headers, one log line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI, Request
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from shared.config import Settings
+from shared.queue.errors import (
+    DuplicateJob,
+    InvalidState,
+    QueueError,
+    QueueUnavailable,
+    TokenRefused,
+)
+from shared.web.application import create_app
+from shared.web.auth import SignedIn
+from shared.web.bodies import MAX_BODY_BYTES, Payload
+from shared.web.errors import ApiError
+from shared.web.services import Services
+from tests.unit.web.conftest import calling
+
+
+def refused(kind: type[QueueError], status: int, word: str, details: str) -> QueueError:
+    """A refusal as the queue's client raises it."""
+    return kind("refused", status=status, code=f"PT{status}", details=details, hint=word)
+
+
+ERRORS: dict[str, Exception] = {
+    "planned": ApiError(409, "in_the_way", "Something is in the way", detail={"status": "failed"}),
+    "unplanned": RuntimeError("the password is hunter2"),
+    "unavailable": QueueUnavailable("no answer from 10.0.0.7"),
+    "duplicate": DuplicateJob(
+        "there already", status=409, code="PT409", details="id-1", hint="duplicate_job"
+    ),
+    "state": InvalidState(
+        "it has ended", status=409, code="PT409", details="completed", hint="invalid_state"
+    ),
+    "quota": QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded"),
+    "payload": QueueError(
+        "is not text", status=422, code="PT422", details="payload.domain", hint="payload_invalid"
+    ),
+    "token": TokenRefused("JWT expired", status=401, code="PGRST301"),
+    "schema": QueueError("no function x", status=404, code="PGRST202"),
+    "sqlstate": QueueError("column secret_column", status=400, code="22P02"),
+}
+
+
+class Thing(BaseModel):
+    name: str
+    count: int = 0
+    payload: Payload = {}
+
+
+def _router() -> APIRouter:
+    router = APIRouter(prefix="/api")
+
+    @router.get("/things/{thing_id}")
+    async def get_thing(thing_id: int, limit: int = 1) -> dict[str, int]:
+        return {"id": thing_id, "limit": limit}
+
+    @router.post("/things")
+    async def post_thing(thing: Thing) -> Thing:
+        return thing
+
+    @router.post("/raw")
+    async def post_raw(request: Request) -> dict[str, int]:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+        return {"bytes": size}
+
+    @router.get("/errors/{name}")
+    async def fail(name: str) -> None:
+        raise ERRORS[name]
+
+    @router.get("/mine")
+    async def mine(caller: SignedIn) -> dict[str, str]:
+        return {"id": str(caller.subject)}
+
+    return router
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(Services(settings), [_router()], body_limits={"/api/raw": 2 * MAX_BODY_BYTES})
+
+
+@pytest.fixture
+async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with calling(app) as client:
+        yield client
+
+
+def body_of(response: httpx.Response) -> dict[str, Any]:
+    """The error body, whole and matching its header."""
+    body: dict[str, Any] = response.json()
+    assert set(body) == {"error", "code", "detail", "request_id"}
+    assert isinstance(body["error"], str)
+    assert body["error"]
+    assert body["code"] == body["code"].lower().replace(" ", "_")
+    assert body["request_id"] == response.headers["x-request-id"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("planned", 409, "in_the_way"),
+        ("unplanned", 500, "internal_error"),
+        ("unavailable", 503, "unavailable"),
+        ("duplicate", 409, "duplicate_job"),
+        ("state", 409, "invalid_state"),
+        ("quota", 429, "quota_exceeded"),
+        ("payload", 422, "payload_invalid"),
+        ("token", 401, "unauthorized"),
+        ("schema", 503, "unavailable"),
+        ("sqlstate", 400, "invalid_argument"),
+    ],
+)
+async def test_every_error_has_the_common_body_and_tells_no_secrets(
+    api: httpx.AsyncClient, name: str, status: int, code: str
+) -> None:
+    """One shape for clients; nothing about the inside for anyone."""
+    response = await api.get(f"/api/errors/{name}")
+
+    assert response.status_code == status
+    assert body_of(response)["code"] == code
+    for inside in ("hunter2", "Traceback", "10.0.0.7", "secret_column", "function x"):
+        assert inside not in response.text
+    if status in {429, 503}:
+        assert int(response.headers["retry-after"]) >= 1
+    if status == 401:
+        assert response.headers["www-authenticate"].startswith("Bearer ")
+        assert response.json()["error"] == "Unauthorized"
+
+
+async def test_conflicts_carry_what_is_in_the_way(api: httpx.AsyncClient) -> None:
+    """A client can act on the id or the state without parsing text."""
+    assert body_of(await api.get("/api/errors/duplicate"))["detail"] == {"job_id": "id-1"}
+    assert body_of(await api.get("/api/errors/state"))["detail"] == {"status": "completed"}
+    [problem] = body_of(await api.get("/api/errors/payload"))["detail"]
+    assert problem["field"] == "payload.domain"
+
+
+async def test_an_unplanned_error_is_logged_once_with_its_trace(
+    api: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trace is for the log, and twice would look like two failures."""
+    with caplog.at_level(logging.INFO):
+        await api.get("/api/errors/unplanned")
+
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.__dict__["event"] for record in failures] == ["http.failed"]
+    assert failures[0].exc_info is not None
+    [line] = [r for r in caplog.records if r.__dict__.get("event") == "http.request"]
+    assert (line.__dict__["status"], line.__dict__["route"]) == (500, "/api/errors/{name}")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "route_not_found"),
+        ("DELETE", "/api/things", 405, "method_not_allowed"),
+        ("GET", "/api/things/abc", 422, "validation_failed"),
+        ("GET", "/api/things/1?limit=x", 422, "validation_failed"),
+        ("GET", "/api/things/1?limit=%00", 400, "invalid_argument"),
+        ("GET", "/api/mine", 401, "unauthorized"),
+    ],
+)
+async def test_requests_that_miss_are_answered_in_the_common_body(
+    api: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    """Also what the framework answers by itself."""
+    response = await api.request(method, path)
+
+    assert response.status_code == status
+    assert body_of(response)["code"] == code
+    if status == 405:
+        assert response.headers["allow"] == "POST"
+
+
+async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -> None:
+    """The value may be a key somebody pasted into the wrong field."""
+    response = await api.post("/api/things", json={"name": 5, "count": "sk-secret-value"})
+
+    body = body_of(response)
+    assert [problem["field"] for problem in body["detail"]] == ["name", "count"]
+    assert "sk-secret-value" not in response.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{bad",
+        b"",
+        b'{"name": "x"} trailing',
+        b'{"name": NaN}',
+        b'{"name": "x", "payload": {"n": Infinity}}',
+        b'{"name": "x", "payload": {"n": 1e999}}',
+        b'{"name": "\xff"}',
+        b'{"name": "\\ud800"}',
+        b'{"name": "\\u0000"}',
+        b'{"name": "x", "payload": {"\\u0000": 1}}',
+        b'{"name": "x", "payload": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b"[" * 200_000,
+        b'{"n": ' + b"9" * 5000 + b"}",
+    ],
+)
+async def test_json_that_could_not_be_stored_is_a_400_or_422(
+    api: httpx.AsyncClient, content: bytes
+) -> None:
+    """NaN, NUL, broken surrogates and bottomless nesting would fail in the database as a 500."""
+    response = await api.post(
+        "/api/things", content=content, headers={"content-type": "application/json"}
+    )
+
+    assert response.status_code == (422 if content == b"" else 400)
+    body_of(response)
+
+
+async def test_escaped_pairs_and_harmless_escapes_pass(api: httpx.AsyncClient) -> None:
+    """An emoji is a surrogate pair in JSON, and a backslash may precede the text u0000."""
+    content = b'{"name": "\\ud83d\\ude00 \\\\u0000 \\\\ud800"}'
+
+    response = await api.post("/api/things", content=content)
+
+    assert response.status_code == 200
+    assert response.json()["name"] == "\U0001f600 \\u0000 \\ud800"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (None, 200),
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/vnd.example+json", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/plain", 200),
+        ("text/csv", 415),
+        ("application/xml", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+async def test_what_curl_sends_is_taken_as_json_and_other_types_are_refused(
+    api: httpx.AsyncClient, content_type: str | None, status: int
+) -> None:
+    """`curl -d` names a form type unless told otherwise."""
+    headers = {"content-type": content_type} if content_type else {}
+
+    response = await api.post("/api/things", content=b'{"name": "x"}', headers=headers)
+
+    assert response.status_code == status
+    if status == 415:
+        assert body_of(response)["code"] == "unsupported_media_type"
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(app: FastAPI) -> None:
+    """A declared length is believed when it is too large."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("the body was read")
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/things",
+        "raw_path": b"/api/things",
+        "query_string": b"",
+        "headers": [(b"content-length", b"2000000"), (b"content-type", b"application/json")],
+    }
+    await app(scope, receive, send)  # type: ignore[arg-type]
+
+    assert sent[0]["status"] == 413
+    assert json.loads(sent[1]["body"])["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream"])
+async def test_a_body_without_a_length_is_counted_while_it_is_read(
+    app: FastAPI, content_type: str
+) -> None:
+    """Chunked bodies declare nothing; reading stops at the limit."""
+    chunks = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal chunks
+        while chunks < 1000:
+            chunks += 1
+            yield b" " * 65536
+
+    async with calling(app) as api:
+        path = "/api/things" if content_type == "application/json" else "/api/raw"
+        response = await api.post(path, content=endless(), headers={"content-type": content_type})
+
+    assert response.status_code == 413
+    assert body_of(response)["detail"] == {
+        "limit_bytes": MAX_BODY_BYTES if path == "/api/things" else 2 * MAX_BODY_BYTES
+    }
+
+
+async def test_a_route_may_take_larger_bodies(api: httpx.AsyncClient) -> None:
+    """Imports are streams; their limit stands beside their route."""
+    response = await api.post(
+        "/api/raw",
+        content=b"x" * (MAX_BODY_BYTES + 1),
+        headers={"content-type": "application/octet-stream"},
+    )
+
+    assert response.json() == {"bytes": MAX_BODY_BYTES + 1}
+
+
+async def test_a_payload_has_a_limit_of_its_own(api: httpx.AsyncClient) -> None:
+    """256 KiB as JSON; larger things are stored and referred to."""
+    response = await api.post("/api/things", json={"name": "x", "payload": {"a": "é" * 140_000}})
+
+    assert response.status_code == 413
+    assert body_of(response)["code"] == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept"),
+    [
+        ("order-4711-a", True),
+        ("4bf92f3577b34da6a3ce929d0e0e4736", True),
+        ("short", False),
+        ("x" * 200, False),
+        ("evil\tid-12345", False),
+        ('{"a":"b"}12345', False),
+    ],
+)
+async def test_a_sane_request_id_is_kept_and_any_other_replaced(
+    api: httpx.AsyncClient, offered: str, kept: bool
+) -> None:
+    """It goes into logs and headers, so it must not carry anything in."""
+    response = await api.get("/nowhere", headers={"x-request-id": offered})
+
+    assert (response.headers["x-request-id"] == offered) is kept
+    assert body_of(response)
+
+
+async def test_every_answer_carries_the_security_headers(api: httpx.AsyncClient) -> None:
+    """Errors and successes alike."""
+    for path in ("/api/things/1", "/nowhere", "/api/errors/unplanned"):
+        headers = (await api.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "max-age" in headers["strict-transport-security"]
+
+
+@pytest.mark.parametrize("path", ["/api/things/1", "/nowhere", "/api/errors/unplanned"])
+async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, path: str) -> None:
+    """A browser hides an error without CORS headers, and people debug blind."""
+    allowed = await api.get(path, headers={"origin": "https://app.example.com"})
+    stranger = await api.get(path, headers={"origin": "https://evil.example"})
+
+    assert allowed.headers["access-control-allow-origin"] == "https://app.example.com"
+    assert "X-Request-Id" in allowed.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_a_preflight_is_answered_by_the_allow_list(api: httpx.AsyncClient) -> None:
+    """The strangers' answer has the common body too."""
+    asked = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,idempotency-key,last-event-id",
+    }
+
+    allowed = await api.options(
+        "/api/things", headers={"origin": "https://app.example.com", **asked}
+    )
+    stranger = await api.options("/api/things", headers={"origin": "https://evil.example", **asked})
+
+    assert allowed.status_code == 200
+    assert "idempotency-key" in allowed.headers["access-control-allow-headers"].lower()
+    assert stranger.status_code == 403
+    assert body_of(stranger)["code"] == "cors_forbidden"
+
+
+texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"))
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+json_values = st.recursive(
+    scalars.filter(lambda value: value not in {float("inf"), float("-inf")}),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(payload=st.dictionaries(texts, json_values, max_size=4), ascii=st.booleans())
+async def test_any_storable_payload_passes_unchanged(
+    app: FastAPI, payload: dict[str, Any], ascii: bool
+) -> None:
+    """The vetting refuses nothing that jsonb can hold, however it is escaped."""
+    content = json.dumps({"name": "x", "payload": payload}, ensure_ascii=ascii).encode()
+
+    async with calling(app) as api:
+        response = await api.post("/api/things", content=content)
+
+    assert response.status_code == 200
+    assert response.json()["payload"] == payload
+
+
+@hypothesis_settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=300))
+async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
+    """Whatever arrives is the client's mistake."""
+    async with calling(app) as api:
+        response = await api.post("/api/things", content=content)
+
+    assert response.status_code in {400, 422}
+    body_of(response)
+
+
+async def test_a_token_from_the_secret_reaches_the_route(
+    api: httpx.AsyncClient, secret_token: Callable[..., str]
+) -> None:
+    """The dependency and the verifier fit together."""
+    response = await api.get("/api/mine", headers={"authorization": f"Bearer {secret_token()}"})
+    expired = await api.get(
+        "/api/mine", headers={"authorization": f"Bearer {secret_token(exp=1_700_000_000)}"}
+    )
+
+    assert response.status_code == 200
+    assert expired.status_code == 401
+    assert body_of(expired)["detail"] == "the token has expired"
+    assert 'error="invalid_token"' in expired.headers["www-authenticate"]

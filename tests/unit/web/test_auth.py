@@ -1,0 +1,337 @@
+"""User tokens: what is accepted, and every known way to forge one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from shared.clock import FrozenClock
+from shared.config import Settings
+from shared.web.auth import InvalidToken, TokenVerifier, token_matches
+from shared.web.errors import ApiError
+from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, claims
+
+MakeToken = Callable[..., str]
+
+
+class KeyServer:
+    """Auth's key endpoint: counts how often it is asked and may fail."""
+
+    def __init__(self, *signers: Signer) -> None:
+        self.keys = [signer.jwk for signer in signers]
+        self.asked = 0
+        self.status = 200
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/auth/v1/.well-known/jwks.json"
+        assert request.headers["apikey"] == "sb_publishable_test"
+        self.asked += 1
+        return httpx.Response(self.status, json={"keys": self.keys})
+
+
+def verifier(
+    settings: Settings, server: KeyServer | None = None, clock: FrozenClock | None = None
+) -> TokenVerifier:
+    transport = httpx.MockTransport(server or KeyServer())
+    return TokenVerifier(settings, clock or FrozenClock(), transport=transport)
+
+
+async def refusal(verify: TokenVerifier, token: str) -> str:
+    with pytest.raises(InvalidToken) as refused:
+        await verify.verify_user(token)
+    return str(refused.value)
+
+
+async def test_a_user_signed_by_the_legacy_secret_is_recognised(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """Local stacks and older projects sign with a shared secret."""
+    token = secret_token(is_anonymous=True)
+
+    caller = await verifier(settings).verify_user(token)
+
+    assert caller.user_id == UUID(ADA)
+    assert caller.is_anonymous
+    assert caller.token == token
+    assert token not in repr(caller)
+
+
+@pytest.mark.parametrize("kind", ["es256", "rs256"])
+async def test_a_user_signed_by_a_published_key_is_recognised(
+    settings: Settings, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Projects sign with ES256 by default, some with RS256."""
+    signer: Signer = request.getfixturevalue(kind)
+    server = KeyServer(signer)
+
+    caller = await verifier(settings, server).verify_user(signer.token())
+
+    assert caller.user_id == UUID(ADA)
+    assert server.asked == 1
+
+
+async def test_a_snapshot_of_the_keys_spares_the_first_request_a_fetch(
+    settings: Settings, es256: Signer
+) -> None:
+    """A cold start must not wait for Auth."""
+    server = KeyServer(es256)
+    known = settings.model_copy(update={"supabase_jwks": {"keys": [es256.jwk]}})
+
+    await verifier(known, server).verify_user(es256.token())
+
+    assert server.asked == 0
+
+
+async def test_the_secret_may_be_absent(settings: Settings, es256: Signer) -> None:
+    """A project that never had a legacy secret has only published keys."""
+    modern = settings.model_copy(update={"supabase_jwt_secret": None})
+
+    caller = await verifier(modern, KeyServer(es256)).verify_user(es256.token())
+
+    assert caller.role == "authenticated"
+
+
+async def test_a_missing_issuer_is_accepted_only_from_the_projects_own_secret(
+    settings: Settings, secret_token: MakeToken, es256: Signer
+) -> None:
+    """The local stack's tokens name none; a published key's always do."""
+    verify = verifier(settings, KeyServer(es256))
+
+    await verify.verify_user(secret_token(iss=None))
+
+    assert await refusal(verify, es256.token(iss=None)) == "the token is malformed"
+
+
+def _unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"") -> str:
+    parts = [json.dumps(header).encode(), json.dumps(body).encode(), signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+async def test_an_unsigned_token_is_refused(settings: Settings) -> None:
+    """`alg: none`, with and without something in the signature's place."""
+    verify = verifier(settings)
+
+    for algorithm in ("none", "None", "NONE"):
+        for signature in (b"", b"x"):
+            token = _unsigned({"alg": algorithm, "typ": "JWT"}, claims(), signature)
+            await refusal(verify, token)
+
+
+async def test_a_public_key_is_never_taken_for_a_shared_secret(
+    settings: Settings, rs256: Signer, es256: Signer
+) -> None:
+    """Algorithm confusion: HS256 keyed with what everybody can download."""
+    import hashlib
+    import hmac
+
+    known = settings.model_copy(update={"supabase_jwks": {"keys": [rs256.jwk, es256.jwk]}})
+    verify = verifier(known)
+    for signer in (rs256, es256):
+        pem = signer.private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        unsigned = _unsigned({"alg": "HS256", "typ": "JWT", "kid": signer.kid}, claims())[:-1]
+        mac = hmac.new(pem, unsigned.encode(), hashlib.sha256).digest()
+        forged = f"{unsigned}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+        assert await refusal(verify, forged) == "the token's algorithm is not its key's"
+
+
+async def test_the_legacy_secret_does_not_vouch_for_a_published_keys_id(
+    settings: Settings, es256: Signer
+) -> None:
+    """A key id picks its key, and that key alone."""
+    known = settings.model_copy(update={"supabase_jwks": {"keys": [es256.jwk]}})
+    token = jwt.encode(claims(), SECRET, "HS256", headers={"kid": es256.kid})
+
+    assert await refusal(verifier(known), token) == "the token's algorithm is not its key's"
+
+
+async def test_a_symmetric_key_in_the_key_set_is_ignored(settings: Settings) -> None:
+    """A published secret is no secret."""
+    oct_key = {
+        "kty": "oct",
+        "kid": "shared",
+        "alg": "HS256",
+        "k": base64.urlsafe_b64encode(b"published-shared-secret-of-32-bytes!").decode(),
+    }
+    server = KeyServer()
+    server.keys = [oct_key]
+    token = jwt.encode(
+        claims(), "published-shared-secret-of-32-bytes!", "HS256", headers={"kid": "shared"}
+    )
+
+    await refusal(verifier(settings, server), token)
+
+
+async def test_another_keys_signature_under_a_known_id_is_refused(
+    settings: Settings, es256: Signer, rs256: Signer
+) -> None:
+    """The key id is only a name."""
+    known = settings.model_copy(update={"supabase_jwks": {"keys": [es256.jwk, rs256.jwk]}})
+    stranger = Signer(es256.kid, "RS256", rs256.private)
+
+    assert (
+        await refusal(verifier(known), stranger.token()) == "the token's algorithm is not its key's"
+    )
+
+
+async def test_times_are_checked_with_little_leeway(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """A revoked user keeps access no longer than the token lives."""
+    verify = verifier(settings)
+    now = int(time.time())
+
+    await verify.verify_user(secret_token(exp=now - 2))
+    assert await refusal(verify, secret_token(exp=now - 31)) == "the token has expired"
+    assert await refusal(verify, secret_token(nbf=now + 60)) == "the token is not valid yet"
+    assert await refusal(verify, secret_token(iat=now + 600)) == "the token is not valid yet"
+    assert await refusal(verify, secret_token(exp=None)) == "the token is malformed"
+    assert await refusal(verify, secret_token(exp="soon")) == "the token is malformed"
+    far = await verify.verify_user(secret_token(exp=10**400))
+    assert far.expires_at.year == 9999
+
+
+async def test_claims_that_do_not_fit_are_refused(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """A token for something else is no token for this."""
+    verify = verifier(settings)
+
+    for changes in (
+        {"aud": "other"},
+        {"aud": None},
+        {"aud": ["x", "y"]},
+        {"iss": "https://elsewhere.example/auth/v1"},
+        {"iss": f"{ISSUER}/"},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": "not-a-uuid"},
+        {"sub": 42},
+        {"role": "anon"},
+        {"role": "service_role"},
+        {"role": "job_worker"},
+        {"role": None},
+    ):
+        await refusal(verify, secret_token(**changes))
+    await verify.verify_user(secret_token(aud=["authenticated", "x"]))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        "a.b",
+        "a.b.c.d",
+        "é.é.é",
+        "x" * 10_000,
+        "Bearer a.b.c",
+        "\x00.\x00.\x00",
+    ],
+)
+async def test_rubbish_is_refused_as_malformed(settings: Settings, token: str) -> None:
+    """Nothing a header can hold may end in a 500."""
+    assert await refusal(verifier(settings), token) == "the token is malformed"
+
+
+async def test_headers_and_bodies_of_odd_json_are_refused(settings: Settings) -> None:
+    """The parts are attacker's input before the signature is checked."""
+    verify = verifier(settings)
+
+    for header in ({"alg": 1}, {"alg": "HS256", "kid": 5}, {"alg": "HS256", "kid": {}}, []):
+        await refusal(verify, _unsigned(header, claims(), b"x"))  # type: ignore[arg-type]
+    await refusal(verify, _unsigned({"alg": "HS256"}, ["no", "claims"], b"x"))  # type: ignore[arg-type]
+
+
+async def test_an_unknown_key_is_asked_for_at_most_once_a_minute(
+    settings: Settings, es256: Signer
+) -> None:
+    """Forged key ids must not become requests to Auth."""
+    server = KeyServer()
+    clock = FrozenClock()
+    verify = verifier(settings, server, clock)
+
+    for _ in range(5):
+        await refusal(verify, es256.token())
+    assert server.asked == 1
+    clock.advance(seconds=61)
+    server.keys = [es256.jwk]
+    await verify.verify_user(es256.token())
+    assert server.asked == 2
+
+
+async def test_keys_are_fetched_anew_when_old_and_kept_when_auth_is_away(
+    settings: Settings, es256: Signer
+) -> None:
+    """A revoked key is forgotten; an outage of Auth locks nobody out."""
+    server = KeyServer(es256)
+    clock = FrozenClock()
+    verify = verifier(settings, server, clock)
+    await verify.verify_user(es256.token())
+
+    server.status = 500
+    clock.advance(seconds=601)
+    await verify.verify_user(es256.token())
+    server.status, server.keys = 200, []
+    clock.advance(seconds=61)
+
+    await refusal(verify, es256.token())
+
+
+async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
+    settings: Settings, es256: Signer
+) -> None:
+    """The token may be good; its holder must not be signed out."""
+    server = KeyServer()
+    server.status = 502
+
+    with pytest.raises(ApiError) as refused:
+        await verifier(settings, server).verify_user(es256.token())
+
+    assert refused.value.status_code == 503
+    assert refused.value.headers is not None
+    assert refused.value.headers["Retry-After"] == "5"
+
+
+async def test_the_service_role_is_told_from_users(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """Operators may sign in with the project's legacy service key."""
+    verify = verifier(settings)
+    key = secret_token(role="service_role", iss="supabase", sub=None, aud=None)
+
+    assert (await verify.verify_service(key)).role == "service_role"
+    with pytest.raises(InvalidToken):
+        await verify.verify_service(secret_token())
+    await refusal(verify, key)
+
+
+@pytest.mark.parametrize(
+    ("offered", "accepted", "matches"),
+    [
+        ("new", ("new", "old"), True),
+        ("old", ("new", "old"), True),
+        ("ne", ("new", "old"), False),
+        ("", ("new",), False),
+        ("", (), False),
+        ("ключ", ("ключ",), True),
+    ],
+)
+def test_worker_tokens_have_two_valid_values_while_they_rotate(
+    offered: str, accepted: tuple[str, ...], matches: bool
+) -> None:
+    """Both tokens work until the old one is taken away; none never matches."""
+    assert token_matches(offered, accepted) is matches
