@@ -1,0 +1,81 @@
+"""How workers sign in."""
+
+from __future__ import annotations
+
+import jwt
+import pytest
+
+from shared.clock import FrozenClock
+from shared.config import ConfigurationError, Settings
+from shared.queue.keys import WorkerKey
+
+SECRET = "a-test-secret-of-at-least-32-characters"
+
+
+def settings(**fields: str) -> Settings:
+    return Settings(
+        supabase_url="https://project.example",
+        supabase_publishable_key="sb_publishable_x",
+        **fields,
+    )
+
+
+def token_of(key: WorkerKey) -> str:
+    headers = key.headers()
+    assert headers["apikey"] == "sb_publishable_x"
+    return headers["Authorization"].removeprefix("Bearer ")
+
+
+def test_a_minted_key_is_a_short_lived_job_worker() -> None:
+    """A leaked key must be worth little: one role, ten minutes."""
+    clock = FrozenClock()
+    key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
+
+    claims = jwt.decode(token_of(key), SECRET, algorithms=["HS256"], options={"verify_exp": False})
+
+    now = clock.now().timestamp()
+    assert claims["role"] == "job_worker"
+    assert claims["iss"] == "https://project.example/auth/v1"
+    assert claims["iat"] <= now < claims["exp"] <= now + 600
+
+
+def test_a_key_is_kept_until_shortly_before_it_ends() -> None:
+    """Minting for every call would be waste; using one to its last second would be refused."""
+    clock = FrozenClock()
+    key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
+    first = token_of(key)
+
+    clock.advance(seconds=400)
+    assert token_of(key) == first
+
+    clock.advance(seconds=100)
+    assert token_of(key) != first
+
+
+def test_a_forgotten_key_is_minted_anew() -> None:
+    clock = FrozenClock()
+    key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
+    first = token_of(key)
+
+    clock.advance(seconds=1)
+    key.forget()
+
+    assert token_of(key) != first
+
+
+def test_a_given_key_wins() -> None:
+    key = WorkerKey(settings(supabase_worker_key="given", supabase_jwt_secret=SECRET))
+
+    assert token_of(key) == "given"
+
+
+def test_an_opaque_secret_key_is_also_the_apikey() -> None:
+    """Hosted Supabase accepts it as a bearer only when both are equal."""
+    headers = WorkerKey(settings(supabase_secret_key="sb_secret_x")).headers()
+
+    assert headers == {"apikey": "sb_secret_x", "Authorization": "Bearer sb_secret_x"}
+
+
+def test_without_any_key_the_missing_variable_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
+        WorkerKey(settings())

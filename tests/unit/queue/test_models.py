@@ -1,0 +1,54 @@
+"""Cursors and wire shapes."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.queue import Cursor, EnqueueOptions, NewJob
+from shared.queue.models import ReportItem, SettleItem
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.uuids())
+def test_a_cursor_comes_back_as_it_was(at: datetime, job_id: object) -> None:
+    cursor = Cursor(created_at=at.isoformat(), id=str(job_id))
+
+    assert Cursor.decode(cursor.encode()) == cursor
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "!!!!", "MjAyNnxhYmM", "bm93fGFiYw", "é", "MjAyNi0wMS0wMXxhLGIp"]
+)
+def test_a_foreign_cursor_is_refused(text: str) -> None:
+    """It becomes part of a filter, so nothing but an instant and an id may be in it."""
+    with pytest.raises(ValueError, match="no cursor"):
+        Cursor.decode(text)
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_the_cursor_fail_in_another_way(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert Cursor.decode(text).id
+
+
+def test_only_given_options_travel() -> None:
+    """What is left out is the type's decision, so None must not be sent."""
+    job = NewJob(job_type="a", payload={"n": 1}, options=EnqueueOptions(priority=5))
+
+    assert job.wire() == {"job_type": "a", "payload": {"n": 1}, "priority": 5}
+
+
+def test_an_item_without_news_is_a_bare_renewal() -> None:
+    item = ReportItem.model_validate({"job_id": "j", "fence": 3})
+
+    assert item.wire() == {"job_id": "j", "fence": 3}
+
+
+def test_a_result_of_none_is_left_out() -> None:
+    item = SettleItem.model_validate({"job_id": "j", "fence": 3, "outcome": "completed"})
+
+    assert item.wire() == {"job_id": "j", "fence": 3, "outcome": "completed"}
