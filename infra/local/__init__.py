@@ -1,1 +1,1 @@
-"""The local stack: Postgres, Data API, Auth, Realtime, AWS and the functions, under one launcher."""
+"""The local stack: Postgres, Data API, Auth, Realtime, AWS and functions, under one launcher."""

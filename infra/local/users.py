@@ -37,19 +37,19 @@ insert into auth.users (
   raw_app_meta_data, raw_user_meta_data
 )
 select
-  %(id)s, 'authenticated', 'authenticated', %(email)s, %(hash)s, now(),
+  %(id)s::uuid, 'authenticated', 'authenticated', %(email)s::text, %(hash)s, now(),
   '{"provider": "email", "providers": ["email"]}',
   jsonb_build_object(
     'sub', %(id)s::text, 'email', %(email)s::text, 'email_verified', true, 'phone_verified', false
   )
 where not exists (
-  select from auth.users as users where users.id = %(id)s or users.email = %(email)s
+  select from auth.users as users where users.id = %(id)s::uuid or users.email = %(email)s::text
 )
 """
 _INSERT_IDENTITY = """
 insert into auth.identities (id, provider, provider_id, user_id, identity_data)
 values (
-  %(identity_id)s, 'email', %(id)s, %(id)s,
+  %(identity_id)s, 'email', %(id)s::text, %(id)s::uuid,
   jsonb_build_object('sub', %(id)s::text, 'email', %(email)s::text, 'email_verified', true)
 )
 on conflict do nothing
