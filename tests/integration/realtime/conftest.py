@@ -1,0 +1,130 @@
+"""One project per module: a database with test policies and a Realtime server over it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+
+from infra.local import migrations
+from infra.local.postgres import Postgres
+from tests.integration.realtime.support import JavaScript, Server, Socket, open_socket
+from tests.support.databases import Database, fresh_database
+
+#: Who may do what on which topic; policies look it up, as a real project's would.
+POLICIES = """
+  create table public.rt_rights (
+    topic text, user_id uuid, extension text, can_read boolean, can_write boolean
+  );
+  grant select on public.rt_rights to authenticated;
+  create policy "rt tests read" on realtime.messages for select to authenticated using (
+    exists (
+      select from public.rt_rights as r
+      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
+        and r.extension = realtime.messages.extension and r.can_read
+    )
+  );
+  create policy "rt tests write" on realtime.messages for insert to authenticated with check (
+    exists (
+      select from public.rt_rights as r
+      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
+        and r.extension = realtime.messages.extension and r.can_write
+    )
+  );
+"""
+
+
+@pytest.fixture(scope="session")
+def bare_template(postgres: Postgres) -> str:
+    """What a hosted project is before its first migration: Realtime is tested without our own."""
+    name = "template_realtime"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"create database {name}".encode())
+    migrations.prepare_hosted(postgres.url(database=name))
+    with psycopg.connect(postgres.url(database=name), autocommit=True) as connection:
+        connection.execute(POLICIES)
+    return name
+
+
+@pytest.fixture(scope="module")
+def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
+    """A database of this module with the test policies."""
+    with fresh_database(postgres, template=bare_template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def server(project: Database) -> Iterator[Server]:
+    """The Realtime server of this module, with limits that no test of it reaches."""
+    running = Server(project.url, messages_per_second=1_000_000)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_server(project: Database) -> Iterator[Callable[..., Server]]:
+    """Start another server on the module's database, with limits of the test's choice."""
+    with ExitStack() as stack:
+
+        def start(**limits: Any) -> Server:
+            running = Server(project.url, **limits)
+            stack.callback(running.stop)
+            return running
+
+        yield start
+
+
+@pytest.fixture
+def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's autocommit connection."""
+    with project.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def grant(sql: psycopg.Connection[Any]) -> Callable[..., None]:
+    """Give a user rights on a topic."""
+
+    def give(
+        topic: str,
+        user: str,
+        *,
+        extension: str = "broadcast",
+        read: bool = True,
+        write: bool = True,
+    ) -> None:
+        sql.execute(
+            "insert into public.rt_rights values (%s, %s, %s, %s, %s)",
+            [topic, user, extension, read, write],
+        )
+
+    return give
+
+
+Open = Callable[..., Awaitable[Socket]]
+
+
+@pytest.fixture
+async def connect(server: Server) -> AsyncIterator[Open]:
+    """Open raw sockets to the module's server, or to `server=`; all are closed at the end."""
+    sockets: list[Socket] = []
+
+    async def open_one(**options: Any) -> Socket:
+        socket = await open_socket(options.pop("server", server), **options)
+        sockets.append(socket)
+        return socket
+
+    yield open_one
+    for socket in sockets:
+        await socket.connection.close()
+
+
+@pytest.fixture
+async def js() -> AsyncIterator[JavaScript]:
+    """The official JavaScript client."""
+    driver = await JavaScript.start()
+    yield driver
+    await driver.stop()

@@ -1,0 +1,420 @@
+"""What the Realtime tests drive: the server as a process, raw sockets, the JavaScript client."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+from websockets.asyncio.client import ClientConnection, connect
+
+SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
+PUBLISHABLE = "sb_publishable_test"
+SECRET_KEY = "sb_secret_test"
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+PATIENCE = 10.0
+#: Long enough for a message that must not come to have come.
+QUIET = 0.3
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def token(
+    sub: str = ADA, *, role: str = "authenticated", seconds: float = 3600, **claims: Any
+) -> str:
+    """A signed user token."""
+    body = {"sub": sub, "role": role, "exp": int(time.time() + seconds), **claims}
+    return jwt.encode({k: v for k, v in body.items() if v is not None}, SECRET, "HS256")
+
+
+def unique(prefix: str = "room") -> str:
+    """A topic nobody else uses."""
+    return f"{prefix}:{uuid.uuid4().hex[:8]}"
+
+
+class Server:
+    """`python -m infra.local.realtime` as a process of its own."""
+
+    def __init__(self, url: str, **limits: float | int | str) -> None:
+        self.database_url = url
+        self.events: list[dict[str, Any]] = []
+        environ = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "PORT": "0",
+            "SUPABASE_JWT_SECRET": SECRET,
+            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE,
+            "SUPABASE_SECRET_KEY": SECRET_KEY,
+            **{f"REALTIME_{name.upper()}": str(value) for name, value in limits.items()},
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "infra.local.realtime"],
+            cwd=_REPOSITORY,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.port = int(self.wait_for("realtime.listening")["port"])
+        self.wait_for("realtime.replication_started")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                try:
+                    self.events.append(json.loads(line))
+                except ValueError:
+                    self.events.append({"event": "text", "message": line})
+                self._changed.notify_all()
+
+    def wait_for(self, event: str, *, after: int = 0) -> dict[str, Any]:
+        """Wait for the first logged `event` after that many lines."""
+
+        def found() -> dict[str, Any] | None:
+            return next((e for e in self.events[after:] if e.get("event") == event), None)
+
+        with self._changed:
+            if not self._changed.wait_for(found, PATIENCE * 3):
+                raise AssertionError(f"no {event} among {self.events}")
+            got = found()
+            assert got is not None
+            return got
+
+    @property
+    def http(self) -> str:
+        """The project URL that supabase-js takes."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def websocket_url(self, *, key: str | None = PUBLISHABLE, vsn: str | None = "2.0.0") -> str:
+        """The websocket URL with its parameters."""
+        pairs = [("apikey", key), ("vsn", vsn)]
+        query = "&".join(f"{name}={value}" for name, value in pairs if value is not None)
+        return f"ws://127.0.0.1:{self.port}/realtime/v1/websocket?{query}"
+
+    def stop(self) -> None:
+        """End the process as a launcher would."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(15)
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Socket:
+    """A raw client of either version: sees exactly what the server sends."""
+
+    def __init__(self, connection: ClientConnection, version: int) -> None:
+        self.connection = connection
+        self.version = version
+        self.pending: list[dict[str, Any]] = []
+        self._refs = itertools.count(1)
+
+    async def send_raw(self, data: str | bytes) -> None:
+        """Send a frame as it is."""
+        await self.connection.send(data)
+
+    async def push(
+        self,
+        topic: str,
+        event: str,
+        payload: Any,
+        *,
+        join_ref: str | None = None,
+        ref: str | None = "",
+    ) -> str | None:
+        """Send one message and return its ref."""
+        ref = str(next(self._refs)) if ref == "" else ref
+        if self.version == 2:
+            await self.send_raw(json.dumps([join_ref, ref, topic, event, payload]))
+        else:
+            message = {"topic": topic, "event": event, "payload": payload, "ref": ref}
+            await self.send_raw(json.dumps({**message, "join_ref": join_ref}))
+        return ref
+
+    async def push_binary(
+        self,
+        topic: str,
+        event: str,
+        payload: bytes,
+        *,
+        join_ref: str,
+        encoding: int = 1,
+        ref: str = "9",
+    ) -> None:
+        """Send a kind 3 broadcast as realtime-js does."""
+        parts = [part.encode() for part in (join_ref, ref, topic, event, "")]
+        header = bytes([3, *map(len, parts), encoding])
+        await self.send_raw(b"".join([header, *parts, payload]))
+
+    async def receive(self, seconds: float = PATIENCE) -> dict[str, Any]:
+        """The next frame, decoded into one form for both versions."""
+        if self.pending:
+            return self.pending.pop(0)
+        return decode(await asyncio.wait_for(self.connection.recv(), seconds))
+
+    async def expect(
+        self, event: str, *, topic: str | None = None, seconds: float = PATIENCE
+    ) -> dict[str, Any]:
+        """The next frame with that event; others are kept for later."""
+        skipped: list[dict[str, Any]] = []
+        while True:
+            frame = await self.receive(seconds)
+            if frame["event"] == event and topic in (None, frame["topic"]):
+                self.pending[:0] = skipped
+                return frame
+            skipped.append(frame)
+
+    async def reply_to(self, ref: str | None) -> dict[str, Any]:
+        """The payload of the reply to `ref`."""
+        skipped: list[dict[str, Any]] = []
+        while True:
+            frame = await self.receive()
+            if frame["event"] == "phx_reply" and frame["ref"] == ref:
+                self.pending[:0] = skipped
+                return frame["payload"]
+            skipped.append(frame)
+
+    async def silence(self, seconds: float = QUIET) -> None:
+        """Nothing more arrives."""
+        try:
+            frame = await self.receive(seconds)
+        except TimeoutError:
+            return
+        raise AssertionError(f"unexpected {frame}")
+
+    async def join(
+        self, topic: str, *, access_token: str | None = None, **config: Any
+    ) -> dict[str, Any]:
+        """Join `realtime:<topic>`; the ref of the join is its join_ref."""
+        ref = str(next(self._refs))
+        payload: dict[str, Any] = {"config": config}
+        if access_token is not None:
+            payload["access_token"] = access_token
+        await self.push(f"realtime:{topic}", "phx_join", payload, join_ref=ref, ref=ref)
+        reply = await self.reply_to(ref)
+        return {**reply, "join_ref": ref}
+
+    async def joined(self, topic: str, **options: Any) -> str:
+        """Join and return the join_ref; anything but ok fails."""
+        reply = await self.join(topic, **options)
+        assert reply["status"] == "ok", reply
+        return str(reply["join_ref"])
+
+    async def broadcast(self, topic: str, event: str, payload: Any) -> str | None:
+        """Send a broadcast in its text form."""
+        body = {"type": "broadcast", "event": event, "payload": payload}
+        return await self.push(f"realtime:{topic}", "broadcast", body)
+
+    async def is_alive(self) -> bool:
+        """A heartbeat is answered."""
+        ref = await self.push("phoenix", "heartbeat", {})
+        return (await self.reply_to(ref))["status"] == "ok"
+
+
+def decode(data: str | bytes) -> dict[str, Any]:
+    """One frame, whatever its version."""
+    if isinstance(data, bytes):
+        return decode_binary(data)
+    message = json.loads(data)
+    if isinstance(message, list):
+        names = ("join_ref", "ref", "topic", "event", "payload")
+        return {**dict(zip(names, message, strict=True)), "form": "text2"}
+    return {**message, "form": "text1", "keys": set(message)}
+
+
+def decode_binary(data: bytes) -> dict[str, Any]:
+    """A kind 4 frame."""
+    kind, topic_size, event_size, meta_size, encoding = data[:5]
+    assert kind == 4
+    at = 5
+    parts = []
+    for size in (topic_size, event_size, meta_size):
+        parts.append(data[at : at + size].decode())
+        at += size
+    body = data[at:]
+    payload: dict[str, Any] = {
+        "type": "broadcast",
+        "event": parts[1],
+        "payload": json.loads(body) if encoding == 1 else body,
+    }
+    if parts[2]:
+        payload["meta"] = json.loads(parts[2])
+    return {
+        "join_ref": None,
+        "ref": None,
+        "topic": parts[0],
+        "event": "broadcast",
+        "payload": payload,
+        "form": "binary",
+    }
+
+
+async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:
+    """Connect a raw client."""
+    url = server.websocket_url(key=key, vsn=f"{version}.0.0")
+    return Socket(await connect(url, max_size=None, compression=None), version)
+
+
+class JavaScript:
+    """The official JavaScript client, in a Node process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self.notices: list[dict[str, Any]] = []
+        self._changed = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls) -> JavaScript:
+        """Start Node."""
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("node")),
+            str(Path(__file__).parent / "js" / "driver.mjs"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=64 * 1024 * 1024,
+        )
+        return cls(process)
+
+    async def stop(self) -> None:
+        """End Node by closing its input."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await asyncio.wait_for(self._process.wait(), 10)
+        await self._reader
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            message = json.loads(line)
+            if "id" in message:
+                future = self._waiting.pop(message["id"])
+                if "error" in message:
+                    future.set_exception(RuntimeError(message["error"]))
+                else:
+                    future.set_result(message["result"])
+                continue
+            async with self._changed:
+                self.notices.append(message)
+                self._changed.notify_all()
+
+    async def call(self, op: str, **request: Any) -> Any:
+        """Run one operation of the driver."""
+        number = next(self._ids)
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"id": number, "op": op, **request}).encode() + b"\n")
+        await self._process.stdin.drain()
+        return await asyncio.wait_for(future, PATIENCE * 3)
+
+    async def until(
+        self, wanted: Callable[[list[dict[str, Any]]], Any], seconds: float = PATIENCE
+    ) -> Any:
+        """Wait until `wanted(notices)` is true, and return it."""
+        async with self._changed:
+            async with asyncio.timeout(seconds):
+                while not (value := wanted(self.notices)):
+                    await self._changed.wait()
+            return value
+
+    def got(self, channel: str, kind: str = "broadcast") -> list[Any]:
+        """What a channel's callbacks of one kind received so far."""
+        return [
+            n["got"] for n in self.notices if n["notify"] == kind and n.get("channel") == channel
+        ]
+
+    async def receive(
+        self, channel: str, kind: str = "broadcast", *, count: int = 1, seconds: float = PATIENCE
+    ) -> list[Any]:
+        """Wait for `count` callbacks."""
+        await self.until(lambda _: len(self.got(channel, kind)) >= count, seconds)
+        return self.got(channel, kind)
+
+    async def status(self, channel: str, status: str, seconds: float = PATIENCE) -> dict[str, Any]:
+        """Wait until a channel reported `status`."""
+
+        def found(notices: list[dict[str, Any]]) -> dict[str, Any] | None:
+            return next(
+                (
+                    n
+                    for n in notices
+                    if n["notify"] == "status" and n["channel"] == channel and n["status"] == status
+                ),
+                None,
+            )
+
+        notice: dict[str, Any] = await self.until(found, seconds)
+        return notice
+
+
+def as_base64(data: bytes) -> str:
+    """Bytes as the driver takes them."""
+    return base64.b64encode(data).decode()
+
+
+class Relay:
+    """A TCP relay between a client and the server that can cut every connection."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+
+    async def start(self) -> int:
+        """Listen and return the port."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, upstream_writer}
+        for pair in ((reader, upstream_writer), (upstream_reader, writer)):
+            task = asyncio.create_task(self._pump(*pair))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    def cut(self) -> None:
+        """Abort every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def stop(self) -> None:
+        """Close everything."""
+        self.cut()
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

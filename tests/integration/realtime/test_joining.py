@@ -1,0 +1,302 @@
+"""Joining, leaving and joining again; who may join a private topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.realtime.support import (
+    ADA,
+    EVE,
+    SECRET_KEY,
+    JavaScript,
+    Server,
+    token,
+    unique,
+)
+
+
+def refusal(topic: str) -> str:
+    return f"Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
+
+
+async def test_a_private_join_without_a_policy_is_refused(connect: Any) -> None:
+    """Check 5: the exact reason; the socket stays usable."""
+    socket, topic = await connect(), unique()
+
+    reply = await socket.join(topic, access_token=token(), private=True)
+
+    assert reply["status"] == "error"
+    assert reply["response"] == {"reason": refusal(topic)}
+    await socket.joined(unique())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_policy_lets_its_user_join_and_nobody_else(
+    connect: Any, grant: Any, version: int
+) -> None:
+    """Check 6: the policy sees realtime.topic(), the extension and auth.uid()."""
+    socket, topic = await connect(version=version), unique()
+    grant(topic, ADA)
+
+    mine = await socket.join(topic, access_token=token(ADA), private=True)
+    other = await socket.join(topic, access_token=token(EVE), private=True)
+    nobody = await socket.join(topic, private=True)
+
+    assert mine["status"] == "ok"
+    assert other["response"] == nobody["response"] == {"reason": refusal(topic)}
+
+
+async def test_the_javascript_client_reports_a_refusal(
+    server: Server, js: JavaScript, grant: Any
+) -> None:
+    """Checks 5 and 6 as a browser sees them."""
+    topic = unique()
+    grant(topic, ADA)
+    for name, user in (("ada", ADA), ("eve", EVE)):
+        await js.call(
+            "client", name=name, url=server.http, key="sb_publishable_test", token=token(user)
+        )
+
+    ada = await js.call(
+        "subscribe", client="ada", channel="a", topic=topic, config={"private": True}
+    )
+    eve = await js.call(
+        "subscribe", client="eve", channel="e", topic=topic, config={"private": True}
+    )
+
+    assert ada == {"status": "SUBSCRIBED", "error": None}
+    assert eve["status"] == "CHANNEL_ERROR"
+    assert refusal(topic) in eve["error"]
+
+
+async def test_the_service_role_joins_any_private_topic(connect: Any) -> None:
+    """Check 7: roles that bypass RLS pass without a policy."""
+    by_key = await connect(key=SECRET_KEY)
+    by_token = await connect()
+
+    assert (await by_key.join(unique(), private=True))["status"] == "ok"
+    service = token(sub=None, role="service_role")  # type: ignore[arg-type]
+    assert (await by_token.join(unique(), access_token=service, private=True))["status"] == "ok"
+
+
+async def test_probes_leave_no_row_and_are_never_broadcast(
+    connect: Any, grant: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """Check 8: authorization writes nothing anyone can see."""
+    watcher, joiner, topic = await connect(key=SECRET_KEY), await connect(), unique()
+    grant(topic, ADA)
+    await watcher.joined(topic, private=True)
+
+    await joiner.joined(topic, access_token=token(), private=True, presence={"enabled": True})
+    await joiner.broadcast(topic, "allowed", {})
+    frame = await watcher.expect("broadcast")
+
+    assert frame["payload"]["event"] == "allowed"
+    await watcher.silence()
+    rows = sql.execute("select count(*) from realtime.messages where topic = %s", [topic])
+    assert rows.fetchone() == (0,)
+
+
+async def test_a_broken_policy_means_no_permission(
+    connect: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """§7: whatever a policy raises, the join is unauthorized and the server goes on."""
+    socket, topic = await connect(), unique()
+    sql.execute(
+        "create policy broken on realtime.messages for select to authenticated"
+        f" using (realtime.topic() <> '{topic}' or (1 / (length(realtime.topic()) * 0)) > 0)"
+    )
+    try:
+        reply = await socket.join(topic, access_token=token(), private=True)
+    finally:
+        sql.execute("drop policy broken on realtime.messages")
+
+    assert reply["response"] == {"reason": refusal(topic)}
+
+
+@pytest.mark.parametrize("role", ["no_such_role", "pg_database_owner", 'x"; drop table t; --'])
+async def test_a_token_with_a_foreign_role_may_not_join(connect: Any, role: str) -> None:
+    """A role the database does not know is a refusal, not an error of the server."""
+    socket, topic = await connect(), unique()
+
+    reply = await socket.join(topic, access_token=token(role=role), private=True)
+
+    assert reply["response"] == {"reason": refusal(topic)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("garbage", "MalformedJWT: The token provided is not a valid JWT"),
+        (token()[:-4] + "AAAA", "JwtSignatureError: Failed to validate JWT signature"),
+        (token(exp=None), "InvalidJWTToken: Fields `role` and `exp` are required in JWT"),
+    ],
+)
+async def test_a_join_with_a_bad_token_says_what_is_wrong(
+    connect: Any, bad: str, reason: str
+) -> None:
+    """§4: public topics verify the token too."""
+    socket = await connect()
+
+    reply = await socket.join(unique(), access_token=bad)
+
+    assert (reply["status"], reply["response"]) == ("error", {"reason": reason})
+
+
+async def test_an_expired_token_says_since_when(connect: Any) -> None:
+    """§4: the reason counts the seconds."""
+    socket = await connect()
+
+    reply = await socket.join(unique(), access_token=token(seconds=-30))
+
+    assert reply["response"]["reason"].startswith("InvalidJWTToken: Token has expired 3")
+    assert reply["response"]["reason"].endswith(" seconds ago")
+
+
+async def test_a_project_key_as_join_token_means_the_connections_own(connect: Any) -> None:
+    """Clients send their publishable key when nobody is signed in."""
+    socket = await connect()
+
+    reply = await socket.join(unique(), access_token="sb_publishable_whatever")
+
+    assert reply["status"] == "ok"
+
+
+async def test_a_topic_needs_a_name(connect: Any) -> None:
+    """§3: the prefix alone is no topic."""
+    socket = await connect()
+
+    reply = await socket.join("")
+
+    assert reply["response"] == {
+        "reason": "TopicNameRequired: You must provide a topic name",
+    }
+
+
+async def test_odd_values_in_a_join_fall_back_to_defaults(connect: Any) -> None:
+    """§4: a null section and flags as words are legal, other values are logged and ignored."""
+    socket, topic = await connect(version=1), unique()
+
+    reply = await socket.join(
+        topic,
+        broadcast=None,
+        presence={"enabled": "TRUE", "key": 7},
+        private="False",
+        postgres_changes=[None],
+        anything={"else": 1},
+    )
+
+    assert reply["response"] == {"postgres_changes": []}
+    assert (await socket.expect("presence_state"))["payload"] == {}
+
+
+async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:
+    """Check 33: clients discard a close with another ref."""
+    socket, other, topic = await connect(), await connect(), unique()
+    join_ref = await socket.joined(topic)
+    await other.joined(topic)
+
+    ref = await socket.push(f"realtime:{topic}", "phx_leave", {}, join_ref=join_ref)
+    reply, close = await socket.receive(), await socket.receive()
+    await other.broadcast(topic, "after", {})
+
+    assert (reply["event"], reply["ref"], reply["payload"]["status"]) == ("phx_reply", ref, "ok")
+    assert (close["event"], close["ref"], close["join_ref"]) == ("phx_close", join_ref, join_ref)
+    await socket.silence()
+    again = await socket.push(f"realtime:{topic}", "phx_leave", {})
+    assert (await socket.reply_to(again)) == {"status": "ok", "response": {}}
+    await socket.joined(topic)
+
+
+async def test_the_javascript_client_leaves_and_comes_back(server: Server, js: JavaScript) -> None:
+    """Check 33 with the official client."""
+    topic = unique()
+    await js.call("client", name="c", url=server.http, key="sb_publishable_test")
+    on = [{"type": "broadcast", "event": "*"}]
+    await js.call("subscribe", client="c", channel="one", topic=topic, on=on)
+
+    left = await js.call("remove", channel="one")
+    back = await js.call("subscribe", client="c", channel="two", topic=topic, on=on)
+
+    assert left == "ok"
+    assert back["status"] == "SUBSCRIBED"
+    await js.status("one", "CLOSED")
+
+
+async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:
+    """Check 34: a message is delivered once."""
+    socket, other, topic = await connect(), await connect(), unique()
+    first = await socket.joined(topic)
+    await other.joined(topic)
+
+    await socket.push(f"realtime:{topic}", "phx_join", {"config": {}}, join_ref="88", ref="88")
+    close, reply = await socket.receive(), await socket.receive()
+    await other.broadcast(topic, "once", {"n": 1})
+
+    assert (close["event"], close["ref"]) == ("phx_close", first)
+    assert (reply["event"], reply["ref"]) == ("phx_reply", "88")
+    assert (await socket.expect("broadcast"))["payload"]["payload"] == {"n": 1}
+    await socket.silence()
+
+
+async def test_a_stale_join_ref_is_ignored(connect: Any) -> None:
+    """§3: what was meant for an instance that is gone does nothing."""
+    socket, other, topic = await connect(), await connect(), unique()
+    await socket.joined(topic, broadcast={"ack": True})
+    await other.joined(topic)
+
+    body = {"type": "broadcast", "event": "stale", "payload": {}}
+    await socket.push(f"realtime:{topic}", "broadcast", body, join_ref="999")
+
+    await other.silence()
+    assert await socket.is_alive()
+
+
+async def test_the_101st_channel_is_refused(connect: Any) -> None:
+    """Check 40: the hundred others keep working."""
+    socket, topics = await connect(), [unique() for _ in range(100)]
+    for topic in topics:
+        await socket.joined(topic, broadcast={"self": True})
+
+    reply = await socket.join(unique())
+    await socket.broadcast(topics[-1], "still", {})
+
+    assert reply["response"] == {"reason": "ChannelRateLimitReached: Too many channels"}
+    assert (await socket.expect("broadcast"))["topic"] == f"realtime:{topics[-1]}"
+
+
+async def test_joining_too_fast_is_refused_and_the_socket_closed(
+    connect: Any, start_server: Callable[..., Server]
+) -> None:
+    """§4: the join rate closes with 1001."""
+    slow = start_server(joins_per_second=0.05, rate_window_seconds=60)
+    socket = await connect(server=slow)
+    for _ in range(3):
+        await socket.joined(unique())
+
+    reply = await socket.join(unique())
+    await socket.connection.wait_closed()
+
+    assert reply["response"] == {
+        "reason": "ClientJoinRateLimitReached: Too many joins per second",
+    }
+    assert socket.connection.close_code == 1001
+
+
+async def test_a_private_only_project_refuses_public_topics(
+    connect: Any, start_server: Callable[..., Server]
+) -> None:
+    """§4: a setting of hosted projects."""
+    private = start_server(private_only="true")
+    socket = await connect(server=private, key=SECRET_KEY)
+
+    public = await socket.join(unique())
+
+    assert public["response"] == {
+        "reason": "PrivateOnly: This project only allows private channels",
+    }
+    await socket.joined(unique(), private=True)
