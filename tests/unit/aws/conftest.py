@@ -1,0 +1,45 @@
+"""moto's AWS on a port of its own, and settings that point at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from shared.aws.clients import client
+from shared.config import Settings
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[str]:
+    """The address of a fake AWS."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def settings(aws: str) -> Settings:
+    settings = Settings(
+        supabase_url="https://project.example.test",
+        supabase_publishable_key="sb_publishable_test",
+        aws_endpoint_url=aws,
+        aws_region="eu-central-1",
+        uploads_bucket="uploads-of-tests",
+        worker_function_name="minutehand-test-worker",
+    )
+    s3 = client(settings, "s3")
+    if not s3.list_buckets()["Buckets"]:
+        s3.create_bucket(
+            Bucket="uploads-of-tests",
+            CreateBucketConfiguration={"LocationConstraint": "eu-central-1"},
+        )
+    return settings

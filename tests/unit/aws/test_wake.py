@@ -1,0 +1,161 @@
+"""The wake-up hint: sent as Lambda expects it, shared by a crowd, never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from shared.aws.wake import LambdaWaker
+from shared.config import ConfigurationError, Settings
+from shared.log import request_context
+
+
+class LambdaApi(ThreadingHTTPServer):
+    """AWS Lambda's Invoke as documented; it may be slow or refuse."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Invoke)
+        self.invokes: list[dict[str, Any]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.arrived = threading.Event()
+        self.status = 202
+
+
+class _Invoke(BaseHTTPRequestHandler):
+    server: LambdaApi
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.invokes.append(
+            {
+                "path": self.path,
+                "type": self.headers["x-amz-invocation-type"],
+                "body": json.loads(body),
+            }
+        )
+        self.server.arrived.set()
+        self.server.gate.wait(10)
+        self.send_response(self.server.status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def lambda_api() -> Iterator[LambdaApi]:
+    server = LambdaApi()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.gate.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def waker(lambda_api: LambdaApi, settings: Settings) -> LambdaWaker:
+    host, port = lambda_api.server_address[:2]
+    return LambdaWaker(settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"}))
+
+
+async def test_the_worker_is_invoked_asynchronously(
+    waker: LambdaWaker, lambda_api: LambdaApi
+) -> None:
+    """An Event invoke returns at once; the request's id travels with it."""
+    with request_context("request-4711"):
+        await waker.wake()
+
+    assert lambda_api.invokes == [
+        {
+            "path": "/2015-03-31/functions/minutehand-test-worker/invocations",
+            "type": "Event",
+            "body": {
+                "source": "minutehand.wake",
+                "reason": "enqueue",
+                "request_id": "request-4711",
+            },
+        }
+    ]
+
+
+async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
+    waker: LambdaWaker, lambda_api: LambdaApi
+) -> None:
+    """Who comes while an invoke is under way may have committed after its lease."""
+    lambda_api.gate.clear()
+    first = asyncio.ensure_future(waker.wake())
+    await asyncio.to_thread(lambda_api.arrived.wait, 5)
+
+    crowd = [asyncio.ensure_future(waker.wake()) for _ in range(50)]
+    await asyncio.sleep(0.02)
+    lambda_api.gate.set()
+    await asyncio.gather(first, *crowd)
+    await waker.wake()
+
+    assert len(lambda_api.invokes) == 3
+
+
+@pytest.mark.parametrize("status", [429, 404, 500])
+async def test_a_refused_invoke_is_a_warning_and_nothing_more(
+    waker: LambdaWaker,
+    lambda_api: LambdaApi,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The job is committed; the minute tick will find it."""
+    lambda_api.status = status
+
+    with caplog.at_level(logging.WARNING):
+        await waker.wake()
+
+    assert [record.__dict__["event"] for record in caplog.records] == ["wake.lost"]
+    assert len(lambda_api.invokes) == 1
+
+
+async def test_a_hanging_invoke_does_not_hold_the_request(
+    waker: LambdaWaker, lambda_api: LambdaApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hint is given up on while Lambda still thinks."""
+    lambda_api.gate.clear()
+
+    await asyncio.wait_for(waker.wake(), timeout=8)
+
+    assert "wake-up was lost" in caplog.text
+
+
+async def test_a_waiter_that_leaves_takes_nobody_elses_wake_up_along(
+    waker: LambdaWaker, lambda_api: LambdaApi
+) -> None:
+    """A client that hangs up cancels its request, not the invoke others wait for."""
+    lambda_api.gate.clear()
+    first = asyncio.ensure_future(waker.wake())
+    await asyncio.to_thread(lambda_api.arrived.wait, 5)
+    leaving = asyncio.ensure_future(waker.wake())
+    staying = asyncio.ensure_future(waker.wake())
+    await asyncio.sleep(0.01)
+
+    leaving.cancel()
+    first.cancel()
+    lambda_api.gate.set()
+    await staying
+
+    assert len(lambda_api.invokes) == 2
+
+
+def test_a_waker_needs_a_function(settings: Settings) -> None:
+    """Without a name there is nothing to wake; the caller then leaves it to the tick."""
+    with pytest.raises(ConfigurationError, match="WORKER_FUNCTION_NAME"):
+        LambdaWaker(settings.model_copy(update={"worker_function_name": None}))
