@@ -3,6 +3,7 @@ const functions = ["jobs", "status", "worker", "health"];
 
 module.exports = async ({ resolveVariable }) => {
   const stage = await resolveVariable("sls:stage");
+  const memory = await resolveVariable("param:workerMemory");
   const region = await resolveVariable("aws:region");
   const lambda = (metric, stat, names = functions) =>
     names.map((name) => ["AWS/Lambda", metric, "FunctionName", `minutehand-${stage}-${name}`, { stat, label: name }]);
@@ -21,7 +22,10 @@ module.exports = async ({ resolveVariable }) => {
     ["API requests and failures", [api("Count", "Sum"), api("4xx", "Sum"), api("5xx", "Sum")]],
     ["API latency, ms", [api("Latency", "p50"), api("Latency", "p99")]],
     ["Failed invokes kept", [["worker-failures"], ["tick-failures"]].map(([name]) => ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", `minutehand-${stage}-${name}`, { stat: "Maximum", label: name }])],
-    ["GB-seconds billed (estimate)", [own("GigabyteSeconds", "Sum")]],
+    ["Worker GB-seconds (estimate)", [
+      [{ expression: `busy / 1000 * ${memory} / 1024`, label: "GB-seconds" }],
+      ["AWS/Lambda", "Duration", "FunctionName", `minutehand-${stage}-worker`, { id: "busy", stat: "Sum", visible: false }],
+    ]],
   ];
   const widgets = graphs.map(([title, metrics], at) => ({
     type: "metric", x: (at % 3) * 8, y: Math.floor(at / 3) * 6, width: 8, height: 6,

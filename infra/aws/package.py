@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,32 +15,56 @@ from pathlib import Path
 from infra.aws.build import Built, PackagingError, build, find_tool, host_target
 from infra.aws.bundles import BUNDLES, LAMBDA, ROOT
 
+#: What osls names the whole stack; the other file only creates its bucket.
+TEMPLATE = "cloudformation-template-update-stack.json"
+
 
 def compile_template(
-    stage: str, out: Path, *, root: Path = ROOT, region: str = "us-east-1"
+    stage: str, out: Path, *, artifacts: Path, root: Path = ROOT, region: str = "us-east-1"
 ) -> Path:
-    """Run osls over serverless.yml and return the folder with the CloudFormation.
+    """Run osls over a copy of serverless.yml and return the folder with the CloudFormation.
+
+    Args:
+        stage: Which of infra/aws/stages.yml.
+        out: Where the templates go.
+        artifacts: The folder of the zips, which osls hashes.
+        root: The checkout.
+        region: Becomes part of names only.
 
     Raises:
         PackagingError: osls refused the service.
     """
+    osls = root / "node_modules" / "osls" / "bin" / "serverless.js"
+    # in a folder of its own: osls keeps state beside the service, which two runs would share
+    service = out / "service"
+    shutil.rmtree(service, ignore_errors=True)
+    shutil.copytree(root / "infra" / "aws", service / "infra" / "aws", ignore=_only_configuration)
+    shutil.copyfile(root / "serverless.yml", service / "serverless.yml")
     # no profile, no keys, no update check: what is compiled must not depend on who compiles it
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
-    } | {"SLS_INTERACTIVE_SETUP_ENABLE": "0", "AWS_EC2_METADATA_DISABLED": "true", "CI": "1"}
-    environment["PATH"] = (
-        f"{Path(find_tool('node')).parent}{os.pathsep}{environment.get('PATH', '')}"
-    )
+    } | {
+        "SLS_INTERACTIVE_SETUP_ENABLE": "0",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "CI": "1",
+        "MINUTEHAND_ARTIFACTS": str(artifacts.resolve()),
+    }
+    path = [str(Path(find_tool("node")).parent), environment.get("PATH", "")]
+    environment["PATH"] = os.pathsep.join(path)
     command = [
-        find_tool("node"), str(root / "node_modules" / "osls" / "bin" / "serverless.js"), "package",
-        "--stage", stage, "--region", region, "--package", str(out),
+        find_tool("node"), str(osls), "package",
+        "--stage", stage, "--region", region, "--package", str((out / "stack").resolve()),
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        command, cwd=service, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise PackagingError(f"osls refused serverless.yml:\n{done.stdout}{done.stderr}")
-    return out
+    return out / "stack"
+
+
+def _only_configuration(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if not name.endswith((".yml", ".cjs"))}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,8 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(_line(build(bundle, target, out.resolve())), flush=True)
         if not options.no_template and target.is_lambda:
             print(f"compiling serverless.yml for stage {options.stage} …", flush=True)
-            template = compile_template(options.stage, out.resolve() / "stack")
-            print(f"  {template.relative_to(ROOT)}/cloudformation-template-update-stack.json")
+            template = compile_template(options.stage, out.resolve(), artifacts=out)
+            print(f"  {template / TEMPLATE}")
     except PackagingError as error:
         print(f"package: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,75 @@
+"""What would be deployed, built once per test process: templates at once, zips when asked for."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from infra.aws.build import Built, build, host_target
+from infra.aws.bundles import BUNDLES, LAMBDA
+from infra.aws.package import TEMPLATE, compile_template
+from infra.local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
+from tests.artefact.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
+    """The template of each stage; osls needs some zip to hash, not the real one."""
+    artifacts = tmp_path_factory.mktemp("artifacts")
+    for bundle in BUNDLES:
+        (artifacts / f"{bundle.name}.zip").write_bytes(EMPTY_ZIP)
+    compiled = {}
+    for stage in ("dev", "prod"):
+        folder = compile_template(stage, tmp_path_factory.mktemp(stage), artifacts=artifacts)
+        template = json.loads((folder / TEMPLATE).read_text())
+        compiled[stage] = Stack(stage, folder, template)
+    return compiled
+
+
+@pytest.fixture(scope="session", params=["dev", "prod"])
+def stack(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
+    """Each stage in turn."""
+    return stacks[request.param]
+
+
+class Package:
+    """The zips of one target, and each unzipped as Lambda would."""
+
+    def __init__(self, folder: Path, built: dict[str, Built]) -> None:
+        self.folder = folder
+        self.built = built
+
+    def archive(self, bundle: str) -> Path:
+        """The zip."""
+        return self.folder / f"{bundle}.zip"
+
+    def unzipped(self, bundle: str) -> Path:
+        """The zip's content in a folder nothing else wrote to."""
+        target = self.folder / "unzipped" / bundle
+        if not target.exists():
+            with zipfile.ZipFile(self.archive(bundle)) as archive:
+                archive.extractall(target)
+        return target
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The zips for Lambda: Python 3.13 on arm64."""
+    folder = tmp_path_factory.mktemp("lambda-package")
+    return Package(folder, {b.name: build(b, LAMBDA, folder) for b in BUNDLES})
+
+
+@pytest.fixture(scope="session")
+def host_package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The same zips for this machine, so that they can be run."""
+    folder = tmp_path_factory.mktemp("host-package")
+    return Package(folder, {b.name: build(b, host_target(), folder) for b in BUNDLES})
+
+
+@pytest.fixture(scope="session")
+def runtime_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Lambda's image brings: awslambdaric and boto3, and nothing else."""
+    return runtime_packages(tmp_path_factory.mktemp("runtime"))

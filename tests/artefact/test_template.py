@@ -1,0 +1,462 @@
+"""What CloudFormation would be told: an auditor's and an on-call engineer's questions, asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from cfnlint.api import lint_file
+from cfnlint.config import ManualArgs
+
+from infra.aws.package import TEMPLATE
+from tests.artefact.stack import FUNCTIONS, Stack, flat
+
+ALARMS = {
+    *(
+        f"{name}{what}"
+        for name in ("Jobs", "Status", "Worker", "Health")
+        for what in ("Errors", "Throttles", "NearTimeout")
+    ),
+    "OldestDueJob",
+    "TicksMissed",
+    "ScheduleStopped",
+    "ScheduleDropped",
+    "DeadLetters",
+    "RecursionDropped",
+    "WorkerFailuresWaiting",
+    "TickFailuresWaiting",
+    "Api5xx",
+}
+#: Alarms whose silence is the fault itself.
+SILENCE_IS_A_FAULT = {"TicksMissed", "ScheduleStopped"}
+
+TRACES = {("xray:PutTraceSegments", "*", ""), ("xray:PutTelemetryRecords", "*", "")}
+VENDOR = '{"StringEquals": "{\\"kms:EncryptionContext:purpose\\": \\"vendor-key\\"}"}'
+UPLOADS = "${UploadsBucket.Arn}/*"
+
+
+def base_rights(stage: str, name: str) -> set[tuple[str, str, str]]:
+    """What every function may do: its own log, traces, its own parameter."""
+    log = f"arn:aws:logs:here:log-group:/aws/lambda/minutehand-{stage}-{name}:*"
+    parameter = f"arn:aws:ssm:here:parameter/minutehand/{stage}/{name}"
+    through_ssm = json.dumps(
+        {
+            "StringEquals": json.dumps(
+                {
+                    "kms:EncryptionContext:PARAMETER_ARN": parameter,
+                    "kms:ViaService": "ssm.${AWS::Region}.amazonaws.com",
+                },
+                sort_keys=True,
+            )
+        }
+    )
+    return TRACES | {
+        ("logs:CreateLogStream", log, ""),
+        ("logs:PutLogEvents", log, ""),
+        ("ssm:GetParameter", parameter, ""),
+        ("kms:Decrypt", "<ServiceKey.Arn>", through_ssm),
+    }
+
+
+def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
+    """What one function may do beyond that."""
+    invoke = (
+        "lambda:InvokeFunction",
+        f"arn:aws:lambda:here:function:minutehand-{stage}-worker",
+        "",
+    )
+    seal = {
+        ("kms:GenerateDataKey", "<ServiceKey.Arn>", VENDOR),
+        ("kms:Decrypt", "<ServiceKey.Arn>", VENDOR),
+    }
+    return {
+        "jobs": {invoke}
+        | seal
+        | {
+            (f"s3:{action}", UPLOADS, "")
+            for action in (
+                "PutObject",
+                "GetObject",
+                "AbortMultipartUpload",
+                "ListMultipartUploadParts",
+            )
+        },
+        "status": set(),
+        "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
+        | seal
+        | {(f"s3:{action}", UPLOADS, "") for action in ("GetObject", "PutObject", "DeleteObject")},
+        "health": set(),
+    }
+
+
+def test_cfn_lint_finds_nothing(stack: Stack) -> None:
+    """Errors and warnings alike; W3005 is osls' own doubled DependsOn, which harms nothing."""
+    found = lint_file(
+        stack.folder / TEMPLATE,
+        config=ManualArgs(regions=["us-east-1", "eu-central-1"], ignore_checks=["W3005"]),
+    )
+
+    assert [str(match) for match in found] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_role_may_do_exactly_this(stack: Stack, name: str) -> None:
+    """One right more or less is a decision, so it fails here first."""
+    assert stack.role(name) == base_rights(stack.stage, name) | more_rights(stack.stage)[name]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_has_a_role_of_its_own_that_only_lambda_assumes(
+    stack: Stack, name: str
+) -> None:
+    """A shared role is the sum of everybody's rights."""
+    role = stack.resources[f"{name.capitalize()}Role"]["Properties"]
+
+    assert flat(stack.function(name)["Role"]) == f"<{name.capitalize()}Role.Arn>"
+    assert "ManagedPolicyArns" not in role
+    assert role["AssumeRolePolicyDocument"]["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ]
+
+
+def test_there_is_no_role_nobody_asked_for(stack: Stack) -> None:
+    """Osls adds a shared default role when one function forgets its own."""
+    assert set(stack.of_type("AWS::IAM::Role")) == {
+        *(f"{name.capitalize()}Role" for name in FUNCTIONS),
+        "TickRole",
+    }
+
+
+def test_the_schedule_may_invoke_the_worker_and_keep_its_failures(stack: Stack) -> None:
+    """The scheduler's role is trusted by the scheduler alone, for this account's group alone."""
+    role = stack.resources["TickRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+
+    assert stack.role("tick") == {
+        (
+            "lambda:InvokeFunction",
+            f"arn:aws:lambda:here:function:minutehand-{stack.stage}-worker",
+            "",
+        ),
+        ("sqs:SendMessage", "<TickFailures.Arn>", ""),
+    }
+    [trust] = role
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert set(trust["Condition"]["StringEquals"]) == {"aws:SourceAccount", "aws:SourceArn"}
+
+
+def test_one_schedule_ticks_every_minute(stack: Stack) -> None:
+    """Two would double every tick; a rule beside it would be the second."""
+    schedule = stack.one("AWS::Scheduler::Schedule")
+
+    assert stack.of_type("AWS::Events::Rule") == {}
+    assert schedule["ScheduleExpression"] == "rate(1 minute)"
+    assert schedule["State"] == "ENABLED"
+    assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert flat(schedule["Target"]["Arn"]) == "<WorkerLambdaFunction.Arn>"
+    assert flat(schedule["Target"]["RoleArn"]) == "<TickRole.Arn>"
+    assert flat(schedule["Target"]["DeadLetterConfig"]["Arn"]) == "<TickFailures.Arn>"
+    assert schedule["Target"]["RetryPolicy"] == {
+        "MaximumRetryAttempts": 1,
+        "MaximumEventAgeInSeconds": 60,
+    }
+    assert json.loads(schedule["Target"]["Input"])["source"] == "minutehand.tick"
+
+
+def test_lambda_never_repeats_a_worker_invoke(stack: Stack) -> None:
+    """The database is the retry engine; what fails for good is kept with its error."""
+    config = stack.one("AWS::Lambda::EventInvokeConfig")
+
+    assert flat(config["FunctionName"]) == "<WorkerLambdaFunction>"
+    assert config["MaximumRetryAttempts"] == 0
+    assert config["MaximumEventAgeInSeconds"] == 60
+    assert flat(config["DestinationConfig"]["OnFailure"]["Destination"]) == "<WorkerFailures.Arn>"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_traced_logged_in_json_and_kept_for_a_while(
+    stack: Stack, name: str
+) -> None:
+    """A log group without retention is kept, and paid for, for ever."""
+    function = stack.function(name)
+    [group] = [
+        group
+        for group in stack.of_type("AWS::Logs::LogGroup").values()
+        if group["LogGroupName"] == f"/aws/lambda/{function['FunctionName']}"
+    ]
+
+    assert group["RetentionInDays"] == {"dev": 30, "prod": 90}[stack.stage]
+    assert function["TracingConfig"] == {"Mode": "Active"}
+    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    assert function["Runtime"] == "python3.13"
+    assert function["Architectures"] == ["arm64"]
+    assert function["Handler"] == f"functions.{name}.handler.handler"
+
+
+def test_every_log_group_has_a_retention(stack: Stack) -> None:
+    """The API's access log too."""
+    groups = stack.of_type("AWS::Logs::LogGroup")
+
+    assert len(groups) == 5
+    assert all(group["RetentionInDays"] for group in groups.values())
+
+
+def test_the_alarms_are_these_and_each_says_what_to_do(stack: Stack) -> None:
+    """An alarm without a runbook line only wakes somebody."""
+    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+
+    assert {name.removesuffix("Alarm") for name in alarms} == ALARMS
+    for name, alarm in alarms.items():
+        assert alarm["AlarmDescription"].startswith("Runbook: "), name
+        assert 60 < len(alarm["AlarmDescription"]) <= 1024, name
+        assert [flat(action) for action in alarm["AlarmActions"]] == ["<Alerts>"], name
+        expected = (
+            "breaching" if name.removesuffix("Alarm") in SILENCE_IS_A_FAULT else "notBreaching"
+        )
+        assert alarm["TreatMissingData"] == expected, name
+
+
+def test_a_silent_schedule_is_noticed_within_minutes(stack: Stack) -> None:
+    """Wake-ups keep the worker busy, so its invocations cannot prove that the schedule lives."""
+    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+    stopped, missed = alarms["ScheduleStoppedAlarm"], alarms["TicksMissedAlarm"]
+    group = stack.one("AWS::Scheduler::ScheduleGroup")["Name"]
+
+    assert stopped["Namespace"] == "AWS/Scheduler"
+    assert stopped["Dimensions"] == [{"Name": "ScheduleGroup", "Value": group}]
+    for alarm in (stopped, missed):
+        assert alarm["ComparisonOperator"] == "LessThanThreshold"
+        assert alarm["Threshold"] == 1
+        assert alarm["Period"] * alarm["EvaluationPeriods"] <= 300
+
+
+def test_duration_alarms_fire_before_the_timeout(stack: Stack) -> None:
+    """After it there is only a killed process and no line in the log."""
+    for name in FUNCTIONS:
+        timeout_ms = 1000 * stack.function(name)["Timeout"]
+        alarm = stack.resources[f"{name.capitalize()}NearTimeoutAlarm"]["Properties"]
+
+        assert 0.7 * timeout_ms <= alarm["Threshold"] < timeout_ms, name
+
+
+def test_our_own_metrics_are_the_ones_the_worker_writes(stack: Stack) -> None:
+    """An alarm on a misspelt metric sleeps for ever."""
+    from shared.worker.metrics import NAMESPACE, tick_line
+    from shared.worker.summary import TickSummary
+
+    line = json.loads(
+        tick_line(
+            TickSummary(worker_id="w", tick_id="t"),
+            stage=stack.stage,
+            at_ms=0,
+            wait_ms=[1.0],
+            run_ms=[1.0],
+            oldest_due_seconds=1.0,
+        )
+    )
+    [written] = line["_aws"]["CloudWatchMetrics"]
+    names = {metric["Name"] for metric in written["Metrics"]}
+    used = {
+        alarm["MetricName"]
+        for alarm in stack.of_type("AWS::CloudWatch::Alarm").values()
+        if alarm["Namespace"] == NAMESPACE
+    }
+    body = json.loads(stack.one("AWS::CloudWatch::Dashboard")["DashboardBody"]["Fn::Sub"])
+    drawn = {
+        metric[1]
+        for widget in body["widgets"]
+        for metric in widget["properties"]["metrics"]
+        if metric[0] == NAMESPACE
+    }
+
+    assert used == {"OldestDueSeconds", "DeadLetters"}
+    assert used | drawn <= names
+    assert written["Dimensions"] == [["stage"]]
+
+
+def test_no_secret_is_in_the_template(stack: Stack) -> None:
+    """CloudFormation and the Lambda console show every environment variable in plain text."""
+    text = json.dumps(stack.template)
+
+    assert not re.search(
+        r"sb_secret_|eyJ[A-Za-z0-9_-]{10,}|BEGIN [A-Z ]*PRIVATE|AKIA[0-9A-Z]{16}", text
+    )
+    assert "resolve:ssm" not in text
+    assert "resolve:secretsmanager" not in text
+
+
+ENVIRONMENT = {
+    "STAGE",
+    "LOG_LEVEL",
+    "SUPABASE_URL",
+    "SUPABASE_PUBLISHABLE_KEY",
+    "ALLOW_ANONYMOUS",
+    "SECRETS_PARAMETER",
+}
+MORE_ENVIRONMENT = {
+    "jobs": {"CORS_ORIGINS", "WORKER_FUNCTION_NAME", "UPLOADS_BUCKET", "KMS_KEY_ID"},
+    "status": {"CORS_ORIGINS"},
+    "worker": {
+        "CORS_ORIGINS",
+        "WORKER_FUNCTION_NAME",
+        "WORKER_CONCURRENCY",
+        "UPLOADS_BUCKET",
+        "KMS_KEY_ID",
+    },
+    "health": set(),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_functions_environment_is_exactly_this(stack: Stack, name: str) -> None:
+    """Secrets come from its own parameter in SSM, read at init."""
+    variables = stack.function(name)["Environment"]["Variables"]
+
+    assert set(variables) == ENVIRONMENT | MORE_ENVIRONMENT[name]
+    assert variables["SECRETS_PARAMETER"] == f"/minutehand/{stack.stage}/{name}"
+
+
+def test_the_environment_is_what_settings_reads(stack: Stack) -> None:
+    """A variable nobody reads is a typing error in one of the two places."""
+    from shared.config import EXAMPLES
+
+    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER"}
+    for name in FUNCTIONS:
+        assert set(stack.function(name)["Environment"]["Variables"]) <= known
+
+
+def test_buckets_are_private_encrypted_and_over_tls(stack: Stack) -> None:
+    """Uploads are other people's videos."""
+    for name, bucket in stack.of_type("AWS::S3::Bucket").items():
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}, name
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256", name
+        policies = [
+            policy["PolicyDocument"]["Statement"]
+            for policy in stack.of_type("AWS::S3::BucketPolicy").values()
+            if flat(policy["Bucket"]) == f"<{name}>"
+        ]
+        assert any(
+            statement["Effect"] == "Deny" and "aws:SecureTransport" in str(statement["Condition"])
+            for statements in policies
+            for statement in statements
+        ), name
+
+
+def test_unfinished_uploads_do_not_stay(stack: Stack) -> None:
+    """Parts of an upload nobody completed are invisible and paid for."""
+    bucket = stack.resources["UploadsBucket"]["Properties"]
+    rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    [cors] = bucket["CorsConfiguration"]["CorsRules"]
+
+    assert rules["AbortUnfinishedUploads"]["AbortIncompleteMultipartUpload"] == {
+        "DaysAfterInitiation": 2
+    }
+    assert rules["ExpireUploads"]["ExpirationInDays"] > 0
+    assert cors["ExposedHeaders"] == ["ETag"]
+    assert "*" not in cors["AllowedOrigins"]
+
+
+def test_the_console_is_read_through_its_own_distribution_only(stack: Stack) -> None:
+    """A bucket that CloudFront in general may read can be read through anybody's distribution."""
+    statements = stack.resources["ConsoleByCloudFrontOnly"]["Properties"]["PolicyDocument"]
+    allow = [s for s in statements["Statement"] if s["Effect"] == "Allow"]
+    config = stack.one("AWS::CloudFront::Distribution")["DistributionConfig"]
+    headers = stack.one("AWS::CloudFront::ResponseHeadersPolicy")["ResponseHeadersPolicyConfig"]
+    policy = headers["SecurityHeadersConfig"]["ContentSecurityPolicy"]["ContentSecurityPolicy"]
+
+    [statement] = allow
+    assert statement["Action"] == "s3:GetObject"
+    assert "distribution/${Console}" in flat(
+        statement["Condition"]["StringEquals"]["aws:SourceArn"]
+    )
+    assert config["DefaultCacheBehavior"]["ViewerProtocolPolicy"] == "redirect-to-https"
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+def test_cors_names_its_origins(stack: Stack) -> None:
+    """A wildcard would let any page spend a signed-in user's quota."""
+    cors = stack.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
+
+    assert cors["AllowOrigins"]
+    assert "*" not in cors["AllowOrigins"]
+    assert "idempotency-key" in cors["AllowHeaders"]
+
+
+def test_writes_are_throttled_below_reads(stack: Stack) -> None:
+    """One enthusiastic client must not fill the queue for everybody."""
+    settings = stack.one("AWS::ApiGatewayV2::Stage")
+    default = settings["DefaultRouteSettings"]
+    keys = {route["RouteKey"] for route in stack.of_type("AWS::ApiGatewayV2::Route").values()}
+
+    assert default["ThrottlingRateLimit"] > 0
+    assert set(settings["RouteSettings"]) <= keys
+    assert {"POST /api/jobs", "POST /api/jobs/bulk", "POST /api/jobs/worker"} <= set(
+        settings["RouteSettings"]
+    )
+    for limits in settings["RouteSettings"].values():
+        assert limits["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
+
+
+def test_functions_behind_the_api_end_before_it_gives_up(stack: Stack) -> None:
+    """HTTP API waits 30 s; an answer after that is paid for and thrown away."""
+    for name in ("jobs", "status", "health"):
+        assert stack.function(name)["Timeout"] < 30
+
+
+def test_only_prod_reserves_concurrency(stacks: dict[str, Stack]) -> None:
+    """A new account has too little to reserve any, and the deploy would fail."""
+    assert "ReservedConcurrentExecutions" not in stacks["dev"].function("worker")
+    assert stacks["prod"].function("worker")["ReservedConcurrentExecutions"] == 10
+    assert stacks["prod"].function("worker")["RecursiveLoop"] == "Terminate"
+
+
+def test_everything_that_takes_tags_is_tagged(stack: Stack) -> None:
+    """The budget and the bill find the stack by its tags."""
+    untagged = {
+        name: resource["Type"]
+        for name, resource in stack.resources.items()
+        if resource["Type"] in TAGGED and not _tags(resource["Properties"]) >= {"app", "stage"}
+    }
+
+    assert untagged == {}
+
+
+TAGGED = {
+    "AWS::Lambda::Function",
+    "AWS::IAM::Role",
+    "AWS::SQS::Queue",
+    "AWS::SNS::Topic",
+    "AWS::KMS::Key",
+    "AWS::CloudFront::Distribution",
+    "AWS::ApiGatewayV2::Api",
+    "AWS::CloudWatch::Alarm",
+    "AWS::Scheduler::ScheduleGroup",
+}
+
+
+def _tags(properties: dict[str, Any]) -> set[str]:
+    tags = properties.get("Tags", {})
+    return set(tags) if isinstance(tags, dict) else {tag["Key"] for tag in tags}
+
+
+def test_data_outlives_the_stack(stack: Stack) -> None:
+    """Deleting the stack must not delete people's files, nor the key that opens their secrets."""
+    for name in ("UploadsBucket", "ServiceKey"):
+        assert stack.resources[name]["DeletionPolicy"] == "Retain"
+        assert stack.resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_a_budget_warns_before_the_bill_does(stack: Stack) -> None:
+    """Spent and forecast."""
+    budget = stack.one("AWS::Budgets::Budget")
+    kinds = {n["Notification"]["NotificationType"] for n in budget["NotificationsWithSubscribers"]}
+
+    assert kinds == {"ACTUAL", "FORECASTED"}
