@@ -390,6 +390,7 @@ begin
         select count(*) from enrichment.calls as calls
         where calls.workspace_id = p_workspace_id and calls.answered_at is null
       ),
+      'can_manage', queue.is_manager(p_workspace_id),
       'updated_at', settings.updated_at
     )
     from (values (p_workspace_id)) as asked (workspace_id)

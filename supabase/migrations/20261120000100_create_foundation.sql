@@ -1,0 +1,91 @@
+-- The engine's private schema, its one clock, its ids and the worker's role.
+-- Everything a browser may see lives in public; everything in queue is reached through functions only.
+
+create schema if not exists queue;
+comment on schema queue is 'Minutehand''s engine: queue membership, policies and history. Not exposed; the functions in public are its doors.';
+revoke all on schema queue from public;
+
+do $$
+begin
+  if not exists (select 1 from pg_catalog.pg_roles where rolname = 'job_worker') then
+    create role job_worker nologin noinherit;
+  end if;
+  if exists (select 1 from pg_catalog.pg_roles where rolname = 'authenticator') then
+    grant job_worker to authenticator; -- the Data API switches to the role a JWT claims
+  end if;
+end;
+$$;
+comment on role job_worker is 'Minutehand worker: may execute the worker''s functions and nothing else.';
+grant usage on schema public to job_worker, authenticated, service_role, anon;
+
+create function queue.clock() returns timestamptz
+language sql volatile parallel safe
+set search_path = ''
+as $$ select clock_timestamp() $$;
+comment on function queue.clock is E'The engine''s only clock.\n\nA scratch database may replace it to move time; nothing else reads the time of day.';
+
+create function queue.new_id() returns uuid
+language sql volatile parallel safe
+set search_path = ''
+as $$
+  select encode(
+    set_bit(set_bit(
+      overlay(uuid_send(gen_random_uuid())
+        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+        from 1 for 6),
+      52, 1), 53, 1), 'hex')::uuid
+$$;
+comment on function queue.new_id is E'A version 7 UUID (RFC 9562): 48 bits of milliseconds, then random bits.\n\nOrders roughly by time, so that inserts touch neighbouring index pages.';
+
+create function queue.refuse(p_status integer, p_hint text, p_message text, p_detail text default null)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception using
+    errcode = 'PT' || p_status, message = p_message, hint = p_hint, detail = coalesce(p_detail, '');
+end;
+$$;
+comment on function queue.refuse is E'Raise an error the Data API answers with HTTP status p_status.\n\np_hint is the stable word clients map on; p_detail carries a value they may use.';
+
+create table queue.settings (
+  name text primary key,
+  value jsonb not null,
+  updated_at timestamptz not null default now()
+);
+alter table queue.settings enable row level security;
+comment on table queue.settings is 'Deployment-wide settings of the engine, one row each.';
+comment on column queue.settings.name is 'Stable name, for example payload_max_bytes.';
+comment on column queue.settings.value is 'JSON value.';
+comment on column queue.settings.updated_at is 'When it was last set.';
+
+insert into queue.settings (name, value) values
+  ('payload_max_bytes', '262144'),
+  ('result_max_bytes', '262144'),
+  ('idempotency_ttl_seconds', '86400'),
+  ('lost_attempts_max', '5'),
+  ('max_budget_ms', '840000'),
+  ('poison_jobs', '10'),
+  ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
+  ('user_pending_max', '100000');
+
+create function queue.setting(p_name text) returns jsonb
+language sql stable
+set search_path = ''
+as $$ select value from queue.settings where name = p_name $$;
+comment on function queue.setting is 'The value of one setting; null when it was never set.';
+
+create function queue.uuid_or_refuse(p_value text, p_field text) returns uuid
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return p_value::uuid;
+exception when invalid_text_representation then
+  perform queue.refuse(400, 'invalid_argument', format('%s is not a UUID: %s', p_field, left(p_value, 80)), p_field);
+end;
+$$;
+comment on function queue.uuid_or_refuse is 'Cast to uuid, or answer 400 naming the field.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;

@@ -1,0 +1,193 @@
+-- What users see of a job: its record, its log lines and its history.
+-- No index mentions status, fence or progress, so leasing and progress stay heap-only (HOT) updates;
+-- membership in the queue lives in narrow tables of its own (next migration).
+
+create table public.jobs (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null,
+  user_id uuid,
+  session_id text,
+  queue text not null default 'default',
+  job_type text not null,
+  payload jsonb not null default '{}',
+  schema_version integer not null default 1,
+  status text not null default 'pending',
+  priority integer not null default 100,
+  progress jsonb not null default '{"percentage": 0, "stage": null, "message": null}',
+  result jsonb,
+  error_message text,
+  error_data jsonb,
+  error_fingerprint text,
+  attempts integer not null default 0,
+  max_attempts integer not null default 5,
+  next_retry_at timestamptz,
+  scheduled_for timestamptz,
+  started_at timestamptz,
+  completed_at timestamptz,
+  outcome text,
+  created_at timestamptz not null default queue.clock(),
+  updated_at timestamptz not null default queue.clock(),
+  deadline_at timestamptz,
+  timeout_seconds integer,
+  backoff jsonb,
+  idempotency_key text,
+  concurrency_key text,
+  unique_key text,
+  parent_id uuid,
+  batch_id uuid,
+  cancel_requested_at timestamptz,
+  traceparent text,
+  cost_usd numeric(14, 9),
+  fence bigint not null default 0,
+  last_seq bigint not null default 0,
+  generation integer not null default 1,
+  snoozes integer not null default 0,
+  lost_attempts integer not null default 0,
+  constraint jobs_status_is_known
+    check (status in ('pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled')),
+  constraint jobs_ended_is_whole
+    check ((completed_at is null) = (status in ('pending', 'processing', 'waiting'))),
+  constraint jobs_outcome_names_the_end check (outcome is not distinct from case when completed_at is null then null else status end),
+  constraint jobs_priority_is_bounded check (priority between 0 and 1000),
+  constraint jobs_attempts_are_bounded check (attempts >= 0 and max_attempts between 1 and 50),
+  constraint jobs_payload_is_bounded check (pg_column_size(payload) <= 1048576),
+  constraint jobs_result_only_when_completed check (result is null or status = 'completed')
+) with (
+  fillfactor = 70,
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+  autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
+);
+
+-- Workspaces are not referenced by a foreign key: its check would lock the tenant's row on each
+-- enqueue. Enqueue checks the workspace, and deleting a workspace deletes its jobs by trigger.
+create index jobs_by_workspace on public.jobs (workspace_id, created_at desc, id desc);
+create index jobs_live_by_workspace on public.jobs (workspace_id, created_at desc, id desc)
+  where completed_at is null;
+create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, completed_at desc, id desc)
+  where completed_at is not null;
+create index jobs_by_session on public.jobs (session_id, created_at desc) where session_id is not null;
+create index jobs_by_parent on public.jobs (parent_id) where parent_id is not null;
+create index jobs_live_by_batch on public.jobs (batch_id) where batch_id is not null and completed_at is null;
+create index jobs_live_by_deadline on public.jobs (deadline_at)
+  where deadline_at is not null and completed_at is null;
+create index jobs_by_fingerprint on public.jobs (job_type, error_fingerprint, completed_at desc)
+  where outcome = 'failed';
+
+comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue; the engine moves it from there.';
+comment on column public.jobs.id is 'Identity, a version 7 UUID.';
+comment on column public.jobs.workspace_id is 'The tenant it belongs to.';
+comment on column public.jobs.user_id is 'Who created it; null when a service did.';
+comment on column public.jobs.session_id is 'Conversation or visit it belongs to, for clients that follow a session; null for none.';
+comment on column public.jobs.queue is 'Named lane; a worker may serve some queues only.';
+comment on column public.jobs.job_type is 'Picks the processor.';
+comment on column public.jobs.payload is 'Input, JSON, checked against the type''s schema.';
+comment on column public.jobs.schema_version is 'Version of the payload''s schema it was enqueued with.';
+comment on column public.jobs.status is 'pending, processing, waiting, completed, failed or cancelled.';
+comment on column public.jobs.priority is '0 to 1000, smaller runs first inside a workspace.';
+comment on column public.jobs.progress is '{percentage 0..100, stage, message}, last report wins.';
+comment on column public.jobs.result is 'Output, JSON; null unless completed.';
+comment on column public.jobs.error_message is 'Why the last attempt ended badly; null when none did.';
+comment on column public.jobs.error_data is 'Details of that error: {type, reason, …}.';
+comment on column public.jobs.error_fingerprint is 'Same for errors that differ only in numbers and ids.';
+comment on column public.jobs.attempts is 'Attempts counted at lease; a wait, snooze or hand-back gives one back.';
+comment on column public.jobs.max_attempts is 'After so many the job is failed, 1 to 50.';
+comment on column public.jobs.next_retry_at is 'Earliest start of the next attempt, UTC; null when none is planned.';
+comment on column public.jobs.scheduled_for is 'Earliest first start, UTC; null for at once.';
+comment on column public.jobs.started_at is 'Start of the latest attempt, UTC.';
+comment on column public.jobs.completed_at is 'When it ended (completed, failed or cancelled), UTC; null while live.';
+comment on column public.jobs.outcome is 'The status it ended with; null while live.';
+comment on column public.jobs.created_at is 'When it was enqueued, UTC.';
+comment on column public.jobs.updated_at is 'Last change, UTC.';
+comment on column public.jobs.deadline_at is 'Not started after this instant, but failed as expired; null for never.';
+comment on column public.jobs.timeout_seconds is 'Longest run of one attempt; null takes the type''s.';
+comment on column public.jobs.backoff is '{first_seconds, cap_seconds, factor} of this job; null takes the type''s.';
+comment on column public.jobs.idempotency_key is 'Caller''s key: a repeat with the same payload gets this job.';
+comment on column public.jobs.concurrency_key is 'Jobs of a type that share a key share its limit.';
+comment on column public.jobs.unique_key is 'Only one such job at a time, see enqueue_job; null for none.';
+comment on column public.jobs.parent_id is 'The job that spawned it.';
+comment on column public.jobs.batch_id is 'The batch it belongs to.';
+comment on column public.jobs.cancel_requested_at is 'When a cancel was asked for while it ran.';
+comment on column public.jobs.traceparent is 'W3C trace context of the enqueueing request.';
+comment on column public.jobs.cost_usd is 'Estimated compute cost of all attempts, US dollars.';
+comment on column public.jobs.fence is 'Fencing token of the latest lease; rises by one each lease, never falls.';
+comment on column public.jobs.last_seq is 'Number of the latest event.';
+comment on column public.jobs.generation is 'Raised by each retry or redrive of an ended job.';
+comment on column public.jobs.snoozes is 'How often a processor put it off.';
+comment on column public.jobs.lost_attempts is 'Attempts whose worker vanished.';
+
+create table public.job_logs (
+  id bigint generated always as identity primary key,
+  job_id uuid not null,
+  workspace_id uuid not null,
+  attempt integer not null,
+  log_level text not null default 'info',
+  message text not null,
+  metadata jsonb not null default '{}',
+  created_at timestamptz not null default queue.clock(),
+  constraint job_logs_level_is_known check (log_level in ('debug', 'info', 'warning', 'error')),
+  constraint job_logs_message_is_bounded check (char_length(message) <= 10000)
+);
+create index job_logs_by_job on public.job_logs (job_id, id);
+comment on table public.job_logs is 'Lines a processor wrote while it ran.';
+comment on column public.job_logs.id is 'Orders the lines of a job.';
+comment on column public.job_logs.job_id is 'The job.';
+comment on column public.job_logs.workspace_id is 'Its workspace, for the policy.';
+comment on column public.job_logs.attempt is 'The attempt that wrote it, from 1.';
+comment on column public.job_logs.log_level is 'debug, info, warning or error.';
+comment on column public.job_logs.message is 'Text, at most 10,000 characters.';
+comment on column public.job_logs.metadata is 'JSON object with more.';
+comment on column public.job_logs.created_at is 'When it was written, UTC.';
+
+create table public.job_events (
+  job_id uuid not null,
+  seq bigint not null,
+  workspace_id uuid not null,
+  session_id text,
+  type text not null,
+  data jsonb not null default '{}',
+  created_at timestamptz not null default queue.clock(),
+  xid xid8 not null default pg_current_xact_id(),
+  primary key (job_id, seq)
+) with (autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.1);
+create index job_events_feed on public.job_events (workspace_id, xid);
+comment on table public.job_events is E'The history of each job, gapless.\n\nRead all with seq greater than the last one known, then listen: nothing is missed.';
+comment on column public.job_events.job_id is 'The job.';
+comment on column public.job_events.seq is '1, 2, 3 … without gaps per job, in commit order.';
+comment on column public.job_events.workspace_id is 'Its workspace, for the policy.';
+comment on column public.job_events.session_id is 'Its session, for clients that follow one.';
+comment on column public.job_events.type is 'job.created, job.leased, job.progress, job.log, job.completed, job.retried, job.failed, …';
+comment on column public.job_events.data is 'Small JSON: what changed.';
+comment on column public.job_events.created_at is 'When it happened, UTC.';
+comment on column public.job_events.xid is 'Transaction that wrote it: a safe cursor for feeds (see event_feed).';
+
+alter table public.jobs enable row level security;
+alter table public.job_logs enable row level security;
+alter table public.job_events enable row level security;
+
+create policy "members read jobs" on public.jobs
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "members create jobs" on public.jobs
+  for insert to authenticated with check (
+    workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid()));
+create policy "members steer jobs" on public.jobs
+  for update to authenticated using (workspace_id in (select queue.my_workspaces()))
+  with check (workspace_id in (select queue.my_workspaces()));
+create policy "members read logs" on public.job_logs
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "members read events" on public.job_events
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+
+revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;
+grant select on public.jobs, public.job_logs, public.job_events to authenticated, service_role;
+grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
+  max_attempts, idempotency_key, concurrency_key, deadline_at) on public.jobs to authenticated;
+grant update (status, priority, scheduled_for) on public.jobs to authenticated;
+grant insert, update, delete on public.jobs to service_role;
+
+do $$
+begin
+  if exists (select 1 from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    alter publication supabase_realtime add table public.jobs, public.job_logs;
+  end if;
+end;
+$$;

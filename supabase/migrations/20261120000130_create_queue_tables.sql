@@ -1,0 +1,476 @@
+-- Queue membership and policy, apart from the job record: narrow tables that are inserted into and
+-- deleted from, so that neither history nor waiting jobs make a lease slower.
+
+create table queue.job_types (
+  job_type text primary key,
+  queue text not null default 'default',
+  max_concurrency integer,
+  workspace_concurrency integer,
+  key_concurrency integer,
+  lease_seconds integer not null default 60,
+  timeout_seconds integer not null default 300,
+  max_attempts integer not null default 5,
+  backoff_first_seconds double precision not null default 60,
+  backoff_cap_seconds double precision not null default 3600,
+  backoff_factor double precision not null default 2,
+  rate_limit integer,
+  rate_per_seconds double precision,
+  rate_per_key boolean not null default false,
+  payload_schema jsonb,
+  schema_version integer not null default 1,
+  events text not null default 'full',
+  ageing_seconds integer,
+  run_p95_ms double precision,
+  paused_at timestamptz,
+  paused_by text,
+  pause_reason text,
+  registered_at timestamptz not null default queue.clock(),
+  constraint job_types_name_is_short check (char_length(job_type) between 1 and 100),
+  constraint job_types_limits_are_positive check (
+    coalesce(max_concurrency, 1) >= 0 and coalesce(workspace_concurrency, 1) >= 0
+    and coalesce(key_concurrency, 1) >= 0 and coalesce(rate_limit, 1) >= 1
+    and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
+    and timeout_seconds between 1 and 43200 and max_attempts between 1 and 50),
+  constraint job_types_rate_is_whole check ((rate_limit is null) = (rate_per_seconds is null)),
+  constraint job_types_backoff_grows check (
+    backoff_first_seconds between 0 and 86400 and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
+  constraint job_types_events_is_known check (events in ('full', 'minimal'))
+);
+comment on table queue.job_types is 'Policy of each job type, published by the workers that run it.';
+comment on column queue.job_types.job_type is 'Name, 1 to 100 characters.';
+comment on column queue.job_types.queue is 'Queue its jobs join unless they name one.';
+comment on column queue.job_types.max_concurrency is 'Most jobs of the type running at once; null for no limit.';
+comment on column queue.job_types.workspace_concurrency is 'The same, per workspace.';
+comment on column queue.job_types.key_concurrency is 'The same, per workspace and concurrency key.';
+comment on column queue.job_types.lease_seconds is 'How long a lease lasts unless renewed.';
+comment on column queue.job_types.timeout_seconds is 'Longest run of one attempt.';
+comment on column queue.job_types.max_attempts is 'Default of jobs.max_attempts.';
+comment on column queue.job_types.backoff_first_seconds is 'Wait after the first failed attempt, before jitter.';
+comment on column queue.job_types.backoff_cap_seconds is 'Longest wait between attempts.';
+comment on column queue.job_types.backoff_factor is 'Each wait is this many times the one before.';
+comment on column queue.job_types.rate_limit is 'Token bucket: at most so many starts per rate_per_seconds; null for no limit.';
+comment on column queue.job_types.rate_per_seconds is 'Seconds in which the bucket refills whole.';
+comment on column queue.job_types.rate_per_key is 'One bucket per workspace and concurrency key instead of one for the type.';
+comment on column queue.job_types.payload_schema is 'JSON Schema that payloads must satisfy; null accepts any object.';
+comment on column queue.job_types.schema_version is 'Version of payload_schema.';
+comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease.';
+comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
+comment on column queue.job_types.run_p95_ms is 'Learned 95th percentile of run time, milliseconds.';
+comment on column queue.job_types.paused_at is 'Since when no job of the type starts; null while running.';
+comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';
+comment on column queue.job_types.pause_reason is 'Why it is paused.';
+comment on column queue.job_types.registered_at is 'When a worker last published it.';
+
+create table queue.pauses (
+  kind text not null,
+  name text not null,
+  workspace_id uuid,
+  paused_at timestamptz not null default queue.clock(),
+  paused_by text,
+  reason text,
+  primary key (kind, name),
+  constraint pauses_kind_is_known check (kind in ('queue', 'workspace'))
+);
+comment on table queue.pauses is 'Queues and workspaces whose jobs do not start for now.';
+comment on column queue.pauses.kind is 'queue or workspace.';
+comment on column queue.pauses.name is 'The queue''s name or the workspace''s id.';
+comment on column queue.pauses.workspace_id is 'The workspace when kind is workspace.';
+comment on column queue.pauses.paused_at is 'Since when.';
+comment on column queue.pauses.paused_by is 'By whom.';
+comment on column queue.pauses.reason is 'Why.';
+
+create table queue.tenant_limits (
+  workspace_id uuid primary key,
+  weight double precision not null default 1,
+  max_running integer,
+  max_pending integer,
+  constraint tenant_limits_are_positive check (weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(max_pending, 1) >= 0)
+);
+comment on table queue.tenant_limits is 'Share and limits of a workspace that has other than the defaults.';
+comment on column queue.tenant_limits.workspace_id is 'The workspace.';
+comment on column queue.tenant_limits.weight is 'Share against other workspaces, 1 is usual.';
+comment on column queue.tenant_limits.max_running is 'Most jobs running at once; null for no limit.';
+comment on column queue.tenant_limits.max_pending is 'Most live jobs its members may have; null takes the setting.';
+
+create table queue.lanes (
+  id bigint generated always as identity primary key,
+  workspace_id uuid not null,
+  queue text not null,
+  job_type text not null,
+  concurrency_key text not null default '',
+  priority integer not null,
+  last_leased_at timestamptz not null default '-infinity',
+  claim_from timestamptz not null default '-infinity',
+  active boolean not null default true,
+  constraint lanes_are_distinct unique (workspace_id, job_type, concurrency_key, priority, queue)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+comment on table queue.lanes is 'Where ready jobs are found: one lane per workspace, type, key, priority and queue.';
+comment on column queue.lanes.id is 'Identity.';
+comment on column queue.lanes.workspace_id is 'The tenant.';
+comment on column queue.lanes.queue is 'The queue.';
+comment on column queue.lanes.job_type is 'The job type.';
+comment on column queue.lanes.concurrency_key is 'The concurrency key; empty for none.';
+comment on column queue.lanes.priority is 'The priority of its jobs.';
+comment on column queue.lanes.last_leased_at is 'When a job was last leased from it: fairness order.';
+comment on column queue.lanes.claim_from is 'Claim watermark: no job older than this is left, as far as known; swept back each minute.';
+comment on column queue.lanes.active is 'False for a lane long empty, which leases skip; enqueue wakes it.';
+
+create table queue.ready (
+  lane_id bigint not null,
+  ready_at timestamptz not null,
+  job_id uuid not null,
+  primary key (lane_id, ready_at, job_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create unique index ready_by_job on queue.ready (job_id);
+comment on table queue.ready is 'Jobs that may be leased now.';
+comment on column queue.ready.lane_id is 'Its lane.';
+comment on column queue.ready.ready_at is 'Since when: order inside the lane.';
+comment on column queue.ready.job_id is 'The job.';
+
+create table queue.deferred (
+  job_id uuid primary key,
+  run_at timestamptz not null,
+  lane_id bigint not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index deferred_by_time on queue.deferred (run_at);
+comment on table queue.deferred is 'Pending jobs that may not be leased before a time: scheduled, backing off, snoozed.';
+comment on column queue.deferred.job_id is 'The job.';
+comment on column queue.deferred.run_at is 'From when.';
+comment on column queue.deferred.lane_id is 'The lane it joins then.';
+
+create table queue.leases (
+  job_id uuid primary key,
+  fence bigint not null,
+  workspace_id uuid not null,
+  job_type text not null,
+  concurrency_key text not null default '',
+  lane_id bigint not null,
+  ready_at timestamptz not null,
+  attempt integer not null,
+  worker_id text not null,
+  tick_id uuid,
+  tick_call integer,
+  leased_at timestamptz not null,
+  lease_seconds integer not null,
+  expires_at timestamptz not null,
+  cancel_requested boolean not null default false
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index leases_by_limit on queue.leases (job_type, workspace_id, concurrency_key);
+comment on table queue.leases is 'Jobs a worker holds right now. Limits count these rows; expires_at is not indexed, so renewals stay heap-only.';
+comment on column queue.leases.job_id is 'The job.';
+comment on column queue.leases.fence is 'Fencing token: each write of the holder must show it.';
+comment on column queue.leases.workspace_id is 'The tenant, for limits.';
+comment on column queue.leases.job_type is 'The type, for limits.';
+comment on column queue.leases.concurrency_key is 'The key, for limits; empty for none.';
+comment on column queue.leases.lane_id is 'The lane it came from and returns to.';
+comment on column queue.leases.ready_at is 'Since when it had been ready: its place in the lane if handed back, and its queue wait.';
+comment on column queue.leases.attempt is 'The attempt this lease is.';
+comment on column queue.leases.worker_id is 'Who holds it.';
+comment on column queue.leases.tick_id is 'The tick that took it.';
+comment on column queue.leases.tick_call is 'The call within the tick: a repeated call gets the same leases.';
+comment on column queue.leases.leased_at is 'Since when.';
+comment on column queue.leases.lease_seconds is 'Length of the lease and of each renewal.';
+comment on column queue.leases.expires_at is 'When it lapses; set here and never recomputed from settings.';
+comment on column queue.leases.cancel_requested is 'The holder is to stop; told at its next report.';
+
+create table queue.attempts (
+  job_id uuid not null,
+  fence bigint not null,
+  workspace_id uuid not null,
+  attempt integer not null,
+  worker_id text not null,
+  leased_at timestamptz not null,
+  ended_at timestamptz not null,
+  outcome text not null,
+  error_message text,
+  error_data jsonb,
+  primary key (job_id, fence)
+);
+comment on table queue.attempts is 'How each ended attempt went. The running one is in leases.';
+comment on column queue.attempts.job_id is 'The job.';
+comment on column queue.attempts.fence is 'The lease''s fencing token.';
+comment on column queue.attempts.workspace_id is 'The tenant.';
+comment on column queue.attempts.attempt is 'Counted from 1; the same number twice when one was given back.';
+comment on column queue.attempts.worker_id is 'Who ran it.';
+comment on column queue.attempts.leased_at is 'Its start.';
+comment on column queue.attempts.ended_at is 'Its end.';
+comment on column queue.attempts.outcome is 'completed, retry, failed, snoozed, released, waiting, cancelled or lost.';
+comment on column queue.attempts.error_message is 'Its error, if any.';
+comment on column queue.attempts.error_data is 'Details of the error.';
+
+create table queue.job_keys (
+  workspace_id uuid not null,
+  job_type text not null,
+  key text not null,
+  request_hash text not null,
+  job_id uuid not null,
+  expires_at timestamptz not null,
+  primary key (workspace_id, job_type, key)
+);
+create index job_keys_by_expiry on queue.job_keys (expires_at);
+create index job_keys_by_job on queue.job_keys (job_id);
+comment on table queue.job_keys is 'Idempotency keys and the job each stands for.';
+comment on column queue.job_keys.workspace_id is 'The tenant.';
+comment on column queue.job_keys.job_type is 'The type; keys of other types do not meet.';
+comment on column queue.job_keys.key is 'The caller''s key.';
+comment on column queue.job_keys.request_hash is 'What was asked; another payload under the same key is refused.';
+comment on column queue.job_keys.job_id is 'The job a repeat gets.';
+comment on column queue.job_keys.expires_at is 'Until when the key is remembered.';
+
+create table queue.unique_jobs (
+  workspace_id uuid not null,
+  job_type text not null,
+  key text not null,
+  job_id uuid not null,
+  until text not null,
+  primary key (workspace_id, job_type, key),
+  constraint unique_jobs_until_is_known check (until in ('leased', 'finished'))
+);
+create index unique_jobs_by_job on queue.unique_jobs (job_id);
+comment on table queue.unique_jobs is 'Which job holds a unique key now.';
+comment on column queue.unique_jobs.workspace_id is 'The tenant.';
+comment on column queue.unique_jobs.job_type is 'The type.';
+comment on column queue.unique_jobs.key is 'The key.';
+comment on column queue.unique_jobs.job_id is 'Its holder.';
+comment on column queue.unique_jobs.until is 'Freed when the job is leased, or when it ends.';
+
+create table queue.buckets (
+  job_type text not null,
+  workspace_id uuid not null,
+  concurrency_key text not null,
+  tokens double precision not null,
+  refilled_at timestamptz not null,
+  primary key (job_type, workspace_id, concurrency_key)
+) with (fillfactor = 50);
+comment on table queue.buckets is 'Token buckets of rate-limited types; the nil UUID and an empty key stand for the whole type.';
+comment on column queue.buckets.job_type is 'The type.';
+comment on column queue.buckets.workspace_id is 'The tenant, or the nil UUID.';
+comment on column queue.buckets.concurrency_key is 'The key, or empty.';
+comment on column queue.buckets.tokens is 'Starts left at refilled_at.';
+comment on column queue.buckets.refilled_at is 'When tokens was true.';
+
+create table queue.ticks (
+  tick_id uuid primary key,
+  worker_id text not null,
+  version text,
+  started_at timestamptz not null,
+  seen_at timestamptz not null,
+  ended_at timestamptz,
+  last_call integer not null default 0,
+  free_slots integer not null default 0,
+  leased bigint not null default 0,
+  summary jsonb
+) with (fillfactor = 50);
+create index ticks_by_start on queue.ticks (started_at desc);
+comment on table queue.ticks is 'Runs of the worker, the recent ones.';
+comment on column queue.ticks.tick_id is 'Identity, chosen by the worker.';
+comment on column queue.ticks.worker_id is 'Who ran it.';
+comment on column queue.ticks.version is 'Code version of the worker.';
+comment on column queue.ticks.started_at is 'Its first call.';
+comment on column queue.ticks.seen_at is 'Its latest call.';
+comment on column queue.ticks.ended_at is 'When it said goodbye; null while it runs or if it died.';
+comment on column queue.ticks.last_call is 'Highest lease call answered.';
+comment on column queue.ticks.free_slots is 'Slots it could still fill, as it said last.';
+comment on column queue.ticks.leased is 'Jobs it leased.';
+comment on column queue.ticks.summary is 'Counts it reported at its end.';
+
+create table queue.shares (
+  workspace_id uuid primary key,
+  finish_tag double precision not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+comment on table queue.shares is E'Virtual time of each tenant: start-time fair queueing.\n\nSource: Goyal, Vin, Cheng, "Start-time Fair Queuing", SIGCOMM 1996. The nil UUID holds the system''s virtual time.';
+comment on column queue.shares.workspace_id is 'The tenant.';
+comment on column queue.shares.finish_tag is 'Virtual time at which its last leased job would finish.';
+
+create table queue.rewinds (
+  lane_id bigint not null
+);
+comment on table queue.rewinds is 'Lanes that got back a job older than their watermark; the next lease looks from the start.';
+comment on column queue.rewinds.lane_id is 'The lane.';
+
+create table queue.upkeep (
+  name text primary key,
+  done_at timestamptz not null default '-infinity',
+  cursor text
+) with (fillfactor = 50);
+comment on table queue.upkeep is 'When each periodic chore was last done, by whichever tick came first.';
+comment on column queue.upkeep.name is 'The chore.';
+comment on column queue.upkeep.done_at is 'When.';
+comment on column queue.upkeep.cursor is 'Where it stopped, for chores done in slices.';
+insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules');
+
+create table queue.wakeups (
+  id integer primary key default 1,
+  requested_at timestamptz,
+  constraint wakeups_is_one_row check (id = 1)
+) with (fillfactor = 10);
+insert into queue.wakeups default values;
+comment on table queue.wakeups is 'One row: a wake-up asked for and not yet answered by a lease.';
+comment on column queue.wakeups.id is 'Always 1.';
+comment on column queue.wakeups.requested_at is 'When; null after the next lease call.';
+
+create table queue.steps (
+  job_id uuid not null,
+  name text not null,
+  result jsonb not null,
+  created_at timestamptz not null default queue.clock(),
+  primary key (job_id, name),
+  constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
+);
+comment on table queue.steps is 'Memoised results: a later attempt goes on after the last finished step.';
+comment on column queue.steps.job_id is 'The job.';
+comment on column queue.steps.name is 'Name of the step, unique in the job.';
+comment on column queue.steps.result is '{"value": …}: the step''s result.';
+comment on column queue.steps.created_at is 'When it finished.';
+
+create table queue.waits (
+  job_id uuid primary key,
+  workspace_id uuid not null,
+  kind text not null,
+  name text not null,
+  data jsonb not null default '{}',
+  event_name text,
+  timeout_at timestamptz,
+  default_value jsonb,
+  created_at timestamptz not null default queue.clock(),
+  constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children', 'after'))
+);
+create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
+create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
+comment on table queue.waits is 'What each waiting job waits for.';
+comment on column queue.waits.job_id is 'The job.';
+comment on column queue.waits.workspace_id is 'The tenant.';
+comment on column queue.waits.kind is 'sleep, ask, event, children, or after (dependencies).';
+comment on column queue.waits.name is 'Step that receives the value.';
+comment on column queue.waits.data is 'Question and options, or the children''s ids, or the policy.';
+comment on column queue.waits.event_name is 'The event, when kind is event.';
+comment on column queue.waits.timeout_at is 'When it ends by itself; null for never.';
+comment on column queue.waits.default_value is 'What the step gets at the timeout.';
+comment on column queue.waits.created_at is 'Since when.';
+
+create table queue.dependencies (
+  after_id uuid not null,
+  job_id uuid not null,
+  primary key (after_id, job_id)
+);
+create index dependencies_by_job on queue.dependencies (job_id);
+comment on table queue.dependencies is 'job_id runs after after_id has ended.';
+comment on column queue.dependencies.after_id is 'The job waited for.';
+comment on column queue.dependencies.job_id is 'The job that waits.';
+
+create table queue.signals (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  job_id uuid,
+  workspace_id uuid,
+  name text,
+  constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch'))
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by each lease.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
+comment on column queue.signals.id is 'Identity.';
+comment on column queue.signals.kind is 'check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id.';
+comment on column queue.signals.job_id is 'The job or batch.';
+comment on column queue.signals.workspace_id is 'Tenant of an event.';
+comment on column queue.signals.name is 'Name of an event.';
+
+create table queue.named_events (
+  workspace_id uuid not null,
+  name text not null,
+  payload jsonb not null,
+  emitted_at timestamptz not null default queue.clock(),
+  primary key (workspace_id, name)
+);
+comment on table queue.named_events is 'External events; the first of a name wins.';
+comment on column queue.named_events.workspace_id is 'The tenant.';
+comment on column queue.named_events.name is 'Name, unique per tenant.';
+comment on column queue.named_events.payload is 'JSON it carries.';
+comment on column queue.named_events.emitted_at is 'When.';
+
+create table queue.spawns (
+  job_id uuid not null,
+  name text not null,
+  job_ids uuid[] not null,
+  primary key (job_id, name)
+);
+comment on table queue.spawns is 'Children each spawn made, so that a repeat makes none.';
+comment on column queue.spawns.job_id is 'The parent.';
+comment on column queue.spawns.name is 'Name of the spawn.';
+comment on column queue.spawns.job_ids is 'The children, in order.';
+
+create table queue.batches (
+  id uuid primary key,
+  workspace_id uuid not null,
+  callback jsonb,
+  callback_job_id uuid,
+  closed_at timestamptz,
+  finished_at timestamptz,
+  created_at timestamptz not null default queue.clock()
+);
+comment on table queue.batches is 'Jobs enqueued together, with a callback when all have ended.';
+comment on column queue.batches.id is 'Identity.';
+comment on column queue.batches.workspace_id is 'The tenant.';
+comment on column queue.batches.callback is '{job_type, payload, …} enqueued once at the end; null for none.';
+comment on column queue.batches.callback_job_id is 'The job the callback became.';
+comment on column queue.batches.closed_at is 'When no more jobs may join.';
+comment on column queue.batches.finished_at is 'When its last job ended.';
+comment on column queue.batches.created_at is 'When it was made.';
+
+create table queue.stat_deltas (
+  at timestamptz not null,
+  job_type text not null,
+  workspace_id uuid not null,
+  outcome text not null,
+  jobs bigint not null,
+  wait_ms double precision not null default 0,
+  run_ms double precision not null default 0,
+  cost_usd numeric not null default 0,
+  wait_bucket smallint not null default 0,
+  run_bucket smallint not null default 0
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+comment on table queue.stat_deltas is 'Counts as they happen, appended by each settle; rolled up by ticks.';
+comment on column queue.stat_deltas.at is 'When.';
+comment on column queue.stat_deltas.job_type is 'The type.';
+comment on column queue.stat_deltas.workspace_id is 'The tenant.';
+comment on column queue.stat_deltas.outcome is 'How attempts ended, or enqueued.';
+comment on column queue.stat_deltas.jobs is 'How many.';
+comment on column queue.stat_deltas.wait_ms is 'Sum of queue waits, milliseconds.';
+comment on column queue.stat_deltas.run_ms is 'Sum of run times, milliseconds.';
+comment on column queue.stat_deltas.cost_usd is 'Sum of estimated costs.';
+comment on column queue.stat_deltas.wait_bucket is 'Histogram bucket of the wait, see stat_bucket.';
+comment on column queue.stat_deltas.run_bucket is 'Histogram bucket of the run.';
+
+create table queue.stat_minutes (
+  minute timestamptz not null,
+  job_type text not null,
+  workspace_id uuid not null,
+  outcome text not null,
+  wait_bucket smallint not null,
+  run_bucket smallint not null,
+  jobs bigint not null,
+  wait_ms double precision not null,
+  run_ms double precision not null,
+  cost_usd numeric not null,
+  primary key (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket)
+);
+comment on table queue.stat_minutes is 'The same per minute.';
+comment on column queue.stat_minutes.minute is 'Start of the minute.';
+comment on column queue.stat_minutes.job_type is 'The type.';
+comment on column queue.stat_minutes.workspace_id is 'The tenant.';
+comment on column queue.stat_minutes.outcome is 'How attempts ended.';
+comment on column queue.stat_minutes.wait_bucket is 'Histogram bucket of the wait.';
+comment on column queue.stat_minutes.run_bucket is 'Histogram bucket of the run.';
+comment on column queue.stat_minutes.jobs is 'How many.';
+comment on column queue.stat_minutes.wait_ms is 'Sum of queue waits.';
+comment on column queue.stat_minutes.run_ms is 'Sum of run times.';
+comment on column queue.stat_minutes.cost_usd is 'Sum of estimated costs.';
+
+do $$
+declare
+  v_table text;
+begin
+  for v_table in select tablename from pg_catalog.pg_tables where schemaname = 'queue' loop
+    execute format('alter table queue.%I enable row level security', v_table);
+    execute format('revoke all on queue.%I from public, anon, authenticated, service_role', v_table);
+  end loop;
+end;
+$$;

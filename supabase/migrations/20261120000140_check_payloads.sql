@@ -1,0 +1,185 @@
+-- Payload schemas: the same rules for whoever enqueues, SQL and browsers included.
+
+create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null)
+returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_root jsonb := coalesce(p_root, p_schema);
+  v_type text := jsonb_typeof(p_value);
+  v_want text;
+  v_name text;
+  v_error text;
+  v_sub jsonb;
+  v_index integer;
+  v_number numeric;
+  v_text text;
+begin
+  if p_schema = 'true'::jsonb or p_schema = '{}'::jsonb then
+    return null;
+  elsif p_schema = 'false'::jsonb then
+    return format('%s is not allowed', p_path);
+  end if;
+
+  if p_schema ? '$ref' then
+    v_sub := v_root #> string_to_array(ltrim(p_schema ->> '$ref', '#/'), '/');
+    return queue.schema_error(coalesce(v_sub, 'true'), p_value, p_path, v_root);
+  end if;
+
+  if p_schema ? 'anyOf' or p_schema ? 'oneOf' then
+    for v_sub in select * from jsonb_array_elements(coalesce(p_schema -> 'anyOf', p_schema -> 'oneOf')) loop
+      v_text := queue.schema_error(v_sub, p_value, p_path, v_root);
+      if v_text is null then
+        v_error := null;
+        exit;
+      end if;
+      v_error := coalesce(v_error, v_text);
+    end loop;
+    if v_error is not null then
+      return v_error;
+    end if;
+  end if;
+  for v_sub in select * from jsonb_array_elements(p_schema -> 'allOf') loop
+    v_error := queue.schema_error(v_sub, p_value, p_path, v_root);
+    if v_error is not null then
+      return v_error;
+    end if;
+  end loop;
+
+  if p_schema ? 'const' and p_schema -> 'const' <> p_value then
+    return format('%s must be %s', p_path, p_schema ->> 'const');
+  end if;
+  if p_schema ? 'enum' and not (p_schema -> 'enum') @> jsonb_build_array(p_value) then
+    return format('%s must be one of %s', p_path, p_schema ->> 'enum');
+  end if;
+
+  if p_schema ? 'type' then
+    if jsonb_typeof(p_schema -> 'type') = 'array' then
+      v_want := (select string_agg(value, '|') from jsonb_array_elements_text(p_schema -> 'type'));
+    else
+      v_want := p_schema ->> 'type';
+    end if;
+    if not (v_type = any (string_to_array(v_want, '|'))
+        or v_type = 'number' and 'integer' = any (string_to_array(v_want, '|'))
+          and (p_value #>> '{}')::numeric % 1 = 0) then
+      return format('%s must be %s, not %s', p_path, replace(v_want, '|', ' or '), v_type);
+    end if;
+  end if;
+
+  if v_type = 'object' then
+    for v_name in select * from jsonb_array_elements_text(p_schema -> 'required') loop
+      if not p_value ? v_name then
+        return format('%s.%s is required', p_path, v_name);
+      end if;
+    end loop;
+    for v_name, v_sub in select * from jsonb_each(p_value) loop
+      if (p_schema -> 'properties') ? v_name then
+        v_error := queue.schema_error(p_schema -> 'properties' -> v_name, v_sub, p_path || '.' || v_name, v_root);
+      elsif p_schema -> 'additionalProperties' = 'false'::jsonb then
+        v_error := format('%s.%s is not a known field', p_path, left(v_name, 80));
+      elsif jsonb_typeof(p_schema -> 'additionalProperties') = 'object' then
+        v_error := queue.schema_error(p_schema -> 'additionalProperties', v_sub, p_path || '.' || v_name, v_root);
+      end if;
+      if v_error is not null then
+        return v_error;
+      end if;
+    end loop;
+  elsif v_type = 'array' then
+    v_index := jsonb_array_length(p_value);
+    if v_index < coalesce((p_schema ->> 'minItems')::integer, 0) then
+      return format('%s must have at least %s items', p_path, p_schema ->> 'minItems');
+    elsif v_index > coalesce((p_schema ->> 'maxItems')::integer, 2147483647) then
+      return format('%s must have at most %s items', p_path, p_schema ->> 'maxItems');
+    end if;
+    if p_schema ? 'items' then
+      for v_sub, v_index in select value, ordinality from jsonb_array_elements(p_value) with ordinality loop
+        v_error := queue.schema_error(p_schema -> 'items', v_sub, format('%s[%s]', p_path, v_index - 1), v_root);
+        if v_error is not null then
+          return v_error;
+        end if;
+      end loop;
+    end if;
+  elsif v_type = 'string' then
+    v_text := p_value #>> '{}';
+    if char_length(v_text) < coalesce((p_schema ->> 'minLength')::integer, 0) then
+      return format('%s must have at least %s characters', p_path, p_schema ->> 'minLength');
+    elsif char_length(v_text) > coalesce((p_schema ->> 'maxLength')::integer, 2147483647) then
+      return format('%s must have at most %s characters', p_path, p_schema ->> 'maxLength');
+    elsif p_schema ? 'pattern' and v_text !~ (p_schema ->> 'pattern') then
+      return format('%s must match %s', p_path, p_schema ->> 'pattern');
+    elsif p_schema ->> 'format' = 'uuid' and v_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
+      return format('%s must be a UUID', p_path);
+    elsif p_schema ->> 'format' = 'date-time' and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$' then
+      return format('%s must be an ISO 8601 instant with an offset', p_path);
+    end if;
+  elsif v_type = 'number' then
+    v_number := (p_value #>> '{}')::numeric;
+    if v_number < (p_schema ->> 'minimum')::numeric then
+      return format('%s must be at least %s', p_path, p_schema ->> 'minimum');
+    elsif v_number > (p_schema ->> 'maximum')::numeric then
+      return format('%s must be at most %s', p_path, p_schema ->> 'maximum');
+    elsif v_number <= (p_schema ->> 'exclusiveMinimum')::numeric then
+      return format('%s must be greater than %s', p_path, p_schema ->> 'exclusiveMinimum');
+    elsif v_number >= (p_schema ->> 'exclusiveMaximum')::numeric then
+      return format('%s must be less than %s', p_path, p_schema ->> 'exclusiveMaximum');
+    end if;
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nThe part of JSON Schema 2020-12 that pydantic writes: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
+
+create function public.register_job_types(p_types jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on queue.job_types
+set search_path = ''
+as $$
+declare
+  v_count integer;
+begin
+  if jsonb_typeof(p_types) is distinct from 'array' then
+    perform queue.refuse(400, 'invalid_argument', 'p_types must be an array of job types', 'p_types');
+  end if;
+  insert into queue.job_types as types (
+    job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
+    max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
+    rate_per_key, payload_schema, schema_version, events, ageing_seconds, registered_at)
+  select t.job_type, coalesce(t.queue, 'default'), t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
+    coalesce(t.lease_seconds, 60), coalesce(t.timeout_seconds, 300), coalesce(t.max_attempts, 5),
+    coalesce((t.backoff ->> 'first_seconds')::double precision, 60),
+    coalesce((t.backoff ->> 'cap_seconds')::double precision, 3600),
+    coalesce((t.backoff ->> 'factor')::double precision, 2),
+    (t.rate_limit ->> 'limit')::integer, (t.rate_limit ->> 'per_seconds')::double precision,
+    coalesce((t.rate_limit ->> 'per_key')::boolean, false),
+    t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), t.ageing_seconds, queue.clock()
+  from jsonb_to_recordset(p_types) as t (
+    job_type text, queue text, max_concurrency integer, workspace_concurrency integer, key_concurrency integer,
+    lease_seconds integer, timeout_seconds integer, max_attempts integer, backoff jsonb, rate_limit jsonb,
+    payload_schema jsonb, schema_version integer, events text, ageing_seconds integer)
+  order by t.job_type
+  on conflict (job_type) do update set
+    queue = excluded.queue, max_concurrency = excluded.max_concurrency,
+    workspace_concurrency = excluded.workspace_concurrency, key_concurrency = excluded.key_concurrency,
+    lease_seconds = excluded.lease_seconds, timeout_seconds = excluded.timeout_seconds,
+    max_attempts = excluded.max_attempts, backoff_first_seconds = excluded.backoff_first_seconds,
+    backoff_cap_seconds = excluded.backoff_cap_seconds, backoff_factor = excluded.backoff_factor,
+    rate_limit = excluded.rate_limit, rate_per_seconds = excluded.rate_per_seconds,
+    rate_per_key = excluded.rate_per_key, payload_schema = excluded.payload_schema,
+    schema_version = excluded.schema_version, events = excluded.events,
+    ageing_seconds = excluded.ageing_seconds, registered_at = excluded.registered_at
+  where types.schema_version <= excluded.schema_version; -- an older worker does not undo a newer one
+  get diagnostics v_count = row_count;
+  return jsonb_build_object('registered', v_count);
+exception
+  when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
+    perform queue.refuse(400, 'invalid_argument', 'a job type has an invalid value: ' || sqlerrm, 'p_types');
+end;
+$$;
+comment on function public.register_job_types is E'Publish job types and their policies.\n\nCalled by a worker at its start; idempotent. An older schema_version never replaces a newer one.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.register_job_types from public, anon, authenticated, service_role;
+grant execute on function public.register_job_types to job_worker, service_role;

@@ -1,0 +1,656 @@
+-- Enqueue, by any door: enqueue_job, enqueue_jobs, or a plain insert into public.jobs.
+-- All of them end in the same statement trigger, which makes the job reachable and writes event 1.
+
+create type queue.enqueue_item as (
+  job_type text, payload jsonb, queue text, priority integer, scheduled_for timestamptz,
+  delay_seconds double precision, max_attempts integer, idempotency_key text, idempotency_ttl_seconds integer,
+  concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz, timeout_seconds integer,
+  backoff jsonb, after jsonb, after_failed text, "unique" jsonb, debounce_seconds double precision,
+  batch_id uuid, traceparent text, schema_version integer, user_id uuid
+);
+comment on type queue.enqueue_item is 'What a caller may say of a job to enqueue.';
+
+create function queue.request_wake() returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_asked timestamptz;
+begin
+  select requested_at into v_asked from queue.wakeups where id = 1 for update skip locked;
+  if found then
+    if v_asked > v_now - interval '2 seconds' then
+      return false; -- a worker was called and has not leased since
+    end if;
+    update queue.wakeups set requested_at = v_now where id = 1;
+  end if; -- held by another enqueue that may yet roll back: ask as well
+  perform pg_notify('minutehand_wakeup', '');
+  return not exists (
+    select 1 from queue.ticks
+    where ended_at is null and free_slots > 0 and seen_at > v_now - interval '2 seconds'
+      and started_at > v_now - interval '1 hour');
+end;
+$$;
+comment on function queue.request_wake is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+
+create function queue.check_insert() returns trigger
+language plpgsql
+security definer -- a member inserting through the Data API holds no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_error text;
+  v_user uuid := auth.uid();
+  v_key queue.job_keys;
+begin
+  if new.status <> 'pending' then
+    perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
+  end if;
+  if v_user is not null then
+    new.user_id := v_user;
+    if not queue.is_member(new.workspace_id) then
+      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
+    end if;
+  elsif not exists (select 1 from public.workspaces where id = new.workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
+  end if;
+  select * into v_type from queue.job_types where job_type = new.job_type;
+  if not found then
+    perform queue.refuse(422, 'unknown_job_type', format('no worker has registered the job type %s', left(new.job_type, 100)), new.job_type);
+  end if;
+  if pg_column_size(new.payload) > (queue.setting('payload_max_bytes'))::integer then
+    perform queue.refuse(413, 'payload_too_large', 'the payload exceeds ' || queue.setting('payload_max_bytes') || ' bytes; store it and pass a reference', 'payload');
+  end if;
+  if v_type.payload_schema is not null then
+    v_error := queue.schema_error(v_type.payload_schema, new.payload, 'payload');
+    if v_error is not null then
+      perform queue.refuse(422, 'payload_invalid', v_error, split_part(v_error, ' ', 1));
+    end if;
+  end if;
+  perform queue.check_quota(new.workspace_id, 1);
+  new.id := coalesce(new.id, queue.new_id());
+  if new.queue = 'default' then
+    new.queue := v_type.queue;
+  end if;
+  new.created_at := queue.clock();
+  new.updated_at := new.created_at;
+  new.attempts := 0;
+  new.fence := 0;
+  new.generation := 1;
+  new.snoozes := 0;
+  new.lost_attempts := 0;
+  new.last_seq := case when v_type.events = 'full' then 1 else 0 end;
+  new.result := null;
+  new.error_message := null;
+  new.error_data := null;
+  new.error_fingerprint := null;
+  new.started_at := null;
+  new.completed_at := null;
+  new.outcome := null;
+  new.next_retry_at := null;
+  new.cancel_requested_at := null;
+  new.unique_key := null;
+  if new.idempotency_key is not null then
+    v_key := queue.claim_key(new.workspace_id, new.job_type, new.idempotency_key, md5(new.payload::text), new.id, null);
+    if v_key.job_id <> new.id then
+      perform queue.refuse(409, 'duplicate_job', 'this idempotency key already stands for a job', v_key.job_id::text);
+    end if;
+  end if;
+  return new;
+end;
+$$;
+comment on function queue.check_insert is 'Trigger: a plain insert into public.jobs obeys the same rules as enqueue_job.';
+
+create function queue.check_quota(p_workspace_id uuid, p_new integer) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_max integer;
+begin
+  if auth.uid() is null then
+    return; -- quotas bind people, not the service
+  end if;
+  select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
+    (queue.setting('user_pending_max'))::integer) into v_max;
+  if (select count(*) from (select 1 from public.jobs
+        where workspace_id = p_workspace_id and completed_at is null limit v_max) as live) + p_new > v_max then
+    perform queue.refuse(429, 'quota_exceeded',
+      format('the workspace already has %s live jobs; wait until some have ended', v_max), v_max::text);
+  end if;
+end;
+$$;
+comment on function queue.check_quota is 'Refuse with 429 when a person would exceed the live jobs allowed to the workspace.';
+
+create function queue.claim_key(
+  p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds integer
+) returns queue.job_keys
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_expires timestamptz := v_now + make_interval(secs => coalesce(p_ttl_seconds, (queue.setting('idempotency_ttl_seconds'))::integer));
+  v_key queue.job_keys;
+begin
+  if char_length(p_key) not between 1 and 255 then
+    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
+  end if;
+  insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
+  values (p_workspace_id, p_job_type, p_key, p_hash, p_job_id, v_expires)
+  on conflict (workspace_id, job_type, key) do nothing
+  returning * into v_key;
+  if found then
+    return v_key;
+  end if;
+  select * into v_key from queue.job_keys
+  where workspace_id = p_workspace_id and job_type = p_job_type and key = p_key
+  for update;
+  if not found then -- deleted with its job a moment ago
+    return queue.claim_key(p_workspace_id, p_job_type, p_key, p_hash, p_job_id, p_ttl_seconds);
+  elsif v_key.expires_at <= v_now then
+    update queue.job_keys set request_hash = p_hash, job_id = p_job_id, expires_at = v_expires
+    where workspace_id = p_workspace_id and job_type = p_job_type and key = p_key
+    returning * into v_key;
+  elsif v_key.request_hash <> p_hash then
+    perform queue.refuse(409, 'idempotency_conflict',
+      'this idempotency key was used with another payload', v_key.job_id::text);
+  end if;
+  return v_key;
+end;
+$$;
+comment on function queue.claim_key is 'Take an idempotency key for p_job_id, or tell whose it is; 409 when it stands for another payload.';
+
+create function queue.place(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.lanes (workspace_id, queue, job_type, concurrency_key, priority)
+  select distinct j.workspace_id, j.queue, j.job_type, coalesce(j.concurrency_key, ''), j.priority
+  from public.jobs as j
+  where j.id = any (p_ids) and not exists (
+    select 1 from queue.lanes as l
+    where l.workspace_id = j.workspace_id and l.job_type = j.job_type and l.active
+      and l.concurrency_key = coalesce(j.concurrency_key, '') and l.priority = j.priority and l.queue = j.queue)
+  order by 1, 2, 3, 4, 5
+  on conflict on constraint lanes_are_distinct do update set active = true;
+
+  with placed as materialized (
+    select j.id, l.id as lane_id, coalesce(j.next_retry_at, j.scheduled_for, j.created_at) as run_at
+    from public.jobs as j
+    join queue.lanes as l on l.workspace_id = j.workspace_id and l.job_type = j.job_type
+      and l.concurrency_key = coalesce(j.concurrency_key, '') and l.priority = j.priority and l.queue = j.queue
+    where j.id = any (p_ids)),
+  soon as (
+    insert into queue.ready (lane_id, ready_at, job_id)
+    select lane_id, p_now, id from placed where run_at <= p_now)
+  insert into queue.deferred (job_id, run_at, lane_id)
+  select id, run_at, lane_id from placed where run_at > p_now;
+end;
+$$;
+comment on function queue.place is 'Make pending jobs reachable: into ready, or deferred until they are due. The caller holds their rows.';
+
+create function queue.after_insert() returns trigger
+language plpgsql
+security definer -- a member inserting through the Data API holds no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+begin
+  insert into queue.lanes (workspace_id, queue, job_type, concurrency_key, priority)
+  select distinct a.workspace_id, a.queue, a.job_type, coalesce(a.concurrency_key, ''), a.priority
+  from added as a
+  where a.status = 'pending' and not exists (
+    select 1 from queue.lanes as l
+    where l.workspace_id = a.workspace_id and l.job_type = a.job_type and l.active
+      and l.concurrency_key = coalesce(a.concurrency_key, '') and l.priority = a.priority and l.queue = a.queue)
+  order by 1, 2, 3, 4, 5
+  on conflict on constraint lanes_are_distinct do update set active = true;
+
+  insert into queue.ready (lane_id, ready_at, job_id)
+  select l.id, a.created_at, a.id
+  from added as a
+  join queue.lanes as l on l.workspace_id = a.workspace_id and l.job_type = a.job_type
+    and l.concurrency_key = coalesce(a.concurrency_key, '') and l.priority = a.priority and l.queue = a.queue
+  where a.status = 'pending' and (a.scheduled_for is null or a.scheduled_for <= v_now);
+  if found then
+    perform set_config('queue.wake', queue.request_wake()::text, true);
+  else
+    perform set_config('queue.wake', 'false', true);
+  end if;
+
+  insert into queue.deferred (job_id, run_at, lane_id)
+  select a.id, a.scheduled_for, l.id
+  from added as a
+  join queue.lanes as l on l.workspace_id = a.workspace_id and l.job_type = a.job_type
+    and l.concurrency_key = coalesce(a.concurrency_key, '') and l.priority = a.priority and l.queue = a.queue
+  where a.status = 'pending' and a.scheduled_for > v_now;
+
+  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  select a.id, 1, a.workspace_id, a.session_id, 'job.created',
+    jsonb_build_object('status', a.status, 'attempts', 0, 'job_type', a.job_type), a.created_at
+  from added as a where a.last_seq = 1;
+
+  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+  select v_now, a.job_type, a.workspace_id, 'enqueued', count(*) from added as a group by 2, 3;
+  return null;
+end;
+$$;
+comment on function queue.after_insert is 'Trigger: new jobs join the queue, get event 1 and call a worker.';
+
+create function queue.after_delete() returns trigger
+language plpgsql
+security definer -- whoever may delete a job may not need rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select id from removed order by id);
+begin
+  delete from queue.ready where job_id = any (v_ids);
+  delete from queue.deferred where job_id = any (v_ids);
+  delete from queue.leases where job_id = any (v_ids);
+  delete from queue.waits where job_id = any (v_ids);
+  delete from queue.steps where job_id = any (v_ids);
+  delete from queue.spawns where job_id = any (v_ids);
+  delete from queue.attempts where job_id = any (v_ids);
+  delete from queue.job_keys where job_id = any (v_ids);
+  delete from queue.unique_jobs where job_id = any (v_ids);
+  delete from queue.dependencies where job_id = any (v_ids);
+  -- jobs that waited for a deleted one look again and find it gone
+  insert into queue.signals (kind, job_id)
+  select 'check', d.job_id from queue.dependencies as d where d.after_id = any (v_ids);
+  delete from queue.dependencies where after_id = any (v_ids);
+  delete from public.job_logs where job_id = any (v_ids);
+  delete from public.job_events where job_id = any (v_ids);
+  return null;
+end;
+$$;
+comment on function queue.after_delete is 'Trigger: what belongs to a job goes with it.';
+
+create function queue.workspace_deleted() returns trigger
+language plpgsql
+security definer -- whoever may delete a workspace may not need rights on jobs
+set search_path = ''
+as $$
+begin
+  delete from public.jobs where workspace_id = old.id;
+  delete from queue.lanes where workspace_id = old.id;
+  delete from queue.tenant_limits where workspace_id = old.id;
+  return null;
+end;
+$$;
+comment on function queue.workspace_deleted is 'Trigger: a workspace''s jobs go with it.';
+
+create trigger jobs_check_insert before insert on public.jobs
+  for each row when (coalesce(current_setting('queue.checked', true), '') <> 'on')
+  execute function queue.check_insert();
+create trigger jobs_after_insert after insert on public.jobs
+  referencing new table as added for each statement execute function queue.after_insert();
+create trigger jobs_after_delete after delete on public.jobs
+  referencing old table as removed for each statement execute function queue.after_delete();
+create trigger workspaces_after_delete after delete on public.workspaces
+  for each row execute function queue.workspace_deleted();
+
+create function queue.item_problem(p_item queue.enqueue_item, p_type queue.job_types, p_max_bytes integer)
+returns text[]
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_error text;
+begin
+  if p_item.job_type is null then
+    return array['400', 'invalid_argument', 'job_type is required', 'job_type'];
+  elsif p_type.job_type is null then
+    return array['422', 'unknown_job_type', format('no worker has registered the job type %s', left(p_item.job_type, 100)), 'job_type'];
+  elsif p_item.payload is not null and jsonb_typeof(p_item.payload) <> 'object' then
+    return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
+  elsif pg_column_size(p_item.payload) > p_max_bytes then
+    return array['413', 'payload_too_large', format('the payload exceeds %s bytes; store it and pass a reference', p_max_bytes), 'payload'];
+  elsif p_item.priority not between 0 and 1000 then
+    return array['400', 'invalid_argument', 'priority must be between 0 and 1000', 'priority'];
+  elsif p_item.max_attempts not between 1 and 50 then
+    return array['400', 'invalid_argument', 'max_attempts must be between 1 and 50', 'max_attempts'];
+  elsif p_item.delay_seconds not between 0 and 315360000 then
+    return array['400', 'invalid_argument', 'delay_seconds must be between 0 and ten years', 'delay_seconds'];
+  elsif p_item.timeout_seconds not between 1 and 43200 then
+    return array['400', 'invalid_argument', 'timeout_seconds must be between 1 and 43200', 'timeout_seconds'];
+  elsif char_length(p_item.queue) not between 1 and 100 then
+    return array['400', 'invalid_argument', 'queue must have 1 to 100 characters', 'queue'];
+  elsif char_length(p_item.concurrency_key) not between 1 and 255 then
+    return array['400', 'invalid_argument', 'concurrency_key must have 1 to 255 characters', 'concurrency_key'];
+  elsif char_length(p_item.session_id) not between 1 and 255 then
+    return array['400', 'invalid_argument', 'session_id must have 1 to 255 characters', 'session_id'];
+  elsif char_length(p_item.traceparent) > 512 then
+    return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
+  elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
+    return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
+  elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
+    return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
+  elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
+    return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
+  elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
+      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or not p_item."unique" ? 'key'
+      or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
+      or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
+    return array['400', 'invalid_argument', 'unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'];
+  elsif p_item.debounce_seconds is not null and (p_item."unique" is null or p_item.debounce_seconds not between 0.1 and 86400) then
+    return array['400', 'invalid_argument', 'debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'];
+  elsif p_item.backoff is not null and (jsonb_typeof(p_item.backoff) <> 'object'
+      or coalesce((p_item.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
+      or coalesce((p_item.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
+      or coalesce((p_item.backoff ->> 'factor')::double precision, 2) not between 1 and 10) then
+    return array['400', 'invalid_argument', 'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
+  end if;
+  if p_type.payload_schema is not null and (p_item.schema_version is null or p_item.schema_version = p_type.schema_version) then
+    v_error := queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload');
+    if v_error is not null then
+      return array['422', 'payload_invalid', v_error, split_part(v_error, ' ', 1)];
+    end if;
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.item_problem is 'What is wrong with an item: {status, hint, message, field}; null when nothing is.';
+
+create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select key::uuid from jsonb_each(p_holders) order by 1);
+  v_old record;
+  v_item queue.enqueue_item;
+begin
+  perform 1 from public.jobs where id = any (v_ids) order by id for update;
+  for v_old in select * from public.jobs where id = any (v_ids) and status = 'pending' order by id loop
+    v_item := jsonb_populate_record(null::queue.enqueue_item, p_items -> ((p_holders ->> v_old.id::text)::integer - 1));
+    delete from queue.ready where job_id = v_old.id;
+    delete from queue.deferred where job_id = v_old.id;
+    update public.jobs set
+      payload = coalesce(v_item.payload, '{}'),
+      priority = coalesce(v_item.priority, v_old.priority),
+      scheduled_for = case
+        when v_item.debounce_seconds is not null then p_now + make_interval(secs => v_item.debounce_seconds)
+        when v_item.delay_seconds is not null then p_now + make_interval(secs => v_item.delay_seconds)
+        else coalesce(v_item.scheduled_for, v_old.scheduled_for) end,
+      last_seq = last_seq + 1, updated_at = p_now
+    where id = v_old.id;
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id, 'job.replaced',
+      jsonb_build_object('status', status, 'attempts', attempts, 'scheduled_for', scheduled_for), p_now
+    from public.jobs where id = v_old.id;
+    perform queue.place(array[v_old.id], p_now);
+  end loop;
+end;
+$$;
+comment on function queue.replace_pending is 'Give pending holders of a unique key the newer payload and time. p_holders maps job id to the item''s number.';
+
+create function queue.depend(p_workspace_id uuid, p_job_id uuid, p_after jsonb, p_policy text) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_after uuid[] := array(select distinct queue.uuid_or_refuse(value, 'after') from jsonb_array_elements_text(p_after));
+  v_missing uuid;
+begin
+  select a into v_missing from unnest(v_after) as a
+  where not exists (select 1 from public.jobs where id = a and workspace_id = p_workspace_id);
+  if found then
+    perform queue.refuse(404, 'job_not_found', 'a job named in after does not exist', v_missing::text);
+  end if;
+  insert into queue.dependencies (after_id, job_id) select a, p_job_id from unnest(v_after) as a;
+  insert into queue.waits (job_id, workspace_id, kind, name, data)
+  values (p_job_id, p_workspace_id, 'after', 'after', jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy));
+  insert into queue.signals (kind, job_id) values ('check', p_job_id); -- they may have ended already
+end;
+$$;
+comment on function queue.depend is 'Let a new job wait for others of its workspace.';
+
+create function queue.join_batches(p_workspace_id uuid, p_batch_ids uuid[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_batch uuid;
+begin
+  for v_batch in select distinct b from unnest(p_batch_ids) as b order by 1 loop
+    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id) on conflict (id) do nothing;
+    perform 1 from queue.batches where id = v_batch and workspace_id = p_workspace_id and closed_at is null for share;
+    if not found then
+      perform queue.refuse(409, 'invalid_state', 'the batch is closed, or not of this workspace', v_batch::text);
+    end if;
+  end loop;
+end;
+$$;
+comment on function queue.join_batches is 'Make the batches that do not exist yet; refuse closed ones.';
+
+create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_max_bytes integer := (queue.setting('payload_max_bytes'))::integer;
+  v_count integer := jsonb_array_length(p_items);
+  v_bad record;
+  v_item record;
+  v_key queue.job_keys;
+  v_holder uuid;
+  v_new uuid[];       -- an id for each item
+  v_ids uuid[];       -- the job each item stands for in the end
+  v_waiting boolean[];
+  v_holders jsonb := '{}';
+  v_plain boolean;
+begin
+  select names.name, items.ordinality - 1 as index into v_bad
+  from jsonb_array_elements(p_items) with ordinality as items,
+    lateral (select jsonb_object_keys(case when jsonb_typeof(items.value) = 'object' then items.value
+      else '{"an item that is not an object": 1}' end) as name) as names
+  where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
+    'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
+    'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
+    'traceparent', 'schema_version', 'user_id'])
+  limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
+      case when p_bulk then format('jobs[%s].%s', v_bad.index, left(v_bad.name, 80)) else left(v_bad.name, 80) end);
+  end if;
+
+  select checked.index, checked.problem into v_bad
+  from (
+    select items.ordinality - 1 as index, queue.item_problem(
+      jsonb_populate_record(null::queue.enqueue_item, items.value), types, v_max_bytes) as problem
+    from jsonb_array_elements(p_items) with ordinality as items
+    left join queue.job_types as types on types.job_type = items.value ->> 'job_type') as checked
+  where checked.problem is not null
+  order by checked.index
+  limit 1;
+  if found then
+    perform queue.refuse(v_bad.problem[1]::integer, v_bad.problem[2], v_bad.problem[3],
+      case when p_bulk then format('jobs[%s].%s', v_bad.index, v_bad.problem[4]) else v_bad.problem[4] end);
+  end if;
+  perform queue.check_quota(p_workspace_id, v_count);
+
+  select array_agg(queue.new_id()), array_agg(false) into v_new, v_waiting from generate_series(1, v_count);
+  v_ids := v_new;
+  v_plain := not exists (
+    select 1 from jsonb_array_elements(p_items) as item
+    where item.value ?| array['idempotency_key', 'unique', 'after', 'batch_id', 'parent_id']);
+
+  if not v_plain then
+    -- keys in one order for every caller, so that two bulks never wait for each other in a circle
+    for v_item in
+      select items.*, md5(coalesce(items.payload, '{}')::text) as hash
+      from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+      where items.idempotency_key is not null
+      order by items.job_type, items.idempotency_key, items.ordinality
+    loop
+      v_key := queue.claim_key(p_workspace_id, v_item.job_type, v_item.idempotency_key, v_item.hash,
+        v_new[v_item.ordinality], v_item.idempotency_ttl_seconds);
+      v_ids[v_item.ordinality] := v_key.job_id;
+    end loop;
+
+    for v_item in
+      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+      where items."unique" is not null
+      order by items.job_type, items."unique" ->> 'key', items.ordinality
+    loop
+      continue when v_ids[v_item.ordinality] <> v_new[v_item.ordinality];
+      loop
+        insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+        values (p_workspace_id, v_item.job_type, v_item."unique" ->> 'key', v_new[v_item.ordinality],
+          case when v_item.debounce_seconds is not null then 'leased'
+            else coalesce(v_item."unique" ->> 'until', 'finished') end)
+        on conflict (workspace_id, job_type, key) do nothing;
+        exit when found;
+        select u.job_id into v_holder from queue.unique_jobs as u
+        where u.workspace_id = p_workspace_id and u.job_type = v_item.job_type and u.key = v_item."unique" ->> 'key';
+        continue when not found; -- freed between the two statements: try again
+        if v_item."unique" ->> 'on_conflict' = 'raise' then
+          perform queue.refuse(409, 'duplicate_job', 'a job with this unique key is already there', v_holder::text);
+        elsif v_item.debounce_seconds is not null or v_item."unique" ->> 'on_conflict' = 'replace' then
+          v_holders := v_holders || jsonb_build_object(v_holder, v_item.ordinality);
+        end if;
+        if v_item.idempotency_key is not null then
+          update queue.job_keys set job_id = v_holder
+          where workspace_id = p_workspace_id and job_type = v_item.job_type and key = v_item.idempotency_key;
+        end if;
+        v_ids[v_item.ordinality] := v_holder;
+        exit;
+      end loop;
+    end loop;
+    if v_holders <> '{}' then
+      perform queue.replace_pending(v_holders, p_items, v_now);
+    end if;
+
+    for v_item in
+      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+      where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0
+      order by items.ordinality
+    loop
+      continue when v_ids[v_item.ordinality] <> v_new[v_item.ordinality];
+      if v_item.parent_id is not null and not exists (
+          select 1 from public.jobs where id = v_item.parent_id and workspace_id = p_workspace_id) then
+        perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', v_item.parent_id::text);
+      end if;
+      if v_item.after is not null and jsonb_array_length(v_item.after) > 0 then
+        v_waiting[v_item.ordinality] := true;
+        perform queue.depend(p_workspace_id, v_new[v_item.ordinality], v_item.after, coalesce(v_item.after_failed, 'fail'));
+      end if;
+    end loop;
+
+    perform queue.join_batches(p_workspace_id, array(
+      select distinct items.batch_id from jsonb_populate_recordset(null::queue.enqueue_item, p_items) as items
+      where items.batch_id is not null));
+  end if;
+
+  perform set_config('queue.checked', 'on', true), set_config('queue.wake', 'false', true);
+  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
+    priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
+    idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq)
+  select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
+    coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
+    coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
+    coalesce(items.priority, 100), coalesce(items.max_attempts, types.max_attempts),
+    case when items.debounce_seconds is not null then v_now + make_interval(secs => items.debounce_seconds)
+      when items.delay_seconds is not null then v_now + make_interval(secs => items.delay_seconds)
+      else items.scheduled_for end,
+    v_now + make_interval(secs => items.ordinality * 1e-6), v_now, items.deadline_at, items.timeout_seconds,
+    items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
+    items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end
+  from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+  join rows from (unnest(v_new, v_ids, v_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
+    on new.ordinality = items.ordinality and new.id = new.stands_for
+  join queue.job_types as types on types.job_type = items.job_type
+  order by items.ordinality;
+  perform set_config('queue.checked', '', true);
+
+  return jsonb_build_object('ids', to_jsonb(v_ids),
+    'fresh', (select jsonb_agg(a = b order by o) from unnest(v_ids, v_new) with ordinality as t (a, b, o)),
+    'wake', current_setting('queue.wake', true) = 'true');
+end;
+$$;
+comment on function queue.enqueue is 'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.';
+
+create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_user uuid := auth.uid();
+begin
+  if v_user is not null then
+    if not queue.is_member(p_workspace_id) then
+      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    end if;
+  elsif not queue.is_service() then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  elsif not exists (select 1 from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  end if;
+  return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk);
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
+    or datetime_field_overflow or invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+end;
+$$;
+comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
+
+create function public.enqueue_job(
+  p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
+) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_done jsonb;
+begin
+  if jsonb_typeof(coalesce(p_options, '{}')) <> 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
+  end if;
+  v_done := queue.enqueue_for(p_workspace_id, jsonb_build_array(
+    coalesce(p_options, '{}') || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
+  return jsonb_build_object(
+    'job', (select to_jsonb(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
+    'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake');
+end;
+$$;
+comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version.\ncreated is false when an idempotency or unique key stood for an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
+
+create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_done jsonb;
+begin
+  if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs', 'jobs');
+  elsif p_return not in ('jobs', 'ids') then
+    perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
+  end if;
+  v_done := queue.enqueue_for(p_workspace_id, p_jobs, true);
+  if p_return = 'ids' then
+    return v_done;
+  end if;
+  return jsonb_build_object('wake', v_done -> 'wake', 'jobs', (
+    select jsonb_agg(jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
+    from jsonb_array_elements_text(v_done -> 'ids') with ordinality as ids (id, n)
+    join public.jobs on jobs.id = ids.id::uuid));
+end;
+$$;
+comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, fresh, wake} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.enqueue_job, public.enqueue_jobs from public, anon, authenticated, service_role;
+grant execute on function public.enqueue_job, public.enqueue_jobs to authenticated, service_role, job_worker;

@@ -1,0 +1,374 @@
+-- Waiting and going on: dependencies, children, questions, events, sleep; and how jobs end.
+-- What ends or arrives leaves a signal; the next lease reads it in a later transaction.
+
+create function queue.finish(
+  p_ids uuid[], p_status text, p_message text, p_data jsonb, p_now timestamptz
+) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_count integer;
+begin
+  -- the caller holds the jobs' rows, none of which is leased
+  delete from queue.ready where job_id = any (p_ids);
+  delete from queue.deferred where job_id = any (p_ids);
+  delete from queue.waits where job_id = any (p_ids);
+  with ended as (
+    update public.jobs set status = p_status, outcome = p_status, completed_at = p_now, updated_at = p_now,
+      next_retry_at = null, error_message = coalesce(p_message, error_message), error_data = coalesce(p_data, error_data),
+      error_fingerprint = case when p_message is null then error_fingerprint else queue.fingerprint(p_data ->> 'reason', p_message) end,
+      last_seq = last_seq + 1
+    where id = any (p_ids) and completed_at is null
+    returning id, workspace_id, session_id, job_type, last_seq, attempts, error_message),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id, 'job.' || p_status,
+      jsonb_strip_nulls(jsonb_build_object('status', p_status, 'attempts', attempts,
+        'error_message', case when p_status = 'failed' then error_message end)), p_now
+    from ended),
+  counted as (
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+    select p_now, job_type, workspace_id, p_status, count(*) from ended group by 2, 3)
+  select count(*) into v_count from ended;
+  perform queue.after_end(p_ids);
+  return v_count;
+end;
+$$;
+comment on function queue.finish is 'End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller holds their rows.';
+
+create function queue.after_end(p_ids uuid[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from queue.unique_jobs where job_id = any (p_ids);
+  insert into queue.signals (kind, job_id)
+  select 'ended', j.id from public.jobs as j
+  where j.id = any (p_ids) and (j.parent_id is not null or j.batch_id is not null
+    or exists (select 1 from queue.dependencies as d where d.after_id = j.id));
+end;
+$$;
+comment on function queue.after_end is 'Free unique keys of ended jobs and signal whoever waits for them.';
+
+create function queue.fingerprint(p_type text, p_message text) returns text
+language sql immutable
+set search_path = ''
+as $$
+  select left(md5(coalesce(p_type, '') || ':' || regexp_replace(
+    regexp_replace(left(coalesce(p_message, ''), 2000), '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}', '#', 'gi'),
+    '[0-9]+', '#', 'g')), 16)
+$$;
+comment on function queue.fingerprint is 'The same 16 characters for errors that differ only in numbers and ids.';
+
+create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_values) order by 1);
+begin
+  -- the caller holds the jobs' rows, all waiting
+  insert into queue.steps (job_id, name, result, created_at)
+  select (v.value ->> 'job_id')::uuid, v.value ->> 'name', jsonb_build_object('value', v.value -> 'value'), p_now
+  from jsonb_array_elements(p_values) as v
+  where v.value ->> 'name' is not null
+  on conflict (job_id, name) do nothing;
+  delete from queue.waits where job_id = any (v_ids);
+  with going as (
+    update public.jobs set status = 'pending', next_retry_at = null, updated_at = p_now, last_seq = last_seq + 1
+    where id = any (v_ids) and status = 'waiting'
+    returning id, workspace_id, session_id, last_seq, attempts)
+  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  select id, last_seq, workspace_id, session_id, 'job.resumed', jsonb_build_object('status', 'pending', 'attempts', attempts), p_now
+  from going;
+  perform queue.place(v_ids, p_now);
+  return cardinality(v_ids);
+end;
+$$;
+comment on function queue.resume is 'Let waiting jobs go on: p_values is [{job_id, name, value}], the value becoming the step''s result.';
+
+create function queue.try_resume(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_wait record;
+  v_live integer;
+  v_bad integer;
+  v_values jsonb := '[]';
+  v_fail uuid[] := '{}';
+  v_cancel uuid[] := '{}';
+  v_payload jsonb;
+begin
+  for v_wait in
+    select w.* from queue.waits as w join public.jobs as j on j.id = w.job_id
+    where w.job_id = any (p_ids) and j.status = 'waiting' order by w.job_id
+  loop
+    if v_wait.kind in ('after', 'children') then
+      select count(*) filter (where j.id is not null and j.completed_at is null),
+        count(*) filter (where j.id is null or j.outcome in ('failed', 'cancelled'))
+      into v_live, v_bad
+      from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
+      left join public.jobs as j on j.id = a.id::uuid;
+    end if;
+    if v_wait.kind = 'after' then
+      if v_bad > 0 and v_wait.data ->> 'after_failed' = 'fail' then
+        v_fail := v_fail || v_wait.job_id;
+      elsif v_bad > 0 and v_wait.data ->> 'after_failed' = 'cancel' then
+        v_cancel := v_cancel || v_wait.job_id;
+      elsif v_live = 0 then
+        v_values := v_values || jsonb_build_object('job_id', v_wait.job_id);
+      end if;
+    elsif v_wait.kind = 'children' and v_live = 0 then
+      v_values := v_values || jsonb_build_object('job_id', v_wait.job_id, 'name', v_wait.name, 'value', (
+        select jsonb_build_object('children', jsonb_agg(jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'),
+          'result', j.result, 'error_message', j.error_message) order by a.n))
+        from jsonb_array_elements_text(v_wait.data -> 'job_ids') with ordinality as a (id, n)
+        left join public.jobs as j on j.id = a.id::uuid));
+    elsif v_wait.kind = 'event' then
+      select payload into v_payload from queue.named_events
+      where workspace_id = v_wait.workspace_id and name = v_wait.event_name;
+      if found then
+        v_values := v_values || jsonb_build_object('job_id', v_wait.job_id, 'name', v_wait.name,
+          'value', jsonb_build_object('event', v_payload));
+      end if;
+    end if;
+  end loop;
+  if v_values <> '[]' then
+    perform queue.resume(v_values, p_now);
+  end if;
+  if cardinality(v_fail) > 0 then
+    perform queue.finish(v_fail, 'failed', 'a job it was to run after did not complete', '{"type": "DependencyFailed", "reason": "dependency_failed"}', p_now);
+  end if;
+  if cardinality(v_cancel) > 0 then
+    perform queue.finish(v_cancel, 'cancelled', null, '{"reason": "dependency_failed"}', p_now);
+  end if;
+  return jsonb_array_length(v_values) + cardinality(v_fail) + cardinality(v_cancel);
+end;
+$$;
+comment on function queue.try_resume is 'Look again at waiting jobs and let those go on whose wait is over. The caller holds their rows.';
+
+create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_batch queue.batches;
+  v_done jsonb;
+begin
+  for v_batch in
+    select * from queue.batches where id = any (p_ids) and closed_at is not null and finished_at is null
+    order by id for update
+  loop
+    continue when exists (select 1 from public.jobs where batch_id = v_batch.id and completed_at is null);
+    if v_batch.callback is not null then
+      v_done := queue.enqueue(v_batch.workspace_id, null, jsonb_build_array(v_batch.callback), false);
+    end if;
+    update queue.batches set finished_at = p_now, callback_job_id = (v_done #>> '{ids,0}')::uuid where id = v_batch.id;
+  end loop;
+end;
+$$;
+comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once.';
+
+create function queue.drain_signals(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_signals bigint[] := array(select id from queue.signals order by id limit p_limit for update skip locked);
+  v_affected uuid[];
+  v_held uuid[];
+  v_count integer;
+begin
+  if cardinality(v_signals) = 0 then
+    return 0;
+  end if;
+  v_affected := array(
+    select w.job_id from queue.signals as s join queue.waits as w on w.job_id = s.job_id
+    where s.id = any (v_signals) and s.kind = 'check'
+    union
+    select d.job_id from queue.signals as s join queue.dependencies as d on d.after_id = s.job_id
+    where s.id = any (v_signals) and s.kind = 'ended'
+    union
+    select w.job_id from queue.signals as s join public.jobs as j on j.id = s.job_id
+      join queue.waits as w on w.job_id = j.parent_id and w.kind = 'children'
+    where s.id = any (v_signals) and s.kind = 'ended'
+    union
+    select w.job_id from queue.signals as s
+      join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
+    where s.id = any (v_signals) and s.kind = 'event');
+  v_held := array(select id from public.jobs where id = any (v_affected) order by id for update skip locked);
+  -- who is busy elsewhere is looked at again by a later lease
+  insert into queue.signals (kind, job_id)
+  select 'check', a from unnest(v_affected) as a where a <> all (v_held);
+  perform queue.finish_batches(array(
+    select j.batch_id from queue.signals as s join public.jobs as j on j.id = s.job_id
+    where s.id = any (v_signals) and s.kind = 'ended' and j.batch_id is not null
+    union
+    select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'batch'), p_now);
+  v_count := queue.try_resume(v_held, p_now);
+  delete from queue.signals where id = any (v_signals);
+  return v_count;
+end;
+$$;
+comment on function queue.drain_signals is 'Read signals and let waiting jobs go on; returns how many moved.';
+
+create function queue.lapse_waits(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select job_id from queue.waits where timeout_at <= p_now order by timeout_at limit p_limit);
+  v_values jsonb;
+begin
+  if cardinality(v_ids) = 0 then
+    return 0;
+  end if;
+  v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'waiting' order by id for update skip locked);
+  select jsonb_agg(jsonb_build_object('job_id', w.job_id, 'name', w.name, 'value', case w.kind
+    when 'sleep' then jsonb_build_object('slept', true)
+    when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
+    else jsonb_build_object('event', w.default_value, 'timed_out', true) end))
+  into v_values
+  from queue.waits as w where w.job_id = any (v_ids) and w.timeout_at <= p_now;
+  if v_values is null then
+    return 0;
+  end if;
+  return queue.resume(v_values, p_now);
+end;
+$$;
+comment on function queue.lapse_waits is 'End waits whose time is over: sleepers go on, questions and events take their default.';
+
+create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_job public.jobs := queue.visible_job(p_job_id);
+  v_wait queue.waits;
+begin
+  if jsonb_typeof(p_answer) is distinct from 'object' or not p_answer ? 'answer' then
+    perform queue.refuse(400, 'invalid_argument', 'p_answer must be {"answer": …}', 'answer');
+  end if;
+  perform 1 from public.jobs where id = p_job_id for update;
+  select * into v_wait from queue.waits where job_id = p_job_id and kind = 'ask';
+  if not found then
+    select * into v_job from public.jobs where id = p_job_id;
+    perform queue.refuse(409, 'invalid_state', 'the job is not asking anything', v_job.status);
+  end if;
+  if p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
+    perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now', v_wait.name);
+  end if;
+  if jsonb_typeof(v_wait.data -> 'options') = 'array' and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
+    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait.data ->> 'options'), 'answer');
+  end if;
+  perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait.name,
+    'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), v_now);
+  perform queue.request_wake();
+  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+end;
+$$;
+comment on function public.answer_job is E'Answer the question a waiting job asks: p_answer is {"answer": …, "name"?}.\n\n409 when it asks nothing; 422 when the answer is not among the options.';
+
+create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_first boolean;
+begin
+  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  elsif char_length(p_name) not between 1 and 255 or p_name is null then
+    perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');
+  elsif pg_column_size(p_payload) > (queue.setting('payload_max_bytes'))::integer then
+    perform queue.refuse(413, 'payload_too_large', 'the event''s payload is too large', 'payload');
+  end if;
+  insert into queue.named_events (workspace_id, name, payload)
+  values (p_workspace_id, p_name, coalesce(p_payload, '{}')) on conflict (workspace_id, name) do nothing;
+  v_first := found;
+  if v_first then
+    insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
+    perform queue.request_wake();
+  end if;
+  return jsonb_build_object('first', v_first);
+end;
+$$;
+comment on function public.emit_event is E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, whether it comes before or after the wait; a repeat changes nothing.';
+
+create function public.create_batch(p_workspace_id uuid, p_callback jsonb default null) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.new_id();
+  v_problem text[];
+begin
+  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  end if;
+  if p_callback is not null then
+    select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_callback), t,
+      (queue.setting('payload_max_bytes'))::integer)
+    into v_problem
+    from (select 1) as one left join queue.job_types as t on t.job_type = p_callback ->> 'job_type';
+    if v_problem is not null then
+      perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], 'callback.' || v_problem[4]);
+    end if;
+  end if;
+  insert into queue.batches (id, workspace_id, callback) values (v_id, p_workspace_id, p_callback);
+  return jsonb_build_object('batch_id', v_id);
+end;
+$$;
+comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended.';
+
+create function public.close_batch(p_batch_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_batch queue.batches;
+begin
+  select * into v_batch from queue.batches where id = p_batch_id for update;
+  if not found or not (queue.is_member(v_batch.workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'job_not_found', 'no such batch', p_batch_id::text);
+  end if;
+  if v_batch.closed_at is null then
+    update queue.batches set closed_at = queue.clock() where id = p_batch_id returning * into v_batch;
+    insert into queue.signals (kind, job_id) values ('batch', p_batch_id);
+    perform queue.request_wake();
+  end if;
+  return to_jsonb(v_batch);
+end;
+$$;
+comment on function public.close_batch is 'No more jobs join; the callback comes when the last one has ended. Idempotent.';
+
+create function queue.visible_job(p_job_id uuid) returns public.jobs
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id;
+  if not found or not (queue.is_member(v_job.workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+  end if;
+  return v_job;
+end;
+$$;
+comment on function queue.visible_job is 'The job if the caller may see it; the same 404 whether it is missing or another''s.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch
+  from public, anon, authenticated, service_role;
+grant execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch
+  to authenticated, service_role;

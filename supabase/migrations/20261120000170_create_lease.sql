@@ -1,0 +1,458 @@
+-- Lease: hand ready jobs to one worker at a time, exact in limits, fair between tenants.
+-- Leases are served one after another (an advisory lock), so counts of running jobs are exact
+-- without counters that could leak; a lease takes milliseconds.
+
+create function queue.upkeep_due(p_name text, p_every interval, p_now timestamptz) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update queue.upkeep set done_at = p_now
+  where name = (select name from queue.upkeep where name = p_name and done_at <= p_now - p_every for update skip locked);
+  return found;
+end;
+$$;
+comment on function queue.upkeep_due is 'Whether a chore is due; if so, it counts as done.';
+
+create function queue.reclaim(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select job_id from queue.leases where expires_at <= p_now limit p_limit);
+  v_again uuid[];
+  v_max_lost integer := (queue.setting('lost_attempts_max'))::integer;
+begin
+  if cardinality(v_ids) = 0 then
+    return 0;
+  end if;
+  v_ids := array(select id from public.jobs where id = any (v_ids) order by id for update skip locked);
+  with lapsed as materialized (
+    delete from queue.leases where job_id = any (v_ids) and expires_at <= p_now returning *),
+  fates as materialized (
+    select l.*, j.lost_attempts + 1 as lost, case
+      when l.cancel_requested then 'cancelled'
+      when j.attempts >= j.max_attempts or j.lost_attempts + 1 >= v_max_lost or j.deadline_at <= p_now then 'failed'
+      else 'pending' end as fate,
+      case when j.deadline_at <= p_now then 'deadline_passed' else 'worker_lost' end as reason
+    from lapsed as l join public.jobs as j on j.id = l.job_id),
+  moved as (
+    update public.jobs as j set status = f.fate, lost_attempts = f.lost, updated_at = p_now,
+      completed_at = case when f.fate <> 'pending' then p_now end,
+      outcome = case when f.fate <> 'pending' then f.fate end,
+      next_retry_at = null,
+      error_message = case when f.fate = 'cancelled' then j.error_message else format(
+        'the lease of attempt %s lapsed %s after worker %s was last heard of (%s time%s so far)',
+        f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id, f.lost,
+        case when f.lost = 1 then '' else 's' end) end,
+      error_data = case when f.fate = 'cancelled' then j.error_data
+        else jsonb_build_object('type', 'WorkerLost', 'reason', f.reason, 'worker_id', f.worker_id, 'tick_id', f.tick_id) end,
+      error_fingerprint = case when f.fate = 'failed' then queue.fingerprint('WorkerLost', '') else j.error_fingerprint end,
+      last_seq = j.last_seq + case when f.fate = 'pending' then 1 else 2 end
+    from fates as f where j.id = f.job_id and j.id = any (v_ids)
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data,
+      f.fate, f.fence, f.attempt, f.worker_id, f.leased_at, f.lane_id, f.ready_at),
+  back as (
+    -- it keeps its place: whoever waited for it has waited long enough
+    insert into queue.ready (lane_id, ready_at, job_id) select lane_id, ready_at, id from moved where fate = 'pending'),
+  rewound as (
+    insert into queue.rewinds (lane_id) select distinct lane_id from moved where fate = 'pending'),
+  history as (
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
+    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id, 'job.reclaimed',
+      jsonb_build_object('status', case when fate = 'pending' then 'pending' else 'processing' end,
+        'attempts', attempts, 'worker_id', worker_id), p_now from moved
+    union all
+    select id, last_seq, workspace_id, session_id, 'job.' || fate,
+      jsonb_strip_nulls(jsonb_build_object('status', fate, 'attempts', attempts,
+        'error_message', case when fate = 'failed' then error_message end)), p_now from moved where fate <> 'pending'),
+  counted as (
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+    select p_now, job_type, workspace_id, case when fate = 'pending' then 'lost' else fate end, count(*) from moved group by 2, 3, 4)
+  select array_agg(id) filter (where fate = 'pending'), array_agg(id) filter (where fate <> 'pending')
+  into v_again, v_ids from moved;
+  if v_ids is not null then
+    perform queue.after_end(v_ids);
+  end if;
+  return coalesce(cardinality(v_again), 0) + coalesce(cardinality(v_ids), 0);
+end;
+$$;
+comment on function queue.reclaim is E'Take back lapsed leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
+
+create function queue.promote(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select job_id from queue.deferred where run_at <= p_now order by run_at limit p_limit);
+  v_lanes bigint[];
+begin
+  if cardinality(v_ids) = 0 then
+    return 0;
+  end if;
+  v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
+  with due as (
+    delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning job_id, lane_id),
+  moved as (
+    insert into queue.ready (lane_id, ready_at, job_id) select lane_id, p_now, job_id from due returning lane_id)
+  select array_agg(distinct lane_id) into v_lanes from moved;
+  update queue.lanes set active = true
+  where id in (select id from queue.lanes where id = any (v_lanes) and not active order by id for update skip locked);
+  return cardinality(v_ids);
+end;
+$$;
+comment on function queue.promote is 'Move due jobs from deferred to ready.';
+
+create function queue.expire(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(
+    select id from public.jobs where deadline_at <= p_now and completed_at is null order by deadline_at limit p_limit);
+begin
+  if cardinality(v_ids) = 0 then
+    return 0;
+  end if;
+  v_ids := array(select id from public.jobs where id = any (v_ids) and status in ('pending', 'waiting') order by id for update skip locked);
+  return queue.finish(v_ids, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
+end;
+$$;
+comment on function queue.expire is 'Fail jobs whose deadline passed before they ran.';
+
+create function queue.sweep(p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  -- watermarks go back to the start, so that a job committed late below one is found
+  update queue.lanes set claim_from = '-infinity'
+  where id in (select id from queue.lanes where claim_from > '-infinity' order by id for update skip locked);
+  update queue.lanes set active = false
+  where id in (
+    select id from queue.lanes as l
+    where l.active and l.last_leased_at between '2000-01-01' and p_now - interval '5 minutes'
+      and not exists (select 1 from queue.ready where lane_id = l.id)
+    order by id for update skip locked);
+  -- an enqueue may commit just after its lane was parked
+  update queue.lanes set active = true
+  where id in (
+    select id from queue.lanes as l
+    where not l.active and exists (select 1 from queue.ready where lane_id = l.id)
+    order by id for update skip locked);
+  delete from queue.shares as s
+  where s.workspace_id <> '00000000-0000-0000-0000-000000000000'
+    and s.finish_tag <= (select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000');
+end;
+$$;
+comment on function queue.sweep is 'Once a minute: watermarks back to the start, empty lanes parked, orphaned lanes woken.';
+
+create function queue.pick(
+  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_now timestamptz
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_most constant integer := 2147483647;
+  v_counted boolean := exists (select 1 from queue.job_types
+      where max_concurrency is not null or workspace_concurrency is not null or key_concurrency is not null)
+    or exists (select 1 from queue.tenant_limits where max_running is not null);
+  v_virtual double precision := coalesce((select finish_tag from queue.shares where workspace_id = v_nil), 0);
+  v_max_budget double precision := (queue.setting('max_budget_ms'))::double precision;
+  v_picked jsonb;
+begin
+  with running as materialized (
+    select job_type, workspace_id, concurrency_key, count(*) as n from queue.leases
+    where v_counted group by 1, 2, 3),
+  types as materialized (
+    select t.*, least(
+        coalesce(t.max_concurrency - coalesce((select sum(r.n) from running as r where r.job_type = t.job_type), 0), v_most),
+        case when t.rate_limit is null or t.rate_per_key then v_most else floor(least(t.rate_limit,
+          coalesce(b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds, t.rate_limit))) end) as free
+    from queue.job_types as t
+    left join queue.buckets as b on b.job_type = t.job_type and b.workspace_id = v_nil and b.concurrency_key = ''
+    where t.paused_at is null and (p_job_types is null or t.job_type = any (p_job_types))
+      and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms or t.run_p95_ms > v_max_budget)),
+  lanes as materialized (
+    select l.id as lane_id, l.workspace_id, l.job_type, l.concurrency_key, l.last_leased_at, l.claim_from,
+      coalesce(tl.weight, 1) as weight, t.free as type_free,
+      coalesce(tl.max_running - coalesce(w.n, 0), v_most) as workspace_free,
+      coalesce(t.workspace_concurrency - coalesce(tw.n, 0), v_most) as type_workspace_free,
+      least(case when t.key_concurrency is null or l.concurrency_key = '' then v_most else t.key_concurrency - coalesce(k.n, 0) end,
+        case when t.rate_limit is null or not t.rate_per_key then v_most else floor(least(t.rate_limit,
+          coalesce(b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds, t.rate_limit))) end) as key_free,
+      l.priority - case when t.ageing_seconds is null then 0
+        else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority
+    from queue.lanes as l
+    join types as t on t.job_type = l.job_type
+    left join queue.tenant_limits as tl on tl.workspace_id = l.workspace_id
+    left join (select workspace_id, sum(n) as n from running group by 1) as w on w.workspace_id = l.workspace_id
+    left join (select job_type, workspace_id, sum(n) as n from running group by 1, 2) as tw
+      on tw.job_type = l.job_type and tw.workspace_id = l.workspace_id
+    left join running as k on k.job_type = l.job_type and k.workspace_id = l.workspace_id and k.concurrency_key = l.concurrency_key
+    left join queue.buckets as b on t.rate_per_key and b.job_type = l.job_type
+      and b.workspace_id = l.workspace_id and b.concurrency_key = l.concurrency_key
+    cross join lateral (
+      select r.ready_at from queue.ready as r
+      where r.lane_id = l.id and r.ready_at >= l.claim_from order by r.ready_at limit 1) as head
+    where l.active and t.free > 0 and (p_queues is null or l.queue = any (p_queues))
+      and not exists (select 1 from queue.pauses as p
+        where p.kind = 'queue' and p.name = l.queue or p.kind = 'workspace' and p.workspace_id = l.workspace_id)),
+  chosen as materialized (
+    select ranked.*, count(*) over () as lanes
+    from (select lanes.*, coalesce(s.finish_tag, 0) as finish_tag,
+        row_number() over (partition by lanes.workspace_id order by lanes.priority, lanes.last_leased_at) as lane_rank
+      from lanes left join queue.shares as s on s.workspace_id = lanes.workspace_id
+      where workspace_free > 0 and type_workspace_free > 0 and key_free > 0) as ranked
+    order by lane_rank, greatest(finish_tag, v_virtual), last_leased_at limit greatest(100, 2 * p_limit)),
+  found as (
+    select c.*, r.job_id, r.ready_at
+    from (select chosen.*, least(type_free, workspace_free, type_workspace_free, key_free, p_limit,
+        ceil(4.0 * p_limit / lanes) + 4)::integer as take from chosen) as c
+    cross join lateral (
+      select r.job_id, r.ready_at from queue.ready as r
+      where r.lane_id = c.lane_id and r.ready_at >= c.claim_from
+      order by r.ready_at, r.job_id limit c.take) as r),
+  by_key as (
+    select found.*, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at, job_id) as nth_of_key from found),
+  by_type_workspace as (
+    select by_key.*, row_number() over (partition by workspace_id, job_type order by priority, ready_at, job_id) as nth_of_type_workspace
+    from by_key where nth_of_key <= key_free),
+  by_workspace as (
+    select b.*, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
+    from by_type_workspace as b where nth_of_type_workspace <= type_workspace_free),
+  tagged as (
+    select b.*, greatest(finish_tag, v_virtual) + (nth_of_workspace - 1) / weight as start_tag
+    from by_workspace as b where nth_of_workspace <= workspace_free),
+  by_type as (
+    select tagged.*, row_number() over (partition by job_type order by start_tag, ready_at, job_id) as nth_of_type from tagged),
+  picked as (
+    select * from by_type where nth_of_type <= type_free
+    order by start_tag, ready_at, job_id limit p_limit)
+  select jsonb_build_object('ids', jsonb_agg(job_id), 'tag', max(start_tag)) into v_picked from picked;
+  return v_picked;
+end;
+$$;
+comment on function queue.pick is E'Choose jobs to lease: {ids, tag}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at no more than a few jobs per lane.';
+
+create function queue.take(
+  p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_leases jsonb;
+begin
+  if exists (select 1 from public.jobs where id = any (p_ids) and unique_key is not null) then
+    delete from queue.unique_jobs where job_id = any (p_ids) and until = 'leased';
+  end if;
+  with gone as materialized (
+    delete from queue.ready where job_id = any (p_ids) returning job_id, lane_id, ready_at),
+  started as (
+    update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
+      started_at = p_now, updated_at = p_now, next_retry_at = null,
+      last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
+    from queue.job_types as t
+    where j.id = any (p_ids) and t.job_type = j.job_type
+    returning j.*, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds,
+      coalesce(j.timeout_seconds, t.timeout_seconds) as limit_seconds, t.rate_limit, t.rate_per_seconds, t.rate_per_key),
+  leased as (
+    insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, lane_id, ready_at, attempt, worker_id,
+      tick_id, tick_call, leased_at, lease_seconds, expires_at)
+    select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), g.lane_id, g.ready_at, s.attempts,
+      p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds)
+    from started as s join gone as g on g.job_id = s.id),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id, 'job.leased',
+      jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id), p_now
+    from started where events = 'full'),
+  touched as (
+    update queue.lanes as l set last_leased_at = p_now, claim_from = greatest(l.claim_from, g.oldest - interval '5 seconds')
+    from (select lane_id, min(ready_at) as oldest from gone group by 1) as g
+    where l.id = g.lane_id),
+  shared as (
+    insert into queue.shares as s (workspace_id, finish_tag)
+    select t.workspace_id, greatest(coalesce(max(v.finish_tag), 0), coalesce(max(old.finish_tag), 0)) + count(*) / max(coalesce(tl.weight, 1))
+    from started as t
+    left join queue.shares as v on v.workspace_id = v_nil
+    left join queue.shares as old on old.workspace_id = t.workspace_id
+    left join queue.tenant_limits as tl on tl.workspace_id = t.workspace_id
+    group by t.workspace_id
+    on conflict (workspace_id) do update set finish_tag = excluded.finish_tag),
+  spent as (
+    insert into queue.buckets as b (job_type, workspace_id, concurrency_key, tokens, refilled_at)
+    select job_type, case when rate_per_key then workspace_id else v_nil end,
+      case when rate_per_key then coalesce(concurrency_key, '') else '' end, max(rate_limit) - count(*), p_now
+    from started where rate_limit is not null group by 1, 2, 3
+    on conflict (job_type, workspace_id, concurrency_key) do update set
+      tokens = least((select t.rate_limit from queue.job_types as t where t.job_type = b.job_type),
+        b.tokens + extract(epoch from p_now - b.refilled_at)
+          * (select t.rate_limit / t.rate_per_seconds from queue.job_types as t where t.job_type = b.job_type))
+        - ((select t.rate_limit from queue.job_types as t where t.job_type = b.job_type) - excluded.tokens),
+      refilled_at = excluded.refilled_at)
+  select jsonb_agg(queue.lease_json(s.id, s.fence, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds), s.limit_seconds,
+    jsonb_build_object('id', s.id, 'workspace_id', s.workspace_id, 'user_id', s.user_id, 'session_id', s.session_id,
+      'queue', s.queue, 'job_type', s.job_type, 'payload', s.payload, 'schema_version', s.schema_version,
+      'priority', s.priority, 'attempts', s.attempts, 'max_attempts', s.max_attempts, 'created_at', s.created_at,
+      'parent_id', s.parent_id, 'traceparent', s.traceparent, 'progress', s.progress,
+      'timeout_seconds', s.limit_seconds, 'deadline_at', s.deadline_at)))
+  into v_leases from started as s;
+  return coalesce(v_leases, '[]');
+end;
+$$;
+comment on function queue.take is 'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one.';
+
+create function queue.lease_json(
+  p_job_id uuid, p_fence bigint, p_lease_seconds integer, p_expires_at timestamptz, p_timeout_seconds integer, p_job jsonb
+) returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select jsonb_build_object('job', p_job, 'fence', p_fence, 'lease_seconds', p_lease_seconds,
+    'lease_expires_at', p_expires_at, 'steps', case when p_fence = 1 then '{}'::jsonb else coalesce(
+      (select jsonb_object_agg(name, result -> 'value') from queue.steps where job_id = p_job_id), '{}') end)
+$$;
+comment on function queue.lease_json is 'One lease as the worker gets it.';
+
+create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(queue.lease_json(j.id, l.fence, l.lease_seconds, l.expires_at, coalesce(j.timeout_seconds, t.timeout_seconds),
+    jsonb_build_object('id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id, 'session_id', j.session_id,
+      'queue', j.queue, 'job_type', j.job_type, 'payload', j.payload, 'schema_version', j.schema_version,
+      'priority', j.priority, 'attempts', j.attempts, 'max_attempts', j.max_attempts, 'created_at', j.created_at,
+      'parent_id', j.parent_id, 'traceparent', j.traceparent, 'progress', j.progress,
+      'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds), 'deadline_at', j.deadline_at))), '[]')
+  from queue.leases as l
+  join public.jobs as j on j.id = l.job_id
+  join queue.job_types as t on t.job_type = j.job_type
+  where l.tick_id = p_tick_id and l.tick_call = p_call
+$$;
+comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answer to the same call held, as far as it is still leased.';
+
+create function queue.lease(p_request jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_worker text := p_request ->> 'worker_id';
+  v_tick uuid := queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
+  v_call integer := coalesce((p_request ->> 'call')::integer, 1);
+  v_limit integer := coalesce((p_request ->> 'limit')::integer, 10);
+  v_types text[] := case when jsonb_typeof(p_request -> 'job_types') = 'array'
+    then array(select jsonb_array_elements_text(p_request -> 'job_types')) end;
+  v_queues text[] := case when jsonb_typeof(p_request -> 'queues') = 'array'
+    then array(select jsonb_array_elements_text(p_request -> 'queues')) end;
+  v_seconds integer := (p_request ->> 'lease_seconds')::integer;
+  v_answered integer;
+  v_reclaimed integer := 0;
+  v_promoted integer := 0;
+  v_picked jsonb;
+  v_ids uuid[];
+  v_expired uuid[];
+  v_leases jsonb := '[]';
+  v_next timestamptz;
+begin
+  if v_worker is null or v_tick is null or char_length(v_worker) > 200 then
+    perform queue.refuse(400, 'invalid_argument', 'worker_id and tick_id are required', 'worker_id');
+  elsif v_limit not between 0 and 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'limit must be between 0 and 1000', 'limit');
+  elsif v_seconds not between 1 and 43200 then
+    perform queue.refuse(400, 'invalid_argument', 'lease_seconds must be between 1 and 43200', 'lease_seconds');
+  end if;
+
+  insert into queue.ticks (tick_id, worker_id, version, started_at, seen_at)
+  values (v_tick, v_worker, p_request ->> 'version', v_now, v_now) on conflict (tick_id) do nothing;
+  select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
+  if v_call <= v_answered then
+    return jsonb_build_object('leases', queue.leases_of_call(v_tick, v_call), 'reclaimed', 0, 'promoted', 0, 'due', 0,
+      'next_due_in_ms', null, 'repeated', true);
+  end if;
+
+  perform pg_advisory_xact_lock(7106381); -- a statement of its own: the next one sees what the last holder committed
+  v_now := queue.clock();
+  update queue.wakeups set requested_at = null
+  where id in (select id from queue.wakeups where requested_at is not null for update skip locked);
+
+  if v_call = 1 or queue.upkeep_due('reclaim', interval '1 second', v_now) then
+    v_reclaimed := queue.reclaim(500, v_now);
+  end if;
+  if queue.upkeep_due('expire', interval '5 seconds', v_now) then
+    perform queue.expire(500, v_now);
+  end if;
+  perform queue.lapse_waits(500, v_now);
+  perform queue.drain_signals(500, v_now);
+  v_promoted := queue.promote(1000, v_now);
+  if queue.upkeep_due('sweep', interval '1 minute', v_now) then
+    perform queue.sweep(v_now);
+  end if;
+  if v_call = 1 then
+    perform queue.do_chores(v_now);
+  end if;
+  if exists (select 1 from queue.rewinds) then
+    with back as (delete from queue.rewinds returning lane_id)
+    update queue.lanes set claim_from = '-infinity', active = true where id in (select lane_id from back);
+  end if;
+
+  if v_limit > 0 then
+    v_picked := queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision, v_now);
+    v_ids := array(select jsonb_array_elements_text(case when jsonb_typeof(v_picked -> 'ids') = 'array' then v_picked -> 'ids' else '[]' end)::uuid);
+    v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
+    v_expired := array(select id from public.jobs where id = any (v_ids) and deadline_at <= v_now);
+    if cardinality(v_expired) > 0 then
+      perform queue.finish(v_expired, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', v_now);
+      v_ids := array(select i from unnest(v_ids) as i where i <> all (v_expired));
+    end if;
+    if cardinality(v_ids) > 0 then
+      v_leases := queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now);
+      insert into queue.shares (workspace_id, finish_tag)
+      values ('00000000-0000-0000-0000-000000000000', (v_picked ->> 'tag')::double precision)
+      on conflict (workspace_id) do update set finish_tag = excluded.finish_tag;
+    end if;
+  end if;
+
+  update queue.ticks set last_call = v_call, seen_at = v_now, leased = leased + jsonb_array_length(v_leases),
+    free_slots = coalesce((p_request ->> 'free_slots')::integer, v_limit - jsonb_array_length(v_leases))
+  where tick_id = v_tick;
+  if jsonb_array_length(v_leases) < v_limit or v_limit = 0 then
+    select least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits)) into v_next;
+  end if;
+  return jsonb_build_object('leases', v_leases, 'reclaimed', v_reclaimed, 'promoted', v_promoted,
+    'due', case when v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false)
+      then (select count(*) from (select 1 from queue.ready limit 1000) as counted)
+      else case when jsonb_array_length(v_leases) >= v_limit then 1 else 0 end end,
+    'next_due_in_ms', case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - v_now) * 1000)) end);
+end;
+$$;
+comment on function queue.lease is 'See public.lease_jobs.';
+
+create function public.lease_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+begin
+  return queue.lease(p_request);
+exception
+  when invalid_text_representation or numeric_value_out_of_range then
+    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+end;
+$$;
+comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, reclaimed, promoted, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt. Lapsed leases are reclaimed and due jobs promoted first; with nothing to do this is the one query of an idle tick.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.lease_jobs from public, anon, authenticated, service_role;
+grant execute on function public.lease_jobs to job_worker, service_role;

@@ -1,0 +1,373 @@
+-- What the holder of a lease may say: report (progress, logs, steps, renewal), settle, spawn.
+-- Each write shows its fencing token; a stale one changes nothing and is told so.
+
+create function queue.write_reports(p_items jsonb, p_held uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  -- the caller holds the jobs' rows and has checked the fences of p_held
+  insert into queue.steps (job_id, name, result, created_at)
+  select i.job_id, left(step.value ->> 'name', 200), jsonb_build_object('value', step.value -> 'result'), p_now
+  from jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb)
+  cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
+  where i.job_id = any (p_held) and step.value ->> 'name' is not null
+  on conflict (job_id, name) do nothing; -- the first result of a step stands
+
+  with items as materialized (
+    select i.job_id, case when jsonb_typeof(i.logs) = 'array' then i.logs else '[]' end as logs,
+      case when jsonb_typeof(i.progress) = 'object' then i.progress end as progress
+    from jsonb_to_recordset(p_items) as i (job_id uuid, logs jsonb, progress jsonb)
+    where i.job_id = any (p_held)),
+  counted as materialized (
+    select i.job_id, i.logs, i.progress, t.events = 'full' as loud,
+      case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end + case when i.progress is null then 0 else 1 end as new_events
+    from items as i join public.jobs as j on j.id = i.job_id join queue.job_types as t on t.job_type = j.job_type),
+  moved as (
+    update public.jobs as j set last_seq = j.last_seq + c.new_events, updated_at = p_now,
+      progress = case when c.progress is null then j.progress else jsonb_build_object(
+        'percentage', trim_scale(least(100, greatest(0, round(coalesce((c.progress ->> 'percentage')::numeric, (j.progress ->> 'percentage')::numeric, 0), 1)))),
+        'stage', left(c.progress ->> 'stage', 200), 'message', left(c.progress ->> 'message', 1000)) end
+    from counted as c
+    where j.id = c.job_id and j.id = any (p_held) and (c.new_events > 0)
+    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, c.progress as told_progress, c.new_events),
+  lines as materialized (
+    select m.id, m.workspace_id, m.session_id, m.attempts, m.last_seq - m.new_events + line.ordinality as seq, m.loud,
+      case when line.value ->> 'level' in ('debug', 'info', 'warning', 'error') then line.value ->> 'level' else 'info' end as level,
+      left(coalesce(line.value ->> 'message', ''), 10000) as message,
+      case when jsonb_typeof(line.value -> 'metadata') = 'object' and pg_column_size(line.value -> 'metadata') <= 16384
+        then line.value -> 'metadata' else '{}' end as metadata,
+      coalesce(case when line.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (line.value ->> 'at')::timestamptz end, p_now) as at
+    from (select * from moved union all
+      select c.job_id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, null, 0
+      from counted as c join public.jobs as j on j.id = c.job_id
+      where c.new_events = 0 and jsonb_array_length(c.logs) > 0) as m
+    cross join lateral jsonb_array_elements(m.logs) with ordinality as line),
+  logged as (
+    insert into public.job_logs (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
+    select id, workspace_id, attempts, level, message, metadata, at from lines order by id, seq)
+  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  select id, seq, workspace_id, session_id, 'job.log', jsonb_build_object('log', jsonb_build_object(
+    'level', level, 'message', left(message, 2000), 'at', at, 'attempt', attempts,
+    'metadata', case when pg_column_size(metadata) <= 2048 then metadata else '{}'::jsonb end)), p_now
+  from lines where loud
+  union all
+  select id, last_seq, workspace_id, session_id, 'job.progress',
+    jsonb_build_object('progress', progress, 'attempts', attempts), p_now
+  from moved where told_progress is not null;
+end;
+$$;
+comment on function queue.write_reports is 'Store steps, log lines and progress of leased jobs, and their events. The caller holds the rows and has checked the fences.';
+
+create function queue.fenced(p_items jsonb) returns uuid[]
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(array_agg(distinct l.job_id), '{}')
+  from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint)
+  join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+$$;
+comment on function queue.fenced is 'Which of the items show the current fencing token.';
+
+create function public.report_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_items jsonb := p_request -> 'items';
+  v_now timestamptz := queue.clock();
+  v_ids uuid[];
+  v_held uuid[];
+  v_results jsonb;
+begin
+  if jsonb_typeof(v_items) is distinct from 'array' or jsonb_array_length(v_items) > 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
+  end if;
+  v_ids := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items)
+    where value ?| array['progress', 'logs', 'steps']);
+  if cardinality(v_ids) > 0 then
+    perform 1 from public.jobs where id = any (v_ids) order by id for update;
+    v_held := queue.fenced(v_items);
+    perform queue.write_reports(v_items, array(select i from unnest(v_ids) as i where i = any (v_held)), v_now);
+  end if;
+  perform 1 from queue.leases
+  where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items))) order by job_id for update;
+  with items as materialized (
+    select i.job_id, i.fence, coalesce(i.lease_seconds, 0) as lease_seconds
+    from jsonb_to_recordset(v_items) as i (job_id uuid, fence bigint, lease_seconds integer)),
+  renewed as (
+    update queue.leases as l set
+      lease_seconds = case when i.lease_seconds between 1 and 43200 then i.lease_seconds else l.lease_seconds end,
+      expires_at = v_now + make_interval(secs => case when i.lease_seconds between 1 and 43200 then i.lease_seconds else l.lease_seconds end)
+    from items as i
+    where l.job_id = i.job_id and l.fence = i.fence
+    returning l.job_id, l.fence, l.cancel_requested, l.expires_at)
+  select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
+    'outcome', case when r.job_id is null then 'lost' when r.cancel_requested then 'cancel' else 'ok' end,
+    'lease_expires_at', r.expires_at)))
+  into v_results
+  from items as i left join renewed as r on r.job_id = i.job_id and r.fence = i.fence;
+  return jsonb_build_object('results', coalesce(v_results, '[]'));
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
+    perform queue.refuse(400, 'invalid_argument', 'an item has a value of the wrong type: ' || sqlerrm, 'items');
+end;
+$$;
+comment on function public.report_jobs is E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost}]}.\n\nItems: {job_id, fence, progress?, logs?, steps?, lease_seconds?}. Of an item whose lease is lost nothing is stored.';
+
+create function queue.retry_delay(
+  p_attempt integer, p_first double precision, p_cap double precision, p_factor double precision
+) returns double precision
+language sql volatile
+set search_path = ''
+as $$
+  -- within a tenth of the exponential; at the cap spread below it
+  select least(p_cap, case when power(p_factor, least(p_attempt, 60) - 1) * p_first >= p_cap
+    then p_cap * (0.8 + 0.2 * random())
+    else power(p_factor, p_attempt - 1) * p_first * (0.9 + 0.2 * random()) end)
+$$;
+comment on function queue.retry_delay is E'Seconds to wait after attempt p_attempt: first × factor^(attempt − 1) within ±10 %, never above the cap.\n\nFull spread is not needed: leases are served one by one. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.';
+
+create function queue.stat_bucket(p_ms double precision) returns smallint
+language sql immutable
+set search_path = ''
+as $$ select least(120, greatest(0, floor(ln(greatest(p_ms, 0) + 1) / ln(1.25))))::smallint $$;
+comment on function queue.stat_bucket is 'Histogram bucket of a duration: bucket b holds 1.25^b − 1 to 1.25^(b+1) − 1 milliseconds.';
+
+create function queue.settle(p_items jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz;
+  v_ids uuid[] := array(select distinct (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
+  v_max_result integer := (queue.setting('result_max_bytes'))::integer;
+  v_ended uuid[];
+  v_results jsonb;
+begin
+  perform 1 from public.jobs where id = any (v_ids) order by id for update;
+  v_now := queue.clock();
+  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps']) then
+    perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
+  end if;
+  with items as materialized (
+    select distinct on (i.job_id, i.fence) i.*
+    from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text, result jsonb, error jsonb,
+      retry_after_seconds double precision, until timestamptz, delay_seconds double precision, wait jsonb,
+      duration_ms double precision, cost_usd numeric)),
+  held as materialized (
+    delete from queue.leases as l using items as i
+    where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
+    returning l.job_id, l.fence, l.lane_id, l.ready_at, l.attempt, l.worker_id, l.leased_at, l.cancel_requested,
+      i.outcome, i.result, i.error, i.retry_after_seconds, i.until, i.delay_seconds, i.wait, i.duration_ms, i.cost_usd),
+  acts as materialized (
+    select h.*, j.workspace_id, j.session_id, j.job_type, j.attempts, j.max_attempts, j.unique_key,
+      case
+        when h.outcome = 'completed' and pg_column_size(h.result) > v_max_result then 'failed'
+        when h.outcome = 'completed' then 'completed'
+        when h.cancel_requested or h.outcome = 'cancelled' then 'cancelled'
+        when h.outcome = 'failed' then 'failed'
+        when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= v_now then 'failed' else 'retry' end
+        when h.outcome in ('snoozed', 'released', 'waiting') then h.outcome
+        else 'failed' end as act,
+      case
+        when h.outcome = 'completed' and pg_column_size(h.result) > v_max_result then jsonb_build_object('type', 'ResultTooLarge',
+          'reason', 'result_too_large', 'message', format('the result exceeds %s bytes; store it and return a reference', v_max_result))
+        when h.outcome = 'retry' and j.attempts >= j.max_attempts
+          then coalesce(h.error, '{}') || '{"reason": "attempts_spent"}'
+        when h.outcome = 'retry' and j.deadline_at <= v_now then coalesce(h.error, '{}') || '{"reason": "deadline_passed"}'
+        when h.outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(h.error, '{}')
+        when h.outcome not in ('completed', 'cancelled', 'retry', 'snoozed', 'released', 'waiting')
+          then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(h.outcome, 'null'))
+        else h.error end as problem,
+      case h.outcome
+        when 'retry' then v_now + make_interval(secs => coalesce(
+          case when h.retry_after_seconds is not null then least(604800, greatest(0, h.retry_after_seconds)) end,
+          queue.retry_delay(j.attempts, coalesce((j.backoff ->> 'first_seconds')::double precision, t.backoff_first_seconds),
+            coalesce((j.backoff ->> 'cap_seconds')::double precision, t.backoff_cap_seconds),
+            coalesce((j.backoff ->> 'factor')::double precision, t.backoff_factor))))
+        when 'snoozed' then coalesce(h.until, v_now + make_interval(secs => least(31536000, greatest(0, coalesce(h.delay_seconds, 60)))))
+        end as run_at
+    from held as h
+    join public.jobs as j on j.id = h.job_id
+    join queue.job_types as t on t.job_type = j.job_type),
+  moved as (
+    update public.jobs as j set
+      status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending' else a.act end,
+      outcome = case when a.act in ('completed', 'failed', 'cancelled') then a.act end,
+      completed_at = case when a.act in ('completed', 'failed', 'cancelled') then v_now end,
+      result = case when a.act = 'completed' then a.result end,
+      progress = case when a.act = 'completed' then jsonb_set(j.progress, '{percentage}', '100') else j.progress end,
+      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000)
+        when a.act = 'completed' then null else j.error_message end,
+      error_data = case when a.act in ('retry', 'failed') then a.problem - 'message' when a.act = 'completed' then null else j.error_data end,
+      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message')
+        when a.act = 'completed' then null else j.error_fingerprint end,
+      next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
+      attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1) else j.attempts end,
+      snoozes = j.snoozes + case when a.act = 'snoozed' then 1 else 0 end,
+      cost_usd = case when a.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + a.cost_usd end,
+      updated_at = v_now, last_seq = j.last_seq + 1
+    from acts as a
+    where j.id = a.job_id and j.id = any (v_ids)
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
+      a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent,
+      j.parent_id is not null or j.batch_id is not null or a.unique_key is not null as bound),
+  history as (
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
+    select id, fence, workspace_id, attempt, worker_id, leased_at, v_now, act,
+      case when act in ('retry', 'failed') then error_message end, case when act in ('retry', 'failed') then problem - 'message' end
+    from moved),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id,
+      'job.' || case act when 'retry' then 'retried' else act end,
+      case when act = 'completed' then jsonb_build_object('status', status, 'attempts', attempts)
+        else jsonb_strip_nulls(jsonb_build_object('status', status, 'attempts', attempts,
+        'error_message', case when act in ('retry', 'failed') then left(error_message, 1000) end,
+        'next_retry_at', next_retry_at,
+        'wait', case when act = 'waiting' then jsonb_build_object('kind', wait ->> 'kind', 'name', wait ->> 'name',
+          'question', left(wait ->> 'question', 2000), 'options', wait -> 'options',
+          'until', coalesce(wait ->> 'timeout_at', wait ->> 'until'), 'event', wait ->> 'event') end)) end, v_now
+    from moved),
+  delayed as (
+    insert into queue.deferred (job_id, run_at, lane_id) select id, run_at, lane_id from moved where act in ('retry', 'snoozed')),
+  back as (
+    insert into queue.ready (lane_id, ready_at, job_id) select lane_id, ready_at, id from moved where act = 'released'),
+  rewound as (
+    insert into queue.rewinds (lane_id) select distinct lane_id from moved where act = 'released'),
+  waiting as (
+    insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
+    select id, workspace_id, wait ->> 'kind', left(coalesce(wait ->> 'name', wait ->> 'kind'), 200),
+      jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids', wait -> 'job_ids')),
+      case when wait ->> 'kind' = 'event' then left(wait ->> 'event', 255) end,
+      (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', v_now
+    from moved where act = 'waiting'),
+  rechecked as (
+    insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
+  counted as (
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
+    select v_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(run_ms), sum(coalesce(spent, 0)),
+      queue.stat_bucket(wait_ms), queue.stat_bucket(run_ms)
+    from (select moved.*, extract(epoch from leased_at - ready_at) * 1000 as wait_ms,
+        coalesce(duration_ms, extract(epoch from v_now - leased_at) * 1000) as run_ms from moved) as m
+    group by job_type, workspace_id, act, queue.stat_bucket(wait_ms), queue.stat_bucket(run_ms))
+  select array_agg(id) filter (where act in ('completed', 'failed', 'cancelled')),
+    coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', id, 'fence', fence,
+      'outcome', case when act = 'cancelled' then 'cancelled' else 'applied' end, 'status', status, 'next_retry_at', next_retry_at))), '[]')
+  into v_ended, v_results
+  from moved;
+
+  if v_ended is not null then
+    perform queue.after_end(v_ended);
+  end if;
+  if jsonb_array_length(v_results) < jsonb_array_length(p_items) then
+    -- not held: settled before (then a repeat is answered as the first time), lost, or never there
+    v_results := v_results || coalesce((
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+        'next_retry_at', j.next_retry_at, 'outcome', case
+          when j.id is null then 'not_found'
+          when a.outcome = 'cancelled' then 'cancelled'
+          when a.outcome = i.outcome or i.outcome = 'retry' and a.outcome = 'failed' then 'applied'
+          else 'stale' end)))
+      from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
+      left join public.jobs as j on j.id = i.job_id
+      left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+      where not v_results @> jsonb_build_array(jsonb_build_object('job_id', i.job_id, 'fence', i.fence))), '[]');
+  end if;
+  return v_results;
+end;
+$$;
+comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';
+
+create function public.settle_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_items jsonb := p_request -> 'items';
+  v_results jsonb := '[]';
+begin
+  if jsonb_typeof(v_items) is distinct from 'array' or jsonb_array_length(v_items) > 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
+  end if;
+  if jsonb_array_length(v_items) > 0 then
+    v_results := queue.settle(v_items);
+  end if;
+  if jsonb_typeof(p_request -> 'lease') = 'object' then
+    return jsonb_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease'));
+  end if;
+  if exists (select 1 from queue.signals) then
+    perform queue.request_wake();
+  end if;
+  return jsonb_build_object('results', v_results);
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
+    or not_null_violation or check_violation then
+    perform queue.refuse(400, 'invalid_argument', 'an item has a value of the wrong type: ' || sqlerrm, 'items');
+end;
+$$;
+comment on function public.settle_jobs is E'Settle attempts, and lease the next jobs in the same round trip: {results, lease?}.\n\nItems: {job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?, cost_usd?}. A repeat of the same settle is answered as the first; a stale fence changes nothing.';
+
+create function public.spawn_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_job public.jobs;
+  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_children jsonb := p_request -> 'children';
+  v_made uuid[];
+begin
+  if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000 or p_request ->> 'name' is null then
+    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required', 'children');
+  end if;
+  select * into v_job from public.jobs where id = v_id for update;
+  select s.job_ids into v_made from queue.spawns as s where s.job_id = v_id and s.name = p_request ->> 'name';
+  if found then
+    return jsonb_build_object('job_ids', to_jsonb(v_made));
+  elsif not exists (select 1 from queue.leases where job_id = v_id and fence = (p_request ->> 'fence')::bigint) then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its children were not made', v_id::text);
+  end if;
+  v_made := '{}';
+  if jsonb_array_length(v_children) > 0 then
+    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, v_job.user_id, (
+      select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
+        || c.value || jsonb_build_object('parent_id', v_id) order by c.ordinality)
+      from jsonb_array_elements(v_children) with ordinality as c), true) -> 'ids')::uuid);
+  end if;
+  insert into queue.spawns (job_id, name, job_ids) values (v_id, p_request ->> 'name', v_made);
+  return jsonb_build_object('job_ids', to_jsonb(v_made));
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
+    perform queue.refuse(400, 'invalid_argument', 'a child has a value of the wrong type: ' || sqlerrm, 'children');
+end;
+$$;
+comment on function public.spawn_jobs is E'Make child jobs of a running job, once per name: {job_ids} in the order of children.\n\nRequest: {job_id, fence, name, children: [{job_type, payload, …options}]}.';
+
+create function public.tick_finished(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0, summary = p_request -> 'summary'
+  where tick_id = queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
+  return jsonb_build_object('known', found);
+end;
+$$;
+comment on function public.tick_finished is 'A tick says goodbye: {tick_id, worker_id, summary}.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.report_jobs, public.settle_jobs, public.spawn_jobs, public.tick_finished
+  from public, anon, authenticated, service_role;
+grant execute on function public.report_jobs, public.settle_jobs, public.spawn_jobs, public.tick_finished
+  to job_worker, service_role;

@@ -1,0 +1,382 @@
+-- What people do to jobs: cancel (trees too), retry, redrive, reprioritise, pause.
+
+create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_all uuid[];
+  v_count integer;
+  v_still uuid[];
+begin
+  with recursive tree as (
+    select id from public.jobs where id = any (p_ids)
+    union
+    select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.completed_at is null)
+  select array_agg(id) into v_all from tree;
+  perform 1 from public.jobs where id = any (v_all) order by id for update;
+
+  with asked as (
+    update queue.leases set cancel_requested = true where job_id = any (v_all) and not cancel_requested returning job_id),
+  flagged as (
+    update public.jobs as j set cancel_requested_at = p_now, updated_at = p_now, last_seq = j.last_seq + 1
+    from asked where j.id = asked.job_id and j.id = any (v_all)
+    returning j.id, j.workspace_id, j.session_id, j.last_seq, j.attempts),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id, 'job.cancel_requested',
+      jsonb_build_object('status', 'processing', 'attempts', attempts), p_now
+    from flagged)
+  select count(*) into v_count from flagged;
+
+  v_still := array(select id from public.jobs where id = any (v_all) and status in ('pending', 'waiting') order by id);
+  return v_count + case when cardinality(v_still) = 0 then 0 else queue.finish(v_still, 'cancelled', null, null, p_now) end;
+end;
+$$;
+comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is asked to stop.\n\nReturns how many changed; ended jobs do not.';
+
+create function public.cancel_job(p_job_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_job public.jobs := queue.visible_job(p_job_id);
+begin
+  perform 1 from public.jobs where id = p_job_id for update;
+  select * into v_job from public.jobs where id = p_job_id;
+  if v_job.completed_at is not null and v_job.status <> 'cancelled' then
+    perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
+  end if;
+  perform queue.cancel(array[p_job_id], queue.clock());
+  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+end;
+$$;
+comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nPending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling twice is harmless; 409 when it has completed or failed.';
+
+create function queue.match_filter(p_filter jsonb) returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_name text;
+begin
+  if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
+  end if;
+  for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
+    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id']) then
+      perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
+    end if;
+  end loop;
+end;
+$$;
+comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match everything.';
+
+create function queue.may_steer(p_workspace_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  end if;
+end;
+$$;
+comment on function queue.may_steer is 'Refuse with 404 whoever does not belong to the workspace.';
+
+create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+  v_limit integer := least(1000, greatest(1, coalesce(p_limit, 500)));
+  v_filter jsonb := coalesce(p_filter, '{}');
+begin
+  perform queue.may_steer(p_workspace_id);
+  perform queue.match_filter(v_filter);
+  v_ids := array(
+    select id from public.jobs
+    where workspace_id = p_workspace_id and completed_at is null and cancel_requested_at is null
+      and (v_filter ->> 'job_type' is null or job_type = v_filter ->> 'job_type')
+      and (v_filter ->> 'queue' is null or queue = v_filter ->> 'queue')
+      and (v_filter ->> 'status' is null or status = v_filter ->> 'status')
+      and (v_filter ->> 'session_id' is null or session_id = v_filter ->> 'session_id')
+      and (v_filter ->> 'error_fingerprint' is null or error_fingerprint = v_filter ->> 'error_fingerprint')
+      and (v_filter ->> 'created_before' is null or created_at < (v_filter ->> 'created_before')::timestamptz)
+      and (v_filter ->> 'created_after' is null or created_at > (v_filter ->> 'created_after')::timestamptz)
+      and (not v_filter ? 'ids' or id in (select jsonb_array_elements_text(v_filter -> 'ids')::uuid))
+    order by created_at, id limit v_limit + 1);
+  return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+end;
+$$;
+comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Call again while more is true.';
+
+create function queue.revive(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+begin
+  -- the caller holds the jobs' rows
+  with revived as (
+    update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
+      lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
+      cancel_requested_at = null, updated_at = p_now, last_seq = last_seq + 1
+    where id = any (p_ids) and status in ('failed', 'cancelled')
+    returning id, workspace_id, session_id, last_seq),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id, 'job.redriven', jsonb_build_object('status', 'pending', 'attempts', 0), p_now
+    from revived)
+  select array_agg(id order by id) into v_ids from revived;
+  if v_ids is null then
+    return 0;
+  end if;
+  perform queue.place(v_ids, p_now);
+  perform queue.request_wake();
+  return cardinality(v_ids);
+end;
+$$;
+comment on function queue.revive is 'Failed or cancelled jobs start anew: attempts from 0, fence and events go on.';
+
+create function public.retry_job(p_job_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_job public.jobs := queue.visible_job(p_job_id);
+begin
+  perform 1 from public.jobs where id = p_job_id for update;
+  select * into v_job from public.jobs where id = p_job_id;
+  if v_job.status in ('failed', 'cancelled') then
+    perform queue.revive(array[p_job_id], v_now);
+  elsif v_job.status = 'pending' and exists (select 1 from queue.deferred where job_id = p_job_id) then
+    delete from queue.deferred where job_id = p_job_id;
+    update public.jobs set next_retry_at = null, scheduled_for = null, updated_at = v_now, last_seq = last_seq + 1 where id = p_job_id;
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select id, last_seq, workspace_id, session_id, 'job.redriven', jsonb_build_object('status', status, 'attempts', attempts), v_now
+    from public.jobs where id = p_job_id;
+    perform queue.place(array[p_job_id], v_now);
+    perform queue.request_wake();
+  else
+    perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
+  end if;
+  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+end;
+$$;
+comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\nAn ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or completed.';
+
+create function public.redrive_jobs(p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+  v_limit integer := least(1000, greatest(1, coalesce(p_limit, 500)));
+  v_filter jsonb := coalesce(p_filter, '{}');
+  v_count integer;
+begin
+  perform queue.may_steer(p_workspace_id);
+  perform queue.match_filter(v_filter);
+  v_ids := array(
+    select id from public.jobs
+    where workspace_id = p_workspace_id and completed_at is not null and outcome = 'failed'
+      and coalesce(v_filter ->> 'status', 'failed') = 'failed'
+      and (v_filter ->> 'job_type' is null or job_type = v_filter ->> 'job_type')
+      and (v_filter ->> 'queue' is null or queue = v_filter ->> 'queue')
+      and (v_filter ->> 'session_id' is null or session_id = v_filter ->> 'session_id')
+      and (v_filter ->> 'error_fingerprint' is null or error_fingerprint = v_filter ->> 'error_fingerprint')
+      and (v_filter ->> 'created_before' is null or created_at < (v_filter ->> 'created_before')::timestamptz)
+      and (v_filter ->> 'created_after' is null or created_at > (v_filter ->> 'created_after')::timestamptz)
+      and (not v_filter ? 'ids' or id in (select jsonb_array_elements_text(v_filter -> 'ids')::uuid))
+    order by completed_at, id limit v_limit + 1);
+  perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
+  v_count := queue.revive(v_ids[1:v_limit], queue.clock());
+  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+end;
+$$;
+comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more}.\n\nFilters as in cancel_jobs. Call again while more is true.';
+
+create function queue.steer_by_update() returns trigger
+language plpgsql
+security definer -- a member updating through the Data API holds no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+begin
+  if new.status = 'cancelled' and old.completed_at is null then
+    if new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
+      perform queue.refuse(400, 'invalid_argument', 'cancel alone: change nothing else in the same update', 'status');
+    end if;
+    if old.status = 'processing' then
+      update queue.leases set cancel_requested = true where job_id = old.id and not cancel_requested;
+      if not found then
+        return null; -- asked before
+      end if;
+      new.status := old.status;
+      new.cancel_requested_at := v_now;
+      insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+      values (old.id, old.last_seq + 1, old.workspace_id, old.session_id, 'job.cancel_requested',
+        jsonb_build_object('status', 'processing', 'attempts', old.attempts), v_now);
+    else
+      delete from queue.ready where job_id = old.id;
+      delete from queue.deferred where job_id = old.id;
+      delete from queue.waits where job_id = old.id;
+      delete from queue.unique_jobs where job_id = old.id;
+      new.outcome := 'cancelled';
+      new.completed_at := v_now;
+      new.next_retry_at := null;
+      insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+      values (old.id, old.last_seq + 1, old.workspace_id, old.session_id, 'job.cancelled',
+        jsonb_build_object('status', 'cancelled', 'attempts', old.attempts), v_now);
+      insert into queue.signals (kind, job_id)
+      select 'ended', old.id
+      where old.parent_id is not null or old.batch_id is not null
+        or exists (select 1 from queue.dependencies where after_id = old.id);
+    end if;
+    new.last_seq := old.last_seq + 1;
+    new.updated_at := v_now;
+    return new;
+  elsif new.status is distinct from old.status then
+    perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status), old.status);
+  end if;
+  if new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
+    if old.status <> 'pending' then
+      perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
+    end if;
+    new.updated_at := v_now;
+  end if;
+  return new;
+end;
+$$;
+comment on function queue.steer_by_update is 'Trigger: what members may do by updating a job: cancel it; while pending, change its priority and schedule.';
+
+create function queue.after_steering() returns trigger
+language plpgsql
+security definer -- a member updating through the Data API holds no rights on the engine's tables
+set search_path = ''
+as $$
+begin
+  delete from queue.ready where job_id = new.id;
+  delete from queue.deferred where job_id = new.id;
+  perform queue.place(array[new.id], queue.clock());
+  return null;
+end;
+$$;
+comment on function queue.after_steering is 'Trigger: a job with a new priority or schedule changes its place in the queue.';
+
+create trigger jobs_steer_by_update before update of status, priority, scheduled_for on public.jobs
+  for each row when (current_user in ('authenticated', 'anon'))
+  execute function queue.steer_by_update();
+create trigger jobs_after_steering after update of priority, scheduled_for on public.jobs
+  for each row when (current_user in ('authenticated', 'anon') and new.status = 'pending'
+    and (new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for))
+  execute function queue.after_steering();
+
+create function public.pause_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_kind text := p_request ->> 'kind';
+  v_name text := p_request ->> 'name';
+  v_paused boolean := coalesce((p_request ->> 'paused')::boolean, true);
+  v_by text := coalesce(auth.uid()::text, p_request ->> 'by', 'service');
+begin
+  if v_kind not in ('job_type', 'queue', 'workspace') or v_kind is null or v_name is null then
+    perform queue.refuse(400, 'invalid_argument', 'kind must be job_type, queue or workspace, and name is required', 'kind');
+  end if;
+  if auth.uid() is not null and not (v_kind = 'workspace' and queue.is_manager(queue.uuid_or_refuse(v_name, 'name'))) then
+    if v_kind = 'workspace' then
+      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_name);
+    end if;
+    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
+  elsif auth.uid() is null and not queue.is_service() then
+    perform queue.refuse(403, 'forbidden', 'only the operator may pause', v_kind);
+  end if;
+  if v_kind = 'job_type' then
+    update queue.job_types set paused_at = case when v_paused then queue.clock() end,
+      paused_by = case when v_paused then v_by end, pause_reason = case when v_paused then p_request ->> 'reason' end
+    where job_type = v_name;
+    if not found then
+      perform queue.refuse(404, 'unknown_job_type', 'no such job type', v_name);
+    end if;
+  elsif v_paused then
+    insert into queue.pauses (kind, name, workspace_id, paused_by, reason)
+    values (v_kind, v_name, case when v_kind = 'workspace' then v_name::uuid end, v_by, p_request ->> 'reason')
+    on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
+  else
+    delete from queue.pauses where kind = v_kind and name = v_name;
+  end if;
+  if not v_paused then
+    perform queue.request_wake();
+  end if;
+  return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
+end;
+$$;
+comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace, name, paused = true, reason?}.\n\nJobs already running go on. A workspace''s managers may pause their workspace; the rest is the operator''s.';
+
+create function public.get_job(p_job_id uuid) returns jsonb
+language sql stable
+security definer -- answers the same 404 for a missing job and another's
+set search_path = ''
+as $$ select to_jsonb(queue.visible_job(p_job_id)) $$;
+comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
+
+create function public.job_attempts(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  perform queue.visible_job(p_job_id);
+  return (select coalesce(jsonb_agg(a.line order by a.fence), '[]') from (
+    select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', ended_at,
+      'outcome', outcome, 'error_message', error_message, 'error_data', error_data) as line
+    from queue.attempts where job_id = p_job_id
+    union all
+    select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', null,
+      'outcome', null, 'lease_expires_at', expires_at) from queue.leases where job_id = p_job_id) as a);
+end;
+$$;
+comment on function public.job_attempts is 'Each attempt of a job, the running one last: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data}].';
+
+create function public.job_steps(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  perform queue.visible_job(p_job_id);
+  return jsonb_build_object(
+    'steps', (select coalesce(jsonb_agg(jsonb_build_object('name', name, 'result', result -> 'value', 'created_at', created_at) order by created_at, name), '[]')
+      from queue.steps where job_id = p_job_id),
+    'waiting_for', (select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options', data -> 'options',
+        'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at, 'default', default_value, 'since', created_at)
+      from queue.waits where job_id = p_job_id));
+end;
+$$;
+comment on function public.job_steps is 'Finished steps of a job and what it waits for: {steps: [{name, result, created_at}], waiting_for}.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
+  public.get_job, public.job_attempts, public.job_steps from public, anon, authenticated, service_role;
+grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
+  public.get_job, public.job_attempts, public.job_steps to authenticated, service_role;

@@ -1,0 +1,199 @@
+-- Numbers without counting history: rollups of deltas, readiness, learned run times, retention.
+
+create function queue.roll_up(p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with old as (
+    delete from queue.stat_deltas where ctid = any (array(select ctid from queue.stat_deltas limit 20000 for update skip locked))
+    returning *)
+  insert into queue.stat_minutes as m (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
+  select date_trunc('minute', at), job_type, workspace_id, outcome, wait_bucket, run_bucket, sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
+  from old group by 1, 2, 3, 4, 5, 6
+  on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
+    jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms, cost_usd = m.cost_usd + excluded.cost_usd;
+  update queue.job_types as t set run_p95_ms = p.p95
+  from (
+    select job_type, min(upper) filter (where running >= 0.95 * total) as p95
+    from (
+      select job_type, power(1.25, run_bucket + 1) - 1 as upper, sum(jobs) over (partition by job_type order by run_bucket) as running,
+        sum(jobs) over (partition by job_type) as total
+      from (select job_type, run_bucket, sum(jobs) as jobs from queue.stat_minutes
+        where minute > p_now - interval '1 hour' and outcome in ('completed', 'retry', 'failed') group by 1, 2) as b) as c
+    group by job_type having max(total) >= 20) as p
+  where t.job_type = p.job_type and t.run_p95_ms is distinct from p.p95;
+  delete from queue.stat_minutes where minute < p_now - interval '8 days';
+end;
+$$;
+comment on function queue.roll_up is 'Fold deltas into minutes, learn the 95th percentile of run time per type (from 20 runs up), drop old minutes.';
+
+create function queue.prune(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_days jsonb := queue.setting('retention_days');
+  v_workspace uuid;
+  v_outcome text;
+  v_after text := (select cursor from queue.upkeep where name = 'retention');
+  v_left integer := p_limit;
+  v_count integer;
+  v_last uuid;
+begin
+  for v_workspace in
+    select id from public.workspaces where v_after is null or id > v_after::uuid order by id limit 50
+  loop
+    v_last := v_workspace;
+    foreach v_outcome in array array['completed', 'cancelled', 'failed'] loop
+      delete from public.jobs where id = any (array(
+        select id from public.jobs
+        where workspace_id = v_workspace and outcome = v_outcome and completed_at is not null
+          and completed_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
+        order by completed_at limit v_left for update skip locked));
+      get diagnostics v_count = row_count;
+      v_left := v_left - v_count;
+    end loop;
+    exit when v_left <= 0;
+  end loop;
+  update queue.upkeep set cursor = case when v_last is null then null else v_last::text end where name = 'retention';
+  delete from queue.job_keys where (workspace_id, job_type, key) in (
+    select workspace_id, job_type, key from queue.job_keys where expires_at < p_now order by expires_at limit p_limit for update skip locked);
+  delete from queue.ticks where tick_id in (
+    select tick_id from queue.ticks where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
+  delete from queue.named_events where (workspace_id, name) in (
+    select workspace_id, name from queue.named_events where emitted_at < p_now - interval '30 days' limit p_limit for update skip locked);
+  return p_limit - v_left;
+end;
+$$;
+comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, at most p_limit a call, some workspaces at a time.\n\nDays per status stand in the setting retention_days.';
+
+create function queue.do_chores(p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if queue.upkeep_due('statistics', interval '15 seconds', p_now) then
+    perform queue.roll_up(p_now);
+  end if;
+  if queue.upkeep_due('retention', interval '50 seconds', p_now) then
+    perform queue.prune(500, p_now);
+  end if;
+end;
+$$;
+comment on function queue.do_chores is 'Chores of a tick''s first call, each at most so often whoever ticks.';
+
+create function public.queue_health() returns jsonb
+language plpgsql
+security definer -- probes hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_due record;
+  v_tick record;
+begin
+  select count(*) as n, min(head.ready_at) as oldest into v_due
+  from queue.lanes as l
+  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+  where l.active;
+  select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
+  return jsonb_build_object('now', v_now,
+    'due', (select count(*) from (select 1 from queue.ready limit 10000) as counted),
+    'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
+    'deferred', (select count(*) from (select 1 from queue.deferred limit 10000) as counted),
+    'processing', (select count(*) from queue.leases),
+    'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
+    'last_tick_at', v_tick.seen_at,
+    'last_tick_seconds', extract(epoch from v_now - v_tick.seen_at),
+    'oldest_transaction_seconds', (select extract(epoch from max(v_now - a.xact_start)) from pg_catalog.pg_stat_activity as a
+      where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()),
+    'holding_session', (select jsonb_build_object('pid', a.pid, 'application_name', a.application_name, 'state', a.state,
+        'since', a.xact_start) from pg_catalog.pg_stat_activity as a
+      where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
+        and a.xact_start < v_now - interval '1 minute' order by a.xact_start limit 1),
+    'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'));
+end;
+$$;
+comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the last tick, who holds an old snapshot.\n\nCounts stop at 10,000.';
+
+create function queue.percentiles(p_buckets jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+  with b as (
+    select key::integer as bucket, value::numeric as jobs, sum(value::numeric) over (order by key::integer) as running,
+      sum(value::numeric) over () as total
+    from jsonb_each_text(p_buckets))
+  select jsonb_build_object(
+    'p50_ms', round((power(1.25, min(bucket) filter (where running >= 0.50 * total) + 0.5) - 1)::numeric, 1),
+    'p95_ms', round((power(1.25, min(bucket) filter (where running >= 0.95 * total) + 0.5) - 1)::numeric, 1),
+    'p99_ms', round((power(1.25, min(bucket) filter (where running >= 0.99 * total) + 0.5) - 1)::numeric, 1))
+  from b
+$$;
+comment on function queue.percentiles is 'Percentiles of a histogram {bucket: count}, each within about 12 %.';
+
+create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_since timestamptz := v_now - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
+begin
+  if p_workspace_id is not null then
+    perform queue.may_steer(p_workspace_id);
+  elsif auth.uid() is not null or not queue.is_service() then
+    perform queue.refuse(403, 'forbidden', 'name one of your workspaces; the whole is the operator''s', 'workspace_id');
+  end if;
+  return (
+    with numbers as materialized (
+      select date_trunc('minute', at) as minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms from queue.stat_deltas
+      where at >= v_since and (p_workspace_id is null or workspace_id = p_workspace_id)
+      union all
+      select minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms from queue.stat_minutes
+      where minute >= v_since and (p_workspace_id is null or workspace_id = p_workspace_id)),
+    types as (
+      select n.job_type, jsonb_build_object(
+        'completed', coalesce(sum(n.jobs) filter (where n.outcome = 'completed'), 0), 'failed', coalesce(sum(n.jobs) filter (where n.outcome = 'failed'), 0),
+        'cancelled', coalesce(sum(n.jobs) filter (where n.outcome = 'cancelled'), 0), 'retried', coalesce(sum(n.jobs) filter (where n.outcome = 'retry'), 0),
+        'lost', coalesce(sum(n.jobs) filter (where n.outcome = 'lost'), 0), 'enqueued', coalesce(sum(n.jobs) filter (where n.outcome = 'enqueued'), 0),
+        'cost_usd', sum(n.cost_usd),
+        'wait', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs) from (select x.wait_bucket, sum(x.jobs) as jobs
+          from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry') group by 1) as w)),
+        'run', queue.percentiles((select jsonb_object_agg(r.run_bucket, r.jobs) from (select x.run_bucket, sum(x.jobs) as jobs
+          from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry') group by 1) as r))) as line
+      from numbers as n group by n.job_type)
+    select jsonb_build_object('now', v_now, 'since', v_since,
+      'live', jsonb_build_object(
+        'pending', (select count(*) from (select 1 from queue.ready as r join queue.lanes as l on l.id = r.lane_id
+            where p_workspace_id is null or l.workspace_id = p_workspace_id limit 100000) as s)
+          + (select count(*) from (select 1 from queue.deferred as d join queue.lanes as l on l.id = d.lane_id
+            where p_workspace_id is null or l.workspace_id = p_workspace_id limit 100000) as s),
+        'processing', (select count(*) from queue.leases where p_workspace_id is null or workspace_id = p_workspace_id),
+        'waiting', (select count(*) from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id limit 100000) as s)),
+      'oldest_due_at', (select min(head.ready_at) from queue.lanes as l cross join lateral (
+          select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+        where p_workspace_id is null or l.workspace_id = p_workspace_id),
+      'types', (select coalesce(jsonb_object_agg(job_type, line), '{}') from types),
+      'throughput', (select coalesce(jsonb_agg(jsonb_build_object('minute', minute, 'completed', c, 'failed', f, 'enqueued', e) order by minute), '[]')
+        from (select minute, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as c, coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as f,
+          coalesce(sum(jobs) filter (where outcome = 'enqueued'), 0) as e from numbers group by minute) as t),
+      'workers', case when p_workspace_id is null then (select coalesce(jsonb_agg(to_jsonb(t) - 'last_call' order by t.started_at desc), '[]')
+        from (select * from queue.ticks order by started_at desc limit 20) as t) end,
+      'limits', case when p_workspace_id is null then (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'max_concurrency', t.max_concurrency,
+          'workspace_concurrency', t.workspace_concurrency, 'key_concurrency', t.key_concurrency, 'running', (select count(*) from queue.leases as l where l.job_type = t.job_type),
+          'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds, 'paused_at', t.paused_at, 'paused_by', t.paused_by,
+          'pause_reason', t.pause_reason, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]') from queue.job_types as t) end,
+      'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind = 'queue')));
+end;
+$$;
+comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live counts stop at 100,000.';
+
+revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+  to authenticated, service_role;
+revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
+grant execute on function public.queue_health to job_worker, service_role;
+grant execute on function public.queue_stats to authenticated, service_role;

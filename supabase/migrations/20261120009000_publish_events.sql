@@ -1,0 +1,61 @@
+-- Each job event goes to the private topics that apply, in one guarded insert per statement.
+-- A lost message never fails the work: clients read the event log after joining.
+
+create function queue.publish_events() returns trigger
+language plpgsql
+security definer -- whoever moves a job may not write to realtime.messages
+set search_path = ''
+as $$
+begin
+  if to_regclass('realtime.messages') is null then
+    return null;
+  end if;
+  insert into realtime.messages (topic, extension, event, payload, private)
+  select t.topic, 'broadcast', e.type, jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at', e.created_at), true
+  from events as e
+  cross join lateral (
+    select 'job:' || e.job_id as topic
+    union all
+    select 'workspace:' || e.workspace_id where e.type not in ('job.progress', 'job.log')
+    union all
+    select 'session:' || e.session_id where e.session_id is not null and e.type <> 'job.log') as t
+  order by e.job_id, e.seq;
+  return null;
+exception when others then
+  raise warning 'job events were stored but not broadcast: % (%)', sqlerrm, sqlstate;
+  return null;
+end;
+$$;
+comment on function queue.publish_events is E'Trigger: send job events to job:<id> (all), workspace:<id> (state changes) and session:<id> (all but logs).\n\nA failure only warns; the events stay in job_events.';
+
+create trigger job_events_publish after insert on public.job_events
+  referencing new table as events for each statement execute function queue.publish_events();
+
+create function queue.may_follow(p_topic text) returns boolean
+language plpgsql stable
+security definer -- policies on realtime.messages run as the subscriber, who may not read the engine
+set search_path = ''
+as $$
+declare
+  v_id text := split_part(p_topic, ':', 2);
+begin
+  if p_topic !~ '^(job|workspace):[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' and p_topic !~ '^session:.{1,255}$' then
+    return false;
+  end if;
+  case split_part(p_topic, ':', 1)
+    when 'job' then
+      return exists (select 1 from public.jobs as j
+        where j.id = v_id::uuid and j.workspace_id in (select queue.my_workspaces()));
+    when 'workspace' then
+      return v_id::uuid in (select queue.my_workspaces());
+    when 'session' then
+      return exists (select 1 from public.jobs as j
+        where j.session_id = substr(p_topic, 9) and j.workspace_id in (select queue.my_workspaces()))
+        and not exists (select 1 from public.jobs as j
+        where j.session_id = substr(p_topic, 9) and j.workspace_id not in (select queue.my_workspaces()));
+  end case;
+end;
+$$;
+comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session that spans tenants is followed by nobody.';
+revoke execute on function queue.publish_events, queue.may_follow from public, anon, authenticated, service_role;
+grant execute on function queue.may_follow to authenticated;

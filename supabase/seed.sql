@@ -1,0 +1,11 @@
+-- Two workspaces and their people, for the local stack. The users are made by Auth with these ids.
+insert into public.workspaces (id, name) values
+  ('11111111-1111-4111-8111-111111111111', 'Acme'),
+  ('22222222-2222-4222-8222-222222222222', 'Globex')
+on conflict (id) do nothing;
+
+insert into public.workspace_members (workspace_id, user_id, role) values
+  ('11111111-1111-4111-8111-111111111111', 'aaaaaaaa-0000-4000-8000-000000000001', 'manager'),
+  ('11111111-1111-4111-8111-111111111111', 'aaaaaaaa-0000-4000-8000-000000000002', 'member'),
+  ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
+on conflict (user_id, workspace_id) do nothing;
