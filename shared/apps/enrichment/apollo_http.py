@@ -32,7 +32,7 @@ from shared.apps.enrichment.apollo import (
 )
 
 BASE_URL = "https://api.apollo.io/api/v1"
-TIMEOUT = httpx.Timeout(connect=5.0, read=20.0, write=5.0, pool=5.0)
+CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 2_000_000
 LONGEST_WAIT = timedelta(days=1)
 
@@ -45,6 +45,10 @@ Answer = tuple[int, httpx.Headers, bytes]
 
 class HttpApollo:
     """Speaks to Apollo with one workspace's key.
+
+    Args:
+        answer_seconds: Patience between two pieces of an answer.
+        sleep: Waits between attempts to connect.
 
     References:
         https://docs.apollo.io/reference/organization-enrichment,
@@ -60,12 +64,12 @@ class HttpApollo:
         api_key: str,
         *,
         base_url: str = BASE_URL,
-        timeout: httpx.Timeout = TIMEOUT,
+        answer_seconds: float = 20.0,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._http = httpx.AsyncClient(
             base_url=base_url,
-            timeout=timeout,
+            timeout=httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds)),
             headers={
                 "x-api-key": api_key,
                 "accept": "application/json",

@@ -10,9 +10,10 @@ from functools import cached_property
 from shared.apps.enrichment.apollo import ApolloClient
 from shared.apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
 from shared.apps.enrichment.files import ImportFiles
-from shared.apps.enrichment.store import WorkerStore
+from shared.apps.enrichment.store import UserStore, WorkerStore
 from shared.aws.sealing import Sealer, make_sealer
 from shared.config import Settings
+from shared.queue.data_api import DataApi
 
 
 class Enrichment:
@@ -52,13 +53,28 @@ class Enrichment:
         """Whether a workspace with this setting talks to the offline Apollo."""
         return mode == "offline" or (mode is None and self.settings.use_mock_apollo)
 
-    def apollo(self, api_key: str, *, mode: str | None) -> ApolloClient:
+    def apollo(
+        self, api_key: str, *, mode: str | None, answer_seconds: float = 20.0
+    ) -> ApolloClient:
         """Make the client a workspace's settings ask for; `None` takes the deployment's."""
         if self.is_offline(mode):
             return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
+        # here and not at the top: a worker on the offline client need not load httpx whole
         from shared.apps.enrichment.apollo_http import HttpApollo
 
-        return HttpApollo(api_key, base_url=self.settings.apollo_base_url)
+        return HttpApollo(
+            api_key, base_url=self.settings.apollo_base_url, answer_seconds=answer_seconds
+        )
+
+    def acting_as(self, token: str) -> UserStore:
+        """The app's doors as the bearer of `token` may use them."""
+        return UserStore(
+            self._api, publishable_key=self.settings.supabase_publishable_key, token=token
+        )
+
+    @cached_property
+    def _api(self) -> DataApi:
+        return DataApi(self.settings.supabase_url)
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
         """Seal a key for this workspace alone."""
@@ -81,6 +97,8 @@ class Enrichment:
         """Close the connections."""
         if "store" in self.__dict__:
             await self.store.aclose()
+        if "_api" in self.__dict__:
+            await self._api.aclose()
 
 
 def key_context(workspace_id: str) -> dict[str, str]:

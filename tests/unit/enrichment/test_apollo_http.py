@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 
 from shared.apps.enrichment.apollo import (
@@ -18,12 +17,12 @@ from shared.apps.enrichment.apollo import (
 from shared.apps.enrichment.apollo_http import HttpApollo, retry_after
 from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
 
-IMPATIENT = httpx.Timeout(connect=1.0, read=0.2, write=1.0, pool=1.0)
+IMPATIENT = 0.3
 
 
 @pytest.fixture
 async def client(apollo: ApolloServer):
-    client = HttpApollo(KEY, base_url=apollo.base_url, timeout=IMPATIENT)
+    client = HttpApollo(KEY, base_url=apollo.base_url, answer_seconds=IMPATIENT)
     yield client
     await client.aclose()
 

@@ -1,0 +1,36 @@
+"""The app's routes, found by the `jobs` function: settings, enrichment, imports.
+
+Each is a call of a SQL function under the caller's own token; what it may do is decided there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter
+
+from shared.apps.enrichment.enrich_routes import EnrichRoutes
+from shared.apps.enrichment.import_routes import MAX_UPLOAD_BYTES, ImportRoutes
+from shared.apps.enrichment.services import Enrichment
+from shared.apps.enrichment.settings_routes import SettingsRoutes
+from shared.web.services import Services
+
+BODY_LIMITS = {r"/api/accounts/import": MAX_UPLOAD_BYTES + 64 * 1024}
+
+
+def router(services: Services) -> APIRouter:
+    """The app's routes over one process's services."""
+    app = Enrichment(services.settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        yield
+        await app.aclose()
+
+    routes = APIRouter(prefix="/api", tags=["enrichment"], lifespan=lifespan)
+    SettingsRoutes(app).add_to(routes)
+    EnrichRoutes(app).add_to(routes)
+    ImportRoutes(app).add_to(routes)
+    return routes
