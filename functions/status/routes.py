@@ -13,7 +13,16 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel
 
 from functions.status.document import whole_document
-from shared.queue.models import Explanation, Job, JobEvent, JobPage, LogPage, QueueStats, Status
+from shared.queue.models import (
+    Explanation,
+    Job,
+    JobEvent,
+    JobPage,
+    JobSteps,
+    LogPage,
+    QueueStats,
+    Status,
+)
 from shared.web.auth import (
     InvalidToken,
     OperatorCredentials,
@@ -150,8 +159,8 @@ async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> li
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
-async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
-    """A job's finished steps, oldest first."""
+async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> JobSteps:
+    """A job's finished steps, oldest first, and what it waits for."""
     return await services.queue_of(caller).steps(str(job_id))
 
 

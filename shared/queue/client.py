@@ -26,6 +26,7 @@ from shared.queue.models import (
     JobId,
     JobLog,
     JobPage,
+    JobSteps,
     LogPage,
     NewJob,
     QueueStats,
@@ -240,9 +241,13 @@ class UserQueue:
         """The job's attempts, oldest first, as the database keeps them."""
         return list(await self._call("job_attempts", {"p_job_id": job_id}) or [])
 
-    async def steps(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job's finished steps, oldest first."""
-        return list(await self._call("job_steps", {"p_job_id": job_id}) or [])
+    async def steps(self, job_id: JobId | str) -> JobSteps:
+        """The job's finished steps, oldest first, and what it waits for.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+        """
+        return JobSteps.model_validate(await self._call("job_steps", {"p_job_id": job_id}))
 
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat.
@@ -336,10 +341,13 @@ class UserQueue:
         )
 
 
+#: Signs with a meaning in patterns or in the filter's quoting, which Data APIs escape differently.
+_SPECIAL: Final = str.maketrans(dict.fromkeys('"\\%*', "_"))
+
+
 def _search(text: str) -> str:
-    """A filter over a job's searchable texts; the text is quoted, its wildcards are literal."""
-    literal = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    pattern = "*" + literal.replace("\\", "\\\\").replace('"', '\\"') + "*"
+    """A filter over a job's searchable texts; a special sign stands for any one sign."""
+    pattern = f"*{text.translate(_SPECIAL)}*"
     clauses = [
         f'{column}.ilike."{pattern}"' for column in ("job_type", "error_message", "idempotency_key")
     ]

@@ -183,6 +183,21 @@ class JobEvent(Model):
     created_at: datetime
 
 
+class Step(Model):
+    """A finished step; its result is not computed again."""
+
+    name: str
+    result: Any = None
+    created_at: datetime | None = None
+
+
+class JobSteps(Model):
+    """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
+
+    steps: tuple[Step, ...] = ()
+    waiting_for: dict[str, Any] | None = None
+
+
 class JobLog(Model):
     """A line a processor logged."""
 

@@ -166,12 +166,16 @@ _PLAIN_REFUSALS = {
 }
 
 
+#: Refusals whose detail is the path of the field at fault.
+_NAMES_A_FIELD = frozenset({"payload_invalid", "invalid_argument", "unknown_job_type"})
+
+
 def _detail(error: QueueError) -> Any:
     """What the queue's detail stands for, under a name."""
-    if isinstance(error, DuplicateJob):
-        return {"job_id": error.job_id}
+    if isinstance(error, DuplicateJob) or error.word == "idempotency_conflict":
+        return {"job_id": error.details}
     if isinstance(error, InvalidState):
         return {"status": error.present}
-    if error.word in {"payload_invalid", "invalid_argument"} and error.details:
+    if error.word in _NAMES_A_FIELD and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None

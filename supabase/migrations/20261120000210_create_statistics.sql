@@ -196,4 +196,4 @@ grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queu
   to authenticated, service_role;
 revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.queue_health to job_worker, service_role;
-grant execute on function public.queue_stats to authenticated, service_role;
+grant execute on function public.queue_stats to authenticated, job_worker, service_role;
