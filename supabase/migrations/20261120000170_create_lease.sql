@@ -298,8 +298,12 @@ begin
           * (select t.rate_limit / t.rate_per_seconds from queue.job_types as t where t.job_type = b.job_type))
         - ((select t.rate_limit from queue.job_types as t where t.job_type = b.job_type) - excluded.tokens),
       refilled_at = excluded.refilled_at)
-  select jsonb_agg(queue.lease_json(s.id, s.fence, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds), s.limit_seconds,
-    jsonb_build_object('id', s.id, 'workspace_id', s.workspace_id, 'user_id', s.user_id, 'session_id', s.session_id,
+  -- written out, not a function per row: its call would cost more than the rest of the lease
+  select jsonb_agg(jsonb_build_object('fence', s.fence, 'lease_seconds', s.lease_seconds,
+    'lease_expires_at', p_now + make_interval(secs => s.lease_seconds),
+    'steps', case when s.fence = 1 then '{}'::jsonb else coalesce(
+      (select jsonb_object_agg(st.name, st.result -> 'value') from queue.steps as st where st.job_id = s.id), '{}') end,
+    'job', jsonb_build_object('id', s.id, 'workspace_id', s.workspace_id, 'user_id', s.user_id, 'session_id', s.session_id,
       'queue', s.queue, 'job_type', s.job_type, 'payload', s.payload, 'schema_version', s.schema_version,
       'priority', s.priority, 'attempts', s.attempts, 'max_attempts', s.max_attempts, 'created_at', s.created_at,
       'parent_id', s.parent_id, 'traceparent', s.traceparent, 'progress', s.progress,
@@ -310,24 +314,14 @@ end;
 $$;
 comment on function queue.take is 'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one.';
 
-create function queue.lease_json(
-  p_job_id uuid, p_fence bigint, p_lease_seconds integer, p_expires_at timestamptz, p_timeout_seconds integer, p_job jsonb
-) returns jsonb
-language sql stable
-set search_path = ''
-as $$
-  select jsonb_build_object('job', p_job, 'fence', p_fence, 'lease_seconds', p_lease_seconds,
-    'lease_expires_at', p_expires_at, 'steps', case when p_fence = 1 then '{}'::jsonb else coalesce(
-      (select jsonb_object_agg(name, result -> 'value') from queue.steps where job_id = p_job_id), '{}') end)
-$$;
-comment on function queue.lease_json is 'One lease as the worker gets it.';
-
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(queue.lease_json(j.id, l.fence, l.lease_seconds, l.expires_at, coalesce(j.timeout_seconds, t.timeout_seconds),
-    jsonb_build_object('id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id, 'session_id', j.session_id,
+  select coalesce(jsonb_agg(jsonb_build_object('fence', l.fence, 'lease_seconds', l.lease_seconds,
+    'lease_expires_at', l.expires_at,
+    'steps', coalesce((select jsonb_object_agg(st.name, st.result -> 'value') from queue.steps as st where st.job_id = j.id), '{}'),
+    'job', jsonb_build_object('id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id, 'session_id', j.session_id,
       'queue', j.queue, 'job_type', j.job_type, 'payload', j.payload, 'schema_version', j.schema_version,
       'priority', j.priority, 'attempts', j.attempts, 'max_attempts', j.max_attempts, 'created_at', j.created_at,
       'parent_id', j.parent_id, 'traceparent', j.traceparent, 'progress', j.progress,

@@ -211,7 +211,7 @@ begin
       cost_usd = case when a.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + a.cost_usd end,
       updated_at = v_now, last_seq = j.last_seq + 1
     from acts as a
-    where j.id = a.job_id and j.id = any (v_ids)
+    where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
       a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent,
       j.parent_id is not null or j.batch_id is not null or a.unique_key is not null as bound),
@@ -249,11 +249,13 @@ begin
     insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
+    -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
     select v_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(run_ms), sum(coalesce(spent, 0)),
-      queue.stat_bucket(wait_ms), queue.stat_bucket(run_ms)
-    from (select moved.*, extract(epoch from leased_at - ready_at) * 1000 as wait_ms,
-        coalesce(duration_ms, extract(epoch from v_now - leased_at) * 1000) as run_ms from moved) as m
-    group by job_type, workspace_id, act, queue.stat_bucket(wait_ms), queue.stat_bucket(run_ms))
+      least(120, greatest(0, floor(ln(greatest(wait_ms, 0) + 1) * 4.481420117724551)))::smallint as wait_bucket,
+      least(120, greatest(0, floor(ln(greatest(run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
+    from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, extract(epoch from leased_at - ready_at)::double precision * 1000 as wait_ms,
+        coalesce(duration_ms, extract(epoch from v_now - leased_at)::double precision * 1000) as run_ms from moved) as m
+    group by job_type, workspace_id, act, wait_bucket, run_bucket)
   select array_agg(id) filter (where act in ('completed', 'failed', 'cancelled')),
     coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', id, 'fence', fence,
       'outcome', case when act = 'cancelled' then 'cancelled' else 'applied' end, 'status', status, 'next_retry_at', next_retry_at))), '[]')
