@@ -248,6 +248,10 @@ class Connection(asyncio.Protocol):
             return
         payload = struct.pack("!H", code) + reason.encode()[:120]
         self.send(websocket_frame(OP_CLOSE, payload))
+        self._wind_up()
+
+    def _wind_up(self) -> None:
+        # keep reading for a while: hanging up on unread data would destroy the close frame
         self._closing = True
         self._arrived.set()
         self._timers["close"] = self._loop.call_later(_CLOSE_SECONDS, self._transport.abort)
@@ -262,13 +266,17 @@ class Connection(asyncio.Protocol):
         for event in websocket.events_received():
             self._on_frame(cast(Frame, event))
         out = [chunk for chunk in websocket.data_to_send() if chunk]
+        if self._closing:
+            if websocket.close_rcvd is not None:
+                self._transport.close()
+            return
         if out and not self._transport.is_closing():
             # pongs, the answer to a close, or the close of a protocol error
             self._transport.write(b"".join(out))
         if websocket.close_expected():
-            self._closing = True
-            self._arrived.set()
-            self._transport.close()
+            self._wind_up()
+            if websocket.close_rcvd is not None:
+                self._transport.close()
 
     def _on_frame(self, frame: Frame) -> None:
         if self._closing or frame.opcode not in (OP_TEXT, OP_BINARY, OP_CONT):

@@ -81,6 +81,8 @@ def start_server(project: Database) -> Iterator[Callable[..., Server]]:
 def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
     """A superuser's autocommit connection."""
     with project.connect() as connection:
+        # a scratch server flushes its log late, and only what is flushed is streamed
+        connection.execute("set synchronous_commit = on")
         yield connection
 
 

@@ -41,6 +41,11 @@ const operations = {
     })
   },
 
+  // a channel that is never subscribed
+  open({ client, channel: name, topic, config = {} }) {
+    channels.set(name, { client, channel: clients.get(client).channel(topic, { config }) })
+  },
+
   send({ channel, event, payload, base64, times = 1 }) {
     const body = base64 === undefined ? payload : bytes(base64)
     const { channel: target } = channels.get(channel)
