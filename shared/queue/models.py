@@ -303,7 +303,10 @@ class LeaseRequest(Model):
     #: Only jobs whose type usually ends within this time are leased; None for no bound.
     budget_ms: int | None = None
     version: str | None = None
+    #: Slots this tick goes on watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None
+    #: Ask for the exact number of due jobs, which only a tick's first call counts by itself.
+    count_due: bool | None = None
 
     def wire(self) -> dict[str, Any]:
         """The request as the SQL function takes it."""

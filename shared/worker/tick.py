@@ -143,6 +143,8 @@ class Tick:
         self._next_due_at: float | None = None
         self._polled_at = float("-inf")
         self._due = 0
+        self._vain = 0
+        self._looked_back = False
         self._moments = Moments.until(self._clock.monotonic(), budget_seconds)
         self._reporter = Reporter(
             queue,
@@ -186,6 +188,9 @@ class Tick:
                 return False
             await self._until_something_happens()
         now = self._clock.monotonic()
+        if now >= self._moments.stop_leasing and not self._looked_back:
+            self._looked_back = True
+            await self._look_back()
         if now >= self._moments.stop_working or self._is_stopping():
             self._stop_all()
         if self._ended or self._unstarted:
@@ -204,6 +209,8 @@ class Tick:
         # once everything was told to stop, look again now and then until it has
         told_to_stop = now >= self._moments.stop_working or self._is_stopping()
         until = [now + 0.25 if told_to_stop else self._moments.stop_working]
+        if not self._looked_back:
+            until.append(max(now, self._moments.stop_leasing))
         if self._may_lease(now):
             if self._running:
                 until.append(self._polled_at + self._options.poll_seconds)
@@ -257,7 +264,7 @@ class Tick:
 
     # Leasing ----------------------------------------------------------------------------------
 
-    def _request(self, *, staying: bool) -> LeaseRequest:
+    def _request(self, *, staying: bool, count_due: bool | None = None) -> LeaseRequest:
         now = self._clock.monotonic()
         self._call += 1
         self._polled_at = now
@@ -274,8 +281,10 @@ class Tick:
             lease_seconds=self._options.lease_seconds,
             budget_ms=None if math.isinf(left) else max(0, int(left * 1000)),
             version=self._options.version,
-            # only what is sure to be watched: else an enqueue would not wake anybody
-            free_slots=free if staying and self._wakeups is None else 0,
+            # None lets the database count what is left; 0 keeps enqueues waking somebody, for a
+            # tick that may be about to leave, or that is woken itself
+            free_slots=None if staying and self._wakeups is None else 0,
+            count_due=count_due,
         )
 
     async def _lease_first(self, level: int) -> None:
@@ -301,9 +310,12 @@ class Tick:
         self.summary.reclaimed += response.reclaimed
         self.summary.promoted += response.promoted
         self._due = response.due
-        self._next_due_at = (
-            None if response.next_due_in_ms is None else now + response.next_due_in_ms / 1000
-        )
+        self._next_due_at = None
+        if response.next_due_in_ms is not None:
+            # what is due but never comes, e.g. because its row is locked, is asked for ever less
+            self._vain = 0 if response.leases else min(8, self._vain + 1)
+            pause = max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain)
+            self._next_due_at = now + pause
         self.summary.next_due_in_ms = response.next_due_in_ms
         found = len(response.leases)
         logger.log(
@@ -578,21 +590,42 @@ class Tick:
         for attempt in held:
             attempt.renewed(now)
 
-    async def _maybe_fan_out(self) -> None:
-        """Once per tick, when it sees more than it can carry."""
-        if self._fan_out is None or self._start_siblings is None or self.summary.siblings:
+    async def _look_back(self) -> None:
+        """No more leasing from here: hand a backlog to siblings instead of to the next minute."""
+        if self._fan_out is None or self._start_siblings is None or self._due == 0:
             return
+        try:
+            request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
+            response = await self._queue.lease(request)
+        except QueueUnavailable as error:
+            self._note_unavailable("Backlog could not be counted", error)
+            return
+        self._due = response.due
+        if self._due > 0:
+            await self._fan_out_by(max(1, self._siblings_wanted()))
+
+    def _siblings_wanted(self) -> int:
+        if self._fan_out is None:
+            return 0
         mean = sum(self.run_ms) / len(self.run_ms) / 1000 if self.run_ms else None
-        wanted = self._fan_out.siblings(
+        return self._fan_out.siblings(
             due=self._due,
             slots=self._options.concurrency,
             seconds_left=self._moments.stop_leasing - self._clock.monotonic(),
             mean_seconds=mean,
         )
-        if wanted < 1:
+
+    async def _maybe_fan_out(self) -> None:
+        """Once per tick, when it sees more than it can carry."""
+        if self._fan_out is None or self._start_siblings is None or self.summary.siblings:
+            return
+        await self._fan_out_by(self._siblings_wanted())
+
+    async def _fan_out_by(self, wanted: int) -> None:
+        if wanted < 1 or self._start_siblings is None:
             return
         accepted = await self._start_siblings(wanted)
-        self.summary.siblings = accepted
+        self.summary.siblings += accepted
         logger.info(
             "Started sibling workers",
             extra=self._extra("tick.fanned_out")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from infra.local.ports import free_ports
+from infra.local.ports import reserve_port
 from shared.config import Settings
 from shared.queue import QueueClient, UserQueue, WorkerQueue
 from shared.worker import Registry, TickOptions, Worker
@@ -18,7 +18,7 @@ from tests.support.project import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gatew
 def gateway(database: Database) -> Iterator[Gateway]:
     """The Data API over this test's database."""
     database.seed()
-    running = Gateway(database, free_ports(1)[0])
+    running = Gateway(database, reserve_port())
     running.start()
     try:
         yield running

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
-from shared.queue import UserQueue
+from shared.queue import EnqueueOptions, NewJob, UserQueue
 from shared.worker import (
+    Backoff,
+    Fail,
     Job,
     JobContext,
+    ProcessorError,
     Registry,
+    Retry,
+    Snooze,
+    TickOptions,
     Worker,
 )
 from tests.support.project import ACME, Project
@@ -48,3 +57,497 @@ async def test_a_job_runs_and_its_result_is_kept(
     assert project.event_types(job.id) == ["created", "leased", "log", "progress", "completed"]
     [line] = (await ada.logs(job.id)).logs
     assert (line.message, line.metadata) == ("doubling", {"number": 21})
+
+
+async def test_an_idle_tick_is_one_query(project: Project, worker: Worker) -> None:
+    """A tick every minute for ever must cost next to nothing."""
+    summary = await worker.tick(budget_seconds=20)
+
+    assert (summary.calls, summary.reports, summary.leased) == (1, 0, 0)
+    [row] = project.rows("select ended_at, last_call from queue.ticks")
+    assert row["last_call"] == 1
+
+
+async def test_more_jobs_than_slots_are_run_in_one_tick(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Slots refill one by one, each settle bringing the next job with it."""
+    running = 0
+    most = 0
+
+    @registry.processor("count", payload=Nothing)
+    async def count(job: Job[Nothing], ctx: JobContext) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    await worker.register()
+    await ada.enqueue_many(ACME, [NewJob(job_type="count")] * 23)
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert (summary.leased, summary.completed) == (23, 23)
+    assert most == 5
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "attempts", "event"),
+    [
+        ("retry", "pending", 1, "retried"),
+        ("raise", "pending", 1, "retried"),
+        ("base", "pending", 1, "retried"),
+        ("exit", "pending", 1, "retried"),
+        ("fail", "failed", 1, "failed"),
+        ("fatal", "failed", 1, "failed"),
+        ("snooze", "pending", 0, "snoozed"),
+        ("unstorable", "failed", 1, "failed"),
+    ],
+)
+async def test_each_ending_has_its_outcome(
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    ending: str,
+    status: str,
+    attempts: int,
+    event: str,
+) -> None:
+    """The table of what spends an attempt and what is final."""
+
+    class OddError(BaseException):
+        """Not even an Exception."""
+
+    @registry.processor("end", payload=Nothing)
+    async def end(job: Job[Nothing], ctx: JobContext) -> Any:
+        match ending:
+            case "retry":
+                return Retry("later", after=30)
+            case "raise":
+                raise LookupError("not there")
+            case "base":
+                raise OddError("odd")
+            case "exit":
+                raise SystemExit(3)
+            case "fail":
+                return Fail("no use", data={"why": 1})
+            case "fatal":
+                raise ProcessorError("no use", retryable=False)
+            case "snooze":
+                return Snooze(after=timedelta(minutes=5))
+            case _:
+                return {"result": object()}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "end")).job.id
+
+    await worker.tick(budget_seconds=20)
+
+    job = await ada.get_job(job_id)
+    assert (job.status, job.attempts) == (status, attempts)
+    assert project.event_types(job_id)[-1] == event
+
+
+async def test_a_failed_attempt_keeps_its_error(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """The person who reads the job must learn what happened, without the worker's log."""
+
+    @registry.processor("fall", payload=Nothing, backoff=Backoff(first=10, cap=10))
+    async def fall(job: Job[Nothing], ctx: JobContext) -> None:
+        raise LookupError("nobody is called x\x00y")
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "fall")).job.id
+
+    await worker.tick(budget_seconds=20)
+
+    job = await ada.get_job(job_id)
+    assert job.error_message == "nobody is called x\ufffdy"
+    assert job.error_data["type"] == "LookupError"
+    assert job.next_retry_at is not None
+    wait = (job.next_retry_at - datetime.now(UTC)).total_seconds()
+    assert 5 < wait < 16
+
+
+async def test_what_a_foreign_service_asks_for_wins_over_the_backoff(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Retry-After is the service's own word on when it can be asked again."""
+
+    class BusyError(Exception):
+        retry_after = 900
+
+    @registry.processor("ask_them", payload=Nothing, backoff=Backoff(first=1, cap=1))
+    async def ask_them(job: Job[Nothing], ctx: JobContext) -> None:
+        raise BusyError("429")
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "ask_them")).job.id
+
+    await worker.tick(budget_seconds=20)
+
+    job = await ada.get_job(job_id)
+    assert job.next_retry_at is not None
+    assert 850 < (job.next_retry_at - datetime.now(UTC)).total_seconds() < 950
+
+
+async def test_a_payload_that_does_not_fit_is_final(
+    project: Project, registry: Registry, worker: Worker
+) -> None:
+    """Another attempt would meet the same payload."""
+
+    @registry.processor("double", payload=Number)
+    async def double(job: Job[Number], ctx: JobContext) -> None:
+        raise AssertionError("must not run")
+
+    await worker.register()
+    project.run_sql("update queue.job_types set payload_schema = null")
+    job_id = project.insert("double", {"number": "many"})
+
+    summary = await worker.tick(budget_seconds=20)
+
+    assert summary.failed == 1
+    row = project.row(job_id)
+    assert (row["status"], row["attempts"]) == ("failed", 1)
+    assert row["error_data"]["type"] == "PayloadRejected"
+    assert row["error_data"]["data"]["problems"][0]["path"] == ["number"]
+
+
+async def test_enqueue_by_any_door_is_held_to_the_published_schema(
+    project: Project, registry: Registry, worker: Worker
+) -> None:
+    """The processor's model is the one place where the payload's shape is written down."""
+
+    @registry.processor("double", payload=Number)
+    async def double(job: Job[Number], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+
+    with pytest.raises(Exception, match="number"):
+        project.insert("double", {"number": "many"})
+
+
+async def test_an_old_payload_is_brought_up_to_date(
+    project: Project, registry: Registry, worker: Worker
+) -> None:
+    """Jobs enqueued before a deployment still run after it."""
+    seen: list[int] = []
+
+    @registry.processor(
+        "double",
+        payload=Number,
+        version=3,
+        upcasters={
+            1: lambda old: {"count": old["n"]},
+            2: lambda old: {"number": old["count"]},
+        },
+    )
+    async def double(job: Job[Number], ctx: JobContext) -> None:
+        seen.append(job.payload.number)
+
+    await worker.register()
+    project.run_sql("update queue.job_types set payload_schema = null")
+    project.insert("double", {"n": 4}, schema_version=1)
+    project.insert("double", {"count": 5}, schema_version=2)
+    project.insert("double", {"number": 6}, schema_version=3)
+
+    await worker.tick(budget_seconds=20)
+
+    assert sorted(seen) == [4, 5, 6]
+
+
+async def test_only_the_wanted_types_are_run(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    ran: list[str] = []
+
+    async def note(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.job_type)
+
+    registry.processor("a", payload=Nothing)(note)
+    registry.processor("b", payload=Nothing)(note)
+    await worker.register()
+    await ada.enqueue_many(ACME, [NewJob(job_type="a"), NewJob(job_type="b")])
+
+    await worker.tick(budget_seconds=20, job_types=["b", "unheard_of"])
+    assert ran == ["b"]
+
+    await worker.tick(budget_seconds=20, job_types=["unheard_of"])
+    assert ran == ["b"]
+
+
+async def test_a_type_nobody_here_knows_is_left_alone(
+    project: Project, registry: Registry, worker: Worker
+) -> None:
+    """During a deployment the old worker must not touch the new version's jobs."""
+
+    @registry.processor("known", payload=Nothing)
+    async def known(job: Job[Nothing], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+    project.run_sql("insert into queue.job_types (job_type) values ('of_the_future')")
+    job_id = project.insert("of_the_future")
+
+    summary = await worker.tick(budget_seconds=20)
+
+    assert summary.leased == 0
+    assert project.row(job_id)["status"] == "pending"
+
+
+async def test_cancelling_stops_the_processor_within_a_heartbeat(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A cancel must reach the code that runs, not only the row."""
+    started = asyncio.Event()
+    stopped = asyncio.Event()
+
+    @registry.processor("long", payload=Nothing, lease=3)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            assert ctx.cancelled
+            stopped.set()
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "long")).job.id
+    ticking = asyncio.create_task(worker.tick(budget_seconds=30))
+    await asyncio.wait_for(started.wait(), 10)
+
+    await ada.cancel(job_id)
+    summary = await asyncio.wait_for(ticking, 10)
+
+    assert stopped.is_set()
+    assert summary.cancelled == 1
+    assert (await ada.get_job(job_id)).status == "cancelled"
+    assert project.event_types(job_id)[-1] == "cancelled"
+
+
+async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A worker whose lease was taken away must not overwrite its successor."""
+    started = asyncio.Event()
+
+    @registry.processor("slow", payload=Nothing, lease=3)
+    async def slow(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
+        if job.attempt == 1:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                ctx.log("info", "from the grave")
+                return {"by": 1}
+        return {"by": job.attempt}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "slow")).job.id
+    zombie = asyncio.create_task(worker.tick(budget_seconds=60))
+    await asyncio.wait_for(started.wait(), 10)
+    project.run_sql("update queue.leases set expires_at = now() - interval '1 second'")
+    successor = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
+
+    second = await successor.tick(budget_seconds=20)
+    first = await asyncio.wait_for(zombie, 15)
+    await successor.aclose()
+
+    assert (second.completed, second.reclaimed) == (1, 1)
+    assert (first.completed, first.lost) == (0, 1)
+    job = await ada.get_job(job_id)
+    assert (job.status, job.result, job.attempts) == ("completed", {"by": 2}, 2)
+    assert (await ada.logs(job_id)).logs == ()
+    assert project.event_types(job_id).count("completed") == 1
+
+
+async def test_the_timeout_of_an_attempt_is_enforced(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    @registry.processor("hang", payload=Nothing, timeout=1)
+    async def hang(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(60)
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "hang")).job.id
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert summary.retried == 1
+    job = await ada.get_job(job_id)
+    assert (job.status, job.attempts) == ("pending", 1)
+    assert job.error_data["type"] == "AttemptTimeout"
+
+
+async def test_a_processor_that_ignores_its_cancellation_is_given_up(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Its slot must not be lost to the rest of the queue."""
+
+    @registry.processor("stubborn", payload=Nothing, timeout=1)
+    async def stubborn(job: Job[Nothing], ctx: JobContext) -> None:
+        for _ in range(8):
+            try:
+                await asyncio.sleep(0.4)
+            except asyncio.CancelledError:
+                continue
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "stubborn")).job.id
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert summary.retried == 1
+    assert (await ada.get_job(job_id)).error_data["type"] == "AttemptTimeout"
+
+
+async def test_the_deadline_stops_what_runs_and_the_tick_ends_in_time(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Lambda kills without a `finally`: whoever is not done before loses its settle."""
+
+    @registry.processor("endless", payload=Nothing)
+    async def endless(job: Job[Nothing], ctx: JobContext) -> None:
+        assert 0 < ctx.remaining < 3
+        await asyncio.sleep(60)
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "endless")).job.id
+
+    summary = await worker.tick(budget_seconds=3)
+
+    job = await ada.get_job(job_id)
+    assert (job.status, job.error_data["type"]) == ("pending", "DeadlineReached")
+    assert (summary.retried, job.attempts) == (1, 1)
+
+
+async def test_a_job_begun_late_is_handed_back_without_spending_an_attempt(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """It is not the job's fault that little time was left."""
+
+    @registry.processor("endless", payload=Nothing)
+    async def endless(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(60)
+
+    @registry.processor("first", payload=Nothing)
+    async def first(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(2.2)
+
+    await worker.register()
+    options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=0.3)
+    await ada.enqueue(ACME, "first", options=EnqueueOptions(priority=1))
+    job_id = (await ada.enqueue(ACME, "endless")).job.id
+
+    summary = await worker.tick(budget_seconds=4, options=options)
+
+    assert (summary.completed, summary.released) == (1, 1)
+    job = await ada.get_job(job_id)
+    assert (job.status, job.attempts) == ("pending", 0)
+    assert project.event_types(job_id)[-1] == "released"
+
+
+async def test_work_due_soon_is_slept_for(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Instead of being left to the next minute."""
+    ran: list[str] = []
+
+    @registry.processor("later", payload=Nothing)
+    async def later(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.id)
+
+    await worker.register()
+    soon = datetime.now(UTC) + timedelta(seconds=1.2)
+    await ada.enqueue(ACME, "later", options=EnqueueOptions(scheduled_for=soon))
+
+    patient = TickOptions(linger_seconds=10)
+    summary = await worker.tick(budget_seconds=20, options=patient)
+
+    assert (len(ran), summary.completed) == (1, 1)
+    assert summary.calls < 8
+
+
+async def test_a_long_job_never_looks_dead(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Renewals come from a task of their own, whether or not the processor says anything."""
+
+    @registry.processor("silent", payload=Nothing, lease=2)
+    async def silent(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(5)
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "silent")).job.id
+    other = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
+    ticking = asyncio.create_task(worker.tick(budget_seconds=30))
+
+    reclaimed = 0
+    while not ticking.done():
+        reclaimed += (await other.tick(budget_seconds=5)).reclaimed
+        await asyncio.sleep(0.5)
+    await other.aclose()
+
+    assert reclaimed == 0
+    job = await ada.get_job(job_id)
+    assert (job.status, job.attempts) == ("completed", 1)
+
+
+async def test_many_progress_calls_cost_few_reports(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Only the latest progress travels, and at most four times a second."""
+
+    @registry.processor("busy", payload=Nothing)
+    async def busy(job: Job[Nothing], ctx: JobContext) -> None:
+        for number in range(1000):
+            ctx.progress(number / 10, "counting")
+            await asyncio.sleep(0.001)
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "busy")).job.id
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert 2 <= summary.reports <= 12
+    progress = [event for event in project.event_types(job_id) if event == "progress"]
+    assert len(progress) <= summary.reports + 1
+
+
+async def test_a_refused_item_does_not_take_its_batch_with_it(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """One poisonous result must not make its neighbours run again."""
+    project.run_sql("""
+      create function queue.test_refuse() returns trigger language plpgsql as $$
+      begin
+        if new.result ->> 'poison' = 'yes' then
+          raise exception sqlstate 'PT400' using message = 'poison', hint = 'invalid_argument';
+        end if;
+        return new;
+      end $$;
+      create trigger test_refuse before update on public.jobs
+        for each row execute function queue.test_refuse();
+    """)
+
+    @registry.processor("mixed", payload=Number)
+    async def mixed(job: Job[Number], ctx: JobContext) -> dict[str, str]:
+        return {"poison": "yes" if job.payload.number == 2 else "no"}
+
+    await worker.register()
+    batch = await ada.enqueue_many(
+        ACME, [NewJob(job_type="mixed", payload={"number": n}) for n in range(5)]
+    )
+
+    summary = await worker.tick(budget_seconds=30)
+
+    jobs = [await ada.get_job(entry.job.id) for entry in batch.jobs]
+    assert [job.status for job in jobs] == [
+        "failed" if number == 2 else "completed" for number in range(5)
+    ]
+    assert (summary.completed, summary.failed) == (4, 1)
+    assert jobs[2].error_data["type"] == "SettleRejected"
