@@ -24,6 +24,7 @@ from shared.queue.models import (
     Status,
 )
 from shared.web.auth import (
+    Caller,
     InvalidToken,
     OperatorCredentials,
     SignedIn,
@@ -34,7 +35,7 @@ from shared.web.auth import (
 from shared.web.errors import invalid_argument, unauthorized
 from shared.web.feeds import JobFeed, seq_cursor
 from shared.web.services import Provided, Services
-from shared.web.sse import MEDIA_TYPE, EventStream, Feed, Pace, stream
+from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reader, Stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -143,7 +144,7 @@ async def get_events(
     first = await feed.start()
     if first.end is not None and not first.lines and last_event_id:
         return Response(status_code=204)  # tells EventSource not to come back
-    return _streamed(services, feed, caller_expires=caller.expires_at, first=first)
+    return _streamed(services, caller, feed, first)
 
 
 @router.get("/jobs/{job_id:uuid}/explain")
@@ -199,16 +200,8 @@ async def get_status(
     return await services.queue_of(caller).stats(scope)
 
 
-def _streamed(services: Services, feed: Feed, *, caller_expires: Any, first: Any) -> EventStream:
+def _streamed(services: Services, caller: Caller, feed: Feed, first: Batch) -> EventStream:
     pace = Pace(streaming=services.settings.streaming)
-    return EventStream(
-        stream(
-            feed,
-            services.hub,
-            pace=pace,
-            clock=services.clock,
-            expires_at=caller_expires,
-            first=first,
-        ),
-        stalled_after=pace.stalled_after,
-    )
+    reader = Reader(token=caller.token, expires_at=caller.expires_at)
+    stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
+    return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)

@@ -5,23 +5,20 @@ Each reads under its reader's own token, so row level security decides what it t
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from typing import Final
+
+from pydantic import ValidationError
 
 from shared.queue.client import UserQueue
 from shared.queue.models import JobEvent
 from shared.web.errors import invalid_argument
+from shared.web.hub import Frame
 from shared.web.sse import Batch, Line
 
 #: Events of one read; a stream far behind catches up in several.
 READ_LIMIT: Final = 500
-_ENDS: Final = {
-    "job.completed": "completed",
-    "job.failed": "failed",
-    "job.cancelled": "cancelled",
-}
-#: Seconds between checks whether a job that says nothing still exists.
-EXISTENCE_EVERY: Final = 5.0
+_ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
 def seq_cursor(last_event_id: str | None, after: int | None) -> int:
@@ -47,8 +44,6 @@ class JobFeed:
         self._queue = queue
         self._job_id = job_id
         self._seq = after
-        self._seen_at = time.monotonic()
-        self._ended: str | None = None
 
     @property
     def topic(self) -> str:
@@ -62,35 +57,59 @@ class JobFeed:
             JobNotFound: No such job, or not the reader's.
         """
         job = await self._queue.get_job(self._job_id)
-        if job.ended and job.last_seq <= self._seq:
-            return Batch(end=job.status)
+        if job.last_seq <= self._seq:
+            return Batch(end=job.status if job.ended else None)
         return await self.read()
 
-    async def read(self) -> Batch:
+    async def read(self, *, thorough: bool = False) -> Batch:
         """Events after the last one read.
 
         Raises:
             JobNotFound: The job was deleted, or is no longer the reader's.
         """
         events = await self._queue.events_after(self._job_id, self._seq, limit=READ_LIMIT)
-        now = time.monotonic()
         if events:
-            self._seq = events[-1].seq
-            self._seen_at = now
-            lines = [_line(event, str(event.seq)) for event in events]
-            end = _ENDS.get(events[-1].type)
-            if end is not None and len(events) < READ_LIMIT:
-                # a retry may have revived it in the meantime; then the stream goes on
-                job = await self._queue.get_job(self._job_id)
-                end = job.status if job.ended and job.last_seq <= self._seq else None
-            return Batch(lines, end=end)
-        if now - self._seen_at >= EXISTENCE_EVERY:
-            # row level security shows a deleted job and a stranger's alike: as nothing
-            job = await self._queue.get_job(self._job_id)
-            self._seen_at = now
-            if job.ended and job.last_seq <= self._seq:
-                return Batch(end=job.status)
-        return Batch()
+            return await self._batch(events)
+        if not thorough:
+            return Batch()
+        # row level security shows a deleted job and a stranger's alike: as nothing
+        job = await self._queue.get_job(self._job_id)
+        return Batch(end=job.status if job.ended and job.last_seq <= self._seq else None)
+
+    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
+        """Events that came along with the news, if they follow on the last one without a gap."""
+        events: list[JobEvent] = []
+        seq = self._seq
+        for frame in frames:
+            event = _event(frame)
+            if event is None or event.job_id != self._job_id or event.seq > seq + 1:
+                return None
+            if event.seq == seq + 1:
+                seq = event.seq
+                events.append(event)
+        if any(event.type in _ENDS for event in events):
+            return None  # whether it has ended for good is only known to the database
+        self._seq = seq
+        return Batch([_line(event, str(event.seq)) for event in events])
+
+    async def _batch(self, events: Sequence[JobEvent]) -> Batch:
+        self._seq = events[-1].seq
+        lines = [_line(event, str(event.seq)) for event in events]
+        if len(events) == READ_LIMIT:
+            return Batch(lines, more=True)
+        if events[-1].type not in _ENDS:
+            return Batch(lines)
+        # a retry may have revived it in the meantime; then the stream goes on
+        job = await self._queue.get_job(self._job_id)
+        return Batch(lines, end=job.status if job.ended and job.last_seq <= self._seq else None)
+
+
+def _event(frame: Frame) -> JobEvent | None:
+    """The event of a frame; None for a frame of another shape."""
+    try:
+        return JobEvent.model_validate({**frame, "created_at": frame["at"]})
+    except (KeyError, ValidationError):
+        return None
 
 
 def _line(event: JobEvent, cursor: str) -> Line:

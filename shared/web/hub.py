@@ -1,17 +1,44 @@
 """Who is waiting for news of what: one place per process, however many streams it serves.
 
-The hub only carries hints. What happened is read from the database by each reader with its own
-token, so a hint that is lost costs time and one that is false costs a query.
+The hub carries hints and, for single jobs, the events themselves; what counts is the log in the
+database, which each reader reads with its own token, so a hint that is lost only costs time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Protocol, Self
 
-from shared.config import Settings
+#: Frames kept for a reader that is busy; beyond it, it reads the log instead.
+MAX_FRAMES: Final = 500
+#: Reads of the log a second, over all streams of the process, when hints or polls ask for them.
+READS_PER_SECOND: Final = 200.0
+
+Frame = Mapping[str, Any]
+
+
+class Upstream(Protocol):
+    """Feeds a hub: tells of news on the topics it was asked to follow."""
+
+    def follow(self, topic: str, *, token: str, until: datetime) -> None:
+        """Begin or go on following; of several readers' tokens the one that lives longest."""
+        ...
+
+    def leave(self, topic: str) -> None:
+        """Stop following."""
+        ...
+
+    def is_live(self, topic: str) -> bool:
+        """Whether news of `topic` would arrive now."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop altogether."""
+        ...
 
 
 class Subscription:
@@ -21,6 +48,8 @@ class Subscription:
         self._hub = hub
         self._topic = topic
         self._news = asyncio.Event()
+        self._frames: deque[Frame] = deque()
+        self._whole = True
 
     async def wait(self, seconds: float) -> bool:
         """Whether there was news of the subject within `seconds`; false news is possible."""
@@ -32,9 +61,35 @@ class Subscription:
         self._news.clear()
         return True
 
-    def wake(self) -> None:
-        """Tell the reader to look."""
+    def take(self) -> Sequence[Frame] | None:
+        """Frames since the last call; None when some may be missing and the log must be read."""
+        frames = list(self._frames) if self._whole else None
+        self._frames.clear()
+        self._whole = True
+        return frames
+
+    def wake(self, frame: Frame | None) -> None:
+        """Tell the reader to look; without a frame it has to look for itself."""
+        if frame is None or len(self._frames) >= MAX_FRAMES:
+            self._frames.clear()
+            self._whole = False
+        elif self._whole:
+            self._frames.append(frame)
         self._news.set()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether news would arrive by itself, so that polling can be rare."""
+        return self._hub.is_live(self._topic)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two reads of the log that keep all streams within the budget."""
+        return self._hub.count / READS_PER_SECOND
+
+    def tell_others(self) -> None:
+        """Make every reader of the subject look: this one found that it is gone."""
+        self._hub.notify(self._topic)
 
     async def __aenter__(self) -> Self:
         self._hub.add(self._topic, self)
@@ -52,38 +107,61 @@ class Subscription:
 class EventHub:
     """Wakes the readers of a subject; fed by `notify`, whoever calls it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._readers: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._upstream: Upstream | None = None
+        self.count = 0
         self.closing = False
 
-    def subscribe(self, topic: str) -> Subscription:
-        """An ear on `topic`, open while its context is."""
+    def feed_from(self, upstream: Upstream) -> None:
+        """Follow every subject somebody reads through `upstream`; without one, readers poll."""
+        self._upstream = upstream
+
+    def subscribe(self, topic: str, *, token: str, until: datetime) -> Subscription:
+        """An ear on `topic`, open while its context is.
+
+        Args:
+            topic: `job:<id>`, `workspace:<id>` or `session:<id>`, which the reader was found to
+                be allowed to follow.
+            token: The reader's own; the upstream joins with it.
+            until: When the token expires.
+        """
+        if self._upstream is not None:
+            self._upstream.follow(topic, token=token, until=until)
         return Subscription(self, topic)
 
-    def notify(self, topic: str) -> None:
-        """Wake every reader of `topic`."""
+    def notify(self, topic: str, frame: Frame | None = None) -> None:
+        """Wake every reader of `topic`; `frame` is the event, if it came along."""
         for reader in self._readers.get(topic, ()):
-            reader.wake()
+            reader.wake(frame)
 
-    @property
-    def count(self) -> int:
-        """Streams open now."""
-        return sum(len(readers) for readers in self._readers.values())
+    def is_live(self, topic: str) -> bool:
+        """Whether news of `topic` would arrive by itself."""
+        return self._upstream is not None and self._upstream.is_live(topic)
 
     def add(self, topic: str, reader: Subscription) -> None:
         """Called by a subscription that opens."""
         self._readers[topic].add(reader)
+        self.count += 1
 
     def remove(self, topic: str, reader: Subscription) -> None:
         """Called by a subscription that closes."""
         readers = self._readers[topic]
         readers.discard(reader)
+        self.count -= 1
         if not readers:
             del self._readers[topic]
+            if self._upstream is not None:
+                self._upstream.leave(topic)
 
-    async def aclose(self) -> None:
-        """Wake everyone for the last time: the process is about to end."""
+    def close(self) -> None:
+        """Let every stream end soon; its client comes back to whoever serves next."""
         self.closing = True
         for topic in list(self._readers):
             self.notify(topic)
+
+    async def aclose(self) -> None:
+        """End every stream and leave the upstream."""
+        self.close()
+        if self._upstream is not None:
+            await self._upstream.aclose()

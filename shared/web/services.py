@@ -18,6 +18,7 @@ from shared.queue.worker_client import WorkerQueue
 from shared.web.auth import Caller, TokenVerifier
 from shared.web.errors import ApiError
 from shared.web.hub import EventHub
+from shared.web.upstream import RealtimeUpstream
 
 T = TypeVar("T")
 
@@ -54,7 +55,9 @@ class Services:
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
         self._provided: dict[type[Any], Any] = {}
-        self.hub = hub or EventHub(settings)
+        self.hub = hub or EventHub()
+        if hub is None and settings.streaming:
+            self.hub.feed_from(RealtimeUpstream(settings, self.hub, self.clock))
         self.verifier = verifier or TokenVerifier(settings, self.clock)
 
     def queue_of(self, caller: Caller | None) -> UserQueue:

@@ -20,12 +20,14 @@ from starlette.types import Receive, Scope, Send
 
 from shared.clock import Clock
 from shared.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from shared.web.hub import EventHub
+from shared.web.hub import EventHub, Frame, Subscription
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "text/event-stream"
 
+#: The reason of an end that every other reader of the subject will find as well.
+GONE = "gone"
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -44,6 +46,8 @@ class Batch:
 
     lines: Sequence[Line] = ()
     end: str | None = None
+    #: More is there already: read on without waiting.
+    more: bool = False
 
 
 class Feed(Protocol):
@@ -54,8 +58,16 @@ class Feed(Protocol):
         """The subject's name in the hub."""
         ...
 
-    async def read(self) -> Batch:
-        """What is new since the last read, a bounded number of lines at a time."""
+    async def read(self, *, thorough: bool = False) -> Batch:
+        """What is new since the last read, a bounded number of lines at a time.
+
+        Args:
+            thorough: If nothing is new, make sure that the subject is still there.
+        """
+        ...
+
+    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
+        """The same from frames of the hub; None when the log must be read instead."""
         ...
 
 
@@ -69,8 +81,10 @@ class Pace:
     buffered_wait: float = 20.0
     #: Between comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
-    #: Between looks at the log while no hint comes.
-    poll: float = 1.0
+    #: Between looks at the log while nothing would tell of news.
+    poll: float = 0.5
+    #: Between looks at the log that make sure the subject is still there and still the reader's.
+    check: float = 5.0
     #: A reader that takes no data for so long is let go.
     stalled_after: float = 30.0
     #: What a client waits before it comes back.
@@ -83,71 +97,113 @@ def frame(event: str, data: object, *, cursor: str | None = None) -> bytes:
     return f"{head}event: {event}\ndata: ".encode() + to_json(data) + b"\n\n"
 
 
-async def stream(
-    feed: Feed,
-    hub: EventHub,
-    *,
-    pace: Pace,
-    clock: Clock,
-    expires_at: datetime,
-    first: Batch | None = None,
-) -> AsyncIterator[bytes]:
-    """The bytes of one event stream.
+@dataclass(frozen=True)
+class Reader:
+    """Whose stream it is: its token opens the subject, and the stream ends with it."""
 
-    A last event `end` says why the stream closes: `completed`, `failed`, `cancelled`, `deleted`,
-    `token_expired`, `forbidden` or `shutting_down`. A stream that merely pauses says nothing,
-    and EventSource comes back by itself.
+    token: str = field(repr=False)
+    expires_at: datetime
 
-    Args:
-        feed: The subject, standing at the reader's cursor.
-        hub: Says when to look.
-        pace: Streaming or buffered, and its times.
-        clock: Compared with `expires_at`.
-        expires_at: When the reader's token ends, and the stream with it.
-        first: What was read already, to answer a missing subject before the stream begins.
+
+class Stream:
+    """One subject read aloud to one reader.
+
+    A last event `end` says why the stream closes for good: `completed`, `failed`, `cancelled`,
+    `gone` (deleted, or no longer the reader's), `token_expired` or `forbidden`. A stream that
+    merely pauses says nothing, and EventSource comes back by itself.
     """
-    yield f"retry: {int(pace.retry * 1000)}\n\n".encode()
-    async with hub.subscribe(feed.topic) as news:
-        batch = first if first is not None else await _look(feed)
+
+    def __init__(
+        self, feed: Feed, hub: EventHub, *, reader: Reader, pace: Pace, clock: Clock
+    ) -> None:
+        self._feed = feed
+        self._hub = hub
+        self._reader = reader
+        self._pace = pace
+        self._clock = clock
+        self._read_at = clock.monotonic()
+        self._checked_at = self._read_at
+
+    async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
+        """The bytes of the stream; `first` was read before it began."""
+        clock, pace, reader = self._clock, self._pace, self._reader
+        yield f"retry: {int(pace.retry * 1000)}\n\n".encode()
         opened = quiet_since = clock.monotonic()
-        while True:
-            if batch.lines:
-                yield b"".join(frame(e.type, e.data, cursor=e.cursor) for e in batch.lines)
-                quiet_since = clock.monotonic()
-            if batch.end is not None:
-                yield frame("end", {"reason": batch.end})
-                return
-            if hub.closing:
-                return
-            if clock.now() >= expires_at:
-                yield frame("end", {"reason": "token_expired"})
-                return
-            now = clock.monotonic()
-            if not pace.streaming and (batch.lines or now - opened >= pace.buffered_wait):
-                return
-            if now - quiet_since >= pace.keep_alive:
-                yield KEEP_ALIVE
-                quiet_since = now
-            if not batch.lines:
-                left = (expires_at - clock.now()).total_seconds()
-                await news.wait(max(0.0, min(pace.poll, left)))
-            batch = await _look(feed)
+        batch = first
+        async with self._hub.subscribe(
+            self._feed.topic, token=reader.token, until=reader.expires_at
+        ) as news:
+            while True:
+                if batch.lines:
+                    yield b"".join(frame(e.type, e.data, cursor=e.cursor) for e in batch.lines)
+                    quiet_since = clock.monotonic()
+                if batch.end is not None:
+                    if batch.end == GONE:
+                        news.tell_others()
+                    yield frame("end", {"reason": batch.end})
+                    return
+                if self._hub.closing:
+                    return
+                if clock.now() >= reader.expires_at:
+                    yield frame("end", {"reason": "token_expired"})
+                    return
+                now = clock.monotonic()
+                if not pace.streaming and (batch.lines or now - opened >= pace.buffered_wait):
+                    return
+                if now - quiet_since >= pace.keep_alive:
+                    yield KEEP_ALIVE
+                    quiet_since = now
+                batch = await self._next(news, more=bool(batch.lines) and batch.more)
 
+    async def _next(self, news: Subscription, *, more: bool) -> Batch:
+        """Wait for news, for a while, and look."""
+        clock, pace = self._clock, self._pace
+        if more:
+            return await self._look(thorough=False)
+        told = await news.wait(self._patience(news))
+        frames = news.take()
+        due = clock.monotonic() - self._checked_at >= pace.check
+        if told and frames and not due:
+            batch = self._feed.absorb(frames)
+            if batch is not None:
+                return batch
+        # the budget of reads is shared by all streams: many of them look less often each
+        wait = news.pause - (clock.monotonic() - self._read_at)
+        if wait > 0:
+            await asyncio.sleep(wait)
+            news.take()
+        return await self._look(thorough=due or (told and frames is None))
 
-async def _look(feed: Feed) -> Batch:
-    """Read on; a database that is away only makes the stream wait."""
-    try:
-        return await feed.read()
-    except QueueUnavailable as error:
-        logger.warning(
-            "an event stream waits for the database",
-            extra={"event": "sse.waiting", "topic": feed.topic, "reason": str(error)},
-        )
-        return Batch()
-    except TokenRefused:
-        return Batch(end="token_expired")
-    except QueueError as error:
-        return Batch(end="deleted" if error.status == 404 else "forbidden")
+    def _patience(self, news: Subscription) -> float:
+        """Seconds to wait for news before looking anyway."""
+        pace = self._pace
+        left = (self._reader.expires_at - self._clock.now()).total_seconds()
+        check = self._checked_at + pace.check - self._clock.monotonic()
+        # while news would come by itself, only the check and the comment need a look
+        usual = min(pace.keep_alive, check) if news.is_live else max(pace.poll, news.pause)
+        return max(0.0, min(usual, left))
+
+    async def _look(self, *, thorough: bool) -> Batch:
+        """Read on; a database that is away only makes the stream wait."""
+        self._read_at = self._clock.monotonic()
+        if thorough:
+            self._checked_at = self._read_at
+        try:
+            return await self._feed.read(thorough=thorough)
+        except QueueUnavailable as error:
+            logger.warning(
+                "an event stream waits for the database",
+                extra={
+                    "event": "sse.waiting",
+                    "topic": self._feed.topic,
+                    "reason": str(error),
+                },
+            )
+            return Batch()
+        except TokenRefused:
+            return Batch(end="token_expired")
+        except QueueError as error:
+            return Batch(end=GONE if error.status == 404 else "forbidden")
 
 
 class EventStream(Response):
