@@ -269,9 +269,11 @@ def _ending(error: ApolloError, ctx: JobContext) -> Fail | Retry | Snooze:
     return Fail(str(error), data=data)
 
 
-def register(registry: Registry, settings: Settings) -> Enrichment:
+def register(
+    registry: Registry, settings: Settings, *, app: Enrichment | None = None
+) -> Enrichment:
     """Add the app's processors to `registry`; returns what they hold, to be closed at the end."""
-    app = Enrichment(settings)
+    app = app or Enrichment(settings)
     processors = Processors(app)
     backoff = Backoff(first=60, cap=3600)
     # Apollo limits calls by key, and a key is a workspace's

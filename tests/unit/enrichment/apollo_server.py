@@ -45,6 +45,7 @@ class ApolloServer:
         self.seen: list[Seen] = []
         self.credits = 100
         self.unknown = {"unknown.example"}
+        self.called = asyncio.Event()
         self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -74,6 +75,7 @@ class ApolloServer:
             url = urlsplit(target)
             seen = Seen(method, url.path, parse_qs(url.query), headers.get("x-api-key"))
             self.seen.append(seen)
+            self.called.set()
             fault = self.faults.pop(0) if self.faults else None
             if fault is not None and fault.hang:
                 await self._stop.wait()

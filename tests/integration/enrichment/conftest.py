@@ -1,0 +1,236 @@
+"""One test's own project with enrichment's seed: a database, a Data API, the API, a worker.
+
+Ticks are run by the tests themselves, so that what happens between two of them is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+from functions.jobs.app import build_app
+from infra.local import migrations
+from infra.local.ports import reserve_port
+from shared.apps.enrichment.processors import register
+from shared.apps.enrichment.services import Enrichment
+from shared.config import Settings
+from shared.worker import Registry, TickOptions, TickSummary, Worker
+from tests.support.project import (
+    ACME,
+    ADA,
+    JWT_SECRET,
+    PUBLISHABLE_KEY,
+    SECRET_KEY,
+    Gateway,
+    Project,
+)
+from tests.unit.enrichment.apollo_server import ApolloServer
+
+GLOBEX = "22222222-2222-4222-8222-222222222222"
+BOB = "aaaaaaaa-0000-4000-8000-000000000002"
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+INITECH = "ac000000-0000-4000-8000-000000000001"
+NOBODY_LTD = "ac000000-0000-4000-8000-000000000008"
+SOYLENT = "9c000000-0000-4000-8000-000000000001"
+PETER = "cc000000-0000-4000-8000-000000000001"
+ROBERT = "dc000000-0000-4000-8000-000000000001"
+SEED = Path(migrations.ROOT) / "supabase" / "seeds" / "enrichment.sql"
+BUCKET = "minutehand-test-uploads"
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[str]:
+    """Amazon, on this machine: S3 and KMS."""
+    port = reserve_port()
+    server = ThreadedMotoServer("127.0.0.1", port)
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def gateway(database: Any) -> Iterator[Gateway]:
+    """The Data API over this test's database, with the demo users and both seeds."""
+    database.seed()
+    migrations.apply_seed(migrations.as_user(database.url, "postgres"), SEED)
+    running = Gateway(database, reserve_port())
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def settings(
+    gateway: Gateway, tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """The project's settings, offline Apollo as in local development."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    return Settings(
+        supabase_url=gateway.url,
+        supabase_publishable_key=PUBLISHABLE_KEY,
+        supabase_secret_key=SECRET_KEY,
+        supabase_jwt_secret=JWT_SECRET,
+        worker_secret_tokens=("worker-token",),
+        sealing_key_file=str(tmp_path / "sealing.json"),
+        uploads_bucket=BUCKET,
+        aws_endpoint_url=aws,
+        use_mock_apollo=True,
+    )
+
+
+@pytest.fixture
+def project(settings: Settings, gateway: Gateway) -> Project:
+    """Eyes on the tables, and plain SQL."""
+    return Project(settings, gateway.database, gateway)
+
+
+class Office:
+    """The whole app in one hand: its API per user, and ticks on demand."""
+
+    def __init__(self, settings: Settings, project: Project) -> None:
+        self.settings = settings
+        self.project = project
+        self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
+        registry = Registry()
+        register(registry, settings, app=self.enrichment)
+        self.worker = Worker(
+            settings,
+            registry=registry,
+            options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
+        )
+        self._app = build_app(settings)
+        self._http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self._app), base_url="http://api.test"
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Office]:
+        """Be open for business until the test is over."""
+        async with self._app.router.lifespan_context(self._app):
+            await self.worker.register()
+            yield self
+        await self._http.aclose()
+        await self.worker.aclose()
+        await self.enrichment.aclose()
+
+    async def call(
+        self, method: str, path: str, *, user: str | None = ADA, **options: Any
+    ) -> httpx.Response:
+        """Call the API as a user, Ada unless another is named."""
+        headers = options.pop("headers", {})
+        if user is not None:
+            headers["Authorization"] = f"Bearer {self.project.token(user)}"
+        return await self._http.request(method, path, headers=headers, **options)
+
+    async def rest(
+        self, method: str, path: str, *, user: str = ADA, **options: Any
+    ) -> httpx.Response:
+        """Call the Data API as a user, as supabase-js does."""
+        headers = {
+            "apikey": PUBLISHABLE_KEY,
+            "Authorization": f"Bearer {self.project.token(user)}",
+            **options.pop("headers", {}),
+        }
+        async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
+            return await http.request(method, path, headers=headers, **options)
+
+    async def enqueue(
+        self, job_type: str, payload: dict[str, Any], *, workspace: str = ACME, user: str = ADA
+    ) -> str:
+        """Create a job over HTTP."""
+        body = {"workspace_id": workspace, "job_type": job_type, "payload": payload}
+        answer = await self.call("POST", "/api/jobs", user=user, json=body)
+        assert answer.status_code == 201, answer.text
+        job_id: str = answer.json()["id"]
+        return job_id
+
+    async def tick(self, *, budget: float = 60.0) -> TickSummary:
+        """Run one tick to its end."""
+        summary = await self.worker.tick(budget_seconds=budget)
+        assert summary.error is None
+        return summary
+
+    async def run(self, job_type: str, payload: dict[str, Any], **who: str) -> dict[str, Any]:
+        """Create a job, run one tick, and look at the job's row."""
+        job_id = await self.enqueue(job_type, payload, **who)
+        await self.tick()
+        return self.project.row(job_id)
+
+    def account(self, account_id: str = INITECH) -> dict[str, Any]:
+        """An account's row."""
+        [row] = self.project.rows("select * from public.accounts where id = %s", account_id)
+        return row
+
+    def contact(self, contact_id: str = PETER) -> dict[str, Any]:
+        """A contact's row."""
+        [row] = self.project.rows("select * from public.contacts where id = %s", contact_id)
+        return row
+
+    def credits(self, workspace: str = ACME) -> int:
+        """Credits counted so far."""
+        [row] = self.project.rows(
+            "select enrichment_credits_used as used from public.workspace_settings"
+            " where workspace_id = %s",
+            workspace,
+        )
+        used: int = row["used"]
+        return used
+
+    def logs(self, job_id: str) -> list[str]:
+        """The job's log messages in order."""
+        rows = self.project.rows(
+            "select message from public.job_logs where job_id = %s order by id", job_id
+        )
+        return [row["message"] for row in rows]
+
+    def set_settings(self, **columns: Any) -> None:
+        """Set Acme's settings by plain SQL."""
+        for column, value in columns.items():
+            self.project.run_sql(
+                f"update public.workspace_settings set {column} = %s where workspace_id = %s",
+                value,
+                ACME,
+            )
+
+    def make_due(self, job_id: str) -> None:
+        """Let the wait of a backing-off job be over."""
+        self.project.run_sql(
+            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
+            " where job_id = %s",
+            job_id,
+        )
+
+
+@pytest.fixture
+async def office(settings: Settings, project: Project) -> AsyncIterator[Office]:
+    """The app on a project of this test alone, with Apollo offline."""
+    async with Office(settings, project).open() as office:
+        yield office
+
+
+@pytest.fixture
+async def apollo() -> AsyncIterator[ApolloServer]:
+    """Apollo, on this machine."""
+    async with ApolloServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def online(
+    settings: Settings, project: Project, apollo: ApolloServer
+) -> AsyncIterator[Office]:
+    """The app with the real client, pointed at a local Apollo."""
+    live = settings.model_copy(
+        update={"use_mock_apollo": False, "apollo_base_url": apollo.base_url}
+    )
+    async with Office(live, project).open() as office:
+        yield office

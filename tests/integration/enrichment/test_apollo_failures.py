@@ -1,0 +1,160 @@
+"""The real client in a real job: each way Apollo fails has the ending it deserves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.integration.enrichment.conftest import ACME, INITECH, NOBODY_LTD, Office
+from tests.unit.enrichment.apollo_server import KEY, ApolloServer, Fault
+
+
+@pytest.fixture(autouse=True)
+async def own_key(online: Office) -> None:
+    """Acme has stored a key that Apollo knows."""
+    answer = await online.call(
+        "PUT", f"/api/workspaces/{ACME}/settings", json={"apollo_api_key": KEY}
+    )
+    assert answer.status_code == 200
+
+
+def seconds_until(instant: datetime) -> float:
+    return (instant - datetime.now(UTC)).total_seconds()
+
+
+async def test_the_real_client_fills_the_account(online: Office, apollo: ApolloServer) -> None:
+    """Chosen by configuration only; not a line of code differs."""
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    account = online.account()
+    assert job["result"]["source"] == "apollo"
+    assert account["industry"] == "information technology & services"
+    assert account["employee_count"] == 1600
+    assert account["annual_revenue"] == 100_000_000
+    assert account["metadata"]["apollo_source"] == "apollo"
+    assert [seen.key for seen in apollo.seen] == [KEY]
+
+
+async def test_a_workspace_may_choose_the_other_client(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """One workspace tries things out offline while the others are live."""
+    online.set_settings(apollo_client="offline", apollo_api_key_encrypted="test-key-1")
+
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert job["result"]["source"] == "offline"
+    assert apollo.seen == []
+
+
+async def test_a_key_the_vendor_rejects_fails_at_once(online: Office, apollo: ApolloServer) -> None:
+    """401 is a person's to mend."""
+    apollo.faults = [Fault(401, {"error": "Invalid access credentials."})]
+
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert (job["status"], job["attempts"]) == ("failed", 1)
+    assert job["error_message"] == "Apollo rejected the API key"
+
+
+async def test_an_empty_balance_fails_with_that_reason(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """402 must not look like a wrong key."""
+    apollo.faults = [Fault(402, {"error": "Payment required"})]
+
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert (job["status"], job["attempts"]) == ("failed", 1)
+    assert job["error_message"] == "Apollo has no credits left for this key"
+
+
+async def test_a_refused_request_fails_with_apollos_words(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """422 would be refused again."""
+    apollo.faults = [Fault(422, {"error": "Value does not pass validation"})]
+
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert job["status"] == "failed"
+    assert "Value does not pass validation" in job["error_message"]
+
+
+async def test_a_rate_limit_waits_as_long_as_apollo_says(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """Sooner would be refused again, later is wasted; and the attempt is not spent."""
+    apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+
+    await online.tick()
+    waiting = online.project.row(job_id)
+    online.make_due(job_id)
+    await online.tick()
+    done = online.project.row(job_id)
+
+    assert (waiting["status"], waiting["attempts"]) == ("pending", 0)
+    assert 690 <= seconds_until(waiting["next_retry_at"]) <= 701
+    assert (done["status"], done["attempts"]) == ("completed", 1)
+    assert online.credits() == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(500, {}),
+        Fault(503, b"<html>"),
+        Fault(cut=True),
+        Fault(drop=True),
+        Fault(200, b"{"),
+        Fault(429, {}),
+    ],
+)
+async def test_a_passing_fault_backs_off_and_tries_again(
+    online: Office, apollo: ApolloServer, fault: Fault
+) -> None:
+    """About a minute after the first one, as every job."""
+    apollo.faults = [fault]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+
+    await online.tick()
+    waiting = online.project.row(job_id)
+    online.make_due(job_id)
+    await online.tick()
+    done = online.project.row(job_id)
+
+    assert (waiting["status"], waiting["attempts"]) == ("pending", 1)
+    assert 25 <= seconds_until(waiting["next_retry_at"]) <= 95
+    assert (done["status"], done["attempts"]) == ("completed", 2)
+
+
+async def test_an_unknown_company_completes_with_no_match(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """Nothing is charged and nothing changes."""
+    apollo.unknown.add("nobody.invalid")
+
+    job = await online.run("enrich_account", {"account_id": NOBODY_LTD})
+
+    assert (job["status"], job["result"]["outcome"]) == ("completed", "no match")
+    assert online.account(NOBODY_LTD)["enriched_at"] is None
+    assert online.credits() == 0
+
+
+async def test_nothing_of_the_key_is_kept_in_the_job(online: Office, apollo: ApolloServer) -> None:
+    """Jobs, logs, events and steps are read by every member."""
+    apollo.faults = [Fault(500, {"error": f"echo {KEY}"})]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+    await online.tick()
+    online.make_due(job_id)
+    await online.tick()
+
+    tables = ["public.jobs", "public.job_logs", "public.job_events", "public.accounts"]
+    texts = [
+        str(online.project.rows(f"select to_jsonb(t) as row from {table} as t"))
+        for table in [*tables, "enrichment.calls", "public.workspace_settings"]
+    ]
+
+    assert all(KEY not in text for text in texts)

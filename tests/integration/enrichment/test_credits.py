@@ -1,0 +1,164 @@
+"""Credits are counted once per paid call, whatever happens between the call and its record."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shared.queue.errors import LeaseLost
+from tests.integration.enrichment.conftest import ACME, INITECH, Office
+from tests.unit.enrichment.apollo_server import KEY, ApolloServer, Fault
+
+
+@pytest.fixture(autouse=True)
+async def own_key(online: Office) -> None:
+    """Acme has stored a key that Apollo knows."""
+    await online.call("PUT", f"/api/workspaces/{ACME}/settings", json={"apollo_api_key": KEY})
+
+
+def lose_the_lease(office: Office, job_id: str) -> None:
+    """Let the lease lapse, as the database's clock does to a worker that died."""
+    office.project.run_sql(
+        "update queue.leases set expires_at = queue.clock() - interval '1 second'"
+        " where job_id = %s",
+        job_id,
+    )
+
+
+async def test_a_crash_after_the_call_was_recorded_does_not_pay_twice(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """The next attempt takes the answer from the ledger."""
+    online.project.run_sql(
+        "create function public.crash() returns trigger language plpgsql as"
+        " $$ begin raise exception 'the disk is full'; end $$"
+    )
+    online.project.run_sql(
+        "create trigger crash before update on public.accounts for each row"
+        " execute function public.crash()"
+    )
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+
+    await online.tick()
+    broken = online.project.row(job_id)
+    online.project.run_sql("drop trigger crash on public.accounts")
+    online.make_due(job_id)
+    await online.tick()
+
+    assert (broken["status"], broken["attempts"]) == ("pending", 1)
+    assert online.project.row(job_id)["status"] == "completed"
+    assert online.account()["enriched_at"] is not None
+    assert len(apollo.seen) == 1
+    assert (online.credits(), apollo.credits) == (1, 99)
+
+
+async def test_a_worker_that_dies_in_the_call_counts_only_what_was_answered(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """Nobody can know what a call without an answer cost; it is told apart, not guessed."""
+    apollo.faults = [Fault(hang=True)]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+    dying = asyncio.create_task(online.worker.tick(budget_seconds=60))
+    async with asyncio.timeout(20):
+        await apollo.called.wait()
+    dying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dying
+    lose_the_lease(online, job_id)
+
+    await online.tick()
+
+    answer = await online.call("GET", f"/api/workspaces/{ACME}/settings")
+    assert online.project.row(job_id)["status"] == "completed"
+    assert len(apollo.seen) == 2
+    assert answer.json()["enrichment_credits_used"] == 1
+    assert answer.json()["enrichment_calls_unanswered"] == 1
+
+
+async def test_a_refused_call_leaves_no_trace_in_the_ledger(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """Apollo did not charge it, so nothing is uncertain."""
+    apollo.faults = [Fault(429, {}, {"retry-after": "60"})]
+
+    await online.run("enrich_account", {"account_id": INITECH})
+
+    assert online.project.rows("select * from enrichment.calls") == []
+
+
+async def begun(office: Office) -> tuple[str, int]:
+    """A job that is held, with its call begun."""
+    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
+    office.project.run_sql(
+        "select public.lease_jobs(%s::jsonb)",
+        '{"worker_id": "w", "tick_id": "00000000-0000-4000-8000-000000000001", "call": 1,'
+        ' "limit": 1, "lease_seconds": 60, "free_slots": 1}',
+    )
+    fence: int = office.project.row(job_id)["fence"]
+    assert await office.enrichment.store.begin_call(job_id, fence, "apollo") is None
+    return job_id, fence
+
+
+async def test_recording_an_answer_is_counted_once_however_often_it_is_sent(
+    online: Office,
+) -> None:
+    """The Data API client repeats calls whose answer was lost."""
+    job_id, fence = await begun(online)
+    store = online.enrichment.store
+
+    for _ in range(3):
+        await store.finish_call(job_id, fence, "apollo", {"credits": 1}, credits=1)
+    await asyncio.gather(
+        *(store.finish_call(job_id, fence, "apollo", {}, credits=1) for _ in range(5))
+    )
+
+    assert online.credits() == 1
+
+
+async def test_an_answer_that_comes_after_the_lease_was_lost_is_counted_and_used(
+    online: Office,
+) -> None:
+    """What was paid is paid; the next attempt profits from it."""
+    job_id, fence = await begun(online)
+    store = online.enrichment.store
+    online.project.run_sql("update public.jobs set fence = fence + 1 where id = %s", job_id)
+
+    await store.finish_call(job_id, fence, "apollo", {"credits": 1}, credits=1)
+
+    assert await store.begin_call(job_id, fence + 1, "apollo") == {"credits": 1}
+    assert online.credits() == 1
+
+
+async def test_a_zombie_neither_calls_nor_writes(online: Office) -> None:
+    """Only the present holder of the lease may spend money or touch the account."""
+    job_id, fence = await begun(online)
+    store = online.enrichment.store
+    online.project.run_sql("update public.jobs set fence = fence + 1 where id = %s", job_id)
+    before = online.account()
+
+    with pytest.raises(LeaseLost):
+        await store.begin_call(job_id, fence, "apollo")
+    with pytest.raises(LeaseLost):
+        await store.apply(
+            job_id, fence, "account", before["id"], seen={}, fields={"city": "Ulm"}, metadata={}
+        )
+
+    assert online.account() == before
+
+
+async def test_twenty_jobs_at_once_count_twenty(online: Office) -> None:
+    """A counter that is read, added to and written back would lose some."""
+    body: dict[str, Any] = {
+        "workspace_id": ACME,
+        "jobs": [
+            {"job_type": "enrich_account", "payload": {"account_id": INITECH}} for _ in range(20)
+        ],
+    }
+    await online.call("POST", "/api/jobs/bulk", json=body)
+
+    summary = await online.tick()
+
+    assert summary.completed == 20
+    assert online.credits() == 20
