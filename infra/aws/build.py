@@ -60,7 +60,11 @@ def source_files(bundle: Bundle, root: Path) -> list[Path]:
         if not root.joinpath(*name.split(".")).with_suffix(".py").exists()
     ]:
         raise PackagingError(f"no handler to package: {', '.join(missing)}")
-    for room in (*bundle.whole_rooms, *(f"functions/{name}" for name in bundle.functions)):
+    rooms = bundle.whole_rooms and (
+        *bundle.whole_rooms,
+        *(f"functions/{name}" for name in bundle.functions),
+    )
+    for room in rooms:
         files.update(
             path
             for path in (root / room).rglob("*")
@@ -109,7 +113,7 @@ def build(bundle: Bundle, target: Target, out: Path, *, root: Path = ROOT) -> Bu
         copy = tree / file.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    python, magic = _compile(tree, target, root)
+    python, magic = _compile(tree, target)
     archive = out / f"{bundle.name}.zip"
     digest = write_zip(tree, archive)
     metadata = read_metadata(tree)
@@ -151,7 +155,7 @@ def _install(locked: list[Locked], target: Target, tree: Path, out: Path) -> Non
     _run(command, "the locked wheels could not be installed")
 
 
-def _compile(tree: Path, target: Target, root: Path) -> tuple[str, str]:
+def _compile(tree: Path, target: Target) -> tuple[str, str]:
     """Write byte code that is never checked against its source; returns version and magic."""
     if target.compiler == "host":
         ok = compileall.compile_dir(
@@ -161,7 +165,7 @@ def _compile(tree: Path, target: Target, root: Path) -> tuple[str, str]:
         if not ok:
             raise PackagingError("the byte code could not be compiled; see above")
         return platform.python_version(), MAGIC_NUMBER.hex()
-    script = root / "infra" / "aws" / "compile.mjs"
+    script = Path(__file__).with_name("compile.mjs")
     output = _run([find_tool("node"), str(script), str(tree), target.python], "byte code")
     report = json.loads(output.strip().splitlines()[-1])
     return report["python"], report["magic"]

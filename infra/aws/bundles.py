@@ -54,8 +54,8 @@ BUNDLES = (
         name="health",
         functions=("health",),
         whole_rooms=(),
-        zipped_budget=12 * MEBIBYTE,
-        unzipped_budget=36 * MEBIBYTE,
+        zipped_budget=10 * MEBIBYTE,
+        unzipped_budget=30 * MEBIBYTE,
     ),
 )
 

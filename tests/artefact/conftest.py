@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from infra.aws.build import Built, build, host_target
-from infra.aws.bundles import BUNDLES, LAMBDA
+from infra.aws.bundles import BUNDLES, LAMBDA, ROOT
 from infra.aws.package import TEMPLATE, compile_template
 from infra.local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
 from tests.artefact.stack import Stack
@@ -56,17 +57,29 @@ class Package:
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """The zips for Lambda: Python 3.13 on arm64."""
-    folder = tmp_path_factory.mktemp("lambda-package")
-    return Package(folder, {b.name: build(b, LAMBDA, folder) for b in BUNDLES})
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources as they are now: an edit during the tests must not look like a wrong hash."""
+    root = tmp_path_factory.mktemp("sources")
+    for room in ("functions", "shared"):
+        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("requirements.lock", "pyproject.toml"):
+        shutil.copyfile(ROOT / file, root / file)
+    return root
 
 
 @pytest.fixture(scope="session")
-def host_package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+def package(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Package:
+    """The zips for Lambda: Python 3.13 on arm64."""
+    folder = tmp_path_factory.mktemp("lambda-package")
+    return Package(folder, {b.name: build(b, LAMBDA, folder, root=snapshot) for b in BUNDLES})
+
+
+@pytest.fixture(scope="session")
+def host_package(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Package:
     """The same zips for this machine, so that they can be run."""
     folder = tmp_path_factory.mktemp("host-package")
-    return Package(folder, {b.name: build(b, host_target(), folder) for b in BUNDLES})
+    target = host_target()
+    return Package(folder, {b.name: build(b, target, folder, root=snapshot) for b in BUNDLES})
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,189 @@
+"""The packaged functions, run by AWS's own runtime client with nothing else importable."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from infra.aws.bundles import BUNDLES
+from infra.aws.package import TEMPLATE
+from infra.local.lambda_runtime import LambdaRuntime
+from infra.local.lambda_runtime.template import read_service
+from tests.artefact.conftest import Package
+from tests.artefact.stack import FUNCTIONS, Stack
+
+VARIABLES = {
+    "SUPABASE_URL": "http://127.0.0.1:9",
+    "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_test",
+    "SUPABASE_JWT_SECRET": "a-secret-of-at-least-32-characters",
+    "WORKER_SECRET_TOKEN": "token-of-the-test",
+    "BACKGROUND_JOB_TOKEN": "background-token-of-the-test",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "KMS_KEY_ID": "alias/test",
+    "UPLOADS_BUCKET": "test",
+    "STAGE": "test",
+}
+BUNDLE_OF = {name: bundle.name for bundle in BUNDLES for name in bundle.functions}
+
+
+@pytest_asyncio.fixture
+async def api(
+    stacks: dict[str, Stack], host_package: Package, runtime_site: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The packaged service behind its own routes; there is no database."""
+    service = read_service(
+        stacks["dev"].folder / TEMPLATE,
+        task_roots={name: host_package.unzipped(BUNDLE_OF[name]) for name in FUNCTIONS},
+        variables=VARIABLES,
+        isolated=True,
+        python_path=(runtime_site,),
+        origins=("http://app.test",),
+    )
+    async with (
+        LambdaRuntime(service.functions, routes=service.routes, cors=service.cors) as runtime,
+        httpx.AsyncClient(base_url=runtime.url, timeout=30) as client,
+    ):
+        yield client
+
+
+async def test_health_answers(api: httpx.AsyncClient) -> None:
+    """The probe needs neither database nor secret."""
+    answer = await api.get("/health")
+
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "healthy"
+    assert answer.json()["environment"] == {"region": "us-east-1", "env": "test"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/jobs"),
+        ("GET", "/api/jobs"),
+        ("POST", "/api/jobs/worker"),
+        ("GET", "/api/jobs/worker"),
+        ("POST", "/api/jobs/process"),
+        ("GET", "/api/status"),
+    ],
+)
+async def test_without_a_token_every_function_says_unauthorized(
+    api: httpx.AsyncClient, method: str, path: str
+) -> None:
+    """Each handler imports, routes and refuses from the zip alone."""
+    answer = await api.request(method, path, json={} if method == "POST" else None)
+
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["error"] == "Unauthorized"
+
+
+async def test_without_a_database_a_tick_by_http_is_a_503(api: httpx.AsyncClient) -> None:
+    """Not a crash, and not a success."""
+    answer = await api.post(
+        "/api/jobs/worker", headers={"authorization": "Bearer token-of-the-test"}
+    )
+
+    assert answer.status_code == 503, answer.text
+    assert "Traceback" not in answer.text
+
+
+PROBE = """
+import importlib._bootstrap_external as external, json, os, sys, time
+compiled = []
+original = external.SourceLoader.source_to_code
+def recording(self, data, path, **more):
+    compiled.append(str(path))
+    return original(self, data, path, **more)
+external.SourceLoader.source_to_code = recording
+began = time.perf_counter()
+__import__(sys.argv[1])
+print(json.dumps({
+    "seconds": time.perf_counter() - began,
+    "compiled": [p for p in compiled if p.startswith(os.environ["LAMBDA_TASK_ROOT"])],
+    "modules": sorted({name.split(".")[0] for name in sys.modules}),
+}))
+"""
+
+
+def probe(root: Path, site: Path, module: str) -> dict[str, Any]:
+    """Import `module` from an unzipped package in a fresh interpreter."""
+    environment = {
+        **VARIABLES,
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(root), str(site)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LAMBDA_TASK_ROOT": str(root),
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+        "AWS_REGION": "us-east-1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", PROBE, module],
+        env=environment, cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_cold_start_compiles_nothing(
+    host_package: Package, runtime_site: Path, name: str
+) -> None:
+    """Stale byte code costs most of a cold start and shows nowhere."""
+    root = host_package.unzipped(BUNDLE_OF[name])
+
+    report = probe(root, runtime_site, f"functions.{name}.handler")
+
+    assert report["compiled"] == []
+
+
+FORBIDDEN = {
+    "health": {"fastapi", "mangum", "starlette", "pydantic", "httpx", "boto3", "asyncio", "jwt"},
+    "worker": {"fastapi", "mangum", "starlette", "boto3", "botocore", "supabase", "typer", "rich"},
+    "jobs": {"boto3", "botocore", "supabase", "typer", "rich"},
+    "status": {"boto3", "botocore", "supabase", "typer", "rich"},
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_handler_imports_none_of_these(
+    host_package: Package, runtime_site: Path, name: str
+) -> None:
+    """Python's imports are the cold start; each of these costs tens of milliseconds."""
+    report = probe(
+        host_package.unzipped(BUNDLE_OF[name]), runtime_site, f"functions.{name}.handler"
+    )
+
+    assert not FORBIDDEN[name] & set(report["modules"])
+
+
+#: Shares of what `import fastapi, mangum` costs in the same run (250 ms where these were set).
+BUDGET = {"health": 0.15, "worker": 1.4, "jobs": 1.9, "status": 1.9}
+
+
+def test_imports_keep_to_their_share_of_a_web_framework(
+    host_package: Package, runtime_site: Path
+) -> None:
+    """Ratios of the fastest of several runs: they hold on a slow machine too."""
+    app = host_package.unzipped("app")
+
+    def fastest(root: Path, module: str) -> float:
+        return min(float(probe(root, runtime_site, module)["seconds"]) for _ in range(4))
+
+    bare = fastest(app, "fastapi") + fastest(app, "mangum")
+    shares = {
+        name: fastest(host_package.unzipped(BUNDLE_OF[name]), f"functions.{name}.handler") / bare
+        for name in FUNCTIONS
+    }
+
+    assert {name: share for name, share in shares.items() if share > BUDGET[name]} == {}, shares
