@@ -22,6 +22,7 @@ HOSTED = Path(__file__).parent / "hosted"
 REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
 MIGRATIONS = ROOT / "supabase" / "migrations"
 SEED = ROOT / "supabase" / "seed.sql"
+APP_SEEDS = ROOT / "supabase" / "seeds"
 
 # as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^([0-9]+)_(.*)\.sql$")
@@ -164,6 +165,11 @@ def apply_migrations(
         if done:
             connection.execute("notify pgrst, 'reload schema'")
     return done
+
+
+def seed_files() -> list[Path]:
+    """List the seed and the apps' own seeds, in the order in which they run."""
+    return [path for path in (SEED, *sorted(APP_SEEDS.glob("*.sql"))) if path.exists()]
 
 
 def apply_seed(url: str, path: Path = SEED, *, say: Say = lambda _: None) -> bool:

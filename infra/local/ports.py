@@ -1,13 +1,23 @@
-"""Free TCP ports on loopback: the preferred number when nobody listens there, else any.
+"""TCP ports on loopback, reserved so that two stacks starting at once never choose the same one.
 
-A port can be taken between the choice and the bind; callers bind soon and retry.
+A reservation is a locked file; it ends with the process, however that dies.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
 import socket
+import tempfile
+from pathlib import Path
+from typing import IO
 
 LOOPBACK = "127.0.0.1"
+# below Linux's ephemeral range, whose numbers outgoing connections may hold at any moment
+RANGE = range(20_000, 32_000)
+
+_held: dict[int, IO[str]] = {}
 
 
 def is_free(port: int) -> bool:
@@ -22,18 +32,29 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_ports(count: int) -> list[int]:
-    """Return `count` different free ports; held open together so that none repeats."""
-    probes = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+def reserve_port(preferred: int | None = None) -> int:
+    """Reserve `preferred` when nobody has it, else any free port, until this process ends."""
+    if preferred is not None and _reserve(preferred):
+        return preferred
+    for port in random.SystemRandom().sample(RANGE, k=len(RANGE)):
+        if _reserve(port):
+            return port
+    raise OSError(f"no free port on {LOOPBACK} between {RANGE.start} and {RANGE.stop}")
+
+
+def _reserve(port: int) -> bool:
+    if port in _held:
+        return False
+    folder = Path(tempfile.gettempdir()) / f"minutehand-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = (folder / str(port)).open("w")
     try:
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def choose_port(preferred: int) -> int:
-    """Return `preferred` when it is free, else any free port."""
-    return preferred if is_free(preferred) else free_ports(1)[0]
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return False
+    if not is_free(port):
+        file.close()
+        return False
+    _held[port] = file
+    return True

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from infra.local.ports import LOOPBACK, free_ports
+from infra.local.ports import LOOPBACK, reserve_port
 from infra.local.processes import spawn, stop, wait_gone
 
 SUPERUSER = "supabase_admin"
@@ -89,6 +89,7 @@ class Postgres:
     state_dir: Path
     scratch: bool = False
     port: int = 0
+    #: Of the last start; None while stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -97,8 +98,8 @@ class Postgres:
         self.home = self._choose_home()
         self.data_dir = self.home / "postgres"
         self.log_path = self.state_dir / "logs" / "postgres.log"
-
-    # --- what others ask ---
+        self.port = self.port or reserve_port()
+        self._make_password()
 
     @property
     def password(self) -> str:
@@ -112,9 +113,7 @@ class Postgres:
     @property
     def is_fresh(self) -> bool:
         """Whether there is no data yet."""
-        return not (self.data_dir / "PG_VERSION").exists()
-
-    # --- life ---
+        return not self.data_dir.exists()
 
     def start(self, *, output: int | None = None, seconds: float = 60.0) -> None:
         """Initialise when empty, end leftovers of a dead launcher, start, wait until it answers.
@@ -125,7 +124,11 @@ class Postgres:
         if self.is_fresh:
             self.initialise()
         self.end_leftovers()
-        self.port = self.port or free_ports(1)[0]
+        self.launch(output=output)
+        self.wait_ready(seconds)
+
+    def launch(self, *, output: int | None = None) -> None:
+        """Start the server process and return at once; call it from the main thread."""
         settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
@@ -143,7 +146,6 @@ class Postgres:
                 end_by=signal.SIGINT,  # fast shutdown: no recovery needed at the next start
                 output=log.fileno() if output is None else output,
             )
-        self._wait_ready(seconds)
 
     def stop(self) -> None:
         """Shut down fast and cleanly; open transactions are rolled back."""
@@ -159,27 +161,50 @@ class Postgres:
             shutil.rmtree(self.home, ignore_errors=True)
             (self.state_dir / "postgres.location").unlink(missing_ok=True)
 
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            PostgresFailed: It ended, or did not answer in time.
+        """
+        assert self.process is not None
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.process.poll() is not None:
+                raise PostgresFailed(
+                    f"Postgres ended with code {self.process.returncode} while starting. "
+                    f"Its last words, from {self.log_path}:\n{self._last_words()}"
+                )
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError as refused:
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise PostgresFailed(
+                        f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
+                        f"{refused}\n{self._last_words()}"
+                    ) from refused
+                time.sleep(0.03)
+            else:
+                return
+
     def initialise(self) -> None:
-        """Create the data folder and the superuser's password."""
-        secret = self.state_dir / "postgres.password"
-        if not secret.exists():
-            descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(18))
-        shutil.rmtree(self.data_dir, ignore_errors=True)  # a half-made one has no PG_VERSION
-        self.data_dir.mkdir(mode=0o700, parents=True)
+        """Create the data folder; it gets its name when it is whole."""
+        draft = self.home / "postgres.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700, parents=True)
         handover = self.home / f".initdb-{os.getpid()}"
         descriptor = os.open(handover, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(self.password)
         if self.user:
-            os.chown(self.data_dir, self.user.uid, self.user.gid)
+            os.chown(draft, self.user.uid, self.user.gid)
             os.chown(handover, self.user.uid, self.user.gid)
         try:
             subprocess.run(
                 [
                     self._binary("initdb"),
-                    f"--pgdata={self.data_dir}",
+                    f"--pgdata={draft}",
                     f"--username={SUPERUSER}",
                     f"--pwfile={handover}",
                     "--auth=scram-sha-256",
@@ -204,6 +229,7 @@ class Postgres:
             ) from failed
         finally:
             handover.unlink(missing_ok=True)
+        draft.rename(self.data_dir)
 
     def end_leftovers(self) -> None:
         """Stop servers that a killed launcher or postmaster left over this very data folder."""
@@ -215,8 +241,6 @@ class Postgres:
                     process.send_signal(by)
         # its pid may belong to someone else by now, and Postgres would refuse to start
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
-
-    # --- inside ---
 
     def _leftovers(self) -> Iterator[psutil.Process]:
         """Find processes that work in our data folder: Postgres and its backends change into it."""
@@ -230,27 +254,18 @@ class Postgres:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # ended meanwhile, or another account's
 
-    def _wait_ready(self, seconds: float) -> None:
-        assert self.process is not None
-        deadline = time.monotonic() + seconds
-        while True:
-            if self.process.poll() is not None:
-                raise PostgresFailed(
-                    f"Postgres ended with code {self.process.returncode} while starting. "
-                    f"Its last words, from {self.log_path}:\n{self._last_words()}"
-                )
-            try:
-                psycopg.connect(self.url(), connect_timeout=2).close()
-            except psycopg.OperationalError as refused:
-                if time.monotonic() > deadline:
-                    self.stop()
-                    raise PostgresFailed(
-                        f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
-                        f"{refused}\n{self._last_words()}"
-                    ) from refused
-                time.sleep(0.03)
-            else:
-                return
+    def _make_password(self) -> None:
+        secret = self.state_dir / "postgres.password"
+        if secret.exists():
+            return
+        if not self.is_fresh:
+            raise PostgresFailed(
+                f"{secret} is gone, and with it the way into {self.data_dir}. "
+                "Start over with `make reset`."
+            )
+        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(18))
 
     def _last_words(self) -> str:
         if not self.log_path.exists():

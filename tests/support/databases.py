@@ -47,9 +47,10 @@ class Database:
             yield connection
 
     def seed(self) -> None:
-        """Add the demo users and `supabase/seed.sql`."""
+        """Add the demo users and what `supabase/seed.sql` and its like add."""
         create_demo_users(self.url)
-        migrations.apply_seed(migrations.as_user(self.url, "postgres"))
+        for path in migrations.seed_files():
+            migrations.apply_seed(migrations.as_user(self.url, "postgres"), path)
 
 
 def start_scratch_server(folder: Path) -> Postgres:

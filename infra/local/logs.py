@@ -1,0 +1,104 @@
+"""Turns the children's output into readable lines: a coloured prefix here, everything in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+COLOURS = {
+    "postgres": "blue",
+    "gateway": "green",
+    "realtime": "magenta",
+    "aws": "yellow",
+    "api": "cyan",
+    "lambda": "cyan",
+}
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception"}
+
+
+class Logs:
+    """Where lines of every part go.
+
+    Args:
+        threshold: The least level shown on the terminal; files get every line.
+    """
+
+    def __init__(self, console: Console, folder: Path, *, threshold: str = "INFO") -> None:
+        self._console = console
+        self._folder = folder
+        self.threshold = threshold
+        self._readers: set[asyncio.Task[None]] = set()
+
+    def follow(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Forward a child's output until it ends."""
+        assert process.stdout is not None
+        task = asyncio.create_task(self._read(name, process.stdout), name=f"logs of {name}")
+        self._readers.add(task)
+        task.add_done_callback(self._readers.discard)
+
+    async def drain(self) -> None:
+        """Wait for the last words of children that have ended."""
+        if self._readers:
+            await asyncio.wait(self._readers, timeout=1)
+
+    async def _read(self, name: str, stream: IO[bytes]) -> None:
+        reader = asyncio.StreamReader(limit=1 << 20)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), stream
+        )
+        with (self._folder / f"{name}.log").open("ab", buffering=0) as file:
+            while line := await _next_line(reader):
+                file.write(line)
+                self._show(name, line.decode(errors="replace").rstrip())
+        transport.close()
+
+    def _show(self, name: str, line: str) -> None:
+        level, text = readable(line)
+        if line and _LEVELS.get(level, 20) >= _LEVELS[self.threshold]:
+            colour = COLOURS.get(name, "white")
+            style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}.get(level, "")
+            body = f"[{style}]{escape(text)}[/]" if style else escape(text)
+            self._console.print(f"[{colour}]{name:>8} │[/] {body}", highlight=False)
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:  # longer than the limit: the rest of it follows as its own line
+        return await reader.read(1 << 16)
+
+
+def readable(line: str) -> tuple[str, str]:
+    """Return the level and a short form of one line; JSON lines become message and values."""
+    try:
+        entry: Any = json.loads(line)
+    except ValueError:
+        return "INFO", line
+    if not isinstance(entry, dict) or "message" not in entry:
+        return "INFO", line
+    values = " ".join(
+        f"{key}={_short(value)}"
+        for key, value in entry.items()
+        if key not in _PLUMBING and value is not None
+    )
+    text = f"{entry['message']}  {values}".rstrip()
+    if "exception" in entry:
+        text += "\n" + str(entry["exception"])
+    return str(entry.get("level", "INFO")), text
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+Say = Callable[[str], None]
