@@ -67,7 +67,7 @@ class Attempt:
         self.job_id = lease.job.id
         self.fence = lease.fence
         self.job_type = lease.job.job_type
-        self.news = News(log_count=lease.log_count)
+        self.news = News()
         self.renewed_at = sent_at
         self.lease_until = sent_at + lease.lease_seconds
         self.stop_reason: StopReason | None = None
@@ -106,6 +106,7 @@ class Attempt:
         self.started_at = self._clock.monotonic()
         with belonging_to(self.group):
             self._task = self._loop.create_task(self._run(), name=f"job:{self.job_id}")
+        self._task.add_done_callback(self._task_done)
         if self.timeout_seconds is not None:
             self._later(self.timeout_seconds, self.stop, "timeout")
 
@@ -136,7 +137,7 @@ class Attempt:
         item = verdict(self.ending, seen)
         if item is None:
             return None
-        progress, logs, steps = self.news.take(most_logs=News.MAX_LOGS)
+        progress, logs, steps = self.news.take(most_logs=News.MAX_LOGS + 1)
         cost = self.context.cost_usd
         return item.model_copy(
             update={
@@ -250,6 +251,11 @@ class Attempt:
         returned = await run_in_thread(lambda: run(job, context), name=f"job:{job.job_type}")
         # a plain function that returns a coroutine is an async processor in disguise
         return await returned if isinstance(returned, Awaitable) else returned
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if self.ending is None:
+            # cancelled before its first step: `_run` had no chance to note it
+            self._end(Raised(asyncio.CancelledError()))
 
     def _end(self, ending: Ending) -> None:
         if self.ending is not None:

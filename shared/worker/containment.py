@@ -91,6 +91,8 @@ class _Factory:
                 return task
             return asyncio.Task(coro, loop=loop, **options)
         task = asyncio.Task(_guarded(coro), loop=loop, **options)
+        # cancelled before its first step, the guard never awaits what it guards
+        task.add_done_callback(lambda _: coro.close())
         group.add(task)
         _owners[task] = group
         return task

@@ -103,12 +103,11 @@ class News:
 
     MAX_LOGS = 2_000
 
-    def __init__(self, *, log_count: int = 0) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
-        self._logged = log_count
         self.dropped_logs = 0
 
     def __bool__(self) -> bool:
@@ -143,6 +142,14 @@ class News:
         """Take what is to be sent now; give it back with `restore` if it did not arrive."""
         with self._lock:
             progress, self._progress = self._progress, None
+            if self.dropped_logs and len(self._logs) <= most_logs:
+                self._logs.append(
+                    LogLine(
+                        level="warning",
+                        message=f"{self.dropped_logs} log lines came too fast and were dropped",
+                    )
+                )
+                self.dropped_logs = 0
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
         return progress, logs, steps

@@ -1,0 +1,299 @@
+"""Processors that behave badly: none takes the others down, and each is named in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from shared.queue import EnqueueOptions, NewJob, UserQueue
+from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from shared.worker.watchdog import Watchdog
+from tests.support.project import ACME, Project
+
+
+class Nothing(BaseModel):
+    """A payload without content."""
+
+
+class Number(BaseModel):
+    """A payload with one number."""
+
+    number: int
+
+
+@pytest.fixture(autouse=True)
+def _all_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def events_of(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    return {getattr(record, "event", ""): record for record in caplog.records}
+
+
+async def test_a_blocked_loop_is_noticed_and_its_culprit_named(
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @registry.processor("blocker", payload=Nothing)
+    async def blocker(job: Job[Nothing], ctx: JobContext) -> None:
+        time.sleep(1.5)  # noqa: ASYNC251 - the very mistake
+
+    @registry.processor("innocent", payload=Nothing)
+    async def innocent(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(0.1)
+
+    await worker.register()
+    await ada.enqueue_many(ACME, [NewJob(job_type="innocent"), NewJob(job_type="blocker")])
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert summary.completed == 2
+    blocked: Any = events_of(caplog)["loop.blocked"]
+    assert blocked.job_type == "blocker"
+    assert any("blocker" in line for line in blocked.at)
+
+
+async def test_leases_are_renewed_while_the_loop_is_blocked(
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one blocking processor would make every job of the worker run twice."""
+    monkeypatch.setattr(
+        Watchdog.__init__,
+        "__kwdefaults__",
+        {
+            "warn_after": 0.3,
+            "renew_after": 0.5,
+            "renew": None,
+        },
+    )
+
+    @registry.processor("blocker", payload=Nothing, lease=2)
+    async def blocker(job: Job[Nothing], ctx: JobContext) -> None:
+        time.sleep(4)  # noqa: ASYNC251 - the very mistake
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "blocker")).job.id
+    reclaimed: list[int] = []
+
+    def tick_elsewhere() -> None:
+        async def ticks() -> None:
+            other = Worker(
+                project.settings, registry=registry, options=TickOptions(linger_seconds=0)
+            )
+            for _ in range(6):
+                reclaimed.append((await other.tick(budget_seconds=5)).reclaimed)
+                await asyncio.sleep(0.5)
+            await other.aclose()
+
+        time.sleep(0.8)
+        asyncio.run(ticks())
+
+    elsewhere = threading.Thread(target=tick_elsewhere)
+    elsewhere.start()
+    summary = await worker.tick(budget_seconds=30)
+    await asyncio.to_thread(elsewhere.join)
+
+    assert (sum(reclaimed), summary.completed) == (0, 1)
+    assert project.row(job_id)["attempts"] == 1
+
+
+async def test_tasks_left_behind_end_with_their_attempt(
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What a processor starts may not go on under nobody's lease."""
+    forgotten: list[asyncio.Task[None]] = []
+
+    @registry.processor("litter", payload=Nothing)
+    async def litter(job: Job[Nothing], ctx: JobContext) -> None:
+        async def for_ever() -> None:
+            await asyncio.sleep(3600)
+
+        forgotten.append(asyncio.create_task(for_ever(), name="forgotten"))
+
+    await worker.register()
+    await ada.enqueue(ACME, "litter")
+
+    summary = await worker.tick(budget_seconds=20)
+
+    assert summary.completed == 1
+    assert forgotten[0].cancelled()
+    left: Any = events_of(caplog)["attempt.tasks_left"]
+    assert (left.job_type, left.tasks) == ("litter", ["forgotten"])
+
+
+async def test_exiting_in_a_task_ends_only_its_own_attempt(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Asyncio would let SystemExit stop the loop, and every other job with it."""
+
+    @registry.processor("quitter", payload=Nothing)
+    async def quitter(job: Job[Nothing], ctx: JobContext) -> None:
+        async def leave() -> None:
+            raise SystemExit(1)
+
+        await asyncio.create_task(leave())
+
+    @registry.processor("innocent", payload=Nothing)
+    async def innocent(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(0.2)
+
+    await worker.register()
+    batch = await ada.enqueue_many(ACME, [NewJob(job_type="innocent"), NewJob(job_type="quitter")])
+
+    summary = await worker.tick(budget_seconds=20)
+
+    assert (summary.completed, summary.retried) == (1, 1)
+    quitter_job = await ada.get_job(batch.jobs[1].job.id)
+    assert quitter_job.error_data["type"].endswith("ProcessorExit")
+
+
+async def test_a_plain_function_runs_in_a_thread_with_the_same_context(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    loop_thread = threading.get_ident()
+
+    @registry.processor("plain", payload=Number)
+    def plain(job: Job[Number], ctx: JobContext) -> dict[str, Any]:
+        async def add() -> int:
+            return job.payload.number + 1
+
+        ctx.progress(50)
+        ctx.log("info", "from a thread")
+        total = ctx.wait(ctx.step("add", add))
+        return {"total": total, "elsewhere": threading.get_ident() != loop_thread}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "plain", {"number": 1})).job.id
+
+    await worker.tick(budget_seconds=20)
+
+    job = await ada.get_job(job_id)
+    assert job.result == {"total": 2, "elsewhere": True}
+    assert [line.message for line in (await ada.logs(job_id)).logs] == ["from a thread"]
+
+
+async def test_a_plain_function_may_wait_durably_too(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    @registry.processor("plain", payload=Nothing)
+    def plain(job: Job[Nothing], ctx: JobContext) -> dict[str, Any]:
+        return {"answer": ctx.wait(ctx.ask("Well?"))}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "plain")).job.id
+    await worker.tick(budget_seconds=20)
+    await ada.answer(job_id, 3)
+    await worker.tick(budget_seconds=20)
+
+    assert (await ada.get_job(job_id)).result == {"answer": 3}
+
+
+async def test_a_plain_function_is_stopped_at_its_next_instruction(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Python cannot kill a thread, but it can raise inside it."""
+    stopped = threading.Event()
+
+    @registry.processor("spin", payload=Nothing, timeout=1)
+    def spin(job: Job[Nothing], ctx: JobContext) -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            stopped.set()
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "spin")).job.id
+
+    summary = await worker.tick(
+        budget_seconds=30, options=TickOptions(linger_seconds=0, grace_seconds=3)
+    )
+
+    assert stopped.is_set()
+    assert summary.retried == 1
+    assert (await ada.get_job(job_id)).error_data["type"] == "AttemptTimeout"
+
+
+async def test_a_thread_that_cannot_be_stopped_does_not_keep_the_tick(
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It goes on alone, without a lease, and the log says so."""
+    release = threading.Event()
+
+    @registry.processor("deaf", payload=Nothing, timeout=1)
+    def deaf(job: Job[Nothing], ctx: JobContext) -> None:
+        release.wait(20)  # one long call into C
+
+    await worker.register()
+    await ada.enqueue(ACME, "deaf")
+
+    summary = await worker.tick(budget_seconds=30)
+    release.set()
+
+    assert summary.retried == 1
+    given_up: Any = events_of(caplog)["attempt.abandoned"]
+    assert (given_up.job_type, given_up.stop_reason) == ("deaf", "timeout")
+
+
+async def test_a_flood_of_log_lines_is_bounded(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    @registry.processor("chatter", payload=Nothing)
+    async def chatter(job: Job[Nothing], ctx: JobContext) -> None:
+        for number in range(10_000):
+            ctx.log("debug", f"line {number}")
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "chatter")).job.id
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert summary.completed == 1
+    [count] = project.rows("select count(*) as n from public.job_logs where job_id = %s", job_id)
+    assert 1 <= count["n"] <= 2_001
+    [last] = project.rows(
+        "select message from public.job_logs where job_id = %s order by id desc limit 1", job_id
+    )
+    assert "dropped" in last["message"]
+
+
+async def test_a_key_concurrency_of_one_holds(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """The database refuses what would overlap, whatever slots are free."""
+    running: dict[str, int] = {}
+    most = 0
+
+    @registry.processor("serial", payload=Nothing, key_concurrency=1)
+    async def serial(job: Job[Nothing], ctx: JobContext) -> None:
+        nonlocal most
+        running["now"] = running.get("now", 0) + 1
+        most = max(most, running["now"])
+        await asyncio.sleep(0.02)
+        running["now"] -= 1
+
+    await worker.register()
+    same = EnqueueOptions(concurrency_key="one")
+    await ada.enqueue_many(ACME, [NewJob(job_type="serial", options=same)] * 4)
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert (summary.completed, most) == (4, 1)
