@@ -39,6 +39,7 @@ EXAMPLES: Mapping[str, str] = {
     "BACKGROUND_JOB_TOKEN": "new-token,old-token",
     "WORKER_FUNCTION_NAME": "minutehand-prod-worker",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
+    "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:9001",
     "KMS_KEY_ID": "alias/minutehand-prod",
     "SEALING_KEY_FILE": ".local/sealing.json",
     "UPLOADS_BUCKET": "minutehand-prod-uploads",
@@ -46,6 +47,7 @@ EXAMPLES: Mapping[str, str] = {
     "ALLOW_ANONYMOUS": "false",
     "STREAMING": "false",
     "USE_MOCK_APOLLO": "false",
+    "APOLLO_BASE_URL": "https://api.apollo.io/api/v1",
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
 }
@@ -74,6 +76,8 @@ class Settings(BaseModel):
     background_job_tokens: tuple[str, ...] = Field(default=(), repr=False)
     worker_function_name: str | None = None
     aws_endpoint_url: str | None = None
+    #: Where Lambda alone answers elsewhere, as the local runtime does; else `aws_endpoint_url`.
+    lambda_endpoint_url: str | None = None
     aws_region: str = "us-east-1"
     #: The KMS key that seals vendor keys; without one, development's key file.
     kms_key_id: str | None = None
@@ -85,6 +89,7 @@ class Settings(BaseModel):
     streaming: bool = False
     log_level: str = "INFO"
     use_mock_apollo: bool = False
+    apollo_base_url: str = "https://api.apollo.io/api/v1"
     worker_concurrency: int = 5
     #: What a tick reports about itself, so that two versions side by side can be told apart.
     version: str = "0.1.0"
@@ -108,6 +113,7 @@ class Settings(BaseModel):
             background_job_tokens=_tokens(environ, "BACKGROUND_JOB_TOKEN"),
             worker_function_name=_text(environ, "WORKER_FUNCTION_NAME"),
             aws_endpoint_url=_url(environ, "AWS_ENDPOINT_URL"),
+            lambda_endpoint_url=_url(environ, "AWS_ENDPOINT_URL_LAMBDA"),
             aws_region=_text(environ, "AWS_REGION") or "us-east-1",
             kms_key_id=_text(environ, "KMS_KEY_ID"),
             sealing_key_file=_text(environ, "SEALING_KEY_FILE"),
@@ -118,6 +124,7 @@ class Settings(BaseModel):
             streaming=_flag(environ, "STREAMING"),
             log_level=_level(environ),
             use_mock_apollo=_flag(environ, "USE_MOCK_APOLLO"),
+            apollo_base_url=_url(environ, "APOLLO_BASE_URL") or EXAMPLES["APOLLO_BASE_URL"],
             worker_concurrency=_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             version=_text(environ, "MINUTEHAND_VERSION")
             or _text(environ, "AWS_LAMBDA_FUNCTION_VERSION")

@@ -28,10 +28,13 @@ def client(
         read_timeout: Seconds.
         attempts: Tries in all; 1 for calls whose loss is harmless.
     """
+    endpoint = settings.aws_endpoint_url
+    if service == "lambda":
+        endpoint = settings.lambda_endpoint_url or endpoint
     return _client(
         service,
         settings.aws_region,
-        settings.aws_endpoint_url,
+        endpoint,
         connect_timeout,
         read_timeout,
         attempts,
