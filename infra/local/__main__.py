@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     up.add_argument("--once", action="store_true", help="exit when the demo jobs have ended")
     up.add_argument("--no-demo", action="store_true", help="start no demo jobs")
     up.add_argument("--any-ports", action="store_true", help="do not prefer 54321 and 8000")
+    up.add_argument("--with-parent", action="store_true", help="stop when the parent dies")
     up.add_argument("--scratch", action="store_true", help="no durability, for tests")
     reset = commands.add_parser("reset", help="delete the stack's data and keys")
     for command in (up, reset):

@@ -17,6 +17,7 @@ from infra.local.logs import Logs
 from infra.local.migrations import MigrationFailed
 from infra.local.postgres import Postgres, PostgresFailed
 from infra.local.stack import Stack, StackFailed, external_database
+from infra.local.processes import die_with_parent
 from infra.local.state import AlreadyRunning, StateFolder
 
 FAILED, IN_USE = 1, 3
@@ -32,6 +33,8 @@ class Launcher:
 
     def run(self) -> int:
         """Run until a signal, a failure or, with --once, the end of the demo."""
+        if self._options.with_parent and (ask := die_with_parent()) is not None:
+            ask()
         state = StateFolder(self._options.state)
         try:
             state.lock()

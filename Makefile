@@ -1,0 +1,50 @@
+# Everything starts here: `make run`, `make test`, `make help`.
+# Builds what is missing from a fresh clone; a warm start costs two file checks.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTHON_READY := .venv/.ready-python
+NODE_READY := node_modules/.ready-node
+# the wheel's node finds itself through PATH, as npm's scripts do
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run reset test check format bench
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(PYTHON_READY) $(NODE_READY) ## Install what is missing, nothing else
+
+$(PYTHON_READY): infra/local/bootstrap.lock requirements-dev.lock
+	@sh infra/local/bootstrap.sh "$(PYTHON)"
+	@touch $@
+
+$(NODE_READY): package.json package-lock.json .npmrc $(PYTHON_READY)
+	@echo "Minutehand: installing the Node packages"
+	@$(BIN)/npm ci --no-progress --ignore-scripts --loglevel=error
+	@touch $@
+
+run: setup ## Start the whole stack and its demo; ONCE=1 exits when the demo jobs have ended
+	@exec $(BIN)/python -m infra.local up --with-parent $(if $(ONCE),--once) $(if $(LAMBDA),--lambda)
+
+reset: setup ## Delete the stack's data and keys in .local
+	@$(BIN)/python -m infra.local reset
+
+test: setup ## Run every test; ARGS="-k name" narrows
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: setup ## Lint, types, imports, SQL form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint --dialect postgres --processes 2 supabase infra/local/hosted
+
+format: setup ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure, and compare with other queues on the same Postgres
+	@$(BIN)/python -m tests.load $(ARGS)

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Makes .venv and installs the locked Python packages into it; run by make when a lock changed.
+# Usage: bootstrap.sh <python>
+set -eu
+python=$1
+
+if ! command -v "$python" >/dev/null 2>&1; then
+  echo "Minutehand needs Python 3.11 or newer, and '$python' is not there." >&2
+  echo "Install it, or name another one: make PYTHON=python3.12 …" >&2
+  exit 1
+fi
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "Minutehand needs Python 3.11 or newer; '$python' is $("$python" --version 2>&1)." >&2
+  echo "Name another one: make PYTHON=python3.12 …" >&2
+  exit 1
+fi
+if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+  echo "This Python comes without venv. On Debian or Ubuntu: apt-get install python3-venv" >&2
+  exit 1
+fi
+
+# a moved checkout leaves a .venv whose scripts point nowhere
+if ! .venv/bin/python -c '' >/dev/null 2>&1 || ! .venv/bin/pip --version >/dev/null 2>&1; then
+  echo "Minutehand: making .venv with $("$python" --version 2>&1)"
+  "$python" -m venv --clear .venv
+fi
+echo "Minutehand: installing the Python packages (the first time about 400 MB)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+  --require-hashes -r infra/local/bootstrap.lock
+.venv/bin/uv pip sync --quiet --require-hashes --python .venv/bin/python requirements-dev.lock
