@@ -203,6 +203,7 @@ create index calls_by_workspace on enrichment.calls (workspace_id) where answere
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
+security definer -- reads the engine's clock, on which whoever edits holds no rights
 set search_path = ''
 as $$
 declare

@@ -1,0 +1,93 @@
+"""Rotation: keys are sealed anew while jobs go on, under KMS and under a key file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from shared.aws.sealing import FileDataKeys, key_id_of
+from shared.config import Settings
+from tests.integration.enrichment.conftest import ACME, INITECH, Office
+from tests.support.project import Project
+
+PATH = f"/api/workspaces/{ACME}/settings"
+
+
+@pytest.fixture
+async def under_kms(settings: Settings, project: Project, aws: str) -> AsyncIterator[Office]:
+    """The app with its keys under KMS, by an alias."""
+    kms = boto3.client("kms", endpoint_url=aws, region_name=settings.aws_region)
+    key_id = kms.create_key()["KeyMetadata"]["KeyId"]
+    alias = f"alias/test-{key_id}"
+    kms.create_alias(AliasName=alias, TargetKeyId=key_id)
+    changed = settings.model_copy(update={"kms_key_id": alias, "sealing_key_file": None})
+    async with Office(changed, project).open() as office:
+        yield office
+
+
+def sealed(office: Office) -> str:
+    [row] = office.project.rows(
+        "select apollo_api_key_encrypted as sealed from public.workspace_settings"
+        " where workspace_id = %s",
+        ACME,
+    )
+    text: str = row["sealed"]
+    return text
+
+
+async def test_a_key_under_kms_works_in_a_job(under_kms: Office) -> None:
+    """As deployed: a data key per value, wrapped by KMS."""
+    await under_kms.call("PUT", PATH, json={"apollo_api_key": "test-key-under-kms"})
+
+    job = await under_kms.run("enrich_account", {"account_id": INITECH})
+
+    assert job["status"] == "completed"
+    assert "arn:aws:kms" in key_id_of(sealed(under_kms))
+
+
+async def test_a_rotation_seals_anew_and_old_values_open_meanwhile(
+    office: Office, settings: Settings
+) -> None:
+    """Between the rotation and the job that reseals, everything keeps working."""
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-rotates"})
+    before = sealed(office)
+    current = FileDataKeys(Path(settings.sealing_key_file or "")).rotate()
+
+    meanwhile = await office.run("enrich_account", {"account_id": INITECH})
+    answer = await office.call("POST", f"{PATH}/reseal")
+    await office.tick()
+    afterwards = await office.run("enrich_account", {"account_id": INITECH})
+
+    assert answer.status_code == 202
+    assert office.project.row(answer.json()["id"])["result"] == {"resealed": True}
+    assert key_id_of(sealed(office)) == current != key_id_of(before)
+    assert (meanwhile["status"], afterwards["status"]) == ("completed", "completed")
+    told = await office.call("GET", PATH)
+    assert told.json()["apollo_api_key"]["last4"] == "ates"
+
+
+async def test_resealing_what_is_current_does_nothing(office: Office) -> None:
+    """Safe to run every night."""
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-current"})
+    before = sealed(office)
+
+    job = await office.run("reseal_apollo_key", {})
+
+    assert job["result"] == {"resealed": False}
+    assert sealed(office) == before
+
+
+async def test_a_key_changed_during_the_rotation_wins(office: Office) -> None:
+    """Compare and swap: the manager's new key must not be undone by the old one resealed."""
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-old"})
+    old = sealed(office)
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-newer"})
+    newer = sealed(office)
+
+    swapped = await office.enrichment.store.swap_key(ACME, old=old, new="mh1.stale")
+
+    assert swapped is False
+    assert sealed(office) == newer

@@ -1,0 +1,228 @@
+"""Who may see and do what: rows by policy, columns and functions by grant, for every role."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from infra.local import migrations
+from tests.integration.enrichment.conftest import ACME, ADA, BOB, EVE, GLOBEX, INITECH, SEED
+from tests.support.databases import Database
+
+TABLES = ["workspace_settings", "accounts", "contacts", "account_imports", "account_import_errors"]
+USER_FUNCTIONS = {
+    "get_workspace_settings",
+    "put_workspace_settings",
+    "enrich_account",
+    "enrich_contact",
+    "enrich_accounts",
+    "create_account_import",
+}
+WORKER_FUNCTIONS = {
+    "enrichment_load",
+    "enrichment_begin_call",
+    "enrichment_finish_call",
+    "enrichment_abandon_call",
+    "enrichment_apply",
+    "enrichment_load_key",
+    "enrichment_swap_key",
+    "enrichment_load_import",
+    "enrichment_import_batch",
+}
+
+
+@pytest.fixture
+def seeded(database: Database) -> Database:
+    """A database with the demo users and enrichment's seed."""
+    database.seed()
+    migrations.apply_seed(migrations.as_user(database.url, "postgres"), SEED)
+    return database
+
+
+def count(database: Database, user: str, table: str) -> int:
+    columns = "workspace_id" if table != "account_import_errors" else "import_id"
+    with database.as_role("authenticated", {"sub": user}) as connection:
+        row = connection.execute(f"select count({columns}) from public.{table}".encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_members_see_their_own_rows_and_nobody_elses(seeded: Database) -> None:
+    """Eve manages Globex; of Acme she sees nothing, not even credits."""
+    assert [count(seeded, BOB, table) for table in TABLES[:3]] == [1, 8, 2]
+    assert [count(seeded, EVE, table) for table in TABLES[:3]] == [1, 2, 1]
+
+
+def test_a_stranger_changes_and_deletes_nothing(seeded: Database) -> None:
+    """Not by update, not by delete, not by moving a row of her own into another workspace."""
+    with seeded.as_role("authenticated", {"sub": EVE}) as connection:
+        updated = connection.execute(
+            "update public.accounts set name = 'Mine' where id = %s", (INITECH,)
+        )
+        deleted = connection.execute("delete from public.accounts where id = %s", (INITECH,))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(
+                "insert into public.accounts (workspace_id, name) values (%s, 'Mine')", (ACME,)
+            )
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("update public.accounts set workspace_id = %s", (ACME,))
+
+    assert (updated.rowcount, deleted.rowcount) == (0, 0)
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role", "job_worker"])
+def test_the_ciphertext_is_readable_to_no_role(seeded: Database, role: str) -> None:
+    """Column by column, and so by `*` as well."""
+    for columns in ("apollo_api_key_encrypted", "*", "md5(apollo_api_key_encrypted)"):
+        with (
+            seeded.as_role(role, {"sub": ADA}) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(f"select {columns} from public.workspace_settings".encode())
+
+
+def test_a_condition_cannot_probe_the_ciphertext_either(seeded: Database) -> None:
+    """A where clause on a secret column is a slow way of reading it."""
+    with (
+        seeded.as_role("authenticated", {"sub": ADA}) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(
+            "select workspace_id from public.workspace_settings"
+            " where apollo_api_key_encrypted like 'test%'"
+        )
+
+
+def test_managers_change_switches_and_members_do_not(seeded: Database) -> None:
+    """By policy; the columns that count money are granted to nobody."""
+    statement = "update public.workspace_settings set apollo_auto_enrich = true"
+
+    with seeded.as_role("authenticated", {"sub": ADA}) as connection:
+        by_manager = connection.execute(statement)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("update public.workspace_settings set enrichment_credits_used = 0")
+    with seeded.as_role("authenticated", {"sub": BOB}) as connection:
+        by_member = connection.execute(statement)
+
+    assert (by_manager.rowcount, by_member.rowcount) == (1, 0)
+
+
+@pytest.mark.parametrize("table", ["accounts", "contacts"])
+@pytest.mark.parametrize("column", ["enriched_at", "metadata", "edited_at"])
+def test_what_enrichment_writes_is_not_a_members_to_write(
+    seeded: Database, table: str, column: str
+) -> None:
+    """Else a page could claim that Apollo said it, or that nobody had edited."""
+    with (
+        seeded.as_role("authenticated", {"sub": ADA}) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(f"update public.{table} set {column} = default".encode())
+
+
+def test_visitors_see_no_table_at_all(seeded: Database) -> None:
+    """No grant, so not even an empty answer."""
+    for table in TABLES:
+        with (
+            seeded.as_role("anon") as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(f"select 1 from public.{table}".encode())
+
+
+def test_functions_are_granted_by_name_and_to_nobody_else(seeded: Database) -> None:
+    """The catalogue, function by role; a new function must say whose it is."""
+    with seeded.connect() as connection:
+        rows = connection.execute(
+            "select p.proname, r.rolname from pg_proc as p"
+            " cross join unnest(array['anon', 'authenticated', 'service_role', 'job_worker'])"
+            " as r (rolname)"
+            " where p.pronamespace in ('public'::regnamespace, 'enrichment'::regnamespace)"
+            " and (p.pronamespace = 'enrichment'::regnamespace or p.proname = any(%s))"
+            " and has_function_privilege(r.rolname, p.oid, 'execute')",
+            ([*USER_FUNCTIONS, *WORKER_FUNCTIONS],),
+        ).fetchall()
+
+    helpers = {"require_member", "once_per", "account_job"}
+    users = USER_FUNCTIONS | helpers
+    assert set(rows) == {
+        *((name, "authenticated") for name in users),
+        *((name, "service_role") for name in users | WORKER_FUNCTIONS),
+        *((name, "job_worker") for name in WORKER_FUNCTIONS),
+    }
+
+
+def test_every_definer_function_pins_its_search_path(seeded: Database) -> None:
+    """A definer function with a caller's search path runs the caller's code as its owner."""
+    with seeded.connect() as connection:
+        loose = connection.execute(
+            "select p.proname from pg_proc as p"
+            " where p.pronamespace = 'enrichment'::regnamespace"
+            " or (p.pronamespace = 'public'::regnamespace and p.proname = any(%s))"
+            " group by p.proname"
+            " having not bool_and(coalesce('search_path=\"\"' = any(p.proconfig), false))",
+            ([*USER_FUNCTIONS, *WORKER_FUNCTIONS],),
+        ).fetchall()
+
+    assert loose == []
+
+
+def test_every_table_column_and_function_is_explained(seeded: Database) -> None:
+    """The Data API publishes the comments as its documentation."""
+    with seeded.connect() as connection:
+        silent = connection.execute(
+            "select c.relname || '.' || a.attname from pg_class as c"
+            " inner join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0"
+            " where c.relkind = 'r' and not a.attisdropped"
+            " and (c.relnamespace = 'enrichment'::regnamespace or c.relname = any(%s))"
+            " and col_description(c.oid, a.attnum) is null"
+            " union all"
+            " select p.proname from pg_proc as p"
+            " where (p.pronamespace = 'enrichment'::regnamespace or p.proname = any(%s))"
+            " and obj_description(p.oid, 'pg_proc') is null",
+            (TABLES, [*USER_FUNCTIONS, *WORKER_FUNCTIONS]),
+        ).fetchall()
+
+    assert silent == []
+
+
+def test_settings_functions_know_strangers_members_and_managers(seeded: Database) -> None:
+    """The functions are the door to what no grant opens, so they check for themselves."""
+    read = "select public.get_workspace_settings(%s)"
+    write = 'select public.put_workspace_settings(%s, \'{"sealed_key": "mh1.a.b.c"}\')'
+
+    with seeded.as_role("authenticated", {"sub": BOB}) as connection:
+        connection.execute(read, (ACME,))
+        with pytest.raises(psycopg.Error, match="Only a manager") as member:
+            connection.execute(write, (ACME,))
+    for statement in (read, write):
+        with (
+            seeded.as_role("authenticated", {"sub": EVE}) as connection,
+            pytest.raises(psycopg.Error, match="no such workspace") as stranger,
+        ):
+            connection.execute(statement, (ACME,))
+
+    assert (member.value.sqlstate, stranger.value.sqlstate) == ("PT403", "PT404")
+
+
+def test_indexes_serve_the_queries_they_were_made_for(seeded: Database) -> None:
+    """An import looks up a hundred thousand domains; a page lists the newest accounts."""
+    with seeded.connect() as connection:
+        connection.execute(
+            "insert into public.accounts (workspace_id, name, domain)"
+            " select %s, 'n' || n, 'n' || n || '.example' from generate_series(1, 3000) as n",
+            (GLOBEX,),
+        )
+        connection.execute("analyze public.accounts")
+        plans = [
+            str(connection.execute(f"explain {query}".encode()).fetchall())
+            for query in (
+                f"select id from public.accounts where workspace_id = '{GLOBEX}'"
+                " and lower(domain) = 'n5.example' order by created_at, id limit 1",
+                f"select id from public.accounts where workspace_id = '{GLOBEX}'"
+                " order by created_at desc, id desc limit 50",
+            )
+        ]
+
+    assert "accounts_by_domain" in plans[0]
+    assert "accounts_newest_by_workspace" in plans[1]
