@@ -12,6 +12,7 @@ import pytest
 
 from infra.local.postgres import Postgres
 from tests.support.databases import Database, build_template, fresh_database, start_scratch_server
+from tests.support.stacks import RunningStack, running_stack
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,24 @@ def database(template: Postgres) -> Iterator[Database]:
     """A database of this test alone: `.url`, `.connect()`, `.as_role(role, claims)`, `.seed()`."""
     with fresh_database(template) as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The whole stack: `.supabase_url` and the like, `.sign_in(email)`, `.token(sub, role)`.
+
+    Shared by the session: tests make their own rows and leave the parts running.
+    """
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the one stack in one process, and say that they need it."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stack)
+            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,9 @@ def arguments() -> argparse.Namespace:
     up.add_argument("--any-ports", action="store_true", help="do not prefer 54321 and 8000")
     up.add_argument("--with-parent", action="store_true", help="stop when the parent dies")
     up.add_argument("--scratch", action="store_true", help="no durability, for tests")
+    up.add_argument(
+        "--lambda", dest="on_lambda", action="store_true", help="run the functions as Lambda does"
+    )
     reset = commands.add_parser("reset", help="delete the stack's data and keys")
     for command in (up, reset):
         command.add_argument("--state", type=Path, default=Path(".local").resolve())

@@ -27,4 +27,12 @@ fi
 echo "Minutehand: installing the Python packages (the first time about 400 MB)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
   --require-hashes -r infra/local/bootstrap.lock
-.venv/bin/uv pip sync --quiet --require-hashes --python .venv/bin/python requirements-dev.lock
+# the machine's own certificates where there are any: a company's proxy may sign with its own
+certificates=""
+for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
+  [ -f "$bundle" ] && certificates="--system-certs"
+done
+quiet="--quiet"
+[ -t 2 ] && quiet="" # on a terminal its progress bars are worth seeing
+# shellcheck disable=SC2086 # empty or one word each
+.venv/bin/uv pip sync $quiet $certificates --require-hashes --python .venv/bin/python requirements-dev.lock

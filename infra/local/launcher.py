@@ -16,8 +16,8 @@ from infra.local import demo
 from infra.local.logs import Logs
 from infra.local.migrations import MigrationFailed
 from infra.local.postgres import Postgres, PostgresFailed
-from infra.local.stack import Stack, StackFailed, external_database
 from infra.local.processes import die_with_parent
+from infra.local.stack import Stack, StackFailed, external_database
 from infra.local.state import AlreadyRunning, StateFolder
 
 FAILED, IN_USE = 1, 3
@@ -70,6 +70,7 @@ class Launcher:
             external_url=external_database(),
             scratch=self._options.scratch,
             prefer_known=not self._options.any_ports,
+            on_lambda=self._options.on_lambda,
         )
         tasks = [
             asyncio.create_task(self._serve(stack, logs)),

@@ -49,9 +49,13 @@ def answers(url: str, *, expect: Callable[[int], bool] = lambda status: status =
     return probe
 
 
-def service_parts(ports: Ports, database_url: str) -> list[Part]:
-    """List everything but Postgres, in the order in which it is started."""
+def service_parts(ports: Ports, database_url: str, *, on_lambda: bool = False) -> list[Part]:
+    """List everything but Postgres, in the order in which it is started.
+
+    With `on_lambda` the functions run as Lambda runs them instead of in one ASGI process.
+    """
     python = sys.executable
+    functions = "infra.local.lambda_runtime" if on_lambda else "infra.local.api"
     return [
         Part(
             "gateway",
@@ -71,7 +75,7 @@ def service_parts(ports: Ports, database_url: str) -> list[Part]:
         ),
         Part(
             "api",
-            (python, "-m", "infra.local.api"),
+            (python, "-m", functions),
             # degraded or not, the database round trip worked
             answers(f"http://{LOOPBACK}:{ports.api}/api/health/ready"),
             {"API_PORT": str(ports.api), "DATABASE_URL": database_url},

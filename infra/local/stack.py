@@ -43,6 +43,7 @@ class Stack:
         external_url: A Postgres of the caller's own instead of the embedded one.
         scratch: Trade the database's durability for speed; for tests.
         prefer_known: Take the documented ports when they are free.
+        on_lambda: Run the functions under Lambda's rules; slower, and true to it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Stack:
         external_url: str | None = None,
         scratch: bool = False,
         prefer_known: bool = True,
+        on_lambda: bool = False,
     ) -> None:
         self._state = state
         self._logs = logs
@@ -67,7 +69,8 @@ class Stack:
         self.ports = Ports.choose(prefer_known=prefer_known)
         self.values = contract(self.ports, state.secrets(), self.database_url, state.path)
         self._environment = for_children(self.values, inherited)
-        self._parts = {part.name: part for part in service_parts(self.ports, self.database_url)}
+        parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
+        self._parts = {part.name: part for part in parts}
 
     @property
     def env_file(self) -> Path:
@@ -89,6 +92,7 @@ class Stack:
         await asyncio.to_thread(self._prepare_database)
         self._spawn(self._parts["realtime"])
         await self._all_ready()
+        self._state.ready_file.touch()
 
     async def watch(self) -> None:
         """Start again whatever dies, saying so; return when `stop` was called.
@@ -105,6 +109,7 @@ class Stack:
     async def stop(self) -> None:
         """Stop every child: the API first, that it may hand back jobs, Postgres last."""
         self._stopping = True
+        self._state.ready_file.unlink(missing_ok=True)
         for names in (("api",), ("realtime", "gateway", "aws")):
             processes = [self._processes.pop(name) for name in names if name in self._processes]
             await asyncio.gather(*(asyncio.to_thread(stop, process) for process in processes))

@@ -37,6 +37,11 @@ class StateFolder:
         """The dotenv file that tools read."""
         return self.path / "env"
 
+    @property
+    def ready_file(self) -> Path:
+        """Exists exactly while a stack runs here and every part answers."""
+        return self.path / "ready"
+
     def lock(self) -> None:
         """Become the only launcher here, until this process ends.
 
@@ -54,6 +59,7 @@ class StateFolder:
                 f"A stack is already running in {self.path} (process {holder}). Stop it first, or "
                 f"use it: its addresses are in {self.env_file}."
             ) from held
+        self.ready_file.unlink(missing_ok=True)  # of a launcher that was killed
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -76,9 +82,7 @@ class StateFolder:
     def write_env(self, values: Mapping[str, str]) -> None:
         """Write the dotenv file in one step, so that no reader sees half of it."""
         lines = [f"{name}={value}" for name, value in values.items()]
-        head = (
-            "# Written by infra/local at every start.\n"
-        )
+        head = "# Written by infra/local at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
     def record_children(self, children: Iterable[Identity]) -> None:

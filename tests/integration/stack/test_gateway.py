@@ -1,0 +1,231 @@
+"""The local Data API and Auth answer as the hosted ones do, where the service relies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import jwt
+import pytest
+
+from tests.support.stacks import RunningStack
+
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+
+SCRATCH = """
+drop schema if exists scratch_gateway cascade;
+create schema scratch_gateway;
+create or replace function public.scratch_refuse(p_code text) returns jsonb language plpgsql as $$
+begin
+  raise exception using errcode = p_code, message = 'said', detail = 'detailed', hint = 'a_word';
+end $$;
+create or replace function public.scratch_echo(p_value jsonb, p_ids uuid[] default null)
+returns jsonb language sql as $$
+  select jsonb_build_object(
+    'value', p_value, 'kind', jsonb_typeof(p_value), 'ids', to_jsonb(p_ids),
+    'role', current_user::text, 'claims', current_setting('request.jwt.claims', true)::jsonb,
+    'timeout', current_setting('statement_timeout'))
+$$;
+create table if not exists public.scratch_notes (
+  id int generated always as identity primary key, at timestamptz not null default now(),
+  owner uuid not null default auth.uid(), body jsonb not null constraint body_is_object
+  check (jsonb_typeof(body) = 'object')
+);
+alter table public.scratch_notes enable row level security;
+drop policy if exists own on public.scratch_notes;
+create policy own on public.scratch_notes to authenticated using (owner = (select auth.uid()));
+grant select, insert on public.scratch_notes to authenticated;
+grant execute on function public.scratch_echo to anon, authenticated, service_role, job_worker;
+notify pgrst, 'reload schema';
+"""
+DROP = """
+drop table public.scratch_notes;
+drop function public.scratch_refuse;
+drop function public.scratch_echo;
+drop schema scratch_gateway cascade;
+notify pgrst, 'reload schema';
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(stack: RunningStack) -> Iterator[httpx.Client]:
+    """A client of the gateway, with a few objects to call."""
+    with stack.connect() as connection, httpx.Client(base_url=stack.supabase_url) as client:
+        connection.execute(SCRATCH.encode())
+        # the notification arrives a moment after the commit
+        for _ in range(100):
+            answer = client.post(
+                "/rest/v1/rpc/scratch_echo", headers=stack.headers(), json={"p_value": {}}
+            )
+            if answer.status_code == 200:
+                break
+        yield client
+        connection.execute(DROP.encode())
+
+
+def test_a_user_signs_in_and_the_token_says_who_and_what(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """Policies and the API read `sub` and `role` from it."""
+    claims = jwt.decode(
+        stack.sign_in(stack.demo_email),
+        stack.supabase_jwt_secret,
+        algorithms=["HS256"],
+        audience="authenticated",
+    )
+
+    assert (claims["sub"], claims["role"]) == (ADA, "authenticated")
+
+
+def test_a_wrong_password_signs_nobody_in(stack: RunningStack, gateway: httpx.Client) -> None:
+    """The users are written past Auth, so Auth must still check their passwords."""
+    answer = gateway.post(
+        "/auth/v1/token?grant_type=password",
+        headers=stack.headers(),
+        json={"email": stack.demo_email, "password": "wrong"},
+    )
+
+    assert answer.status_code == 400
+
+
+def test_a_user_sees_own_rows_and_nobody_sees_more(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """Row level security decides; lite's own grants to the API roles must never happen."""
+    ada, eve = (
+        stack.headers(stack.sign_in(mail)) for mail in (stack.demo_email, stack.demo_other_email)
+    )
+
+    made = gateway.post(
+        "/rest/v1/scratch_notes",
+        headers={**ada, "Prefer": "return=representation"},
+        json={"body": {"text": "it's \u00e9"}},
+    )
+
+    assert made.status_code == 201
+    assert made.json()[0]["body"] == {"text": "it's \u00e9"}
+    assert made.json()[0]["at"].endswith("+00:00")
+    assert "T" in made.json()[0]["at"]
+    assert len(gateway.get("/rest/v1/scratch_notes", headers=ada).json()) == 1
+    assert gateway.get("/rest/v1/scratch_notes", headers=eve).json() == []
+    assert gateway.get("/rest/v1/scratch_notes", headers=stack.headers()).status_code == 401
+    secret = stack.headers(apikey=stack.supabase_secret_key)
+    assert gateway.get("/rest/v1/scratch_notes", headers=secret).status_code == 403
+
+
+def test_job_worker_enters_by_its_token(stack: RunningStack, gateway: httpx.Client) -> None:
+    """The worker holds no secret key: a short-lived token with its role is enough."""
+    token = stack.token(None, "job_worker")
+
+    answer = gateway.post(
+        "/rest/v1/rpc/scratch_echo", headers=stack.headers(token), json={"p_value": [1, {"a": "b"}]}
+    )
+
+    assert answer.json()["role"] == "job_worker"
+    assert (answer.json()["value"], answer.json()["kind"]) == ([1, {"a": "b"}], "array")
+
+
+@pytest.mark.parametrize("role", ["postgres", "supabase_admin", "nobody_at_all"])
+def test_a_token_cannot_name_a_role_that_authenticator_may_not_take(
+    stack: RunningStack, gateway: httpx.Client, role: str
+) -> None:
+    """The gateway's own connection could become anybody, so it must refuse by itself."""
+    answer = gateway.post(
+        "/rest/v1/rpc/scratch_echo",
+        headers=stack.headers(stack.token(ADA, role)),
+        json={"p_value": {}},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "42501")
+
+
+def test_array_arguments_and_the_roles_timeout_arrive(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """Ids come as uuid[], and a user's query may not run longer than on a hosted project."""
+    ids = ["11111111-1111-4111-8111-111111111111"]
+
+    answer = gateway.post(
+        "/rest/v1/rpc/scratch_echo",
+        headers=stack.headers(stack.sign_in(stack.demo_email)),
+        json={"p_value": {}, "p_ids": ids},
+    ).json()
+
+    assert (answer["ids"], answer["timeout"], answer["claims"]["sub"]) == (ids, "8s", ADA)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "status"),
+    [("PT409", 409), ("PT422", 422), ("PT503", 503), ("P0001", 400), ("57014", 500)],
+)
+def test_errors_keep_message_details_and_hint(
+    stack: RunningStack, gateway: httpx.Client, sqlstate: str, status: int
+) -> None:
+    """Clients map on the hint's word; lite alone would drop it for all but PTnnn."""
+    answer = gateway.post(
+        "/rest/v1/rpc/scratch_refuse",
+        headers=stack.headers(stack.sign_in(stack.demo_email)),
+        json={"p_code": sqlstate},
+    )
+
+    assert answer.status_code == status
+    assert answer.json() == {
+        "code": sqlstate,
+        "message": "said",
+        "details": "detailed",
+        "hint": "a_word",
+    }
+
+
+def test_a_broken_constraint_is_the_callers_fault(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """Check violations are 400 with the constraint's name, not a server error."""
+    answer = gateway.post(
+        "/rest/v1/scratch_notes",
+        headers=stack.headers(stack.sign_in(stack.demo_email)),
+        json={"body": [1]},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "23514")
+    assert "body_is_object" in answer.json()["message"]
+
+
+def test_expired_forged_and_missing_credentials_are_refused(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """Each is 401 before any row is looked at."""
+    expired = stack.token(ADA, expires_in=-5)
+    forged = jwt.encode({"role": "service_role"}, "x" * 40, algorithm="HS256")
+
+    for headers in (stack.headers(expired), stack.headers(forged), {}):
+        assert gateway.get("/rest/v1/workspaces", headers=headers).status_code == 401
+
+
+def test_private_schemas_are_not_exposed(stack: RunningStack, gateway: httpx.Client) -> None:
+    """Even the secret key reaches no further than the exposed schema."""
+    headers = {**stack.headers(apikey=stack.supabase_secret_key), "Accept-Profile": "auth"}
+
+    assert gateway.get("/rest/v1/users", headers=headers).status_code == 406
+
+
+def test_any_browser_origin_may_ask(stack: RunningStack, gateway: httpx.Client) -> None:
+    """As hosted: keys and tokens decide, not origins; errors carry the header too."""
+    preflight = gateway.options(
+        "/rest/v1/rpc/scratch_echo",
+        headers={
+            "Origin": "http://elsewhere.test",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "apikey,x-brand-new",
+        },
+    )
+    refused = gateway.get("/rest/v1/workspaces", headers={"Origin": "http://elsewhere.test"})
+
+    assert preflight.status_code == 204
+    assert "x-brand-new" in preflight.headers["access-control-allow-headers"]
+    assert refused.headers["access-control-allow-origin"] == "*"
+
+
+def test_the_key_set_shows_no_shared_secret(stack: RunningStack, gateway: httpx.Client) -> None:
+    """The API fetches it; with HS256 there is no public key to publish."""
+    assert gateway.get("/auth/v1/.well-known/jwks.json").json() == {"keys": []}

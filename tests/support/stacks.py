@@ -1,0 +1,140 @@
+"""The whole local stack for tests: its own launcher, in a folder and on ports of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import psycopg
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 120.0
+
+
+class StackBroken(Exception):
+    """The stack did not start; the message ends with the launcher's own words."""
+
+
+class RunningStack:
+    """A stack that runs, with every name of `.local/env` as a lower-case attribute."""
+
+    def __init__(
+        self, folder: Path, launcher: subprocess.Popen[bytes], values: Mapping[str, str]
+    ) -> None:
+        self.folder = folder
+        self.launcher = launcher
+        self.values = dict(values)
+        self._tokens: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> str:
+        """Return a value of the env file, e.g. `stack.supabase_url`."""
+        try:
+            return self.__dict__["values"][name.upper()]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+        """Open an autocommit connection as the superuser."""
+        options.setdefault("autocommit", True)
+        return psycopg.connect(self.database_url, **options)
+
+    def sign_in(self, email: str) -> str:
+        """Return an access token of a demo user, made by Auth; kept for the rest of the session."""
+        if email not in self._tokens:
+            answer = httpx.post(
+                f"{self.supabase_url}/auth/v1/token?grant_type=password",
+                headers={"apikey": self.supabase_publishable_key},
+                json={"email": email, "password": self.demo_password},
+                timeout=20,
+            )
+            answer.raise_for_status()
+            self._tokens[email] = answer.json()["access_token"]
+        return self._tokens[email]
+
+    def token(self, sub: str | None, role: str = "authenticated", expires_in: float = 600) -> str:
+        """Mint a token as Auth would; a negative `expires_in` makes an expired one."""
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "role": role,
+            "iss": f"{self.supabase_url}/auth/v1",
+            "iat": min(now, now + int(expires_in)),
+            "exp": now + int(expires_in),
+        }
+        if sub is not None:
+            claims |= {"sub": sub, "aud": "authenticated"}
+        return jwt.encode(claims, self.supabase_jwt_secret, algorithm="HS256")
+
+    def headers(self, token: str | None = None, *, apikey: str | None = None) -> dict[str, str]:
+        """Build the headers of a Data API call, as nobody when `token` is None."""
+        headers = {"apikey": apikey or self.supabase_publishable_key}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def output(self) -> str:
+        """Return what the launcher has printed."""
+        return (self.folder / "launcher.out").read_text(errors="replace")
+
+
+def launch(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a launcher; its output goes to `launcher.out` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "launcher.out").open("ab") as output:
+        return subprocess.Popen(
+            [
+                sys.executable, "-m", "infra.local", "up",
+                "--any-ports", "--scratch", "--with-parent", "--state", str(folder), *arguments,
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
+    """Wait until every part answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while not (folder / "ready").exists():
+        if launcher.poll() is not None or time.monotonic() > deadline:
+            words = (folder / "launcher.out").read_text(errors="replace")[-4000:]
+            raise StackBroken(f"the launcher ended with {launcher.poll()} or is too slow:\n{words}")
+        time.sleep(0.05)
+    lines = (folder / "env").read_text().splitlines()
+    values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return RunningStack(folder, launcher, values)
+
+
+def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
+    """Stop a launcher and delete its data."""
+    if launcher.poll() is None:
+        launcher.terminate()
+    try:
+        launcher.wait(30)
+    finally:
+        if launcher.poll() is None:
+            launcher.kill()
+            launcher.wait(10)
+        subprocess.run(
+            [sys.executable, "-m", "infra.local", "reset", "--state", str(folder)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+
+
+@contextmanager
+def running_stack(folder: Path) -> Iterator[RunningStack]:
+    """A stack for the length of the block."""
+    launcher = launch(folder, "--no-demo")
+    try:
+        yield wait_ready(folder, launcher)
+    finally:
+        end(folder, launcher)
