@@ -110,19 +110,20 @@ class Attempt:
         if self.timeout_seconds is not None:
             self._later(self.timeout_seconds, self.stop, "timeout")
 
-    def stop(self, reason: StopReason) -> None:
+    def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Tell the processor to end; the first reason counts, except that a lost lease always does.
 
         After the grace time it is given up: its slot is free, and what it still does is neither
         awaited nor stored.
         """
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
         if self.ending is not None:
             return
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
         if self._task is not None:
             self._task.cancel()
-        self._later(self._grace_seconds, self._abandon)
+        self._later(grace, self._abandon)
 
     def settlement(self) -> SettleItem | None:
         """What to settle now that it is over; None when nothing may be stored."""

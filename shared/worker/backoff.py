@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import timedelta
 
 from shared.queue.models import BackoffOptions
 from shared.worker.outcomes import Seconds, seconds
@@ -14,7 +15,7 @@ from shared.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential: `first`, then times `factor` each, never above `cap`; jittered by half.
+    """Exponential: `first`, then times `factor` each, never above `cap`; jittered by a tenth.
 
     Attributes:
         first: Wait after the first failed attempt, at most a day.
@@ -27,7 +28,7 @@ class Backoff:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= seconds(self.first) <= 86_400:
+        if not 0 <= _signed(self.first) <= 86_400:
             raise ValueError(f"first={self.first} is not within 0 seconds and a day")
         if not seconds(self.first) <= seconds(self.cap) <= 604_800:
             raise ValueError(f"cap={self.cap} is not within first and a week")
@@ -45,11 +46,18 @@ class Backoff:
         return float(min(cap, first * self.factor**exponent))
 
     def jittered(self, attempt: int, rng: random.Random) -> float:
-        """The delay with jitter: between half of it and one and a half, never above `cap`."""
-        return min(seconds(self.cap), self.delay(attempt) * rng.uniform(0.5, 1.5))
+        """The delay as the database draws it: within a tenth; at the cap, up to a fifth below."""
+        cap, delay = seconds(self.cap), self.delay(attempt)
+        spread = 0.8 + 0.2 * rng.random() if delay >= cap else 0.9 + 0.2 * rng.random()
+        return min(cap, delay * spread)
 
     def wire(self) -> BackoffOptions:
         """The policy as the database keeps it."""
         return BackoffOptions(
             first_seconds=seconds(self.first), cap_seconds=seconds(self.cap), factor=self.factor
         )
+
+
+def _signed(value: Seconds) -> float:
+    # `seconds` clamps at 0, which would hide a negative policy
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)

@@ -19,7 +19,7 @@ from shared.worker.plain import clean_text, plain
 from shared.worker.registry import PayloadRejected, UnknownProcessor
 
 #: Why a running processor was told to stop.
-StopReason = Literal["cancel", "lost", "timeout", "deadline"]
+StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 MAX_ERROR_MESSAGE = 2_000
 
@@ -130,8 +130,9 @@ def _stopped(seen: Circumstances) -> SettleItem:
     if seen.advanced:
         # each run stores at least one more step, so this ends
         return _item("snoozed", delay_seconds=0.0)
-    if not seen.had_fair_time:
-        # it began late in the tick, and is the oldest job when the next one begins
+    if seen.stop == "shutdown" or not seen.had_fair_time:
+        # not the job's fault: its host stops, or it began late in the tick; and it is the oldest
+        # job when the next tick begins
         return _item("released")
     return _item(
         "retry",

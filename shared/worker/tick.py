@@ -259,7 +259,11 @@ class Tick:
 
     def _stop_all(self) -> None:
         for attempt in list(self._running.values()):
-            if attempt.stop_reason is None:
+            if attempt.stop_reason is not None:
+                continue
+            if self._is_stopping():
+                attempt.stop("shutdown", grace_seconds=min(self._options.grace_seconds, 2.0))
+            else:
                 attempt.stop("deadline")
 
     # Leasing ----------------------------------------------------------------------------------

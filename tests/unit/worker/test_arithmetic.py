@@ -1,0 +1,92 @@
+"""Plain functions of the tick: its turning points, its siblings, its metrics, its trace."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from shared.worker import FanOut, TickSummary
+from shared.worker.metrics import tick_line
+from shared.worker.tick import Moments
+from shared.worker.trace import child_of, parse
+
+
+@given(st.floats(0, 1e6), st.floats(0.5, 900))
+def test_the_moments_of_a_tick_come_in_order_and_leave_time_to_settle(
+    start: float, budget: float
+) -> None:
+    """Leasing ends before working, working before settling, settling before the kill."""
+    moments = Moments.until(start, budget)
+
+    assert start < moments.stop_leasing < moments.stop_working < moments.end <= start + budget
+    assert moments.stop_leasing - start >= 0.49 * budget
+
+
+def test_a_loop_without_deadline_has_none() -> None:
+    moments = Moments.until(0, math.inf)
+
+    assert math.isinf(moments.stop_working)
+    assert moments.had_fair_time(1e9)
+
+
+@given(st.integers(0, 5000), st.integers(1, 100), st.floats(0, 900), st.none() | st.floats(0, 600))
+def test_siblings_are_capped_and_only_for_a_backlog(
+    due: int, slots: int, left: float, mean: float | None
+) -> None:
+    policy = FanOut(most=7)
+
+    count = policy.siblings(due=due, slots=slots, seconds_left=left, mean_seconds=mean)
+
+    assert 0 <= count <= 7
+    assert count == 0 or due > slots
+
+
+@given(st.integers(10, 5000), st.integers(1, 50), st.floats(1, 300))
+def test_a_longer_backlog_never_gets_fewer_siblings(due: int, slots: int, left: float) -> None:
+    policy = FanOut(most=50)
+    assume(due < 4900)
+
+    few = policy.siblings(due=due, slots=slots, seconds_left=left)
+    more = policy.siblings(due=due + 100, slots=slots, seconds_left=left)
+
+    assert few <= more
+
+
+def test_what_one_worker_carries_easily_starts_nobody() -> None:
+    assert FanOut().siblings(due=30, slots=5, seconds_left=60, mean_seconds=0.1) == 0
+    assert FanOut().siblings(due=1000, slots=5, seconds_left=60, mean_seconds=1.0) == 10
+
+
+def test_a_metrics_line_is_cloudwatchs_format() -> None:
+    summary = TickSummary(worker_id="w", tick_id="t", leased=3, completed=2, failed=1)
+    summary.duration_ms = 500.0
+
+    line = json.loads(tick_line(summary, stage="prod", at_ms=7, wait_ms=[1.0, 2.0], memory_mb=1024))
+
+    [directive] = line["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "Minutehand"
+    assert directive["Dimensions"] == [["stage"]]
+    named = {metric["Name"] for metric in directive["Metrics"]}
+    assert named >= {"Leased", "DeadLetters", "QueueWaitMs", "GigabyteSeconds"}
+    assert all(name in line for name in named)
+    assert (line["QueueWaitMs"], line["GigabyteSeconds"]) == ([1.0, 2.0], 0.5)
+
+
+@given(st.text(max_size=80))
+def test_a_broken_trace_header_begins_a_new_trace(header: str) -> None:
+    assume(parse(header) is None)
+
+    assert parse(child_of(header)) is not None
+
+
+def test_a_child_span_stays_in_its_trace() -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    child = child_of(parent)
+
+    assert child != parent
+    assert child.startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
+    assert child.endswith("-01")

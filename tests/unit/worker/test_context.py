@@ -1,0 +1,247 @@
+"""What a processor can do, rehearsed without a queue."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from shared.queue import NewJob
+from shared.worker import ChildrenFailed, Fail, Job, JobContext, Retry
+from shared.worker.context import MAX_MESSAGE, News
+from shared.worker.testing import Rehearsal
+
+
+class Order(BaseModel):
+    """A payload."""
+
+    item: str = "x"
+
+
+def rehearse(processor: Any, **fields: Any) -> Rehearsal[Order]:
+    return Rehearsal(processor, Order(), **fields)
+
+
+async def test_progress_is_clamped_and_may_be_awaited() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        ctx.progress(-5, "start")
+        await ctx.progress(33.333333)
+        ctx.progress(250, message="m")
+        ctx.progress(stage="end")
+
+    run = await rehearse(order).run()
+
+    assert [(p.percentage, p.stage, p.message) for p in run.progress] == [
+        (0.0, "start", None),
+        (33.33, None, None),
+        (100.0, None, "m"),
+        (None, "end", None),
+    ]
+
+
+async def test_a_percentage_that_is_no_number_is_refused() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        ctx.progress(float("nan"))
+
+    run = await rehearse(order).run()
+
+    assert run.error is not None
+    assert run.error.type == "ValueError"
+
+
+async def test_a_log_line_never_fails_its_job() -> None:
+    """Whatever decorates it is bent until JSON can hold it."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        ctx.log("WARN", "x" * 10_000, odd=object(), nul="a\x00b", half="\ud800", many={1, 2})
+        ctx.log("critical", "a\x00b")
+
+    run = await rehearse(order).run()
+
+    assert run.outcome == "completed"
+    first, second = run.logs
+    assert (first.level, second.level) == ("warning", "error")
+    assert (len(first.message), second.message) == (MAX_MESSAGE, "a\ufffdb")
+    assert first.metadata["nul"] == "a\ufffdb"
+    assert "object" in first.metadata["odd"]
+
+
+async def test_an_unknown_level_is_a_mistake_worth_hearing_about() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        ctx.log("loud", "hey")
+
+    run = await rehearse(order).run()
+
+    assert isinstance(run.raised, ValueError)
+
+
+async def test_a_step_gives_the_same_value_the_first_and_the_second_time() -> None:
+    """Code that works on the first run must not break on the resumed one."""
+    seen: list[Any] = []
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        async def measure() -> Any:
+            return {"at": datetime(2026, 1, 1, tzinfo=UTC), "pair": (1, 2)}
+
+        seen.append(await ctx.step("measure", measure))
+        return Retry()
+
+    rehearsal = rehearse(order)
+    await rehearsal.run()
+    await rehearsal.run()
+
+    assert seen[0] == seen[1] == {"at": "2026-01-01T00:00:00Z", "pair": [1, 2]}
+
+
+async def test_a_step_can_be_read_back_as_a_model() -> None:
+    class Receipt(BaseModel):
+        total: int
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        async def pay() -> Receipt:
+            return Receipt(total=3)
+
+        receipt = await ctx.step("pay", pay, returns=Receipt)
+        return {"total": receipt.total, "kind": type(receipt).__name__}
+
+    rehearsal = rehearse(order)
+    first, second = await rehearsal.run(), await rehearsal.run()
+
+    assert first.result == second.result == {"total": 3, "kind": "Receipt"}
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+async def test_a_step_name_is_bounded(name: str) -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.step(name, nothing)
+
+    async def nothing() -> None:
+        return None
+
+    run = await rehearse(order).run()
+
+    assert isinstance(run.raised, ValueError)
+
+
+async def test_waits_resume_in_order_whatever_they_are() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        await ctx.sleep(3600)
+        size = await ctx.ask("Size?", ["S", "L"], timeout=60, default="S")
+        paid = await ctx.wait_for_event("paid")
+        late = await ctx.wait_for_event("shipped", timeout=60, default="unknown")
+        return [size, paid, late]
+
+    rehearsal = rehearse(order)
+
+    assert (await rehearsal.run()).wait == {
+        "kind": "sleep",
+        "name": "sleep",
+        "until": "2026-01-01T01:00:00+00:00",
+    }
+    rehearsal.wake()
+    asked = await rehearsal.run()
+    assert asked.wait is not None
+    assert (asked.wait["question"], asked.wait["options"]) == ("Size?", ["S", "L"])
+    rehearsal.time_out()
+    await rehearsal.run()
+    rehearsal.event({"amount": 3})
+    await rehearsal.run()
+    rehearsal.time_out()
+
+    assert (await rehearsal.run()).result == ["S", {"amount": 3}, "unknown"]
+    assert rehearsal.attempt == 1
+
+
+async def test_except_exception_does_not_swallow_a_wait() -> None:
+    """It is a BaseException for exactly this."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        try:
+            return await ctx.ask("Well?")
+        except Exception:
+            return "swallowed"
+
+    assert (await rehearse(order).run()).outcome == "waiting"
+
+
+async def test_map_spawns_once_and_returns_in_order() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return await ctx.map([{"n": 1}, {"n": 2}], "child")
+
+    rehearsal = rehearse(order)
+    run = await rehearsal.run()
+    [spawned] = rehearsal.children.values()
+    rehearsal.children_end([10, 20])
+
+    assert run.outcome == "waiting"
+    assert [child.payload for child in spawned] == [{"n": 1}, {"n": 2}]
+    assert (await rehearsal.run()).result == [10, 20]
+    assert len(rehearsal.children) == 1
+
+
+async def test_a_failed_child_fails_its_parent_for_good() -> None:
+    """The children had their own retries; repeating the parent would find them as failed."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        ids = await ctx.spawn([NewJob(job_type="child")] * 2)
+        return [child.result for child in await ctx.gather(ids)]
+
+    rehearsal = rehearse(order)
+    await rehearsal.run()
+    rehearsal.children_end([1, ValueError("odd")])
+    run = await rehearsal.run()
+
+    assert run.outcome == "failed"
+    assert isinstance(run.raised, ChildrenFailed)
+    assert "odd" in str(run.raised)
+
+
+async def test_no_children_need_no_waiting() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return [await ctx.map([], "child"), await ctx.gather([])]
+
+    assert (await rehearse(order).run()).result == [[], []]
+
+
+async def test_a_thousand_children_are_spawned_in_bounded_calls() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return len(await ctx.spawn([NewJob(job_type="child")] * 1200))
+
+    rehearsal = rehearse(order)
+
+    assert (await rehearsal.run()).result == 1200
+    assert [len(batch) for batch in rehearsal.children.values()] == [500, 500, 200]
+
+
+async def test_a_plain_processor_is_rehearsed_in_a_thread() -> None:
+    def order(job: Job[Order], ctx: JobContext) -> Any:
+        async def add() -> int:
+            await asyncio.sleep(0)
+            return 2
+
+        return Fail("no") if ctx.cancelled else {"sum": ctx.wait(ctx.step("add", add))}
+
+    assert (await rehearse(order).run()).result == {"sum": 2}
+    assert (await rehearse(order, cancelled=True).run()).outcome == "failed"
+
+
+def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:
+    """A lost report must neither lose a line nor turn the order around."""
+    from shared.queue.models import LogLine, Progress
+
+    news = News()
+    news.add_log(LogLine(level="info", message="1"))
+    news.set_progress(Progress(percentage=1))
+    taken = news.take()
+    news.add_log(LogLine(level="info", message="2"))
+    news.set_progress(Progress(percentage=2))
+
+    news.restore(*taken)
+
+    progress, logs, _ = news.take()
+    assert progress == Progress(percentage=2)
+    assert [line.message for line in logs] == ["1", "2"]
+    assert not news

@@ -1,0 +1,60 @@
+"""What the worker may import at its start: a tick every minute pays for each module."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {
+    "boto3",
+    "botocore",
+    "fastapi",
+    "starlette",
+    "mangum",
+    "uvicorn",
+    "supabase",
+    "postgrest",
+    "realtime",
+    "rich",
+    "pygments",
+    "click",
+    "typer",
+    "jwt",
+    "psycopg",
+    "opentelemetry",
+}
+LIST_MODULES = "import json, sys; import {module}; print(json.dumps(sorted(sys.modules)))"
+ENVIRONMENT = {
+    "SUPABASE_URL": "https://project.example",
+    "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x",
+    "SUPABASE_SECRET_KEY": "sb_secret_x",
+    "WORKER_SECRET_TOKEN": "x",
+}
+
+
+def modules_after_importing(module: str, repository: Path) -> set[str]:
+    listed = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES.format(module=module)],
+        cwd=repository,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in json.loads(listed.stdout)}
+
+
+@pytest.mark.parametrize("module", ["shared.queue", "shared.worker", "functions.worker.handler"])
+def test_no_heavy_module_is_imported_at_the_start(module: str, repository: Path) -> None:
+    assert modules_after_importing(module, repository) & FORBIDDEN == set()
+
+
+def test_settings_and_logs_need_almost_nothing(repository: Path) -> None:
+    """The health function imports these."""
+    loaded = modules_after_importing("shared.log, shared.clock", repository)
+
+    assert loaded & (FORBIDDEN | {"pydantic", "httpx", "asyncio"}) == set()
