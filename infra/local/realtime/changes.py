@@ -53,10 +53,11 @@ _SUBSCRIBE = """
       ),
       '{}'
     ),
-    %(claims)s::jsonb, %(event)s, %(select)s::text[]
+    %(claims)s::jsonb, %(event)s::text, %(select)s::text[]
   from pg_catalog.pg_publication_tables as pub
-  where pub.pubname = %(publication)s
-    and %(schema)s in ('*', pub.schemaname) and %(table)s in ('*', pub.tablename)
+  where pub.pubname = %(publication)s::name
+    and %(schema)s::text in ('*', pub.schemaname::text)
+    and %(table)s::text in ('*', pub.tablename::text)
   on conflict (subscription_id, entity, filters, action_filter, coalesce(selected_columns, '{}'))
     do update set claims = excluded.claims, created_at = now()
 """

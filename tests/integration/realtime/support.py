@@ -8,6 +8,8 @@ import itertools
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -407,8 +409,10 @@ class Relay:
             writer.close()
 
     def cut(self) -> None:
-        """Abort every connection."""
+        """Reset every connection."""
         for writer in self._writers:
+            if (sock := writer.get_extra_info("socket")) is not None and sock.fileno() >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         self._writers.clear()
 
