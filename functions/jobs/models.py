@@ -136,6 +136,7 @@ class JobFilter(Body):
     job_type: Word | None = None
     queue: Word | None = None
     status: Status | None = None
+    session_id: Word | None = None
     error_fingerprint: Word | None = None
     created_before: Instant | None = None
     created_after: Instant | None = None

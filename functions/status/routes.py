@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel
 
 from functions.status.document import whole_document
 from shared.queue.models import (
     Explanation,
+    FeedPage,
     Job,
     JobEvent,
     JobPage,
@@ -33,7 +34,7 @@ from shared.web.auth import (
     token_matches,
 )
 from shared.web.errors import invalid_argument, unauthorized
-from shared.web.feeds import JobFeed, seq_cursor
+from shared.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from shared.web.services import Provided, Services
 from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reader, Stream
 
@@ -42,6 +43,7 @@ router = APIRouter(prefix="/api", tags=["status"])
 Word = Annotated[str | None, Query(min_length=1, max_length=200)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
+FeedCursor = Annotated[str | None, Query(max_length=4096)]
 After = Annotated[int | None, Query(ge=0, le=10**15)]
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -147,6 +149,46 @@ async def get_events(
     return _streamed(services, caller, feed, first)
 
 
+@router.get("/workspaces/{workspace_id:uuid}/events", response_model=FeedPage, responses=_STREAMED)
+async def get_workspace_events(
+    request: Request,
+    workspace_id: UUID,
+    caller: StreamReader,
+    services: Provided,
+    cursor: FeedCursor = None,
+    since: Annotated[Literal["now", "start"], Query(alias="from")] = "now",
+    last_event_id: LastEventId = None,
+) -> Any:
+    """State changes of a workspace's jobs after a cursor: a page as JSON, or a stream."""
+    queue = services.queue_of(caller)
+    start = BEGINNING if since == "start" else None
+    feed = HistoryFeed(
+        f"workspace:{workspace_id}",
+        lambda after: queue.workspace_feed(str(workspace_id), after),
+        after=(last_event_id or cursor or start),
+    )
+    return await _feed_answer(request, services, caller, feed)
+
+
+@router.get("/sessions/{session_id}/events", response_model=FeedPage, responses=_STREAMED)
+async def get_session_events(
+    request: Request,
+    session_id: Annotated[str, Path(max_length=255)],
+    caller: StreamReader,
+    services: Provided,
+    cursor: FeedCursor = None,
+    last_event_id: LastEventId = None,
+) -> Any:
+    """Events of a session's jobs, logs left out, after a cursor: a page as JSON, or a stream."""
+    queue = services.queue_of(caller)
+    feed = HistoryFeed(
+        f"session:{session_id}",
+        lambda after: queue.session_feed(session_id, after),
+        after=(last_event_id or cursor),
+    )
+    return await _feed_answer(request, services, caller, feed)
+
+
 @router.get("/jobs/{job_id:uuid}/explain")
 async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> Explanation:
     """Why a job is not running and when it will, in a sentence and in data."""
@@ -198,6 +240,14 @@ async def get_status(
         if scope is None:
             raise invalid_argument("workspace_id", "is required", location="query") from None
     return await services.queue_of(caller).stats(scope)
+
+
+async def _feed_answer(
+    request: Request, services: Services, caller: Caller, feed: HistoryFeed
+) -> FeedPage | EventStream:
+    if MEDIA_TYPE in request.headers.get("accept", ""):
+        return _streamed(services, caller, feed, await feed.read())
+    return await feed.page()
 
 
 def _streamed(services: Services, caller: Caller, feed: Feed, first: Batch) -> EventStream:

@@ -21,6 +21,7 @@ from shared.queue.models import (
     EnqueuedBatch,
     EnqueueOptions,
     Explanation,
+    FeedPage,
     Job,
     JobEvent,
     JobId,
@@ -227,6 +228,28 @@ class UserQueue:
         ]
         rows = await self._api.select("job_events", params, headers=self._headers)
         return [JobEvent.model_validate(row) for row in rows]
+
+    async def workspace_feed(
+        self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on.
+
+        Raises:
+            QueueError: With word `workspace_not_found`, or `invalid_argument` for the cursor.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_cursor": cursor, "p_limit": limit}
+        return FeedPage.model_validate(await self._call("event_feed", arguments))
+
+    async def session_feed(
+        self, session_id: str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """Events of a session's jobs but for logs; without a cursor, from the beginning.
+
+        Raises:
+            QueueError: With word `session_not_found`, or `invalid_argument` for the cursor.
+        """
+        arguments = {"p_session_id": session_id, "p_cursor": cursor, "p_limit": limit}
+        return FeedPage.model_validate(await self._call("session_feed", arguments))
 
     async def explain(self, job_id: JobId | str) -> Explanation:
         """Why the job is not running, and when it will.

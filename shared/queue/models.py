@@ -183,6 +183,16 @@ class JobEvent(Model):
     created_at: datetime
 
 
+class FeedPage(Model):
+    """Events of many jobs; go on with `cursor`, at once when there is `more`."""
+
+    events: tuple[JobEvent, ...]
+    cursor: str
+    more: bool = False
+    #: The cursor was of another database, so events may have been missed: read state anew.
+    reset: bool = False
+
+
 class Step(Model):
     """A finished step; its result is not computed again."""
 

@@ -5,13 +5,13 @@ Each reads under its reader's own token, so row level security decides what it t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from pydantic import ValidationError
 
 from shared.queue.client import UserQueue
-from shared.queue.models import JobEvent
+from shared.queue.models import FeedPage, JobEvent
 from shared.web.errors import invalid_argument
 from shared.web.hub import Frame
 from shared.web.sse import Batch, Line
@@ -44,6 +44,7 @@ class JobFeed:
         self._queue = queue
         self._job_id = job_id
         self._seq = after
+        self._may_have_ended = False
 
     @property
     def topic(self) -> str:
@@ -69,9 +70,10 @@ class JobFeed:
         """
         events = await self._queue.events_after(self._job_id, self._seq, limit=READ_LIMIT)
         if events:
-            return await self._batch(events)
-        if not thorough:
+            return self._batch(events)
+        if not (thorough or self._may_have_ended):
             return Batch()
+        self._may_have_ended = False
         # row level security shows a deleted job and a stranger's alike: as nothing
         job = await self._queue.get_job(self._job_id)
         return Batch(end=job.status if job.ended and job.last_seq <= self._seq else None)
@@ -87,21 +89,86 @@ class JobFeed:
             if event.seq == seq + 1:
                 seq = event.seq
                 events.append(event)
-        if any(event.type in _ENDS for event in events):
-            return None  # whether it has ended for good is only known to the database
-        self._seq = seq
-        return Batch([_line(event, str(event.seq)) for event in events])
+        return self._batch(events)
 
-    async def _batch(self, events: Sequence[JobEvent]) -> Batch:
+    def _batch(self, events: Sequence[JobEvent]) -> Batch:
+        """The events as lines; the next read finds out whether a last one is the end for good."""
+        if not events:
+            return Batch()
         self._seq = events[-1].seq
+        # a retry may have revived the job in the meantime, and then the stream goes on
+        self._may_have_ended = events[-1].type in _ENDS
         lines = [_line(event, str(event.seq)) for event in events]
-        if len(events) == READ_LIMIT:
-            return Batch(lines, more=True)
-        if events[-1].type not in _ENDS:
-            return Batch(lines)
-        # a retry may have revived it in the meantime; then the stream goes on
-        job = await self._queue.get_job(self._job_id)
-        return Batch(lines, end=job.status if job.ended and job.last_seq <= self._seq else None)
+        return Batch(lines, more=self._may_have_ended or len(events) == READ_LIMIT)
+
+
+#: The cursor before everything that ever happened.
+BEGINNING: Final = "1:1:"
+ReadAfter = Callable[[str | None], Awaitable[FeedPage]]
+
+
+class HistoryFeed:
+    """The events of many jobs, a workspace's or a session's; it has no end of its own.
+
+    Its cursors are the database's snapshots, so that each event comes exactly once, in whatever
+    order transactions commit; per job in order of `seq`.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        read_after: Callable[[str | None], Awaitable[FeedPage]],
+        *,
+        after: str | None,
+    ) -> None:
+        self._topic = topic
+        self._read_after = read_after
+        self._cursor = after
+
+    @property
+    def topic(self) -> str:
+        """The subject's name in the hub."""
+        return self._topic
+
+    async def page(self) -> FeedPage:
+        """The events after the last ones read, as the database gives them.
+
+        Raises:
+            QueueError: 404, the subject is missing or not the reader's; 400 for the cursor.
+        """
+        page = await self._read_after(self._cursor)
+        self._cursor = page.cursor
+        return page
+
+    async def read(self, *, thorough: bool = False) -> Batch:
+        """Events after the last ones read.
+
+        Raises:
+            QueueError: 404, the subject is gone or no longer the reader's.
+        """
+        before, page = self._cursor, await self.page()
+        cursors = cursors_between(before, page)
+        lines = [_line(event, cursor) for event, cursor in zip(page.events, cursors, strict=True)]
+        if page.reset:
+            lines.insert(0, Line(cursor=page.cursor, type="reset", data={"reason": "cursor"}))
+        return Batch(lines, more=page.more, cursor=page.cursor)
+
+    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
+        """Nothing: a frame does not say where it stands among the others."""
+        return None
+
+
+def cursors_between(before: str | None, page: FeedPage) -> list[str]:
+    """A cursor after each event of a page, so that a stream cut anywhere repeats nothing."""
+    parts = (before or BEGINNING).split("~")
+    seen = parts[0]
+    until = parts[1] if len(parts) > 1 else page.cursor.partition("~")[2].partition("~")[0]
+    until = until or page.cursor
+    inner = [
+        f"{seen}~{until}~{event.created_at.isoformat()}~{event.job_id}~{event.seq}"
+        for event in page.events[:-1]
+    ]
+    return [*inner, page.cursor] if page.events else []
 
 
 def _event(frame: Frame) -> JobEvent | None:

@@ -46,8 +46,10 @@ class Batch:
 
     lines: Sequence[Line] = ()
     end: str | None = None
-    #: More is there already: read on without waiting.
+    #: Read on without waiting: more is there, or it is to be seen whether this was the end.
     more: bool = False
+    #: Where to go on although there were no lines.
+    cursor: str | None = None
 
 
 class Feed(Protocol):
@@ -83,6 +85,8 @@ class Pace:
     keep_alive: float = 15.0
     #: Between looks at the log while nothing would tell of news.
     poll: float = 0.5
+    #: Between two looks at the log while there is news all the time.
+    breath: float = 0.05
     #: Between looks at the log that make sure the subject is still there and still the reader's.
     check: float = 5.0
     #: A reader that takes no data for so long is let go.
@@ -127,7 +131,9 @@ class Stream:
     async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
         """The bytes of the stream; `first` was read before it began."""
         clock, pace, reader = self._clock, self._pace, self._reader
-        yield f"retry: {int(pace.retry * 1000)}\n\n".encode()
+        # an id without data is remembered by EventSource and shown to nobody
+        start = f"id: {first.cursor}\n" if first.cursor is not None and not first.lines else ""
+        yield f"retry: {int(pace.retry * 1000)}\n{start}\n".encode()
         opened = quiet_since = clock.monotonic()
         batch = first
         async with self._hub.subscribe(
@@ -148,12 +154,13 @@ class Stream:
                     yield frame("end", {"reason": "token_expired"})
                     return
                 now = clock.monotonic()
-                if not pace.streaming and (batch.lines or now - opened >= pace.buffered_wait):
+                waited = now - opened >= pace.buffered_wait
+                if not pace.streaming and not batch.more and (batch.lines or waited):
                     return
                 if now - quiet_since >= pace.keep_alive:
                     yield KEEP_ALIVE
                     quiet_since = now
-                batch = await self._next(news, more=bool(batch.lines) and batch.more)
+                batch = await self._next(news, more=batch.more)
 
     async def _next(self, news: Subscription, *, more: bool) -> Batch:
         """Wait for news, for a while, and look."""
@@ -168,7 +175,7 @@ class Stream:
             if batch is not None:
                 return batch
         # the budget of reads is shared by all streams: many of them look less often each
-        wait = news.pause - (clock.monotonic() - self._read_at)
+        wait = max(news.pause, pace.breath) - (clock.monotonic() - self._read_at)
         if wait > 0:
             await asyncio.sleep(wait)
             news.take()
