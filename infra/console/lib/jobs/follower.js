@@ -1,0 +1,257 @@
+// Follows one subject: joins its topic, then reads what it may have missed, and says how fresh it
+// is. What is read and what a message means is left to subclasses.
+
+import { isOffline, onWake } from "./wakes.js";
+
+/** How current a watch is; see `Follower.freshness`. */
+export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
+
+const DEFAULTS = {
+  pollingInterval: 3000, // ms between reads while Realtime is away
+  silence: 30_000, // ms without a message after which a read proves that nothing was missed
+  firstSilence: 2000, // the same for the first time after a join: "subscribed" may be premature
+  reorder: 100, // ms that a missing event may still arrive by itself
+  joinPatience: 5000, // ms after which a first join counts as failed
+};
+const LONGEST_POLL = 30_000;
+const SLEPT_MS = 15_000;
+
+export class Follower {
+  #topics;
+  #topic;
+  #options;
+  #leave = () => {};
+  #unwake = () => {};
+  #joined = false;
+  #joins = 0;
+  #lostOnce = false;
+  #distrusted = false;
+  #synced = false;
+  #reading = null;
+  #again = false;
+  #reads = 0;
+  #failures = 0;
+  #unreachable = false;
+  #error = null;
+  #lastHeard = 0;
+  #checks = 0;
+  #timer = null;
+  #due = 0;
+  #startedAt = 0;
+  #closed = false;
+  #listeners = new Set();
+  #notifying = false;
+
+  constructor(topics, topic, options = {}) {
+    this.#topics = topics;
+    this.#topic = topic;
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
+  }
+
+  // For subclasses ------------------------------------------------------------------------------
+
+  /** Read everything since what is known. May throw; then it is tried again. */
+  async catchUp() {}
+
+  /** Take one message of the topic. */
+  receive(_payload) {}
+
+  /** Whether something is known to be missing. */
+  get hasGap() {
+    return false;
+  }
+
+  /** Whether the socket brought everything that reads have found. */
+  get heardAll() {
+    return true;
+  }
+
+  /** Whether the subject can change at any moment, so that silence is worth a read. */
+  get isLive() {
+    return true;
+  }
+
+  /** Called once, when there is nothing to follow any more. */
+  onClose() {}
+
+  // Public --------------------------------------------------------------------------------------
+
+  /**
+   * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way
+   * or something is known to be missing. `polling`: Realtime is away, reads go on. `offline`:
+   * neither works.
+   */
+  get freshness() {
+    if (isOffline() || this.#unreachable) return "offline";
+    if (!this.#joined || this.#distrusted) {
+      const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinPatience;
+      return joining || this.#reads === 0 ? "catching-up" : "polling";
+    }
+    return this.#synced && !this.hasGap ? "live" : "catching-up";
+  }
+
+  /** Why the last read failed, or null. */
+  get error() {
+    return this.#error;
+  }
+
+  get closed() {
+    return this.#closed;
+  }
+
+  start() {
+    this.#startedAt = Date.now();
+    this.#leave = this.#topics.join(this.#topic, {
+      joined: () => this.#onJoined(),
+      lost: () => this.#onLost(),
+      message: (payload) => this.#onMessage(payload),
+    });
+    this.#unwake = onWake(() => this.wake());
+    this.refresh();
+  }
+
+  /** Read now; resolves when a read that began after this call has ended. */
+  refresh() {
+    if (this.#closed) return Promise.resolve();
+    this.#again = true;
+    this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
+    return this.#reading;
+  }
+
+  /** The page or the network is back: a fresh token, a live socket and a read. */
+  wake() {
+    this.notify();
+    if (isOffline() || this.#closed) return;
+    this.#topics.nudge();
+    this.refresh();
+  }
+
+  /** Be told of every change of state, at most once per frame. */
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  notify() {
+    if (this.#notifying || this.#closed) return;
+    this.#notifying = true;
+    nextFrame(() => {
+      this.#notifying = false;
+      if (!this.#closed) for (const listener of [...this.#listeners]) listener();
+    });
+  }
+
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#leave();
+    this.#unwake();
+    this.#listeners.clear();
+    this.onClose();
+  }
+
+  // Inside --------------------------------------------------------------------------------------
+
+  #onJoined() {
+    this.#joined = true;
+    this.#joins += 1;
+    this.#synced = false;
+    this.#checks = 0;
+    this.refresh(); // only now: what was committed before the join is in this read or was sent
+    this.notify();
+  }
+
+  #onLost() {
+    const was = this.#joined || !this.#lostOnce;
+    this.#joined = false;
+    this.#synced = false;
+    this.#lostOnce = true;
+    if (was) this.refresh();
+    this.notify();
+  }
+
+  #onMessage(payload) {
+    if (this.#closed) return;
+    this.#lastHeard = Date.now();
+    this.#distrusted = false;
+    this.receive(payload);
+    if (this.hasGap) this.#arm(this.#options.reorder);
+    this.notify();
+  }
+
+  async #readAll() {
+    while (this.#again && !this.#closed) {
+      this.#again = false;
+      const joins = this.#joined ? this.#joins : 0;
+      try {
+        await this.catchUp();
+        this.#reads += 1;
+        this.#failures = 0;
+        this.#unreachable = false;
+        this.#error = null;
+        if (this.#joined && joins === this.#joins) this.#synced = true;
+      } catch (error) {
+        this.#failures += 1;
+        this.#unreachable = !error?.reachable;
+        this.#error = error;
+      }
+      this.notify();
+    }
+    this.#lastHeard = Date.now();
+    this.#arm();
+  }
+
+  #nextRead() {
+    const { pollingInterval, silence, firstSilence, reorder } = this.#options;
+    if (this.#failures > 0 || !this.#joined || this.#distrusted) {
+      const calm = this.isLive ? 1 : 5;
+      const wait = pollingInterval * calm * 1.6 ** Math.min(this.#failures, 8);
+      return Math.min(wait, LONGEST_POLL) * (0.85 + Math.random() * 0.3);
+    }
+    if (this.hasGap) return reorder;
+    return this.#checks === 0 ? firstSilence : silence;
+  }
+
+  #arm(wait = this.#nextRead()) {
+    if (this.#closed) return;
+    const due = Date.now() + wait;
+    const isUrgent = wait === this.#options.reorder;
+    if (isUrgent && this.#timer !== null && this.#due <= due) return; // a read is due before that
+    clearTimeout(this.#timer);
+    this.#due = due;
+    this.#timer = setTimeout(() => this.#onTimer(), wait);
+    this.#timer.unref?.(); // a script in Node may end while it watches
+  }
+
+  async #onTimer() {
+    this.#timer = null;
+    const slept = Date.now() - this.#due > SLEPT_MS;
+    if (slept) return this.wake();
+    const trusts = this.#joined && this.#synced && !this.#distrusted && !this.hasGap && this.#failures === 0;
+    if (trusts && !this.isLive) return this.#arm();
+    const quiet = Date.now() - this.#lastHeard;
+    const enough = this.#checks === 0 ? this.#options.firstSilence : this.#options.silence;
+    if (trusts && quiet < enough) return this.#arm(enough - quiet);
+    const joins = this.#joins;
+    if (trusts) this.#checks += 1;
+    await this.refresh();
+    if (trusts) setTimeout(() => this.#judge(joins), this.#options.firstSilence).unref?.();
+  }
+
+  /** After a read in silence: if it found what the socket never brought, the socket is dead. */
+  #judge(joins) {
+    if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
+    this.#distrusted = true;
+    this.#topics.reconnect();
+    this.notify();
+    this.#arm();
+  }
+}
+
+function nextFrame(run) {
+  const { document, requestAnimationFrame } = globalThis;
+  if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);
+  else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
+}

@@ -1,0 +1,61 @@
+// What followers read from the Data API, under the user's own token and row level security.
+
+const EVENT_COLUMNS = "job_id,seq,type,data,created_at";
+const READ_TIMEOUT_MS = 10_000;
+export const PAGE = 500;
+
+/** A read that failed; `reachable` tells a refusal from a server or network that is away. */
+export class ReadError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.name = "ReadError";
+    this.status = status ?? 0;
+  }
+
+  get reachable() {
+    return this.status >= 400 && this.status < 500;
+  }
+}
+
+async function rows(query) {
+  // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
+  const { data, error, status } = await query.retry(false).abortSignal(AbortSignal.timeout(READ_TIMEOUT_MS));
+  if (error) throw new ReadError(error.message || "the Data API did not answer", status);
+  return data;
+}
+
+/** The reads over a supabase-js client. */
+export function readsOf(client) {
+  return {
+    /** The job's row, or null when it is missing or another's. */
+    async job(id) {
+      const found = await rows(client.from("jobs").select("*").eq("id", id).limit(1));
+      return found[0] ?? null;
+    },
+
+    /** Up to a page of events of a job after `seq`, in order. */
+    events(id, seq, limit = PAGE) {
+      return rows(
+        client.from("job_events").select(EVENT_COLUMNS).eq("job_id", id).gt("seq", seq)
+          .order("seq", { ascending: true }).limit(limit),
+      );
+    },
+
+    /** The jobs of a session, newest first. */
+    sessionJobs(sessionId, limit = 200) {
+      return rows(
+        client.from("jobs").select("*").eq("session_id", sessionId)
+          .order("created_at", { ascending: false }).limit(limit),
+      );
+    },
+
+    /** The workspace's newest event that its topic carries, or null. */
+    async newestChange(workspaceId) {
+      const found = await rows(
+        client.from("job_events").select(EVENT_COLUMNS).eq("workspace_id", workspaceId)
+          .not("type", "in", "(job.progress,job.log)").order("xid", { ascending: false }).limit(1),
+      );
+      return found[0] ?? null;
+    },
+  };
+}

@@ -1,0 +1,123 @@
+// One job's events in their order, and what an event says about its job. Pure: no I/O, no clock.
+
+/** Statuses a job does not leave by itself. */
+export const ENDED = new Set(["completed", "failed", "cancelled"]);
+
+/** Events kept back while an earlier one is missing; beyond this they are read again instead. */
+const MOST_WAITING = 1000;
+
+/**
+ * Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
+ *
+ * What comes too early waits; `hasGap` says that something is missing and must be read.
+ */
+export class Sequence {
+  #next;
+  #waiting = new Map();
+  #dropped = false;
+
+  /** @param {number} after The last `seq` that is known already. */
+  constructor(after = 0) {
+    this.#next = after + 1;
+  }
+
+  /** The last `seq` handed out. */
+  get last() {
+    return this.#next - 1;
+  }
+
+  /** Whether a later event is here while an earlier one is not. */
+  get hasGap() {
+    return this.#waiting.size > 0 || this.#dropped;
+  }
+
+  /**
+   * Take events as they arrive, in any order and any number of times.
+   *
+   * @param {Array<{seq: number}>} events
+   * @returns {Array<{seq: number}>} Those that can be handed out now, in order.
+   */
+  offer(events) {
+    for (const event of events) {
+      if (!Number.isSafeInteger(event?.seq) || event.seq < this.#next) continue;
+      if (this.#waiting.size >= MOST_WAITING && event.seq !== this.#next) this.#dropped = true;
+      else this.#waiting.set(event.seq, event);
+    }
+    return this.#ready();
+  }
+
+  /**
+   * Everything up to `seq` is known from elsewhere, as from a snapshot.
+   *
+   * @param {number} seq
+   * @returns {Array<{seq: number}>} Events after it that can be handed out now.
+   */
+  skipTo(seq) {
+    if (seq >= this.#next) this.#next = seq + 1;
+    for (const known of this.#waiting.keys()) if (known < this.#next) this.#waiting.delete(known);
+    return this.#ready();
+  }
+
+  /** All events were read to the end: nothing can be missing because it was dropped here. */
+  wasReadToTheEnd() {
+    this.#dropped = false;
+  }
+
+  #ready() {
+    const ready = [];
+    for (let event; (event = this.#waiting.get(this.#next)); this.#next += 1) {
+      this.#waiting.delete(this.#next);
+      ready.push(event);
+    }
+    return ready;
+  }
+}
+
+/** Events after which the row holds more than the event tells: a result, an error, a schedule. */
+const NEEDS_ROW = new Set([
+  "job.completed", "job.failed", "job.cancelled", "job.retried", "job.snoozed", "job.released",
+  "job.reclaimed", "job.redriven", "job.replaced",
+]);
+
+/** Whether the row should be read again after an event of this type. */
+export const needsRow = (type) => NEEDS_ROW.has(type);
+
+/**
+ * The job after an event. Events that the row already contains (`seq` up to its `last_seq`)
+ * change nothing, so a snapshot and a stream may overlap in any way.
+ *
+ * @param {object} job A row of `public.jobs`.
+ * @param {{seq: number, type: string, data: object, at: string}} event
+ * @returns {object} A new row, or the same one when nothing changed.
+ */
+export function applyEvent(job, event) {
+  if (!job || event.seq <= (job.last_seq ?? 0)) return job;
+  const data = event.data ?? {};
+  const next = { ...job, last_seq: event.seq, updated_at: event.at ?? job.updated_at };
+  if (typeof data.status === "string") next.status = data.status;
+  if (Number.isInteger(data.attempts)) next.attempts = data.attempts;
+  if (data.progress && typeof data.progress === "object") next.progress = data.progress;
+  if (typeof data.error_message === "string") next.error_message = data.error_message;
+  next.next_retry_at = "next_retry_at" in data ? data.next_retry_at : nextRetry(job, event);
+  next.waiting_for = event.type === "job.waiting" ? (data.wait ?? null) : keptWait(job, next);
+  if (event.type === "job.leased") next.started_at = event.at;
+  if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
+  if (event.type === "job.redriven") Object.assign(next, { result: null, cancel_requested_at: null });
+  next.completed_at = ENDED.has(next.status) ? (job.completed_at ?? event.at) : null;
+  return next;
+}
+
+const nextRetry = (job, { type }) => (type === "job.progress" || type === "job.log" ? job.next_retry_at : null);
+const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ?? null) : null);
+
+/**
+ * An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`).
+ *
+ * @returns {object | null} null for what is no event of ours.
+ */
+export function normalizeEvent(raw) {
+  if (!raw || typeof raw !== "object" || typeof raw.type !== "string") return null;
+  const seq = Number(raw.seq);
+  if (!Number.isSafeInteger(seq) || typeof raw.job_id !== "string") return null;
+  return { job_id: raw.job_id, seq, type: raw.type, data: raw.data ?? {}, at: raw.at ?? raw.created_at };
+}

@@ -1,0 +1,122 @@
+// Private Realtime topics over one supabase-js client: one channel each, shared and counted.
+
+const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
+const REOPEN_MS = [500, 1000, 2000, 5000, 10_000, 30_000];
+
+const hubs = new WeakMap();
+
+/** The topics of a client; the same object for the same client. */
+export function topicsOf(client) {
+  if (!hubs.has(client)) hubs.set(client, new Topics(client));
+  return hubs.get(client);
+}
+
+class Topics {
+  #client;
+  #entries = new Map();
+  #leaving = new Map();
+
+  constructor(client) {
+    this.#client = client;
+  }
+
+  /**
+   * Listen to a private topic. Joining, rejoining and fresh tokens are cared for.
+   *
+   * @param {string} topic
+   * @param {{joined: () => void, lost: (reason: string) => void, message: (payload: object) => void}} listener
+   * @returns {() => void} Leaves.
+   */
+  join(topic, listener) {
+    let entry = this.#entries.get(topic);
+    if (!entry) {
+      entry = { topic, listeners: new Set(), channel: null, joined: false, failures: 0, timer: null };
+      this.#entries.set(topic, entry);
+      this.#open(entry);
+    }
+    clearTimeout(entry.linger);
+    entry.listeners.add(listener);
+    if (entry.joined) queueMicrotask(() => entry.listeners.has(listener) && entry.joined && listener.joined());
+    return () => {
+      entry.listeners.delete(listener);
+      if (entry.listeners.size === 0) entry.linger = setTimeout(() => this.#close(entry), LINGER_MS);
+    };
+  }
+
+  /** Push the present token and reconnect now instead of at the end of a back-off. */
+  async nudge() {
+    const { realtime } = this.#client;
+    await this.#authorize();
+    if (this.#entries.size > 0 && !realtime.isConnected()) realtime.connect();
+  }
+
+  /** The socket looks alive but delivers nothing: open another; every channel joins again. */
+  async reconnect() {
+    const { realtime } = this.#client;
+    for (const entry of this.#entries.values()) this.#lost(entry, "silent");
+    await realtime.disconnect();
+    await this.nudge();
+  }
+
+  async #authorize() {
+    try {
+      await this.#client.realtime.setAuth();
+      return true;
+    } catch (error) {
+      // the session could not be read or refreshed: joins are refused until it can
+      for (const entry of this.#entries.values()) this.#lost(entry, String(error?.message ?? error));
+      return false;
+    }
+  }
+
+  async #open(entry) {
+    await this.#authorize();
+    await this.#leaving.get(entry.topic); // the client would hand out the channel that is leaving
+    if (this.#entries.get(entry.topic) !== entry || entry.channel) return;
+    const channel = this.#client.channel(entry.topic, { config: { private: true } });
+    entry.channel = channel;
+    channel.on("broadcast", { event: "*" }, (message) => {
+      for (const listener of [...entry.listeners]) listener.message(message.payload);
+    });
+    channel.subscribe((status, error) => {
+      if (entry.channel !== channel) return;
+      if (status === "SUBSCRIBED") this.#joined(entry);
+      else if (status === "CLOSED") this.#reopen(entry);
+      else {
+        this.#lost(entry, error?.message ?? status);
+        // the client joins again by itself; a token that went stale meanwhile must not come along
+        if (/token|jwt|unauthori[sz]ed|expired/i.test(error?.message ?? "")) this.#authorize();
+      }
+    });
+  }
+
+  #joined(entry) {
+    entry.joined = true;
+    entry.failures = 0;
+    for (const listener of [...entry.listeners]) listener.joined();
+  }
+
+  #lost(entry, reason) {
+    entry.joined = false;
+    for (const listener of [...entry.listeners]) listener.lost(reason);
+  }
+
+  #reopen(entry) {
+    entry.channel = null;
+    this.#lost(entry, "closed");
+    const wait = REOPEN_MS[Math.min(entry.failures++, REOPEN_MS.length - 1)];
+    clearTimeout(entry.timer);
+    entry.timer = setTimeout(() => this.#open(entry), wait * (0.75 + Math.random() / 2));
+  }
+
+  #close(entry) {
+    if (entry.listeners.size > 0) return;
+    clearTimeout(entry.timer);
+    this.#entries.delete(entry.topic);
+    const { channel } = entry;
+    entry.channel = null;
+    if (!channel) return;
+    const gone = this.#client.removeChannel(channel).finally(() => this.#leaving.delete(entry.topic));
+    this.#leaving.set(entry.topic, gone);
+  }
+}

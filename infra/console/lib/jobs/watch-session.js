@@ -1,0 +1,85 @@
+// A session: all its jobs, and every event of theirs but log lines.
+
+import { Follower } from "./follower.js";
+import { PAGE } from "./reads.js";
+import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
+
+export class SessionWatch extends Follower {
+  #reads;
+  #id;
+  #options;
+  #lines = new Map(); // job id -> {row, sequence}
+  #missing = new Set();
+  #heard = new Map();
+
+  constructor(reads, topics, id, options) {
+    super(topics, `session:${id}`, options);
+    this.#reads = reads;
+    this.#id = id;
+    this.#options = options;
+    if (options.onChange) this.subscribe(() => options.onChange(this.state));
+  }
+
+  /** `jobs` are the session's rows, newest first. */
+  get state() {
+    const jobs = [...this.#lines.values()].map((line) => line.row);
+    jobs.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+    return { jobs, freshness: this.freshness, problem: this.error };
+  }
+
+  get hasGap() {
+    return this.#missing.size > 0;
+  }
+
+  get heardAll() {
+    return [...this.#heard].every(([id, seq]) => seq >= (this.#lines.get(id)?.told ?? 0));
+  }
+
+  get isLive() {
+    return [...this.#lines.values()].some(({ row }) => !ENDED.has(row.status));
+  }
+
+  receive(payload) {
+    const event = normalizeEvent(payload);
+    if (!event) return;
+    this.#heard.set(event.job_id, Math.max(this.#heard.get(event.job_id) ?? 0, event.seq));
+    const line = this.#lines.get(event.job_id);
+    if (!line) return void this.#missing.add(event.job_id); // a new job: the next read finds it
+    this.#take(line, [event]);
+    // a hole may be a log line, which this topic does not carry: the read closes it either way
+    if (line.sequence.hasGap) this.#missing.add(event.job_id);
+  }
+
+  async catchUp() {
+    this.#missing.clear();
+    for (const row of await this.#reads.sessionJobs(this.#id)) {
+      let line = this.#lines.get(row.id);
+      if (!line) {
+        line = { row, sequence: new Sequence(this.#options.history ? 0 : row.last_seq), told: 0 };
+        this.#lines.set(row.id, line);
+      } else if (row.last_seq >= line.row.last_seq) {
+        line.row = row;
+      }
+      await this.#readEvents(line);
+    }
+  }
+
+  async #readEvents(line) {
+    while (line.sequence.last < line.row.last_seq || line.sequence.hasGap) {
+      const page = await this.#reads.events(line.row.id, line.sequence.last, PAGE);
+      this.#take(line, page.map(normalizeEvent).filter(Boolean));
+      line.sequence.wasReadToTheEnd();
+      if (page.length < PAGE) break;
+    }
+  }
+
+  #take(line, offered) {
+    for (const event of line.sequence.offer(offered)) {
+      if (event.seq > line.row.last_seq && needsRow(event.type)) this.#missing.add(line.row.id);
+      line.row = applyEvent(line.row, event);
+      if (event.type === "job.log") continue;
+      line.told = event.seq;
+      this.#options.onEvent?.(event);
+    }
+  }
+}

@@ -1,0 +1,92 @@
+// The server's side of a watch, in memory: jobs, their events, and a socket that misbehaves.
+
+const PAGE = 500;
+
+/** A small generator of repeatable randomness (mulberry32). */
+export function randomness(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+export async function until(holds, what, patience = 8000) {
+  const giveUp = Date.now() + patience;
+  while (!holds()) {
+    if (Date.now() > giveUp) throw new Error(`never: ${what}`);
+    await sleep(5);
+  }
+}
+
+/** A job with a history, what reads of it answer, and the topic it is told on. */
+export class World {
+  constructor({ random = Math.random, drop = 0, repeat = 0, delay = 0 } = {}) {
+    Object.assign(this, { random, drop, repeat, delay });
+    this.job = { id: "j1", status: "pending", attempts: 0, last_seq: 0, progress: null, result: null };
+    this.events = [];
+    this.listeners = new Set();
+    this.connected = false;
+    this.reachable = true;
+    this.readCount = 0;
+    this.reconnects = 0;
+    this.nudges = 0;
+    this.reads = {
+      job: async () => (this.#read(), this.job && { ...this.job }),
+      events: async (_id, seq, limit = PAGE) =>
+        (this.#read(), this.events.filter((event) => event.seq > seq).slice(0, limit)),
+    };
+    this.topics = {
+      join: (_topic, listener) => {
+        this.listeners.add(listener);
+        if (this.connected) queueMicrotask(() => listener.joined());
+        return () => this.listeners.delete(listener);
+      },
+      nudge: async () => void (this.nudges += 1),
+      reconnect: async () => {
+        this.reconnects += 1;
+        this.cut();
+        this.connect();
+      },
+    };
+  }
+
+  #read() {
+    this.readCount += 1;
+    if (!this.reachable) throw Object.assign(new Error("away"), { reachable: false });
+  }
+
+  connect() {
+    this.connected = true;
+    for (const listener of [...this.listeners]) listener.joined();
+  }
+
+  cut() {
+    this.connected = false;
+    for (const listener of [...this.listeners]) listener.lost("cut");
+  }
+
+  /** Commit an event: into the log and the row at once, to the socket if it behaves. */
+  commit(type, data = {}) {
+    const seq = this.job.last_seq + 1;
+    this.job = { ...this.job, ...pick(data), last_seq: seq };
+    if (type === "job.completed") this.job.result = { answer: 42 };
+    if (["completed", "failed", "cancelled"].includes(this.job.status)) this.job.completed_at = "2026-11-20T08:00:00Z";
+    const row = { job_id: "j1", seq, type, data, created_at: "2026-11-20T08:00:00Z" };
+    this.events.push(row);
+    if (!this.connected || this.random() < this.drop) return;
+    const { created_at: at, ...frame } = row;
+    for (let copies = this.random() < this.repeat ? 2 : 1; copies > 0; copies -= 1) {
+      const send = () => this.connected && this.listeners.forEach((listener) => listener.message({ ...frame, at }));
+      if (this.delay > 0) setTimeout(send, this.random() * this.delay);
+      else send();
+    }
+  }
+}
+
+const pick = ({ status, attempts, progress }) =>
+  Object.fromEntries(Object.entries({ status, attempts, progress }).filter(([, value]) => value !== undefined));
