@@ -1,0 +1,227 @@
+"""The loop that ticks where no scheduler does: woken, polling, outliving outages, stopping well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import BaseModel
+
+from shared.queue import EnqueueOptions, NewJob, UserQueue
+from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.project import ACME, Gateway, Project
+
+
+#: Starts the loop with the given options; returns its task and its wake-up.
+StartLoop = Callable[..., tuple[asyncio.Task[None], asyncio.Event]]
+
+
+class Nothing(BaseModel):
+    """A payload without content."""
+
+
+@pytest.fixture
+async def run_loop(
+    worker: Worker,
+) -> AsyncIterator[StartLoop]:
+    """Starts the loop and stops it at the end of the test."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(**options: float) -> tuple[asyncio.Task[None], asyncio.Event]:
+        wakeups = asyncio.Event()
+        tasks.append(asyncio.create_task(worker.run_forever(wakeups, **options)))
+        return tasks[-1], wakeups
+
+    yield start
+    worker.stop()
+    await asyncio.wait_for(asyncio.gather(*tasks), 20)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, tries: int = 200) -> None:
+    """Wait until `condition` holds; fails when it never does."""
+    for _ in range(tries):
+        if await condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+async def test_a_wake_up_is_enough(
+    registry: Registry,
+    ada: UserQueue,
+    worker: Worker,
+    run_loop: StartLoop,
+) -> None:
+    """With a poll an hour apart, only the wake-up can have found the job."""
+    ran = asyncio.Event()
+
+    @registry.processor("noop", payload=Nothing)
+    async def noop(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.set()
+
+    await worker.register()
+    _, wakeups = run_loop(poll_seconds=3600)
+    await asyncio.sleep(0.5)
+    await ada.enqueue(ACME, "noop")
+
+    wakeups.set()
+
+    await asyncio.wait_for(ran.wait(), 10)
+
+
+async def test_a_wake_up_reaches_a_tick_that_is_busy(
+    registry: Registry,
+    ada: UserQueue,
+    worker: Worker,
+    run_loop: StartLoop,
+) -> None:
+    """A long job must not keep the free slots from short ones."""
+    long_runs, short_ran, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @registry.processor("long", payload=Nothing)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        long_runs.set()
+        await release.wait()
+
+    @registry.processor("short", payload=Nothing)
+    async def short(job: Job[Nothing], ctx: JobContext) -> None:
+        short_ran.set()
+
+    await worker.register()
+    await ada.enqueue(ACME, "long")
+    _, wakeups = run_loop(poll_seconds=3600)
+    await asyncio.wait_for(long_runs.wait(), 10)
+    await ada.enqueue(ACME, "short")
+
+    wakeups.set()
+
+    await asyncio.wait_for(short_ran.wait(), 10)
+    release.set()
+
+
+async def test_scheduled_work_is_found_when_it_falls_due(
+    registry: Registry,
+    ada: UserQueue,
+    worker: Worker,
+    run_loop: StartLoop,
+) -> None:
+    ran = asyncio.Event()
+
+    @registry.processor("later", payload=Nothing)
+    async def later(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.set()
+
+    await worker.register()
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    await ada.enqueue(ACME, "later", options=EnqueueOptions(scheduled_for=soon))
+
+    run_loop(poll_seconds=3600)
+
+    await asyncio.wait_for(ran.wait(), 10)
+
+
+async def test_the_poll_finds_what_no_wake_up_told(
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    run_loop: StartLoop,
+) -> None:
+    ran = asyncio.Event()
+
+    @registry.processor("noop", payload=Nothing)
+    async def noop(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.set()
+
+    await worker.register()
+    run_loop(poll_seconds=0.2)
+    await asyncio.sleep(0.3)
+
+    project.insert("noop")
+
+    await asyncio.wait_for(ran.wait(), 10)
+
+
+async def test_the_loop_outlives_an_outage_of_the_data_api(
+    project: Project,
+    gateway: Gateway,
+    registry: Registry,
+    ada: UserQueue,
+    worker: Worker,
+    run_loop: StartLoop,
+) -> None:
+    """A job that ends during the outage is settled after it, with its own result."""
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
+        started.set()
+        await release.wait()
+        return {"attempt": job.attempt}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "work")).job.id
+    run_loop(poll_seconds=0.2)
+    await asyncio.wait_for(started.wait(), 10)
+
+    gateway.stop()
+    release.set()
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(gateway.start)
+
+    async def completed() -> bool:
+        return (await ada.get_job(job_id)).status == "completed"
+
+    await until(completed)
+    assert (await ada.get_job(job_id)).result == {"attempt": 1}
+    assert project.event_types(job_id) == ["created", "leased", "completed"]
+
+
+async def test_stopping_hands_running_jobs_back_unspent(
+    project: Project, registry: Registry, ada: UserQueue, worker: Worker
+) -> None:
+    """A deployment must not cost attempts."""
+    started = asyncio.Event()
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    await worker.register()
+    batch = await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 7)
+    loop = asyncio.create_task(worker.run_forever(asyncio.Event()))
+    await asyncio.wait_for(started.wait(), 10)
+
+    worker.stop()
+    await asyncio.wait_for(loop, 10)
+
+    jobs = [await ada.get_job(entry.job.id) for entry in batch.jobs]
+    assert {(job.status, job.attempts) for job in jobs} == {("pending", 0)}
+
+
+async def test_overlapping_ticks_share_the_work(
+    project: Project, registry: Registry, ada: UserQueue, worker: Worker
+) -> None:
+    """A schedule that fires twice, or a wake-up beside it, is harmless."""
+    ran: list[str] = []
+
+    @registry.processor("noop", payload=Nothing)
+    async def noop(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.id)
+        await asyncio.sleep(0.01)
+
+    await worker.register()
+    await ada.enqueue_many(ACME, [NewJob(job_type="noop")] * 40)
+    other = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
+
+    summaries = await asyncio.gather(
+        worker.tick(budget_seconds=20),
+        worker.tick(budget_seconds=20),
+        other.tick(budget_seconds=20),
+    )
+    await other.aclose()
+
+    assert sum(summary.completed for summary in summaries) == 40
+    assert len(ran) == len(set(ran)) == 40

@@ -1,0 +1,267 @@
+"""The worker's HTTP routes, on the local host and behind API Gateway, and its Lambda events."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from functions.worker.app import build_app
+from shared.queue import UserQueue
+from shared.worker import Job, JobContext, Registry, Worker
+from tests.support.project import ACME, Gateway, Project
+
+
+class Nothing(BaseModel):
+    """A payload without content."""
+
+
+@pytest.fixture
+async def http(project: Project, worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the ASGI app over this test's worker."""
+    app = build_app(project.settings, worker)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),  # type: ignore[arg-type] - any ASGI app will do
+        base_url="http://worker",
+    ) as client:
+        yield client
+
+
+WORKER = {"Authorization": "Bearer worker-token"}
+BACKGROUND = {"Authorization": "Bearer background-token"}
+
+
+async def test_a_tick_by_http_says_what_it_did(
+    registry: Registry, worker: Worker, ada: UserQueue, http: httpx.AsyncClient
+) -> None:
+    @registry.processor("noop", payload=Nothing)
+    async def noop(job: Job[Nothing], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+    await ada.enqueue(ACME, "noop")
+
+    response = await http.post("/api/jobs/worker", headers=WORKER)
+
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["success"], body["leased"], body["completed"], body["failed"]) == (True, 1, 1, 0)
+    assert body["worker_id"] == worker.worker_id
+    assert body["timestamp"].endswith("Z")
+    assert isinstance(body["duration_ms"], int)
+
+
+async def test_the_workers_health_names_it_and_its_place(
+    worker: Worker, http: httpx.AsyncClient, registry: Registry
+) -> None:
+    registry.processor("noop", payload=Nothing)(lambda job, ctx: None)
+
+    response = await http.get("/api/jobs/worker", headers=WORKER)
+
+    body = response.json()
+    assert body.pop("timestamp")
+    assert body == {
+        "status": "healthy",
+        "worker_exists": True,
+        "worker_id": worker.worker_id,
+        "environment": {"region": "us-east-1", "env": "local"},
+    }
+
+
+async def test_process_runs_only_the_types_it_is_given(
+    registry: Registry, worker: Worker, ada: UserQueue, http: httpx.AsyncClient
+) -> None:
+    ran: list[str] = []
+
+    async def note(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.job_type)
+
+    registry.processor("a", payload=Nothing)(note)
+    registry.processor("b", payload=Nothing)(note)
+    await worker.register()
+    await ada.enqueue(ACME, "a")
+    await ada.enqueue(ACME, "b")
+
+    response = await http.post("/api/jobs/process", headers=BACKGROUND, json={"jobTypes": ["b"]})
+
+    assert (response.json()["completed"], ran) == (1, ["b"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "code"),
+    [
+        ("POST", "/api/jobs/worker", {}, 401, "unauthorized"),
+        ("GET", "/api/jobs/worker", {}, 401, "unauthorized"),
+        ("POST", "/api/jobs/worker", BACKGROUND, 401, "unauthorized"),
+        ("POST", "/api/jobs/process", WORKER, 401, "unauthorized"),
+        ("POST", "/api/jobs/worker", {"Authorization": "worker-token"}, 401, "unauthorized"),
+        ("POST", "/api/jobs/worker", {"Authorization": "Basic worker-token"}, 401, "unauthorized"),
+        ("POST", "/api/jobs/worker", {"Authorization": "Bearer "}, 401, "unauthorized"),
+        ("DELETE", "/api/jobs/worker", WORKER, 405, "method_not_allowed"),
+        ("GET", "/api/jobs/process", BACKGROUND, 405, "method_not_allowed"),
+        ("GET", "/api/jobs/other", WORKER, 404, "not_found"),
+    ],
+)
+async def test_who_may_not_is_told_so_in_the_common_shape(
+    http: httpx.AsyncClient,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    status: int,
+    code: str,
+) -> None:
+    response = await http.request(method, path, headers={**headers, "X-Request-Id": "r-1"})
+
+    body = response.json()
+    assert (response.status_code, body["code"], body["request_id"]) == (status, code, "r-1")
+    if status == 401:
+        assert body["error"] == "Unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        (b"[]", 400, "invalid_argument"),
+        (b'{"jobTypes": "a"}', 400, "invalid_argument"),
+        (b'{"jobTypes": [1]}', 400, "invalid_argument"),
+        (b'{"jobTypes": [""]}', 400, "invalid_argument"),
+        (b"x" * 20_000, 413, "payload_too_large"),
+    ],
+)
+async def test_a_bad_body_is_the_callers_mistake(
+    http: httpx.AsyncClient, content: bytes, status: int, code: str
+) -> None:
+    response = await http.post("/api/jobs/process", headers=BACKGROUND, content=content)
+
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_without_the_queue_it_asks_to_come_back(
+    http: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    gateway.stop()
+
+    response = await http.post("/api/jobs/worker", headers=WORKER)
+
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert response.json()["code"] == "queue_unavailable"
+
+
+# AWS Lambda --------------------------------------------------------------------------------------
+
+INVOKE = """
+import json, sys
+from functions.worker.handler import handler
+
+class Context:
+    aws_request_id = "r-lambda"
+    def get_remaining_time_in_millis(self):
+        return 20000
+
+answers = [handler(event, Context()) for event in json.load(sys.stdin)]
+print("ANSWERS" + json.dumps(answers))
+"""
+
+
+def invoke(project: Project, *events: Any, **variables: str) -> list[Any]:
+    """Run the real handler in a process of its own, once per event, and return its answers."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", INVOKE],
+        cwd=Path(__file__).resolve().parents[3],
+        env={
+            "SUPABASE_URL": project.settings.supabase_url,
+            "SUPABASE_PUBLISHABLE_KEY": project.settings.supabase_publishable_key,
+            "SUPABASE_JWT_SECRET": project.settings.supabase_jwt_secret or "",
+            "WORKER_SECRET_TOKEN": "worker-token",
+            "BACKGROUND_JOB_TOKEN": "background-token",
+            "USE_MOCK_APOLLO": "true",
+            **variables,
+        },
+        input=json.dumps(events),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS")]
+    answers: list[Any] = json.loads(line.removeprefix("ANSWERS"))
+    return answers
+
+
+def http_event(method: str, path: str, token: str | None = None, **extra: Any) -> dict[str, Any]:
+    """An API Gateway HTTP API event, version 2.0."""
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "headers": {} if token is None else {"authorization": f"Bearer {token}"},
+        "requestContext": {
+            "requestId": "r-http",
+            "stage": "$default",
+            "http": {"method": method, "path": path},
+        },
+        "isBase64Encoded": False,
+        **extra,
+    }
+
+
+def test_every_event_of_lambda_is_answered(project: Project) -> None:
+    """The schedule, a wake-up, a sibling, and each HTTP route, in one environment."""
+    schedule = {"version": "0", "source": "aws.scheduler", "detail-type": "Scheduled Event"}
+    process = http_event(
+        "POST", "/api/jobs/process", "background-token", body='{"jobTypes":["enrich_account"]}'
+    )
+
+    answers = invoke(
+        project,
+        schedule,
+        {"source": "minutehand.wake"},
+        {"source": "minutehand.sibling"},
+        http_event("GET", "/api/jobs/worker", "worker-token"),
+        http_event("POST", "/api/jobs/worker", "worker-token"),
+        http_event("POST", "/api/jobs/worker"),
+        http_event("PUT", "/api/jobs/worker", "worker-token"),
+        process,
+    )
+
+    assert [answer["leased"] for answer in answers[:3]] == [0, 0, 0]
+    assert [answer["statusCode"] for answer in answers[3:]] == [200, 200, 401, 405, 200]
+    assert json.loads(answers[3]["body"])["worker_exists"] is True
+    assert json.loads(answers[5]["body"]) == {
+        "error": "Unauthorized",
+        "code": "unauthorized",
+        "request_id": "r-http",
+    }
+
+
+def test_the_handler_publishes_the_types_of_every_app(project: Project) -> None:
+    invoke(project, {"source": "minutehand.wake"})
+
+    types = {row["job_type"] for row in project.rows("select job_type from queue.job_types")}
+    assert "enrich_account" in types
+
+
+def test_a_named_stage_is_taken_off_the_path(project: Project) -> None:
+    event = http_event("GET", "/dev/api/jobs/worker", "worker-token")
+    event["requestContext"]["stage"] = "dev"
+
+    [answer] = invoke(project, event)
+
+    assert answer["statusCode"] == 200
+
+
+def test_either_token_is_valid_during_a_rotation(project: Project) -> None:
+    answers = invoke(
+        project,
+        *(http_event("GET", "/api/jobs/worker", token) for token in ("new", "old", "older")),
+        WORKER_SECRET_TOKEN="new,old",
+    )
+
+    assert [answer["statusCode"] for answer in answers] == [200, 200, 401]
