@@ -13,7 +13,6 @@ from shared.queue import EnqueueOptions, NewJob, UserQueue
 from shared.worker import Job, JobContext, Registry, TickOptions, Worker
 from tests.support.project import ACME, Gateway, Project
 
-
 #: Starts the loop with the given options; returns its task and its wake-up.
 StartLoop = Callable[..., tuple[asyncio.Task[None], asyncio.Event]]
 
