@@ -118,7 +118,7 @@ def build(bundle: Bundle, target: Target, out: Path, *, root: Path = ROOT) -> Bu
     digest = write_zip(tree, archive)
     metadata = read_metadata(tree)
     present = [entry for entry in locked if canonical(entry.name) in metadata]
-    version = _version(root)
+    version = project_version(root)
     bom = bill_of_materials(bundle.name, version, present, metadata)
     (out / f"{bundle.name}.cdx.json").write_text(json.dumps(bom, indent=2) + "\n", "utf-8")
     (out / f"{bundle.name}.licences.tsv").write_text(licence_table(present, metadata), "utf-8")
@@ -191,7 +191,8 @@ def _within_budget(bundle: Bundle, built: Built, tree: Path) -> None:
             )
 
 
-def _version(root: Path) -> str:
+def project_version(root: Path = ROOT) -> str:
+    """The version that pyproject.toml states."""
     return str(tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"])
 
 

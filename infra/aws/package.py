@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.aws.build import Built, PackagingError, build, find_tool, host_target
+from infra.aws.build import Built, PackagingError, build, find_tool, host_target, project_version
 from infra.aws.bundles import BUNDLES, LAMBDA, ROOT
 
 #: What osls names the whole stack; the other file only creates its bucket.
@@ -48,6 +48,7 @@ def compile_template(
         "AWS_EC2_METADATA_DISABLED": "true",
         "CI": "1",
         "MINUTEHAND_ARTIFACTS": str(artifacts.resolve()),
+        "MINUTEHAND_VERSION": project_version(root),
     }
     path = [str(Path(find_tool("node")).parent), environment.get("PATH", "")]
     environment["PATH"] = os.pathsep.join(path)

@@ -49,13 +49,33 @@ def answers(url: str, *, expect: Callable[[int], bool] = lambda status: status =
     return probe
 
 
-def service_parts(ports: Ports, database_url: str, *, on_lambda: bool = False) -> list[Part]:
+def ticked(url: str) -> Probe:
+    """Build a probe that asks readiness whether a tick was seen: it publishes the job types."""
+
+    async def probe(client: httpx.AsyncClient) -> bool:
+        try:
+            answer = await client.get(url)
+        except httpx.TransportError:
+            return False
+        if answer.status_code != 200:
+            return False
+        return bool(answer.json()["checks"]["last_tick"]["verdict"] == "pass")
+
+    return probe
+
+
+def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = None) -> list[Part]:
     """List everything but Postgres, in the order in which it is started.
 
-    With `on_lambda` the functions run as Lambda runs them instead of in one ASGI process.
+    With `on_lambda` the functions run as Lambda runs them instead of in one ASGI process: from
+    the folder of unzipped packages it names, or from the source tree when it is empty.
     """
     python = sys.executable
-    functions = "infra.local.lambda_runtime" if on_lambda else "infra.local.api"
+    ready = f"http://{LOOPBACK}:{ports.api}/api/health/ready"
+    functions: tuple[str, ...] = ("infra.local.api",)
+    if on_lambda is not None:
+        package = ("--package", on_lambda) if on_lambda else ()
+        functions = ("infra.local.lambda_runtime", *package)
     return [
         Part(
             "gateway",
@@ -75,9 +95,9 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: bool = False) -
         ),
         Part(
             "api",
-            (python, "-m", functions),
-            # degraded or not, the database round trip worked
-            answers(f"http://{LOOPBACK}:{ports.api}/api/health/ready"),
+            (python, "-m", *functions),
+            # in one process degraded or not will do: the database round trip worked
+            answers(ready) if on_lambda is None else ticked(ready),
             {"API_PORT": str(ports.api), "DATABASE_URL": database_url},
         ),
         Part(

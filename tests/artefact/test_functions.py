@@ -6,28 +6,32 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
 import pytest
 import pytest_asyncio
+from moto.server import ThreadedMotoServer
 
 from infra.aws.bundles import BUNDLES
 from infra.aws.package import TEMPLATE
+from infra.aws.parameters import write_parameters
 from infra.local.lambda_runtime import LambdaRuntime
 from infra.local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
 
-VARIABLES = {
-    "SUPABASE_URL": "http://127.0.0.1:9",
-    "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_test",
+SECRETS = {
     "SUPABASE_JWT_SECRET": "a-secret-of-at-least-32-characters",
     "WORKER_SECRET_TOKEN": "token-of-the-test",
     "BACKGROUND_JOB_TOKEN": "background-token-of-the-test",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+}
+VARIABLES = {
+    "SUPABASE_URL": "http://127.0.0.1:9",  # nobody listens there
+    "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_test",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "KMS_KEY_ID": "alias/test",
@@ -37,15 +41,30 @@ VARIABLES = {
 BUNDLE_OF = {name: bundle.name for bundle in BUNDLES for name in bundle.functions}
 
 
+@pytest.fixture(scope="module")
+def aws() -> Iterator[str]:
+    """Moto with the functions' secrets in SSM, where they read them at init."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    url = f"http://{host}:{port}"
+    ssm = boto3.client("ssm", endpoint_url=url, region_name="us-east-1", **keys)
+    write_parameters(ssm, "dev", SECRETS)
+    ssm.close()
+    yield url
+    server.stop()
+
+
 @pytest_asyncio.fixture
 async def api(
-    stacks: dict[str, Stack], host_package: Package, runtime_site: Path
+    stacks: dict[str, Stack], host_package: Package, runtime_site: Path, aws: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The packaged service behind its own routes; there is no database."""
     service = read_service(
         stacks["dev"].folder / TEMPLATE,
         task_roots={name: host_package.unzipped(BUNDLE_OF[name]) for name in FUNCTIONS},
-        variables=VARIABLES,
+        variables={**VARIABLES, "AWS_ENDPOINT_URL": aws},
         isolated=True,
         python_path=(runtime_site,),
         origins=("http://app.test",),
@@ -119,6 +138,7 @@ def probe(root: Path, site: Path, module: str) -> dict[str, Any]:
     """Import `module` from an unzipped package in a fresh interpreter."""
     environment = {
         **VARIABLES,
+        **SECRETS,
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join([str(root), str(site)]),
         "PYTHONDONTWRITEBYTECODE": "1",

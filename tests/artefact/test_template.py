@@ -292,6 +292,7 @@ def test_no_secret_is_in_the_template(stack: Stack) -> None:
 
 ENVIRONMENT = {
     "STAGE",
+    "MINUTEHAND_VERSION",
     "LOG_LEVEL",
     "SUPABASE_URL",
     "SUPABASE_PUBLISHABLE_KEY",
@@ -325,7 +326,7 @@ def test_the_environment_is_what_settings_reads(stack: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
     from shared.config import EXAMPLES
 
-    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER"}
+    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION"}
     for name in FUNCTIONS:
         assert set(stack.function(name)["Environment"]["Variables"]) <= known
 

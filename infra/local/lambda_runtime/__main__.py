@@ -10,17 +10,39 @@ import argparse
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
-from infra.aws.build import find_tool
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+
 from infra.aws.bundles import BUNDLES, ROOT
+from infra.aws.lockfile import read_lock, select
 from infra.aws.package import TEMPLATE, compile_template
+from infra.aws.parameters import write_parameters
 from infra.local.lambda_runtime.server import LambdaRuntime, report_line
+from infra.local.lambda_runtime.site import console_site
 from infra.local.lambda_runtime.template import Service, read_service
 
+#: Of the local stack's environment, what serverless.yml would set on AWS.
+PASSED_ON = (
+    "SUPABASE_URL",
+    "SUPABASE_PUBLISHABLE_KEY",
+    "CORS_ORIGINS",
+    "ALLOW_ANONYMOUS",
+    "LOG_LEVEL",
+    "WORKER_CONCURRENCY",
+    "USE_MOCK_APOLLO",
+    "APOLLO_BASE_URL",
+    "UPLOADS_BUCKET",
+    "SEALING_KEY_FILE",
+    "AWS_ENDPOINT_URL",
+)
 EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 
 
@@ -35,39 +57,28 @@ def read_dotenv(path: Path) -> dict[str, str]:
 
 
 def runtime_packages(folder: Path, lock: Path = ROOT / "requirements-dev.lock") -> Path:
-    """Install into `folder` what Lambda's image brings along: awslambdaric and boto3, locked."""
-    from infra.aws.lockfile import read_lock, select
+    """Make a folder of what Lambda's image brings along: awslambdaric and boto3, nothing else.
 
-    listing = folder / "requirements.txt"
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = select(read_lock(lock), ["awslambdaric", "boto3"], skip=())
-    listing.write_text("".join(entry.text for entry in entries), "utf-8")
-    target = folder / "site"
-    subprocess.run(
-        [
-            find_tool("uv"), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
-            "--no-config", "--python", sys.executable, "--target", str(target), "-r", str(listing),
-        ],
-        check=True,
-    )  # fmt: skip
-    return target
+    Links into this environment, whose versions are the lock's, so that no registry is needed.
+    """
+    site = folder / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    for entry in select(read_lock(lock), ["awslambdaric", "boto3"], skip=()):
+        for file in distribution(entry.name).files or ():
+            top = file.parts[0]
+            link = site / top
+            if top not in {"..", "__pycache__"} and not link.exists():
+                link.symlink_to(Path(str(file.locate())).parents[len(file.parts) - 1] / top)
+    return site
 
 
-def load(options: argparse.Namespace, scratch: Path, port: int) -> Service:
+def load(options: argparse.Namespace, scratch: Path, values: Mapping[str, str]) -> Service:
     """Compile the template and resolve where everything lies."""
     template = options.template
     if template is None:
         for bundle in BUNDLES:  # osls hashes the zips; what runs is the tree
             (scratch / f"{bundle.name}.zip").write_bytes(EMPTY_ZIP)
         template = compile_template(options.stage, scratch, artifacts=scratch) / TEMPLATE
-    variables = read_dotenv(options.env_file) if options.env_file.exists() else {}
-    variables |= {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "STAGE": "local",
-        # boto3's own switch: the Lambda client talks to us, every other client to moto
-        "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{port}",
-    }
     package: Path | None = options.package
     roots = {
         name: ROOT if package is None else (package / bundle.name).resolve()
@@ -75,28 +86,72 @@ def load(options: argparse.Namespace, scratch: Path, port: int) -> Service:
         for name in bundle.functions
     }
     python_path = () if package is None else (runtime_packages(scratch / "runtime"),)
-    origins = tuple(part for part in variables.get("CORS_ORIGINS", "").split(",") if part)
     return read_service(
         template,
         task_roots=roots,
-        variables=variables,
+        variables=function_variables(values, port=options.port),
         isolated=package is not None,
         python_path=python_path,
-        origins=origins,
+        origins=tuple(part for part in values.get("CORS_ORIGINS", "").split(",") if part),
         cap=options.cap,
     )
 
 
-async def serve(options: argparse.Namespace) -> None:
+def function_variables(values: Mapping[str, str], *, port: int) -> dict[str, str]:
+    """What a function's environment holds here; its secrets come from SSM, as on AWS."""
+    kept = {name: values[name] for name in PASSED_ON if values.get(name)}
+    return kept | {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "STAGE": "local",
+        "STREAMING": "false",  # HTTP API collects the whole answer
+        # boto3's own switch: the Lambda client talks to us, every other client to moto
+        "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{port}",
+    }
+
+
+async def prepare_aws(values: Mapping[str, str], stage: str, service: Service) -> None:
+    """Write the functions' SSM parameters and make their failure queues, once AWS is up."""
+
+    def client(name: Any) -> Any:
+        config = Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1})
+        return boto3.client(
+            name,
+            endpoint_url=values["AWS_ENDPOINT_URL"],
+            region_name="us-east-1",
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+            config=config,
+        )
+
+    def prepare() -> None:
+        ssm, sqs = client("ssm"), client("sqs")
+        write_parameters(ssm, stage, values)
+        for function in service.functions:
+            if function.on_failure is not None:
+                sqs.create_queue(QueueName=function.on_failure.rsplit(":", 1)[-1])
+        ssm.close()
+        sqs.close()
+
+    while True:
+        try:
+            return await asyncio.to_thread(prepare)
+        except (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError):
+            await asyncio.sleep(0.2)
+
+
+async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
     """Run until SIGINT or SIGTERM."""
     with tempfile.TemporaryDirectory(prefix="minutehand-lambda-") as scratch:
-        service = load(options, Path(scratch), options.port)
+        service = await asyncio.to_thread(load, options, Path(scratch), values)
+        await prepare_aws(values, options.stage, service)
         runtime = LambdaRuntime(
             service.functions,
             routes=service.routes,
             cors=service.cors,
             schedule=None if options.no_schedule else service.schedule,
-            sqs_endpoint=os.environ.get("AWS_ENDPOINT_URL") or _endpoint(service),
+            site=console_site(ROOT, console_config(values)),
+            sqs_endpoint=values["AWS_ENDPOINT_URL"],
             pace=options.pace,
             say=report_line,
         )
@@ -111,14 +166,22 @@ async def serve(options: argparse.Namespace) -> None:
             await runtime.stop()
 
 
-def _endpoint(service: Service) -> str | None:
-    return next((f.variables.get("AWS_ENDPOINT_URL") for f in service.functions), None)
+def console_config(values: Mapping[str, str]) -> dict[str, str]:
+    """What the console asks for at /config.json."""
+    return {
+        "supabaseUrl": values["SUPABASE_URL"],
+        "supabaseKey": values["SUPABASE_PUBLISHABLE_KEY"],
+        "apiUrl": values.get("API_URL", ""),
+        "demoEmail": values.get("DEMO_EMAIL", ""),
+        "stage": "local",
+    }
 
 
 def main() -> int:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.lambda_runtime")
-    parser.add_argument("--port", type=int, default=9001)
+    port = int(os.environ.get("API_PORT", "9001"))
+    parser.add_argument("--port", type=int, default=port)
     parser.add_argument("--stage", default="dev")
     parser.add_argument("--template", type=Path, help="a compiled template; default: compile now")
     parser.add_argument("--package", type=Path, help="folder of unzipped bundles, e.g. build/host")
@@ -128,7 +191,13 @@ def main() -> int:
         "--pace", type=float, default=1.0, help="factor on asynchronous retry pauses"
     )
     parser.add_argument("--no-schedule", action="store_true")
-    asyncio.run(serve(parser.parse_args()))
+    options = parser.parse_args()
+    values = dict(os.environ)
+    if "SUPABASE_URL" not in values:  # the launcher passes its own; by hand there is the file
+        if not options.env_file.exists():
+            parser.error(f"{options.env_file} does not exist; start the local stack: make run")
+        values |= read_dotenv(options.env_file)
+    asyncio.run(serve(options, values))
     return 0
 
 

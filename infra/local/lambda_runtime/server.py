@@ -21,6 +21,7 @@ from infra.local.lambda_runtime.function import Function, FunctionConfig
 from infra.local.lambda_runtime.gateway import Cors, HttpApi, Route
 from infra.local.lambda_runtime.invocation import Invocation
 from infra.local.lambda_runtime.invoke_api import InvokeApi
+from infra.local.lambda_runtime.site import Site
 from infra.local.lambda_runtime.wire import HttpServer, Request, Response
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class LambdaRuntime:
         routes: Sequence[Route] = (),
         cors: Cors | None = None,
         schedule: Schedule | None = None,
+        site: Site | None = None,
         sqs_endpoint: str | None = None,
         pace: float = 1.0,
         say: Callable[[str, str], None] | None = None,
@@ -58,6 +60,7 @@ class LambdaRuntime:
         self.queue = AsynchronousQueue(self._deliver, pace=pace)
         self._invoke_api = InvokeApi(self.functions, self.queue)
         self._http_api = HttpApi(self.functions, routes, cors or Cors())
+        self._site = site
         self._schedule = schedule
         self._sqs_endpoint = sqs_endpoint
         self._server = HttpServer(self._answer, max_body=10 * 1024 * 1024)
@@ -98,15 +101,18 @@ class LambdaRuntime:
     async def _answer(self, request: Request) -> Response:
         if self._invoke_api.serves(request):
             return await self._invoke_api(request)
+        if self._site is not None and self._site.serves(request):
+            return self._site(request)
         return await self._http_api(request)
 
     async def _tick(self, schedule: Schedule) -> None:
+        function = self.functions[schedule.function]
+        # the first one repeats until the database is there: it publishes the job types
+        while not (await function.invoke(scheduled(schedule))).ok:  # noqa: ASYNC110 - it is work
+            await asyncio.sleep(1)
         while True:
             await asyncio.sleep(schedule.every_seconds)
-            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            payload = schedule.input.replace(_SCHEDULED, at)
-            payload = payload.replace(_EXECUTION, str(uuid.uuid4()))
-            self.queue.accept(self.functions[schedule.function], Invocation(payload.encode()))
+            self.queue.accept(function, scheduled(schedule))
 
     async def _expire(self) -> None:
         while True:
@@ -131,6 +137,13 @@ class LambdaRuntime:
             )
 
         await asyncio.to_thread(send)
+
+
+def scheduled(schedule: Schedule) -> Invocation:
+    """The schedule's input with its placeholders filled in."""
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    payload = schedule.input.replace(_SCHEDULED, at).replace(_EXECUTION, str(uuid.uuid4()))
+    return Invocation(payload.encode())
 
 
 def _sink(say: Callable[[str, str], None] | None, name: str) -> Callable[[str], None] | None:

@@ -16,6 +16,8 @@ from infra.local.lambda_runtime.gateway import Cors, Route
 from infra.local.lambda_runtime.server import Schedule
 
 DEFAULT_CAP = 10
+#: Of the template's environment, what is as true here as there.
+KEPT = ("WORKER_FUNCTION_NAME", "SECRETS_PARAMETER")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _function(
     properties = resources[logical]["Properties"]
     name = properties["FunctionName"]
     own = properties.get("Environment", {}).get("Variables", {})
-    kept = {key: own[key] for key in ("WORKER_FUNCTION_NAME",) if isinstance(own.get(key), str)}
+    kept = {key: own[key] for key in KEPT if isinstance(own.get(key), str)}
     event: dict[str, Any] = next(
         (
             resource["Properties"]

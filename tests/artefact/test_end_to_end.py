@@ -1,0 +1,314 @@
+"""The packaged functions under Lambda's rules against the whole local stack.
+
+Accepted, woken, run, seen live, read back; by the schedule alone; killed; failed and kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import ClientConnection, connect
+
+from infra.aws.bundles import BUNDLES, ROOT
+from infra.aws.package import TEMPLATE
+from infra.local.lambda_runtime import Invocation, LambdaRuntime
+from infra.local.lambda_runtime.__main__ import read_dotenv
+from infra.local.lambda_runtime.template import read_service
+from tests.artefact.conftest import Package
+from tests.artefact.stack import FUNCTIONS, Stack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+BUNDLE_OF = {name: bundle.name for bundle in BUNDLES for name in bundle.functions}
+ENDED = {"completed", "failed", "cancelled"}
+
+
+class Local:
+    """The running stack: its addresses, and what it printed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.values = read_dotenv(folder / "env")
+
+    def functions_log(self) -> list[dict[str, Any]]:
+        """What the functions and the platform wrote, parsed."""
+        text = (self.folder / "logs" / "api.log").read_text("utf-8")
+        lines = (line.split(" | ", 1)[-1] for line in text.splitlines())
+        parsed = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                parsed.append(json.loads(line))
+        return [line for line in parsed if isinstance(line, dict)]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, host_package: Package) -> Iterator[Local]:
+    """The stack, with the packaged functions in place of the ASGI process."""
+    for bundle in BUNDLES:
+        host_package.unzipped(bundle.name)
+    folder = tmp_path_factory.mktemp("stack") / "state"
+    output = folder.with_name("stack.log")
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "infra.local", "up", "--no-demo", "--any-ports", "--scratch",
+                "--lambda", str(host_package.folder / "unzipped"), "--state", str(folder),
+            ],
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while "ready" not in output.read_text("utf-8").split():
+            assert process.poll() is None, output.read_text("utf-8")
+            assert time.monotonic() < deadline, output.read_text("utf-8")
+            time.sleep(0.1)
+        yield Local(process, folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+class Ada:
+    """A signed-in manager: the API, the Data API, her token."""
+
+    def __init__(self, local: Local, api: httpx.AsyncClient, data: httpx.AsyncClient) -> None:
+        self.local, self.api, self.data = local, api, data
+        self.workspace = local.values["DEMO_WORKSPACE_ID"]
+        self.token = ""
+
+    async def sign_in(self) -> None:
+        key = self.local.values["SUPABASE_PUBLISHABLE_KEY"]
+        answer = await self.data.post(
+            "/auth/v1/token?grant_type=password",
+            headers={"apikey": key},
+            json={
+                "email": self.local.values["DEMO_EMAIL"],
+                "password": self.local.values["DEMO_PASSWORD"],
+            },
+        )
+        self.token = answer.json()["access_token"]
+        for client in (self.api, self.data):
+            client.headers["authorization"] = f"Bearer {self.token}"
+        self.data.headers["apikey"] = key
+
+    async def account(self) -> str:
+        rows = await self.data.get(
+            "/rest/v1/accounts", params={"select": "id", "workspace_id": f"eq.{self.workspace}"}
+        )
+        return str(rows.json()[0]["id"])
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        answer = await self.api.get(f"/api/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def ended(self, job_id: str, *, seconds: float = 60) -> dict[str, Any]:
+        async with asyncio.timeout(seconds):
+            while (job := await self.job(job_id))["status"] not in ENDED:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        return job
+
+
+@pytest_asyncio.fixture
+async def ada(local: Local) -> AsyncIterator[Ada]:
+    async with (
+        httpx.AsyncClient(base_url=local.values["API_URL"], timeout=30) as api,
+        httpx.AsyncClient(base_url=local.values["SUPABASE_URL"], timeout=30) as data,
+    ):
+        person = Ada(local, api, data)
+        await person.sign_in()
+        yield person
+
+
+async def joined(ada: Ada, topic: str) -> ClientConnection:
+    """A socket on a private topic, as supabase-js joins it."""
+    values = ada.local.values
+    socket = await connect(
+        f"{values['REALTIME_URL']}/websocket?apikey={values['SUPABASE_PUBLISHABLE_KEY']}&vsn=1.0.0"
+    )
+    await socket.send(
+        json.dumps(
+            {
+                "topic": f"realtime:{topic}",
+                "event": "phx_join",
+                "ref": "1",
+                "join_ref": "1",
+                "payload": {
+                    "config": {"private": True, "broadcast": {}, "presence": {}},
+                    "access_token": ada.token,
+                },
+            }
+        )
+    )
+    async with asyncio.timeout(10):
+        while True:
+            message = json.loads(await socket.recv())
+            if message["event"] == "phx_reply" and message["ref"] == "1":
+                assert message["payload"]["status"] == "ok", message
+                return socket
+
+
+async def statuses(socket: ClientConnection, job_id: str) -> list[str]:
+    """The event types of a job on a workspace's topic, until it has ended."""
+    seen: list[str] = []
+    async with asyncio.timeout(60):
+        while not seen or seen[-1].removeprefix("job.") not in ENDED:
+            message = json.loads(await socket.recv())
+            if message["event"] == "broadcast":
+                inner = message["payload"]
+                if inner["payload"]["job_id"] == job_id:
+                    seen.append(inner["event"])
+    return seen
+
+
+async def test_created_woken_run_seen_live_and_read_back(local: Local, ada: Ada) -> None:
+    """The product in one test: the zip, Lambda's rules, Postgres, Realtime."""
+    account = await ada.account()
+    socket = await joined(ada, f"workspace:{ada.workspace}")
+
+    created = await ada.api.post(
+        "/api/jobs",
+        json={
+            "workspace_id": ada.workspace,
+            "job_type": "enrich_account",
+            "payload": {"account_id": account, "domain": "example.com"},
+        },
+        headers={"idempotency-key": f"e2e-{uuid.uuid4()}"},
+    )
+    assert created.status_code == 201, created.text
+    job_id = created.json()["id"]
+    seen = await statuses(socket, job_id)
+    job = await ada.ended(job_id)
+    events = (await ada.api.get(f"/api/jobs/{job_id}/events")).json()["events"]
+    await socket.close()
+
+    assert (job["status"], job["attempts"]) == ("completed", 1)
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert {"job.leased", "job.completed"} <= set(seen)
+    reports = [line for line in local.functions_log() if line.get("type") == "platform.report"]
+    assert any(r["record"]["metrics"].get("initDurationMs") for r in reports)
+
+
+async def test_the_schedules_event_runs_what_no_wake_up_announced(local: Local, ada: Ada) -> None:
+    """A job inserted past the API waits for the minute tick, and for nothing else."""
+    answer = await ada.data.post(
+        "/rest/v1/rpc/enqueue_job",
+        json={
+            "p_workspace_id": ada.workspace,
+            "p_job_type": "enrich_account",
+            "p_payload": {"account_id": await ada.account(), "domain": "example.org"},
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    job_id = answer.json()["job"]["id"]
+
+    client = boto3.client(
+        "lambda", endpoint_url=local.values["API_URL"], region_name="us-east-1",
+        aws_access_key_id="test", aws_secret_access_key="test",
+    )  # fmt: skip
+    event = {"source": "minutehand.tick", "scheduled_at": "2026-01-01T00:00:00Z"}
+    accepted = await asyncio.to_thread(
+        client.invoke,
+        FunctionName="minutehand-dev-worker",
+        InvocationType="Event",
+        Payload=json.dumps(event),
+    )
+    job = await ada.ended(job_id)
+    client.close()
+
+    assert accepted["StatusCode"] == 202
+    assert (job["status"], job["attempts"]) == ("completed", 1)
+
+
+async def test_a_worker_killed_in_a_job_loses_nothing(
+    local: Local, ada: Ada, stacks: dict[str, Stack], host_package: Package, runtime_site: Path
+) -> None:
+    """Deadline kill: no `finally`, the lease lapses, the next tick runs the job again."""
+    answer = await ada.data.post(
+        "/rest/v1/rpc/enqueue_job",
+        json={
+            "p_workspace_id": ada.workspace,
+            "p_job_type": "enrich_account",
+            "p_payload": {"account_id": await ada.account(), "domain": "example.net"},
+        },
+    )
+    job_id = answer.json()["job"]["id"]
+    service = packaged(stacks["dev"], host_package, runtime_site, local.values)
+    worker = LambdaRuntime([f for f in service.functions if f.name.endswith("worker")])
+    [function] = worker.functions.values()
+    try:
+        running = asyncio.create_task(function.invoke(Invocation(b'{"source":"minutehand.tick"}')))
+        async with asyncio.timeout(30):
+            while (await ada.job(job_id))["status"] != "processing":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        [environment] = function.environments
+        await environment.kill()
+        outcome = await running
+    finally:
+        await worker.stop()
+    with_lease = await ada.job(job_id)
+
+    assert outcome.error == "Runtime.ExitError"
+    assert with_lease["status"] == "processing"
+    assert with_lease["attempts"] == 1
+
+
+async def test_a_failed_asynchronous_invoke_is_kept_in_its_queue(
+    local: Local, stacks: dict[str, Stack], host_package: Package, runtime_site: Path
+) -> None:
+    """With the database away the tick fails, and the on-call person finds event and error."""
+    away = {**local.values, "SUPABASE_URL": "http://127.0.0.1:9"}
+    service = packaged(stacks["dev"], host_package, runtime_site, away)
+    functions = [f for f in service.functions if f.name.endswith("worker")]
+    async with LambdaRuntime(functions, sqs_endpoint=local.values["AWS_ENDPOINT_URL"]) as runtime:
+        [function] = runtime.functions.values()
+        runtime.queue.accept(function, Invocation(b'{"source":"minutehand.tick"}'))
+        async with asyncio.timeout(60):
+            await runtime.queue.drain()
+    sqs = boto3.client(
+        "sqs", endpoint_url=local.values["AWS_ENDPOINT_URL"], region_name="us-east-1",
+        aws_access_key_id="test", aws_secret_access_key="test",
+    )  # fmt: skip
+    url = sqs.get_queue_url(QueueName="minutehand-dev-worker-failures")["QueueUrl"]
+    [message] = (await asyncio.to_thread(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=5))[
+        "Messages"
+    ]
+    record = json.loads(message["Body"])
+    sqs.close()
+
+    assert record["requestPayload"] == {"source": "minutehand.tick"}
+    assert record["requestContext"]["approximateInvokeCount"] == 1
+    assert record["responsePayload"]["errorType"]
+
+
+def packaged(stack: Stack, package: Package, site: Path, values: dict[str, str]) -> Any:
+    """The packaged functions with the secrets of the running stack, without its SSM."""
+    names = (
+        "SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET", "WORKER_SECRET_TOKEN",
+        "BACKGROUND_JOB_TOKEN", "AWS_ENDPOINT_URL", "USE_MOCK_APOLLO", "SEALING_KEY_FILE",
+        "UPLOADS_BUCKET",
+    )  # fmt: skip
+    variables = {name: values[name] for name in names}
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    return read_service(
+        stack.folder / TEMPLATE,
+        task_roots={name: package.unzipped(BUNDLE_OF[name]) for name in FUNCTIONS},
+        variables={**variables, **keys},
+        isolated=True,
+        python_path=(site,),
+    )
