@@ -29,6 +29,7 @@ from functions.status.app import build_app as build_status
 from functions.worker.app import build_app as build_worker_routes
 from functions.worker.app import build_worker
 from functions.worker.routes import PROCESS_PATH, WORKER_PATH
+from infra.local.site import ConsoleFiles, console_config, security_headers
 from shared.config import Settings
 from shared.log import configure_logging
 from shared.web.services import Services
@@ -133,20 +134,15 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
             await services.aclose()
             await worker.aclose()
 
-    config = {
-        "supabaseUrl": settings.supabase_url,
-        "supabaseKey": settings.supabase_publishable_key,
-        "apiUrl": environ.get("API_URL", ""),
-        "demoEmail": environ.get("DEMO_EMAIL", ""),
-        "stage": settings.stage,
-    }
+    config = console_config(settings, environ)
 
-    async def console_config(_: Request) -> JSONResponse:
+    async def tell_config(_: Request) -> JSONResponse:
         return JSONResponse(config, headers={"Cache-Control": "no-store"})
 
-    routes: list[BaseRoute] = [Route("/config.json", console_config), *vendored_modules()]
+    routes: list[BaseRoute] = [Route("/config.json", tell_config), *vendored_modules()]
     if CONSOLE.is_dir():
-        routes.append(Mount("/", app=StaticFiles(directory=CONSOLE, html=True)))
+        headers = security_headers(settings, environ)
+        routes.append(Mount("/", app=ConsoleFiles(CONSOLE, headers)))
     functions = Functions(build_worker_routes(settings, worker), apps)
     return Host(functions, Starlette(routes=routes, lifespan=lifespan))
 

@@ -11,13 +11,12 @@ import random
 import socket
 import tempfile
 from pathlib import Path
-from typing import IO
 
 LOOPBACK = "127.0.0.1"
 # below Linux's ephemeral range, whose numbers outgoing connections may hold at any moment
 RANGE = range(20_000, 32_000)
 
-_held: dict[int, IO[str]] = {}
+_held: dict[int, int] = {}  # port to the descriptor that holds its lock
 
 
 def is_free(port: int) -> bool:
@@ -47,14 +46,14 @@ def _reserve(port: int) -> bool:
         return False
     folder = Path(tempfile.gettempdir()) / f"minutehand-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    file = (folder / str(port)).open("w")
+    lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.close()
+        os.close(lock)
         return False
     if not is_free(port):
-        file.close()
+        os.close(lock)
         return False
-    _held[port] = file
+    _held[port] = lock
     return True

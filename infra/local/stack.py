@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Stack:
         external_url: A Postgres of the caller's own instead of the embedded one.
         scratch: Trade the database's durability for speed; for tests.
         prefer_known: Take the documented ports when they are free.
-        on_lambda: Run the functions under Lambda's rules; slower, and true to it.
+        on_lambda: Run the functions under Lambda's rules, see `service_parts`.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Stack:
         external_url: str | None = None,
         scratch: bool = False,
         prefer_known: bool = True,
-        on_lambda: bool = False,
+        on_lambda: str | None = None,
     ) -> None:
         self._state = state
         self._logs = logs
         self._say = say
         self._stopping = False
-        self._deaths: deque[float] = deque(maxlen=RESTARTS)
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.postgres = None if external_url else Postgres(state.path, scratch=scratch)
         self.database_url = external_url or self._embedded().url()
@@ -92,7 +92,7 @@ class Stack:
         await asyncio.to_thread(self._prepare_database)
         self._spawn(self._parts["realtime"])
         await self._all_ready()
-        self._state.ready_file.touch()
+        self._state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
         """Start again whatever dies, saying so; return when `stop` was called.
@@ -196,12 +196,13 @@ class Stack:
     async def _heal(self, name: str, process: subprocess.Popen[bytes]) -> None:
         self._say(f"[bold red]{name} {describe_end(process.returncode)}[/]; starting it again")
         now = time.monotonic()
-        if len(self._deaths) == RESTARTS and now - self._deaths[0] < WITHIN_SECONDS:
+        deaths = self._deaths[name]
+        if len(deaths) == RESTARTS and now - deaths[0] < WITHIN_SECONDS:
             raise StackFailed(
-                f"{name} {describe_end(process.returncode)}; parts of the stack ended "
-                f"{RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so it gives up"
+                f"{name} ended {RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the stack "
+                f"gives up; its last words are in {self._state.path}/logs/{name}.log"
             )
-        self._deaths.append(now)
+        deaths.append(now)
         if name == "postgres":
             server = self._embedded()
             await asyncio.to_thread(server.end_leftovers)

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
 
 from infra.local.processes import Identity, wait_gone
 
@@ -30,7 +29,7 @@ class StateFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         (path / "logs").mkdir(exist_ok=True)
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
 
     @property
     def env_file(self) -> Path:
@@ -39,7 +38,7 @@ class StateFolder:
 
     @property
     def ready_file(self) -> Path:
-        """Exists exactly while a stack runs here and every part answers."""
+        """Hold the launcher's pid while every part answers; after a kill -9 it is stale."""
         return self.path / "ready"
 
     def lock(self) -> None:
@@ -48,22 +47,20 @@ class StateFolder:
         Raises:
             AlreadyRunning: With the pid of the other one.
         """
-        file = (self.path / "lock").open("a+")
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            file.close()
+            holder = os.read(lock, 32).decode().strip() or "unknown"
+            os.close(lock)
             raise AlreadyRunning(
                 f"A stack is already running in {self.path} (process {holder}). Stop it first, or "
                 f"use it: its addresses are in {self.env_file}."
             ) from held
         self.ready_file.unlink(missing_ok=True)  # of a launcher that was killed
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._lock = file
+        os.truncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
 
     def secrets(self) -> Mapping[str, str]:
         """Read the keys of this stack; made on the first run, so that tokens survive a restart."""

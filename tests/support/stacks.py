@@ -99,10 +99,16 @@ def launch(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
+def is_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> bool:
+    """Tell whether this very launcher has everything up; a killed one leaves its note behind."""
+    note = folder / "ready"
+    return note.exists() and note.read_text().strip() == str(launcher.pid)
+
+
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
     """Wait until every part answers."""
     deadline = time.monotonic() + START_SECONDS
-    while not (folder / "ready").exists():
+    while not is_ready(folder, launcher):
         if launcher.poll() is not None or time.monotonic() > deadline:
             words = (folder / "launcher.out").read_text(errors="replace")[-4000:]
             raise StackBroken(f"the launcher ended with {launcher.poll()} or is too slow:\n{words}")

@@ -1,0 +1,205 @@
+"""What happens when a part of the stack, or its launcher, is killed without warning."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from tests.support.stacks import (
+    ROOT,
+    RunningStack,
+    end,
+    is_ready,
+    launch,
+    running_stack,
+    wait_ready,
+)
+
+pytestmark = [pytest.mark.xdist_group("dying"), pytest.mark.stack]
+
+
+@pytest.fixture(scope="module")
+def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A stack of this module's own, to be broken."""
+    with running_stack(tmp_path_factory.mktemp("doomed")) as running:
+        yield running
+
+
+def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
+    """Find the launcher's children by what they run."""
+    marks = {
+        "postgres": "postgres",
+        "gateway": "server.mjs",
+        "realtime": "infra.local.realtime",
+        "api": "infra.local.api",
+        "aws": "infra.local.aws",
+    }
+    found = {}
+    for process in psutil.Process(launcher.pid).children():
+        try:
+            words = process.cmdline()
+        except psutil.NoSuchProcess:  # a zombie, until the launcher looks at it
+            continue
+        for name, mark in marks.items():
+            if any(word.endswith(mark) for word in words):
+                found[name] = process
+    return found
+
+
+def eventually(holds: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    """Wait until `holds`; fail when it never does."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def gone(process: psutil.Process) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def answers(url: str) -> bool:
+    """Tell whether a server says 200."""
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_calls_in_flight_fail_at_once_when_postgres_dies(doomed: RunningStack) -> None:
+    """A client that hung until its own timeout would hold its slot all that time."""
+    with doomed.connect() as connection:
+        connection.execute(
+            "create or replace function public.scratch_sleep() returns text language sql"
+            " as $$ select pg_sleep(60)::text $$;"
+            " notify pgrst"
+        )
+    url = f"{doomed.supabase_url}/rest/v1/rpc/scratch_sleep"
+    headers = doomed.headers(doomed.sign_in(doomed.demo_email))
+    answered: list[int] = []
+
+    def call() -> None:
+        answered.append(httpx.post(url, headers=headers, json={}, timeout=40).status_code)
+
+    calls = [threading.Thread(target=call) for _ in range(3)]
+    for thread in calls:
+        thread.start()
+    running = (
+        "select count(*) from pg_stat_activity"
+        " where query like '%scratch_sleep%' and state = 'active' and pid <> pg_backend_pid()"
+    )
+    with doomed.connect() as connection:
+        eventually(lambda: connection.execute(running).fetchone() == (3,))
+    children(doomed.launcher)["postgres"].kill()
+    for thread in calls:
+        thread.join(10)
+
+    assert answered == [503, 503, 503]
+    eventually(lambda: answers(f"{doomed.supabase_url}/_ready"))
+    assert "postgres was killed by SIGKILL" in doomed.output()
+
+
+def test_what_was_committed_survives_the_death_of_postgres(doomed: RunningStack) -> None:
+    """The launcher starts it again by itself, and it recovers."""
+    with doomed.connect() as connection:
+        connection.execute("create table public.scratch_kept (n int)")
+        connection.execute("insert into public.scratch_kept values (42)")
+    before = children(doomed.launcher)["postgres"]
+
+    before.kill()
+
+    eventually(lambda: children(doomed.launcher).get("postgres", before) != before)
+    eventually(lambda: answers(f"{doomed.supabase_url}/_ready"))
+    with doomed.connect() as connection:
+        assert connection.execute("select n from public.scratch_kept").fetchone() == (42,)
+
+
+@pytest.mark.parametrize("part", ["api", "gateway", "realtime", "aws"])
+def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
+    doomed: RunningStack, part: str
+) -> None:
+    """Healing in silence would hide a bug; not healing would end the developer's session."""
+    victim = children(doomed.launcher)[part]
+
+    victim.kill()
+
+    eventually(lambda: f"{part} is back" in doomed.output())
+    assert children(doomed.launcher)[part] != victim
+    assert f"{part} was killed by SIGKILL" in doomed.output()
+    assert answers(f"{doomed.api_url}/health")
+
+
+def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(tmp_path: Path) -> None:
+    """Kill -9 leaves no time to clean up; the kernel and the next start do it."""
+    launcher = launch(tmp_path, "--no-demo")
+    try:
+        before = wait_ready(tmp_path, launcher)
+        with before.connect() as connection:
+            connection.execute("create table public.scratch_kept ()")
+        orphans = list(children(launcher).values())
+        assert len(orphans) == 5
+
+        launcher.kill()
+        launcher.wait()
+
+        eventually(lambda: all(gone(orphan) for orphan in orphans))
+        launcher = launch(tmp_path, "--no-demo")
+        after = wait_ready(tmp_path, launcher)
+        with after.connect() as connection:
+            row = connection.execute("select to_regclass('public.scratch_kept') is not null")
+            assert row.fetchone() == (True,)
+        assert after.supabase_jwt_secret == before.supabase_jwt_secret
+    finally:
+        end(tmp_path, launcher)
+
+
+def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
+    """Two launchers over one data folder would corrupt it."""
+    second = subprocess.run(
+        [sys.executable, "-m", "infra.local", "up", "--state", str(doomed.folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert second.returncode == 3
+    assert str(doomed.launcher.pid) in second.stdout
+    assert answers(f"{doomed.api_url}/health")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_child(tmp_path: Path, sign: signal.Signals) -> None:
+    """Ctrl-C gives the machine back as it was, also in the middle of starting."""
+    launcher = launch(tmp_path, "--no-demo")
+    try:
+        eventually(lambda: "gateway" in children(launcher))
+        started = list(children(launcher).values())
+
+        launcher.send_signal(sign)
+
+        assert launcher.wait(30) == 0
+        assert all(gone(process) for process in started)
+        assert not (tmp_path / "ready").exists()
+    finally:
+        end(tmp_path, launcher)
+
+
+def test_committed_rows_can_be_read_as_soon_as_the_stack_is_ready(doomed: RunningStack) -> None:
+    """`ready` is written after real answers, so tools need no pause of their own."""
+    assert is_ready(doomed.folder, doomed.launcher)
+    assert answers(f"{doomed.api_url}/api/health/ready")
+    with psycopg.connect(doomed.database_url) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)

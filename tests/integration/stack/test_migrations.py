@@ -1,0 +1,170 @@
+"""Migrations leave a database as `supabase db push` would, so that it has nothing left to do."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from infra.local import migrations
+from infra.local.migrations import MigrationFailed, find_migrations
+from tests.support.databases import Database
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def apply(database: Database, folder: Path) -> list[str]:
+    url = migrations.as_user(database.url, "postgres")
+    return [done.version for done in migrations.apply_migrations(url, find_migrations(folder))]
+
+
+def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
+    """The CLI compares versions with file names; statements are kept as it splits them."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            "select version, name, statements from supabase_migrations.schema_migrations"
+            " order by version"
+        ).fetchall()
+
+    files = sorted(path.name for path in migrations.MIGRATIONS.glob("*.sql"))
+    assert [f"{version}_{name}.sql" for version, name, _ in rows] == files
+    assert all(statements for *_, statements in rows)
+    assert not any(text.rstrip().endswith(";") for *_, texts in rows for text in texts)
+
+
+def test_a_second_run_finds_nothing_to_do(database: Database) -> None:
+    """Every start of the stack runs them."""
+    url = migrations.as_user(database.url, "postgres")
+
+    assert migrations.apply_migrations(url) == []
+
+
+def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_path: Path) -> None:
+    """A half-applied migration could neither be repeated nor repaired."""
+    write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
+    write(
+        tmp_path,
+        "29990101000001_second.sql",
+        "create table public.scratch_second ();\nselect * from nowhere_to_be_found;",
+    )
+
+    with pytest.raises(MigrationFailed, match=r"second\.sql, statement 2.*nowhere_to_be_found"):
+        apply(database, tmp_path)
+
+    with database.connect() as connection:
+        assert connection.execute(
+            "select to_regclass('public.scratch_first') is not null,"
+            " to_regclass('public.scratch_second') is not null"
+        ).fetchone() == (True, False)
+    (tmp_path / "29990101000001_second.sql").write_text("create table public.scratch_second ();")
+    assert apply(database, tmp_path) == ["29990101000001"]
+
+
+def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
+    """What ran on one machine and what stands in the file must not drift apart in silence."""
+    path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
+    apply(database, tmp_path)
+    path.write_text("create table public.scratch_first (id int);")
+
+    with pytest.raises(MigrationFailed, match="was edited after it was applied"):
+        apply(database, tmp_path)
+
+
+def test_a_migration_from_the_past_is_refused(database: Database, tmp_path: Path) -> None:
+    """The CLI refuses it as well: others may have applied the later one already."""
+    write(tmp_path, "20000101000000_late.sql", "create table public.scratch_late ();")
+
+    with pytest.raises(MigrationFailed, match="is older than"):
+        apply(database, tmp_path)
+
+
+def test_semicolons_inside_bodies_and_strings_do_not_cut(
+    database: Database, tmp_path: Path
+) -> None:
+    """Function bodies, comments and strings are full of them."""
+    write(
+        tmp_path,
+        "29990101000000_tricky.sql",
+        """
+        -- a comment; with a semicolon and an apostrophe's end
+        create function public.scratch_one() returns text language plpgsql as $body$
+        begin perform 1; return 'a;b'; end; $body$;
+        /* block ; /* nested ; */ still a comment; */
+        create function public.scratch_two() returns int language sql
+        begin atomic select case when true then 1 else 2 end; end;
+        create rule scratch as on insert to public.jobs do also (select 1; select 2);
+        drop rule scratch on public.jobs;
+        comment on function public.scratch_one is E'it\\'s; fine'
+        """,
+    )
+
+    apply(database, tmp_path)
+
+    with database.connect() as connection:
+        assert connection.execute(
+            "select public.scratch_one(), public.scratch_two(),"
+            " obj_description('public.scratch_one'::regproc)"
+        ).fetchone() == ("a;b", 1, "it's; fine")
+
+
+def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
+    database: Database, tmp_path: Path
+) -> None:
+    """As with the CLI, running a seed again could repeat its rows."""
+    url = migrations.as_user(database.url, "postgres")
+    with database.connect(user="postgres") as connection:
+        connection.execute("create table public.scratch_seeded (n int)")
+    seed = write(tmp_path, "seed.sql", "insert into public.scratch_seeded values (1);")
+
+    first, second = migrations.apply_seed(url, seed), migrations.apply_seed(url, seed)
+    seed.write_text("insert into public.scratch_seeded values (2);")
+    third = migrations.apply_seed(url, seed)
+
+    assert (first, second, third) == (True, False, False)
+    with database.connect() as connection:
+        assert connection.execute("select array_agg(n) from public.scratch_seeded").fetchone() == (
+            [1],
+        )
+        row = connection.execute(
+            "select hash from supabase_migrations.seed_files where path = 'seed.sql'"
+        ).fetchone()
+    assert row == (hashlib.sha256(seed.read_bytes()).hexdigest(),)
+
+
+def test_a_project_that_brings_its_own_base_is_left_alone(database: Database) -> None:
+    """Against Supabase in Docker or hosted, the base is theirs."""
+    with database.connect() as connection:
+        connection.execute("delete from supabase_migrations.seed_files")
+        connection.execute("drop function auth.email")
+
+    migrations.prepare_hosted(database.url)
+
+    with database.connect() as connection, pytest.raises(psycopg.errors.UndefinedFunction):
+        connection.execute("select auth.email()")
+
+
+def test_demo_users_and_seed_belong_together(database: Database) -> None:
+    """The seed refers to the users by their fixed ids; running it all twice changes nothing."""
+    database.seed()
+    database.seed()
+
+    with database.connect() as connection:
+        rows = connection.execute(
+            "select users.email, workspaces.name, members.role"
+            " from public.workspace_members as members"
+            " join auth.users as users on users.id = members.user_id"
+            " join public.workspaces as workspaces on workspaces.id = members.workspace_id"
+            " order by 1"
+        ).fetchall()
+
+    assert rows == [
+        ("ada@acme.test", "Acme", "manager"),
+        ("bob@acme.test", "Acme", "member"),
+        ("eve@globex.test", "Globex", "manager"),
+    ]

@@ -1,0 +1,147 @@
+"""The small parts of the launcher: ports, state, environment, log lines."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local.environment import Ports, contract, for_children
+from infra.local.logs import readable
+from infra.local.ports import LOOPBACK, is_free, reserve_port
+from infra.local.processes import Identity
+from infra.local.stack import describe_end
+from infra.local.state import AlreadyRunning, StateFolder
+
+SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40}
+PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)
+
+
+def _reserve(port: int, answers: multiprocessing.Queue[int]) -> None:
+    answers.put(reserve_port(port))
+
+
+def test_a_port_is_never_reserved_twice_not_even_by_another_process() -> None:
+    """Two clones that start at the same moment both prefer 54321."""
+    mine = reserve_port()
+    context = multiprocessing.get_context("spawn")
+    answers: multiprocessing.Queue[int] = context.Queue()
+
+    other = context.Process(target=_reserve, args=(mine, answers))
+    other.start()
+    theirs = answers.get(timeout=60)
+    other.join()
+    answers.close()
+    answers.join_thread()
+
+    assert mine != theirs
+    assert is_free(mine)
+
+
+def test_a_preferred_port_that_is_taken_is_left_to_its_owner() -> None:
+    """A developer's other project may hold 8000."""
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        assert reserve_port(port) != port
+
+
+def test_one_folder_has_one_launcher(tmp_path: Path) -> None:
+    """The second is told who the first is."""
+    first, second = StateFolder(tmp_path), StateFolder(tmp_path)
+    first.lock()
+
+    with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+        second.lock()
+
+
+def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
+    """Tokens must survive a restart, and other accounts of the machine must not see them."""
+    state = StateFolder(tmp_path)
+
+    made = state.secrets()
+    state.write_env({"A": "b"})
+
+    assert StateFolder(tmp_path).secrets() == made
+    assert state.env_file.read_text().splitlines()[-1] == "A=b"
+    for path in (state.env_file, tmp_path / "secrets.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> None:
+    """A pid of last week may be anybody's today."""
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    ours, stranger = (subprocess.Popen(sleeper) for _ in range(2))
+    state = StateFolder(tmp_path)
+    known = Identity.of(ours.pid)
+    state.record_children([known, Identity(stranger.pid, known.started_at - 3600)])
+
+    try:
+        ended = state.end_recorded_children()
+
+        assert ended == [ours.pid]
+        assert ours.wait(10) != 0
+        assert stranger.poll() is None
+        assert state.end_recorded_children() == []
+    finally:
+        for process in (ours, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:
+    """Tools rely on these names; design.md lists them."""
+    values = contract(PORTS, {**SECRETS, "SUPABASE_SECRET_KEY": "k"}, "postgresql://x", tmp_path)
+
+    names = (
+        "SUPABASE_URL SUPABASE_SECRET_KEY SUPABASE_JWT_SECRET DATABASE_URL API_URL CONSOLE_URL"
+        " REALTIME_URL AWS_ENDPOINT_URL WORKER_SECRET_TOKEN BACKGROUND_JOB_TOKEN DEMO_EMAIL"
+        " DEMO_PASSWORD DEMO_WORKSPACE_ID DEMO_OTHER_EMAIL DEMO_OTHER_WORKSPACE_ID"
+    )
+    assert set(names.split()) <= set(values)
+    assert values["SUPABASE_URL"] == "http://127.0.0.1:1"
+
+
+def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:
+    """A profile in the shell must not let a local job write to somebody's production."""
+    inherited = {
+        "PATH": "/bin",
+        "AWS_PROFILE": "production",
+        "AWS_SECRET_ACCESS_KEY": "real",
+        "SUPABASE_URL": "https://real.supabase.co",
+        "SUPABASE_WORKER_KEY": "real",
+        "LOG_LEVEL": "DEBUG",
+    }
+
+    made = for_children(contract(PORTS, SECRETS, "postgresql://x", tmp_path), inherited)
+
+    assert "real" not in made.values()
+    assert "AWS_PROFILE" not in made
+    assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
+    assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
+
+
+def test_json_lines_become_sentences_and_others_stay() -> None:
+    """The terminal is read by people; the files keep every byte."""
+    line = json.dumps(
+        {"timestamp": "t", "level": "WARNING", "message": "queue is away", "event": "e", "n": 3}
+    )
+
+    assert readable(line) == ("WARNING", "queue is away  n=3")
+    assert readable("plain words") == ("INFO", "plain words")
+    assert readable('"a string"') == ("INFO", '"a string"')
+
+
+def test_an_end_is_told_in_words() -> None:
+    """A bare -9 says little."""
+    assert describe_end(-9) == "was killed by SIGKILL"
+    assert describe_end(2) == "ended with code 2"

@@ -1,0 +1,75 @@
+"""Cutting SQL into statements, the way Postgres reads it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.local.migrations import find_migrations, seed_files
+from infra.local.statements import split_statements
+
+
+@pytest.mark.parametrize(
+    ("text", "statements"),
+    [
+        ("", []),
+        ("-- nothing but words;", []),
+        (";;", []),
+        ("select 1", ["select 1"]),
+        ("select 1; select 2;", ["select 1", "select 2"]),
+        ("select ';'; select 2", ["select ';'", "select 2"]),
+        ("select 'it''s;'; select 2", ["select 'it''s;'", "select 2"]),
+        (r"select E'a\';b'; select 2", [r"select E'a\';b'", "select 2"]),
+        ('select 1 as "a;b"; select 2', ['select 1 as "a;b"', "select 2"]),
+        ("do $$ begin; end $$; select 2", ["do $$ begin; end $$", "select 2"]),
+        ("do $a$ $$;$$ $a$; select 2", ["do $a$ $$;$$ $a$", "select 2"]),
+        ("select a$b; select c$d", ["select a$b", "select c$d"]),
+        ("select 1 -- one;\n; select 2", ["select 1 -- one;", "select 2"]),
+        ("/* ; /* ; */ ; */ select 1; select 2", ["/* ; /* ; */ ; */ select 1", "select 2"]),
+        (
+            "create rule r as on insert to t do (a; b); c",
+            ["create rule r as on insert to t do (a; b)", "c"],
+        ),
+        (
+            "create function f() begin atomic select case when a then 1 end; end; select 2",
+            ["create function f() begin atomic select case when a then 1 end; end", "select 2"],
+        ),
+        ("begin; select 1; end; select 2", ["begin", "select 1", "end", "select 2"]),
+    ],
+)
+def test_a_semicolon_ends_a_statement_only_where_postgres_thinks_so(
+    text: str, statements: list[str]
+) -> None:
+    """A wrong cut would break a migration, or worse, change what it means."""
+    assert split_statements(text) == statements
+
+
+quoted = st.one_of(
+    st.text("a;'\n -", max_size=8).map(lambda s: "'" + s.replace("'", "''") + "'"),
+    st.text('a;"\n -', max_size=8).map(lambda s: '"' + s.replace('"', '""') + '"'),
+    st.text("a;'\n -(", max_size=8).map(lambda s: f"$q${s}$q$"),
+    st.text("a;' (", max_size=8).map(lambda s: f"/*{s}*/"),
+    st.text("a;' ($", max_size=8).map(lambda s: f"--{s}\n"),
+    st.sampled_from(["select", " ", "\n", "(a;b)", "x1", "$1", "42"]),
+)
+
+
+@given(st.lists(st.lists(quoted, max_size=6).map(lambda parts: "x " + " ".join(parts))))
+def test_joining_what_was_cut_gives_the_same_statements(statements: list[str]) -> None:
+    """Whatever the statements hold, the cuts fall between them and nowhere else."""
+    text = ";\n".join(statements)
+
+    assert split_statements(text) == [statement.strip() for statement in statements]
+
+
+def test_no_file_of_this_project_loses_a_character() -> None:
+    """Apart from semicolons and white space, all text of a file is in its statements."""
+    paths = [migration.path for migration in find_migrations()] + seed_files()
+    assert paths
+
+    for path in paths:
+        text = path.read_text()
+        kept = "".join("".join(split_statements(text)).split()).replace(";", "")
+        trailing = "".join(text.split()).replace(";", "")
+        assert trailing.startswith(kept), path.name
