@@ -97,7 +97,7 @@ class Rooms:
                 sent += 1
         self.rate.add(sent)
 
-    async def deliver_changes(self, changes: list[Change]) -> None:
+    def deliver_changes(self, changes: list[Change]) -> None:
         """Broadcast the rows that a transaction inserted into `realtime.messages`."""
         for change in changes:
             if change.action == "I" and _is_messages(change):

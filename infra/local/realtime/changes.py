@@ -27,7 +27,8 @@ from infra.local.realtime.serializer import Fanout, dump
 
 if TYPE_CHECKING:
     from infra.local.realtime.channels import Channel
-    from infra.local.realtime.limits import Limits
+    from infra.local.realtime.flow import Flow
+    from infra.local.realtime.limits import Limits, RateCounter
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +94,20 @@ class PostgresChanges:
     """All subscriptions of the server."""
 
     def __init__(
-        self, url: str, endpoint: Endpoint, database: Database, limits: Limits, rate: Any
+        self,
+        url: str,
+        endpoint: Endpoint,
+        database: Database,
+        limits: Limits,
+        *,
+        rate: RateCounter,
+        flow: Flow,
     ) -> None:
         self._url = url
         self._database = database
         self._limits = limits
         self._rate = rate
+        self._flow = flow
         self._subscriptions: dict[Channel, Subscription] = {}
         self._listeners: dict[str, tuple[Channel, int]] = {}
         self._entries: dict[str, tuple[Entry, str]] = {}
@@ -338,6 +347,7 @@ class PostgresChanges:
                 await connection.execute("rollback")
         for wal, ids, errors in rows:
             self._send(wal, ids, errors)
+        await self._flow.brake()
 
     async def _own_connection(self) -> Connection:
         if self._connection is None or self._connection.closed:

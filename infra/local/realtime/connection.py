@@ -21,6 +21,7 @@ import h11
 from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_TEXT, Frame
 from websockets.protocol import OPEN, SERVER, Protocol
 
+from infra.local.realtime.flow import PATIENCE_SECONDS
 from infra.local.realtime.serializer import websocket_frame
 from infra.local.realtime.session import Session
 
@@ -35,6 +36,8 @@ _quiet.setLevel(logging.CRITICAL)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD = 64 * 1024
 _CLOSE_SECONDS = 2.0
+#: Unsent bytes from which a socket slows producers down.
+_CONGESTED_BYTES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Connection(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._paused = False
         self._closing = False
+        self._congested = False
+        self.patience = PATIENCE_SECONDS
         self._last_seen = self._loop.time()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -85,7 +90,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._server.limits.outbound_buffer_bytes)
+        limit = self._server.limits.outbound_buffer_bytes
+        self._transport.set_write_buffer_limits(high=min(_CONGESTED_BYTES, limit // 2))
         self._server.connections.add(self)
         self._timers["idle"] = self._loop.call_later(
             self._server.limits.idle_seconds, self._check_idle
@@ -98,6 +104,7 @@ class Connection(asyncio.Protocol):
         for timer in self._timers.values():
             timer.cancel()
         self._arrived.set()
+        self._server.hub.flow.eased(self)
         if self._session is not None:
             self._session.end()
             self._server.session_ended(self._session)
@@ -119,9 +126,16 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Called by asyncio when too much is unsent: the client is too slow, drop it."""
-        if self._websocket is None or self._closing:
-            return
+        """Called by asyncio when much is unsent."""
+        self._congested = True
+        self._server.hub.flow.congested(self)
+
+    def resume_writing(self) -> None:
+        """Called by asyncio when most of it was sent."""
+        self._congested = False
+        self._server.hub.flow.eased(self)
+
+    def _drop_slow(self) -> None:
         logger.warning(
             "slow consumer dropped",
             extra={
@@ -130,6 +144,7 @@ class Connection(asyncio.Protocol):
             },
         )
         self._closing = True
+        self._inbox.clear()
         self._transport.abort()
 
     def _check_idle(self) -> None:
@@ -238,9 +253,14 @@ class Connection(asyncio.Protocol):
             self._feed(early)
 
     def send(self, frame: bytes) -> None:
-        """Write a finished frame."""
-        if not self._closing:
-            self._transport.write(frame)
+        """Write a finished frame; a client too slow for its buffer is dropped."""
+        if self._closing:
+            return
+        self._transport.write(frame)
+        if self._congested:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent > self._server.limits.outbound_buffer_bytes:
+                self._drop_slow()
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame and hang up, at once if the client does not answer it."""
@@ -319,6 +339,7 @@ class Connection(asyncio.Protocol):
                 if not self._transport.is_closing():
                     self._transport.resume_reading()
             await session.handle(data)
+            await self._server.hub.flow.brake()
 
 
 def _request_of(event: h11.Request, body: bytes) -> Request:

@@ -15,8 +15,10 @@ from infra.local.realtime.broadcast import Rooms
 from infra.local.realtime.changes import PostgresChanges
 from infra.local.realtime.connection import Connection, Request, Response
 from infra.local.realtime.database import UNREACHABLE, Database, DatabaseUnavailable
+from infra.local.realtime.flow import Flow
 from infra.local.realtime.join import JoinRefused
 from infra.local.realtime.limits import Limits, RateCounter
+from infra.local.realtime.pgoutput import Change
 from infra.local.realtime.pgwire import Endpoint, describe
 from infra.local.realtime.recovery import deliver_missed
 from infra.local.realtime.replication import ReplicationStream
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _SOCKET_PATHS = ("/realtime/v1/websocket", "/socket/websocket")
 _HEALTH_PATHS = ("/realtime/v1/health", "/health")
+#: Changes delivered between two looks at the sockets.
+_BATCH = 100
 _PARTITION_SECONDS = 4 * 3600
 _PRIVATE_HEADERS = frozenset({"authorization", "apikey", "x-api-key", "cookie"})
 
@@ -45,15 +49,18 @@ class Hub:
         )
         self.authorizer = Authorizer(self.database)
         self.rooms = Rooms(limits)
+        self.flow = Flow()
         window = limits.rate_window_seconds
         self.presence_rate = RateCounter(limits.presence_messages_per_second, window)
         self.join_rate = RateCounter(limits.joins_per_second, window)
-        self.changes = PostgresChanges(url, endpoint, self.database, limits, self.rooms.rate)
+        self.changes = PostgresChanges(
+            url, endpoint, self.database, limits, rate=self.rooms.rate, flow=self.flow
+        )
         self.messages = ReplicationStream(
             endpoint,
             publication="supabase_realtime_messages_publication",
             slot_prefix="supabase_realtime_messages_replication_slot",
-            on_changes=self.rooms.deliver_changes,
+            on_changes=self._deliver,
             on_start=self._deliver_missed,
         )
         self.sessions: set[Session] = set()
@@ -114,6 +121,11 @@ class Hub:
                     "InitializingProjectConnection: Connecting to the project database"
                 )
             raise JoinRefused(UNREACHABLE)
+
+    async def _deliver(self, changes: list[Change]) -> None:
+        for at in range(0, len(changes), _BATCH):
+            self.rooms.deliver_changes(changes[at : at + _BATCH])
+            await self.flow.brake()
 
     async def _deliver_missed(self) -> None:
         if self.messages.lost_at is not None:

@@ -419,3 +419,26 @@ async def test_replication_resumes_when_its_connection_is_cut(
     got = [(await socket.expect("broadcast"))["payload"]["payload"]["n"] for _ in range(11)]
     assert got == list(range(2, 13))
     await socket.silence()
+
+
+async def test_a_burst_larger_than_the_buffer_reaches_a_client_that_reads(
+    start_server: Callable[..., Server], connect: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """Producers wait for readers a little: only those that do not read are dropped."""
+    server = start_server(outbound_buffer_bytes=4_000_000, messages_per_second=1_000_000)
+    topic = unique()
+    reader, sleeper = [await connect(server=server, key=SECRET_KEY) for _ in range(2)]
+    for socket in (reader, sleeper):
+        await socket.joined(topic, private=True)
+    sleeper.connection.transport.pause_reading()
+
+    sql.execute(
+        "select realtime.send(jsonb_build_object('n', n, 'x', repeat('y', 20000)), 'n', %s)"
+        " from generate_series(1, 1500) n",
+        [topic],
+    )
+    got = [(await reader.expect("broadcast"))["payload"]["payload"]["n"] for _ in range(1500)]
+
+    assert got == list(range(1, 1501))
+    server.wait_for("realtime.slow_consumer")
+    sleeper.connection.transport.abort()
