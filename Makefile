@@ -11,7 +11,7 @@ NODE_READY := node_modules/.ready-node
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run reset test check format bench
+.PHONY: help setup run reset test check format bench package
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -23,7 +23,7 @@ $(PYTHON_READY): infra/local/bootstrap.lock requirements-dev.lock
 
 $(NODE_READY): package.json package-lock.json .npmrc $(PYTHON_READY)
 	@echo "Minutehand: installing the Node packages"
-	@$(BIN)/npm ci --no-progress --ignore-scripts --loglevel=error
+	@NODE_OPTIONS=--use-system-ca $(BIN)/npm ci --ignore-scripts --loglevel=error
 	@touch $@
 
 run: setup ## Start the whole stack and its demo; ONCE=1 exits when the demo jobs have ended
@@ -48,3 +48,6 @@ format: setup ## Let ruff rewrite what it can
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m tests.load $(ARGS)
+
+package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
+	@$(BIN)/python -m infra.aws.package --stage $(or $(STAGE),dev) $(ARGS)
