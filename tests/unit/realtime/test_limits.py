@@ -1,0 +1,75 @@
+"""Rates and windows by a clock of the test's own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.local.realtime.limits import CallWindow, Limits, RateCounter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_rate_is_a_mean_over_the_window() -> None:
+    """A short burst is fine, and what is old is forgotten."""
+    clock = Clock()
+    rate = RateCounter(per_second=10, window=60, clock=clock)
+
+    rate.add(600)
+    assert not rate.exceeded()
+    rate.add()
+    assert rate.exceeded()
+    clock.now += 61
+
+    assert not rate.exceeded()
+    assert rate.rolling == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), max_size=60))
+def test_a_rate_never_counts_more_than_was_added(steps: list[tuple[float, int]]) -> None:
+    """And never less than what the last second brought."""
+    clock = Clock()
+    rate = RateCounter(per_second=1, window=60, clock=clock)
+    for wait, count in steps:
+        clock.now += wait
+        rate.add(count)
+
+        assert count <= rate.rolling * 60 + 1e-6
+    assert rate.rolling * 60 <= sum(count for _, count in steps) + 1e-6
+
+
+def test_calls_are_counted_in_a_sliding_window() -> None:
+    """Five in thirty seconds, wherever the thirty seconds begin."""
+    clock = Clock()
+    window = CallWindow(5, 30, clock)
+
+    allowed = [window.allow() for _ in range(6)]
+    clock.now += 31
+
+    assert allowed == [True] * 5 + [False]
+    assert window.allow()
+
+
+def test_every_limit_can_be_set_from_the_environment() -> None:
+    """By its own name."""
+    environ = {f"REALTIME_{f.name.upper()}": "1" for f in dataclasses.fields(Limits)}
+
+    limits = Limits.from_env(environ)
+
+    assert all(getattr(limits, f.name) == 1 for f in dataclasses.fields(Limits))
+    assert limits.private_only is True
+
+
+def test_a_bad_value_is_named() -> None:
+    """The launcher's user must see which variable it is."""
+    with pytest.raises(ValueError, match="REALTIME_CONNECTIONS='many'"):
+        Limits.from_env({"REALTIME_CONNECTIONS": "many"})

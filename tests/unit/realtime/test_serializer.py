@@ -1,0 +1,160 @@
+"""Frames of both versions, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.local.realtime.serializer import (
+    BINARY,
+    Fanout,
+    MalformedFrame,
+    UserBroadcast,
+    Version,
+    decode,
+    dump,
+    load,
+    parse_version,
+    reply,
+    websocket_frame,
+)
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+def body(frame: bytes | None) -> bytes:
+    """The payload of a websocket frame."""
+    assert frame is not None
+    size = frame[1]
+    return frame[{126: 4, 127: 10}.get(size, 2) :]
+
+
+def test_the_documented_binary_push_is_read() -> None:
+    """§2's example, byte for byte."""
+    data = bytes.fromhex("0301010a020001 31 32 7265616c74696d653a61 6576 7b226e223a317d")
+
+    message = decode(2, data)
+
+    assert (message.join_ref, message.ref, message.topic) == ("1", "2", "realtime:a")
+    assert (message.event, message.user_event, message.payload) == (
+        "broadcast",
+        "ev",
+        b'{"n":1}',
+    )
+
+
+@given(topic=st.text(max_size=40), event=st.text(max_size=40), payload=json_values)
+def test_both_versions_read_what_a_client_writes(topic: str, event: str, payload: Any) -> None:
+    """Whatever JSON a client sends, both forms mean the same."""
+    if not (topic + event).isprintable():
+        return
+    one = decode(1, json.dumps({"topic": topic, "event": event, "payload": payload, "ref": "7"}))
+    two = decode(2, json.dumps([None, "7", topic, event, payload]))
+
+    assert (one.topic, one.event, one.payload, one.ref) == (topic, event, payload, "7")
+    assert (two.topic, two.event, two.payload, two.ref) == (topic, event, payload, "7")
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300))
+def test_garbage_is_malformed_or_a_message_but_never_another_error(data: str | bytes) -> None:
+    """A socket must survive anything."""
+    for version in (1, 2):
+        try:
+            decode(version, data)  # type: ignore[arg-type]
+        except MalformedFrame:
+            continue
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", '"\\ud800"', '{"\\uDFFF": 1}', "[" * 10_000])
+def test_json_that_could_not_be_sent_on_is_refused(text: str) -> None:
+    """Half a surrogate pair in a text frame would end every receiver's connection."""
+    with pytest.raises(MalformedFrame):
+        load(text)
+
+
+def test_a_whole_surrogate_pair_is_fine() -> None:
+    """An emoji may be written with escapes."""
+    assert load('"\\ud83d\\ude80"') == "🚀"
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (1, {"topic": "t", "event": "phx_reply", "payload": {"status": "ok", "response": {}},
+             "ref": None}),
+        (2, ["4", None, "t", "phx_reply", {"status": "ok", "response": {}}]),
+    ],
+)  # fmt: skip
+def test_a_reply_has_the_form_of_its_version(version: Version, expected: Any) -> None:
+    """Version 1 has exactly four keys, ref among them even when null."""
+    assert json.loads(body(reply(version, "4", None, "t", {}))) == expected
+
+
+@given(event=st.text(st.characters(exclude_categories=["Cs"]), max_size=300), payload=json_values)
+def test_a_user_broadcast_means_the_same_in_both_versions(event: str, payload: Any) -> None:
+    """Binary for version 2 unless a name is too long for one byte, text for version 1."""
+    message = UserBroadcast("realtime:é", event, dump(payload).encode(), message_id="m")
+
+    text = json.loads(body(message.frame(1)))
+    binary = body(message.frame(2))
+
+    assert text["payload"] == {
+        "type": "broadcast",
+        "event": event,
+        "payload": payload,
+        "meta": {"id": "m"},
+    }
+    if len(event.encode()) > 255:
+        assert json.loads(binary)[4] == text["payload"]
+    else:
+        kind, topic_size, event_size, meta_size, encoding = binary[:5]
+        at = 5 + topic_size
+        assert (kind, encoding) == (4, 1)
+        assert binary[5:at].decode() == "realtime:é"
+        assert binary[at : at + event_size].decode() == event
+        at += event_size
+        assert json.loads(binary[at : at + meta_size]) == {"id": "m"}
+        assert json.loads(binary[at + meta_size :]) == payload
+
+
+def test_bytes_have_no_form_in_version_1() -> None:
+    """Members of version 1 do not get them at all."""
+    message = UserBroadcast("realtime:a", "e", b"\x00\xff", encoding=BINARY)
+
+    assert message.frame(1) is None
+    assert body(message.frame(2)).endswith(b"\x00\xff")
+
+
+def test_a_frame_is_encoded_once_per_version() -> None:
+    """Every transport gets the very same bytes."""
+    message = Fanout("realtime:a", "presence_diff", "{}")
+
+    assert message.frame(1) is message.frame(1)
+    assert message.frame(2) is message.frame(2)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_a_frame_states_its_length(size: int) -> None:
+    """The three length forms of RFC 6455."""
+    frame = websocket_frame(2, b"x" * size)
+
+    assert frame[0] == 0x82
+    assert body(frame) == b"x" * size
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [(None, 1), ("1.0.0", 1), ("2.0.0", 2), ("3.0.0", None), ("", None)]
+)
+def test_versions(text: str | None, version: Version | None) -> None:
+    """Absent means 1.0.0."""
+    assert parse_version(text) == version

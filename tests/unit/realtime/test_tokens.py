@@ -1,0 +1,108 @@
+"""Which keys and tokens are accepted."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from infra.local.realtime.tokens import TokenError, Verifier
+
+SECRET = "a-secret-of-at-least-thirty-two-bytes-for-hs256"
+PRIVATE = ec.generate_private_key(ec.SECP256R1())
+JWK = {
+    **json.loads(jwt.algorithms.ECAlgorithm.to_jwk(PRIVATE.public_key())),
+    "kid": "k1",
+    "alg": "ES256",
+    "use": "sig",
+}
+
+
+def claims(**more: Any) -> dict[str, Any]:
+    return {"role": "authenticated", "exp": time.time() + 60, **more}
+
+
+def verifier(**options: Any) -> Verifier:
+    return Verifier(
+        jwt_secret=SECRET, publishable_key="sb_publishable_a", secret_key="sb_secret_b", **options
+    )
+
+
+def test_project_keys_stand_for_roles_and_do_not_expire() -> None:
+    """Hosted, the gateway swaps them for tokens."""
+    assert verifier().verify("sb_publishable_a").role == "anon"
+    assert verifier().verify("sb_secret_b").role == "service_role"
+    assert verifier().verify("sb_secret_b").expires_at is None
+
+
+def test_an_unset_project_key_opens_nothing() -> None:
+    """An empty key must not equal an empty setting."""
+    with pytest.raises(TokenError):
+        Verifier(jwt_secret=SECRET).verify("")
+
+
+def test_times_may_be_fractional() -> None:
+    """They are rounded."""
+    token = jwt.encode(claims(exp=time.time() + 30.7, iat=1.5), SECRET, "HS256")
+
+    assert verifier().verify(token).expires_at == pytest.approx(time.time() + 30.7, abs=2)
+
+
+def test_a_key_set_verifies_by_kid() -> None:
+    """Projects with asymmetric keys."""
+    token = jwt.encode(claims(), PRIVATE, "ES256", headers={"kid": "k1"})
+
+    assert verifier(jwks=json.dumps({"keys": [JWK]})).verify(token).role == "authenticated"
+
+
+def test_an_hmac_token_with_an_unknown_kid_falls_back_to_the_secret() -> None:
+    """As hosted, for tokens signed before the key set existed."""
+    token = jwt.encode(claims(), SECRET, "HS256", headers={"kid": "other"})
+
+    assert verifier(jwks=json.dumps({"keys": [JWK]})).verify(token).role == "authenticated"
+
+
+def test_the_key_names_the_algorithm_never_the_token() -> None:
+    """A public key must not become an HMAC secret, and `none` is no signature."""
+    public = JWK["x"] + JWK["y"]  # what everyone can know
+    forged = jwt.encode(claims(), public, "HS256", headers={"kid": "k1"})
+    unsigned = jwt.encode(claims(), None, "none")
+    strict = verifier(jwks=json.dumps({"keys": [JWK]}))
+
+    for token, code in ((forged, "JwtSignatureError"), (unsigned, "JwtSignerError")):
+        with pytest.raises(TokenError) as refused:
+            strict.verify(token)
+        assert refused.value.code == code
+
+
+def test_an_unknown_kid_is_named() -> None:
+    """§4: the join's reason names it, the handshake's does not."""
+    token = jwt.encode(claims(), PRIVATE, "ES256", headers={"kid": "k2"})
+
+    with pytest.raises(TokenError) as refused:
+        verifier().verify(token)
+
+    assert '(kid) "k2", check your JWT secret' in refused.value.message
+    assert "k2" not in refused.value.handshake
+
+
+@pytest.mark.parametrize("exp", ["soon", None, [], True, float("inf")])
+def test_an_expiry_that_is_no_number_is_refused(exp: Any) -> None:
+    """Whatever a token claims, it must not live forever."""
+    token = jwt.api_jws.encode(json.dumps(claims(exp=exp)).encode(), SECRET, "HS256")
+
+    with pytest.raises(TokenError):
+        verifier().verify(token)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"text", b'"x"', b"null", b"\xff"])
+def test_claims_that_are_no_object_are_malformed(body: bytes) -> None:
+    """Signed garbage is still garbage."""
+    with pytest.raises(TokenError) as refused:
+        verifier().verify(jwt.api_jws.encode(body, SECRET, "HS256"))
+
+    assert refused.value.code == "MalformedJWT"
