@@ -1,0 +1,105 @@
+"""The files that tools read: Supabase's configuration, the hosted checklist, CI, dependabot."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.aws.bundles import ROOT
+from infra.aws.parameters import NEEDED, TAKEN, parameter_name
+from tests.artefact.stack import FUNCTIONS, Stack
+
+
+@pytest.fixture(scope="module")
+def supabase() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "supabase" / "config.toml").read_text())
+
+
+def test_the_engine_is_not_exposed(supabase: dict[str, Any]) -> None:
+    """`queue` has no row level security of its own: its doors are functions in `public`."""
+    assert supabase["api"]["schemas"] == ["public"]
+
+
+def test_every_seed_file_is_loaded(supabase: dict[str, Any]) -> None:
+    """`supabase db reset` must give what the local stack gives."""
+    folder = ROOT / "supabase"
+    patterns = supabase["db"]["seed"]["sql_paths"]
+    loaded = {path for pattern in patterns for path in folder.glob(pattern.removeprefix("./"))}
+
+    assert loaded == {folder / "seed.sql", *(folder / "seeds").glob("*.sql")}
+
+
+def test_tokens_live_an_hour_at_most(supabase: dict[str, Any]) -> None:
+    """Removal from a workspace takes effect within a token's life."""
+    assert supabase["auth"]["jwt_expiry"] <= 3600
+    assert supabase["auth"]["enable_anonymous_sign_ins"] is False
+
+
+def test_the_hosted_checklist_says_where_and_what() -> None:
+    """A setting without its place is a riddle."""
+    settings = yaml.safe_load((ROOT / "infra/aws/hosted.yml").read_text())["settings"]
+
+    assert len(settings) >= 10
+    for setting in settings:
+        assert set(setting) == {"name", "where", "value", "check"}, setting
+        assert all(isinstance(value, str) and value for value in setting.values()), setting
+
+
+@pytest.fixture(scope="module")
+def workflows() -> dict[str, Any]:
+    folder = ROOT / ".github" / "workflows"
+    return {path.name: yaml.safe_load(path.read_text()) for path in folder.glob("*.yml")}
+
+
+def test_actions_are_pinned_to_commits(workflows: dict[str, Any]) -> None:
+    """A tag can be moved to other code; a commit cannot."""
+    uses = [
+        step["uses"]
+        for workflow in workflows.values()
+        for job in workflow["jobs"].values()
+        for step in job["steps"]
+        if "uses" in step
+    ]
+
+    assert uses
+    assert [use for use in uses if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", use)] == []
+
+
+def test_ci_only_calls_what_a_developer_can_call(workflows: dict[str, Any]) -> None:
+    """A check that runs in CI alone is found out too late."""
+    targets = set(re.findall(r"^([a-z]+):", Path(ROOT / "Makefile").read_text(), re.MULTILINE))
+    for workflow in workflows.values():
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            assert job["timeout-minutes"] <= 60
+            for step in job["steps"]:
+                command = step.get("run", ".ci/run").split()
+                assert command[0] == ".ci/run" or (command[0] == "make" and command[1] in targets)
+
+
+def test_parameters_are_those_the_template_names(stacks: dict[str, Stack]) -> None:
+    """`minutehand deploy` writes what the functions read."""
+    assert set(NEEDED) == set(TAKEN) == set(FUNCTIONS)
+    for name in FUNCTIONS:
+        variables = stacks["prod"].function(name)["Environment"]["Variables"]
+        assert variables["SECRETS_PARAMETER"] == parameter_name("prod", name)
+        assert not set(variables) & {*NEEDED[name], *TAKEN[name]}
+
+
+def test_only_placeholders_are_left_to_fill() -> None:
+    """From README to a packaged stack: everything a person must write stands in one file."""
+    text = (ROOT / "infra/aws/stages.yml").read_text()
+    others = [
+        path
+        for path in [ROOT / "serverless.yml", *(ROOT / "infra/aws").glob("*.yml")]
+        if path.name not in {"stages.yml", "schedule.yml"}
+        and re.search(r"<[a-z-]+>", re.sub(r"#.*", "", path.read_text()))
+    ]
+
+    assert re.findall(r"<[a-z-]+>", text)
+    assert others == []
