@@ -179,17 +179,18 @@ class UserQueue:
             params.append(("created_at", f"gte.{created_after.isoformat()}"))
         if created_before is not None:
             params.append(("created_at", f"lt.{created_before.isoformat()}"))
+        either: list[str] = []
         if search:
-            params.append(("or", _search(search)))
+            either.append(_search(search))
         if cursor is not None:
             at = Cursor.decode(cursor)
-            params.append(
-                (
-                    "or",
-                    f'(created_at.lt."{at.created_at}",'
-                    f'and(created_at.eq."{at.created_at}",id.lt.{at.id}))',
-                )
+            either.append(
+                f'or(created_at.lt."{at.created_at}",'
+                f'and(created_at.eq."{at.created_at}",id.lt.{at.id}))'
             )
+        if either:
+            # inside one `and`, because not every Data API joins a repeated `or` as PostgREST does
+            params.append(("and", f"({','.join(either)})"))
         rows = await self._api.select("jobs", params, headers=self._headers)
         page = rows[:limit]
         more = len(rows) > limit
@@ -364,16 +365,16 @@ class UserQueue:
         )
 
 
-#: Signs with a meaning in patterns or in the filter's quoting, which Data APIs escape differently.
-_SPECIAL: Final = str.maketrans(dict.fromkeys('"\\%*', "_"))
-
-
 def _search(text: str) -> str:
-    """A filter over a job's searchable texts; a special sign stands for any one sign."""
-    pattern = f"*{text.translate(_SPECIAL)}*"
+    """A filter over a job's searchable texts.
+
+    Signs other than letters, digits, blanks and hyphens stand for any one sign: Data APIs differ
+    in how they quote a pattern.
+    """
+    plain = "".join(sign if sign.isalnum() or sign in " -" else "_" for sign in text)
     clauses = [
-        f'{column}.ilike."{pattern}"' for column in ("job_type", "error_message", "idempotency_key")
+        f"{column}.ilike.*{plain}*" for column in ("job_type", "error_message", "idempotency_key")
     ]
     with contextlib.suppress(ValueError):
         clauses.append(f"id.eq.{UUID(text.strip())}")
-    return f"({','.join(clauses)})"
+    return f"or({','.join(clauses)})"

@@ -1,0 +1,156 @@
+"""The running stack's API, its users, and a worker's hand on jobs that no real worker takes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from infra.local.users import ACME, ADA, BOB, EVE, GLOBEX
+from shared.config import Settings
+from shared.queue import Job, NewJob, Progress, QueueClient, UserQueue, WorkerQueue
+from shared.queue.models import (
+    JobTypeSpec,
+    Lease,
+    LeaseRequest,
+    LogLine,
+    ReportItem,
+    SettleItem,
+)
+from tests.support.stacks import RunningStack
+
+T = TypeVar("T")
+ACME_ID, GLOBEX_ID = str(ACME), str(GLOBEX)
+
+
+@pytest.fixture
+def settings(stack: RunningStack) -> Settings:
+    """The stack's settings as its functions see them."""
+    return Settings.from_env(stack.values)
+
+
+Client = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+async def client(stack: RunningStack) -> AsyncIterator[Client]:
+    """Makes API clients: `client(token)`; closed at the end of the test."""
+    made: list[httpx.AsyncClient] = []
+
+    def make(token: str | None = None, *, timeout: float = 30.0) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        made.append(
+            httpx.AsyncClient(
+                base_url=stack.api_url,
+                headers=headers,
+                timeout=timeout,
+                trust_env=False,
+                limits=httpx.Limits(max_connections=300),
+            )
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+
+
+@pytest.fixture
+def ada(client: Client, stack: RunningStack) -> httpx.AsyncClient:
+    """The API as a manager of Acme."""
+    return client(stack.sign_in(ADA.email))
+
+
+@pytest.fixture
+def bob(client: Client, stack: RunningStack) -> httpx.AsyncClient:
+    """The API as a member of Acme."""
+    return client(stack.sign_in(BOB.email))
+
+
+@pytest.fixture
+def eve(client: Client, stack: RunningStack) -> httpx.AsyncClient:
+    """The API as a manager of Globex."""
+    return client(stack.sign_in(EVE.email))
+
+
+@dataclass
+class Hand:
+    """A worker in the test's hand: it alone takes jobs of its type."""
+
+    queue: WorkerQueue
+    user: UserQueue
+    job_type: str
+    worker_id: str
+
+    async def enqueue(self, payload: dict[str, Any] | None = None) -> Job:
+        """A pending job of Acme."""
+        return (await self.user.enqueue(ACME_ID, self.job_type, payload or {})).job
+
+    async def enqueue_many(self, count: int) -> list[Job]:
+        """Pending jobs of Acme."""
+        jobs = [NewJob(job_type=self.job_type, payload={"n": n}) for n in range(count)]
+        return [made.job for made in (await self.user.enqueue_many(ACME_ID, jobs)).jobs]
+
+    async def lease(self, limit: int = 1) -> list[Lease]:
+        """Take jobs."""
+        request = LeaseRequest(
+            worker_id=self.worker_id,
+            tick_id=str(uuid.uuid4()),
+            call=1,
+            limit=limit,
+            job_types=(self.job_type,),
+        )
+        return list((await self.queue.lease(request)).leases)
+
+    async def report(self, lease: Lease, percentage: float, *lines: str) -> None:
+        """Report progress and log lines."""
+        item = ReportItem(
+            job_id=lease.job.id,
+            fence=lease.fence,
+            progress=Progress(percentage=percentage),
+            logs=tuple(LogLine(level="info", message=line) for line in lines),
+        )
+        await self.queue.report([item], worker_id=self.worker_id, tick_id=str(uuid.uuid4()))
+
+    async def settle(self, lease: Lease, outcome: Any = "completed", **fields: Any) -> None:
+        """End the attempt."""
+        item = SettleItem(job_id=lease.job.id, fence=lease.fence, outcome=outcome, **fields)
+        await self.queue.settle([item], worker_id=self.worker_id, tick_id=str(uuid.uuid4()))
+
+
+@pytest.fixture
+async def hand(settings: Settings, stack: RunningStack) -> AsyncIterator[Hand]:
+    """Jobs of a type made for this test."""
+    queue, users = WorkerQueue(settings), QueueClient(settings)
+    name = uuid.uuid4().hex[:12]
+    job_type = f"test_{name}"
+    await queue.register_job_types([JobTypeSpec(job_type=job_type, max_concurrency=1000)])
+    yield Hand(queue, users.acting_as(stack.sign_in(ADA.email)), job_type, f"hand-{name}")
+    # what a test leaves behind would be counted by the next one's health
+    await users.acting_as(stack.sign_in(ADA.email)).cancel_jobs(ACME_ID, {"job_type": job_type})
+    await queue.aclose()
+    await users.aclose()
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error body, whole and matching its header."""
+    body: dict[str, Any] = response.json()
+    assert set(body) == {"error", "code", "detail", "request_id"}, body
+    assert body["error"]
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in response.text
+    return body
+
+
+async def eventually(look: Callable[[], Awaitable[T]], *, seconds: float = 30.0) -> T:
+    """What `look` finds once it finds something."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(0.05)

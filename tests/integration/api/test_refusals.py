@@ -1,0 +1,246 @@
+"""Bad requests, bad tokens and other people's jobs: 4xx in the common body, nothing stored."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.local.users import ADA
+from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, Client, Hand, error_of
+from tests.support.stacks import RunningStack
+
+UNKNOWN = "00000000-0000-4000-8000-00000000dead"
+
+
+def count_jobs(stack: RunningStack) -> int:
+    with stack.connect() as connection:
+        row = connection.execute("select count(*) from public.jobs").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    body = {
+        "workspace_id": ACME_ID,
+        "job_type": "enrich_account",
+        "payload": {"account_id": UNKNOWN, "domain": "example.com"},
+        **changes,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+BAD_BODIES: dict[str, tuple[bytes | dict[str, Any], int, str]] = {
+    "malformed JSON": (b'{"workspace_id": ', 400, "invalid_json"),
+    "not an object": (b"[1, 2]", 422, "validation_failed"),
+    "no body": (b"", 422, "validation_failed"),
+    "missing workspace": (job(workspace_id=None), 422, "validation_failed"),
+    "workspace of a wrong type": (job(workspace_id=7), 422, "validation_failed"),
+    "workspace that is no id": (job(workspace_id="acme"), 422, "validation_failed"),
+    "job_type of a wrong type": (job(job_type=["enrich_account"]), 422, "validation_failed"),
+    "empty job_type": (job(job_type=""), 422, "validation_failed"),
+    "unknown job_type": (job(job_type="no_such_type"), 422, "unknown_job_type"),
+    "payload of a wrong type": (job(payload="text"), 422, "validation_failed"),
+    "payload against its schema": (job(payload={"account_id": 5}), 422, "payload_invalid"),
+    "priority as text": (job(priority="1"), 422, "validation_failed"),
+    "priority out of range": (job(priority=1001), 422, "validation_failed"),
+    "too many attempts": (job(max_attempts=51), 422, "validation_failed"),
+    "an instant without a zone": (job(scheduled_for="2026-11-20"), 422, "validation_failed"),
+    "an instant as a number": (job(scheduled_for=5), 422, "validation_failed"),
+    "two starts": (
+        job(scheduled_for="2027-01-01T00:00:00Z", delay_seconds=5),
+        422,
+        "validation_failed",
+    ),
+    "unknown field": (job(prioritty=5), 422, "validation_failed"),
+    "2 MB payload": (job(payload={"domain": "x" * 2_000_000}), 413, "body_too_large"),
+    "300 kB payload": (job(payload={"domain": "x" * 300_000}), 413, "payload_too_large"),
+    "unknown workspace": (job(workspace_id=UNKNOWN), 404, "workspace_not_found"),
+    "another tenant's workspace": (job(workspace_id=GLOBEX_ID), 404, "workspace_not_found"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_BODIES))
+async def test_a_bad_enqueue_is_refused_and_stores_nothing(
+    ada: httpx.AsyncClient, stack: RunningStack, case: str
+) -> None:
+    """Every mistake is told apart, by a stable word, before a row exists."""
+    body, status, code = BAD_BODIES[case]
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    before = count_jobs(stack)
+
+    response = await ada.post("/api/jobs", content=content)
+
+    assert (response.status_code, error_of(response)["code"]) == (status, code)
+    assert count_jobs(stack) == before
+
+
+@pytest.mark.parametrize("size", [1_100_000, 2_000_000, 12_000_000])
+async def test_a_large_body_gets_its_413_over_a_real_socket(
+    ada: httpx.AsyncClient, size: int
+) -> None:
+    """The answer must arrive although the client is still sending."""
+    response = await ada.post("/api/jobs", content=b'{"payload": "' + b"x" * size + b'"}')
+
+    assert response.status_code == 413
+    error_of(response)
+
+
+def bad_tokens(stack: RunningStack) -> dict[str, str]:
+    good = stack.token(str(ADA.id))
+    head, body, signature = good.split(".")
+    return {
+        "garbage": "garbage",
+        "cut short": good[:-10],
+        "another signature": f"{head}.{body}.{signature[::-1]}",
+        "expired": stack.token(str(ADA.id), expires_in=-3600),
+        "no user": stack.token(None),
+        "anonymous key": stack.token(None, role="anon"),
+        "service role": stack.token(None, role="service_role"),
+        "worker": stack.token(None, role="job_worker"),
+        "the publishable key": stack.supabase_publishable_key,
+        "the secret key": stack.supabase_secret_key,
+        "the worker's token": stack.worker_secret_token,
+    }
+
+
+USER_ROUTES = [
+    ("POST", "/api/jobs"),
+    ("POST", "/api/jobs/bulk"),
+    ("POST", "/api/jobs/cancel"),
+    ("POST", "/api/jobs/redrive"),
+    ("POST", "/api/events"),
+    ("POST", "/api/uploads"),
+    ("GET", "/api/jobs"),
+    *(("POST", f"/api/jobs/{UNKNOWN}/{verb}") for verb in ("cancel", "retry", "answer")),
+    *(
+        ("GET", f"/api/jobs/{UNKNOWN}{part}")
+        for part in ("", "/logs", "/events", "/explain", "/attempts", "/steps")
+    ),
+    ("GET", f"/api/workspaces/{ACME_ID}/events"),
+    ("GET", "/api/sessions/some-session/events"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), USER_ROUTES)
+async def test_no_user_route_opens_without_a_users_token(
+    client: Client, stack: RunningStack, method: str, path: str
+) -> None:
+    """401 for every bad token, on every route, before the body is judged."""
+    tokens = {"none": None, **bad_tokens(stack)}
+    for kind, token in tokens.items():
+        response = await client(token).request(method, path, json=None)
+
+        assert response.status_code == 401, (kind, response.text)
+        assert error_of(response)["error"] == "Unauthorized"
+        assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_bad_token_stores_nothing(client: Client, stack: RunningStack) -> None:
+    """The body is good; only who sends it is wrong."""
+    before = count_jobs(stack)
+
+    for token in bad_tokens(stack).values():
+        await client(token).post("/api/jobs", json=job())
+
+    assert count_jobs(stack) == before
+
+
+@pytest.mark.parametrize("part", ["", "/logs", "/events", "/explain", "/attempts", "/steps"])
+async def test_another_tenants_job_reads_like_one_that_never_was(
+    hand: Hand, eve: httpx.AsyncClient, part: str
+) -> None:
+    """Same status, same word, same text: existence itself is not told."""
+    theirs = await hand.enqueue()
+
+    real = await eve.get(f"/api/jobs/{theirs.id}{part}")
+    none = await eve.get(f"/api/jobs/{UNKNOWN}{part}")
+
+    assert real.status_code == none.status_code == 404
+    strip = ("request_id", "detail")
+    bodies = [{k: v for k, v in error_of(r).items() if k not in strip} for r in (real, none)]
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "answer"])
+async def test_another_tenants_job_cannot_be_steered(
+    hand: Hand, eve: httpx.AsyncClient, ada: httpx.AsyncClient, verb: str
+) -> None:
+    """And nothing about it changes."""
+    theirs = await hand.enqueue()
+
+    response = await eve.post(f"/api/jobs/{theirs.id}/{verb}", json={"answer": "yes"})
+
+    assert (response.status_code, error_of(response)["code"]) == (404, "job_not_found")
+    after = (await ada.get(f"/api/jobs/{theirs.id}")).json()
+    assert (after["status"], after["last_seq"]) == ("pending", 1)
+
+
+async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
+    hand: Hand, eve: httpx.AsyncClient, stack: RunningStack
+) -> None:
+    """Neither by naming the workspace, nor by naming nothing."""
+    theirs = await hand.enqueue()
+
+    listed = (await eve.get("/api/jobs", params={"job_type": hand.job_type})).json()
+    named = (await eve.get("/api/jobs", params={"workspace_id": ACME_ID})).json()
+    found = (await eve.get("/api/jobs", params={"search": theirs.id})).json()
+    answers = [
+        await eve.get(f"/api/workspaces/{ACME_ID}/events"),
+        await eve.get("/api/status", params={"workspace_id": ACME_ID}),
+        await eve.post(
+            "/api/jobs/cancel", json={"workspace_id": ACME_ID, "filter": {"ids": [theirs.id]}}
+        ),
+        await eve.post("/api/jobs/redrive", json={"workspace_id": ACME_ID}),
+        await eve.post("/api/events", json={"workspace_id": ACME_ID, "name": "x"}),
+        await eve.post(
+            "/api/uploads",
+            json={
+                "workspace_id": ACME_ID,
+                "filename": "a.mp4",
+                "content_type": "video/mp4",
+                "size_bytes": 5,
+            },
+        ),
+    ]
+
+    assert listed["jobs"] == named["jobs"] == found["jobs"] == []
+    for answer in answers:
+        assert answer.status_code == 404, answer.text
+        assert error_of(answer)["code"] == "workspace_not_found"
+    with stack.connect() as connection:
+        row = connection.execute(
+            "select status from public.jobs where id = %s", (theirs.id,)
+        ).fetchone()
+    assert row == ("pending",)
+
+
+@pytest.mark.parametrize("path", [f"/api/jobs/{UNKNOWN}", "/api/jobs/not-an-id", "/api/nothing"])
+async def test_what_is_not_there_is_a_404(ada: httpx.AsyncClient, path: str) -> None:
+    """An id that cannot be one is as missing as any other."""
+    response = await ada.get(path)
+
+    assert response.status_code == 404
+    error_of(response)
+
+
+async def test_a_removed_member_loses_the_job_at_once(
+    hand: Hand, client: Client, stack: RunningStack
+) -> None:
+    """The token still lives; the membership does not."""
+    user_id = str(uuid.uuid4())
+    leaver = client(stack.token(user_id))
+    theirs = await hand.enqueue()
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)",
+            (ACME_ID, user_id),
+        )
+        assert (await leaver.get(f"/api/jobs/{theirs.id}")).status_code == 200
+        connection.execute("delete from public.workspace_members where user_id = %s", (user_id,))
+
+    assert (await leaver.get(f"/api/jobs/{theirs.id}")).status_code == 404
+    assert (await leaver.post(f"/api/jobs/{theirs.id}/cancel")).status_code == 404

@@ -1,0 +1,272 @@
+"""Enqueue, cancel, retry, answer, redrive: what the write routes do to the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import httpx
+import pytest
+
+from tests.integration.api.conftest import ACME_ID, Hand, error_of, eventually
+from tests.support.stacks import RunningStack
+
+
+def body(hand: Hand, **more: object) -> dict[str, object]:
+    return {"workspace_id": ACME_ID, "job_type": hand.job_type, "payload": {"n": 1}, **more}
+
+
+async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """Every option of the contract arrives in the row."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    response = await ada.post(
+        "/api/jobs",
+        json=body(
+            hand,
+            queue="slow",
+            priority=7,
+            scheduled_for="2027-01-01T00:00:00+01:00",
+            max_attempts=3,
+            concurrency_key="k",
+            session_id="s-1",
+            timeout_seconds=30,
+        ),
+        headers={"traceparent": trace},
+    )
+
+    assert response.status_code == 201, response.text
+    job = response.json()
+    assert response.headers["location"] == f"/api/jobs/{job['id']}"
+    expected = {
+        "queue": "slow",
+        "priority": 7,
+        "scheduled_for": "2026-12-31T23:00:00Z",
+        "max_attempts": 3,
+        "concurrency_key": "k",
+        "session_id": "s-1",
+        "timeout_seconds": 30,
+        "traceparent": trace,
+        "status": "pending",
+        "payload": {"n": 1},
+        "attempts": 0,
+    }
+    assert {name: job[name] for name in expected} == expected
+    assert (await ada.get(response.headers["location"])).json() == job
+
+
+async def test_curls_default_content_type_is_taken(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """`curl -d` says it sends a form; the documented command must work."""
+    response = await ada.post(
+        "/api/jobs",
+        content=f'{{"workspace_id":"{ACME_ID}","job_type":"{hand.job_type}","payload":{{}}}}',
+        headers={"content-type": "application/x-www-form-urlencoded"},
+    )
+
+    assert response.status_code == 201
+
+
+async def test_of_fifty_racing_requests_with_one_key_one_makes_the_job(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """Impatient clients and retrying proxies cause one job."""
+    key = f"order-{uuid.uuid4()}"
+
+    answers = await asyncio.gather(
+        *(
+            ada.post("/api/jobs", json=body(hand), headers={"Idempotency-Key": key})
+            for _ in range(50)
+        )
+    )
+
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200] * 49 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    replayed = [a for a in answers if a.headers.get("idempotent-replayed") == "true"]
+    assert len(replayed) == 49
+
+
+async def test_one_key_for_two_payloads_is_a_conflict(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """Silently answering with the first job would lose the second."""
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    first = await ada.post("/api/jobs", json=body(hand), headers=key)
+
+    second = await ada.post("/api/jobs", json=body(hand, payload={"n": 2}), headers=key)
+
+    assert second.status_code == 409
+    assert error_of(second)["code"] == "idempotency_conflict"
+    assert error_of(second)["detail"] == {"job_id": first.json()["id"]}
+
+
+async def test_bulk_is_all_or_nothing(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """One bad job among a thousand, and the error names it."""
+    jobs = [{"job_type": hand.job_type, "payload": {"n": n}} for n in range(1000)]
+    spoiled = [*jobs[:500], {"job_type": "no_such_type", "payload": {}}, *jobs[501:]]
+
+    refused = await ada.post("/api/jobs/bulk", json={"workspace_id": ACME_ID, "jobs": spoiled})
+    listed = await ada.get("/api/jobs", params={"job_type": hand.job_type})
+    taken = await ada.post("/api/jobs/bulk", json={"workspace_id": ACME_ID, "jobs": jobs})
+
+    assert refused.status_code == 422
+    assert "500" in str(error_of(refused)["detail"])
+    assert listed.json()["jobs"] == []
+    assert taken.status_code == 201
+    made = taken.json()["jobs"]
+    assert [entry["job"]["payload"]["n"] for entry in made] == list(range(1000))
+    assert all(entry["created"] for entry in made)
+
+
+async def test_a_repeated_bulk_request_finds_its_jobs(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """One header names all of them, each by its place."""
+    jobs = [{"job_type": hand.job_type, "payload": {"n": n}} for n in range(3)]
+    request = {"workspace_id": ACME_ID, "jobs": jobs}
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+
+    first = (await ada.post("/api/jobs/bulk", json=request, headers=key)).json()["jobs"]
+    again = (await ada.post("/api/jobs/bulk", json=request, headers=key)).json()["jobs"]
+
+    assert [entry["created"] for entry in again] == [False] * 3
+    assert [e["job"]["id"] for e in first] == [e["job"]["id"] for e in again]
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_bulk_takes_one_to_a_thousand(hand: Hand, ada: httpx.AsyncClient, count: int) -> None:
+    """A transaction has to end."""
+    jobs = [{"job_type": hand.job_type}] * count
+
+    response = await ada.post("/api/jobs/bulk", json={"workspace_id": ACME_ID, "jobs": jobs})
+
+    assert response.status_code == 422
+    assert error_of(response)["detail"][0]["field"] == "jobs"
+
+
+async def test_cancel_answers_with_the_new_state_and_then_with_the_conflict(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """A completed job cannot be cancelled, and the answer says what it is instead."""
+    waiting = await hand.enqueue()
+    cancelled = await ada.post(f"/api/jobs/{waiting.id}/cancel")
+    done = await hand.enqueue()
+    [lease] = await hand.lease()
+    await hand.settle(lease, result={"ok": True})
+
+    refused = await ada.post(f"/api/jobs/{done.id}/cancel")
+
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert (refused.status_code, error_of(refused)["code"]) == (409, "invalid_state")
+    assert error_of(refused)["detail"] == {"status": "completed"}
+
+
+async def test_a_running_job_hears_of_its_cancellation(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """The state says that it was asked; the worker's next report brings it there."""
+    job = await hand.enqueue()
+    [lease] = await hand.lease()
+
+    asked = (await ada.post(f"/api/jobs/{job.id}/cancel")).json()
+    await hand.settle(lease, "cancelled")
+
+    assert asked["status"] == "processing"
+    assert asked["cancel_requested_at"] is not None
+    assert (await ada.get(f"/api/jobs/{job.id}")).json()["status"] == "cancelled"
+
+
+async def test_a_dead_letter_is_retried_one_by_one_or_redriven_together(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """And a job that did not fail is refused."""
+    jobs = await hand.enqueue_many(3)
+    for lease in await hand.lease(limit=3):
+        await hand.settle(lease, "failed", error={"type": "Boom", "message": "broken"})
+
+    retried = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
+    redriven = await ada.post(
+        "/api/jobs/redrive",
+        json={"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}},
+    )
+    refused = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
+
+    assert (retried.status_code, retried.json()["status"]) == (200, "pending")
+    assert redriven.json() == {"count": 2, "more": False}
+    assert refused.status_code == 409
+
+
+async def test_a_question_is_answered_once(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """The job goes on with the answer; a second one comes too late."""
+    job = await hand.enqueue()
+    [lease] = await hand.lease()
+    await hand.settle(
+        lease, "waiting", wait={"kind": "ask", "name": "colour", "question": "Which colour?"}
+    )
+    asked = (await ada.get(f"/api/jobs/{job.id}/steps")).json()["waiting_for"]
+
+    answered = await ada.post(f"/api/jobs/{job.id}/answer", json={"answer": "blue"})
+    late = await ada.post(f"/api/jobs/{job.id}/answer", json={"answer": "red"})
+    [again] = await hand.lease()
+
+    assert (asked["kind"], asked["question"]) == ("ask", "Which colour?")
+    assert (answered.status_code, answered.json()["status"]) == (200, "pending")
+    assert late.status_code == 409
+    assert again.steps["colour"]["answer"] == "blue"
+
+
+async def test_an_event_wakes_the_job_that_waits_for_it(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """Whoever emits it needs to know nothing of the job."""
+    job = await hand.enqueue()
+    [lease] = await hand.lease()
+    name = f"paid-{uuid.uuid4()}"
+    await hand.settle(lease, "waiting", wait={"kind": "event", "name": "payment", "event": name})
+
+    emitted = await ada.post(
+        "/api/events", json={"workspace_id": ACME_ID, "name": name, "payload": {"amount": 5}}
+    )
+    again = await eventually(hand.lease)
+
+    assert emitted.status_code == 202
+    assert again[0].job.id == job.id
+    assert again[0].steps["payment"] == {"event": {"amount": 5}}
+
+
+async def test_cancel_by_filter_touches_what_matches_and_needs_a_criterion(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """An empty filter is more likely a mistake than a wish."""
+    jobs = await hand.enqueue_many(5)
+
+    empty = await ada.post("/api/jobs/cancel", json={"workspace_id": ACME_ID})
+    some = await ada.post(
+        "/api/jobs/cancel",
+        json={"workspace_id": ACME_ID, "filter": {"ids": [j.id for j in jobs[:2]]}},
+    )
+    rest = await ada.post(
+        "/api/jobs/cancel",
+        json={"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}, "limit": 2},
+    )
+
+    assert (empty.status_code, error_of(empty)["detail"][0]["field"]) == (422, "filter")
+    assert some.json() == {"count": 2, "more": False}
+    assert rest.json() == {"count": 2, "more": True}
+
+
+async def test_an_enqueue_wakes_the_worker_without_anyone_calling_it(
+    ada: httpx.AsyncClient, stack: RunningStack
+) -> None:
+    """From the request to the first attempt, with real parts only."""
+    with stack.connect() as connection:
+        row = connection.execute(
+            "select id from public.accounts where workspace_id = %s limit 1", (ACME_ID,)
+        ).fetchone()
+    assert row is not None
+    response = await ada.post(
+        "/api/jobs",
+        json={
+            "workspace_id": ACME_ID,
+            "job_type": "enrich_account",
+            "payload": {"account_id": str(row[0]), "domain": "example.com"},
+        },
+    )
+    assert response.status_code == 201, response.text
+
+    async def begun() -> bool:
+        return (await ada.get(response.headers["location"])).json()["attempts"] > 0
+
+    assert await eventually(begun)
