@@ -1,0 +1,155 @@
+"""The hostile wire does what it says, so that tests of clients through it mean something."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect as websocket_connect
+
+from tests.integration.realtime.support import Server, Socket, unique
+from tests.support.hostile_proxy import Faults, HostileProxy
+
+Wire = tuple[HostileProxy, Socket, Socket, str]
+
+
+@pytest.fixture
+async def through(server: Server, connect: Any) -> AsyncIterator[Callable[..., Awaitable[Wire]]]:
+    """A receiver behind the proxy, an honest sender, and their topic."""
+    proxies: list[HostileProxy] = []
+    sockets: list[Socket] = []
+
+    async def build(faults: Faults) -> Wire:
+        proxy = HostileProxy(server.port)
+        proxies.append(proxy)
+        await proxy.start()
+        url = server.websocket_url().replace(str(server.port), str(proxy.port))
+        receiver = Socket(await websocket_connect(url), 2)
+        sockets.append(receiver)
+        sender, topic = await connect(), unique()
+        await receiver.joined(topic)
+        await sender.joined(topic)
+        proxy.faults = faults
+        return proxy, receiver, sender, topic
+
+    yield build
+    for socket in sockets:
+        socket.connection.transport.abort()  # a half-open wire would never answer a close
+    for proxy in proxies:
+        await proxy.stop()
+
+
+async def send(sender: Socket, topic: str, count: int) -> None:
+    for n in range(count):
+        await sender.broadcast(topic, "n", {"n": n})
+
+
+async def numbers(receiver: Socket, seconds: float = 0.5) -> list[int]:
+    got: list[int] = []
+    try:
+        while True:
+            frame = await receiver.expect("broadcast", seconds=seconds)
+            got.append(frame["payload"]["payload"]["n"])
+    except TimeoutError:
+        return got
+
+
+async def test_without_faults_everything_passes(through: Any, server: Server) -> None:
+    """Messages both ways, heartbeats, and plain HTTP."""
+    proxy, receiver, sender, topic = await through(Faults())
+
+    await send(sender, topic, 50)
+
+    assert await numbers(receiver) == list(range(50))
+    assert await receiver.is_alive()
+    async with httpx.AsyncClient(base_url=proxy.url) as client:
+        assert (await client.get("/realtime/v1/health")).status_code == 200
+
+
+async def test_messages_are_dropped(through: Any) -> None:
+    """And the rest stays in order."""
+    proxy, receiver, sender, topic = await through(Faults(drop=0.3))
+
+    await send(sender, topic, 100)
+    got = await numbers(receiver)
+
+    assert got == sorted(set(got))
+    assert len(got) == 100 - proxy.done["dropped"]
+    assert 10 <= proxy.done["dropped"] <= 60
+
+
+async def test_messages_are_doubled(through: Any) -> None:
+    """Right after one another."""
+    proxy, receiver, sender, topic = await through(Faults(duplicate=0.3))
+
+    await send(sender, topic, 100)
+    got = await numbers(receiver)
+
+    assert sorted(set(got)) == list(range(100))
+    assert len(got) == 100 + proxy.done["duplicated"] > 100
+
+
+async def test_messages_are_swapped(through: Any) -> None:
+    """None is lost."""
+    _, receiver, sender, topic = await through(Faults(reorder=0.3))
+
+    await send(sender, topic, 100)
+    got = await numbers(receiver)
+
+    assert sorted(got) == list(range(100))
+    assert got != sorted(got)
+
+
+async def test_messages_are_late_but_in_order(through: Any) -> None:
+    """Delay alone does not reorder."""
+    _, receiver, sender, topic = await through(Faults(delay_seconds=(0.001, 0.01)))
+
+    await send(sender, topic, 30)
+
+    assert await numbers(receiver) == list(range(30))
+
+
+async def test_the_connection_is_cut(through: Any) -> None:
+    """By a reset, as of a crashed router."""
+    proxy, receiver, sender, topic = await through(Faults(cut=1))
+
+    await send(sender, topic, 1)
+    await receiver.connection.wait_closed()
+
+    assert proxy.done["cut"] == 1
+    assert receiver.connection.close_code == 1006
+
+
+async def test_a_half_open_connection_looks_alive_and_is_not(through: Any) -> None:
+    """Nothing passes either way; only an unanswered heartbeat can tell."""
+    proxy, receiver, sender, topic = await through(Faults())
+
+    proxy.half_open()
+    await send(sender, topic, 3)
+    await receiver.push("phoenix", "heartbeat", {})
+
+    await receiver.silence()
+    assert receiver.connection.close_code is None
+    assert await sender.is_alive()
+
+
+async def test_spared_messages_always_pass(through: Any) -> None:
+    """So that a test can trouble data and leave joins alone."""
+    faults = Faults(drop=1, spare=lambda data: b"phx_reply" in data)
+    _, receiver, sender, topic = await through(faults)
+
+    await send(sender, topic, 5)
+
+    assert await receiver.is_alive()
+    assert await numbers(receiver) == []
+
+
+async def test_the_other_direction_can_be_troubled(through: Any) -> None:
+    """What the client sends is lost."""
+    _, receiver, sender, topic = await through(Faults(drop=1, directions=("up",)))
+
+    await receiver.broadcast(topic, "lost", {})
+
+    await sender.silence()
