@@ -6,6 +6,7 @@ Needs a package registry or uv's cache, never a cloud account.
 from __future__ import annotations
 
 import compileall
+import hashlib
 import json
 import platform
 import py_compile
@@ -43,6 +44,8 @@ class Built:
     unzipped_bytes: int
     python: str
     magic: str
+    #: Of the first-party files and the lock; tells whether a zip is older than the sources.
+    sources_sha256: str
     distributions: dict[str, str]
 
 
@@ -75,6 +78,15 @@ def source_files(bundle: Bundle, root: Path) -> list[Path]:
             )
         )
     return sorted(files)
+
+
+def sources_hash(files: Iterable[Path], root: Path) -> str:
+    """One hash of `files` and of what is locked."""
+    whole = hashlib.sha256()
+    for file in (*files, root / "requirements.lock"):
+        whole.update(file.relative_to(root).as_posix().encode() + b"\0")
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def locked_for(files: Iterable[Path], root: Path) -> list[Locked]:
@@ -130,6 +142,7 @@ def build(bundle: Bundle, target: Target, out: Path, *, root: Path = ROOT) -> Bu
         unzipped_bytes=tree_size(tree),
         python=python,
         magic=magic,
+        sources_sha256=sources_hash(files, root),
         distributions={entry.name: entry.version for entry in present},
     )
     (out / f"{bundle.name}.manifest.json").write_text(

@@ -31,7 +31,7 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
 
 
 @pytest.fixture(scope="session", params=["dev", "prod"])
-def stack(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
+def compiled(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
     """Each stage in turn."""
     return stacks[request.param]
 

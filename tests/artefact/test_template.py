@@ -91,10 +91,10 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
     }
 
 
-def test_cfn_lint_finds_nothing(stack: Stack) -> None:
+def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
     """Errors and warnings alike; W3005 is osls' own doubled DependsOn, which harms nothing."""
     found = lint_file(
-        stack.folder / TEMPLATE,
+        compiled.folder / TEMPLATE,
         config=ManualArgs(regions=["us-east-1", "eu-central-1"], ignore_checks=["W3005"]),
     )
 
@@ -102,19 +102,21 @@ def test_cfn_lint_finds_nothing(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_role_may_do_exactly_this(stack: Stack, name: str) -> None:
+def test_a_role_may_do_exactly_this(compiled: Stack, name: str) -> None:
     """One right more or less is a decision, so it fails here first."""
-    assert stack.role(name) == base_rights(stack.stage, name) | more_rights(stack.stage)[name]
+    assert (
+        compiled.role(name) == base_rights(compiled.stage, name) | more_rights(compiled.stage)[name]
+    )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_has_a_role_of_its_own_that_only_lambda_assumes(
-    stack: Stack, name: str
+    compiled: Stack, name: str
 ) -> None:
     """A shared role is the sum of everybody's rights."""
-    role = stack.resources[f"{name.capitalize()}Role"]["Properties"]
+    role = compiled.resources[f"{name.capitalize()}Role"]["Properties"]
 
-    assert flat(stack.function(name)["Role"]) == f"<{name.capitalize()}Role.Arn>"
+    assert flat(compiled.function(name)["Role"]) == f"<{name.capitalize()}Role.Arn>"
     assert "ManagedPolicyArns" not in role
     assert role["AssumeRolePolicyDocument"]["Statement"] == [
         {
@@ -125,22 +127,22 @@ def test_each_function_has_a_role_of_its_own_that_only_lambda_assumes(
     ]
 
 
-def test_there_is_no_role_nobody_asked_for(stack: Stack) -> None:
+def test_there_is_no_role_nobody_asked_for(compiled: Stack) -> None:
     """Osls adds a shared default role when one function forgets its own."""
-    assert set(stack.of_type("AWS::IAM::Role")) == {
+    assert set(compiled.of_type("AWS::IAM::Role")) == {
         *(f"{name.capitalize()}Role" for name in FUNCTIONS),
         "TickRole",
     }
 
 
-def test_the_schedule_may_invoke_the_worker_and_keep_its_failures(stack: Stack) -> None:
+def test_the_schedule_may_invoke_the_worker_and_keep_its_failures(compiled: Stack) -> None:
     """The scheduler's role is trusted by the scheduler alone, for this account's group alone."""
-    role = stack.resources["TickRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    role = compiled.resources["TickRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
 
-    assert stack.role("tick") == {
+    assert compiled.role("tick") == {
         (
             "lambda:InvokeFunction",
-            f"arn:aws:lambda:here:function:minutehand-{stack.stage}-worker",
+            f"arn:aws:lambda:here:function:minutehand-{compiled.stage}-worker",
             "",
         ),
         ("sqs:SendMessage", "<TickFailures.Arn>", ""),
@@ -150,11 +152,11 @@ def test_the_schedule_may_invoke_the_worker_and_keep_its_failures(stack: Stack) 
     assert set(trust["Condition"]["StringEquals"]) == {"aws:SourceAccount", "aws:SourceArn"}
 
 
-def test_one_schedule_ticks_every_minute(stack: Stack) -> None:
+def test_one_schedule_ticks_every_minute(compiled: Stack) -> None:
     """Two would double every tick; a rule beside it would be the second."""
-    schedule = stack.one("AWS::Scheduler::Schedule")
+    schedule = compiled.one("AWS::Scheduler::Schedule")
 
-    assert stack.of_type("AWS::Events::Rule") == {}
+    assert compiled.of_type("AWS::Events::Rule") == {}
     assert schedule["ScheduleExpression"] == "rate(1 minute)"
     assert schedule["State"] == "ENABLED"
     assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
@@ -168,9 +170,9 @@ def test_one_schedule_ticks_every_minute(stack: Stack) -> None:
     assert json.loads(schedule["Target"]["Input"])["source"] == "minutehand.tick"
 
 
-def test_lambda_never_repeats_a_worker_invoke(stack: Stack) -> None:
+def test_lambda_never_repeats_a_worker_invoke(compiled: Stack) -> None:
     """The database is the retry engine; what fails for good is kept with its error."""
-    config = stack.one("AWS::Lambda::EventInvokeConfig")
+    config = compiled.one("AWS::Lambda::EventInvokeConfig")
 
     assert flat(config["FunctionName"]) == "<WorkerLambdaFunction>"
     assert config["MaximumRetryAttempts"] == 0
@@ -180,17 +182,17 @@ def test_lambda_never_repeats_a_worker_invoke(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_is_traced_logged_in_json_and_kept_for_a_while(
-    stack: Stack, name: str
+    compiled: Stack, name: str
 ) -> None:
     """A log group without retention is kept, and paid for, for ever."""
-    function = stack.function(name)
+    function = compiled.function(name)
     [group] = [
         group
-        for group in stack.of_type("AWS::Logs::LogGroup").values()
+        for group in compiled.of_type("AWS::Logs::LogGroup").values()
         if group["LogGroupName"] == f"/aws/lambda/{function['FunctionName']}"
     ]
 
-    assert group["RetentionInDays"] == {"dev": 30, "prod": 90}[stack.stage]
+    assert group["RetentionInDays"] == {"dev": 30, "prod": 90}[compiled.stage]
     assert function["TracingConfig"] == {"Mode": "Active"}
     assert function["LoggingConfig"]["LogFormat"] == "JSON"
     assert function["Runtime"] == "python3.13"
@@ -198,17 +200,17 @@ def test_every_function_is_traced_logged_in_json_and_kept_for_a_while(
     assert function["Handler"] == f"functions.{name}.handler.handler"
 
 
-def test_every_log_group_has_a_retention(stack: Stack) -> None:
+def test_every_log_group_has_a_retention(compiled: Stack) -> None:
     """The API's access log too."""
-    groups = stack.of_type("AWS::Logs::LogGroup")
+    groups = compiled.of_type("AWS::Logs::LogGroup")
 
     assert len(groups) == 5
     assert all(group["RetentionInDays"] for group in groups.values())
 
 
-def test_the_alarms_are_these_and_each_says_what_to_do(stack: Stack) -> None:
+def test_the_alarms_are_these_and_each_says_what_to_do(compiled: Stack) -> None:
     """An alarm without a runbook line only wakes somebody."""
-    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+    alarms = compiled.of_type("AWS::CloudWatch::Alarm")
 
     assert {name.removesuffix("Alarm") for name in alarms} == ALARMS
     for name, alarm in alarms.items():
@@ -221,11 +223,11 @@ def test_the_alarms_are_these_and_each_says_what_to_do(stack: Stack) -> None:
         assert alarm["TreatMissingData"] == expected, name
 
 
-def test_a_silent_schedule_is_noticed_within_minutes(stack: Stack) -> None:
+def test_a_silent_schedule_is_noticed_within_minutes(compiled: Stack) -> None:
     """Wake-ups keep the worker busy, so its invocations cannot prove that the schedule lives."""
-    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+    alarms = compiled.of_type("AWS::CloudWatch::Alarm")
     stopped, missed = alarms["ScheduleStoppedAlarm"], alarms["TicksMissedAlarm"]
-    group = stack.one("AWS::Scheduler::ScheduleGroup")["Name"]
+    group = compiled.one("AWS::Scheduler::ScheduleGroup")["Name"]
 
     assert stopped["Namespace"] == "AWS/Scheduler"
     assert stopped["Dimensions"] == [{"Name": "ScheduleGroup", "Value": group}]
@@ -235,16 +237,16 @@ def test_a_silent_schedule_is_noticed_within_minutes(stack: Stack) -> None:
         assert alarm["Period"] * alarm["EvaluationPeriods"] <= 300
 
 
-def test_duration_alarms_fire_before_the_timeout(stack: Stack) -> None:
+def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
     """After it there is only a killed process and no line in the log."""
     for name in FUNCTIONS:
-        timeout_ms = 1000 * stack.function(name)["Timeout"]
-        alarm = stack.resources[f"{name.capitalize()}NearTimeoutAlarm"]["Properties"]
+        timeout_ms = 1000 * compiled.function(name)["Timeout"]
+        alarm = compiled.resources[f"{name.capitalize()}NearTimeoutAlarm"]["Properties"]
 
         assert 0.7 * timeout_ms <= alarm["Threshold"] < timeout_ms, name
 
 
-def test_our_own_metrics_are_the_ones_the_worker_writes(stack: Stack) -> None:
+def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None:
     """An alarm on a misspelt metric sleeps for ever."""
     from shared.worker.metrics import NAMESPACE, tick_line
     from shared.worker.summary import TickSummary
@@ -252,7 +254,7 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(stack: Stack) -> None:
     line = json.loads(
         tick_line(
             TickSummary(worker_id="w", tick_id="t"),
-            stage=stack.stage,
+            stage=compiled.stage,
             at_ms=0,
             wait_ms=[1.0],
             run_ms=[1.0],
@@ -263,10 +265,10 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(stack: Stack) -> None:
     names = {metric["Name"] for metric in written["Metrics"]}
     used = {
         alarm["MetricName"]
-        for alarm in stack.of_type("AWS::CloudWatch::Alarm").values()
+        for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
         if alarm["Namespace"] == NAMESPACE
     }
-    body = json.loads(stack.one("AWS::CloudWatch::Dashboard")["DashboardBody"]["Fn::Sub"])
+    body = json.loads(compiled.one("AWS::CloudWatch::Dashboard")["DashboardBody"]["Fn::Sub"])
     drawn = {
         metric[1]
         for widget in body["widgets"]
@@ -279,9 +281,9 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(stack: Stack) -> None:
     assert written["Dimensions"] == [["stage"]]
 
 
-def test_no_secret_is_in_the_template(stack: Stack) -> None:
+def test_no_secret_is_in_the_template(compiled: Stack) -> None:
     """CloudFormation and the Lambda console show every environment variable in plain text."""
-    text = json.dumps(stack.template)
+    text = json.dumps(compiled.template)
 
     assert not re.search(
         r"sb_secret_|eyJ[A-Za-z0-9_-]{10,}|BEGIN [A-Z ]*PRIVATE|AKIA[0-9A-Z]{16}", text
@@ -314,32 +316,32 @@ MORE_ENVIRONMENT = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_functions_environment_is_exactly_this(stack: Stack, name: str) -> None:
+def test_a_functions_environment_is_exactly_this(compiled: Stack, name: str) -> None:
     """Secrets come from its own parameter in SSM, read at init."""
-    variables = stack.function(name)["Environment"]["Variables"]
+    variables = compiled.function(name)["Environment"]["Variables"]
 
     assert set(variables) == ENVIRONMENT | MORE_ENVIRONMENT[name]
-    assert variables["SECRETS_PARAMETER"] == f"/minutehand/{stack.stage}/{name}"
+    assert variables["SECRETS_PARAMETER"] == f"/minutehand/{compiled.stage}/{name}"
 
 
-def test_the_environment_is_what_settings_reads(stack: Stack) -> None:
+def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
     from shared.config import EXAMPLES
 
     known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION"}
     for name in FUNCTIONS:
-        assert set(stack.function(name)["Environment"]["Variables"]) <= known
+        assert set(compiled.function(name)["Environment"]["Variables"]) <= known
 
 
-def test_buckets_are_private_encrypted_and_over_tls(stack: Stack) -> None:
+def test_buckets_are_private_encrypted_and_over_tls(compiled: Stack) -> None:
     """Uploads are other people's videos."""
-    for name, bucket in stack.of_type("AWS::S3::Bucket").items():
+    for name, bucket in compiled.of_type("AWS::S3::Bucket").items():
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}, name
         [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256", name
         policies = [
             policy["PolicyDocument"]["Statement"]
-            for policy in stack.of_type("AWS::S3::BucketPolicy").values()
+            for policy in compiled.of_type("AWS::S3::BucketPolicy").values()
             if flat(policy["Bucket"]) == f"<{name}>"
         ]
         assert any(
@@ -349,9 +351,9 @@ def test_buckets_are_private_encrypted_and_over_tls(stack: Stack) -> None:
         ), name
 
 
-def test_unfinished_uploads_do_not_stay(stack: Stack) -> None:
+def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     """Parts of an upload nobody completed are invisible and paid for."""
-    bucket = stack.resources["UploadsBucket"]["Properties"]
+    bucket = compiled.resources["UploadsBucket"]["Properties"]
     rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
     [cors] = bucket["CorsConfiguration"]["CorsRules"]
 
@@ -363,12 +365,12 @@ def test_unfinished_uploads_do_not_stay(stack: Stack) -> None:
     assert "*" not in cors["AllowedOrigins"]
 
 
-def test_the_console_is_read_through_its_own_distribution_only(stack: Stack) -> None:
+def test_the_console_is_read_through_its_own_distribution_only(compiled: Stack) -> None:
     """A bucket that CloudFront in general may read can be read through anybody's distribution."""
-    statements = stack.resources["ConsoleByCloudFrontOnly"]["Properties"]["PolicyDocument"]
+    statements = compiled.resources["ConsoleByCloudFrontOnly"]["Properties"]["PolicyDocument"]
     allow = [s for s in statements["Statement"] if s["Effect"] == "Allow"]
-    config = stack.one("AWS::CloudFront::Distribution")["DistributionConfig"]
-    headers = stack.one("AWS::CloudFront::ResponseHeadersPolicy")["ResponseHeadersPolicyConfig"]
+    config = compiled.one("AWS::CloudFront::Distribution")["DistributionConfig"]
+    headers = compiled.one("AWS::CloudFront::ResponseHeadersPolicy")["ResponseHeadersPolicyConfig"]
     policy = headers["SecurityHeadersConfig"]["ContentSecurityPolicy"]["ContentSecurityPolicy"]
 
     [statement] = allow
@@ -382,20 +384,20 @@ def test_the_console_is_read_through_its_own_distribution_only(stack: Stack) -> 
     assert "frame-ancestors 'none'" in policy
 
 
-def test_cors_names_its_origins(stack: Stack) -> None:
+def test_cors_names_its_origins(compiled: Stack) -> None:
     """A wildcard would let any page spend a signed-in user's quota."""
-    cors = stack.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
+    cors = compiled.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
 
     assert cors["AllowOrigins"]
     assert "*" not in cors["AllowOrigins"]
     assert "idempotency-key" in cors["AllowHeaders"]
 
 
-def test_writes_are_throttled_below_reads(stack: Stack) -> None:
+def test_writes_are_throttled_below_reads(compiled: Stack) -> None:
     """One enthusiastic client must not fill the queue for everybody."""
-    settings = stack.one("AWS::ApiGatewayV2::Stage")
+    settings = compiled.one("AWS::ApiGatewayV2::Stage")
     default = settings["DefaultRouteSettings"]
-    keys = {route["RouteKey"] for route in stack.of_type("AWS::ApiGatewayV2::Route").values()}
+    keys = {route["RouteKey"] for route in compiled.of_type("AWS::ApiGatewayV2::Route").values()}
 
     assert default["ThrottlingRateLimit"] > 0
     assert set(settings["RouteSettings"]) <= keys
@@ -406,10 +408,10 @@ def test_writes_are_throttled_below_reads(stack: Stack) -> None:
         assert limits["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
 
 
-def test_functions_behind_the_api_end_before_it_gives_up(stack: Stack) -> None:
+def test_functions_behind_the_api_end_before_it_gives_up(compiled: Stack) -> None:
     """HTTP API waits 30 s; an answer after that is paid for and thrown away."""
     for name in ("jobs", "status", "health"):
-        assert stack.function(name)["Timeout"] < 30
+        assert compiled.function(name)["Timeout"] < 30
 
 
 def test_only_prod_reserves_concurrency(stacks: dict[str, Stack]) -> None:
@@ -419,11 +421,11 @@ def test_only_prod_reserves_concurrency(stacks: dict[str, Stack]) -> None:
     assert stacks["prod"].function("worker")["RecursiveLoop"] == "Terminate"
 
 
-def test_everything_that_takes_tags_is_tagged(stack: Stack) -> None:
+def test_everything_that_takes_tags_is_tagged(compiled: Stack) -> None:
     """The budget and the bill find the stack by its tags."""
     untagged = {
         name: resource["Type"]
-        for name, resource in stack.resources.items()
+        for name, resource in compiled.resources.items()
         if resource["Type"] in TAGGED and not _tags(resource["Properties"]) >= {"app", "stage"}
     }
 
@@ -448,16 +450,16 @@ def _tags(properties: dict[str, Any]) -> set[str]:
     return set(tags) if isinstance(tags, dict) else {tag["Key"] for tag in tags}
 
 
-def test_data_outlives_the_stack(stack: Stack) -> None:
+def test_data_outlives_the_stack(compiled: Stack) -> None:
     """Deleting the stack must not delete people's files, nor the key that opens their secrets."""
     for name in ("UploadsBucket", "ServiceKey"):
-        assert stack.resources[name]["DeletionPolicy"] == "Retain"
-        assert stack.resources[name]["UpdateReplacePolicy"] == "Retain"
+        assert compiled.resources[name]["DeletionPolicy"] == "Retain"
+        assert compiled.resources[name]["UpdateReplacePolicy"] == "Retain"
 
 
-def test_a_budget_warns_before_the_bill_does(stack: Stack) -> None:
+def test_a_budget_warns_before_the_bill_does(compiled: Stack) -> None:
     """Spent and forecast."""
-    budget = stack.one("AWS::Budgets::Budget")
+    budget = compiled.one("AWS::Budgets::Budget")
     kinds = {n["Notification"]["NotificationType"] for n in budget["NotificationsWithSubscribers"]}
 
     assert kinds == {"ACTUAL", "FORECASTED"}
