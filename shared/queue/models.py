@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NewType
 
@@ -350,7 +351,8 @@ class StepResult(Model):
     result: Any = None
 
 
-class ReportItem(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportItem:
     """News of one running job; an item without news still renews its lease."""
 
     job_id: JobId
@@ -382,8 +384,9 @@ class ErrorInfo(Model):
     data: Any = None
 
 
-class SettleItem(Model):
-    """How one attempt ended."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleItem:
+    """How one attempt ended; made here and only sent, so no model checks it."""
 
     job_id: JobId
     fence: int
@@ -467,6 +470,10 @@ class QueueStats(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-def _wire(item: BaseModel) -> dict[str, Any]:
+def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:
     # values stay as they are: the body is encoded once, by the client
-    return {name: value for name, value in item if value is not None and value != ()}
+    return {
+        name: value
+        for name in item.__slots__
+        if (value := getattr(item, name)) is not None and value != ()
+    }

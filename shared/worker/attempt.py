@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shared.clock import Clock
@@ -140,16 +141,15 @@ class Attempt:
             return None
         progress, logs, steps = self.news.take(most_logs=News.MAX_LOGS + 1)
         cost = self.context.cost_usd
-        return item.model_copy(
-            update={
-                "job_id": self.job_id,
-                "fence": self.fence,
-                "progress": progress,
-                "logs": logs,
-                "steps": steps,
-                "duration_ms": round(self.duration_seconds * 1000, 1),
-                "cost_usd": cost if cost > 0 else None,
-            }
+        return replace(
+            item,
+            job_id=self.job_id,
+            fence=self.fence,
+            progress=progress,
+            logs=logs,
+            steps=steps,
+            duration_ms=round(self.duration_seconds * 1000, 1),
+            cost_usd=cost if cost > 0 else None,
         )
 
     @property

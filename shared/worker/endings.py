@@ -201,4 +201,4 @@ def _find_suspended(error: BaseException) -> Suspended | None:
 
 
 def _item(outcome: Any, **fields: Any) -> SettleItem:
-    return SettleItem.model_construct(job_id=JobId(""), fence=0, outcome=outcome, **fields)
+    return SettleItem(job_id=JobId(""), fence=0, outcome=outcome, **fields)

@@ -126,13 +126,12 @@ class Reporter:
         sent_at = self._clock.monotonic()
         taken = [attempt.news.take() for attempt in batch]
         items = [
-            ReportItem.model_construct(
+            ReportItem(
                 job_id=attempt.job_id,
                 fence=attempt.fence,
                 progress=progress,
                 logs=logs,
                 steps=steps,
-                lease_seconds=None,
             )
             for attempt, (progress, logs, steps) in zip(batch, taken, strict=True)
         ]

@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from infra.local.bench.scratch import scratch_settings
 from infra.local.ports import reserve_port
-from shared.config import Settings
 from shared.queue import QueueClient, UserQueue, WorkerQueue
 from shared.worker import Registry, TickOptions, Worker
 from tests.support.databases import Database
-from tests.support.project import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway, Project
+from tests.support.project import Gateway, Project
 
 
 @pytest.fixture
 def gateway(database: Database) -> Iterator[Gateway]:
     """The Data API over this test's database."""
     database.seed()
-    running = Gateway(database, reserve_port())
+    running = Gateway(database.url, reserve_port())
     running.start()
     try:
         yield running
@@ -27,17 +27,9 @@ def gateway(database: Database) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def project(gateway: Gateway) -> Project:
+def project(gateway: Gateway, database: Database) -> Project:
     """Everything a worker needs to know."""
-    settings = Settings(
-        supabase_url=gateway.url,
-        supabase_publishable_key=PUBLISHABLE_KEY,
-        supabase_secret_key=SECRET_KEY,
-        supabase_jwt_secret=JWT_SECRET,
-        worker_secret_tokens=("worker-token",),
-        background_job_tokens=("background-token",),
-    )
-    return Project(settings, gateway.database, gateway)
+    return Project(scratch_settings(gateway.url), database, gateway)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.queue import Cursor, EnqueueOptions, NewJob
+from shared.queue import Cursor, EnqueueOptions, JobId, NewJob
 from shared.queue.models import ReportItem, SettleItem
 
 
@@ -43,12 +43,12 @@ def test_only_given_options_travel() -> None:
 
 
 def test_an_item_without_news_is_a_bare_renewal() -> None:
-    item = ReportItem.model_validate({"job_id": "j", "fence": 3})
+    item = ReportItem(job_id=JobId("j"), fence=3)
 
     assert item.wire() == {"job_id": "j", "fence": 3}
 
 
 def test_a_result_of_none_is_left_out() -> None:
-    item = SettleItem.model_validate({"job_id": "j", "fence": 3, "outcome": "completed"})
+    item = SettleItem(job_id=JobId("j"), fence=3, outcome="completed")
 
     assert item.wire() == {"job_id": "j", "fence": 3, "outcome": "completed"}

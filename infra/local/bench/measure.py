@@ -1,0 +1,140 @@
+"""The measurements: each returns rows of a table, and says nothing about good or bad."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from infra.local.bench.processors import bench_registry
+from infra.local.bench.scratch import WORKSPACE, Scratch, user_token
+from infra.local.parts import ROOT
+from infra.local.processes import spawn, stop
+from shared.queue import NewJob, QueueClient, UserQueue
+from shared.worker import TickOptions, Worker
+
+Row = tuple[str, str]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@contextmanager
+def worker_process(scratch: Scratch, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process that is ready, for the length of the block."""
+    process = spawn(
+        [sys.executable, "-m", "infra.local.bench.worker_process", *arguments],
+        env={**scratch.environment, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+    try:
+        if process.stdout is None or process.stdout.readline().strip() != b"ready":
+            raise RuntimeError("the worker process did not become ready")
+        yield process
+    finally:
+        stop(process)
+
+
+async def pick_up(scratch: Scratch, *, jobs: int = 200) -> list[Row]:
+    """From the call of enqueue to the first line of the processor, with an idle worker."""
+    client = QueueClient(scratch.settings)
+    queue = client.acting_as(user_token())
+    waits, calls = [], []
+    with worker_process(scratch):
+        await queue.enqueue(WORKSPACE, "bench_stamp")
+        await asyncio.sleep(1.0)
+        for _ in range(jobs):
+            began = time.time()
+            enqueued = await queue.enqueue(WORKSPACE, "bench_stamp")
+            calls.append(time.time() - began)
+            waits.append(await _started(queue, enqueued.job.id) - began)
+            await asyncio.sleep(0.02)
+    await client.aclose()
+    return [
+        ("pick-up p50", f"{percentile(waits, 0.5) * 1000:.1f} ms"),
+        ("pick-up p95", f"{percentile(waits, 0.95) * 1000:.1f} ms"),
+        ("enqueue call p50", f"{percentile(calls, 0.5) * 1000:.1f} ms"),
+    ]
+
+
+async def _started(queue: UserQueue, job_id: str) -> float:
+    while True:
+        job = await queue.get_job(job_id)
+        if job.status == "completed":
+            return float(job.result["started"])
+        await asyncio.sleep(0.01)
+
+
+async def drain(
+    scratch: Scratch, *, jobs: int = 10_000, workers: int = 2, concurrency: int = 100
+) -> list[Row]:
+    """How fast worker processes get through no-op jobs."""
+    await fill(scratch, "bench_noop", jobs)
+    processes = [
+        spawn(
+            [
+                sys.executable,
+                "-m",
+                "infra.local.bench.worker_process",
+                "--drain",
+                "--concurrency",
+                str(concurrency),
+            ],
+            env={**scratch.environment, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+        )
+        for _ in range(workers)
+    ]
+    for process in processes:
+        if process.stdout is None or process.stdout.readline().strip() != b"ready":
+            raise RuntimeError("a worker process did not become ready")
+    began = time.monotonic()
+    counts = []
+    for process in processes:
+        output, _ = process.communicate(timeout=600)
+        counts.append(int(output.split()[-1]))
+    took = time.monotonic() - began
+    if sum(counts) != jobs:
+        raise RuntimeError(f"{sum(counts)} of {jobs} jobs were completed")
+    return [
+        (f"drain, {workers} workers of {concurrency} slots", f"{jobs / took:,.0f} jobs/s"),
+        ("share of each worker", " / ".join(map(str, counts))),
+    ]
+
+
+async def tick_of(scratch: Scratch, *, jobs: int, seconds: float, concurrency: int) -> list[Row]:
+    """How long one tick takes for jobs that wait, as for a foreign service."""
+    worker = Worker(
+        scratch.settings,
+        registry=bench_registry(),
+        options=TickOptions(concurrency=concurrency, linger_seconds=0, quiet=True),
+    )
+    await fill(scratch, "bench_pause", jobs, {"seconds": seconds})
+    began = time.monotonic()
+    summary = await worker.tick(budget_seconds=120)
+    took = time.monotonic() - began
+    await worker.aclose()
+    if summary.completed != jobs:
+        raise RuntimeError(f"{summary.completed} of {jobs} jobs were completed")
+    return [(f"{jobs} jobs of {seconds:g} s, concurrency {concurrency}", f"{took:.2f} s")]
+
+
+async def fill(
+    scratch: Scratch, job_type: str, jobs: int, payload: dict[str, object] | None = None
+) -> None:
+    """Publish the types and enqueue jobs in bulk, as a user would."""
+    worker = Worker(scratch.settings, registry=bench_registry())
+    await worker.register()
+    await worker.aclose()
+    client = QueueClient(scratch.settings)
+    queue = client.acting_as(user_token())
+    for start in range(0, jobs, 1000):
+        batch = [NewJob(job_type=job_type, payload=payload or {})] * min(1000, jobs - start)
+        await queue.enqueue_many(WORKSPACE, batch)
+    await client.aclose()
