@@ -47,10 +47,7 @@ export async function openDataApi() {
   await app.init();
   return {
     fetch: (request) => app.fetch(request),
-    // an introspection that was cached before a migration would answer PGRST202 or PGRST205
-    reloadSchema: () =>
-      Promise.all([connection.clearSchemaCache(), readRoles(connection.driver, roles)]),
-    close: () => connection.driver.end({ timeout: 0 }),
+    close: (timeout) => connection.driver.end({ timeout }),
   };
 }
 

@@ -11,6 +11,8 @@ const RETRY_MS = 200;
 export class Database {
   #api = null;
   #lost = null; // rejects when the present life ends
+  #schema = 0; // counts the schema changes we were told of
+  #reloading = false;
 
   get isUp() {
     return this.#api !== null;
@@ -42,10 +44,9 @@ export class Database {
       onnotify: (channel) => channel === "pgrst" && this.#reload(),
       onclose: () => end.resolve(),
     });
-    let api = null;
     try {
       await watch`listen pgrst`;
-      api = await openDataApi();
+      const api = await this.#open();
       this.#lost = end.promise.then(() => {
         throw new DatabaseAway("the connection to the database was lost");
       });
@@ -55,17 +56,37 @@ export class Database {
       await end.promise;
       console.error("the connection to the database was lost");
     } finally {
+      const api = this.#api;
       this.#api = null;
-      const ended = [api?.close(), watch.end({ timeout: 0 })];
+      const ended = [api?.close(0), watch.end({ timeout: 0 })];
       await Promise.race([Promise.allSettled(ended), sleep(1000)]);
     }
   }
 
+  // A Data API whose introspection began after the last schema change we were told of.
+  async #open() {
+    for (;;) {
+      const seen = this.#schema;
+      const api = await openDataApi();
+      if (seen === this.#schema) return api;
+      await api.close(0);
+    }
+  }
+
+  // A new one takes over: clearing the old one's cache would race with an introspection under way.
   async #reload() {
+    this.#schema += 1;
+    if (this.#reloading || !this.#api) return; // whoever is opening one looks again
+    this.#reloading = true;
     try {
-      await this.#api?.reloadSchema();
+      const fresh = await this.#open();
+      const old = this.#api;
+      this.#api = old && fresh;
+      (old ?? fresh).close(5).catch((error) => console.error(`closing a Data API: ${error.message}`));
     } catch (error) {
       console.error(`the schema could not be read again: ${error.message}`);
+    } finally {
+      this.#reloading = false;
     }
   }
 
