@@ -96,8 +96,7 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
         Part(
             "api",
             (python, "-m", *functions),
-            # in one process degraded or not will do: the database round trip worked
-            answers(ready) if on_lambda is None else ticked(ready),
+            ticked(ready),  # before its first tick no job type is known
             {"API_PORT": str(ports.api), "DATABASE_URL": database_url},
         ),
         Part(
