@@ -65,6 +65,15 @@ def _readiness() -> tuple[int, dict[str, Any]]:
     return answer
 
 
+def close() -> None:
+    """Close connections and loop; Lambda just freezes both, tests must not."""
+    global _loop, _queue
+    if _loop is not None:
+        _loop.run_until_complete(_queue.aclose())
+        _loop.close()
+    _loop = _queue = None
+
+
 def _path(event: dict[str, Any]) -> str:
     path: str = event.get("rawPath") or "/"
     stage = event.get("requestContext", {}).get("stage", "$default")

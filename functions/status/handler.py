@@ -8,10 +8,10 @@ from functions.status.app import build_app
 from shared.aws.secrets import fill_environment
 from shared.config import Settings
 from shared.log import configure_logging
-from shared.web.gateway import gateway_handler
+from shared.web.gateway import GatewayHandler
 
 fill_environment(os.environ)
 _settings = Settings.from_env(os.environ)
 configure_logging(_settings.log_level)
 
-handler = gateway_handler(build_app(_settings))
+handler = GatewayHandler(build_app(_settings))

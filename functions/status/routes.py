@@ -36,7 +36,7 @@ from shared.web.auth import (
 from shared.web.errors import invalid_argument, unauthorized
 from shared.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from shared.web.services import Provided, Services
-from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reader, Stream
+from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Reader, Stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -251,7 +251,6 @@ async def _feed_answer(
 
 
 def _streamed(services: Services, caller: Caller, feed: Feed, first: Batch) -> EventStream:
-    pace = Pace(streaming=services.settings.streaming)
     reader = Reader(token=caller.token, expires_at=caller.expires_at)
-    stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-    return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+    stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
+    return EventStream(stream.chunks(first), stalled_after=services.pace.stalled_after)

@@ -6,30 +6,35 @@ One loop and one app per environment, so that connections are kept between invoc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from mangum import Mangum
 
-Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+from shared.web.services import Services
 
 
-def gateway_handler(app: FastAPI) -> Handler:
-    """A Lambda handler that serves `app`."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        # set here, so that Mangum finds it: asking for a missing one is deprecated
-        asyncio.set_event_loop(asyncio.new_event_loop())
-    mangum = Mangum(app, lifespan="off")
+class GatewayHandler:
+    """A Lambda handler that serves `app` on a loop of its own."""
 
-    def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    def __init__(self, app: FastAPI) -> None:
+        self._services: Services = app.state.services
+        self._loop = asyncio.new_event_loop()
+        # Mangum asks for the thread's loop each time; asking while none is set is deprecated
+        asyncio.set_event_loop(self._loop)
+        self._mangum = Mangum(app, lifespan="off")
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         """Answer one HTTP request."""
-        answer: dict[str, Any] = mangum(_without_stage(event), context)
+        asyncio.set_event_loop(self._loop)
+        answer: dict[str, Any] = self._mangum(_without_stage(event), context)
         return answer
 
-    return handler
+    def close(self) -> None:
+        """Close connections and loop; Lambda just freezes both, tests must not."""
+        self._loop.run_until_complete(self._services.aclose())
+        self._loop.close()
+        asyncio.set_event_loop(None)
 
 
 def _without_stage(event: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from shared.queue.worker_client import WorkerQueue
 from shared.web.auth import Caller, TokenVerifier
 from shared.web.errors import ApiError
 from shared.web.hub import EventHub
+from shared.web.sse import Pace
 from shared.web.upstream import RealtimeUpstream
 
 T = TypeVar("T")
@@ -49,11 +50,13 @@ class Services:
         clock: Clock | None = None,
         hub: EventHub | None = None,
         verifier: TokenVerifier | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.settings = settings
         self.waker: Waker = waker or NoWaker()
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
+        self.pace = pace or Pace(streaming=settings.streaming)
         self._provided: dict[type[Any], Any] = {}
         self.hub = hub or EventHub()
         if hub is None and settings.streaming:

@@ -1,0 +1,199 @@
+"""Each Lambda handler with recorded events, against the running stack."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from infra.local.users import ADA
+from tests.integration.api.conftest import ACME_ID
+from tests.support.lambda_events import LambdaContext, load_event
+from tests.support.stacks import RunningStack
+
+
+@pytest.fixture
+def environment(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> RunningStack:
+    """What the template gives a function: the stack's values, and no streaming."""
+    for name, value in stack.values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STREAMING", "false")
+    monkeypatch.setenv("CORS_ORIGINS", "https://app.example.com")
+    return stack
+
+
+@pytest.fixture
+def cold(environment: RunningStack) -> Iterator[Any]:
+    """Import a handler as a cold start does, on an event loop of its own."""
+    imported: list[str] = []
+
+    def start(function: str) -> ModuleType:
+        name = f"functions.{function}.handler"
+        sys.modules.pop(name, None)
+        imported.append(name)
+        return importlib.import_module(name)
+
+    yield start
+    for name in imported:
+        module = sys.modules.pop(name)
+        close = getattr(module, "close", None) or module.handler.close
+        close()
+
+
+def create_job(stack: RunningStack, hand_type: str) -> str:
+    with stack.connect() as connection:
+        row = connection.execute(
+            "insert into public.jobs (workspace_id, job_type, payload, status)"
+            " values (%s, %s, '{}', 'pending') returning id",
+            (ACME_ID, hand_type),
+        ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+@pytest.fixture
+def job_type(stack: RunningStack) -> Iterator[str]:
+    """A type that no worker takes, registered by SQL."""
+    with stack.connect() as connection:
+        connection.execute(
+            'select public.register_job_types(\'[{"job_type": "test_of_handlers"}]\')'
+        )
+        yield "test_of_handlers"
+        connection.execute("delete from public.jobs where job_type = 'test_of_handlers'")
+
+
+def event_for(stack: RunningStack, name: str, *, job_id: str = "", job_type: str = "") -> Any:
+    """A recorded event, about a job of this stack."""
+    text = json.dumps(load_event(name, token=stack.sign_in(ADA.email)))
+    text = text.replace("019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11", job_id)
+    return json.loads(text.replace("enrich_account", job_type) if job_type else text)
+
+
+def answer_of(handler: Any, event: Any, function: str) -> tuple[int, Any, dict[str, str]]:
+    answer = handler(event, LambdaContext(function))
+    assert answer["isBase64Encoded"] is False
+    body = answer.get("body") or ""
+    is_json = answer["headers"].get("content-type", "").startswith("application/json")
+    return answer["statusCode"], json.loads(body) if is_json else body, answer["headers"]
+
+
+def test_jobs_creates_whatever_the_bodys_wrapping(
+    cold: Any, environment: RunningStack, job_type: str
+) -> None:
+    """Plain, base64 with umlauts, and as curl sends it; the environment is reused between them."""
+    handler = cold("jobs").handler
+
+    for name in ("http_create_job", "http_create_job_base64", "http_create_job_curl"):
+        event = event_for(environment, name)
+        if not event["isBase64Encoded"]:
+            body = json.loads(event["body"])
+            event["body"] = json.dumps({**body, "job_type": job_type, "payload": {}})
+            event["headers"].pop("content-length")
+        else:
+            import base64
+
+            body = json.loads(base64.b64decode(event["body"]))
+            if name == "http_create_job_base64":
+                assert body["payload"]["domain"] == "bücher.example"
+            body |= {"job_type": job_type}
+            event["body"] = base64.b64encode(json.dumps(body, ensure_ascii=False).encode()).decode()
+            event["headers"].pop("content-length")
+
+        status, job, headers = answer_of(handler, event, "jobs")
+
+        assert status in {200, 201}, job
+        assert headers["location"] == f"/api/jobs/{job['id']}"
+        assert headers["x-request-id"] == event["requestContext"]["requestId"]
+
+
+def test_jobs_answers_a_preflight(cold: Any, environment: RunningStack) -> None:
+    """Also where the gateway itself does not."""
+    handler = cold("jobs").handler
+
+    status, _, headers = answer_of(handler, event_for(environment, "http_preflight"), "jobs")
+
+    assert status == 200
+    assert headers["access-control-allow-origin"] == "https://app.example.com"
+
+
+def test_status_reads_under_every_shape_of_event(
+    cold: Any, environment: RunningStack, job_type: str
+) -> None:
+    """Default stage, named stage with its prefix, custom domain, cookies, repeated parameters."""
+    job_id = create_job(environment, job_type)
+    handler = cold("status").handler
+
+    for name in ("http_get_job", "http_named_stage", "http_custom_domain"):
+        event = event_for(environment, name, job_id=job_id)
+        status, job, headers = answer_of(handler, event, "status")
+        assert (status, job["id"]) == (200, job_id), name
+        assert headers["x-request-id"] == event["requestContext"]["requestId"]
+    for name in ("http_list_jobs", "http_with_cookies"):
+        status, page, _ = answer_of(handler, event_for(environment, name), "status")
+        assert status == 200, page
+        assert len(page["jobs"]) <= 2
+        assert {job["status"] for job in page["jobs"]} <= {"pending", "failed", "completed"}
+
+
+def test_status_streams_what_is_there_and_closes(
+    cold: Any, environment: RunningStack, job_type: str
+) -> None:
+    """Behind a buffering gateway an event stream is one answer."""
+    job_id = create_job(environment, job_type)
+    handler = cold("status").handler
+    event = event_for(environment, "http_event_stream", job_id=job_id)
+    event["headers"]["last-event-id"] = "0"
+
+    status, text, headers = answer_of(handler, event, "status")
+
+    assert status == 200
+    assert headers["content-type"].startswith("text/event-stream")
+    assert "id: 1\nevent: job.created\ndata: " in text
+    assert "event: end" not in text
+
+
+def test_status_and_jobs_refuse_a_recorded_event_with_a_stale_token(
+    cold: Any, environment: RunningStack
+) -> None:
+    """Through Mangum too, the answer is ours and not a bare 500."""
+    for function, name in (("jobs", "http_create_job"), ("status", "http_get_job")):
+        event = load_event(name, token=environment.token(str(ADA.id), expires_in=-600))
+
+        status, body, headers = answer_of(cold(function).handler, event, function)
+
+        assert (status, body["error"]) == (401, "Unauthorized")
+        assert body["request_id"] == event["requestContext"]["requestId"]
+        assert "www-authenticate" in headers
+
+
+def test_health_answers_without_a_framework_and_looks_deep_when_asked(
+    cold: Any, environment: RunningStack
+) -> None:
+    """Liveness needs nothing; readiness asks the database."""
+    handler = cold("health").handler
+
+    status, alive, headers = answer_of(handler, load_event("http_health"), "health")
+    assert (status, alive["status"]) == (200, "healthy")
+    assert headers["cache-control"] == "no-store"
+    for name in ("http_health_deep", "http_ready"):
+        status, ready, _ = answer_of(handler, load_event(name), "health")
+        assert status == (503 if ready["status"] == "not_ready" else 200)
+        assert ready["checks"]["database"]["verdict"] == "pass"
+
+
+def test_health_refuses_what_it_does_not_serve(cold: Any, environment: RunningStack) -> None:
+    """In the common error body, without importing anything for it."""
+    handler = cold("health").handler
+    other = load_event("http_get_job")
+    post = load_event("http_health")
+    post["requestContext"]["http"]["method"] = "POST"
+
+    status, body, _ = answer_of(handler, other, "health")
+    assert (status, body["code"]) == (404, "route_not_found")
+    status, body, headers = answer_of(handler, post, "health")
+    assert (status, body["code"], headers["allow"]) == (405, "method_not_allowed", "GET")

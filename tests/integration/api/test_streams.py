@@ -1,0 +1,422 @@
+"""Event streams over real sockets: complete, resumable, fair, and ended cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from infra.local.users import ADA, EVE
+from shared.config import Settings
+from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of, eventually
+from tests.support.stacks import RunningStack
+
+
+@dataclass
+class Read:
+    """What one connection of a stream brought."""
+
+    status: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    last_id: str | None = None
+    end: str | None = None
+    comments: int = 0
+    retry: int | None = None
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event["seq"] for event in self.events]
+
+
+async def follow(
+    api: httpx.AsyncClient,
+    path: str,
+    *,
+    last_id: str | None = None,
+    read: Read | None = None,
+    until: int | None = None,
+    params: dict[str, str] | None = None,
+) -> Read:
+    """Read a stream until it ends, or until `until` events have come."""
+    read = read or Read()
+    read.last_id = last_id
+    headers = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
+    async with api.stream("GET", path, headers=headers, params=params) as response:
+        read.status = response.status_code
+        if response.status_code != 200:
+            await response.aread()
+            return read
+        assert response.headers["content-type"].startswith("text/event-stream")
+        kind = ""
+        async for line in response.aiter_lines():
+            name, _, value = line.partition(": ")
+            if name == "retry":
+                read.retry = int(value)
+            elif name == "id":
+                read.last_id = value
+            elif name == "event":
+                kind = value
+            elif name == "data" and kind == "end":
+                read.end = json.loads(value)["reason"]
+            elif name == "data":
+                read.events.append(json.loads(value))
+                read.ids.append(read.last_id or "")
+            elif line.startswith(":"):
+                read.comments += 1
+            if until is not None and len(read.events) >= until:
+                break
+    return read
+
+
+def events_path(job_id: str) -> str:
+    return f"/api/jobs/{job_id}/events"
+
+
+async def run_through(hand: Hand, steps: int = 5) -> None:
+    """Take one job from pending to completed, with progress and logs on the way."""
+    [lease] = await hand.lease()
+    for step in range(1, steps + 1):
+        await hand.report(lease, step * 100 / steps, f"step {step}")
+    await hand.settle(lease, result={"ok": True})
+
+
+async def test_a_stream_tells_a_job_from_its_first_event_to_its_end(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """Gapless from 1, in order, the same as in the database, and then it closes by itself."""
+    job = await hand.enqueue()
+    reading = asyncio.ensure_future(follow(ada, events_path(job.id)))
+    await run_through(hand)
+
+    read = await asyncio.wait_for(reading, 20)
+
+    logged = (await ada.get(events_path(job.id))).json()["events"]
+    assert read.seqs == list(range(1, len(logged) + 1))
+    assert [e["type"] for e in read.events] == [e["type"] for e in logged]
+    assert [e["data"] for e in read.events] == [e["data"] for e in logged]
+    assert read.ids == [str(seq) for seq in read.seqs]
+    assert read.end == "completed"
+    assert read.retry is not None
+
+
+async def test_five_clients_read_the_same(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """Early, late, before and after the end."""
+    job = await hand.enqueue()
+    early = [asyncio.ensure_future(follow(ada, events_path(job.id))) for _ in range(3)]
+    await run_through(hand, steps=10)
+    late = [asyncio.ensure_future(follow(ada, events_path(job.id))) for _ in range(2)]
+
+    reads = await asyncio.wait_for(asyncio.gather(*early, *late), 20)
+
+    assert all(read.events == reads[0].events for read in reads)
+    assert {read.end for read in reads} == {"completed"}
+
+
+async def test_a_client_that_comes_back_gets_what_it_missed(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """`Last-Event-ID` is all it needs; nothing comes twice."""
+    job = await hand.enqueue()
+    [lease] = await hand.lease()
+    first = await follow(ada, events_path(job.id), until=2)
+    await hand.report(lease, 50, "while nobody listened")
+    await hand.settle(lease)
+
+    second = await follow(ada, events_path(job.id), last_id=first.ids[-1])
+    third = await follow(ada, events_path(job.id), last_id=second.ids[-1])
+
+    assert first.seqs + second.seqs == list(range(1, second.seqs[-1] + 1))
+    assert second.end == "completed"
+    assert third.status == 204  # tells EventSource not to come back
+
+
+async def test_a_retried_job_goes_on_in_the_same_stream(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """An end that a person takes back before it is read is no end."""
+    job = await hand.enqueue()
+    [lease] = await hand.lease()
+    await hand.settle(lease, "failed", error={"type": "Boom", "message": "broken"})
+    await ada.post(f"/api/jobs/{job.id}/retry")
+    reading = asyncio.ensure_future(follow(ada, events_path(job.id)))
+    await run_through(hand, steps=1)
+
+    read = await asyncio.wait_for(reading, 20)
+
+    kinds = [event["type"] for event in read.events]
+    assert kinds.index("job.failed") < kinds.index("job.completed")
+    assert read.end == "completed"
+
+
+async def test_fifty_readers_of_a_deleted_job_each_end_cleanly(
+    hand: Hand, ada: httpx.AsyncClient, stack: RunningStack
+) -> None:
+    """Each is told why, and a reader who comes back is told that there is nothing."""
+    job = await hand.enqueue()
+    reads = [Read() for _ in range(50)]
+    reading = [asyncio.ensure_future(follow(ada, events_path(job.id), read=r)) for r in reads]
+
+    async def all_began() -> bool:
+        return all(read.events for read in reads)
+
+    await eventually(all_began)
+
+    with stack.connect() as connection:
+        connection.execute("delete from public.jobs where id = %s", (job.id,))
+    await asyncio.wait_for(asyncio.gather(*reading), 30)
+
+    assert {read.end for read in reads} == {"gone"}
+    assert (await follow(ada, events_path(job.id), last_id="1")).status == 404
+
+
+async def test_a_stream_ends_with_its_readers_token(
+    hand: Hand, client: Client, stack: RunningStack
+) -> None:
+    """A token's life bounds what it opens; the reason tells the page to refresh it."""
+    job = await hand.enqueue()
+    short = client(stack.token(str(ADA.id), expires_in=3))
+
+    read = await asyncio.wait_for(follow(short, events_path(job.id)), 30)
+
+    assert read.seqs == [1]
+    assert read.end == "token_expired"
+
+
+async def test_a_removed_members_stream_ends(
+    hand: Hand, client: Client, stack: RunningStack
+) -> None:
+    """Long before the token does."""
+    job = await hand.enqueue()
+    user_id = str(uuid.uuid4())
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)",
+            (ACME_ID, user_id),
+        )
+        leaver, read = client(stack.token(user_id)), Read()
+        reading = asyncio.ensure_future(follow(leaver, events_path(job.id), read=read))
+
+        async def began() -> bool:
+            return bool(read.events)
+
+        await eventually(began)
+        connection.execute("delete from public.workspace_members where user_id = %s", (user_id,))
+    await asyncio.wait_for(reading, 30)
+
+    assert read.end == "gone"
+
+
+@pytest.mark.parametrize("kind", ["job", "workspace", "session"])
+async def test_a_stranger_opens_no_stream(
+    hand: Hand, client: Client, stack: RunningStack, kind: str
+) -> None:
+    """By no token of theirs, and with 404 as if it were not there."""
+    session = str(uuid.uuid4())
+    job = (await hand.user.enqueue(ACME_ID, hand.job_type, {}, options=options(session))).job
+    path = {
+        "job": events_path(job.id),
+        "workspace": f"/api/workspaces/{ACME_ID}/events",
+        "session": f"/api/sessions/{session}/events",
+    }[kind]
+    tokens = {
+        stack.sign_in(EVE.email): 404,
+        stack.token(str(ADA.id), expires_in=-60): 401,
+        stack.token(None, role="anon"): 401,
+    }
+
+    for token, status in tokens.items():
+        assert (await follow(client(token), path)).status == status
+        by_query = await follow(client(), path, params={"access_token": token})
+        assert by_query.status == status
+
+
+async def test_a_browsers_eventsource_may_send_its_token_in_the_query(
+    hand: Hand, client: Client, stack: RunningStack
+) -> None:
+    """It can set no header; only streams accept it there."""
+    job = await hand.enqueue()
+    token = {"access_token": stack.sign_in(ADA.email)}
+
+    read = await follow(client(), events_path(job.id), params=token, until=1)
+    plain = await client().get(events_path(job.id), params=token)
+
+    assert read.seqs == [1]
+    assert plain.status_code == 401
+
+
+async def test_an_unusable_cursor_is_refused(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """Not taken for zero, which would repeat everything."""
+    job = await hand.enqueue()
+    for path, cursor in (
+        (events_path(job.id), "abc"),
+        (events_path(job.id), "-1"),
+        (events_path(job.id), "9" * 30),
+        (f"/api/workspaces/{ACME_ID}/events", "abc"),
+        (f"/api/workspaces/{ACME_ID}/events", "1:1:~1:1:~x~y~z"),
+    ):
+        response = await ada.get(
+            path, headers={"accept": "text/event-stream", "last-event-id": cursor}
+        )
+        assert response.status_code == 400, (path, cursor)
+        error_of(response)
+
+
+def options(session_id: str) -> Any:
+    from shared.queue import EnqueueOptions
+
+    return EnqueueOptions(session_id=session_id)
+
+
+async def test_many_creations_each_with_an_immediate_stream(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """Ten times a hundred would take long here; forty at once find the same races."""
+
+    async def create_and_follow() -> Read:
+        body = {"workspace_id": ACME_ID, "job_type": hand.job_type, "payload": {}}
+        created = await ada.post("/api/jobs", json=body)
+        assert created.status_code == 201, created.text
+        return await follow(ada, events_path(created.json()["id"]), until=1)
+
+    for _ in range(3):
+        reads = await asyncio.gather(*(create_and_follow() for _ in range(40)))
+        assert [read.seqs for read in reads] == [[1]] * 40
+
+
+@pytest.mark.parametrize("kind", ["workspace", "session"])
+async def test_a_feed_cut_after_every_few_events_misses_and_repeats_nothing(
+    hand: Hand, ada: httpx.AsyncClient, kind: str
+) -> None:
+    """Transactions commit out of order; a cursor that was a time or a number would lose some."""
+    session = str(uuid.uuid4())
+    path = f"/api/workspaces/{ACME_ID}/events" if kind == "workspace" else None
+    first = (await hand.user.enqueue(ACME_ID, hand.job_type, {}, options=options(session))).job
+    path = path or f"/api/sessions/{session}/events"
+    start = (await ada.get(path)).json()["cursor"]
+
+    async def work() -> None:
+        for _ in range(4):
+            await hand.user.enqueue(ACME_ID, hand.job_type, {}, options=options(session))
+            for lease in await hand.lease(limit=2):
+                await hand.report(lease, 50, "half")
+                await hand.settle(lease)
+
+    async def read() -> list[tuple[str, int]]:
+        seen: list[tuple[str, int]] = []
+        last, idle = start, False
+        while not (stop.is_set() and idle):
+            got = Read()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(follow(ada, path, last_id=last, read=got, until=3), 1.5)
+            seen += [(event["job_id"], event["seq"]) for event in got.events]
+            last, idle = got.last_id or last, not got.events
+        return seen
+
+    stop = asyncio.Event()
+    readers = [asyncio.ensure_future(read()) for _ in range(3)]
+    await asyncio.gather(*(work() for _ in range(4)))
+    stop.set()
+    seen = await asyncio.wait_for(asyncio.gather(*readers), 120)
+
+    hidden = {"job.log"} if kind == "session" else {"job.log", "job.progress"}
+    jobs = (await ada.get("/api/jobs", params={"session_id": session, "limit": 200})).json()["jobs"]
+    wanted = set()
+    for job in jobs:
+        events = (await ada.get(events_path(job["id"]), params={"limit": 200})).json()["events"]
+        told = events if job["id"] != first.id else events[1:]
+        wanted |= {(job["id"], e["seq"]) for e in told if e["type"] not in hidden}
+    for each in seen:
+        mine = [event for event in each if event in wanted]
+        assert len(mine) == len(set(mine))
+        assert set(mine) == wanted
+
+
+async def test_a_reader_that_stops_reading_does_not_hold_up_the_others(
+    hand: Hand, ada: httpx.AsyncClient, stack: RunningStack
+) -> None:
+    """Its window fills, it alone waits, and the server keeps answering."""
+    job = await hand.enqueue()
+    address = urlsplit(stack.api_url)
+    stalled = socket.create_connection((address.hostname or "", address.port or 80))
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.sendall(
+        f"GET {events_path(job.id)} HTTP/1.1\r\nHost: api\r\nAccept: text/event-stream\r\n"
+        f"Authorization: Bearer {stack.sign_in(ADA.email)}\r\n\r\n".encode()
+    )
+    reading = asyncio.ensure_future(follow(ada, events_path(job.id)))
+    [lease] = await hand.lease()
+    for step in range(20):
+        await hand.report(lease, step * 5, *("x" * 900 for _ in range(20)))
+    await hand.settle(lease)
+
+    read = await asyncio.wait_for(reading, 30)
+
+    assert read.seqs == list(range(1, read.seqs[-1] + 1))
+    assert read.end == "completed"
+    stalled.close()
+
+
+@pytest.fixture
+async def buffered(settings: Settings, stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
+    """The status function as a buffering gateway shows it: nothing arrives before the end."""
+    from functions.status.app import build_app
+    from shared.web.services import Services
+    from shared.web.sse import Pace
+
+    services = Services(
+        settings.model_copy(update={"streaming": False}),
+        pace=Pace(streaming=False, buffered_wait=1.5),
+    )
+    transport = httpx.ASGITransport(build_app(settings, services=services))
+    headers = {"authorization": f"Bearer {stack.sign_in(ADA.email)}"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api.test", headers=headers, timeout=60
+    ) as api:
+        yield api
+    await services.aclose()
+
+
+async def test_a_buffered_stream_answers_at_once_with_what_is_there(
+    hand: Hand, buffered: httpx.AsyncClient
+) -> None:
+    """And closes without an end, so that EventSource comes back for more."""
+    job = await hand.enqueue()
+
+    read = await follow(buffered, events_path(job.id))
+
+    assert read.seqs == [1]
+    assert read.end is None
+
+
+async def test_a_buffered_stream_waits_for_the_first_event(
+    hand: Hand, buffered: httpx.AsyncClient
+) -> None:
+    """Nothing lost, only later: reconnecting by cursor reads the whole story."""
+    job = await hand.enqueue()
+    waiting = asyncio.ensure_future(follow(buffered, events_path(job.id), last_id="1"))
+    [lease] = await hand.lease()
+
+    read = await asyncio.wait_for(waiting, 15)
+    await hand.settle(lease)
+    rest = await follow(buffered, events_path(job.id), last_id=read.ids[-1])
+
+    assert read.seqs + rest.seqs == [2, 3]
+    assert rest.end == "completed"
+
+
+async def test_a_buffered_workspace_stream_hands_out_its_cursor_although_nothing_happened(
+    buffered: httpx.AsyncClient,
+) -> None:
+    """Else what happens between two connections would be lost."""
+    read = await asyncio.wait_for(follow(buffered, f"/api/workspaces/{ACME_ID}/events"), 15)
+
+    assert read.events == []
+    assert read.last_id is not None
