@@ -24,7 +24,7 @@ from shared.log import configure_logging, request_context
 from shared.worker.fanout import FanOut
 from shared.worker.loop import Worker
 from shared.worker.metrics import tick_line
-from shared.worker.tick import Tick
+from shared.worker.tick import Tick, TickOptions
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ configure_logging(_settings.log_level)
 # one loop per environment, so that connections are kept between invocations
 _loop = asyncio.new_event_loop()
 _memory_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0") or 0)
+#: Lambda on arm64, us-east-1, first tier; https://aws.amazon.com/lambda/pricing/
+_USD_PER_GIGABYTE_SECOND: Final = 0.0000133334
 
 
 async def _start_siblings(count: int) -> int:
@@ -90,6 +92,11 @@ def _write_metrics(tick: Tick) -> None:
 _worker = Worker(
     _settings,
     registry=load_processors(_settings),
+    options=TickOptions(
+        concurrency=_settings.worker_concurrency,
+        version=_settings.version,
+        usd_per_second=_memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
+    ),
     fan_out=FanOut(),
     start_siblings=_start_siblings,
     on_tick=_write_metrics,

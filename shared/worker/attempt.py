@@ -75,6 +75,8 @@ class Attempt:
         self.ending: Ending | None = None
         self.started_at = clock.monotonic()
         self.ended_at: float | None = None
+        #: How many jobs ran in the worker when this one began, itself included.
+        self.company = 1
         #: Set while a report with this attempt's news is on its way.
         self.reporting = False
         self._clock = clock
@@ -126,8 +128,12 @@ class Attempt:
             self._task.cancel()
         self._later(grace, self._abandon)
 
-    def settlement(self) -> SettleItem | None:
-        """What to settle now that it is over; None when nothing may be stored."""
+    def settlement(self, *, cost_usd: float = 0.0) -> SettleItem | None:
+        """What to settle now that it is over; None when nothing may be stored.
+
+        Args:
+            cost_usd: Estimate for the worker's time, added to what the processor spent.
+        """
         if self.ending is None:
             raise RuntimeError(f"job {self.job_id} is still running")
         seen = Circumstances(
@@ -140,7 +146,7 @@ class Attempt:
         if item is None:
             return None
         progress, logs, steps = self.news.take(most_logs=News.MAX_LOGS + 1)
-        cost = self.context.cost_usd
+        cost = self.context.cost_usd + cost_usd
         return replace(
             item,
             job_id=self.job_id,
@@ -149,7 +155,7 @@ class Attempt:
             logs=logs,
             steps=steps,
             duration_ms=round(self.duration_seconds * 1000, 1),
-            cost_usd=cost if cost > 0 else None,
+            cost_usd=round(cost, 9) if cost > 0 else None,
         )
 
     @property

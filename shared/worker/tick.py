@@ -50,6 +50,8 @@ class TickOptions:
         report_seconds: Least time between two reports.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
         grace_seconds: How long a processor that was told to stop may take.
+        usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
+            estimate for the job's `cost_usd`. 0 estimates nothing.
     """
 
     concurrency: int = 5
@@ -60,6 +62,7 @@ class TickOptions:
     quiet: bool = False
     grace_seconds: float = Attempt.GRACE_SECONDS
     version: str = "0.1.0"
+    usd_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +356,7 @@ class Tick:
                 grace_seconds=self._grace(now),
             )
             self._running[attempt.job_id] = attempt
+            attempt.company = len(self._running)
             logger.info(
                 "Processing job %s (type: %s)",
                 attempt.job_id,
@@ -397,8 +401,10 @@ class Tick:
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
+            company = (attempt.company + len(self._running)) / 2
             self._running.pop(attempt.job_id, None)
-            item = attempt.settlement()
+            share = attempt.duration_seconds * self._options.usd_per_second / max(1.0, company)
+            item = attempt.settlement(cost_usd=share)
             if item is None:
                 self.summary.lost += 1
             else:
