@@ -182,7 +182,9 @@ grant select on public.jobs, public.job_logs, public.job_events to authenticated
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
   max_attempts, idempotency_key, concurrency_key, deadline_at) on public.jobs to authenticated;
 grant update (status, priority, scheduled_for) on public.jobs to authenticated;
-grant insert, update, delete on public.jobs to service_role;
+-- the service role steers as members do; the rest of a job's life is the engine's
+grant update (status, priority, scheduled_for) on public.jobs to service_role;
+grant insert, delete on public.jobs to service_role;
 
 do $$
 begin

@@ -65,19 +65,39 @@ create table queue.pauses (
   kind text not null,
   name text not null,
   workspace_id uuid,
+  job_type text,
   paused_at timestamptz not null default queue.clock(),
   paused_by text,
   reason text,
   primary key (kind, name),
-  constraint pauses_kind_is_known check (kind in ('queue', 'workspace'))
+  constraint pauses_kind_is_known check (kind in ('queue', 'workspace', 'workspace_type'))
 );
-comment on table queue.pauses is 'Queues and workspaces whose jobs do not start for now.';
-comment on column queue.pauses.kind is 'queue or workspace.';
-comment on column queue.pauses.name is 'The queue''s name or the workspace''s id.';
-comment on column queue.pauses.workspace_id is 'The workspace when kind is workspace.';
+comment on table queue.pauses is 'Queues, workspaces, and job types of one workspace, whose jobs do not start for now.';
+comment on column queue.pauses.kind is 'queue, workspace, or workspace_type.';
+comment on column queue.pauses.name is 'The queue''s name, the workspace''s id, or <workspace id>/<job type>.';
+comment on column queue.pauses.workspace_id is 'The workspace, unless kind is queue.';
+comment on column queue.pauses.job_type is 'The type, when kind is workspace_type.';
 comment on column queue.pauses.paused_at is 'Since when.';
 comment on column queue.pauses.paused_by is 'By whom.';
 comment on column queue.pauses.reason is 'Why.';
+
+create table queue.failures (
+  job_type text not null,
+  workspace_id uuid not null,
+  fingerprint text not null,
+  job_id uuid not null,
+  message text,
+  failed_at timestamptz not null,
+  primary key (job_type, workspace_id, fingerprint, job_id)
+);
+create index failures_by_time on queue.failures (failed_at);
+comment on table queue.failures is 'Unexpected errors of the last minutes, one row per job and fingerprint: many jobs with one error are poison.';
+comment on column queue.failures.job_type is 'The type.';
+comment on column queue.failures.workspace_id is 'The tenant.';
+comment on column queue.failures.fingerprint is 'The error, numbers and ids left out.';
+comment on column queue.failures.job_id is 'The job that met it.';
+comment on column queue.failures.message is 'Its words, the last time.';
+comment on column queue.failures.failed_at is 'The last time.';
 
 create table queue.tenant_limits (
   workspace_id uuid primary key,
@@ -92,8 +112,19 @@ comment on column queue.tenant_limits.weight is 'Share against other workspaces,
 comment on column queue.tenant_limits.max_running is 'Most jobs running at once; null for no limit.';
 comment on column queue.tenant_limits.max_pending is 'Most live jobs its members may have; null takes the setting.';
 
+create table queue.live_counts (
+  workspace_id uuid primary key,
+  live integer not null,
+  counted_at timestamptz not null
+) with (fillfactor = 50);
+comment on table queue.live_counts is 'Live jobs of workspaces as counted a moment ago, for quotas.';
+comment on column queue.live_counts.workspace_id is 'The tenant.';
+comment on column queue.live_counts.live is 'Live jobs, counted up to the quota.';
+comment on column queue.live_counts.counted_at is 'When.';
+
 create table queue.lanes (
-  id bigint generated always as identity primary key,
+  number bigint generated always as identity primary key,
+  id bigint not null,
   workspace_id uuid not null,
   queue text not null,
   job_type text not null,
@@ -101,11 +132,13 @@ create table queue.lanes (
   priority integer not null,
   last_leased_at timestamptz not null default '-infinity',
   claim_from timestamptz not null default '-infinity',
-  active boolean not null default true,
-  constraint lanes_are_distinct unique (workspace_id, job_type, concurrency_key, priority, queue)
+  opened_at timestamptz not null default queue.clock()
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.lanes is 'Where ready jobs are found: one lane per workspace, type, key, priority and queue.';
-comment on column queue.lanes.id is 'Identity.';
+create index lanes_by_id on queue.lanes (id);
+create index lanes_by_workspace on queue.lanes (workspace_id, priority, last_leased_at);
+comment on table queue.lanes is E'Where ready jobs are found: one lane per workspace, type, key, priority and queue.\n\nOpened by enqueue, changed by leases only, closed by the sweep: nobody waits for another''s lane. Two enqueues at once may open the same one twice; the sweep closes the second.';
+comment on column queue.lanes.number is 'Identity of the row.';
+comment on column queue.lanes.id is 'Identity of the lane, see lane_id.';
 comment on column queue.lanes.workspace_id is 'The tenant.';
 comment on column queue.lanes.queue is 'The queue.';
 comment on column queue.lanes.job_type is 'The job type.';
@@ -113,7 +146,16 @@ comment on column queue.lanes.concurrency_key is 'The concurrency key; empty for
 comment on column queue.lanes.priority is 'The priority of its jobs.';
 comment on column queue.lanes.last_leased_at is 'When a job was last leased from it: fairness order.';
 comment on column queue.lanes.claim_from is 'Claim watermark: no job older than this is left, as far as known; swept back each minute.';
-comment on column queue.lanes.active is 'False for a lane long empty, which leases skip; enqueue wakes it.';
+comment on column queue.lanes.opened_at is 'When it was opened.';
+
+create function queue.lane_id(p_workspace_id uuid, p_queue text, p_job_type text, p_key text, p_priority integer)
+returns bigint
+language sql immutable
+set search_path = ''
+as $$
+  select hashtextextended(p_workspace_id::text || p_priority::text || E'\x1f' || p_queue || E'\x1f' || p_job_type || E'\x1f' || coalesce(p_key, ''), 0)
+$$;
+comment on function queue.lane_id is 'Identity of a lane, the same for everyone who computes it: 64 bits of hash.';
 
 create table queue.ready (
   lane_id bigint not null,
@@ -283,21 +325,27 @@ comment on column queue.shares.workspace_id is 'The tenant.';
 comment on column queue.shares.finish_tag is 'Virtual time at which its last leased job would finish.';
 
 create table queue.rewinds (
+  id bigint generated always as identity primary key,
   lane_id bigint not null
 );
 comment on table queue.rewinds is 'Lanes that got back a job older than their watermark; the next lease looks from the start.';
+comment on column queue.rewinds.id is 'Identity.';
 comment on column queue.rewinds.lane_id is 'The lane.';
 
 create table queue.upkeep (
   name text primary key,
   done_at timestamptz not null default '-infinity',
-  cursor text
+  cursor text,
+  failed_at timestamptz,
+  failure text
 ) with (fillfactor = 50);
 comment on table queue.upkeep is 'When each periodic chore was last done, by whichever tick came first.';
 comment on column queue.upkeep.name is 'The chore.';
 comment on column queue.upkeep.done_at is 'When.';
 comment on column queue.upkeep.cursor is 'Where it stopped, for chores done in slices.';
-insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules');
+comment on column queue.upkeep.failed_at is 'When it last failed; null for never.';
+comment on column queue.upkeep.failure is 'What it said then.';
+insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans');
 
 create table queue.wakeups (
   id integer primary key default 1,
@@ -364,11 +412,11 @@ create table queue.signals (
   job_id uuid,
   workspace_id uuid,
   name text,
-  constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch'))
+  constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch', 'orphans'))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by each lease.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
 comment on column queue.signals.id is 'Identity.';
-comment on column queue.signals.kind is 'check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id.';
+comment on column queue.signals.kind is 'check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id; orphans: end the live children of job_id.';
 comment on column queue.signals.job_id is 'The job or batch.';
 comment on column queue.signals.workspace_id is 'Tenant of an event.';
 comment on column queue.signals.name is 'Name of an event.';
@@ -380,6 +428,7 @@ create table queue.named_events (
   emitted_at timestamptz not null default queue.clock(),
   primary key (workspace_id, name)
 );
+create index named_events_by_time on queue.named_events (emitted_at);
 comment on table queue.named_events is 'External events; the first of a name wins.';
 comment on column queue.named_events.workspace_id is 'The tenant.';
 comment on column queue.named_events.name is 'Name, unique per tenant.';
@@ -404,8 +453,10 @@ create table queue.batches (
   callback_job_id uuid,
   closed_at timestamptz,
   finished_at timestamptz,
+  problem text,
   created_at timestamptz not null default queue.clock()
 );
+create index batches_by_end on queue.batches (finished_at) where finished_at is not null;
 comment on table queue.batches is 'Jobs enqueued together, with a callback when all have ended.';
 comment on column queue.batches.id is 'Identity.';
 comment on column queue.batches.workspace_id is 'The tenant.';
@@ -413,9 +464,11 @@ comment on column queue.batches.callback is '{job_type, payload, …} enqueued o
 comment on column queue.batches.callback_job_id is 'The job the callback became.';
 comment on column queue.batches.closed_at is 'When no more jobs may join.';
 comment on column queue.batches.finished_at is 'When its last job ended.';
+comment on column queue.batches.problem is 'Why the callback could not be enqueued; null when it was.';
 comment on column queue.batches.created_at is 'When it was made.';
 
 create table queue.stat_deltas (
+  id bigint generated always as identity primary key,
   at timestamptz not null,
   job_type text not null,
   workspace_id uuid not null,
@@ -428,6 +481,7 @@ create table queue.stat_deltas (
   run_bucket smallint not null default 0
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 comment on table queue.stat_deltas is 'Counts as they happen, appended by each settle; rolled up by ticks.';
+comment on column queue.stat_deltas.id is 'Identity.';
 comment on column queue.stat_deltas.at is 'When.';
 comment on column queue.stat_deltas.job_type is 'The type.';
 comment on column queue.stat_deltas.workspace_id is 'The tenant.';

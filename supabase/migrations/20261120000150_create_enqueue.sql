@@ -3,8 +3,8 @@
 
 create type queue.enqueue_item as (
   job_type text, payload jsonb, queue text, priority integer, scheduled_for timestamptz,
-  delay_seconds double precision, max_attempts integer, idempotency_key text, idempotency_ttl_seconds integer,
-  concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz, timeout_seconds integer,
+  delay_seconds double precision, max_attempts integer, idempotency_key text, idempotency_ttl_seconds double precision,
+  concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz, timeout_seconds double precision,
   backoff jsonb, after jsonb, after_failed text, "unique" jsonb, debounce_seconds double precision,
   batch_id uuid, traceparent text, schema_version integer, user_id uuid
 );
@@ -69,7 +69,6 @@ begin
       perform queue.refuse(422, 'payload_invalid', v_error, split_part(v_error, ' ', 1));
     end if;
   end if;
-  perform queue.check_quota(new.workspace_id, 1);
   new.id := coalesce(new.id, queue.new_id());
   if new.queue = 'default' then
     new.queue := v_type.queue;
@@ -103,29 +102,42 @@ end;
 $$;
 comment on function queue.check_insert is 'Trigger: a plain insert into public.jobs obeys the same rules as enqueue_job.';
 
-create function queue.check_quota(p_workspace_id uuid, p_new integer) returns void
+create function queue.check_quota(p_workspace_id uuid) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
+  v_now timestamptz := queue.clock();
   v_max integer;
+  v_live integer;
 begin
   if auth.uid() is null then
     return; -- quotas bind people, not the service
   end if;
   select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
     (queue.setting('user_pending_max'))::integer) into v_max;
-  if (select count(*) from (select 1 from public.jobs
-        where workspace_id = p_workspace_id and completed_at is null limit v_max) as live) + p_new > v_max then
+  if v_max > 2000 then -- counted at most every ten seconds, so that enqueueing into a backlog costs what it always costs
+    select live into v_live from queue.live_counts
+    where workspace_id = p_workspace_id and counted_at > v_now - interval '10 seconds';
+  end if;
+  if v_live is null then
+    select count(*) into v_live from (
+      select 1 from public.jobs where workspace_id = p_workspace_id and completed_at is null limit v_max + 1) as live;
+    if v_max > 2000 and pg_try_advisory_xact_lock(7106382, hashtext(p_workspace_id::text)) then
+      insert into queue.live_counts (workspace_id, live, counted_at) values (p_workspace_id, v_live, v_now)
+      on conflict (workspace_id) do update set live = excluded.live, counted_at = excluded.counted_at;
+    end if;
+  end if;
+  if v_live > v_max then
     perform queue.refuse(429, 'quota_exceeded',
       format('the workspace already has %s live jobs; wait until some have ended', v_max), v_max::text);
   end if;
 end;
 $$;
-comment on function queue.check_quota is 'Refuse with 429 when a person would exceed the live jobs allowed to the workspace.';
+comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs exceed the live jobs allowed to the workspace.\n\nExact up to 2,000; above, the count may be ten seconds old.';
 
 create function queue.claim_key(
-  p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds integer
+  p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds double precision
 ) returns queue.job_keys
 language plpgsql
 set search_path = ''
@@ -168,22 +180,15 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  insert into queue.lanes (workspace_id, queue, job_type, concurrency_key, priority)
-  select distinct j.workspace_id, j.queue, j.job_type, coalesce(j.concurrency_key, ''), j.priority
-  from public.jobs as j
-  where j.id = any (p_ids) and not exists (
-    select 1 from queue.lanes as l
-    where l.workspace_id = j.workspace_id and l.job_type = j.job_type and l.active
-      and l.concurrency_key = coalesce(j.concurrency_key, '') and l.priority = j.priority and l.queue = j.queue)
-  order by 1, 2, 3, 4, 5
-  on conflict on constraint lanes_are_distinct do update set active = true;
-
   with placed as materialized (
-    select j.id, l.id as lane_id, coalesce(j.next_retry_at, j.scheduled_for, j.created_at) as run_at
-    from public.jobs as j
-    join queue.lanes as l on l.workspace_id = j.workspace_id and l.job_type = j.job_type
-      and l.concurrency_key = coalesce(j.concurrency_key, '') and l.priority = j.priority and l.queue = j.queue
-    where j.id = any (p_ids)),
+    select id, workspace_id, queue, job_type, concurrency_key, priority,
+      queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id,
+      coalesce(next_retry_at, scheduled_for, created_at) as run_at
+    from public.jobs where id = any (p_ids)),
+  opened as (
+    insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
+    select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    from placed where not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
   soon as (
     insert into queue.ready (lane_id, ready_at, job_id)
     select lane_id, p_now, id from placed where run_at <= p_now)
@@ -200,35 +205,24 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := queue.clock();
+  v_wake boolean;
 begin
-  insert into queue.lanes (workspace_id, queue, job_type, concurrency_key, priority)
-  select distinct a.workspace_id, a.queue, a.job_type, coalesce(a.concurrency_key, ''), a.priority
-  from added as a
-  where a.status = 'pending' and not exists (
-    select 1 from queue.lanes as l
-    where l.workspace_id = a.workspace_id and l.job_type = a.job_type and l.active
-      and l.concurrency_key = coalesce(a.concurrency_key, '') and l.priority = a.priority and l.queue = a.queue)
-  order by 1, 2, 3, 4, 5
-  on conflict on constraint lanes_are_distinct do update set active = true;
-
-  insert into queue.ready (lane_id, ready_at, job_id)
-  select l.id, a.created_at, a.id
-  from added as a
-  join queue.lanes as l on l.workspace_id = a.workspace_id and l.job_type = a.job_type
-    and l.concurrency_key = coalesce(a.concurrency_key, '') and l.priority = a.priority and l.queue = a.queue
-  where a.status = 'pending' and (a.scheduled_for is null or a.scheduled_for <= v_now);
-  if found then
-    perform set_config('queue.wake', queue.request_wake()::text, true);
-  else
-    perform set_config('queue.wake', 'false', true);
-  end if;
-
-  insert into queue.deferred (job_id, run_at, lane_id)
-  select a.id, a.scheduled_for, l.id
-  from added as a
-  join queue.lanes as l on l.workspace_id = a.workspace_id and l.job_type = a.job_type
-    and l.concurrency_key = coalesce(a.concurrency_key, '') and l.priority = a.priority and l.queue = a.queue
-  where a.status = 'pending' and a.scheduled_for > v_now;
+  with placed as materialized (
+    select id, workspace_id, queue, job_type, concurrency_key, priority, created_at, scheduled_for,
+      queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id
+    from added where status = 'pending'),
+  opened as (
+    insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
+    select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    from placed where not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
+  later as (
+    insert into queue.deferred (job_id, run_at, lane_id)
+    select id, scheduled_for, lane_id from placed where scheduled_for > v_now),
+  soon as (
+    insert into queue.ready (lane_id, ready_at, job_id)
+    select lane_id, created_at, id from placed where scheduled_for is null or scheduled_for <= v_now
+    returning 1)
+  select exists (select 1 from soon) into v_wake;
 
   insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   select a.id, 1, a.workspace_id, a.session_id, 'job.created',
@@ -237,6 +231,9 @@ begin
 
   insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
   select v_now, a.job_type, a.workspace_id, 'enqueued', count(*) from added as a group by 2, 3;
+
+  perform queue.check_quota(a.workspace_id) from (select distinct workspace_id from added order by 1) as a;
+  perform set_config('queue.wake', (v_wake and queue.request_wake())::text, true);
   return null;
 end;
 $$;
@@ -262,7 +259,13 @@ begin
   delete from queue.dependencies where job_id = any (v_ids);
   -- jobs that waited for a deleted one look again and find it gone
   insert into queue.signals (kind, job_id)
-  select 'check', d.job_id from queue.dependencies as d where d.after_id = any (v_ids);
+  select 'check', d.job_id from queue.dependencies as d where d.after_id = any (v_ids)
+  union
+  select 'check', w.job_id from removed as r join queue.waits as w on w.job_id = r.parent_id and w.kind = 'children'
+  union
+  select 'batch', r.batch_id from removed as r where r.batch_id is not null and r.completed_at is null
+  union
+  select 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_ids) and c.completed_at is null;
   delete from queue.dependencies where after_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
@@ -271,15 +274,31 @@ end;
 $$;
 comment on function queue.after_delete is 'Trigger: what belongs to a job goes with it.';
 
+create function queue.forget_workspace(p_workspace_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from public.jobs where workspace_id = p_workspace_id;
+  delete from queue.tenant_limits where workspace_id = p_workspace_id;
+  delete from queue.pauses where workspace_id = p_workspace_id;
+  delete from queue.named_events where workspace_id = p_workspace_id;
+  delete from queue.batches where workspace_id = p_workspace_id;
+  delete from queue.buckets where workspace_id = p_workspace_id;
+  delete from queue.job_keys where workspace_id = p_workspace_id;
+  delete from queue.live_counts where workspace_id = p_workspace_id;
+  delete from queue.stat_minutes where workspace_id = p_workspace_id;
+end;
+$$;
+comment on function queue.forget_workspace is 'Everything of a workspace goes. Lanes are closed by the sweep.';
+
 create function queue.workspace_deleted() returns trigger
 language plpgsql
 security definer -- whoever may delete a workspace may not need rights on jobs
 set search_path = ''
 as $$
 begin
-  delete from public.jobs where workspace_id = old.id;
-  delete from queue.lanes where workspace_id = old.id;
-  delete from queue.tenant_limits where workspace_id = old.id;
+  perform queue.forget_workspace(old.id);
   return null;
 end;
 $$;
@@ -474,7 +493,6 @@ begin
     perform queue.refuse(v_bad.problem[1]::integer, v_bad.problem[2], v_bad.problem[3],
       case when p_bulk then format('jobs[%s].%s', v_bad.index, v_bad.problem[4]) else v_bad.problem[4] end);
   end if;
-  perform queue.check_quota(p_workspace_id, v_count);
 
   -- the ids of new_id, written out: a call per row would cost more than the insert
   select array_agg(encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())

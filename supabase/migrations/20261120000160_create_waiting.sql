@@ -46,10 +46,14 @@ begin
   insert into queue.signals (kind, job_id)
   select 'ended', j.id from public.jobs as j
   where j.id = any (p_ids) and (j.parent_id is not null or j.batch_id is not null
-    or exists (select 1 from queue.dependencies as d where d.after_id = j.id));
+    or exists (select 1 from queue.dependencies as d where d.after_id = j.id))
+  union all
+  select 'orphans', j.id from public.jobs as j
+  where j.id = any (p_ids) and j.outcome <> 'completed'
+    and exists (select 1 from public.jobs as c where c.parent_id = j.id and c.completed_at is null);
 end;
 $$;
-comment on function queue.after_end is 'Free unique keys of ended jobs and signal whoever waits for them.';
+comment on function queue.after_end is E'Free unique keys of ended jobs and signal whoever waits for them.\n\nLive children of a failed or cancelled job end with it.';
 
 create function queue.fingerprint(p_type text, p_message text) returns text
 language sql immutable
@@ -162,10 +166,14 @@ begin
     order by id for update
   loop
     continue when exists (select 1 from public.jobs where batch_id = v_batch.id and completed_at is null);
-    if v_batch.callback is not null then
+    update queue.batches set finished_at = p_now where id = v_batch.id;
+    continue when v_batch.callback is null;
+    begin -- a callback that no longer fits its type's schema must not stop everyone's leases
       v_done := queue.enqueue(v_batch.workspace_id, null, jsonb_build_array(v_batch.callback), false);
-    end if;
-    update queue.batches set finished_at = p_now, callback_job_id = (v_done #>> '{ids,0}')::uuid where id = v_batch.id;
+      update queue.batches set callback_job_id = (v_done #>> '{ids,0}')::uuid where id = v_batch.id;
+    exception when others then
+      update queue.batches set problem = sqlerrm where id = v_batch.id;
+    end;
   end loop;
 end;
 $$;
@@ -179,6 +187,7 @@ declare
   v_signals bigint[] := array(select id from queue.signals order by id limit p_limit for update skip locked);
   v_affected uuid[];
   v_held uuid[];
+  v_orphans uuid[];
   v_count integer;
 begin
   if cardinality(v_signals) = 0 then
@@ -207,9 +216,21 @@ begin
     where s.id = any (v_signals) and s.kind = 'ended' and j.batch_id is not null
     union
     select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'batch'), p_now);
+  v_orphans := array(
+    select c.id from queue.signals as s join public.jobs as c on c.parent_id = s.job_id and c.completed_at is null
+      and c.cancel_requested_at is null
+    where s.id = any (v_signals) and s.kind = 'orphans');
+  if cardinality(v_orphans) > 0 then
+    v_affected := v_orphans;
+    v_orphans := array(select id from public.jobs where id = any (v_orphans) and completed_at is null order by id for update skip locked);
+    insert into queue.signals (kind, job_id)
+    select distinct 'orphans', c.parent_id from public.jobs as c
+    where c.id = any (v_affected) and c.id <> all (v_orphans) and c.completed_at is null;
+    perform queue.cancel_held(v_orphans, 'parent_ended', p_now);
+  end if;
   v_count := queue.try_resume(v_held, p_now);
   delete from queue.signals where id = any (v_signals);
-  return v_count;
+  return v_count + cardinality(v_orphans);
 end;
 $$;
 comment on function queue.drain_signals is 'Read signals and let waiting jobs go on; returns how many moved.';

@@ -82,6 +82,21 @@ end;
 $$;
 comment on function queue.reclaim is E'Take back lapsed leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
 
+create function queue.reopen_lanes(p_lane_ids bigint[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
+  select missing.id, j.workspace_id, j.queue, j.job_type, coalesce(j.concurrency_key, ''), j.priority
+  from (select distinct x as id from unnest(p_lane_ids) as x
+    where not exists (select 1 from queue.lanes as l where l.id = x)) as missing
+  cross join lateral (select r.job_id from queue.ready as r where r.lane_id = missing.id limit 1) as r
+  join public.jobs as j on j.id = r.job_id;
+end;
+$$;
+comment on function queue.reopen_lanes is 'Open those of the lanes that were closed while empty and have ready jobs again.';
+
 create function queue.promote(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
@@ -99,8 +114,7 @@ begin
   moved as (
     insert into queue.ready (lane_id, ready_at, job_id) select lane_id, p_now, job_id from due returning lane_id)
   select array_agg(distinct lane_id) into v_lanes from moved;
-  update queue.lanes set active = true
-  where id in (select id from queue.lanes where id = any (v_lanes) and not active order by id for update skip locked);
+  perform queue.reopen_lanes(v_lanes);
   return cardinality(v_ids);
 end;
 $$;
@@ -129,29 +143,37 @@ set search_path = ''
 as $$
 begin
   -- watermarks go back to the start, so that a job committed late below one is found
-  update queue.lanes set claim_from = '-infinity'
-  where id in (select id from queue.lanes where claim_from > '-infinity' order by id for update skip locked);
-  update queue.lanes set active = false
-  where id in (
-    select id from queue.lanes as l
-    where l.active and l.last_leased_at between '2000-01-01' and p_now - interval '5 minutes'
-      and not exists (select 1 from queue.ready where lane_id = l.id)
-    order by id for update skip locked);
-  -- an enqueue may commit just after its lane was parked
-  update queue.lanes set active = true
-  where id in (
-    select id from queue.lanes as l
-    where not l.active and exists (select 1 from queue.ready where lane_id = l.id)
-    order by id for update skip locked);
+  update queue.lanes set claim_from = '-infinity' where claim_from > '-infinity';
+  delete from queue.lanes as l
+  where greatest(l.last_leased_at, l.opened_at) < p_now - interval '1 minute'
+    and not exists (select 1 from queue.ready where lane_id = l.id)
+    or exists (select 1 from queue.lanes as same where same.id = l.id and same.number < l.number);
+  -- an enqueue may commit just after its lane was closed
+  perform queue.reopen_lanes(array(
+    with recursive filled as (
+      (select r.lane_id from queue.ready as r order by r.lane_id limit 1)
+      union all
+      select (select r.lane_id from queue.ready as r where r.lane_id > filled.lane_id order by r.lane_id limit 1)
+      from filled where filled.lane_id is not null)
+    select lane_id from filled where lane_id is not null));
   delete from queue.shares as s
   where s.workspace_id <> '00000000-0000-0000-0000-000000000000'
     and s.finish_tag <= (select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000');
 end;
 $$;
-comment on function queue.sweep is 'Once a minute: watermarks back to the start, empty lanes parked, orphaned lanes woken.';
+comment on function queue.sweep is 'Once a minute: watermarks back to the start, empty and doubled lanes closed, missing ones opened.';
+
+create function queue.tokens(p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz)
+returns double precision
+language sql immutable
+set search_path = ''
+as $$
+  select least(p_limit, coalesce(p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
+$$;
+comment on function queue.tokens is 'What a token bucket holds by now; a missing one is full.';
 
 create function queue.pick(
-  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_now timestamptz
+  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz
 ) returns jsonb
 language plpgsql
 set search_path = ''
@@ -159,86 +181,115 @@ as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
   v_most constant integer := 2147483647;
-  v_counted boolean := exists (select 1 from queue.job_types
-      where max_concurrency is not null or workspace_concurrency is not null or key_concurrency is not null)
-    or exists (select 1 from queue.tenant_limits where max_running is not null);
   v_virtual double precision := coalesce((select finish_tag from queue.shares where workspace_id = v_nil), 0);
   v_max_budget double precision := (queue.setting('max_budget_ms'))::double precision;
+  v_lanes_each integer := 10;
   v_picked jsonb;
 begin
-  with running as materialized (
-    select job_type, workspace_id, concurrency_key, count(*) as n from queue.leases
-    where v_counted group by 1, 2, 3),
-  types as materialized (
-    select t.*, least(
-        coalesce(t.max_concurrency - coalesce((select sum(r.n) from running as r where r.job_type = t.job_type), 0), v_most),
-        case when t.rate_limit is null or t.rate_per_key then v_most else floor(least(t.rate_limit,
-          coalesce(b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds, t.rate_limit))) end) as free
-    from queue.job_types as t
-    left join queue.buckets as b on b.job_type = t.job_type and b.workspace_id = v_nil and b.concurrency_key = ''
-    where t.paused_at is null and (p_job_types is null or t.job_type = any (p_job_types))
-      and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms or t.run_p95_ms > v_max_budget)),
-  lanes as materialized (
-    select l.id as lane_id, l.workspace_id, l.job_type, l.concurrency_key, l.last_leased_at, l.claim_from,
-      coalesce(tl.weight, 1) as weight, t.free as type_free,
-      coalesce(tl.max_running - coalesce(w.n, 0), v_most) as workspace_free,
-      coalesce(t.workspace_concurrency - coalesce(tw.n, 0), v_most) as type_workspace_free,
-      least(case when t.key_concurrency is null or l.concurrency_key = '' then v_most else t.key_concurrency - coalesce(k.n, 0) end,
-        case when t.rate_limit is null or not t.rate_per_key then v_most else floor(least(t.rate_limit,
-          coalesce(b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds, t.rate_limit))) end) as key_free,
-      l.priority - case when t.ageing_seconds is null then 0
-        else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority
-    from queue.lanes as l
-    join types as t on t.job_type = l.job_type
-    left join queue.tenant_limits as tl on tl.workspace_id = l.workspace_id
-    left join (select workspace_id, sum(n) as n from running group by 1) as w on w.workspace_id = l.workspace_id
-    left join (select job_type, workspace_id, sum(n) as n from running group by 1, 2) as tw
-      on tw.job_type = l.job_type and tw.workspace_id = l.workspace_id
-    left join running as k on k.job_type = l.job_type and k.workspace_id = l.workspace_id and k.concurrency_key = l.concurrency_key
-    left join queue.buckets as b on t.rate_per_key and b.job_type = l.job_type
-      and b.workspace_id = l.workspace_id and b.concurrency_key = l.concurrency_key
-    cross join lateral (
-      select r.ready_at from queue.ready as r
-      where r.lane_id = l.id and r.ready_at >= l.claim_from order by r.ready_at limit 1) as head
-    where l.active and t.free > 0 and (p_queues is null or l.queue = any (p_queues))
-      and not exists (select 1 from queue.pauses as p
-        where p.kind = 'queue' and p.name = l.queue or p.kind = 'workspace' and p.workspace_id = l.workspace_id)),
-  chosen as materialized (
-    select ranked.*, count(*) over () as lanes
-    from (select lanes.*, coalesce(s.finish_tag, 0) as finish_tag,
-        row_number() over (partition by lanes.workspace_id order by lanes.priority, lanes.last_leased_at) as lane_rank
-      from lanes left join queue.shares as s on s.workspace_id = lanes.workspace_id
-      where workspace_free > 0 and type_workspace_free > 0 and key_free > 0) as ranked
-    order by lane_rank, greatest(finish_tag, v_virtual), last_leased_at limit greatest(100, 2 * p_limit)),
-  found as (
-    select c.*, r.job_id, r.ready_at
-    from (select chosen.*, least(type_free, workspace_free, type_workspace_free, key_free, p_limit,
-        ceil(4.0 * p_limit / lanes) + 4)::integer as take from chosen) as c
-    cross join lateral (
-      select r.job_id, r.ready_at from queue.ready as r
-      where r.lane_id = c.lane_id and r.ready_at >= c.claim_from
-      order by r.ready_at, r.job_id limit c.take) as r),
-  by_key as (
-    select found.*, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at, job_id) as nth_of_key from found),
-  by_type_workspace as (
-    select by_key.*, row_number() over (partition by workspace_id, job_type order by priority, ready_at, job_id) as nth_of_type_workspace
-    from by_key where nth_of_key <= key_free),
-  by_workspace as (
-    select b.*, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
-    from by_type_workspace as b where nth_of_type_workspace <= type_workspace_free),
-  tagged as (
-    select b.*, greatest(finish_tag, v_virtual) + (nth_of_workspace - 1) / weight as start_tag
-    from by_workspace as b where nth_of_workspace <= workspace_free),
-  by_type as (
-    select tagged.*, row_number() over (partition by job_type order by start_tag, ready_at, job_id) as nth_of_type from tagged),
-  picked as (
-    select * from by_type where nth_of_type <= type_free
-    order by start_tag, ready_at, job_id limit p_limit)
-  select jsonb_build_object('ids', jsonb_agg(job_id), 'tag', max(start_tag)) into v_picked from picked;
+  -- first a look at the heads of a few lanes per tenant; only when that leaves slots empty, a deeper one
+  for v_round in 1..2 loop
+    with recursive tenants as ( -- one probe per tenant, however many lanes and jobs it has
+      (select l.workspace_id from queue.lanes as l order by l.workspace_id limit 1)
+      union all
+      select (select l.workspace_id from queue.lanes as l where l.workspace_id > t.workspace_id order by l.workspace_id limit 1)
+      from tenants as t where t.workspace_id is not null),
+    open_tenants as materialized (
+      select t.workspace_id, coalesce(tl.weight, 1) as weight, greatest(coalesce(s.finish_tag, 0), v_virtual) as tag,
+        case when tl.max_running is null then v_most else tl.max_running
+          - (select count(*) from queue.leases as r where r.workspace_id = t.workspace_id) end as workspace_free
+      from tenants as t
+      left join queue.tenant_limits as tl on tl.workspace_id = t.workspace_id
+      left join queue.shares as s on s.workspace_id = t.workspace_id
+      where t.workspace_id is not null and not exists (
+        select 1 from queue.pauses as p where p.kind = 'workspace' and p.workspace_id = t.workspace_id)),
+    types as materialized (
+      select t.*, least(
+          case when t.max_concurrency is null then v_most else t.max_concurrency
+            - (select count(*) from queue.leases as r where r.job_type = t.job_type) end,
+          case when t.rate_limit is null or t.rate_per_key then v_most
+            else floor(queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now)) end) as type_free
+      from queue.job_types as t
+      left join queue.buckets as b on b.job_type = t.job_type and b.workspace_id = v_nil and b.concurrency_key = ''
+      where t.paused_at is null and (p_job_types is null or t.job_type = any (p_job_types))
+        and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms or t.run_p95_ms > v_max_budget)),
+    lanes as materialized (
+      select distinct on (lane_id) *
+      from (
+        select w.workspace_id, w.weight, w.tag, w.workspace_free, c.*
+        from (select * from open_tenants where workspace_free > 0 order by tag, workspace_id) as w
+        cross join lateral (
+          select l.id as lane_id, l.job_type, l.concurrency_key, l.claim_from, l.last_leased_at, t.type_free,
+            f.type_workspace_free, f.key_free,
+            l.priority - case when t.ageing_seconds is null then 0
+              else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority
+          from (select * from queue.lanes as o where o.workspace_id = w.workspace_id order by o.priority, o.last_leased_at) as l
+          cross join lateral (select * from types where types.job_type = l.job_type and types.type_free > 0 limit 1) as t
+          cross join lateral (
+            select r.ready_at from queue.ready as r
+            where r.lane_id = l.id and r.ready_at >= l.claim_from order by r.ready_at limit 1) as head
+          cross join lateral (
+            select case when t.workspace_concurrency is null then v_most else t.workspace_concurrency
+                - (select count(*) from queue.leases as r where r.job_type = l.job_type and r.workspace_id = l.workspace_id) end as type_workspace_free,
+              least(
+                case when t.key_concurrency is null or l.concurrency_key = '' then v_most else t.key_concurrency
+                  - (select count(*) from queue.leases as r where r.job_type = l.job_type and r.workspace_id = l.workspace_id
+                    and r.concurrency_key = l.concurrency_key) end,
+                case when t.rate_limit is null or not t.rate_per_key then v_most else floor(coalesce(
+                  (select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) from queue.buckets as b
+                    where b.job_type = l.job_type and b.workspace_id = l.workspace_id and b.concurrency_key = l.concurrency_key),
+                  t.rate_limit)) end) as key_free
+            offset 0) as f
+          where f.type_workspace_free > 0 and f.key_free > 0 and (p_queues is null or l.queue = any (p_queues))
+            and not exists (select 1 from queue.pauses as p where p.kind = 'queue' and p.name = l.queue
+              or p.kind = 'workspace_type' and p.workspace_id = l.workspace_id and p.job_type = l.job_type)
+          limit v_lanes_each) as c
+        limit greatest(200, 4 * p_limit)) as opened
+      order by lane_id),
+    sized as materialized (
+      select lanes.*, least(type_free, workspace_free, type_workspace_free, key_free, p_limit)::integer as most,
+        case when v_round = 1 then ceil(4.0 * p_limit / count(*) over ())::integer + 4 else p_limit end as few,
+        count(*) over (partition by workspace_id) as lanes_of_tenant
+      from lanes),
+    found as materialized (
+      select c.*, r.job_id, r.ready_at
+      from sized as c
+      cross join lateral (
+        select r.job_id, r.ready_at from queue.ready as r
+        where r.lane_id = c.lane_id and r.ready_at >= c.claim_from
+        order by r.ready_at, r.job_id limit least(c.most, c.few)) as r),
+    by_key as (
+      select found.*, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at, job_id) as nth_of_key from found),
+    by_type_workspace as (
+      select by_key.*, row_number() over (partition by workspace_id, job_type order by priority, ready_at, job_id) as nth_of_type_workspace
+      from by_key where nth_of_key <= key_free),
+    by_workspace as (
+      select b.*, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
+      from by_type_workspace as b where nth_of_type_workspace <= type_workspace_free),
+    tagged as (
+      select b.*, tag + (nth_of_workspace - 1) / weight as start_tag
+      from by_workspace as b where nth_of_workspace <= workspace_free),
+    by_type as (
+      select tagged.*, row_number() over (partition by job_type order by start_tag, ready_at, job_id) as nth_of_type from tagged),
+    picked as (
+      select * from by_type where nth_of_type <= type_free
+      order by start_tag, ready_at, job_id limit p_limit)
+    select jsonb_build_object('ids', coalesce(jsonb_agg(job_id), '[]'), 'tag', max(start_tag), 'count', count(*),
+      'cut', v_round = 1 and count(*) < p_limit and exists (select 1 from sized as s
+        where s.lanes_of_tenant >= v_lanes_each
+          or s.few < s.most and (select count(*) from found as f where f.lane_id = s.lane_id) >= s.few),
+      'due', case when p_count_due then (select count(*) from (
+          select 1 from sized as s cross join lateral (
+            select 1 from queue.ready as r where r.lane_id = s.lane_id
+            limit least(1001 + p_limit, s.type_free, s.workspace_free, s.type_workspace_free, s.key_free)) as r
+          limit 1000 + p_limit) as counted) end)
+    into v_picked from picked;
+    exit when not (v_picked ->> 'cut')::boolean;
+    v_lanes_each := greatest(200, 4 * p_limit);
+  end loop;
   return v_picked;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease: {ids, tag}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at no more than a few jobs per lane.';
+comment on function queue.pick is E'Choose jobs to lease: {ids, tag, count, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
 create function queue.take(
   p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz
@@ -293,10 +344,8 @@ begin
       case when rate_per_key then coalesce(concurrency_key, '') else '' end, max(rate_limit) - count(*), p_now
     from started where rate_limit is not null group by 1, 2, 3
     on conflict (job_type, workspace_id, concurrency_key) do update set
-      tokens = least((select t.rate_limit from queue.job_types as t where t.job_type = b.job_type),
-        b.tokens + extract(epoch from p_now - b.refilled_at)
-          * (select t.rate_limit / t.rate_per_seconds from queue.job_types as t where t.job_type = b.job_type))
-        - ((select t.rate_limit from queue.job_types as t where t.job_type = b.job_type) - excluded.tokens),
+      tokens = (select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) - (t.rate_limit - excluded.tokens)
+        from queue.job_types as t where t.job_type = b.job_type),
       refilled_at = excluded.refilled_at)
   -- written out, not a function per row: its call would cost more than the rest of the lease
   select jsonb_agg(jsonb_build_object('fence', s.fence, 'lease_seconds', s.lease_seconds,
@@ -307,7 +356,7 @@ begin
       'queue', s.queue, 'job_type', s.job_type, 'payload', s.payload, 'schema_version', s.schema_version,
       'priority', s.priority, 'attempts', s.attempts, 'max_attempts', s.max_attempts, 'created_at', s.created_at,
       'parent_id', s.parent_id, 'traceparent', s.traceparent, 'progress', s.progress,
-      'timeout_seconds', s.limit_seconds, 'deadline_at', s.deadline_at)))
+      'timeout_seconds', s.limit_seconds, 'deadline_at', s.deadline_at)) order by s.priority, s.created_at, s.id)
   into v_leases from started as s;
   return coalesce(v_leases, '[]');
 end;
@@ -341,18 +390,19 @@ declare
   v_now timestamptz := queue.clock();
   v_worker text := p_request ->> 'worker_id';
   v_tick uuid := queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
-  v_call integer := coalesce((p_request ->> 'call')::integer, 1);
-  v_limit integer := coalesce((p_request ->> 'limit')::integer, 10);
+  v_call integer := coalesce((p_request ->> 'call')::numeric::integer, 1);
+  v_limit integer := coalesce((p_request ->> 'limit')::numeric::integer, 10);
   v_types text[] := case when jsonb_typeof(p_request -> 'job_types') = 'array'
     then array(select jsonb_array_elements_text(p_request -> 'job_types')) end;
   v_queues text[] := case when jsonb_typeof(p_request -> 'queues') = 'array'
     then array(select jsonb_array_elements_text(p_request -> 'queues')) end;
-  v_seconds integer := (p_request ->> 'lease_seconds')::integer;
+  v_seconds integer := (p_request ->> 'lease_seconds')::numeric::integer;
   v_answered integer;
   v_reclaimed integer := 0;
   v_promoted integer := 0;
   v_picked jsonb;
   v_ids uuid[];
+  v_lanes bigint[];
   v_expired uuid[];
   v_leases jsonb := '[]';
   v_next timestamptz;
@@ -373,6 +423,9 @@ begin
       'next_due_in_ms', null, 'repeated', true);
   end if;
 
+  if v_call = 1 then
+    perform queue.do_chores(v_now);
+  end if;
   perform pg_advisory_xact_lock(7106381); -- a statement of its own: the next one sees what the last holder committed
   v_now := queue.clock();
   update queue.wakeups set requested_at = null
@@ -385,22 +438,24 @@ begin
     perform queue.expire(500, v_now);
   end if;
   perform queue.lapse_waits(500, v_now);
-  perform queue.drain_signals(500, v_now);
+  for v_round in 1..5 loop -- what ends may let others end or go on
+    exit when queue.drain_signals(500, v_now) = 0;
+  end loop;
   v_promoted := queue.promote(1000, v_now);
   if queue.upkeep_due('sweep', interval '1 minute', v_now) then
     perform queue.sweep(v_now);
   end if;
-  if v_call = 1 then
-    perform queue.do_chores(v_now);
-  end if;
-  if exists (select 1 from queue.rewinds) then
-    with back as (delete from queue.rewinds returning lane_id)
-    update queue.lanes set claim_from = '-infinity', active = true where id in (select lane_id from back);
+  v_lanes := array(select lane_id from queue.rewinds order by id limit 10000 for update skip locked);
+  if cardinality(v_lanes) > 0 then
+    delete from queue.rewinds where lane_id = any (v_lanes);
+    update queue.lanes set claim_from = '-infinity' where id = any (v_lanes);
+    perform queue.reopen_lanes(v_lanes);
   end if;
 
-  if v_limit > 0 then
-    v_picked := queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision, v_now);
-    v_ids := array(select jsonb_array_elements_text(case when jsonb_typeof(v_picked -> 'ids') = 'array' then v_picked -> 'ids' else '[]' end)::uuid);
+  v_picked := queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
+    v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_now);
+  if (v_picked ->> 'count')::integer > 0 then
+    v_ids := array(select jsonb_array_elements_text(v_picked -> 'ids')::uuid);
     v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
     v_expired := array(select id from public.jobs where id = any (v_ids) and deadline_at <= v_now);
     if cardinality(v_expired) > 0 then
@@ -416,15 +471,15 @@ begin
   end if;
 
   update queue.ticks set last_call = v_call, seen_at = v_now, leased = leased + jsonb_array_length(v_leases),
-    free_slots = coalesce((p_request ->> 'free_slots')::integer, v_limit - jsonb_array_length(v_leases))
+    free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - jsonb_array_length(v_leases))
   where tick_id = v_tick;
   if jsonb_array_length(v_leases) < v_limit or v_limit = 0 then
-    select least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits)) into v_next;
+    select least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
+      (select v_now from queue.signals limit 1)) into v_next;
   end if;
   return jsonb_build_object('leases', v_leases, 'reclaimed', v_reclaimed, 'promoted', v_promoted,
-    'due', case when v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false)
-      then (select count(*) from (select 1 from queue.ready limit 1000) as counted)
-      else case when jsonb_array_length(v_leases) >= v_limit then 1 else 0 end end,
+    'due', coalesce(least(1000, greatest(0, (v_picked ->> 'due')::integer - jsonb_array_length(v_leases))),
+      case when v_limit > 0 and jsonb_array_length(v_leases) >= v_limit then 1 else 0 end),
     'next_due_in_ms', case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - v_now) * 1000)) end);
 end;
 $$;

@@ -11,7 +11,7 @@ begin
   select i.job_id, left(step.value ->> 'name', 200), jsonb_build_object('value', step.value -> 'result'), p_now
   from jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb)
   cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
-  where i.job_id = any (p_held) and step.value ->> 'name' is not null
+  where i.job_id = any (p_held) and step.value ->> 'name' <> ''
   on conflict (job_id, name) do nothing; -- the first result of a step stands
 
   with items as materialized (
@@ -26,7 +26,7 @@ begin
   moved as (
     update public.jobs as j set last_seq = j.last_seq + c.new_events, updated_at = p_now,
       progress = case when c.progress is null then j.progress else jsonb_build_object(
-        'percentage', trim_scale(least(100, greatest(0, round(coalesce((c.progress ->> 'percentage')::numeric, (j.progress ->> 'percentage')::numeric, 0), 1)))),
+        'percentage', trim_scale(least(100, greatest(0, round(coalesce(case when jsonb_typeof(c.progress -> 'percentage') = 'number' then (c.progress ->> 'percentage')::numeric end, (j.progress ->> 'percentage')::numeric, 0), 1)))),
         'stage', left(c.progress ->> 'stage', 200), 'message', left(c.progress ->> 'message', 1000)) end
     from counted as c
     where j.id = c.job_id and j.id = any (p_held) and (c.new_events > 0)
@@ -92,23 +92,26 @@ begin
     v_held := queue.fenced(v_items);
     perform queue.write_reports(v_items, array(select i from unnest(v_ids) as i where i = any (v_held)), v_now);
   end if;
-  perform 1 from queue.leases
-  where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items))) order by job_id for update;
+  -- a lease that is being settled, reclaimed or cancelled this very moment is not waited for: whoever
+  -- waits for a lease holds its job, and this call may hold other leases
+  v_ids := array(select job_id from queue.leases
+    where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items))) for update skip locked);
   with items as materialized (
-    select i.job_id, i.fence, coalesce(i.lease_seconds, 0) as lease_seconds
-    from jsonb_to_recordset(v_items) as i (job_id uuid, fence bigint, lease_seconds integer)),
+    select i.job_id, i.fence, case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds
+    from jsonb_to_recordset(v_items) as i (job_id uuid, fence bigint, lease_seconds double precision)),
   renewed as (
-    update queue.leases as l set
-      lease_seconds = case when i.lease_seconds between 1 and 43200 then i.lease_seconds else l.lease_seconds end,
-      expires_at = v_now + make_interval(secs => case when i.lease_seconds between 1 and 43200 then i.lease_seconds else l.lease_seconds end)
+    update queue.leases as l set lease_seconds = coalesce(i.lease_seconds, l.lease_seconds),
+      expires_at = v_now + make_interval(secs => coalesce(i.lease_seconds, l.lease_seconds))
     from items as i
-    where l.job_id = i.job_id and l.fence = i.fence
+    where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.cancel_requested, l.expires_at)
   select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
-    'outcome', case when r.job_id is null then 'lost' when r.cancel_requested then 'cancel' else 'ok' end,
-    'lease_expires_at', r.expires_at)))
+    'outcome', case when l.job_id is null then 'lost' when coalesce(r.cancel_requested, l.cancel_requested) then 'cancel' else 'ok' end,
+    'lease_expires_at', coalesce(r.expires_at, l.expires_at))))
   into v_results
-  from items as i left join renewed as r on r.job_id = i.job_id and r.fence = i.fence;
+  from items as i
+  left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+  left join renewed as r on r.job_id = i.job_id and r.fence = i.fence;
   return jsonb_build_object('results', coalesce(v_results, '[]'));
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
@@ -135,6 +138,33 @@ language sql immutable
 set search_path = ''
 as $$ select least(120, greatest(0, floor(ln(greatest(p_ms, 0) + 1) / ln(1.25))))::smallint $$;
 comment on function queue.stat_bucket is 'Histogram bucket of a duration: bucket b holds 1.25^b − 1 to 1.25^(b+1) − 1 milliseconds.';
+
+create function queue.wait_problem(p_wait jsonb) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_kind text := p_wait ->> 'kind';
+begin
+  if v_kind is null or v_kind not in ('sleep', 'ask', 'event', 'children') then
+    return format('a wait must be a sleep, ask, event or children, not %s', coalesce(v_kind, 'nothing'));
+  elsif v_kind = 'event' and coalesce(p_wait ->> 'event', '') = '' then
+    return 'a wait for an event must name it';
+  elsif v_kind = 'sleep' and coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until') is null then
+    return 'a sleep must say until when';
+  elsif v_kind = 'children' then
+    if jsonb_typeof(p_wait -> 'job_ids') is distinct from 'array' then
+      return 'a wait for children must list their ids';
+    end if;
+    perform value::uuid from jsonb_array_elements_text(p_wait -> 'job_ids');
+  end if;
+  perform (coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'))::timestamptz;
+  return null;
+exception when data_exception then
+  return 'a wait has a value of the wrong type: ' || sqlerrm;
+end;
+$$;
+comment on function queue.wait_problem is 'What is wrong with a wait a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
 
 create function queue.settle(p_items jsonb) returns jsonb
 language plpgsql
@@ -170,6 +200,7 @@ begin
         when h.cancel_requested or h.outcome = 'cancelled' then 'cancelled'
         when h.outcome = 'failed' then 'failed'
         when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= v_now then 'failed' else 'retry' end
+        when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null then 'failed'
         when h.outcome in ('snoozed', 'released', 'waiting') then h.outcome
         else 'failed' end as act,
       case
@@ -179,6 +210,8 @@ begin
           then coalesce(h.error, '{}') || '{"reason": "attempts_spent"}'
         when h.outcome = 'retry' and j.deadline_at <= v_now then coalesce(h.error, '{}') || '{"reason": "deadline_passed"}'
         when h.outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(h.error, '{}')
+        when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null
+          then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', queue.wait_problem(h.wait))
         when h.outcome not in ('completed', 'cancelled', 'retry', 'snoozed', 'released', 'waiting')
           then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(h.outcome, 'null'))
         else h.error end as problem,
@@ -213,7 +246,7 @@ begin
     from acts as a
     where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
-      a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent,
+      a.outcome as said, j.error_fingerprint, a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent,
       j.parent_id is not null or j.batch_id is not null or a.unique_key is not null as bound),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
@@ -240,13 +273,18 @@ begin
     insert into queue.rewinds (lane_id) select distinct lane_id from moved where act = 'released'),
   waiting as (
     insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
-    select id, workspace_id, wait ->> 'kind', left(coalesce(wait ->> 'name', wait ->> 'kind'), 200),
+    select id, workspace_id, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''), wait ->> 'kind'), 200),
       jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids', wait -> 'job_ids')),
       case when wait ->> 'kind' = 'event' then left(wait ->> 'event', 255) end,
       (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', v_now
     from moved where act = 'waiting'),
   rechecked as (
     insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
+  suspicious as (
+    insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
+    select job_type, workspace_id, error_fingerprint, id, left(error_message, 500), v_now
+    from moved where said = 'retry' and act in ('retry', 'failed')
+    on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message, failed_at = excluded.failed_at),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
     -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
@@ -272,7 +310,7 @@ begin
         'next_retry_at', j.next_retry_at, 'outcome', case
           when j.id is null then 'not_found'
           when a.outcome = 'cancelled' then 'cancelled'
-          when a.outcome = i.outcome or i.outcome = 'retry' and a.outcome = 'failed' then 'applied'
+          when a.outcome = i.outcome or a.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
           else 'stale' end)))
       from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
       left join public.jobs as j on j.id = i.job_id

@@ -6,8 +6,6 @@ set search_path = ''
 as $$
 declare
   v_all uuid[];
-  v_count integer;
-  v_still uuid[];
 begin
   with recursive tree as (
     select id from public.jobs where id = any (p_ids)
@@ -15,12 +13,24 @@ begin
     select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.completed_at is null)
   select array_agg(id) into v_all from tree;
   perform 1 from public.jobs where id = any (v_all) order by id for update;
+  return queue.cancel_held(v_all, 'cancelled', p_now);
+end;
+$$;
+comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is asked to stop.\n\nReturns how many changed; ended jobs do not.';
 
+create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_count integer;
+  v_still uuid[];
+begin
   with asked as (
-    update queue.leases set cancel_requested = true where job_id = any (v_all) and not cancel_requested returning job_id),
+    update queue.leases set cancel_requested = true where job_id = any (p_ids) and not cancel_requested returning job_id),
   flagged as (
     update public.jobs as j set cancel_requested_at = p_now, updated_at = p_now, last_seq = j.last_seq + 1
-    from asked where j.id = asked.job_id and j.id = any (v_all)
+    from asked where j.id = asked.job_id and j.id = any (p_ids)
     returning j.id, j.workspace_id, j.session_id, j.last_seq, j.attempts),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -29,11 +39,12 @@ begin
     from flagged)
   select count(*) into v_count from flagged;
 
-  v_still := array(select id from public.jobs where id = any (v_all) and status in ('pending', 'waiting') order by id);
-  return v_count + case when cardinality(v_still) = 0 then 0 else queue.finish(v_still, 'cancelled', null, null, p_now) end;
+  v_still := array(select id from public.jobs where id = any (p_ids) and status in ('pending', 'waiting') order by id);
+  return v_count + case when cardinality(v_still) = 0 then 0
+    else queue.finish(v_still, 'cancelled', null, jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now) end;
 end;
 $$;
-comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is asked to stop.\n\nReturns how many changed; ended jobs do not.';
+comment on function queue.cancel_held is 'Cancel jobs whose rows the caller holds; children are not looked at here.';
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql
@@ -123,13 +134,20 @@ set search_path = ''
 as $$
 declare
   v_ids uuid[];
+  v_children uuid[];
 begin
-  -- the caller holds the jobs' rows
+  -- the caller holds the jobs' rows; who finds its unique key taken by now stays as it is
+  insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+  select distinct on (workspace_id, job_type, unique_key) workspace_id, job_type, unique_key, id, 'finished' from public.jobs
+  where id = any (p_ids) and status in ('failed', 'cancelled') and unique_key is not null
+  order by workspace_id, job_type, unique_key, id
+  on conflict (workspace_id, job_type, key) do nothing;
   with revived as (
     update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
       lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
       cancel_requested_at = null, updated_at = p_now, last_seq = last_seq + 1
     where id = any (p_ids) and status in ('failed', 'cancelled')
+      and (unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = jobs.id))
     returning id, workspace_id, session_id, last_seq),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -140,11 +158,17 @@ begin
     return 0;
   end if;
   perform queue.place(v_ids, p_now);
+  v_children := array(
+    select id from public.jobs
+    where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id for update);
+  if cardinality(v_children) > 0 then -- they had ended with their parent and go on with it
+    perform queue.revive(v_children, p_now);
+  end if;
   perform queue.request_wake();
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.revive is 'Failed or cancelled jobs start anew: attempts from 0, fence and events go on.';
+comment on function queue.revive is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did start anew with it.';
 
 create function public.retry_job(p_job_id uuid) returns jsonb
 language plpgsql
@@ -158,7 +182,11 @@ begin
   perform 1 from public.jobs where id = p_job_id for update;
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('failed', 'cancelled') then
-    perform queue.revive(array[p_job_id], v_now);
+    if queue.revive(array[p_job_id], v_now) = 0 then
+      perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now', (
+        select job_id::text from queue.unique_jobs
+        where workspace_id = v_job.workspace_id and job_type = v_job.job_type and key = v_job.unique_key));
+    end if;
   elsif v_job.status = 'pending' and exists (select 1 from queue.deferred where job_id = p_job_id) then
     delete from queue.deferred where job_id = p_job_id;
     update public.jobs set next_retry_at = null, scheduled_for = null, updated_at = v_now, last_seq = last_seq + 1 where id = p_job_id;
@@ -222,39 +250,22 @@ begin
     if new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
       perform queue.refuse(400, 'invalid_argument', 'cancel alone: change nothing else in the same update', 'status');
     end if;
-    if old.status = 'processing' then
-      update queue.leases set cancel_requested = true where job_id = old.id and not cancel_requested;
-      if not found then
-        return null; -- asked before
-      end if;
+    if old.cancel_requested_at is not null then
+      return null; -- asked before
+    elsif old.status = 'processing' then
       new.status := old.status;
       new.cancel_requested_at := v_now;
-      insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-      values (old.id, old.last_seq + 1, old.workspace_id, old.session_id, 'job.cancel_requested',
-        jsonb_build_object('status', 'processing', 'attempts', old.attempts), v_now);
     else
-      delete from queue.ready where job_id = old.id;
-      delete from queue.deferred where job_id = old.id;
-      delete from queue.waits where job_id = old.id;
-      delete from queue.unique_jobs where job_id = old.id;
       new.outcome := 'cancelled';
       new.completed_at := v_now;
       new.next_retry_at := null;
-      insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-      values (old.id, old.last_seq + 1, old.workspace_id, old.session_id, 'job.cancelled',
-        jsonb_build_object('status', 'cancelled', 'attempts', old.attempts), v_now);
-      insert into queue.signals (kind, job_id)
-      select 'ended', old.id
-      where old.parent_id is not null or old.batch_id is not null
-        or exists (select 1 from queue.dependencies where after_id = old.id);
+      new.error_data := '{"type": "Cancelled", "reason": "cancelled"}';
     end if;
     new.last_seq := old.last_seq + 1;
     new.updated_at := v_now;
-    return new;
   elsif new.status is distinct from old.status then
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status), old.status);
-  end if;
-  if new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
+  elsif new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
     if old.status <> 'pending' then
       perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
     end if;
@@ -263,28 +274,49 @@ begin
   return new;
 end;
 $$;
-comment on function queue.steer_by_update is 'Trigger: what members may do by updating a job: cancel it; while pending, change its priority and schedule.';
+comment on function queue.steer_by_update is 'Trigger: what may be done by updating a job: cancel it; while pending, change its priority and schedule.';
 
 create function queue.after_steering() returns trigger
 language plpgsql
 security definer -- a member updating through the Data API holds no rights on the engine's tables
 set search_path = ''
 as $$
+declare
+  v_now timestamptz := queue.clock();
 begin
-  delete from queue.ready where job_id = new.id;
-  delete from queue.deferred where job_id = new.id;
-  perform queue.place(array[new.id], queue.clock());
+  if new.last_seq > old.last_seq then
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    values (new.id, new.last_seq, new.workspace_id, new.session_id,
+      case when new.status = 'cancelled' then 'job.cancelled' else 'job.cancel_requested' end,
+      jsonb_build_object('status', new.status, 'attempts', new.attempts), v_now);
+    update queue.leases set cancel_requested = true where job_id = new.id;
+    insert into queue.signals (kind, job_id)
+    select 'orphans', new.id
+    where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.completed_at is null);
+  end if;
+  if new.status = 'cancelled' then
+    delete from queue.ready where job_id = new.id;
+    delete from queue.deferred where job_id = new.id;
+    delete from queue.waits where job_id = new.id;
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+    values (v_now, new.job_type, new.workspace_id, 'cancelled', 1);
+    perform queue.after_end(array[new.id]);
+  elsif new.status = 'pending' then
+    delete from queue.ready where job_id = new.id;
+    delete from queue.deferred where job_id = new.id;
+    perform queue.place(array[new.id], v_now);
+  end if;
   return null;
 end;
 $$;
-comment on function queue.after_steering is 'Trigger: a job with a new priority or schedule changes its place in the queue.';
+comment on function queue.after_steering is 'Trigger: a cancelled job leaves the queue, one with a new priority or schedule changes its place.';
 
 create trigger jobs_steer_by_update before update of status, priority, scheduled_for on public.jobs
-  for each row when (current_user in ('authenticated', 'anon'))
+  for each row when (current_user in ('authenticated', 'anon', 'service_role'))
   execute function queue.steer_by_update();
-create trigger jobs_after_steering after update of priority, scheduled_for on public.jobs
-  for each row when (current_user in ('authenticated', 'anon') and new.status = 'pending'
-    and (new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for))
+create trigger jobs_after_steering after update of status, priority, scheduled_for on public.jobs
+  for each row when (current_user in ('authenticated', 'anon', 'service_role') and (new.last_seq > old.last_seq
+    or new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for))
   execute function queue.after_steering();
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
@@ -297,13 +329,22 @@ declare
   v_name text := p_request ->> 'name';
   v_paused boolean := coalesce((p_request ->> 'paused')::boolean, true);
   v_by text := coalesce(auth.uid()::text, p_request ->> 'by', 'service');
+  v_workspace uuid;
+  v_type text;
 begin
-  if v_kind not in ('job_type', 'queue', 'workspace') or v_kind is null or v_name is null then
-    perform queue.refuse(400, 'invalid_argument', 'kind must be job_type, queue or workspace, and name is required', 'kind');
+  if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null or v_name is null then
+    perform queue.refuse(400, 'invalid_argument', 'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
   end if;
-  if auth.uid() is not null and not (v_kind = 'workspace' and queue.is_manager(queue.uuid_or_refuse(v_name, 'name'))) then
-    if v_kind = 'workspace' then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_name);
+  if v_kind in ('workspace', 'workspace_type') then
+    v_workspace := queue.uuid_or_refuse(coalesce(p_request ->> 'workspace_id', split_part(v_name, '/', 1)), 'workspace_id');
+    v_type := case when v_kind = 'workspace_type' then coalesce(nullif(substr(v_name, 38), ''), v_name) end;
+    v_name := v_workspace || coalesce('/' || v_type, '');
+  end if;
+  if auth.uid() is not null and not (v_workspace is not null and queue.is_manager(v_workspace)) then
+    if v_workspace is not null and not queue.is_member(v_workspace) then
+      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    elsif v_workspace is not null then
+      perform queue.refuse(403, 'forbidden', 'only a manager of the workspace may pause it', v_kind);
     end if;
     perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
   elsif auth.uid() is null and not queue.is_service() then
@@ -317,19 +358,22 @@ begin
       perform queue.refuse(404, 'unknown_job_type', 'no such job type', v_name);
     end if;
   elsif v_paused then
-    insert into queue.pauses (kind, name, workspace_id, paused_by, reason)
-    values (v_kind, v_name, case when v_kind = 'workspace' then v_name::uuid end, v_by, p_request ->> 'reason')
+    insert into queue.pauses (kind, name, workspace_id, job_type, paused_by, reason)
+    values (v_kind, v_name, v_workspace, v_type, v_by, p_request ->> 'reason')
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
     delete from queue.pauses where kind = v_kind and name = v_name;
   end if;
   if not v_paused then
+    -- errors of before the pause do not count again
+    delete from queue.failures where v_kind = 'job_type' and job_type = v_name
+      or v_kind = 'workspace_type' and job_type = v_type and workspace_id = v_workspace;
     perform queue.request_wake();
   end if;
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;
-comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace, name, paused = true, reason?}.\n\nJobs already running go on. A workspace''s managers may pause their workspace; the rest is the operator''s.';
+comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id?, paused = true, reason?}.\n\nFor workspace_type name is the job type and workspace_id is needed. Jobs already running go on. A workspace''s managers may pause their workspace and its job types; the rest is the operator''s.';
 
 create function public.get_job(p_job_id uuid) returns jsonb
 language sql stable

@@ -6,7 +6,7 @@ set search_path = ''
 as $$
 begin
   with old as (
-    delete from queue.stat_deltas where ctid = any (array(select ctid from queue.stat_deltas limit 20000 for update skip locked))
+    delete from queue.stat_deltas where id = any (array(select id from queue.stat_deltas order by id limit 20000 for update skip locked))
     returning *)
   insert into queue.stat_minutes as m (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
   select date_trunc('minute', at), job_type, workspace_id, outcome, wait_bucket, run_bucket, sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
@@ -62,26 +62,126 @@ begin
   delete from queue.ticks where tick_id in (
     select tick_id from queue.ticks where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
   delete from queue.named_events where (workspace_id, name) in (
-    select workspace_id, name from queue.named_events where emitted_at < p_now - interval '30 days' limit p_limit for update skip locked);
+    select workspace_id, name from queue.named_events where emitted_at < p_now - interval '30 days' order by emitted_at limit p_limit for update skip locked);
+  delete from queue.batches where id in (
+    select id from queue.batches where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
+  delete from queue.failures where (job_type, workspace_id, fingerprint, job_id) in (
+    select job_type, workspace_id, fingerprint, job_id from queue.failures
+    where failed_at < p_now - interval '1 hour' order by failed_at limit p_limit for update skip locked);
+  delete from queue.buckets where (job_type, workspace_id, concurrency_key) in ( -- long full again
+    select b.job_type, b.workspace_id, b.concurrency_key from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
+    where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
+    limit p_limit for update of b skip locked);
   return p_limit - v_left;
 end;
 $$;
 comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, at most p_limit a call, some workspaces at a time.\n\nDays per status stand in the setting retention_days.';
+
+create function queue.do_chore(p_name text, p_every interval, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if not queue.upkeep_due(p_name, p_every, p_now) then
+    return;
+  end if;
+  begin
+    case p_name
+      when 'statistics' then perform queue.roll_up(p_now);
+      when 'retention' then perform queue.prune(500, p_now);
+      when 'poison' then perform queue.find_poison(p_now);
+      when 'orphans' then perform queue.forget_orphans();
+    end case;
+  exception when others then -- a chore that fails must not stop leasing; health shows it
+    update queue.upkeep set failed_at = p_now, failure = sqlerrm where name = p_name;
+    raise warning 'the chore % failed: % (%)', p_name, sqlerrm, sqlstate;
+  end;
+end;
+$$;
+comment on function queue.do_chore is 'Do one chore if it is due; a failure is noted and does not spread.';
 
 create function queue.do_chores(p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  if queue.upkeep_due('statistics', interval '15 seconds', p_now) then
-    perform queue.roll_up(p_now);
-  end if;
-  if queue.upkeep_due('retention', interval '50 seconds', p_now) then
-    perform queue.prune(500, p_now);
-  end if;
+  perform queue.do_chore('statistics', interval '15 seconds', p_now);
+  perform queue.do_chore('poison', interval '5 seconds', p_now);
+  perform queue.do_chore('retention', interval '50 seconds', p_now);
+  perform queue.do_chore('orphans', interval '5 minutes', p_now);
 end;
 $$;
-comment on function queue.do_chores is 'Chores of a tick''s first call, each at most so often whoever ticks.';
+comment on function queue.do_chores is 'Chores of a tick''s first call, each at most so often whoever ticks. Runs before the lease lock is taken.';
+
+create function queue.forget_orphans() returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.forget_workspace(gone.workspace_id)
+  from (
+    select distinct l.workspace_id from queue.lanes as l
+    where not exists (select 1 from public.workspaces as w where w.id = l.workspace_id)) as gone;
+end;
+$$;
+comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
+
+create function queue.find_poison(p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_most integer := (queue.setting('poison_jobs'))::integer;
+  v_since timestamptz := p_now - interval '10 minutes';
+  v_one record;
+begin
+  if v_most is null or not exists (select 1 from queue.failures where failed_at >= v_since offset v_most - 1) then
+    return;
+  end if;
+  for v_one in
+    with hit as materialized (
+      select f.job_type, f.workspace_id, f.fingerprint, count(*) as jobs, min(f.failed_at) as since, max(f.message) as message
+      from queue.failures as f where f.failed_at >= v_since group by 1, 2, 3),
+    fine as materialized (
+      select n.job_type, n.workspace_id, sum(n.jobs) as jobs from (
+        select job_type, workspace_id, jobs from queue.stat_deltas where outcome = 'completed' and at >= v_since
+        union all
+        select job_type, workspace_id, jobs from queue.stat_minutes where outcome = 'completed' and minute >= v_since) as n
+      group by 1, 2)
+    -- a tenant whose own jobs keep failing stops only its own
+    select 'workspace_type' as kind, h.job_type, h.workspace_id, h.jobs, h.since, h.message
+    from hit as h left join fine as f on f.job_type = h.job_type and f.workspace_id = h.workspace_id
+    where h.jobs >= v_most and coalesce(f.jobs, 0) < h.jobs
+      and not exists (select 1 from queue.pauses as p
+        where p.kind = 'workspace_type' and p.workspace_id = h.workspace_id and p.job_type = h.job_type)
+    union all
+    -- the type is stopped for all only when several tenants meet the error and no other tenant's jobs succeed
+    select 'job_type', h.job_type, null, sum(h.jobs), min(h.since), max(h.message)
+    from hit as h join queue.job_types as t on t.job_type = h.job_type and t.paused_at is null
+    group by h.job_type, h.fingerprint
+    having sum(h.jobs) >= v_most
+      and not exists (select 1 from fine as f where f.job_type = h.job_type
+        and (f.workspace_id <> all (array_agg(h.workspace_id))
+          or f.jobs >= coalesce((select x.jobs from hit as x where x.job_type = h.job_type
+            and x.workspace_id = f.workspace_id and x.fingerprint = h.fingerprint), 0)))
+      and (count(*) >= 3 or count(*) = 2 and not exists (select 1 from fine as f where f.job_type = h.job_type))
+  loop
+    if v_one.kind = 'job_type' then
+      update queue.job_types set paused_at = p_now, paused_by = 'poison', pause_reason = format(
+        '%s jobs of several workspaces failed with the same error since %s: %s', v_one.jobs,
+        to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"'), v_one.message)
+      where job_type = v_one.job_type and paused_at is null;
+    else
+      insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
+      values ('workspace_type', v_one.workspace_id || '/' || v_one.job_type, v_one.workspace_id, v_one.job_type, p_now, 'poison', format(
+        '%s jobs failed with the same error since %s: %s', v_one.jobs,
+        to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"'), v_one.message))
+      on conflict (kind, name) do nothing;
+    end if;
+  end loop;
+end;
+$$;
+comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One workspace''s failures pause the type for that workspace; the type is paused for all only when three workspaces are hit (two, when nothing of it succeeds anywhere) and no other''s jobs succeed.';
 
 create function public.queue_health() returns jsonb
 language plpgsql
@@ -95,17 +195,27 @@ declare
 begin
   select count(*) as n, min(head.ready_at) as oldest into v_due
   from queue.lanes as l
-  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
-  where l.active;
+  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head;
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
     'due', (select count(*) from (select 1 from queue.ready limit 10000) as counted),
     'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
     'deferred', (select count(*) from (select 1 from queue.deferred limit 10000) as counted),
+    'pending', (select count(*) from (select 1 from queue.ready limit 10000) as r) + (select count(*) from (select 1 from queue.deferred limit 10000) as d),
     'processing', (select count(*) from queue.leases),
+    'failed', (select count(*) from (select 1 from public.jobs where outcome = 'failed' and completed_at is not null limit 10000) as f),
     'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
     'last_tick_at', v_tick.seen_at,
     'last_tick_seconds', extract(epoch from v_now - v_tick.seen_at),
+    'workers', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', t.worker_id, 'version', t.version, 'started_at', t.started_at,
+        'seen_at', t.seen_at, 'ended_at', t.ended_at, 'free_slots', t.free_slots) order by t.started_at desc), '[]')
+      from (select * from queue.ticks where started_at > v_now - interval '1 hour' order by started_at desc limit 20) as t),
+    'failing_chores', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure)), '[]')
+      from queue.upkeep as u where u.failed_at > v_now - interval '1 hour'),
+    'paused_types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'paused_by', t.paused_by, 'reason', t.pause_reason)), '[]')
+      from queue.job_types as t where t.paused_at is not null),
+    'xmin_age', (select max(age(a.backend_xmin)) from pg_catalog.pg_stat_activity as a
+      where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()),
     'oldest_transaction_seconds', (select extract(epoch from max(v_now - a.xact_start)) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()),
     'holding_session', (select jsonb_build_object('pid', a.pid, 'application_name', a.application_name, 'state', a.state,

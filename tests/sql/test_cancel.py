@@ -1,0 +1,188 @@
+"""Cancel in every state, of whole trees, by filter; a running processor learns by its heartbeat."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, Engine, handle, refusal
+
+
+def test_a_pending_job_ends_at_once(engine: Engine) -> None:
+    """Ready or deferred, it leaves the queue."""
+    ready, deferred = engine.enqueue(), engine.enqueue(delay_seconds=100)
+
+    for job_id in (ready, deferred):
+        assert engine.rpc("cancel_job", p_job_id=job_id)["status"] == "cancelled"
+
+    assert engine.lease() == []
+    assert engine.events(ready) == ["job.created", "job.cancelled"]
+
+
+def test_a_running_job_is_asked_to_stop_and_ends_cancelled(engine: Engine) -> None:
+    """The next report says so; whatever the worker then says, it is cancelled."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+
+    assert engine.rpc("cancel_job", p_job_id=job_id)["status"] == "processing"
+    assert engine.report(lease) == "cancel"
+    assert engine.settle(lease, "retry")["outcome"] == "cancelled"
+
+    assert engine.status(job_id) == "cancelled"
+    assert engine.events(job_id)[2:] == ["job.cancel_requested", "job.cancelled"]
+
+
+def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
+    """The work is done; its result is not thrown away."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    engine.rpc("cancel_job", p_job_id=job_id)
+
+    assert engine.settle(lease, "completed", result=1)["status"] == "completed"
+
+
+def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> None:
+    """The lapse ends it."""
+    job_id = engine.enqueue()
+    engine.lease_one()
+    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.advance(61)
+
+    assert engine.lease() == []
+    assert engine.status(job_id) == "cancelled"
+
+
+def test_a_waiting_job_ends_at_once(engine: Engine) -> None:
+    """Its question goes with it."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
+
+    engine.rpc("cancel_job", p_job_id=job_id)
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
+    assert refusal(refused.value) == ("PT409", "invalid_state", "cancelled")
+
+
+def test_cancelling_twice_is_harmless_and_an_ended_job_refuses(engine: Engine) -> None:
+    """409 names the present state."""
+    job_id = engine.enqueue()
+    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.rpc("cancel_job", p_job_id=job_id)
+    assert engine.events(job_id) == ["job.created", "job.cancelled"]
+
+    done = engine.enqueue()
+    engine.run_all()
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("cancel_job", p_job_id=done)
+    assert refusal(refused.value) == ("PT409", "invalid_state", "completed")
+
+
+def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
+    """Children and grandchildren, pending and running; finished ones stay."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    child, done = engine.spawn(lease, "s", [{"job_type": "work"}, {"job_type": "work"}])
+    first, second = engine.lease(2)
+    running = first if first["job"]["id"] == child else second
+    engine.settle(second if running is first else first)
+    [grandchild] = engine.spawn(running, "s", [{"job_type": "work"}])
+
+    engine.rpc("cancel_job", p_job_id=root)
+
+    assert engine.status(grandchild) == "cancelled"
+    assert engine.status(done) == "completed"
+    assert {engine.report(running), engine.report(lease)} == {"cancel"}
+
+
+@pytest.mark.parametrize(("outcome", "end"), [("failed", "cancelled"), ("completed", "pending")])
+def test_live_children_end_with_a_failed_parent_but_outlive_a_completed_one(
+    engine: Engine, outcome: str, end: str
+) -> None:
+    """Work for a result that nobody will read stops; fire-and-forget goes on."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "s", [{"job_type": "work"}])
+
+    engine.settle(lease, outcome)
+    engine.lease_call(0)
+
+    assert engine.status(child) == end
+
+
+def test_children_that_ended_with_their_parent_start_anew_with_it(engine: Engine) -> None:
+    """A redriven parent would gather nothing but cancelled children."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    child, done = engine.spawn(lease, "s", [{"job_type": "work"}, {"job_type": "work"}])
+    engine.rpc("cancel_job", p_job_id=done)
+    engine.settle(lease, "failed")
+    engine.lease_call(0)
+
+    engine.rpc("retry_job", p_job_id=root)
+
+    assert (engine.status(root), engine.status(child), engine.status(done)) == (
+        "pending",
+        "pending",
+        "cancelled",
+    )
+
+
+def test_children_spawned_while_their_parent_is_cancelled_end_too(engine: Engine) -> None:
+    """The tree was read before they existed."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    engine.rpc("cancel_job", p_job_id=root)
+    [child] = engine.spawn(lease, "late", [{"job_type": "work"}])
+
+    engine.settle(lease, "cancelled")
+    engine.lease_call(0)
+
+    assert engine.status(child) == "cancelled"
+
+
+def test_cancel_by_filter_is_bounded(engine: Engine) -> None:
+    """Call again while more is true; what runs is asked once."""
+    engine.enqueue_many(12)
+    engine.register("other")
+    engine.enqueue(job_type="other")
+    lease = engine.lease_one(limit=1, job_types=["work"])
+
+    first = engine.rpc(
+        "cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "work"}, p_limit=10
+    )
+    second = engine.rpc(
+        "cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "work"}, p_limit=10
+    )
+    third = engine.rpc(
+        "cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "work"}, p_limit=10
+    )
+
+    assert [first, second, third] == [
+        {"count": 10, "more": True}, {"count": 2, "more": False}, {"count": 0, "more": False}
+    ]  # fmt: skip
+    assert engine.report(lease) == "cancel"
+    assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
+
+
+def test_cancels_and_leases_racing_end_each_job_once(engine: Engine) -> None:
+    """The prototype without lock order ended 20 of 8,000 jobs twice."""
+    ids = engine.enqueue_many(200)
+
+    def work(other: Engine) -> None:
+        for _ in range(12):
+            leases = other.lease(25)
+            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+
+    def cancel(other: Engine) -> None:
+        for start in range(0, 200, 20):
+            other.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"ids": ids[start : start + 20]})
+
+    answers = engine.race(work, work, work, cancel, cancel)
+
+    assert answers == [None] * 5
+    engine.run_all()
+    ends = engine.one(
+        "select count(*) from public.job_events where type in ('job.completed', 'job.cancelled')"
+    )
+    assert ends == 200

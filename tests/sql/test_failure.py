@@ -1,0 +1,288 @@
+# ruff: noqa: E501 - queries stay on one line
+"""Retries, backoff, lost workers, deadlines, dead letters and their second life."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.engine import ACME, GLOBEX, Engine, refusal
+
+ERROR = {"type": "ValueError", "message": "no such account 17"}
+
+
+def test_a_failing_job_backs_off_and_fails_after_its_last_attempt(engine: Engine) -> None:
+    """Five attempts by default, about 60, 120, 240, 480 seconds apart."""
+    job_id = engine.enqueue()
+    waits = []
+    for _ in range(4):
+        answer = engine.settle(engine.lease_one(), "retry", error=ERROR)
+        assert answer["status"] == "pending"
+        waits.append(
+            engine.one(
+                "select extract(epoch from next_retry_at - updated_at)::float from public.jobs where id = %s",
+                job_id,
+            )
+        )
+        engine.advance(waits[-1] + 1)
+
+    answer = engine.settle(engine.lease_one(), "retry", error=ERROR)
+
+    assert answer["status"] == "failed"
+    for wait, nominal in zip(waits, (60, 120, 240, 480), strict=True):
+        assert 0.9 * nominal <= wait <= 1.1 * nominal
+    job = engine.job(job_id)
+    assert job["attempts"] == 5
+    assert job["error_message"] == ERROR["message"]
+    assert job["error_data"] == {"type": "ValueError", "reason": "attempts_spent"}
+    outcomes = [line["outcome"] for line in engine.rpc("job_attempts", p_job_id=job_id)]
+    assert outcomes == ["retry"] * 4 + ["failed"]
+
+
+def test_backoff_grows_is_capped_and_spreads(engine: Engine) -> None:
+    """For every policy and attempt: within its bounds, never above the cap."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        attempt=st.integers(1, 50),
+        first=st.floats(0, 86400),
+        cap=st.floats(0, 604800),
+        factor=st.floats(1, 10),
+    )
+    def check(attempt: int, first: float, cap: float, factor: float) -> None:
+        delay = engine.one("select queue.retry_delay(%s, %s, %s, %s)", attempt, first, cap, factor)
+        nominal = min(cap, first * factor ** (attempt - 1))
+        assert 0 <= delay <= cap
+        assert 0.79 * nominal <= delay <= 1.11 * nominal
+
+    check()
+    spread = {engine.one("select queue.retry_delay(3, 60, 3600, 2)") for _ in range(20)}
+    assert len(spread) > 10
+
+
+def test_retry_after_of_a_foreign_service_wins(engine: Engine) -> None:
+    """They know better when they will answer again."""
+    job_id = engine.enqueue(backoff={"first_seconds": 1, "cap_seconds": 5})
+    engine.settle(engine.lease_one(), "retry", error=ERROR, retry_after_seconds=777)
+
+    wait = engine.one(
+        "select extract(epoch from next_retry_at - updated_at)::int from public.jobs where id = %s",
+        job_id,
+    )
+
+    assert wait == 777
+
+
+def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
+    """Policy of the type is a default."""
+    engine.register("work", backoff={"first_seconds": 1000, "cap_seconds": 5000, "factor": 2})
+    job_id = engine.enqueue(backoff={"first_seconds": 2})
+    engine.settle(engine.lease_one(), "retry", error=ERROR)
+
+    wait = engine.one(
+        "select extract(epoch from next_retry_at - updated_at)::float from public.jobs where id = %s",
+        job_id,
+    )
+
+    assert 1.8 <= wait <= 2.2
+
+
+def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
+    """Not retryable is a decision of the code that knows."""
+    job_id = engine.enqueue()
+
+    answer = engine.settle(engine.lease_one(), "failed", error=ERROR)
+
+    assert answer["status"] == "failed"
+    assert engine.job(job_id)["error_data"]["reason"] == "not_retryable"
+
+
+def test_a_job_whose_workers_keep_dying_fails_with_the_reason(engine: Engine) -> None:
+    """Recovery must end: no special half-state, no endless loop."""
+    job_id = engine.enqueue(max_attempts=50)
+    for _ in range(5):
+        engine.lease_one(worker="mortal")
+        engine.advance(61)
+
+    assert engine.lease() == []
+    job = engine.job(job_id)
+    assert (job["status"], job["attempts"], job["lost_attempts"]) == ("failed", 5, 5)
+    assert job["error_data"]["reason"] == "worker_lost"
+    assert "mortal" in job["error_message"]
+    assert engine.events(job_id)[-2:] == ["job.reclaimed", "job.failed"]
+
+
+def test_a_lapse_at_the_last_attempt_fails_the_job(engine: Engine) -> None:
+    """Attempts count at lease, so a dead worker spends one."""
+    job_id = engine.enqueue(max_attempts=1)
+    engine.lease_one()
+    engine.advance(61)
+
+    engine.lease()
+
+    assert engine.status(job_id) == "failed"
+
+
+def test_a_lease_lapses_on_what_was_stored_at_lease(engine: Engine) -> None:
+    """A later change of the type's policy must not end running leases."""
+    engine.enqueue()
+    engine.lease_one(lease_seconds=100)
+    engine.register("work", lease_seconds=1)
+    engine.advance(50)
+
+    assert engine.lease_call()["reclaimed"] == 0
+
+
+@pytest.mark.parametrize("outcome", ["snoozed", "released", "waiting"])
+def test_handing_back_does_not_spend_an_attempt(engine: Engine, outcome: str) -> None:
+    """Only trying counts."""
+    job_id = engine.enqueue(max_attempts=1)
+    for _ in range(3):
+        engine.settle(
+            engine.lease_one(),
+            outcome,
+            delay_seconds=0,
+            wait={"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"},
+        )
+
+    engine.settle(engine.lease_one())
+
+    job = engine.job(job_id)
+    assert (job["status"], job["attempts"], job["fence"]) == ("completed", 1, 4)
+
+
+def test_a_released_job_keeps_its_place(engine: Engine) -> None:
+    """What a tick hands back at its deadline is the next to run, below the watermark too."""
+    first, *_ = engine.enqueue_many(10)
+    leases = engine.lease(5)
+    engine.settle(leases[0], "released")
+
+    assert engine.lease(1)[0]["job"]["id"] == first
+
+
+def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
+    """Expired work is failed with its reason, waiting or not."""
+    soon = engine.one("select queue.clock() + interval '30 seconds'")
+    pending = engine.enqueue(deadline_at=soon.isoformat())
+    deferred = engine.enqueue(deadline_at=soon.isoformat(), delay_seconds=100)
+    engine.advance(31)
+
+    assert engine.lease() == []
+    for job_id in (pending, deferred):
+        assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
+
+
+def test_a_retry_past_the_deadline_fails(engine: Engine) -> None:
+    """No attempt would start in time."""
+    soon = engine.one("select queue.clock() + interval '30 seconds'")
+    job_id = engine.enqueue(deadline_at=soon.isoformat())
+    lease = engine.lease_one()
+    engine.advance(31)
+
+    assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
+    assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
+
+
+def test_a_result_too_large_fails_instead_of_hanging(engine: Engine) -> None:
+    """The worker's settle must always end the attempt."""
+    engine.enqueue()
+    lease = engine.lease_one()
+
+    answer = engine.settle(lease, "completed", result={"x": "y" * 300_000})
+
+    assert answer["status"] == "failed"
+    assert engine.settle(lease, "completed", result={"x": "y" * 300_000}) == answer
+
+
+def test_an_unknown_outcome_fails_the_job_not_the_batch(engine: Engine) -> None:
+    """A newer worker's word must not hang its whole batch."""
+    engine.enqueue_many(2)
+    first, second = engine.lease(2)
+
+    answers = engine.settle_all([
+        {"job_id": first["job"]["id"], "fence": 1, "outcome": "exploded"},
+        {"job_id": second["job"]["id"], "fence": 1, "outcome": "completed"},
+    ])  # fmt: skip
+
+    assert {answer["status"] for answer in answers} == {"failed", "completed"}
+
+
+def test_errors_that_differ_in_numbers_and_ids_share_a_fingerprint(engine: Engine) -> None:
+    """Redrive and poison detection group by it."""
+    texts = ["no account 17", "no account 99", "no account 6f9619ff-8b86-4011-b42d-00c04fc964ff"]
+
+    prints = {engine.one("select queue.fingerprint('E', %s)", text) for text in texts[:2]}
+
+    assert len(prints) == 1
+    assert engine.one("select queue.fingerprint('E', %s)", "else") not in prints
+
+
+def test_a_dead_letter_starts_anew_on_retry(engine: Engine) -> None:
+    """Attempts from zero; fence and events go on, so nothing old is mistaken for new."""
+    job_id = engine.enqueue(max_attempts=1)
+    engine.settle(engine.lease_one(), "retry", error=ERROR)
+
+    job = engine.rpc("retry_job", p_job_id=job_id)
+
+    assert (job["status"], job["attempts"], job["generation"]) == ("pending", 0, 2)
+    lease = engine.lease_one()
+    assert lease["fence"] == 2
+    engine.settle(lease)
+    assert engine.events(job_id)[3:] == ["job.redriven", "job.leased", "job.completed"]
+
+
+def test_retry_of_a_job_in_backoff_runs_it_now(engine: Engine) -> None:
+    """The person has fixed the cause and does not want to wait an hour."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error=ERROR)
+    assert engine.lease() == []
+
+    engine.rpc("retry_job", p_job_id=job_id)
+
+    assert engine.lease_one()["job"]["attempts"] == 2
+
+
+@pytest.mark.parametrize("state", ["ready", "processing", "completed"])
+def test_what_cannot_be_retried_is_refused_with_its_state(engine: Engine, state: str) -> None:
+    """409 with the present state."""
+    job_id = engine.enqueue()
+    if state != "ready":
+        lease = engine.lease_one()
+    if state == "completed":
+        engine.settle(lease)
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("retry_job", p_job_id=job_id)
+
+    expected = "pending" if state == "ready" else state
+    assert refusal(refused.value) == ("PT409", "invalid_state", expected)
+
+
+def test_redrive_is_bounded_and_filtered(engine: Engine) -> None:
+    """Ten thousand dead letters are redriven in steps, one tenant's at a time."""
+    engine.enqueue_many(25)
+    engine.enqueue_many(3, workspace=GLOBEX)
+    engine.run_all("failed", error=ERROR)
+    fingerprint = engine.rows("select distinct error_fingerprint from public.jobs")[0]
+
+    answer = engine.rpc(
+        "redrive_jobs", p_workspace_id=ACME, p_filter={"error_fingerprint": fingerprint}, p_limit=10
+    )
+    assert answer == {"count": 10, "more": True}
+    answer = engine.rpc("redrive_jobs", p_workspace_id=ACME, p_limit=100)
+    assert answer == {"count": 15, "more": False}
+    assert engine.rpc("redrive_jobs", p_workspace_id=ACME, p_filter={"job_type": "none"}) == {
+        "count": 0,
+        "more": False,
+    }
+    assert engine.one("select count(*) from public.jobs where status = 'failed'") == 3
+
+
+def test_a_filter_with_a_typo_matches_nothing(engine: Engine) -> None:
+    """It must not match everything."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("redrive_jobs", p_workspace_id=ACME, p_filter={"jobtype": "x"})
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "jobtype")

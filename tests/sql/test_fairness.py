@@ -1,0 +1,158 @@
+# ruff: noqa: E501 - queries stay on one line
+"""One tenant's flood does not delay another's first job; weights and priorities decide the rest."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+
+from tests.support.engine import ACME, GLOBEX, Engine
+
+
+def tenants(engine: Engine, count: int) -> list[str]:
+    """Make workspaces."""
+    ids = [
+        str(uuid.UUID(int=0x40008000000000000000 + number, version=4)) for number in range(count)
+    ]
+    engine.connection.cursor().executemany(
+        "insert into public.workspaces (id, name) values (%s, 'T')", [(one,) for one in ids]
+    )
+    return ids
+
+
+def flood(engine: Engine, workspace: str, count: int) -> None:
+    """Fill the queue with jobs of one tenant, as fast as SQL can."""
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type) select %s, 'work' from generate_series(1, %s)",
+        workspace,
+        count,
+    )
+
+
+def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
+    """Lease and count by tenant."""
+    return Counter(lease["job"]["workspace_id"] for lease in engine.lease(limit))
+
+
+def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
+    """100,000 waiting against 1: the one is in the very next lease."""
+    flood(engine, ACME, 100_000)
+    engine.lease(5)
+
+    engine.enqueue(workspace=GLOBEX, priority=900)
+
+    assert of_workspaces(engine, 2)[GLOBEX] == 1
+
+
+def test_equal_tenants_share_equally_whatever_their_backlog_and_priority(engine: Engine) -> None:
+    """Priority 0 is a wish inside a tenant, not a way past the others."""
+    workspaces = tenants(engine, 5)
+    for number, workspace in enumerate(workspaces):
+        engine.enqueue_many(
+            1000 if number == 0 else 100, workspace=workspace, priority=0 if number == 0 else 500
+        )
+
+    counts = of_workspaces(engine, 50)
+
+    assert counts == dict.fromkeys(workspaces, 10)
+
+
+def test_weights_divide_the_slots(engine: Engine) -> None:
+    """Three to one, over several calls."""
+    engine.run("insert into queue.tenant_limits (workspace_id, weight) values (%s, 3)", ACME)
+    engine.enqueue_many(200)
+    engine.enqueue_many(200, workspace=GLOBEX)
+
+    counts: Counter[str] = Counter()
+    for _ in range(10):
+        counts += of_workspaces(engine, 8)
+
+    assert 57 <= counts[ACME] <= 63
+
+
+def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: Engine) -> None:
+    """Work-conserving, and no burst of revenge after a pause."""
+    engine.enqueue_many(300)
+    for _ in range(10):
+        assert of_workspaces(engine, 20) == {ACME: 20}
+
+    engine.enqueue_many(300, workspace=GLOBEX)
+
+    counts = of_workspaces(engine, 20)
+    assert 9 <= counts[GLOBEX] <= 11
+
+
+def test_with_k_tenants_nobody_waits_longer_than_k_leases(engine: Engine) -> None:
+    """The bound of queues.md §6.8."""
+    workspaces = tenants(engine, 20)
+    engine.enqueue_many(2000)
+    for workspace in workspaces:
+        engine.enqueue_many(3, workspace=workspace)
+
+    first = [of_workspaces(engine, 1) for _ in range(21)]
+
+    assert {one for counts in first for one in counts} == {ACME, *workspaces}
+
+
+def test_empty_lanes_in_front_do_not_hide_a_full_one(engine: Engine) -> None:
+    """A window over all lanes without looking inside made every lease return nothing for ever."""
+    workspaces = tenants(engine, 300)
+    for workspace in workspaces:
+        engine.enqueue(workspace=workspace)
+    for _ in range(2):
+        engine.lease(200, lease_seconds=9999)
+    engine.enqueue_many(50)
+
+    assert of_workspaces(engine, 40) == {ACME: 40}
+
+
+def test_many_lanes_of_one_tenant_fill_a_large_lease(engine: Engine) -> None:
+    """A job per key: the lease must look into more lanes, not return half empty."""
+    items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(900)]
+    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    engine.enqueue_many(600)
+
+    assert len(engine.lease(500)) == 500
+    assert len(engine.lease(1000)) == 1000
+
+
+def test_ageing_lifts_a_starved_priority(engine: Engine) -> None:
+    """A step per minute, when the type asks for it."""
+    engine.register("work", ageing_seconds=60)
+    old = engine.enqueue(priority=105)
+    engine.advance(360)
+    engine.enqueue_many(5, priority=100)
+
+    assert engine.lease(1)[0]["job"]["id"] == old
+
+
+def test_a_late_commit_below_the_watermark_is_found(engine: Engine) -> None:
+    """It waits for the sweep at most, it is never lost."""
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+        engine.advance(10)
+        engine.enqueue_many(5)
+        engine.lease(3)
+        slow.run("commit")
+
+    engine.advance(61)
+
+    assert late in [lease["job"]["id"] for lease in engine.lease(10, lease_seconds=999)]
+
+
+def test_a_lane_closed_under_an_uncommitted_enqueue_is_opened_again(engine: Engine) -> None:
+    """The enqueue saw the lane, the sweep did not see the job."""
+    engine.enqueue()
+    engine.run_all()
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+        engine.advance(400)
+        engine.lease_call(0)
+        assert engine.one("select count(*) from queue.lanes") == 0
+        slow.run("commit")
+
+    engine.advance(61)
+
+    assert engine.lease_one()["job"]["id"] == late

@@ -1,0 +1,186 @@
+"""Only the holder of the current fencing token changes a job; everyone else is told so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import Engine, handle, refusal
+
+OUTCOMES: list[tuple[str, dict[str, Any]]] = [
+    ("completed", {"result": {"zombie": True}}),
+    ("retry", {"error": {"type": "E", "message": "zombie"}}),
+    ("failed", {"error": {"type": "E", "message": "zombie"}}),
+    ("snoozed", {"delay_seconds": 5}),
+    ("released", {}),
+    ("waiting", {"wait": {"kind": "ask", "name": "q", "question": "?"}}),
+    ("cancelled", {}),
+]
+
+
+def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let a lease lapse and the job be leased again: the zombie's lease, and the new one."""
+    engine.enqueue()
+    zombie = engine.lease_one(worker="zombie")
+    engine.advance(61)
+    return zombie, engine.lease_one(worker="heir")
+
+
+def snapshot(engine: Engine) -> Any:
+    """Everything a zombie might have changed."""
+    return engine.one("""
+        select jsonb_build_array(
+          (select jsonb_agg(to_jsonb(j)) from public.jobs j),
+          (select jsonb_agg(to_jsonb(e) order by e.job_id, e.seq) from public.job_events e),
+          (select jsonb_agg(to_jsonb(l)) from public.job_logs l),
+          (select jsonb_agg(to_jsonb(s)) from queue.steps s),
+          (select jsonb_agg(to_jsonb(l)) from queue.leases l),
+          (select jsonb_agg(to_jsonb(a)) from queue.attempts a),
+          (select jsonb_agg(to_jsonb(w)) from queue.waits w),
+          (select count(*) from queue.ready), (select count(*) from queue.deferred),
+          (select count(*) from queue.stat_deltas))""")
+
+
+@pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
+def test_a_zombies_settle_stores_nothing(
+    engine: Engine, outcome: str, item: dict[str, Any]
+) -> None:
+    """Exactly once to settle: the token decides, not the state."""
+    zombie, heir = lost_lease(engine)
+    before = snapshot(engine)
+
+    answer = engine.settle(
+        zombie,
+        outcome,
+        **item,
+        steps=[{"name": "s", "result": 1}],
+        logs=[{"level": "info", "message": "x"}],
+        progress={"percentage": 99},
+    )
+
+    assert answer["outcome"] == "stale"
+    assert snapshot(engine) == before
+    assert engine.settle(heir)["outcome"] == "applied"
+
+
+def test_a_zombies_report_stores_nothing_and_says_lost(engine: Engine) -> None:
+    """Its heartbeat must not renew the heir's lease either."""
+    zombie, _ = lost_lease(engine)
+    before = snapshot(engine)
+
+    outcome = engine.report(
+        zombie,
+        progress={"percentage": 1},
+        logs=[{"level": "info", "message": "x"}],
+        steps=[{"name": "s", "result": 1}],
+        lease_seconds=4000,
+    )
+
+    assert outcome == "lost"
+    assert snapshot(engine) == before
+
+
+def test_a_zombie_spawns_no_children(engine: Engine) -> None:
+    """Children of a lost attempt would run twice."""
+    zombie, _ = lost_lease(engine)
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.spawn(zombie, "s", [{"job_type": "work"}])
+
+    assert refusal(refused.value)[:2] == ("PT409", "lease_lost")
+    assert engine.one("select count(*) from public.jobs") == 1
+
+
+def test_a_stale_item_does_not_spoil_its_batch(engine: Engine) -> None:
+    """A worker settles many at once; each is answered for itself."""
+    zombie, heir = lost_lease(engine)
+    nobody = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
+
+    answers = engine.settle_all(
+        [{**item, "outcome": "completed"} for item in (handle(zombie), handle(heir), nobody)]
+    )
+
+    outcomes = {(answer["job_id"], answer["fence"]): answer["outcome"] for answer in answers}
+    assert outcomes[zombie["job"]["id"], 1] == "stale"
+    assert outcomes[heir["job"]["id"], 2] == "applied"
+    assert outcomes[nobody["job_id"], 1] == "not_found"
+
+
+@pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
+def test_a_repeated_settle_is_answered_as_the_first(
+    engine: Engine, outcome: str, item: dict[str, Any]
+) -> None:
+    """A lost answer is repeated; it must neither fail nor act twice."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    first = engine.settle(lease, outcome, **item)
+    before = snapshot(engine)
+
+    again = engine.settle(lease, outcome, **item)
+
+    assert again == first
+    assert snapshot(engine) == before
+
+
+def test_a_late_settle_of_a_lapsed_but_unclaimed_lease_counts(engine: Engine) -> None:
+    """The work is done and nobody else holds it: throwing it away helps no one."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    engine.advance(1000)
+
+    assert engine.settle(lease)["outcome"] == "applied"
+
+
+def test_reclaim_and_settle_racing_end_the_attempt_once(engine: Engine) -> None:
+    """Whoever comes second finds the lease gone."""
+    engine.register("work", max_attempts=50, lease_seconds=60)
+    engine.run("update queue.settings set value = '50' where name = 'lost_attempts_max'")
+    engine.enqueue_many(40, max_attempts=50)
+    leases = engine.lease(40)
+    engine.advance(61)
+
+    answers = engine.race(
+        *[lambda other: other.lease_call(0) for _ in range(4)],
+        *[
+            lambda other, half=half: other.settle_all(
+                [{**handle(lease), "outcome": "completed"} for lease in half]
+            )
+            for half in (leases[:20], leases[20:], leases[::2])
+        ],
+    )
+
+    assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
+    ends = engine.rows("select outcome, count(*) from queue.attempts group by 1")
+    assert sum(count for _, count in ends) == 40
+    assert {outcome for outcome, _ in ends} <= {"completed", "lost"}
+
+
+def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: Engine) -> None:
+    """Renewals touch leases only; they must not meet settles the wrong way round."""
+    ids = engine.enqueue_many(60)
+    leases = engine.lease(60)
+
+    def reports(other: Engine) -> None:
+        for _ in range(15):
+            other.report_all([handle(lease) for lease in leases[::-1]])
+            other.report_all([{**handle(lease), "progress": {"percentage": 5}} for lease in leases])
+
+    def settles(other: Engine) -> None:
+        for start in range(0, 60, 6):
+            batch = leases[start : start + 6][::-1]
+            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in batch])
+
+    def cancels(other: Engine) -> None:
+        for start in range(0, 60, 10):
+            other.rpc(
+                "cancel_jobs",
+                p_workspace_id="11111111-1111-4111-8111-111111111111",
+                p_filter={"ids": ids[start : start + 10][::-1]},
+            )
+
+    answers = engine.race(reports, reports, settles, cancels)
+
+    assert answers == [None] * 4
+    assert engine.one("select count(*) from public.jobs where completed_at is null") == 0

@@ -1,0 +1,299 @@
+"""One key, one job: under races, across bulks, and for unique and debounced jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, GLOBEX, Engine, refusal
+
+
+def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
+    """A retried request must not run twice, however close together."""
+    call = lambda other: other.rpc(  # noqa: E731
+        "enqueue_job", p_workspace_id=ACME, p_job_type="work", p_options={"idempotency_key": "k"}
+    )
+
+    answers = engine.race(*[call] * 16)
+
+    assert len({answer["job"]["id"] for answer in answers}) == 1
+    assert sum(answer["created"] for answer in answers) == 1
+    assert engine.one("select count(*) from public.jobs") == 1
+
+
+def test_the_winner_of_a_key_may_still_roll_back(engine: Engine) -> None:
+    """The loser waits, then makes the job itself: lock-then-look would lose it."""
+    with engine.beside() as first:
+        first.run("begin")
+        lost = first.enqueue(idempotency_key="k")
+
+        def rollback(_: Engine) -> None:
+            first.run("rollback")
+
+        answers = engine.race(lambda other: other.enqueue(idempotency_key="k"), rollback)
+
+    assert answers[0] != lost
+    assert engine.status(answers[0]) == "pending"
+
+
+def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> None:
+    """Answering with the first job would hide the caller's mistake."""
+    job_id = engine.enqueue({"a": 1}, idempotency_key="k")
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue({"a": 2}, idempotency_key="k")
+
+    assert refusal(refused.value) == ("PT409", "idempotency_conflict", job_id)
+
+
+def test_keys_of_other_types_and_workspaces_do_not_meet(engine: Engine) -> None:
+    """A key is the caller's own."""
+    engine.register("other")
+
+    ids = {
+        engine.enqueue(idempotency_key="k"),
+        engine.enqueue(idempotency_key="k", job_type="other"),
+        engine.enqueue(idempotency_key="k", workspace=GLOBEX),
+    }
+
+    assert len(ids) == 3
+
+
+def test_a_key_expires(engine: Engine) -> None:
+    """After its time the key may be used anew; before, an ended job is answered too."""
+    first = engine.enqueue(idempotency_key="k", idempotency_ttl_seconds=60.0)
+    engine.run_all()
+
+    assert engine.enqueue(idempotency_key="k") == first
+    engine.advance(61)
+    assert engine.enqueue(idempotency_key="k") != first
+
+
+def test_a_bulk_with_repeated_keys_makes_each_job_once(engine: Engine) -> None:
+    """The answer keeps the order of the request."""
+    items = [{"job_type": "work", "idempotency_key": key} for key in ("a", "b", "a")]
+
+    answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)["jobs"]
+
+    assert [line["created"] for line in answer] == [True, True, False]
+    assert answer[0]["job"]["id"] == answer[2]["job"]["id"]
+
+
+def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: Engine) -> None:
+    """Keys are taken in one order by everyone."""
+    keys = [f"k{number}" for number in range(60)]
+
+    def bulk(order: list[str]) -> Any:
+        items = [{"job_type": "work", "idempotency_key": key} for key in order]
+        return lambda other: other.rpc(
+            "enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids"
+        )
+
+    answers = engine.race(*[bulk(keys), bulk(keys[::-1])] * 4)
+
+    assert {frozenset(answer["ids"]) for answer in answers} == {frozenset(answers[0]["ids"])}
+    assert engine.one("select count(*) from public.jobs") == 60
+
+
+def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None:
+    """Half a bulk is worse than none."""
+    items = [{"job_type": "work"}, {"job_type": "work", "priority": 5000}]
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "jobs[1].priority")
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+@pytest.mark.parametrize(
+    ("item", "status", "hint", "field"),
+    [
+        ({"job_type": "nobody"}, "PT422", "unknown_job_type", "jobs[0].job_type"),
+        ({"payload": {}}, "PT400", "invalid_argument", "jobs[0].job_type"),
+        ({"job_type": "work", "payload": [1]}, "PT422", "payload_invalid", "jobs[0].payload"),
+        (
+            {"job_type": "work", "payload": {"x": "y" * 300_000}},
+            "PT413",
+            "payload_too_large",
+            "jobs[0].payload",
+        ),
+        (
+            {"job_type": "work", "max_attempts": 51},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].max_attempts",
+        ),
+        ({"job_type": "work", "queue": ""}, "PT400", "invalid_argument", "jobs[0].queue"),
+        (
+            {"job_type": "work", "after_failed": "x"},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].after_failed",
+        ),
+        ({"job_type": "work", "unique": {}}, "PT400", "invalid_argument", "jobs[0].unique"),
+        (
+            {"job_type": "work", "debounce_seconds": 5},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].debounce_seconds",
+        ),
+        (
+            {"job_type": "work", "backoff": {"factor": 99}},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].backoff",
+        ),
+        (
+            {"job_type": "work", "idempotency_key": ""},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].idempotency_key",
+        ),
+        ({"job_type": "work", "typo": 1}, "PT400", "invalid_argument", "jobs[0].typo"),
+        ("no object", "PT400", "invalid_argument", "jobs[0].an item that is not an object"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name(
+    engine: Engine, item: Any, status: str, hint: str, field: str
+) -> None:
+    """Never a 500 for bad input, never a silent ignore."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])
+
+    assert refusal(refused.value) == (status, hint, field)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheduled_for": "soon"},
+        {"priority": "high"},
+        {"parent_id": "x"},
+        {"delay_seconds": "1 day"},
+    ],
+)
+def test_a_value_of_the_wrong_type_is_a_bad_request(
+    engine: Engine, options: dict[str, Any]
+) -> None:
+    """Casts fail inside the function; the caller still gets a 400."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(**options)
+
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+
+
+def test_payloads_are_checked_by_the_types_schema(engine: Engine) -> None:
+    """The same rule for whoever enqueues; the detail names the path."""
+    schema = {
+        "type": "object",
+        "required": ["email"],
+        "properties": {
+            "email": {"type": "string", "pattern": "@"},
+            "tags": {"type": "array", "items": {"type": "integer"}},
+        },
+        "additionalProperties": False,
+    }
+    engine.register("strict", payload_schema=schema)
+    bad = {
+        "payload.email": {},
+        "payload.tags[1]": {"email": "a@b", "tags": [1, "x"]},
+        "payload.z": {"email": "a@b", "z": 1},
+    }
+
+    for path, payload in bad.items():
+        with pytest.raises(psycopg.Error) as refused:
+            engine.enqueue(payload, job_type="strict")
+        assert refusal(refused.value) == ("PT422", "payload_invalid", path)
+
+    engine.enqueue({"email": "a@b", "tags": [1]}, job_type="strict")
+
+
+def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
+    """The holder is answered, whether it waits or runs."""
+    unique = {"key": "daily"}
+    first = engine.enqueue(unique=unique)
+
+    assert engine.enqueue(unique=unique) == first
+    lease = engine.lease_one()
+    assert engine.enqueue(unique=unique) == first
+    engine.settle(lease)
+    assert engine.enqueue(unique=unique) != first
+
+
+def test_unique_until_leased_lets_the_next_one_queue(engine: Engine) -> None:
+    """'Run once more after what is running now' is this."""
+    unique = {"key": "rebuild", "until": "leased"}
+    first = engine.enqueue(unique=unique)
+
+    engine.lease_one()
+    second = engine.enqueue(unique=unique)
+
+    assert second != first
+    assert engine.enqueue(unique=unique) == second
+
+
+def test_unique_with_raise_names_the_holder(engine: Engine) -> None:
+    """The caller may want to know which job is in the way."""
+    first = engine.enqueue(unique={"key": "k"})
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(unique={"key": "k", "on_conflict": "raise"})
+
+    assert refusal(refused.value) == ("PT409", "duplicate_job", first)
+
+
+def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> None:
+    """The newest payload wins while it still can."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    first = engine.enqueue({"v": 1}, unique=unique)
+
+    assert engine.enqueue({"v": 2}, unique=unique, priority=7) == first
+    job = engine.job(first)
+    assert (job["payload"], job["priority"]) == ({"v": 2}, 7)
+    lease = engine.lease_one()
+    assert engine.enqueue({"v": 3}, unique=unique) == first
+    assert lease["job"]["payload"] == {"v": 2}
+    assert engine.job(first)["payload"] == {"v": 2}
+    assert engine.events(first) == ["job.created", "job.replaced", "job.leased"]
+
+
+def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
+    """Each call pushes the run back; the last payload is the one that runs."""
+    options = {"unique": {"key": "save"}, "debounce_seconds": 30}
+    first = engine.enqueue({"v": 1}, **options)
+    engine.advance(20)
+
+    assert engine.enqueue({"v": 2}, **options) == first
+    engine.advance(20)
+    assert engine.lease() == []
+    engine.advance(11)
+
+    assert engine.lease_one()["job"]["payload"] == {"v": 2}
+    assert engine.enqueue({"v": 3}, **options) != first
+
+
+def test_racing_unique_jobs_leave_one(engine: Engine) -> None:
+    """A real unique index decides, not a look before the leap."""
+    ids = engine.race(*[lambda other: other.enqueue(unique={"key": "k"})] * 12)
+
+    assert len(set(ids)) == 1
+    assert engine.one("select count(*) from public.jobs") == 1
+
+
+def test_a_redriven_job_takes_its_unique_key_back_or_stays(engine: Engine) -> None:
+    """Two live jobs under one unique key would break the promise."""
+    first = engine.enqueue(unique={"key": "k"})
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "m"})
+    second = engine.enqueue(unique={"key": "k"})
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("retry_job", p_job_id=first)
+    assert refusal(refused.value) == ("PT409", "duplicate_job", second)
+    assert engine.rpc("redrive_jobs", p_workspace_id=ACME)["count"] == 0
+
+    engine.run_all()
+    engine.rpc("retry_job", p_job_id=first)
+    assert engine.enqueue(unique={"key": "k"}) == first

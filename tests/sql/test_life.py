@@ -1,0 +1,206 @@
+"""Enqueue, lease, report, settle: the plain life of a job, and its history."""
+
+from __future__ import annotations
+
+from tests.support.engine import ACME, Engine, handle, ids_of
+
+
+def test_a_job_is_leased_run_and_completed(engine: Engine) -> None:
+    """The shortest story there is, told by its events."""
+    job_id = engine.enqueue({"turn": 1})
+
+    lease = engine.lease_one()
+    answer = engine.settle(lease, "completed", result={"ok": True})
+
+    assert answer == {**handle(lease), "outcome": "applied", "status": "completed"}
+    job = engine.job(job_id)
+    assert (job["status"], job["result"], job["attempts"]) == ("completed", {"ok": True}, 1)
+    assert job["progress"]["percentage"] == 100
+    assert engine.events(job_id) == ["job.created", "job.leased", "job.completed"]
+
+
+def test_a_lease_carries_what_the_worker_needs(engine: Engine) -> None:
+    """Workers read no table; what a lease leaves out is not there."""
+    job_id = engine.enqueue({"turn": 1}, session_id="s1", timeout_seconds=42.0)
+
+    lease = engine.lease_one(lease_seconds=90.0)
+
+    assert lease["job"]["id"] == job_id
+    assert lease["job"]["payload"] == {"turn": 1}
+    assert lease["job"]["timeout_seconds"] == 42
+    assert (lease["fence"], lease["lease_seconds"], lease["steps"]) == (1, 90, {})
+
+
+def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> None:
+    """Smaller numbers first; equal ones in the order they came."""
+    first = engine.enqueue()
+    second = engine.enqueue()
+    urgent = engine.enqueue(priority=1)
+    idle = engine.enqueue(priority=900)
+
+    assert [ids_of(engine.lease(1)) for _ in range(4)] == [[urgent], [first], [second], [idle]]
+
+
+def test_a_scheduled_job_waits_for_its_time(engine: Engine) -> None:
+    """Deferred jobs are not seen by leases, and the lease says when to come back."""
+    job_id = engine.enqueue(delay_seconds=60)
+
+    answer = engine.lease_call()
+
+    assert answer["leases"] == []
+    assert 50_000 < answer["next_due_in_ms"] <= 60_000
+    engine.advance(61)
+    answer = engine.lease_call()
+    assert ids_of(answer["leases"]) == [job_id]
+    assert answer["promoted"] == 1
+
+
+def test_a_worker_leases_only_its_types_and_queues(engine: Engine) -> None:
+    """A worker that cannot run a job must not hold it."""
+    engine.register("other", queue="slow")
+    work = engine.enqueue()
+    other = engine.enqueue(job_type="other")
+
+    assert ids_of(engine.lease(job_types=["other"], queues=["default"])) == []
+    assert ids_of(engine.lease(job_types=["other"])) == [other]
+    assert ids_of(engine.lease(queues=["default"])) == [work]
+
+
+def test_progress_logs_and_steps_travel_with_a_report(engine: Engine) -> None:
+    """One call carries all news; each line becomes an event in order."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+
+    outcome = engine.report(
+        lease,
+        progress={"percentage": 40.04, "stage": "half", "message": "on it"},
+        logs=[{"level": "info", "message": "one"}, {"level": "odd", "message": "two"}],
+        steps=[{"name": "fetch", "result": {"n": 1}}, {"name": "", "result": 0}],
+    )
+
+    assert outcome == "ok"
+    assert engine.job(job_id)["progress"] == {"percentage": 40, "stage": "half", "message": "on it"}
+    assert engine.rows("select log_level, message from public.job_logs order by id") == [
+        ("info", "one"),
+        ("info", "two"),
+    ]
+    assert engine.events(job_id)[2:] == ["job.log", "job.log", "job.progress"]
+    assert engine.step(job_id, "fetch") == {"n": 1}
+
+
+def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
+    """A retry goes on after the last finished step; the first result stands."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    engine.settle(
+        lease,
+        "retry",
+        retry_after_seconds=0,
+        steps=[{"name": "a", "result": 1}, {"name": "a", "result": 2}],
+    )
+
+    again = engine.lease_one()
+
+    assert again["steps"] == {"a": 1}
+    assert again["job"]["attempts"] == 2
+
+
+def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
+    """A busy worker needs one round trip per batch."""
+    first, second = engine.enqueue(), engine.enqueue()
+    lease = engine.lease_one(limit=1)
+
+    answer = engine.rpc(
+        "settle_jobs",
+        p_request={
+            "items": [{**handle(lease), "outcome": "completed"}],
+            "lease": {
+                "worker_id": "w1",
+                "tick_id": "00000000-0000-4000-8000-000000000001",
+                "call": 1,
+                "limit": 5,
+            },
+        },
+    )
+
+    assert answer["results"][0]["job_id"] == first
+    assert ids_of(answer["lease"]["leases"]) == [second]
+
+
+def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
+    """A lost HTTP answer must not cost an attempt or a lease."""
+    engine.enqueue_many(5)
+    tick = "00000000-0000-4000-8000-000000000001"
+
+    first = engine.lease(3, tick_id=tick, call=1)
+    again = engine.lease(3, tick_id=tick, call=1)
+    more = engine.lease(3, tick_id=tick, call=2)
+
+    assert {(lease["job"]["id"], lease["fence"]) for lease in first} == {
+        (lease["job"]["id"], lease["fence"]) for lease in again
+    }
+    assert len(more) == 2
+    assert engine.one("select count(*) from queue.leases") == 5
+
+
+def test_leases_renew_and_an_idle_call_is_cheap_to_answer(engine: Engine) -> None:
+    """Every report renews, with or without news."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    engine.advance(50)
+
+    assert engine.report(lease) == "ok"
+    engine.advance(50)
+
+    assert engine.lease_call()["reclaimed"] == 0
+    assert engine.report(lease, lease_seconds=5.0) == "ok"
+    engine.advance(6)
+    assert engine.lease_call(limit=0)["reclaimed"] == 1
+
+
+def test_types_with_minimal_events_write_none_for_creation_and_lease(engine: Engine) -> None:
+    """Cheap types still tell how they end, without gaps."""
+    engine.register("quiet", events="minimal")
+    job_id = engine.enqueue(job_type="quiet")
+
+    engine.settle(engine.lease_one(), logs=[{"level": "info", "message": "kept as a line"}])
+
+    assert engine.events(job_id) == ["job.completed"]
+    assert engine.one("select count(*) from public.job_logs") == 1
+
+
+def test_due_jobs_beyond_the_lease_are_counted(engine: Engine) -> None:
+    """The tick decides by it whether siblings are worth starting."""
+    engine.enqueue_many(25)
+
+    assert engine.lease_call(5)["due"] == 20
+    assert engine.lease_call(0)["due"] == 20
+    assert engine.lease_call(20)["due"] == 0
+
+
+def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
+    """Transactional enqueue is the reason to keep the queue in the database."""
+    with engine.beside() as other:
+        other.run("begin")
+        other.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")
+        assert engine.lease() == []
+        other.run("rollback")
+        assert engine.lease() == []
+
+        other.run("begin")
+        other.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")
+        other.run("commit")
+    assert len(engine.lease()) == 1
+
+
+def test_enqueue_asks_for_one_worker_until_a_lease_answers(engine: Engine) -> None:
+    """Wake-ups are debounced: a burst starts one worker."""
+
+    def enqueue() -> bool:
+        return bool(engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"])
+
+    assert [enqueue(), enqueue()] == [True, False]
+    engine.lease(1)
+    assert enqueue() is True
+    engine.advance(3)
+    assert enqueue() is True

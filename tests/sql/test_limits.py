@@ -1,0 +1,252 @@
+"""Concurrency, rates and pauses hold in every committed snapshot, also under 16 racing workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import (
+    ACME,
+    ADA,
+    BOB,
+    EVE,
+    GLOBEX,
+    Engine,
+    broken_invariants,
+    handle,
+    refusal,
+)
+
+WORKERS = 16
+
+
+def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
+    """Let 16 workers lease and settle while a watcher checks every snapshot it can get.
+
+    Returns:
+        How many snapshots were checked; breaches raise.
+    """
+    stop = threading.Event()
+    seen: list[dict[str, Any]] = []
+
+    def work(other: Engine) -> None:
+        for _ in range(rounds):
+            leases = other.lease(limit)
+            time.sleep(0.005)
+            if leases:
+                other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+
+    def watch(other: Engine) -> None:
+        while not stop.is_set():
+            seen.append(broken_invariants(other.connection))
+
+    with engine.beside() as watching:
+        watcher = threading.Thread(target=watch, args=(watching,))
+        watcher.start()
+        try:
+            answers = engine.race(*[work] * WORKERS)
+        finally:
+            stop.set()
+            watcher.join()
+    assert answers == [None] * WORKERS
+    assert [broken for broken in seen if broken] == []
+    return len(seen)
+
+
+def test_sixteen_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
+    """All four limits at once; the invariants are checked in each snapshot."""
+    engine.register("work", max_concurrency=9, workspace_concurrency=6, key_concurrency=2)
+    engine.run("insert into queue.tenant_limits (workspace_id, max_running) values (%s, 5)", ACME)
+    for workspace in (ACME, GLOBEX):
+        for key in ("a", "b", "c", "d"):
+            engine.enqueue_many(40, workspace=workspace, concurrency_key=key)
+
+    assert race_workers(engine) > 3
+
+    assert engine.one("select count(*) from public.jobs where status = 'completed'") > 100
+
+
+def test_limits_are_used_up_before_they_refuse(engine: Engine) -> None:
+    """Exact in both directions: no free slot stays empty."""
+    engine.register("work", max_concurrency=9, workspace_concurrency=6, key_concurrency=2)
+    engine.run("insert into queue.tenant_limits (workspace_id, max_running) values (%s, 5)", ACME)
+    for key in ("a", "b", "c", "d"):
+        engine.enqueue_many(10, concurrency_key=key)
+        engine.enqueue_many(10, concurrency_key=key, workspace=GLOBEX)
+
+    leases = engine.lease(100)
+
+    assert len(leases) == 9
+    assert engine.lease(100) == []
+    engine.settle(leases[0])
+    assert len(engine.lease(100)) == 1
+
+
+def test_a_key_limit_spans_priorities_and_queues(engine: Engine) -> None:
+    """The key is the customer's account; lanes are our business."""
+    engine.register("work", key_concurrency=1)
+    for priority in (1, 2, 3):
+        engine.enqueue(concurrency_key="k", priority=priority, queue=f"q{priority}")
+
+    assert len(engine.lease(10)) == 1
+
+
+def test_a_blocked_key_does_not_hold_up_the_others(engine: Engine) -> None:
+    """A thousand jobs of one busy key in front of a free one."""
+    engine.register("work", key_concurrency=1)
+    engine.enqueue_many(1000, concurrency_key="busy")
+    engine.enqueue(concurrency_key="free")
+
+    assert len(engine.lease(10)) == 2
+    assert engine.lease(10) == []
+
+
+def test_many_blocked_keys_do_not_hold_up_a_free_one(engine: Engine) -> None:
+    """However many lanes are full, one lease call finds the one that is not."""
+    engine.register("work", key_concurrency=1)
+    items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(600)]
+    for _ in range(2):
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    assert len(engine.lease(1000)) == 600
+    engine.enqueue(concurrency_key="free", priority=500)
+
+    assert [lease["job"]["priority"] for lease in engine.lease(5)] == [500]
+
+
+def test_a_rate_is_never_exceeded_in_any_window(engine: Engine) -> None:
+    """Token bucket: at most the burst plus what has refilled since."""
+    engine.register("work", rate_limit={"limit": 20, "per_seconds": 2})
+    engine.enqueue_many(300)
+
+    race_workers(engine)
+
+    starts = engine.rows(
+        "select extract(epoch from leased_at)::float from queue.attempts union all "
+        "select extract(epoch from leased_at)::float from queue.leases order by 1"
+    )
+    assert len(starts) >= 20
+    for first in range(len(starts)):
+        for last in range(first, len(starts)):
+            assert last - first + 1 <= 20 + 10 * (starts[last] - starts[first]) + 1e-6
+
+
+def test_a_rate_refills_with_time(engine: Engine) -> None:
+    """Ten a minute: ten now, one six seconds later, ten after a long pause, never more."""
+    engine.register("work", rate_limit={"limit": 10, "per_seconds": 60})
+    engine.enqueue_many(50)
+
+    assert len(engine.lease(50)) == 10
+    engine.advance(6.5)
+    assert len(engine.lease(50, lease_seconds=9999)) == 1
+    engine.advance(3000)
+    assert len(engine.lease(50, job_types=["work"])) == 10
+
+
+def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
+    """One customer's API key must not slow another's."""
+    engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(5, concurrency_key="a", workspace=workspace)
+        engine.enqueue_many(5, concurrency_key="b", workspace=workspace)
+
+    assert len(engine.lease(50)) == 8
+    assert engine.lease(50) == []
+
+
+def test_what_a_dead_worker_held_is_free_again(engine: Engine) -> None:
+    """Counts come from lease rows: nothing leaks that somebody must give back."""
+    engine.register("work", max_concurrency=3)
+    engine.enqueue_many(10)
+    engine.lease(10)
+    engine.advance(61)
+
+    assert len(engine.lease(10)) == 3
+
+
+@pytest.mark.parametrize(
+    "pause",
+    [
+        {"kind": "job_type", "name": "work"},
+        {"kind": "queue", "name": "default"},
+        {"kind": "workspace", "name": ACME},
+        {"kind": "workspace_type", "name": "work", "workspace_id": ACME},
+    ],
+)
+def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict[str, Any]) -> None:
+    """Running jobs go on; the rest waits and loses nothing."""
+    engine.enqueue()
+    running = engine.lease_one()
+    engine.enqueue()
+
+    engine.rpc("pause_jobs", p_request={**pause, "reason": "maintenance"})
+
+    assert engine.lease() == []
+    assert engine.settle(running)["outcome"] == "applied"
+    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    assert len(engine.lease()) == 1
+
+
+def test_a_workspaces_pause_leaves_others_alone(engine: Engine) -> None:
+    """And so does a pause of one type in one workspace."""
+    engine.register("other")
+    engine.rpc(
+        "pause_jobs", p_request={"kind": "workspace_type", "name": "work", "workspace_id": ACME}
+    )
+    engine.enqueue()
+    allowed = {engine.enqueue(workspace=GLOBEX), engine.enqueue(job_type="other")}
+
+    assert {lease["job"]["id"] for lease in engine.lease()} == allowed
+
+
+@pytest.mark.parametrize(
+    ("user", "request_", "answer"),
+    [
+        (ADA, {"kind": "workspace", "name": ACME}, None),
+        (ADA, {"kind": "workspace_type", "name": "work", "workspace_id": ACME}, None),
+        (BOB, {"kind": "workspace", "name": ACME}, ("PT403", "forbidden")),
+        (EVE, {"kind": "workspace", "name": ACME}, ("PT404", "workspace_not_found")),
+        (
+            EVE,
+            {"kind": "workspace_type", "name": "work", "workspace_id": ACME},
+            ("PT404", "workspace_not_found"),
+        ),
+        (ADA, {"kind": "job_type", "name": "work"}, ("PT403", "forbidden")),
+        (ADA, {"kind": "queue", "name": "default"}, ("PT403", "forbidden")),
+    ],
+)
+def test_people_pause_only_what_they_manage(
+    engine: Engine, user: str, request_: dict[str, Any], answer: tuple[str, str] | None
+) -> None:
+    """A member would stop colleagues; a stranger must not learn that the workspace exists."""
+    with engine.member(user) as person:
+        if answer is None:
+            person.rpc("pause_jobs", p_request=request_)
+        else:
+            with pytest.raises(psycopg.Error) as refused:
+                person.rpc("pause_jobs", p_request=request_)
+            assert refusal(refused.value)[:2] == answer
+
+
+def test_an_open_transaction_of_a_user_blocks_neither_enqueue_nor_lease(engine: Engine) -> None:
+    """Somebody enqueues inside a long transaction; everybody else must not notice."""
+    engine.run("set lock_timeout = '500ms'")
+    with engine.beside() as slow:
+        slow.run("begin")
+        slow.enqueue()
+
+        job_id = engine.enqueue()
+        lease = engine.lease_one()
+        assert lease["job"]["id"] == job_id
+        engine.settle(
+            lease, "waiting", wait={"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
+        )
+        engine.settle(engine.lease_one(), "released")
+        engine.advance(120)
+        engine.lease_call(0)
+        engine.settle(engine.lease_one())
+        slow.run("commit")
+    assert len(engine.lease()) == 1

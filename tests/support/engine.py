@@ -1,0 +1,325 @@
+# ruff: noqa: E501 - queries stay on one line
+"""Calls the queue's SQL functions as a worker, a member or plain SQL would.
+
+A thin hand over one connection; racing tests open several.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from tests.support.databases import Database
+
+ACME = "11111111-1111-4111-8111-111111111111"
+GLOBEX = "22222222-2222-4222-8222-222222222222"
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+BOB = "aaaaaaaa-0000-4000-8000-000000000002"
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+
+CLOCK = """
+create or replace function queue.clock() returns timestamptz
+language sql volatile parallel safe set search_path = ''
+as $$ select clock_timestamp() + interval '{seconds} seconds' $$
+"""
+
+
+class Engine:
+    """One connection's view of the queue; without claims it is the service itself.
+
+    Args:
+        database: The test's own database.
+        connection: An autocommit connection to it.
+    """
+
+    def __init__(self, database: Database, connection: psycopg.Connection[Any]) -> None:
+        self.database = database
+        self.connection = connection
+        self.ahead = 0.0
+
+    # --- plain SQL ---
+
+    def run(self, statement: str, *values: Any) -> None:
+        """Execute one statement."""
+        self.connection.execute(statement, values or None)
+
+    def rows(self, statement: str, *values: Any) -> list[Any]:
+        """Return all rows; rows of one column as bare values."""
+        found = self.connection.execute(statement, values or None).fetchall()
+        return [row[0] if len(row) == 1 else row for row in found]
+
+    def one(self, statement: str, *values: Any) -> Any:
+        """Return the only row (bare when of one column)."""
+        [row] = self.rows(statement, *values)
+        return row
+
+    def rpc(self, function: str, **arguments: Any) -> Any:
+        """Call a public function by named arguments; dicts and lists travel as jsonb."""
+        places = ", ".join(f"{name} => %({name})s" for name in arguments)
+        values = {
+            name: psycopg.types.json.Jsonb(value) if isinstance(value, dict | list) else value
+            for name, value in arguments.items()
+        }
+        return self.connection.execute(f"select public.{function}({places})", values).fetchone()[0]
+
+    # --- producers ---
+
+    def register(self, job_type: str = "work", **policy: Any) -> None:
+        """Publish a job type."""
+        self.rpc("register_job_types", p_types=[{"job_type": job_type, **policy}])
+
+    def enqueue(
+        self,
+        payload: dict[str, Any] | None = None,
+        *,
+        workspace: str = ACME,
+        job_type: str = "work",
+        **options: Any,
+    ) -> str:
+        """Enqueue one job and return its id."""
+        answer = self.rpc(
+            "enqueue_job",
+            p_workspace_id=workspace,
+            p_job_type=job_type,
+            p_payload=payload or {},
+            p_options=options,
+        )
+        return str(answer["job"]["id"])
+
+    def enqueue_many(
+        self, count: int, *, workspace: str = ACME, job_type: str = "work", **options: Any
+    ) -> list[str]:
+        """Enqueue `count` like jobs in as few calls as possible and return their ids."""
+        ids: list[str] = []
+        for start in range(0, count, 1000):
+            item = {"job_type": job_type, "payload": {}, **options}
+            answer = self.rpc(
+                "enqueue_jobs",
+                p_workspace_id=workspace,
+                p_jobs=[item] * min(1000, count - start),
+                p_return="ids",
+            )
+            ids += answer["ids"]
+        return ids
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return the job's row."""
+        return dict(self.one("select to_jsonb(j) from public.jobs j where id = %s", job_id))
+
+    def status(self, job_id: str) -> str:
+        """Return the job's status."""
+        return str(self.one("select status from public.jobs where id = %s", job_id))
+
+    def events(self, job_id: str) -> list[str]:
+        """Return the job's event types in order."""
+        return self.rows(
+            "select type from public.job_events where job_id = %s order by seq", job_id
+        )
+
+    def step(self, job_id: str, name: str) -> Any:
+        """Return the value of a finished step."""
+        return self.one(
+            "select result -> 'value' from queue.steps where job_id = %s and name = %s",
+            job_id,
+            name,
+        )
+
+    # --- workers ---
+
+    def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> dict[str, Any]:
+        """Call `lease_jobs` as the first call of a new tick, unless told otherwise."""
+        request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
+        return dict(
+            self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
+        )
+
+    def lease(self, limit: int = 10, **request: Any) -> list[dict[str, Any]]:
+        """Lease and return the leases."""
+        return list(self.lease_call(limit, **request)["leases"])
+
+    def lease_one(self, **request: Any) -> dict[str, Any]:
+        """Lease the one job there must be."""
+        [lease] = self.lease(**request)
+        return lease
+
+    def report(self, lease: dict[str, Any], **news: Any) -> str:
+        """Report on one lease and return the outcome."""
+        [result] = self.report_all([{**handle(lease), **news}])
+        return str(result["outcome"])
+
+    def report_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Report on several items."""
+        request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": list(items)}
+        return list(self.rpc("report_jobs", p_request=request)["results"])
+
+    def settle(
+        self, lease: dict[str, Any], outcome: str = "completed", **item: Any
+    ) -> dict[str, Any]:
+        """Settle one lease and return its result."""
+        [result] = self.settle_all([{**handle(lease), "outcome": outcome, **item}])
+        return result
+
+    def settle_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Settle several items."""
+        request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": list(items)}
+        return list(self.rpc("settle_jobs", p_request=request)["results"])
+
+    def spawn(self, lease: dict[str, Any], name: str, children: list[dict[str, Any]]) -> list[str]:
+        """Spawn children of a leased job."""
+        request = {**handle(lease), "name": name, "children": children}
+        return list(self.rpc("spawn_jobs", p_request=request)["job_ids"])
+
+    def run_all(self, outcome: str = "completed", *, rounds: int = 50, **item: Any) -> int:
+        """Lease and settle until nothing is due; return how many attempts ran."""
+        done = 0
+        for _ in range(rounds):
+            leases = self.lease(1000)
+            if not leases:
+                return done
+            self.settle_all([{**handle(lease), "outcome": outcome, **item} for lease in leases])
+            done += len(leases)
+        raise AssertionError("the queue does not run dry")
+
+    # --- time ---
+
+    def advance(self, seconds: float) -> None:
+        """Move the engine's clock of the whole database forward."""
+        self.ahead += seconds
+        self.run(CLOCK.format(seconds=self.ahead))
+
+    # --- other sessions ---
+
+    @contextmanager
+    def beside(self) -> Iterator[Engine]:
+        """Another session of the same kind."""
+        with self.database.connect() as connection:
+            yield Engine(self.database, connection)
+
+    @contextmanager
+    def member(self, user_id: str, role: str = "authenticated") -> Iterator[Engine]:
+        """A signed-in person's session, as the Data API opens it."""
+        with self.database.as_role(role, {"sub": user_id}) as connection:
+            yield Engine(self.database, connection)
+
+    def race(self, *actions: Callable[[Engine], Any]) -> list[Any]:
+        """Run each action in a session and thread of its own, all starting together.
+
+        Returns:
+            What each returned, or the database error it raised.
+        """
+        gate = threading.Barrier(len(actions))
+        answers: list[Any] = [None] * len(actions)
+
+        def act(index: int, action: Callable[[Engine], Any]) -> None:
+            with self.beside() as engine:
+                gate.wait()
+                try:
+                    answers[index] = action(engine)
+                except psycopg.Error as error:
+                    answers[index] = error
+
+        threads = [
+            threading.Thread(target=act, args=(index, action))
+            for index, action in enumerate(actions)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+
+def handle(lease: dict[str, Any]) -> dict[str, Any]:
+    """The two fields by which a worker names what it holds."""
+    return {"job_id": lease["job"]["id"], "fence": lease["fence"]}
+
+
+def ids_of(leases: Iterable[dict[str, Any]]) -> list[str]:
+    """The jobs' ids, in order."""
+    return [lease["job"]["id"] for lease in leases]
+
+
+def refusal(error: psycopg.Error) -> tuple[str | None, str | None, str | None]:
+    """State, hint and detail of a refusal."""
+    return error.sqlstate, error.diag.message_hint, error.diag.message_detail
+
+
+INVARIANTS = {
+    "a pending job is ready or deferred, once": """
+        select j.id from public.jobs j where j.status = 'pending' and (select count(*) from (
+          select job_id from queue.ready union all select job_id from queue.deferred) m
+          where m.job_id = j.id) <> 1""",
+    "only pending jobs are ready or deferred": """
+        select m.job_id from (select job_id from queue.ready union all select job_id from queue.deferred) m
+        left join public.jobs j on j.id = m.job_id where j.status is distinct from 'pending'""",
+    "a processing job has exactly one lease with its fence": """
+        select j.id from public.jobs j left join queue.leases l on l.job_id = j.id and l.fence = j.fence
+        where (j.status = 'processing') <> (l.job_id is not null)""",
+    "no lease without its job": """
+        select l.job_id from queue.leases l left join public.jobs j on j.id = l.job_id where j.id is null""",
+    "a waiting job has one wait, others none": """
+        select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
+        where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",
+    "events run 1 to last_seq without gaps": """
+        select j.id from public.jobs j left join public.job_events e on e.job_id = j.id
+        group by j.id, j.last_seq
+        having count(e.seq) <> j.last_seq or coalesce(max(e.seq), 0) <> j.last_seq
+          or coalesce(min(e.seq), 1) <> 1""",
+    "at most one end per generation": """
+        select job_id from public.job_events
+        group by job_id having count(*) filter (where type in ('job.completed', 'job.failed', 'job.cancelled'))
+          > 1 + count(*) filter (where type = 'job.redriven')""",
+    "an ended job says so last": """
+        select j.id from public.jobs j join public.job_events e on e.job_id = j.id and e.seq = j.last_seq
+        where (j.completed_at is not null) <> (e.type in ('job.completed', 'job.failed', 'job.cancelled'))""",
+    "attempts stay within bounds": """
+        select id from public.jobs where attempts > max_attempts or attempts > fence""",
+    "each lease ever given ended once, or runs": """
+        select j.id from public.jobs j where j.fence <> (
+          select count(*) from queue.attempts a where a.job_id = j.id)
+          + (select count(*) from queue.leases l where l.job_id = j.id)""",
+    "every ready job has a lane": """
+        select r.job_id from queue.ready r where not exists (select 1 from queue.lanes l where l.id = r.lane_id)""",
+    "a lane is its jobs' lane": """
+        select m.job_id from (select job_id, lane_id from queue.ready union all
+          select job_id, lane_id from queue.deferred union all select job_id, lane_id from queue.leases) m
+        join public.jobs j on j.id = m.job_id
+        where m.lane_id <> queue.lane_id(j.workspace_id, j.queue, j.job_type, j.concurrency_key, j.priority)""",
+    "concurrency of a type": """
+        select t.job_type from queue.job_types t where t.max_concurrency <
+          (select count(*) from queue.leases l where l.job_type = t.job_type)""",
+    "concurrency of a type in a workspace": """
+        select t.job_type from queue.job_types t join queue.leases l on l.job_type = t.job_type
+        where t.workspace_concurrency is not null
+        group by t.job_type, l.workspace_id having count(*) > max(t.workspace_concurrency)""",
+    "concurrency of a key": """
+        select t.job_type from queue.job_types t join queue.leases l on l.job_type = t.job_type
+        where t.key_concurrency is not null and l.concurrency_key <> ''
+        group by t.job_type, l.workspace_id, l.concurrency_key having count(*) > max(t.key_concurrency)""",
+    "concurrency of a workspace": """
+        select t.workspace_id from queue.tenant_limits t where t.max_running <
+          (select count(*) from queue.leases l where l.workspace_id = t.workspace_id)""",
+    "a unique key is held by a live job": """
+        select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
+        where j.id is null or j.completed_at is not null""",
+    "a token bucket is never overdrawn": "select job_type from queue.buckets where tokens < -0.000001",
+}
+"""What must hold in every committed snapshot, as queries that find the offenders."""
+
+
+def broken_invariants(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+    """Check every invariant in one snapshot; return the broken ones with their offenders."""
+    broken: dict[str, Any] = {}
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        for name, query in INVARIANTS.items():
+            found = connection.execute(query.encode()).fetchall()
+            if found:
+                broken[name] = json.loads(json.dumps(found[:5], default=str))
+    return broken
