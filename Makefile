@@ -11,7 +11,7 @@ NODE_READY := node_modules/.ready-node
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run reset test check format bench package
+.PHONY: help setup run reset test check format bench simulate chaos package
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -47,7 +47,13 @@ format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
-	@$(BIN)/python -m tests.load $(ARGS)
+	@$(BIN)/python -m infra.local.bench $(ARGS)
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/python -m infra.aws.package --stage $(or $(STAGE),dev) $(ARGS)
+
+simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
+	@$(BIN)/python -m infra.local.bench.simulate $(ARGS)
+
+chaos: setup ## Kill everything while 10,000 jobs run, then check the books
+	@$(BIN)/python -m infra.local.bench.chaos $(ARGS)

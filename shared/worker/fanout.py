@@ -19,11 +19,14 @@ class FanOut:
 
     Attributes:
         most: Most siblings one tick starts.
+        target_wait_seconds: A backlog should be begun within this time. A short one costs hardly
+            more: what is billed is the running, whoever does it (`make simulate`).
         typical_seconds: How long a job is taken to run while nothing is known.
         minimum_backlog: Fewer due jobs than this never start a sibling.
     """
 
     most: int = 10
+    target_wait_seconds: float = 5.0
     typical_seconds: float = 1.0
     minimum_backlog: int = 10
 
@@ -35,14 +38,10 @@ class FanOut:
         seconds_left: float,
         mean_seconds: float | None = None,
     ) -> int:
-        """Siblings to start when `due` jobs are left over after this worker has filled its slots.
-
-        This worker carries what its slots get through in a quarter of its time: a backlog that
-        one worker could just about finish by its deadline is too long a wait.
-        """
+        """Siblings to start when `due` jobs are left after this worker has filled its slots."""
         if due < self.minimum_backlog or slots < 1:
             return 0
         each = max(0.001, self.typical_seconds if mean_seconds is None else mean_seconds)
-        horizon = 15.0 if math.isinf(seconds_left) else max(1.0, seconds_left / 4)
+        horizon = min(self.target_wait_seconds, max(1.0, seconds_left))
         carried = max(slots, int(slots * horizon / each))
         return min(self.most, math.ceil(due / carried) - 1)
