@@ -6,6 +6,7 @@ It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pwd
 import secrets
@@ -16,17 +17,19 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 import psycopg
 
 from infra.local.ports import LOOPBACK, reserve_port
-from infra.local.processes import spawn, stop, wait_gone
+from infra.local.processes import Identity, spawn, stop, wait_gone
 
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is no superuser."""
+
+PREFIX, SCRATCH_PREFIX, OWNER = "minutehand", "minutehand-scratch", "owner.json"
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -279,9 +282,15 @@ class Postgres:
         note = self.state_dir / "postgres.location"
         if note.exists() and (recorded := Path(note.read_text().strip())).is_dir():
             return recorded
-        home = Path(tempfile.mkdtemp(prefix="minutehand-", dir=public_temporary_folder()))
+        temporary = public_temporary_folder()
+        home = Path(
+            tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX if self.scratch else PREFIX}-", dir=temporary)
+        )
         home.chmod(0o711)
         note.write_text(f"{home}\n")
+        if self.scratch:
+            sweep(temporary)
+            (home / OWNER).write_text(json.dumps(asdict(Identity.of(os.getpid()))))
         return home
 
     def _binary(self, name: str) -> Path:
@@ -299,6 +308,17 @@ class Postgres:
                     shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True)
             (copy / "complete").touch()
         return copy / package.name / "pginstall" / "bin" / name
+
+
+def sweep(temporary: Path) -> None:
+    """Delete what test runs that were killed left in the temporary folder."""
+    for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
+        try:
+            owner = Identity(**json.loads((folder / OWNER).read_text()))
+        except (OSError, ValueError):
+            continue  # just being made, or somebody else's
+        if owner.find() is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def public_temporary_folder() -> Path:
