@@ -1,0 +1,1 @@
+"""The `minutehand` command: the same verbs against the local stack and a hosted one."""

@@ -1,0 +1,1 @@
+"""`minutehand doctor`: what is misconfigured, and the one line that fixes it."""

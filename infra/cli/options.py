@@ -1,0 +1,56 @@
+"""Options every command takes, and the frame each runs in: connect, run, say why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.connection import CommandFailed, Connection, load_values
+from infra.cli.output import Output
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+EnvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--env-file", "-e", envvar="MINUTEHAND_ENV_FILE",
+        help="Addresses and keys; default: the environment, else .local/env.",
+    ),
+]  # fmt: skip
+Token = Annotated[
+    str | None, typer.Option("--token", help="Act with this access token instead of signing in.")
+]
+Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's id.")]
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+@contextmanager
+def speaking(as_json: bool) -> Iterator[Output]:
+    """An output; a failure is told and ends the command with exit code 1."""
+    output = Output(as_json=as_json)
+    try:
+        yield output
+    except CommandFailed as failed:
+        output.failure(str(failed), code=failed.code, fix=failed.fix)
+        raise typer.Exit(1) from failed
+    except KeyboardInterrupt as stopped:
+        raise typer.Exit(130) from stopped
+
+
+@contextmanager
+def connected(
+    as_json: bool,
+    env_file: Path | None,
+    token: str | None = None,
+    workspace: str | None = None,
+) -> Iterator[tuple[Output, Connection]]:
+    """An output and a connection, closed at the end."""
+    with speaking(as_json) as output:
+        connection = Connection(load_values(env_file), token, workspace)
+        try:
+            yield output, connection
+        finally:
+            connection.close()

@@ -1,0 +1,113 @@
+"""What a command prints: a table for people, JSON for programs, never both.
+
+Results go to standard output, everything else to standard error, so that pipes stay clean.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "pending": "cyan",
+    "processing": "blue",
+    "waiting": "magenta",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+}
+
+
+class Output:
+    """One command's way to speak; `json` decides the form."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def value(self, value: Any, *, text: str | Text | None = None) -> None:
+        """One result: as JSON, or as `text`."""
+        if self.as_json:
+            self.line(value)
+        elif text is not None:
+            self.out.print(text)
+
+    def line(self, value: Any) -> None:
+        """One JSON document on one line."""
+        sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str
+    ) -> None:
+        """Rows by column name → heading."""
+        if self.as_json:
+            self.line(list(rows))
+            return
+        if not rows:
+            self.err.print(f"[dim]{empty}[/]")
+            return
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in columns.values():
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*(cell(name, row.get(name)) for name in columns))
+        self.out.print(table)
+
+    def note(self, sentence: str) -> None:
+        """A remark for a person, on standard error."""
+        self.err.print(f"[dim]{sentence}[/]")
+
+    def failure(self, message: str, *, code: str, fix: str | None) -> None:
+        """Why the command failed, and what to do."""
+        if self.as_json:
+            sys.stderr.write(json.dumps({"error": message, "code": code, "fix": fix}) + "\n")
+            return
+        self.err.print(Text(message, style="bold red"))
+        if fix:
+            self.err.print(Text(f"→ {fix}"))
+
+
+def cell(name: str, value: Any) -> Text:
+    """A value as a person reads it."""
+    if value is None:
+        return Text("-", style="dim")
+    if name == "status":
+        return Text(str(value), style=COLOURS.get(str(value), ""))
+    if name == "progress" and isinstance(value, Mapping):
+        stage = value.get("stage") or value.get("message") or ""
+        return Text(f"{value.get('percentage', 0):.0f} % {stage}".rstrip())
+    if name.endswith("_at"):
+        return Text(ago(str(value)))
+    if isinstance(value, Mapping | list):
+        return Text(json.dumps(value, ensure_ascii=False))
+    return Text(str(value))
+
+
+def ago(instant: str, *, now: datetime | None = None) -> str:
+    """How long ago, or how far ahead, an ISO 8601 instant is."""
+    try:
+        seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(instant)).total_seconds()
+    except ValueError:
+        return instant
+    size = abs(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if size >= length:
+            words = f"{size / length:.0f} {unit}"
+            break
+    else:
+        words = f"{size:.0f} s"
+    return f"{words} ago" if seconds >= 0 else f"in {words}"
+
+
+def joined(parts: Iterable[str | None]) -> str:
+    """Words with one space between, the missing ones left out."""
+    return " ".join(part for part in parts if part)
