@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from infra.local import migrations
-from tests.integration.enrichment.conftest import ACME, ADA, BOB, EVE, GLOBEX, INITECH, SEED
+from tests.integration.enrichment.conftest import ACME, ADA, BOB, EVE, GLOBEX, INITECH
 from tests.support.databases import Database
 
 TABLES = ["workspace_settings", "accounts", "contacts", "account_imports", "account_import_errors"]
@@ -35,7 +34,6 @@ WORKER_FUNCTIONS = {
 def seeded(database: Database) -> Database:
     """A database with the demo users and enrichment's seed."""
     database.seed()
-    migrations.apply_seed(migrations.as_user(database.url, "postgres"), SEED)
     return database
 
 

@@ -1,0 +1,443 @@
+-- Enriching a record: who may ask for it, what the worker reads, pays and writes.
+-- A call is paid once whatever happens to its job, and a person's edit is never written over.
+
+-- No reference to jobs: the record of what was paid outlives the job's retention.
+create table enrichment.calls (
+  job_id uuid not null,
+  step text not null,
+  fence bigint not null,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  started_at timestamptz not null default now(),
+  answered_at timestamptz,
+  credits integer,
+  answer jsonb,
+  constraint calls_one_per_attempt primary key (job_id, step, fence),
+  constraint calls_answers_are_whole check (
+    (answered_at is null) = (credits is null) and (answered_at is null) = (answer is null)
+  ),
+  constraint calls_cost_is_a_count check (credits >= 0)
+);
+comment on table enrichment.calls is E'Every call to Apollo, one row per job, step and attempt.\n\nA row without an answer is a call whose worker died or timed out: Apollo may or may not have charged it.';
+comment on column enrichment.calls.job_id is 'The job that called.';
+comment on column enrichment.calls.step is 'The call''s name within the job.';
+comment on column enrichment.calls.fence is 'The lease under which it was called.';
+comment on column enrichment.calls.workspace_id is 'The workspace that pays.';
+comment on column enrichment.calls.started_at is 'When the call was about to be made, UTC.';
+comment on column enrichment.calls.answered_at is 'When Apollo''s answer was recorded, UTC; null when none came.';
+comment on column enrichment.calls.credits is 'Credits the answer cost; null when none came.';
+comment on column enrichment.calls.answer is 'The answer, which a later attempt uses instead of paying again; null when none came.';
+
+create index calls_by_workspace on enrichment.calls (workspace_id) where answered_at is null;
+
+create function enrichment.once_per(p_job_type text, p_id uuid)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'unique',
+    jsonb_build_object('key', p_job_type || ':' || p_id, 'until', 'finished', 'on_conflict', 'skip')
+  );
+$$;
+comment on function enrichment.once_per is 'The enqueue option that lets one job per record live at a time.';
+
+create function enrichment.account_job(p_account_id uuid, p_domain text)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select enrichment.once_per('enrich_account', p_account_id) || jsonb_build_object(
+    'job_type', 'enrich_account',
+    'payload', jsonb_strip_nulls(jsonb_build_object('account_id', p_account_id, 'domain', p_domain))
+  );
+$$;
+comment on function enrichment.account_job is 'The job that enriches one account, as enqueue_jobs takes it.';
+
+-- A new account and its job are one transaction: neither exists without the other.
+create function enrichment.enqueue_new_accounts()
+returns trigger
+language plpgsql
+security definer -- reads the settings past row level security
+set search_path = ''
+as $$
+declare
+  v_batch record;
+begin
+  if coalesce(current_setting('enrichment.importing', true), '') = 'on' then
+    return null; -- an import enqueues for its new and its updated accounts alike
+  end if;
+  for v_batch in
+    select wanted.workspace_id, jsonb_agg(wanted.job order by wanted.id) as jobs
+    from (
+      select
+        fresh.workspace_id,
+        fresh.id,
+        enrichment.account_job(fresh.id, fresh.domain) as job,
+        (row_number() over (partition by fresh.workspace_id order by fresh.id) - 1) / 1000 as chunk
+      from fresh
+      inner join public.workspace_settings as settings on settings.workspace_id = fresh.workspace_id
+      where settings.apollo_auto_enrich and fresh.domain is not null
+    ) as wanted
+    group by wanted.workspace_id, wanted.chunk
+    order by wanted.workspace_id, wanted.chunk
+  loop
+    perform public.enqueue_jobs(v_batch.workspace_id, v_batch.jobs, 'ids');
+  end loop;
+  return null;
+end;
+$$;
+comment on function enrichment.enqueue_new_accounts is 'Enqueue enrichment for new accounts where the workspace asked for it.';
+
+create trigger accounts_enqueue_their_enrichment
+after insert on public.accounts
+referencing new table as fresh
+for each statement execute function enrichment.enqueue_new_accounts();
+
+-- Lock the job against a new lease, so that what follows is stored by its present holder only.
+create function enrichment.held_job(p_job_id uuid, p_fence bigint)
+returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job public.jobs;
+begin
+  select jobs.* into v_job
+  from public.jobs as jobs
+  where jobs.id = p_job_id and jobs.fence = p_fence and jobs.status = 'processing'
+  for share;
+  if not found then
+    raise exception sqlstate 'PT409' using
+      message = format('The lease %s on job %s is gone; nothing was stored.', p_fence, p_job_id),
+      hint = 'lease_lost';
+  end if;
+  return v_job;
+end;
+$$;
+comment on function enrichment.held_job is 'The job, if this fence still holds it; lease_lost otherwise.';
+
+-- The fields Apollo may set: returned, not edited since the job was made, not changed since they were read.
+create function enrichment.applicable(
+  p_row jsonb, p_seen jsonb, p_fields jsonb, p_allowed text[], p_since timestamptz
+)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(jsonb_object_agg(field.key, field.value), '{}')
+  from jsonb_each(p_fields) as field
+  where field.key = any(p_allowed)
+    and jsonb_typeof(field.value) <> 'null'
+    and p_row -> field.key is not distinct from p_seen -> field.key
+    and coalesce((p_row -> 'edited_at' ->> field.key)::timestamptz < p_since, true);
+$$;
+comment on function enrichment.applicable is 'Which of Apollo''s fields may overwrite the row''s.';
+
+create function public.enrich_account(p_account_id uuid)
+returns jsonb
+language plpgsql
+security invoker -- row level security decides which account exists for the caller
+set search_path = ''
+as $$
+declare
+  v_account public.accounts;
+begin
+  select accounts.* into v_account from public.accounts as accounts where accounts.id = p_account_id;
+  if not found then
+    raise exception sqlstate 'PT404' using message = 'There is no such account.', hint = 'account_not_found';
+  end if;
+  return public.enqueue_job(
+    p_workspace_id => v_account.workspace_id,
+    p_job_type => 'enrich_account',
+    p_payload => jsonb_strip_nulls(jsonb_build_object('account_id', v_account.id, 'domain', v_account.domain)),
+    p_options => enrichment.once_per('enrich_account', v_account.id)
+  );
+end;
+$$;
+comment on function public.enrich_account is E'Enqueue one account''s enrichment.\n\nAnswers the job already under way, with created false, when there is one.';
+
+create function public.enrich_contact(p_contact_id uuid)
+returns jsonb
+language plpgsql
+security invoker -- row level security decides which contact exists for the caller
+set search_path = ''
+as $$
+declare
+  v_contact public.contacts;
+begin
+  select contacts.* into v_contact from public.contacts as contacts where contacts.id = p_contact_id;
+  if not found then
+    raise exception sqlstate 'PT404' using message = 'There is no such contact.', hint = 'contact_not_found';
+  end if;
+  return public.enqueue_job(
+    p_workspace_id => v_contact.workspace_id,
+    p_job_type => 'enrich_contact',
+    p_payload => jsonb_strip_nulls(jsonb_build_object('contact_id', v_contact.id, 'email', v_contact.email)),
+    p_options => enrichment.once_per('enrich_contact', v_contact.id)
+  );
+end;
+$$;
+comment on function public.enrich_contact is E'Enqueue one contact''s enrichment.\n\nAnswers the job already under way, with created false, when there is one.';
+
+create function public.enrich_accounts(p_workspace_id uuid, p_selection jsonb)
+returns jsonb
+language plpgsql
+security invoker -- row level security decides which accounts exist for the caller
+set search_path = ''
+as $$
+declare
+  v_limit constant integer := least(coalesce((p_selection ->> 'limit')::integer, 1000), 1000);
+  v_filter constant jsonb := coalesce(p_selection -> 'filter', '{}');
+  v_chosen uuid[];
+  v_jobs jsonb;
+  v_answer jsonb := '{"jobs": [], "wake": false}';
+begin
+  perform enrichment.require_member(p_workspace_id, false);
+  select array_agg(chosen.id order by chosen.id) into v_chosen
+  from (
+    select accounts.id
+    from public.accounts as accounts
+    where accounts.workspace_id = p_workspace_id
+      and (
+        not p_selection ? 'account_ids'
+        or accounts.id in (select ids.id::uuid from jsonb_array_elements_text(p_selection -> 'account_ids') as ids (id))
+      )
+      and (v_filter ->> 'enriched' is null or (accounts.enriched_at is not null) = (v_filter ->> 'enriched')::boolean)
+      and (v_filter ->> 'industry' is null or accounts.industry = v_filter ->> 'industry')
+      and (v_filter ->> 'country' is null or accounts.country = v_filter ->> 'country')
+      and (v_filter ->> 'created_after' is null or accounts.created_at > (v_filter ->> 'created_after')::timestamptz)
+      and (p_selection ->> 'after' is null or accounts.id > (p_selection ->> 'after')::uuid)
+      and (p_selection ? 'account_ids' or accounts.domain is not null)
+    order by accounts.id
+    limit v_limit + 1
+  ) as chosen;
+  select jsonb_agg(enrichment.account_job(accounts.id, accounts.domain) order by accounts.id) into v_jobs
+  from public.accounts as accounts
+  where accounts.id = any(v_chosen[:v_limit]);
+  if v_jobs is not null then
+    v_answer := public.enqueue_jobs(p_workspace_id => p_workspace_id, p_jobs => v_jobs);
+  end if;
+  return v_answer || jsonb_build_object(
+    'count', jsonb_array_length(v_answer -> 'jobs'),
+    'next', case when cardinality(v_chosen) > v_limit then v_chosen[v_limit] end
+  );
+end;
+$$;
+comment on function public.enrich_accounts is E'Enqueue the enrichment of a selection: one job per account, none twice while one is under way.\n\np_selection holds account_ids or filter {enriched, industry, country, created_after}, limit (at most 1000) and after; next is the value for after of the following call, null at the end.';
+
+create function public.enrichment_load(p_job_id uuid, p_kind text, p_id uuid)
+returns jsonb
+language sql
+stable
+security definer -- reads the ciphertext for the worker, bound to the job's own workspace
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'workspace_id', jobs.workspace_id,
+    'account', (
+      select to_jsonb(accounts) from public.accounts as accounts
+      where p_kind = 'account' and accounts.id = p_id and accounts.workspace_id = jobs.workspace_id
+    ),
+    'contact', (
+      select to_jsonb(contacts) from public.contacts as contacts
+      where p_kind = 'contact' and contacts.id = p_id and contacts.workspace_id = jobs.workspace_id
+    ),
+    'sealed_key', settings.apollo_api_key_encrypted,
+    'apollo_client', settings.apollo_client
+  )
+  from public.jobs as jobs
+  left join public.workspace_settings as settings on settings.workspace_id = jobs.workspace_id
+  where jobs.id = p_job_id;
+$$;
+comment on function public.enrichment_load is E'Load a job''s account or contact with its workspace''s Apollo settings.\n\nThe record is null when it is missing or another workspace''s; the whole answer is null when the job is gone.';
+
+create function public.enrichment_begin_call(p_job_id uuid, p_fence bigint, p_step text)
+returns jsonb
+language plpgsql
+security definer -- the ledger is closed to every role
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_job_id, p_fence);
+  v_answer jsonb;
+begin
+  select calls.answer into v_answer
+  from enrichment.calls as calls
+  where calls.job_id = p_job_id and calls.step = p_step and calls.answered_at is not null
+  order by calls.fence
+  limit 1;
+  if v_answer is null then
+    insert into enrichment.calls (job_id, step, fence, workspace_id, started_at)
+    values (p_job_id, p_step, p_fence, v_job.workspace_id, queue.clock())
+    on conflict (job_id, step, fence) do nothing;
+  end if;
+  return jsonb_build_object('answer', v_answer);
+end;
+$$;
+comment on function public.enrichment_begin_call is E'Note that a call is about to be made, or answer what an earlier attempt already paid for.';
+
+create function public.enrichment_finish_call(
+  p_job_id uuid, p_fence bigint, p_step text, p_answer jsonb, p_credits integer
+)
+returns jsonb
+language plpgsql
+security definer -- the ledger is closed to every role
+set search_path = ''
+as $$
+declare
+  v_workspace_id uuid;
+begin
+  -- No lease is asked for: what was paid is paid, also when the lease lapsed meanwhile.
+  update enrichment.calls as calls
+  set answered_at = queue.clock(), credits = p_credits, answer = p_answer
+  where calls.job_id = p_job_id and calls.step = p_step and calls.fence = p_fence and calls.answered_at is null
+  returning calls.workspace_id into v_workspace_id;
+  if found then
+    insert into public.workspace_settings as settings (workspace_id, enrichment_credits_used)
+    values (v_workspace_id, p_credits)
+    on conflict (workspace_id) do update
+    set enrichment_credits_used = settings.enrichment_credits_used + excluded.enrichment_credits_used;
+  end if;
+  return jsonb_build_object('counted', v_workspace_id is not null);
+end;
+$$;
+comment on function public.enrichment_finish_call is E'Record a call''s answer and count its credits, in one transaction.\n\nA repetition counts nothing.';
+
+create function public.enrichment_abandon_call(p_job_id uuid, p_fence bigint, p_step text)
+returns jsonb
+language sql
+security definer -- the ledger is closed to every role
+set search_path = ''
+as $$
+  with gone as (
+    delete from enrichment.calls as calls
+    where calls.job_id = p_job_id and calls.step = p_step and calls.fence = p_fence and calls.answered_at is null
+    returning calls.job_id
+  )
+  select jsonb_build_object('abandoned', count(*)) from gone;
+$$;
+comment on function public.enrichment_abandon_call is 'Forget a call that Apollo refused and therefore did not charge.';
+
+create function public.enrichment_apply(
+  p_job_id uuid, p_fence bigint, p_kind text, p_id uuid, p_seen jsonb, p_fields jsonb, p_metadata jsonb
+)
+returns jsonb
+language plpgsql
+security definer -- the worker's role holds no rights on tables
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := enrichment.held_job(p_job_id, p_fence);
+  v_account public.accounts;
+  v_contact public.contacts;
+  v_fields jsonb;
+  v_metadata constant jsonb := p_metadata || jsonb_build_object('apollo_enriched_at', queue.clock());
+begin
+  perform set_config('enrichment.applying', 'on', true);
+  if p_kind = 'account' then
+    select accounts.* into v_account
+    from public.accounts as accounts
+    where accounts.id = p_id and accounts.workspace_id = v_job.workspace_id
+    for update; -- waits for a person's unfinished edit instead of writing over it
+    if found then
+      v_fields := enrichment.applicable(
+        to_jsonb(v_account), p_seen, p_fields,
+        '{name,industry,employee_count,annual_revenue,city,state,country}', v_job.created_at
+      );
+      v_account := jsonb_populate_record(v_account, v_fields);
+      update public.accounts as accounts
+      set
+        name = v_account.name,
+        industry = v_account.industry,
+        employee_count = v_account.employee_count,
+        annual_revenue = v_account.annual_revenue,
+        city = v_account.city,
+        state = v_account.state,
+        country = v_account.country,
+        enriched_at = queue.clock(),
+        metadata = accounts.metadata || v_metadata
+      where accounts.id = p_id;
+    end if;
+  else
+    select contacts.* into v_contact
+    from public.contacts as contacts
+    where contacts.id = p_id and contacts.workspace_id = v_job.workspace_id
+    for update; -- as above
+    if found then
+      v_fields := enrichment.applicable(
+        to_jsonb(v_contact), p_seen, p_fields, '{name,title,linkedin_url}', v_job.created_at
+      );
+      v_contact := jsonb_populate_record(v_contact, v_fields);
+      update public.contacts as contacts
+      set
+        name = v_contact.name,
+        title = v_contact.title,
+        linkedin_url = v_contact.linkedin_url,
+        enriched_at = queue.clock(),
+        metadata = contacts.metadata || v_metadata
+      where contacts.id = p_id;
+    end if;
+  end if;
+  perform set_config('enrichment.applying', 'off', true);
+  return jsonb_build_object(
+    'missing', v_fields is null,
+    'updated', coalesce((select jsonb_agg(name order by name) from jsonb_object_keys(v_fields) as name), '[]'),
+    'kept', coalesce((
+      select jsonb_agg(field.key order by field.key) from jsonb_each(p_fields) as field
+      where jsonb_typeof(field.value) <> 'null' and not coalesce(v_fields, '{}') ? field.key
+    ), '[]')
+  );
+end;
+$$;
+comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Answers which fields were updated and which were kept, or missing.';
+
+create function public.enrichment_load_key(p_workspace_id uuid)
+returns jsonb
+language sql
+stable
+security definer -- reads the ciphertext for the service's own processes
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'sealed_key', settings.apollo_api_key_encrypted, 'apollo_client', settings.apollo_client
+  )
+  from (values (p_workspace_id)) as asked (workspace_id)
+  left join public.workspace_settings as settings on settings.workspace_id = asked.workspace_id;
+$$;
+comment on function public.enrichment_load_key is 'The workspace''s sealed Apollo key, for the service itself; null while none is set.';
+
+create function public.enrichment_swap_key(p_workspace_id uuid, p_old text, p_new text)
+returns jsonb
+language sql
+security definer -- writes the ciphertext for the worker
+set search_path = ''
+as $$
+  with swapped as (
+    update public.workspace_settings as settings
+    set apollo_api_key_encrypted = p_new
+    where settings.workspace_id = p_workspace_id and settings.apollo_api_key_encrypted = p_old
+    returning settings.workspace_id
+  )
+  select jsonb_build_object('swapped', count(*) = 1) from swapped;
+$$;
+comment on function public.enrichment_swap_key is E'Replace a sealed key by the same key sealed anew.\n\nDoes nothing when a manager set another key meanwhile.';
+
+alter table enrichment.calls enable row level security;
+revoke all on enrichment.calls from public, anon, authenticated, service_role;
+
+revoke execute on function enrichment.once_per, enrichment.account_job, enrichment.enqueue_new_accounts,
+enrichment.held_job, enrichment.applicable
+from public, anon, authenticated, service_role;
+grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
+revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
+public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
+public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_load_key, public.enrichment_swap_key
+from public, anon, authenticated, service_role;
+grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts
+to authenticated, service_role;
+grant execute on function public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
+public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_load_key, public.enrichment_swap_key
+to job_worker, service_role;

@@ -1,0 +1,138 @@
+"""SIGKILL in the middle: no lost job, no double charge, no double row."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
+from tests.integration.enrichment.conftest import ACME, BUCKET, INITECH, Office
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Killable:
+    """Worker processes of this project, started and killed one after the other."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        settings = office.settings
+        self._environment = {
+            "SUPABASE_URL": settings.supabase_url,
+            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+            "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "SEALING_KEY_FILE": settings.sealing_key_file or "",
+            "UPLOADS_BUCKET": BUCKET,
+            "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "USE_MOCK_APOLLO": "true",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.enrichment.worker_process"],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self) -> None:
+        """SIGKILL, and let the leases it held lapse at once instead of in a minute."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+        self._office.project.run_sql(
+            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
+        )
+
+
+@pytest.fixture
+def killable(office: Office) -> Iterator[Killable]:
+    """Workers that die; none outlives the test."""
+    made = Killable(office)
+    yield made
+    made.kill()
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
+    """Wait for something another process brings about."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.02)
+
+
+async def test_a_worker_killed_in_its_call_is_followed_by_one_that_pays_once(
+    office: Office, killable: Killable
+) -> None:
+    """The call was never answered, so it is not counted; the second one is."""
+    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
+    killable.start()
+    wait_for(lambda: office.project.rows("select 1 from enrichment.calls"))
+    killable.kill()
+
+    killable.start()
+    wait_for(lambda: office.project.row(job_id)["status"] == "completed")
+
+    calls = office.project.rows("select credits from enrichment.calls order by started_at")
+    assert office.project.row(job_id)["attempts"] == 2
+    assert office.project.event_types(job_id).count("completed") == 1
+    assert [call["credits"] for call in calls] == [None, 1]
+    assert office.credits() == 1
+
+
+@pytest.mark.slow
+async def test_an_import_killed_again_and_again_stores_each_row_once(
+    office: Office, killable: Killable, aws: str
+) -> None:
+    """Wherever the kill falls, the next worker reads on from the last stored batch."""
+    s3 = boto3.client("s3", endpoint_url=aws, region_name="us-east-1")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.close()
+    rows = 20_000
+    data = b"name,domain\n" + b"".join(b"C %d,c%d.example\n" % (n, n) for n in range(rows))
+    answer = await office.call(
+        "POST",
+        "/api/accounts/import",
+        data={"workspace_id": ACME},
+        files={"file": ("list.csv", data, "text/csv")},
+    )
+    job_id, import_id = answer.json()["job"]["id"], answer.json()["import"]["id"]
+    office.project.run_sql("update public.jobs set max_attempts = 20 where id = %s", job_id)
+
+    def read() -> int:
+        found = office.project.rows(
+            "select rows_read from public.account_imports where id = %s", import_id
+        )
+        count: int = found[0]["rows_read"]
+        return count
+
+    marks = [0]
+    for _ in range(3):
+        killable.start()
+        wait_for(lambda: read() > marks[-1] + 1500)
+        killable.kill()
+        marks.append(read())
+    killable.start()
+    wait_for(lambda: office.project.row(job_id)["status"] == "completed")
+
+    job = office.project.row(job_id)
+    made = office.project.rows(
+        "select count(*) as n, count(distinct domain) as different from public.accounts"
+        " where domain like 'c%%.example' and workspace_id = %s",
+        ACME,
+    )
+    assert job["attempts"] >= 2
+    assert job["result"]["rows_read"] == job["result"]["rows_created"] == rows
+    assert made == [{"n": rows, "different": rows}]
