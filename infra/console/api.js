@@ -1,0 +1,206 @@
+// Everything the console asks of the outside: supabase-js for reads and Auth, fetch for the API.
+// The browser's key reads under row level security; writes go through the API.
+
+import { createStore } from "./lib/store.js";
+
+const TIMEOUT_MS = 20_000;
+
+/** A refusal by the API, with what people and code need to act on it. */
+export class ApiError extends Error {
+  constructor({ status, code, error, detail, request_id: requestId }) {
+    super(error || `The server answered ${status}`);
+    this.name = "ApiError";
+    Object.assign(this, { status, code: code ?? null, detail: detail ?? null, requestId: requestId ?? null });
+  }
+}
+
+let client = null;
+let config = null;
+
+/** `{status: "starting" | "out" | "in", user, workspaces, workspace}`; `workspace` has `role`. */
+export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null });
+
+/** The signed-in supabase-js client. */
+export const supabase = () => client;
+/** What `/config.json` said. */
+export const settings = () => config;
+
+// Start and sign-in ---------------------------------------------------------------------------
+
+/** Read the configuration, make the client, take up a kept session. */
+export async function start() {
+  const answer = await fetch("/config.json", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  if (!answer.ok) throw new ApiError({ status: answer.status, error: "The console's configuration could not be read" });
+  config = await answer.json();
+  client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
+    auth: { storageKey: "minutehand.session", detectSessionInUrl: false },
+    realtime: { heartbeatIntervalMs: 15_000 },
+  });
+  client.auth.onAuthStateChange((event, found) => {
+    // supabase-js holds a lock here: ask nothing of it before it is let go
+    if (event === "SIGNED_OUT") setTimeout(signedOut);
+    else if (found && found.user.id !== session.get().user?.id) setTimeout(() => signedIn(found.user));
+    else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
+  });
+}
+
+function signedOut() {
+  session.set({ status: "out", user: null, workspaces: [], workspace: null });
+}
+
+async function signedIn(user) {
+  if (session.get().user?.id === user.id) return;
+  session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
+  try {
+    const workspaces = await readWorkspaces(user.id);
+    const kept = localStorage.getItem("minutehand.workspace");
+    const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
+    session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace });
+  } catch (error) {
+    session.set({ status: "failed", error, user: null, workspaces: [], workspace: null });
+  }
+}
+
+async function readWorkspaces(userId) {
+  const [found, memberships] = await Promise.all([
+    unwrap(client.from("workspaces").select("id,name").order("name")),
+    unwrap(client.from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
+  ]);
+  const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
+  return found.map((workspace) => ({ ...workspace, role: roles.get(workspace.id) ?? "member" }));
+}
+
+export async function signIn(email, password) {
+  const { error } = await client.auth.signInWithPassword({ email, password });
+  if (error) throw new ApiError({ status: error.status, code: error.code, error: error.message });
+}
+
+export async function signOut() {
+  await client.auth.signOut({ scope: "local" });
+}
+
+export function chooseWorkspace(id) {
+  const now = session.get();
+  const workspace = now.workspaces.find((one) => one.id === id);
+  if (!workspace) return;
+  localStorage.setItem("minutehand.workspace", id);
+  session.set({ ...now, workspace });
+}
+
+// The API -------------------------------------------------------------------------------------
+
+async function token({ fresh = false } = {}) {
+  const { data, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
+  if (error || !data.session) {
+    await signOut();
+    throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
+  }
+  return data.session.access_token;
+}
+
+/**
+ * Call the API as the signed-in user. A token that was refused is renewed once.
+ *
+ * @param {string} method
+ * @param {string} path Below the origin, as `/api/jobs`.
+ * @param {{body?: object, form?: FormData, query?: object, headers?: object, signal?: AbortSignal,
+ *   as?: "json" | "blob", token?: string}} [options]
+ */
+export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given } = {}) {
+  const url = new URL(path, location.origin);
+  for (const [name, value] of Object.entries(query ?? {})) {
+    for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
+  }
+  const send = async (bearer) => {
+    const timeout = AbortSignal.timeout(form ? 300_000 : TIMEOUT_MS);
+    try {
+      return await fetch(url, {
+        method,
+        headers: { ...(body && { "Content-Type": "application/json" }), Authorization: `Bearer ${bearer}`, ...headers },
+        body: form ?? (body && JSON.stringify(body)),
+        signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+      });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      const why = error.name === "TimeoutError" ? "The server did not answer in time" : "The server cannot be reached";
+      throw new ApiError({ status: 0, code: "unreachable", error: why });
+    }
+  };
+  let answer = await send(given ?? (await token()));
+  if (answer.status === 401 && !given) answer = await send(await token({ fresh: true }));
+  if (!answer.ok) throw new ApiError({ status: answer.status, ...(await errorBody(answer)) });
+  if (answer.status === 204) return null;
+  return as === "blob" ? answer.blob() : answer.json();
+}
+
+async function errorBody(answer) {
+  try {
+    return await answer.json();
+  } catch {
+    return {}; // a gateway's own page: the status says enough
+  }
+}
+
+/** The rows of a supabase-js query, or an error like the API's. */
+export async function unwrap(query) {
+  const { data, error, status } = await query;
+  if (error) throw new ApiError({ status, code: error.hint || error.code, error: error.message, detail: error.details });
+  return data;
+}
+
+// Jobs ----------------------------------------------------------------------------------------
+
+const post = (path, body) => request("POST", path, { body: body ?? {} });
+
+export const jobs = {
+  /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */
+  list: (filter, signal) => request("GET", "/api/jobs", { query: filter, signal }),
+  /** Rows by id, in no promised order; those that are gone are left out. */
+  byIds: (ids) => unwrap(client.from("jobs").select("*").in("id", ids)),
+  children: (id) => unwrap(client.from("jobs").select("*").eq("parent_id", id).order("created_at").order("id").limit(200)),
+  logs: (id, after, signal) => request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
+  explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
+  attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
+  steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  create: (job) => post("/api/jobs", job),
+  cancel: (id) => post(`/api/jobs/${id}/cancel`),
+  retry: (id) => post(`/api/jobs/${id}/retry`),
+  answer: (id, answer) => post(`/api/jobs/${id}/answer`, { answer }),
+  cancelMany: (workspaceId, filter) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter }),
+  redriveMany: (workspaceId, filter) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter }),
+
+  /** How many jobs of a workspace are in each status. */
+  async counts(workspaceId, statuses, filter = {}) {
+    const counting = statuses.map(async (status) => {
+      let query = client.from("jobs").select("id", { count: "exact", head: true }).eq("workspace_id", workspaceId).eq("status", status);
+      if (["completed", "failed", "cancelled"].includes(status)) query = query.eq("outcome", status).not("completed_at", "is", null);
+      else query = query.is("completed_at", null);
+      for (const [name, value] of Object.entries(filter)) if (value) query = query.eq(name, value);
+      const { count, error, status: code } = await query;
+      if (error) throw new ApiError({ status: code, error: error.message || "The jobs could not be counted" });
+      return [status, count];
+    });
+    return Object.fromEntries(await Promise.all(counting));
+  },
+};
+
+// Operations ----------------------------------------------------------------------------------
+
+export const operations = {
+  stats: (workspaceId, signal) => request("GET", "/api/status", { query: { workspace_id: workspaceId }, signal }),
+  wholeStats: (operatorToken, signal) => request("GET", "/api/status", { token: operatorToken, signal }),
+  /** Readiness; "not ready" is an answer as well. */
+  async health(signal) {
+    const answer = await fetch("/api/health/ready", { cache: "no-store", signal: signal ?? AbortSignal.timeout(TIMEOUT_MS) });
+    return answer.json();
+  },
+  /** The latest dead letters, with their fingerprints. */
+  deadLetters: (workspaceId, limit = 1000) =>
+    unwrap(
+      client.from("jobs").select("id,job_type,error_message,error_fingerprint,attempts,completed_at")
+        .eq("workspace_id", workspaceId).eq("outcome", "failed").not("completed_at", "is", null)
+        .order("completed_at", { ascending: false }).limit(limit),
+    ),
+  pause: (workspaceId, paused, reason) =>
+    unwrap(client.rpc("pause_jobs", { p_request: { kind: "workspace", name: workspaceId, paused, reason: reason || null } })),
+};

@@ -1,0 +1,141 @@
+// The console: starts, keeps the shell around the views, and finds the pages of the apps.
+
+import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
+import { followLinks, match, navigate, place } from "./lib/router.js";
+import { useStore } from "./lib/store.js";
+import { nextTheme, theme } from "./lib/theme.js";
+import { classes, html, render, useEffect, useMemo, useRef, useState } from "./lib/ui.js";
+import { Confirmations } from "./parts/dialog.js";
+import { Icon, Logo } from "./parts/icons.js";
+import { openPalette, Palette } from "./parts/palette.js";
+import { Failed, Loading } from "./parts/states-of-view.js";
+import { tellFailure, Toasts } from "./parts/toasts.js";
+import { SignIn } from "./views/sign-in.js";
+
+const CORE = {
+  nav: [
+    { path: "/jobs", label: "Jobs", icon: "jobs" },
+    { path: "/operations", label: "Operations", icon: "pulse" },
+  ],
+  routes: [
+    { path: "/jobs", load: () => import("./views/jobs.js") },
+    { path: "/jobs/:id", load: () => import("./views/job.js") },
+    { path: "/operations", load: () => import("./views/operations.js") },
+  ],
+};
+const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
+
+/** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
+async function findApps() {
+  const names = await (await fetch("/apps/index.json")).json();
+  const found = await Promise.allSettled(names.map((name) => import(`./apps/${name}/manifest.js`)));
+  found.forEach((result, index) => result.status === "rejected" && tellFailure(`The app ${names[index]} could not be loaded`, result.reason));
+  return found.filter((result) => result.status === "fulfilled").map((result) => result.value.default);
+}
+
+function Console({ apps }) {
+  const { status, error, user, workspace, workspaces } = useStore(session);
+  if (status === "starting") return html`<${Loading} what="Starting" />`;
+  if (status === "failed") return html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="Your workspaces could not be read" /></main>`;
+  if (status === "out") return html`<${SignIn} />`;
+  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} />`;
+}
+
+function Shell({ apps, user, workspace, workspaces }) {
+  const { path } = useStore(place);
+  const mode = useStore(theme);
+  const [menu, setMenu] = useState(false);
+  const sections = [CORE, ...apps];
+  const routes = useMemo(() => sections.flatMap((section) => section.routes), [apps]);
+  const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
+  useEffect(() => setMenu(false), [path]);
+  useEffect(() => path === "/" && navigate("/jobs", { replace: true }), [path]);
+  const commands = useMemo(() => [
+    ...sections.flatMap((section) => section.nav.map(({ path: to, label }) => ({ label: `Go to ${label}`, hint: section.name, run: () => navigate(to) }))),
+    ...["failed", "processing", "waiting"].map((one) => ({ label: `Show ${one} jobs`, run: () => navigate(`/jobs?status=${one}`) })),
+    ...workspaces.filter((one) => one.id !== workspace?.id).map((one) => ({ label: `Switch to ${one.name}`, hint: "workspace", run: () => switchTo(one.id) })),
+    { label: "Change theme", hint: mode, run: nextTheme },
+    { label: "Sign out", hint: user.email, run: signOut },
+  ], [apps, workspaces, workspace, mode, user]);
+  const isHere = (to) => path === to || path.startsWith(`${to}/`);
+  return html`<div class="shell">
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to content</a>
+    <header class="top">
+      <a class="brand" href="/jobs"><${Logo} /><span>Minutehand</span></a>
+      <button type="button" class="quiet menu-button" aria-expanded=${menu} aria-controls="rail" onClick=${() => setMenu(!menu)}><${Icon} name="menu" /><span>Menu</span></button>
+    </header>
+    <div id="rail" class=${classes("rail", menu && "open")}>
+      <div class="rail-tools">
+        ${workspaces.length > 1
+          ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(event) => switchTo(event.target.value)}>
+              ${workspaces.map((one) => html`<option value=${one.id} key=${one.id}>${one.name}</option>`)}</select></label>`
+          : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`}
+        <button type="button" class="palette-button" onClick=${openPalette}><${Icon} name="search" /><span>Go to…</span><kbd>Ctrl K</kbd></button>
+      </div>
+      <nav aria-label="Main">
+        ${sections.map((section) => html`<div class="nav-section" key=${section.name ?? "core"}>
+          ${section.name && html`<p class="nav-name">${section.name}</p>`}
+          <ul>${section.nav.map(({ path: to, label, icon }) => html`<li key=${to}><a href=${to} aria-current=${isHere(to) ? "page" : undefined}><${Icon} name=${icon} />${label}</a></li>`)}</ul>
+        </div>`)}
+      </nav>
+      <div class="rail-foot">
+        <p class="muted small user" title=${user.email}>${user.email}</p>
+        <div class="rail-buttons">
+          <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button>
+          <button type="button" class="quiet" onClick=${signOut}>Sign out</button>
+        </div>
+      </div>
+    </div>
+    <main id="main" tabindex="-1">
+      ${workspace
+        ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
+        : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p></div>`}
+    </main>
+    <${Palette} commands=${commands} /><${Confirmations} /><${Toasts} />
+  </div>`;
+}
+
+/** Another workspace: what is open belongs to the old one, so its list is shown instead. */
+function switchTo(id) {
+  chooseWorkspace(id);
+  navigate(`/${location.pathname.split("/")[1] || "jobs"}`);
+}
+
+/** Loads a view's module when it is first needed, then gives it the focus of its heading. */
+function View({ route, params, workspace, user }) {
+  const [module, setModule] = useState(route.module ?? null);
+  const [error, setError] = useState(null);
+  const box = useRef(null);
+  useEffect(() => {
+    if (route.module) return;
+    route.load().then((loaded) => setModule((route.module = loaded)), setError);
+  }, [route]);
+  useEffect(() => {
+    if (!module) return;
+    document.title = `${module.title?.(params) ?? "Console"} · ${workspace.name} · Minutehand`;
+    if (firstView) firstView = false;
+    else box.current?.querySelector("h1")?.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }, [module]);
+  if (error) return html`<div class="page"><h1 tabindex="-1">Not loaded</h1><${Failed} error=${error} retry=${() => location.reload()} what="This page could not be loaded" /></div>`;
+  if (!module) return html`<div class="page"><${Loading} /></div>`;
+  return html`<div class="view" ref=${box}><${module.default} ...${params} workspace=${workspace} user=${user} /></div>`;
+}
+
+let firstView = true;
+
+async function main() {
+  const root = document.getElementById("app");
+  followLinks();
+  try {
+    const [apps] = await Promise.all([findApps(), start()]);
+    root.textContent = "";
+    render(html`<${Console} apps=${apps} />`, root);
+    if (settings().stage) document.documentElement.dataset.stage = settings().stage;
+  } catch (error) {
+    root.textContent = "";
+    render(html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="The console could not start" /></main>`, root);
+  }
+}
+
+main();

@@ -1,0 +1,17 @@
+// The enrichment app's pages in the console: accounts, contacts, imports, API settings.
+
+export default {
+  name: "Enrichment",
+  nav: [
+    { path: "/accounts", label: "Accounts", icon: "building" },
+    { path: "/contacts", label: "Contacts", icon: "person" },
+    { path: "/workspace/settings/api", label: "API settings", icon: "key" },
+  ],
+  routes: [
+    { path: "/accounts", load: () => import("./accounts.js") },
+    { path: "/accounts/import/:id", load: () => import("./import-page.js") },
+    { path: "/accounts/:id", load: () => import("./account.js") },
+    { path: "/contacts", load: () => import("./contacts.js") },
+    { path: "/workspace/settings/api", load: () => import("./settings.js") },
+  ],
+};

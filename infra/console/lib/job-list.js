@@ -1,0 +1,223 @@
+// The jobs of a workspace as a live list: keyset pages, events applied as they come, counts.
+
+import { jobs as api, supabase } from "../api.js";
+import { applyEvent, watchWorkspace } from "./jobs.js";
+import { STATUSES } from "./states.js";
+import { useEffect, useRef, useState } from "./ui.js";
+
+const PAGE = 100;
+const FLUSH_MS = 200;
+const RECOUNT_MS = 1200;
+
+/** One list's state and its moves; drawn by JobMonitor. */
+export class JobList {
+  #workspaceId;
+  #filter;
+  #changed;
+  #watch = null;
+  #rows = new Map(); // id -> row, newest first
+  #cursor = null;
+  #dirty = new Set();
+  #timers = new Set();
+  #controller = new AbortController();
+  #visible = () => [];
+  #loading = false;
+
+  state = { rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null, newer: 0, missed: 0, freshness: "catching-up", isPaused: false };
+
+  constructor(workspaceId, filter, changed) {
+    this.#workspaceId = workspaceId;
+    this.#filter = filter;
+    this.#changed = changed;
+  }
+
+  start() {
+    this.#watch = watchWorkspace(supabase(), this.#workspaceId, {
+      onEvent: (event) => this.#onEvent(event),
+      onResync: () => this.refresh(),
+      onChange: ({ freshness }) => this.#set({ freshness }),
+    });
+    this.load();
+  }
+
+  close() {
+    this.#controller.abort();
+    this.#watch?.close();
+    for (const timer of this.#timers) clearTimeout(timer);
+  }
+
+  /** Which ids are on screen: those are read again when something happens to them. */
+  watchVisible(visible) {
+    this.#visible = visible;
+  }
+
+  /** The first page, from nothing. */
+  async load() {
+    this.#rows.clear();
+    this.#cursor = null;
+    this.#set({ rows: [], isLoading: true, error: null, isAll: false, newer: 0 });
+    await this.more();
+    this.#recount();
+  }
+
+  /** The next page. */
+  async more() {
+    if (this.#loading || this.state.isAll) return;
+    this.#loading = true;
+    this.#set({ isLoadingMore: true });
+    try {
+      const page = await api.list({ ...this.#query(), cursor: this.#cursor, limit: PAGE }, this.#controller.signal);
+      for (const row of page.jobs) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
+      this.#cursor = page.next_cursor;
+      this.#set({ rows: [...this.#rows.values()], isAll: page.next_cursor === null, error: null, isLoading: false, isLoadingMore: false });
+    } catch (error) {
+      if (!this.#controller.signal.aborted) this.#set({ error, isLoading: false, isLoadingMore: false });
+    } finally {
+      this.#loading = false;
+    }
+  }
+
+  /** Read the top and what is on screen again, keeping the place. */
+  async refresh() {
+    if (this.state.isPaused || this.state.isLoading) return;
+    try {
+      const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);
+      const fresh = new Map(page.jobs.map((row) => [row.id, row]));
+      const oldest = page.jobs.at(-1)?.created_at ?? "";
+      const kept = [...this.#rows.values()].filter((row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest);
+      const before = this.#rows;
+      this.#rows = new Map([...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]), ...kept.map((row) => [row.id, row])]);
+      if (kept.length === 0) {
+        this.#cursor = page.next_cursor;
+        this.#set({ isAll: page.next_cursor === null });
+      }
+      for (const id of this.#visible()) if (!fresh.has(id) && this.#rows.has(id)) this.#dirty.add(id);
+      this.#set({ rows: [...this.#rows.values()], newer: 0, error: null });
+      this.#flushSoon();
+      this.#recount();
+    } catch (error) {
+      if (!this.#controller.signal.aborted) this.#set({ error });
+    }
+  }
+
+  pause() {
+    this.#set({ isPaused: true, missed: 0 });
+  }
+
+  resume() {
+    this.#set({ isPaused: false, missed: 0 });
+    this.refresh();
+  }
+
+  /** Take rows that an action returned. */
+  put(row) {
+    if (!this.#rows.has(row.id)) return;
+    this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
+    this.#show();
+    this.#recount();
+  }
+
+  #query() {
+    return { workspace_id: this.#workspaceId, ...this.#filter };
+  }
+
+  #onEvent(event) {
+    if (this.state.isPaused) return this.#set({ missed: this.state.missed + 1 });
+    const row = this.#rows.get(event.job_id);
+    if (row) {
+      this.#rows.set(row.id, applyEvent(row, event));
+      if (this.#visible().includes(row.id)) this.#dirty.add(row.id);
+      this.#later("show", FLUSH_MS / 2, () => this.#show());
+      this.#flushSoon();
+    } else if (this.#mayBelong(event)) {
+      this.#set({ newer: this.state.newer + 1 });
+      this.#later("top", FLUSH_MS, () => this.#takeNewer());
+    }
+    this.#recount();
+  }
+
+  #mayBelong({ type, data }) {
+    const { status, job_type: jobType } = this.#filter;
+    if (status) return data.status === status;
+    if (type !== "job.created") return false;
+    return !jobType || !data.job_type || data.job_type === jobType;
+  }
+
+  /** While the top is on screen new jobs come in by themselves; else a button offers them. */
+  #takeNewer() {
+    const [first] = this.#rows.keys();
+    if (!first || this.#visible().includes(first)) this.refresh();
+  }
+
+  #show() {
+    const { status } = this.#filter;
+    for (const [id, row] of this.#rows) if (status && row.status !== status) this.#rows.delete(id);
+    this.#set({ rows: [...this.#rows.values()] });
+  }
+
+  #flushSoon() {
+    if (this.#dirty.size > 0) this.#later("flush", FLUSH_MS, () => this.#flush());
+  }
+
+  async #flush() {
+    if (document.visibilityState !== "visible") return this.#later("flush", 1000, () => this.#flush());
+    const ids = [...this.#dirty].slice(0, 100);
+    for (const id of ids) this.#dirty.delete(id);
+    try {
+      const found = await api.byIds(ids);
+      for (const row of found) if (this.#rows.has(row.id)) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
+      this.#show();
+    } catch (error) {
+      this.#set({ error });
+    }
+    return this.#flushSoon();
+  }
+
+  #recount() {
+    this.#later("count", this.state.counts ? RECOUNT_MS : 0, async () => {
+      try {
+        const { job_type, queue } = this.#filter;
+        const counts = await api.counts(this.#workspaceId, STATUSES, { job_type, queue });
+        if (!this.#controller.signal.aborted) this.#set({ counts });
+      } catch (error) {
+        if (!this.#controller.signal.aborted) this.#set({ error });
+      }
+    });
+  }
+
+  #pending = new Map();
+
+  #later(name, wait, run) {
+    if (this.#pending.has(name) || this.#controller.signal.aborted) return;
+    const timer = setTimeout(() => {
+      this.#pending.delete(name);
+      this.#timers.delete(timer);
+      run();
+    }, wait);
+    this.#pending.set(name, timer);
+    this.#timers.add(timer);
+  }
+
+  #set(changes) {
+    if (this.#controller.signal.aborted) return;
+    this.state = { ...this.state, ...changes };
+    this.#changed(this.state);
+  }
+}
+
+const newest = (known, row) => (known && (known.last_seq ?? 0) > (row.last_seq ?? 0) ? known : row);
+
+/** The list of a workspace under a filter; a new one when either changes. */
+export function useJobList(workspaceId, filter) {
+  const key = JSON.stringify([workspaceId, filter]);
+  const [state, setState] = useState(null);
+  const list = useRef(null);
+  useEffect(() => {
+    const made = new JobList(workspaceId, filter, (next) => setState(next));
+    list.current = made;
+    setState(made.state);
+    made.start();
+    return () => made.close();
+  }, [key]);
+  return { list, state: state ?? { rows: [], counts: null, isLoading: true, freshness: "catching-up" } };
+}

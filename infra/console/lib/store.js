@@ -1,0 +1,58 @@
+// A value that views share and are told about.
+
+import { useEffect, useState } from "./ui.js";
+
+/** A holder of one value. */
+export function createStore(value) {
+  const listeners = new Set();
+  return {
+    get: () => value,
+    set(next) {
+      const made = typeof next === "function" ? next(value) : next;
+      if (Object.is(made, value)) return;
+      value = made;
+      for (const listener of [...listeners]) listener(value);
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}
+
+/** The present value of a store; the component is drawn again when it changes. */
+export function useStore(store) {
+  const [value, setValue] = useState(store.get());
+  useEffect(() => {
+    setValue(() => store.get());
+    return store.subscribe((next) => setValue(() => next));
+  }, [store]);
+  return value;
+}
+
+/**
+ * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
+ * stale (`isStale`: an older value is shown because reading the newer one failed or goes on).
+ *
+ * @param {(signal: AbortSignal) => Promise<any>} read
+ * @param {any[]} inputs Read again when one of them changes.
+ */
+export function useRead(read, inputs) {
+  const [state, setState] = useState({ value: undefined, error: null, isLoading: true });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => setState({ value: undefined, error: null, isLoading: true }), inputs);
+  useEffect(() => {
+    const controller = new AbortController();
+    setState((before) => ({ ...before, isLoading: true }));
+    read(controller.signal).then(
+      (value) => !controller.signal.aborted && setState({ value, error: null, isLoading: false }),
+      (error) => !controller.signal.aborted && setState((before) => ({ ...before, error, isLoading: false })),
+    );
+    return () => controller.abort();
+  }, [...inputs, turn]);
+  return {
+    ...state,
+    isStale: state.value !== undefined && state.error !== null,
+    refresh: () => setTurn((value) => value + 1),
+  };
+}

@@ -1,0 +1,31 @@
+// A state as a word and a colour from the one table, and how fresh what is shown is.
+
+import { FRESHNESS, stateOf } from "../lib/states.js";
+import { html, useEffect, useState } from "../lib/ui.js";
+import { Icon } from "./icons.js";
+
+/** A job's status. */
+export function StateBadge({ status, cancelling = false }) {
+  const { word, tone, mark } = stateOf(status);
+  return html`<span class="badge" data-tone=${tone} data-status=${status}>
+    <${Icon} name=${mark} />${cancelling && status === "processing" ? "Cancelling" : word}
+  </span>`;
+}
+
+const STEADY_MS = 400;
+
+/** Says `live` at once when lost, and other words only when they last: no flicker. */
+export function Freshness({ value }) {
+  const [shown, setShown] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setShown(value), value === "live" ? 0 : STEADY_MS);
+    return () => clearTimeout(timer);
+  }, [value]);
+  const { word, tone, hint } = FRESHNESS[shown] ?? FRESHNESS["catching-up"];
+  return html`<span class="freshness" data-tone=${tone} data-freshness=${shown} title=${hint} role="status">
+    <span class="pulse" aria-hidden="true"></span>${word}
+  </span>`;
+}
+
+/** A plain word with a tone. */
+export const Tag = ({ tone = "pending", children }) => html`<span class="badge" data-tone=${tone}>${children}</span>`;

@@ -1,0 +1,34 @@
+// Ids that copy on click, and downloads made in the browser.
+
+import { shortId } from "../lib/format.js";
+import { html } from "../lib/ui.js";
+import { Icon } from "./icons.js";
+import { tell, tellFailure } from "./toasts.js";
+
+/** Put text on the clipboard and say so. */
+export async function copy(text, what = "Copied") {
+  try {
+    await navigator.clipboard.writeText(text);
+    tell(what);
+  } catch (error) {
+    tellFailure("Not copied", error);
+  }
+}
+
+/** An id: its end is shown, a click copies the whole. */
+export const CopyId = ({ id, whole = false, what = "id" }) =>
+  html`<button type="button" class="copy mono" title=${`Copy ${what} ${id}`} onClick=${(event) => { event.stopPropagation(); copy(id, `Copied ${what}`); }}>
+    ${whole ? id : shortId(id)}<${Icon} name="copy" /><span class="hidden">Copy ${what}</span>
+  </button>`;
+
+/** Hand a file to the browser. */
+export function download(name, content, type = "text/plain;charset=utf-8") {
+  const blob = content instanceof Blob ? content : new Blob([content], { type });
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

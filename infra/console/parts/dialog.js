@@ -1,0 +1,67 @@
+// Dialogs over the browser's own <dialog>: focus is kept inside and given back.
+
+import { createStore, useStore } from "../lib/store.js";
+import { html, useEffect, useId, useRef, useState } from "../lib/ui.js";
+
+/** @param {{title: string, onClose: () => void, wide?: boolean}} props */
+export function Dialog({ title, onClose, wide = false, children }) {
+  const ref = useRef(null);
+  const heading = useId();
+  useEffect(() => {
+    const before = document.activeElement;
+    ref.current.showModal();
+    return () => before?.isConnected && before.focus?.();
+  }, []);
+  return html`<dialog ref=${ref} class=${wide ? "dialog wide" : "dialog"} aria-labelledby=${heading}
+      onCancel=${(event) => { event.preventDefault(); onClose(); }}
+      onMouseDown=${(event) => event.target === ref.current && onClose()}>
+    <div class="dialog-body">
+      <h2 id=${heading}>${title}</h2>
+      ${children}
+    </div>
+  </dialog>`;
+}
+
+const question = createStore(null);
+
+/**
+ * Ask before doing something that is hard to undo.
+ *
+ * @param {{title: string, text: string, action: string, danger?: boolean}} what
+ * @returns {Promise<boolean>}
+ */
+export function confirm(what) {
+  return new Promise((resolve) => {
+    question.set({ ...what, answer: (value) => { question.set(null); resolve(value); } });
+  });
+}
+
+/** Where confirmations appear; once, in the shell. */
+export function Confirmations() {
+  const asked = useStore(question);
+  if (!asked) return null;
+  return html`<${Dialog} title=${asked.title} onClose=${() => asked.answer(false)}>
+    <p>${asked.text}</p>
+    <div class="actions">
+      <button type="button" onClick=${() => asked.answer(false)}>Keep as it is</button>
+      <button type="button" class=${asked.danger ? "danger" : "primary"} autofocus onClick=${() => asked.answer(true)}>${asked.action}</button>
+    </div>
+  <//>`;
+}
+
+/** A button that runs something once at a time and shows that it does. */
+export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
+  const [busy, setBusy] = useState(false);
+  const alive = useRef(true);
+  useEffect(() => () => { alive.current = false; }, []);
+  const click = async () => {
+    if (busy) return;
+    setBusy(true);
+    try {
+      await run();
+    } finally {
+      if (alive.current) setBusy(false);
+    }
+  };
+  return html`<button type="button" class=${className} onClick=${click} disabled=${disabled} aria-busy=${busy} aria-disabled=${busy} ...${rest}>${children}</button>`;
+}

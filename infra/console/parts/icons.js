@@ -1,0 +1,35 @@
+// Small drawings, 16 by 16, in the colour of their text. They decorate; words say what is meant.
+
+import { html } from "../lib/ui.js";
+
+const PATHS = {
+  ring: html`<circle cx="8" cy="8" r="4.25" fill="none" stroke="currentColor" stroke-width="1.75" />`,
+  dot: html`<circle cx="8" cy="8" r="5" fill="currentColor" />`,
+  pause: html`<path d="M5.5 4v8M10.5 4v8" stroke="currentColor" stroke-width="2" stroke-linecap="round" />`,
+  check: html`<path d="m3.5 8.5 3 3 6-7" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round" />`,
+  cross: html`<path d="m4.5 4.5 7 7m0-7-7 7" stroke="currentColor" stroke-width="2" stroke-linecap="round" />`,
+  slash: html`<path d="M4 8h8" stroke="currentColor" stroke-width="2" stroke-linecap="round" />`,
+  search: html`<circle cx="7" cy="7" r="4.25" fill="none" stroke="currentColor" stroke-width="1.5" /><path d="m10.5 10.5 3 3" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />`,
+  jobs: html`<path d="M2.5 4h11M2.5 8h11M2.5 12h7" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />`,
+  pulse: html`<path d="M1.5 8.5h3l2-5 3 9 2-4h3" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" />`,
+  building: html`<path d="M3.5 13.5v-11h6v11m0-7h3v7M2 13.5h12M5.5 5h2m-2 2.5h2m-2 2.5h2" fill="none" stroke="currentColor" stroke-width="1.3" stroke-linecap="round" stroke-linejoin="round" />`,
+  person: html`<circle cx="8" cy="5" r="2.75" fill="none" stroke="currentColor" stroke-width="1.4" /><path d="M2.75 13.5c.5-3 2.6-4.25 5.25-4.25s4.75 1.25 5.25 4.25" fill="none" stroke="currentColor" stroke-width="1.4" stroke-linecap="round" />`,
+  key: html`<circle cx="5" cy="8" r="2.75" fill="none" stroke="currentColor" stroke-width="1.4" /><path d="M7.75 8h6.5v2.25M11.5 8v2" fill="none" stroke="currentColor" stroke-width="1.4" stroke-linecap="round" />`,
+  upload: html`<path d="M8 10.5v-8m-3 3 3-3 3 3M2.5 10.5v3h11v-3" fill="none" stroke="currentColor" stroke-width="1.4" stroke-linecap="round" stroke-linejoin="round" />`,
+  menu: html`<path d="M2.5 4.5h11m-11 3.5h11m-11 3.5h11" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />`,
+  hammer: html`<path d="m3 13 5.5-5.5M7 3.5l5.5 5.5 1.5-1.5L8.5 2z" fill="none" stroke="currentColor" stroke-width="1.4" stroke-linejoin="round" stroke-linecap="round" />`,
+  copy: html`<rect x="5.5" y="5.5" width="8" height="8" rx="1.5" fill="none" stroke="currentColor" stroke-width="1.3" /><path d="M10.5 5.5v-2a1 1 0 0 0-1-1h-6a1 1 0 0 0-1 1v6a1 1 0 0 0 1 1h2" fill="none" stroke="currentColor" stroke-width="1.3" />`,
+};
+
+/** @param {{name: keyof PATHS}} props */
+export const Icon = ({ name }) =>
+  html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">${PATHS[name]}</svg>`;
+
+/** The mark: a clock's face whose minute hand has just moved. */
+export const Logo = () =>
+  html`<svg class="logo" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
+    <circle cx="12" cy="12" r="9.5" fill="none" stroke="currentColor" stroke-width="1.8" opacity=".35" />
+    <path d="M12 2.5a9.5 9.5 0 0 1 8.2 4.75" fill="none" stroke="var(--accent)" stroke-width="2.4" stroke-linecap="round" />
+    <path d="M12 12 17.6 8.8" stroke="var(--accent)" stroke-width="2.4" stroke-linecap="round" />
+    <circle cx="12" cy="12" r="1.7" fill="currentColor" />
+  </svg>`;

@@ -1,0 +1,86 @@
+// JobLog: a job's log lines, live: virtualised, filtered by level and text, downloadable.
+
+import { clock, counted, pretty, utc } from "../lib/format.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { useVirtual } from "../lib/virtual.js";
+import { download } from "./copy.js";
+import { Empty } from "./states-of-view.js";
+
+const ROW = 24;
+const LEVELS = ["debug", "info", "warning", "error"];
+
+const asText = (line) => `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
+const hasMore = (line) => line.metadata && Object.keys(line.metadata).length > 0;
+
+/** The log lines among a job's events, in order. */
+export function linesOf(events) {
+  return events.filter((event) => event.type === "job.log" && event.data?.log).map(({ seq, at, data: { log } }) => ({
+    key: seq,
+    at: log.at ?? at,
+    level: LEVELS.includes(log.level) ? log.level : "info",
+    attempt: log.attempt,
+    message: String(log.message ?? ""),
+    metadata: log.metadata,
+  }));
+}
+
+/**
+ * @param {{lines: Array<{key, at, level, attempt, message, metadata}>, name?: string,
+ *   live?: boolean}} props `name` names the downloaded file.
+ */
+export function JobLog({ lines, name = "job", live = false }) {
+  const [least, setLeast] = useState("debug");
+  const [text, setText] = useState("");
+  const [open, setOpen] = useState(null);
+  const [follow, setFollow] = useState(true);
+  const shown = useMemo(() => {
+    const from = LEVELS.indexOf(least);
+    const wanted = text.trim().toLowerCase();
+    return lines.filter((line) => LEVELS.indexOf(line.level) >= from && (!wanted || line.message.toLowerCase().includes(wanted) || (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))));
+  }, [lines, least, text]);
+  const { ref, first, last, before, after } = useVirtual({ count: shown.length, rowHeight: ROW });
+  const followed = useRef(true);
+  followed.current = follow;
+  useEffect(() => {
+    if (followed.current && ref.current) ref.current.scrollTop = ref.current.scrollHeight;
+  }, [shown.length, follow]);
+  const onScroll = ({ currentTarget: box }) => {
+    const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < ROW * 2;
+    if (atEnd !== followed.current) setFollow(atEnd);
+  };
+  const chosen = open === null ? null : shown.find((line) => line.key === open);
+  return html`<section class="log" aria-label="Logs">
+    <div class="bar">
+      <label class="field-inline"><span>Level</span>
+        <select value=${least} onChange=${(event) => setLeast(event.target.value)}>
+          ${LEVELS.map((level) => html`<option value=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}
+        </select>
+      </label>
+      <label class="field-inline grow"><span class="hidden">Filter log lines</span>
+        <input type="search" placeholder="Filter log lines" value=${text} onInput=${(event) => setText(event.target.value)} />
+      </label>
+      <span class="muted small num">${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}</span>
+      <label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} /> Follow</label>
+      <button type="button" class="quiet" disabled=${lines.length === 0} onClick=${() => download(`${name}.log`, `${lines.map(asText).join("\n")}\n`)}>Download</button>
+    </div>
+    ${lines.length === 0
+      ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`
+      : html`<div class="log-lines" ref=${ref} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
+          <div style=${{ height: `${before}px` }}></div>
+          ${shown.slice(first, last).map(
+            (line) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}
+                onClick=${() => setOpen(open === line.key ? null : line.key)}>
+              <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at)}</time>
+              <span class="log-level">${line.level}</span>
+              <span class="log-text">${line.message}${hasMore(line) && html`<span class="log-more">${JSON.stringify(line.metadata)}</span>`}</span>
+            </button>`,
+          )}
+          <div style=${{ height: `${after}px` }}></div>
+        </div>`}
+    ${chosen && html`<div class="log-open">
+      <div class="bar"><span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
+        <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button></div>
+      <pre tabindex="0" aria-label="Log line">${chosen.message}${hasMore(chosen) ? `\n${pretty(chosen.metadata)}` : ""}</pre>
+    </div>`}
+  </section>`;
+}

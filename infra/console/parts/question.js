@@ -1,0 +1,46 @@
+// What a waiting job waits for; and when that is a person, the question with its answer box.
+
+import { jobs } from "../api.js";
+import { pretty } from "../lib/format.js";
+import { html, useState } from "../lib/ui.js";
+import { ActionButton } from "./dialog.js";
+import { tell, tellFailure } from "./toasts.js";
+import { When } from "./when.js";
+
+const label = (option) => (typeof option === "object" && option !== null ? (option.label ?? option.value ?? pretty(option)) : String(option));
+const valueOf = (option) => (typeof option === "object" && option !== null && "value" in option ? option.value : option);
+
+/** @param {{jobId: string, wait: object, onAnswered: () => void}} props `wait` as in `job_steps`. */
+export function Question({ jobId, wait, onAnswered }) {
+  const [text, setText] = useState("");
+  const send = async (answer) => {
+    try {
+      await jobs.answer(jobId, answer);
+      tell("Answered: the job goes on");
+      onAnswered();
+    } catch (error) {
+      tellFailure("Not answered", error);
+    }
+  };
+  const options = Array.isArray(wait.options) ? wait.options : [];
+  const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
+  return html`<section class="card question" aria-label="Question">
+    <p class="question-text">${question}</p>
+    ${options.length > 0 && html`<div class="actions start">${options.map((option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>${label(option)}<//>`)}</div>`}
+    ${options.length === 0 && html`<form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) send(text.trim()); }}>
+      <label class="grow"><span class="hidden">Your answer</span>
+        <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
+      <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button>
+    </form>`}
+    ${wait.timeout_at && html`<p class="muted small">If nobody answers, it goes on by itself <${When} at=${wait.timeout_at} />.</p>`}
+  </section>`;
+}
+
+/** The other waits, in a sentence. */
+export function WaitNote({ wait }) {
+  const until = wait.timeout_at && html` until <${When} at=${wait.timeout_at} />`;
+  if (wait.kind === "sleep") return html`<p class="wait">Sleeping${until}.</p>`;
+  if (wait.kind === "event") return html`<p class="wait">Waiting for the event <code>${wait.event}</code>${until}.</p>`;
+  if (wait.kind === "children") return html`<p class="wait">Waiting for ${wait.job_ids?.length ?? "its"} child jobs.</p>`;
+  return html`<p class="wait">Waiting for ${wait.job_ids?.length ?? "other"} jobs to end first.</p>`;
+}

@@ -1,0 +1,27 @@
+// The states every view has besides being loaded: loading, empty, failed, stale.
+
+import { html } from "../lib/ui.js";
+
+/** Something is being read for the first time. */
+export const Loading = ({ what = "Loading" }) =>
+  html`<div class="notice loading" role="status"><span class="spinner" aria-hidden="true"></span>${what}…</div>`;
+
+/** There is nothing; say why that may be and what to do. */
+export const Empty = ({ title, children }) =>
+  html`<div class="notice empty"><p class="strong">${title}</p>${children && html`<div>${children}</div>`}</div>`;
+
+/** Reading failed and there is nothing older to show. */
+export const Failed = ({ error, retry, what = "This could not be read" }) =>
+  html`<div class="notice failed" role="alert">
+    <p class="strong">${what}</p>
+    <p>${error?.message ?? String(error)}${error?.code && html` <code>${error.code}</code>`}</p>
+    ${error?.requestId && html`<p class="muted small">Request <code>${error.requestId}</code></p>`}
+    ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
+  </div>`;
+
+/** What is shown is old, and why. */
+export const Stale = ({ error, retry }) =>
+  html`<div class="notice stale" role="status">
+    <span>Shown as last read. ${error?.message}</span>
+    <button type="button" class="quiet" onClick=${retry}>Try again</button>
+  </div>`;

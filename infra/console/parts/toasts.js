@@ -1,0 +1,36 @@
+// Short messages about what was just done, or why it was refused. Read aloud politely.
+
+import { createStore, useStore } from "../lib/store.js";
+import { html } from "../lib/ui.js";
+
+const toasts = createStore([]);
+let last = 0;
+
+/** Tell something. Refusals stay until they are dismissed. */
+export function tell(text, { tone = "completed", sticky = false, href, label } = {}) {
+  last += 1;
+  const toast = { id: last, text, tone, href, label };
+  toasts.set((now) => [...now.slice(-3), toast]);
+  if (!sticky) setTimeout(() => dismiss(toast.id), 6000);
+}
+
+/** Tell why something failed. */
+export function tellFailure(what, error) {
+  const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
+  tell(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
+}
+
+const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
+
+/** Where they appear; once, in the shell. */
+export function Toasts() {
+  const list = useStore(toasts);
+  return html`<div class="toasts" role="region" aria-label="Messages" aria-live="polite">
+    ${list.map(
+      ({ id, text, tone, href, label }) => html`<div class="toast" key=${id} data-tone=${tone}>
+        <p>${text}${href && html` <a href=${href}>${label}</a>`}</p>
+        <button type="button" class="quiet" onClick=${() => dismiss(id)} aria-label="Dismiss message">Dismiss</button>
+      </div>`,
+    )}
+  </div>`;
+}

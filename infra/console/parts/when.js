@@ -1,0 +1,42 @@
+// Times: relative to now, with the exact instant in UTC behind them; and running durations.
+
+import { duration, relative, utc } from "../lib/format.js";
+import { html, useEffect, useState } from "../lib/ui.js";
+
+const watchers = new Set();
+let timer = null;
+
+function beat() {
+  if (document.visibilityState === "visible") for (const watcher of [...watchers]) watcher(Date.now());
+}
+
+/** The present, once a second; one timer for the whole page. */
+export function useNow(active = true) {
+  const [now, setNow] = useState(Date.now());
+  useEffect(() => {
+    if (!active) return undefined;
+    watchers.add(setNow);
+    timer ??= setInterval(beat, 1000);
+    return () => {
+      watchers.delete(setNow);
+      if (watchers.size > 0) return;
+      clearInterval(timer);
+      timer = null;
+    };
+  }, [active]);
+  return active ? Math.max(now, Date.now() - 1000) : Date.now();
+}
+
+/** `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title. */
+export function When({ at }) {
+  const now = useNow(Boolean(at));
+  if (!at) return html`<span class="none">–</span>`;
+  return html`<time datetime=${at} title=${utc(at)}>${relative(at, now)}</time>`;
+}
+
+/** How long something took, or has been taking until now. */
+export function Took({ from, to }) {
+  const now = useNow(Boolean(from) && !to);
+  if (!from) return html`<span class="none">–</span>`;
+  return html`<span class="num">${duration((to ? Date.parse(to) : now) - Date.parse(from))}</span>`;
+}

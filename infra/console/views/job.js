@@ -1,0 +1,191 @@
+// The page of one job: what it is doing, why, what it did, and what can be done about it.
+
+import { jobs as api, supabase } from "../api.js";
+import { duration, money, number } from "../lib/format.js";
+import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
+import { useRead } from "../lib/store.js";
+import { hooks, html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { Freshness, StateBadge } from "../parts/badge.js";
+import { copy, CopyId } from "../parts/copy.js";
+import { ActionButton, confirm } from "../parts/dialog.js";
+import { EnqueueDialog } from "../parts/enqueue.js";
+import { JobLog, linesOf } from "../parts/job-log.js";
+import { JobProgress } from "../parts/job-progress.js";
+import { AttemptsTable, JobTimeline } from "../parts/job-timeline.js";
+import { JsonView } from "../parts/json-view.js";
+import { Question, WaitNote } from "../parts/question.js";
+import { Failed, Loading, Stale } from "../parts/states-of-view.js";
+import { tell, tellFailure } from "../parts/toasts.js";
+import { Took, useNow, When } from "../parts/when.js";
+import NotFound from "./not-found.js";
+
+const useJobStatus = makeUseJobStatus(hooks, supabase);
+
+export const title = ({ id }) => `Job ${id.slice(-8)}`;
+
+/** Attempts, steps, children: read when the job changes state, not with every progress. */
+function useDetails(job) {
+  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.completed_at}`;
+  const attempts = useRead((signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const children = useRead(() => (job ? api.children(job.id) : Promise.resolve(undefined)), [job?.id]);
+  const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const seen = useRef(stamp);
+  useEffect(() => {
+    if (seen.current === stamp) return;
+    const hadJob = Boolean(seen.current);
+    seen.current = stamp;
+    if (!hadJob) return;
+    for (const read of [attempts, steps, children, explained]) read.refresh();
+  }, [stamp]);
+  return { attempts, steps, children, explained };
+}
+
+export default function JobPage({ id, workspace }) {
+  const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
+  const { job, missing, problem, freshness } = watch;
+  if (missing) return html`<${NotFound} what="job" />`;
+  if (!job && problem) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
+  if (!job) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
+  return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
+}
+
+function Loaded({ watch, job, freshness }) {
+  const [duplicating, setDuplicating] = useState(false);
+  const { attempts, steps, children, explained } = useDetails(job);
+  const lines = useMemo(() => linesOf(watch.events), [watch.events]);
+  const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
+  return html`<article class="page job-page" data-status=${job.status}>
+    <header class="page-head job-head">
+      <div class="job-title"><p class="crumb"><a href="/jobs">Jobs</a> / <a href=${`/jobs?job_type=${encodeURIComponent(job.job_type)}`}>${job.job_type}</a></p>
+        <h1 tabindex="-1"><span class="job-type">${job.job_type}</span> <${StateBadge} status=${job.status} cancelling=${Boolean(job.cancel_requested_at)} /></h1></div>
+      <span class="spacer"></span>
+      <${Freshness} value=${freshness} />
+      <${Actions} job=${job} watch=${watch} duplicate=${() => setDuplicating(true)} />
+    </header>
+    ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
+    <${Explained} explained=${explained} job=${job} />
+    <${JobProgress} job=${job} />
+    ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
+    ${wait && wait.kind !== "ask" && html`<${WaitNote} wait=${wait} />`}
+    <div class="columns">
+      <div class="column main">
+        ${job.error_message && job.status !== "completed" && html`<section class="card error-card" aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
+          <p class="error-text">${job.error_message}</p>${job.error_data && html`<${JsonView} value=${job.error_data} label="Error details" />`}</section>`}
+        <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
+        <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2><${JobLog} lines=${lines} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
+        ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
+        <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
+        <${Steps} steps=${steps} />
+        <${Children} list=${children} />
+      </div>
+      <aside class="column side" aria-label="Facts"><${Facts} job=${job} /></aside>
+    </div>
+    ${duplicating && html`<${EnqueueDialog} workspaceId=${job.workspace_id} like=${job} onClose=${() => setDuplicating(false)} />`}
+  </article>`;
+}
+
+function Explained({ explained, job }) {
+  const told = explained.value;
+  const sentence = told && told.status === job.status ? told.sentence : plainly(job);
+  return html`<p class="explain" aria-live="polite">${sentence}${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
+}
+
+/** Until the database's own sentence is here. */
+function plainly(job) {
+  switch (job.status) {
+    case "pending": return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
+    case "processing": return `Attempt ${job.attempts} is running.`;
+    case "waiting": return "Waiting, without holding a worker.";
+    case "completed": return `Completed in attempt ${job.attempts}.`;
+    case "failed": return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}; kept as a dead letter.`;
+    default: return `The job is ${job.status}.`;
+  }
+}
+
+function Actions({ job, watch, duplicate }) {
+  const act = (what, run, done) => async () => {
+    try {
+      await run();
+      if (done) tell(done);
+      await watch.refresh();
+    } catch (error) {
+      tellFailure(what, error);
+      watch.refresh();
+    }
+  };
+  const cancel = async () => {
+    if (!(await confirm({ title: "Cancel this job?", text: job.status === "processing" ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too." : "It ends at once. Its live child jobs are cancelled too.", action: "Cancel 1 job", danger: true }))) return;
+    await act("Not cancelled", () => watch.cancel())();
+  };
+  const isLive = !ENDED.has(job.status);
+  const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
+  return html`<div class="actions">
+    ${(job.status === "failed" || job.status === "cancelled") && html`<${ActionButton} className="primary" run=${act("Not retried", () => api.retry(job.id), "Enqueued again")}>Retry<//>`}
+    ${isDelayed && html`<${ActionButton} run=${act("Not started", () => api.retry(job.id), "Runs as soon as a worker is free")}>Run now<//>`}
+    ${isLive && html`<button type="button" class="danger" disabled=${Boolean(job.cancel_requested_at)} onClick=${cancel}>${job.cancel_requested_at ? "Cancelling…" : "Cancel"}</button>`}
+    <button type="button" onClick=${duplicate}>Duplicate</button>
+    <button type="button" class="quiet" onClick=${() => copy(location.href, "Copied the link")}>Copy link</button>
+  </div>`;
+}
+
+function Timeline({ job, attempts, events }) {
+  const isLive = !ENDED.has(job.status);
+  const now = useNow(isLive);
+  const list = attempts.value ?? [];
+  return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
+    ${attempts.error && !attempts.value ? html`<${Failed} error=${attempts.error} retry=${attempts.refresh} what="The attempts could not be read" />` : html`<${JobTimeline} job=${job} attempts=${list} events=${events} now=${now} />`}
+    ${list.length > 0 && html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
+      <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`}
+  </section>`;
+}
+
+function EventList({ events }) {
+  const shown = events.filter((event) => event.type !== "job.log").slice(-200);
+  return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
+}
+
+function Steps({ steps }) {
+  const list = steps.value?.steps ?? [];
+  if (list.length === 0) return null;
+  return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
+    <p class="muted small">Finished steps are remembered: a retry goes on after the last one.</p>
+    ${list.map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
+  </section>`;
+}
+
+function Children({ list }) {
+  if (!list.value?.length) return null;
+  const ended = list.value.filter((child) => ENDED.has(child.status)).length;
+  return html`<section class="card" aria-labelledby="h-children"><h2 id="h-children">Child jobs</h2>
+    <p class="muted small num">${ended} of ${list.value.length} ended</p>
+    <ul class="children">${list.value.map((child) => html`<li key=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a> <${StateBadge} status=${child.status} /> <${JobProgress} job=${child} compact /></li>`)}</ul>
+  </section>`;
+}
+
+function Facts({ job }) {
+  const fact = (name, value) => value !== null && value !== undefined && value !== false && html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  return html`<dl class="facts card">
+    ${fact("Id", html`<${CopyId} id=${job.id} />`)}
+    ${fact("Created", html`<${When} at=${job.created_at} />`)}
+    ${fact("Scheduled for", job.scheduled_for && html`<${When} at=${job.scheduled_for} />`)}
+    ${fact("Started", job.started_at && html`<${When} at=${job.started_at} />`)}
+    ${fact("Next attempt", job.next_retry_at && html`<${When} at=${job.next_retry_at} />`)}
+    ${fact("Ended", job.completed_at && html`<${When} at=${job.completed_at} />`)}
+    ${fact(job.completed_at ? "Took" : "Running for", job.started_at && job.status !== "pending" && html`<${Took} from=${job.started_at} to=${job.completed_at} />`)}
+    ${fact("Waited", job.started_at && job.attempts <= 1 && html`<span class="num">${duration(Date.parse(job.started_at) - Date.parse(job.scheduled_for ?? job.created_at))}</span>`)}
+    ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
+    ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}
+    ${fact("Snoozed", job.snoozes > 0 && html`<span class="num">${job.snoozes}</span>`)}
+    ${fact("Cost", job.cost_usd && Number(job.cost_usd) > 0 && html`<span class="num">${money(job.cost_usd)}</span>`)}
+    ${fact("Queue", job.queue)}
+    ${fact("Priority", html`<span class="num">${job.priority}</span>`)}
+    ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
+    ${fact("Concurrency key", job.concurrency_key && html`<span class="mono">${job.concurrency_key}</span>`)}
+    ${fact("Idempotency key", job.idempotency_key && html`<span class="mono">${job.idempotency_key}</span>`)}
+    ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
+    ${fact("Parent", job.parent_id && html`<a class="mono" href=${`/jobs/${job.parent_id}`}>${job.parent_id.slice(-8)}</a>`)}
+    ${fact("Batch", job.batch_id && html`<${CopyId} id=${job.batch_id} what="batch id" />`)}
+    ${fact("Created by", job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service")}
+  </dl>`;
+}

@@ -1,0 +1,42 @@
+// The way in: Supabase Auth by password, and the demo accounts on a developer's machine.
+
+import { settings, signIn } from "../api.js";
+import { html, useState } from "../lib/ui.js";
+import { Logo } from "../parts/icons.js";
+
+export function SignIn() {
+  const [email, setEmail] = useState("");
+  const [password, setPassword] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const demo = settings().demoAccounts ?? [];
+  const enter = async (who, secret) => {
+    setBusy(true);
+    setProblem(null);
+    try {
+      await signIn(who, secret);
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<main class="sign-in" id="main">
+    <h1><${Logo} /> Minutehand</h1>
+    <p class="muted">Background jobs, seen and steered.</p>
+    ${demo.length > 0 && html`<section class="card" aria-labelledby="demo-heading">
+      <h2 id="demo-heading">Demo accounts</h2>
+      <p class="muted small">This is a local stack: one click signs in.</p>
+      <div class="demo">${demo.map((account) => html`<button type="button" key=${account.email} disabled=${busy} onClick=${() => enter(account.email, account.password)}>
+        <span>${account.label}</span><span class="muted small">${account.email}</span>
+      </button>`)}</div>
+    </section>`}
+    <form class="card stack" onSubmit=${(event) => { event.preventDefault(); enter(email, password); }}>
+      <label class="field"><span>Email</span>
+        <input type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} /></label>
+      <label class="field"><span>Password</span>
+        <input type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} /></label>
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <button type="submit" class="primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
+    </form>
+  </main>`;
+}
