@@ -5,7 +5,7 @@ On Lambda the same verdicts are served by handler.py without FastAPI.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
@@ -18,10 +18,35 @@ from shared.web.services import Provided, Services
 
 router = APIRouter(tags=["health"])
 
+_CHECKED: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "status": {"enum": ["ready", "degraded", "not_ready"]},
+        "checks": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "properties": {
+                    "verdict": {"enum": ["pass", "warn", "fail"]},
+                    "value": {"type": ["number", "null"]},
+                    "unit": {"type": "string"},
+                    "detail": {"type": "string"},
+                },
+                "required": ["verdict", "value", "unit", "detail"],
+            },
+        },
+    },
+    "required": ["status", "checks"],
+}
+#: Not an error body: a probe wants to know which part failed.
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "Not ready", "content": {"application/json": {"schema": _CHECKED}}}
+}
+
 Deep = Annotated[str | None, Query(description="1 asks for readiness as well.")]
 
 
-@router.get("/health")
+@router.get("/health", responses=_NOT_READY)
 @router.get("/api/v1/health", include_in_schema=False)
 async def get_health(request: Request, services: Provided, deep: Deep = None) -> JSONResponse:
     """Whether the process lives; with `?deep=1` whether it is ready."""
@@ -33,7 +58,7 @@ async def get_health(request: Request, services: Provided, deep: Deep = None) ->
     )
 
 
-@router.get("/api/health/ready")
+@router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
     status, body = await readiness(services.operator_queue)

@@ -24,7 +24,10 @@ _ERRORS = {
     "422": "Well-formed, but not what this route takes; `detail` names the fields.",
     "503": "The database is away; repeat after `Retry-After` seconds.",
 }
-_ERRORS_OF_SIGNED_IN = {"401": "No token, or one that is expired or forged."}
+_ERRORS_OF_SIGNED_IN = {
+    "401": "No token, or one that is expired or forged.",
+    "403": "The token is good, but its holder may not do this.",
+}
 _ERRORS_OF_WRITES = {
     "409": "In conflict with the present state, which `detail` names.",
     "413": "The body or the payload is too large.",
@@ -56,11 +59,12 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas.pop("ValidationError", None)
     for item in found.get("paths", {}).values():
         for method, operation in item.items():
-            _add_errors(method, operation)
+            add_errors(method, operation)
     return found
 
 
-def _add_errors(method: str, operation: dict[str, Any]) -> None:
+def add_errors(method: str, operation: dict[str, Any]) -> None:
+    """Describe every error that an operation may answer with and does not describe itself."""
     errors = dict(_ERRORS)
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
@@ -15,11 +15,14 @@ from shared.clock import Clock, SystemClock
 from shared.config import ConfigurationError, Settings
 from shared.queue.client import QueueClient, UserQueue
 from shared.queue.worker_client import WorkerQueue
-from shared.web.auth import Caller, TokenVerifier
+from shared.web.auth import Caller
 from shared.web.errors import ApiError
 from shared.web.hub import EventHub
 from shared.web.sse import Pace
 from shared.web.upstream import RealtimeUpstream
+
+if TYPE_CHECKING:
+    from shared.web.tokens import TokenVerifier
 
 T = TypeVar("T")
 
@@ -49,7 +52,6 @@ class Services:
         waker: Waker | None = None,
         clock: Clock | None = None,
         hub: EventHub | None = None,
-        verifier: TokenVerifier | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.settings = settings
@@ -61,7 +63,13 @@ class Services:
         self.hub = hub or EventHub()
         if hub is None and settings.streaming:
             self.hub.feed_from(RealtimeUpstream(settings, self.hub, self.clock))
-        self.verifier = verifier or TokenVerifier(settings, self.clock)
+
+    @cached_property
+    def verifier(self) -> TokenVerifier:
+        """Verifies users' tokens; imported with the first of them."""
+        from shared.web.tokens import TokenVerifier
+
+        return TokenVerifier(self.settings, self.clock)
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
         """The queue as `caller` sees it; as an anonymous visitor sees it for None."""

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 
 from shared.clock import FrozenClock
 from shared.config import Settings
-from shared.web.auth import InvalidToken, TokenVerifier, token_matches
+from shared.web.auth import InvalidToken, token_matches
 from shared.web.errors import ApiError
+from shared.web.tokens import TokenVerifier
 from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, claims
 
 MakeToken = Callable[..., str]
