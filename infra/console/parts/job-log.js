@@ -65,7 +65,7 @@ export function JobLog({ lines, name = "job", live = false }) {
     </div>
     ${lines.length === 0
       ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`
-      : html`<div class="log-lines" ref=${ref} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
+      : html`<div class="log-lines" ref=${ref} onScroll=${onScroll} tabindex="0" style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }} role="log" aria-live="off" aria-label="Log lines">
           <div style=${{ height: `${before}px` }}></div>
           ${shown.slice(first, last).map(
             (line) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}

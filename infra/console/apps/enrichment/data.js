@@ -1,0 +1,57 @@
+// What the enrichment pages read and do: records under row level security, writes by the API.
+
+import { request, supabase, unwrap } from "../../api.js";
+
+export const PAGE = 100;
+const TEXT = { accounts: ["name", "domain", "industry", "city", "country"], contacts: ["name", "email", "title"] };
+
+/** A page of records by name, after a cursor `{name, id}`; `search` matches any text column. */
+export async function page(table, workspaceId, { search, enriched, cursor } = {}) {
+  const columns = table === "contacts" ? "*,accounts(id,name)" : "*";
+  let query = supabase().from(table).select(columns).eq("workspace_id", workspaceId);
+  if (search) query = query.or(TEXT[table].map((column) => `${column}.ilike.${quoted(`*${search}*`)}`).join(","));
+  if (enriched === "yes") query = query.not("enriched_at", "is", null);
+  if (enriched === "no") query = query.is("enriched_at", null);
+  if (cursor) query = query.or(`name.gt.${quoted(cursor.name)},and(name.eq.${quoted(cursor.name)},id.gt.${cursor.id})`);
+  const rows = await unwrap(query.order("name").order("id").limit(PAGE + 1));
+  const last = rows[PAGE - 1];
+  return { rows: rows.slice(0, PAGE), next: rows.length > PAGE ? { name: last.name, id: last.id } : null };
+}
+
+const quoted = (text) => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
+
+export const byId = async (table, id) => (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
+export const contactsOf = (accountId) => unwrap(supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200));
+export const jobsOf = (type, name, id) =>
+  unwrap(supabase().from("jobs").select("*").eq("job_type", type).eq(`payload->>${name}`, id).order("created_at", { ascending: false }).limit(5));
+
+/** Change a record's fields as a person does: enrichment will not overwrite them. */
+export const edit = (table, id, changes) => unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
+export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
+
+export const enrichment = {
+  account: (id) => request("POST", `/api/accounts/${id}/enrich`),
+  contact: (id) => request("POST", `/api/contacts/${id}/enrich`),
+  selection: (workspaceId, selection) => request("POST", "/api/accounts/enrich", { body: { workspace_id: workspaceId, ...selection } }),
+};
+
+export const imports = {
+  start(workspaceId, file, enrich) {
+    const form = new FormData();
+    form.set("workspace_id", workspaceId);
+    form.set("enrich", String(enrich));
+    form.set("file", file, file.name);
+    return request("POST", "/api/accounts/import", { form });
+  },
+  get: (id, signal) => request("GET", `/api/accounts/imports/${id}`, { signal }),
+  errors: (id) => request("GET", `/api/accounts/imports/${id}/errors.csv`, { as: "blob" }),
+};
+
+const settingsPath = (workspaceId) => `/api/workspaces/${workspaceId}/settings`;
+
+export const apiSettings = {
+  get: (workspaceId, signal) => request("GET", settingsPath(workspaceId), { signal }),
+  put: (workspaceId, changes) => request("PUT", settingsPath(workspaceId), { body: changes }),
+  removeKey: (workspaceId) => request("DELETE", settingsPath(workspaceId)),
+  test: (workspaceId, key) => request("POST", `${settingsPath(workspaceId)}/test-connection`, { body: key ? { apollo_api_key: key } : {} }),
+};

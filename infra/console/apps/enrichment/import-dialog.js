@@ -1,0 +1,38 @@
+// Hands in a CSV file; the import itself is a job with a page of its own.
+
+import { bytes } from "../../lib/format.js";
+import { html, useState } from "../../lib/ui.js";
+import { Dialog } from "../../parts/dialog.js";
+import { imports } from "./data.js";
+
+/** @param {{workspaceId: string, onClose: () => void, onStarted: (made: object) => void}} props */
+export function ImportDialog({ workspaceId, onClose, onStarted }) {
+  const [file, setFile] = useState(null);
+  const [enrich, setEnrich] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const submit = async (event) => {
+    event.preventDefault();
+    if (!file) return;
+    setBusy(true);
+    setProblem(null);
+    try {
+      const made = await imports.start(workspaceId, file, enrich);
+      onClose();
+      onStarted(made);
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title="Import accounts" onClose=${onClose}>
+    <form class="stack" onSubmit=${submit}>
+      <p class="muted">A CSV file with a header. <code>name</code> or <code>domain</code> is needed; industry, employees, city, state and country are taken when there. Rows with a known domain update that account.</p>
+      <label class="field"><span>File</span><input type="file" accept=".csv,text/csv" required onChange=${(event) => setFile(event.target.files[0] ?? null)} /></label>
+      ${file && html`<p class="muted small">${file.name}, ${bytes(file.size)}</p>`}
+      <label class="check"><input type="checkbox" checked=${enrich} onChange=${(event) => setEnrich(event.target.checked)} /> Enrich the imported accounts</label>
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy || !file}>${busy ? "Uploading…" : "Import"}</button></div>
+    </form>
+  <//>`;
+}
