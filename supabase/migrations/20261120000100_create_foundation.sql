@@ -67,6 +67,7 @@ insert into queue.settings (name, value) values
   ('lost_attempts_max', '5'),
   ('max_budget_ms', '840000'),
   ('poison_jobs', '10'),
+  ('retention_batch', '2000'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('user_pending_max', '100000');
 
@@ -89,3 +90,4 @@ $$;
 comment on function queue.uuid_or_refuse is 'Cast to uuid, or answer 400 naming the field.';
 
 revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
+grant execute on function queue.clock, queue.new_id to authenticated, service_role; -- defaults of rows they insert

@@ -672,7 +672,8 @@ $$;
 comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, fresh, wake} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element.';
 
 revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
+  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
   to authenticated, service_role;
 revoke execute on function public.enqueue_job, public.enqueue_jobs from public, anon, authenticated, service_role;
 grant execute on function public.enqueue_job, public.enqueue_jobs to authenticated, service_role, job_worker;

@@ -418,7 +418,8 @@ $$;
 comment on function public.job_steps is 'Finished steps of a job and what it waits for: {steps: [{name, result, created_at}], waiting_for}.';
 
 revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
+  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
   to authenticated, service_role;
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
   public.get_job, public.job_attempts, public.job_steps from public, anon, authenticated, service_role;

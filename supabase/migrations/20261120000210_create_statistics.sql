@@ -40,11 +40,13 @@ declare
   v_left integer := p_limit;
   v_count integer;
   v_last uuid;
+  v_visited integer := 0;
 begin
   for v_workspace in
     select id from public.workspaces where v_after is null or id > v_after::uuid order by id limit 50
   loop
     v_last := v_workspace;
+    v_visited := v_visited + 1;
     foreach v_outcome in array array['completed', 'cancelled', 'failed'] loop
       delete from public.jobs where id = any (array(
         select id from public.jobs
@@ -56,7 +58,7 @@ begin
     end loop;
     exit when v_left <= 0;
   end loop;
-  update queue.upkeep set cursor = case when v_last is null then null else v_last::text end where name = 'retention';
+  update queue.upkeep set cursor = case when v_visited = 50 or v_left <= 0 then v_last::text end where name = 'retention';
   delete from queue.job_keys where (workspace_id, job_type, key) in (
     select workspace_id, job_type, key from queue.job_keys where expires_at < p_now order by expires_at limit p_limit for update skip locked);
   delete from queue.ticks where tick_id in (
@@ -88,7 +90,7 @@ begin
   begin
     case p_name
       when 'statistics' then perform queue.roll_up(p_now);
-      when 'retention' then perform queue.prune(500, p_now);
+      when 'retention' then perform queue.prune((queue.setting('retention_batch'))::integer, p_now);
       when 'poison' then perform queue.find_poison(p_now);
       when 'orphans' then perform queue.forget_orphans();
     end case;
@@ -107,11 +109,11 @@ as $$
 begin
   perform queue.do_chore('statistics', interval '15 seconds', p_now);
   perform queue.do_chore('poison', interval '5 seconds', p_now);
-  perform queue.do_chore('retention', interval '50 seconds', p_now);
+  perform queue.do_chore('retention', interval '10 seconds', p_now);
   perform queue.do_chore('orphans', interval '5 minutes', p_now);
 end;
 $$;
-comment on function queue.do_chores is 'Chores of a tick''s first call, each at most so often whoever ticks. Runs before the lease lock is taken.';
+comment on function queue.do_chores is 'Chores, each at most so often whoever ticks. Runs before the lease lock is taken, so that none of it blocks leasing.';
 
 create function queue.forget_orphans() returns void
 language plpgsql
@@ -302,7 +304,8 @@ $$;
 comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live counts stop at 100,000.';
 
 revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
+  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
   to authenticated, service_role;
 revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.queue_health to job_worker, service_role;

@@ -1,0 +1,246 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""Plain SQL and the Data API's tables: what members may do there, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+
+INSERT = "insert into public.jobs (workspace_id, job_type, payload, status) values (%s, %s, '{}', 'pending')"
+
+
+def test_a_privileged_insert_is_a_valid_enqueue(engine: Engine) -> None:
+    """The contract's one-liner, several rows at a time too."""
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, scheduled_for) "
+        "select %s, 'work', case when n > 3 then queue.clock() + interval '1 hour' end from generate_series(1, 5) n",
+        ACME,
+    )
+
+    assert len(engine.lease()) == 3
+    assert engine.one("select count(*) from queue.deferred") == 2
+
+
+def test_a_member_inserts_as_themselves(engine: Engine) -> None:
+    """Whatever user_id they claim."""
+    with engine.member(ADA) as ada:
+        ada.run(
+            "insert into public.jobs (workspace_id, user_id, job_type, payload, priority) values (%s, %s, 'work', '{}', 7)",
+            ACME, BOB,
+        )  # fmt: skip
+
+    job = engine.lease_one()["job"]
+    assert (job["user_id"], job["priority"], job["max_attempts"]) == (ADA, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("user", "statement", "values", "state", "hint"),
+    [
+        (EVE, INSERT, (ACME, "work"), "PT404", "workspace_not_found"),
+        (EVE, INSERT, ("00000000-0000-4000-8000-00000000dead", "work"), "PT404", "workspace_not_found"),
+        (ADA, INSERT, (ACME, "nobody"), "PT422", "unknown_job_type"),
+        (ADA, INSERT, (ACME, "strict"), "PT422", "payload_invalid"),
+        (ADA, "insert into public.jobs (workspace_id, job_type, status) values (%s, 'work', 'completed')", (ACME,), "PT400", "invalid_argument"),
+        (ADA, "insert into public.jobs (workspace_id, job_type, fence) values (%s, 'work', 9)", (ACME,), "42501", None),
+        (ADA, "insert into public.jobs (workspace_id, job_type, result) values (%s, 'work', '1')", (ACME,), "42501", None),
+        (ADA, "insert into public.jobs (workspace_id, job_type, priority) values (%s, 'work', 5000)", (ACME,), "23514", None),
+        (ADA, "delete from public.jobs where workspace_id = %s", (ACME,), "42501", None),
+        (ADA, "insert into public.job_events (job_id, seq, workspace_id, type) values (gen_random_uuid(), 1, %s, 'x')", (ACME,), "42501", None),
+        (ADA, "select 1 from queue.leases where workspace_id = %s", (ACME,), "42501", None),
+    ],
+)  # fmt: skip
+def test_what_a_member_may_not_insert_is_refused(
+    engine: Engine, user: str, statement: str, values: tuple[Any, ...], state: str, hint: str | None
+) -> None:
+    """Column grants, schemas and membership bound them; a stranger's workspace looks missing."""
+    engine.register("strict", payload_schema={"type": "object", "required": ["x"]})
+
+    with engine.member(user) as person, pytest.raises(psycopg.Error) as refused:
+        person.run(statement, *values)
+
+    assert refusal(refused.value)[:2] == (state, hint)
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_quotas_bind_members_by_every_door(engine: Engine) -> None:
+    """Bulk, single and direct; the service is not bound."""
+    engine.run("insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 5)", ACME)
+    with engine.member(ADA) as ada:
+        ada.enqueue_many(4)
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue_many(2)
+        assert refusal(refused.value) == ("PT429", "quota_exceeded", "5")
+        ada.run(INSERT, ACME, "work")
+        with pytest.raises(psycopg.Error) as refused:
+            ada.run(INSERT, ACME, "work")
+        assert refusal(refused.value)[:2] == ("PT429", "quota_exceeded")
+    engine.enqueue_many(10)
+
+    assert engine.one("select count(*) from public.jobs") == 15
+
+
+def test_a_member_cancels_by_update_in_every_state(engine: Engine) -> None:
+    """The same effects as cancel_job."""
+    pending, deferred = engine.enqueue(priority=900), engine.enqueue(delay_seconds=60)
+    running, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
+    lease, other = engine.lease(2)
+    engine.settle(other, "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
+
+    with engine.member(ADA) as ada:
+        ada.run("update public.jobs set status = 'cancelled' where completed_at is null")
+        ada.run("update public.jobs set status = 'cancelled' where id = %s", running)
+
+    assert [engine.status(job) for job in (pending, deferred, asking)] == ["cancelled"] * 3
+    assert engine.status(running) == "processing"
+    assert engine.report(lease) == "cancel"
+    assert engine.events(running).count("job.cancel_requested") == 1
+    engine.settle(lease, "cancelled")
+    assert engine.lease() == []
+
+
+def test_cancel_by_update_reaches_the_children_and_the_dependants(engine: Engine) -> None:
+    """The tree rule does not depend on the door."""
+    parent = engine.enqueue()
+    [child] = engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
+    dependant = engine.enqueue(after=[child], after_failed="cancel")
+
+    with engine.member(ADA) as ada:
+        ada.run("update public.jobs set status = 'cancelled' where id = %s", parent)
+    engine.lease_call(0)
+    engine.lease_call(0)
+
+    assert engine.status(child) == "cancelled"
+    assert engine.status(dependant) == "cancelled"
+
+
+def test_a_member_reschedules_and_reprioritises_while_pending(engine: Engine) -> None:
+    """The job changes its place in the queue at once."""
+    first, second = engine.enqueue(), engine.enqueue()
+    with engine.member(ADA) as ada:
+        ada.run("update public.jobs set priority = 1 where id = %s", second)
+        assert engine.lease(1)[0]["job"]["id"] == second
+        ada.run(
+            "update public.jobs set scheduled_for = queue_time + interval '1 hour' from (select now() as queue_time) t where id = %s",
+            first,
+        )
+        assert engine.lease(1) == []
+        ada.run("update public.jobs set scheduled_for = null where id = %s", first)
+
+    assert engine.lease(1)[0]["job"]["id"] == first
+
+
+@pytest.mark.parametrize(
+    ("statement", "state"),
+    [
+        ("update public.jobs set status = 'completed'", "PT409"),
+        ("update public.jobs set status = 'failed'", "PT409"),
+        ("update public.jobs set priority = 3", "PT409"),
+        ("update public.jobs set status = 'cancelled', priority = 3", "PT400"),
+        ("update public.jobs set attempts = 0", "42501"),
+        ("update public.jobs set workspace_id = workspace_id", "42501"),
+        ("update public.jobs set payload = '{}'", "42501"),
+    ],
+)
+@pytest.mark.parametrize("role", ["authenticated", "service_role"])
+def test_what_nobody_may_update_is_refused(
+    engine: Engine, statement: str, state: str, role: str
+) -> None:
+    """The engine alone moves a job through its life; here the job is running."""
+    engine.enqueue()
+    engine.lease_one()
+
+    with engine.member(ADA, role) as person, pytest.raises(psycopg.Error) as refused:
+        person.run(statement)
+
+    assert refused.value.sqlstate == state
+
+
+def test_another_tenants_rows_do_not_exist(engine: Engine) -> None:
+    """Reads are empty, updates touch nothing, functions answer as for a missing job."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), logs=[{"level": "info", "message": "secret"}])
+    missing = "00000000-0000-4000-8000-00000000dead"
+
+    with engine.member(EVE) as eve:
+        for table in ("jobs", "job_events", "job_logs", "workspace_members"):
+            assert (
+                eve.one(f"select count(*) from public.{table} where workspace_id = %s", ACME) == 0
+            )
+        assert (
+            eve.one(
+                "with u as (update public.jobs set priority = 1 returning 1) select count(*) from u"
+            )
+            == 0
+        )
+        for function in ("get_job", "cancel_job", "retry_job", "job_attempts", "job_steps"):
+            said = []
+            for one in (job_id, missing):
+                with pytest.raises(psycopg.Error) as refused:
+                    eve.rpc(function, p_job_id=one)
+                said.append(
+                    (
+                        refused.value.sqlstate,
+                        refused.value.diag.message_primary,
+                        refused.value.diag.message_hint,
+                    )
+                )
+            assert said[0] == said[1]
+            assert said[0][0] == "PT404"
+        for call in (
+            ("enqueue_job", {"p_job_type": "work"}), ("enqueue_jobs", {"p_jobs": [{"job_type": "work"}]}),
+            ("cancel_jobs", {}), ("redrive_jobs", {}), ("emit_event", {"p_name": "x"}), ("create_batch", {}), ("queue_stats", {}),
+        ):  # fmt: skip
+            for workspace in (ACME, missing):
+                with pytest.raises(psycopg.Error) as refused:
+                    eve.rpc(call[0], p_workspace_id=workspace, **call[1])
+                assert refusal(refused.value) == ("PT404", "workspace_not_found", workspace), call[
+                    0
+                ]
+
+
+def test_a_member_sees_their_workspaces_jobs(engine: Engine) -> None:
+    """Colleagues share; tenants do not."""
+    job_id = engine.enqueue()
+    engine.enqueue(workspace=GLOBEX)
+
+    for user in (ADA, BOB):
+        with engine.member(user) as person:
+            assert [str(one) for one in person.rows("select id from public.jobs")] == [job_id]
+            assert person.rpc("get_job", p_job_id=job_id)["id"] == job_id
+
+
+def test_deleting_a_job_takes_everything_of_it(engine: Engine) -> None:
+    """Also while it runs: its worker is told that it is not there."""
+    job_id = engine.enqueue(idempotency_key="k", unique={"key": "u"})
+    lease = engine.lease_one()
+    engine.report(
+        lease, steps=[{"name": "s", "result": 1}], logs=[{"level": "info", "message": "x"}]
+    )
+
+    engine.run("delete from public.jobs where id = %s", job_id)
+
+    for table in ("queue.leases", "queue.ready", "queue.steps", "queue.job_keys", "queue.unique_jobs",
+                  "public.job_logs", "public.job_events"):  # fmt: skip
+        assert engine.one(f"select count(*) from {table}") == 0, table
+    assert engine.report(lease) == "lost"
+    assert engine.settle(lease)["outcome"] == "not_found"
+
+
+def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
+    """Nothing of it is leased afterwards, not even what was enqueued in that very moment."""
+    engine.enqueue_many(5)
+    with engine.beside() as slow:
+        slow.run("begin")
+        slow.enqueue()
+        engine.run("delete from public.workspaces where id = %s", ACME)
+        assert engine.one("select count(*) from public.jobs") == 0
+        slow.run("commit")
+    engine.advance(301)
+    engine.lease_call(0)
+
+    assert engine.one("select count(*) from public.jobs") == 0
+    assert engine.lease() == []

@@ -1,0 +1,248 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""Retention, statistics, health, poison: what ticks do besides running jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, refusal
+
+ERROR = {"type": "KeyError", "message": "no field 7"}
+
+
+def poison(
+    engine: Engine, count: int, workspace: str = ACME, outcome: str = "retry", **error: Any
+) -> None:
+    """Let `count` jobs of a workspace meet the same error."""
+    engine.enqueue_many(count, workspace=workspace)
+    leases = [lease for lease in engine.lease(1000) if lease["job"]["workspace_id"] == workspace]
+    engine.settle_all(
+        [{**handle(lease), "outcome": outcome, "error": error or ERROR} for lease in leases]
+    )
+
+
+def tick(engine: Engine) -> None:
+    """Let the next first call do the chores."""
+    engine.advance(6)
+    engine.lease_call(0)
+
+
+def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
+    """Completed after 30 days, dead letters after 90, live ones never."""
+    engine.enqueue_many(700)
+    engine.run_all()
+    engine.enqueue()
+    engine.settle(engine.lease_one(), "failed", error=ERROR)
+    live = engine.enqueue(delay_seconds=3e6 * 60)
+    engine.run("update queue.settings set value = '500' where name = 'retention_batch'")
+    engine.advance(31 * 86400)
+
+    engine.lease_call(0)
+    assert engine.one("select count(*) from public.jobs where status = 'completed'") == 200
+    for _ in range(3):
+        engine.advance(60)
+        engine.lease_call(0)
+    assert engine.rows("select status, count(*) from public.jobs group by 1 order by 1") == [
+        ("failed", 1),
+        ("pending", 1),
+    ]
+    assert engine.one("select count(*) from public.job_events") == 4
+    engine.advance(60 * 86400)
+    for _ in range(4):
+        engine.advance(60)
+        engine.lease_call(0)
+    assert [str(one) for one in engine.rows("select id from public.jobs")] == [live]
+
+
+def test_a_failing_chore_stops_no_lease_and_shows_in_health(engine: Engine) -> None:
+    """Upkeep is not worth an outage."""
+    engine.run(
+        'update queue.settings set value = \'{"completed": "x", "cancelled": 1, "failed": 1}\' where name = \'retention_days\''
+    )
+    job_id = engine.enqueue()
+
+    assert engine.lease_one()["job"]["id"] == job_id
+    [chore] = engine.rpc("queue_health")["failing_chores"]
+    assert chore["name"] == "retention"
+
+
+def test_statistics_count_without_reading_history(engine: Engine) -> None:
+    """Before and after the roll-up they say the same."""
+    engine.enqueue_many(10)
+    leases = engine.lease(10)
+    engine.settle_all(
+        [
+            {**handle(lease), "outcome": "completed", "duration_ms": 100, "cost_usd": 0.5}
+            for lease in leases[:8]
+        ]
+    )
+    engine.settle_all(
+        [{**handle(lease), "outcome": "failed", "error": ERROR} for lease in leases[8:]]
+    )
+
+    def read() -> Any:
+        stats = engine.rpc("queue_stats", p_workspace_id=ACME)
+        work = stats["types"]["work"]
+        return work["completed"], work["failed"], work["enqueued"], work["cost_usd"]
+
+    before = read()
+    assert before == (8, 2, 10, 4)
+    for _ in range(2):
+        engine.advance(16)
+        engine.lease_call(0)
+    assert engine.one("select count(*) from queue.stat_deltas") == 0
+    assert read() == before
+    run = engine.rpc("queue_stats")["types"]["work"]["run"]
+    assert 80 <= run["p50_ms"] <= 125
+
+
+def test_a_tenant_sees_only_its_own_numbers(engine: Engine) -> None:
+    """The whole is the operator's."""
+    engine.enqueue_many(3)
+    engine.enqueue_many(5, workspace=GLOBEX)
+    with engine.member(ADA) as ada:
+        assert ada.rpc("queue_stats", p_workspace_id=ACME)["live"]["pending"] == 3
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("queue_stats")
+        assert refusal(refused.value)[:2] == ("PT403", "forbidden")
+    assert engine.rpc("queue_stats")["live"]["pending"] == 8
+
+
+def test_health_names_the_depth_the_tick_and_who_holds_a_snapshot(engine: Engine) -> None:
+    """Readiness must say what to do, not only that something is wrong."""
+    engine.enqueue_many(3)
+    engine.enqueue(delay_seconds=100)
+    engine.lease(1)
+    with engine.beside() as holder:
+        holder.run("set application_name = 'nightly report'")
+        holder.run("begin isolation level repeatable read")
+        holder.run("select 1 from public.jobs limit 1")
+        engine.advance(100)
+        health = engine.rpc("queue_health")
+        holder.run("rollback")
+
+    assert (health["due"], health["deferred"], health["processing"], health["pending"]) == (
+        2,
+        1,
+        1,
+        3,
+    )
+    assert 99 < health["oldest_due_seconds"] < 110
+    assert 99 < health["last_tick_seconds"] < 110
+    assert health["holding_session"]["application_name"] == "nightly report"
+    assert health["workers"][0]["worker_id"] == "w1"
+
+
+def test_long_types_are_not_leased_near_the_end_of_a_tick(engine: Engine) -> None:
+    """What usually takes a minute is not begun with ten seconds left."""
+    engine.enqueue_many(20)
+    leases = engine.lease(20)
+    engine.settle_all(
+        [{**handle(lease), "outcome": "completed", "duration_ms": 60_000} for lease in leases]
+    )
+    engine.advance(16)
+    engine.lease_call(0)
+    engine.enqueue()
+
+    assert engine.lease(budget_ms=10_000) == []
+    assert len(engine.lease(budget_ms=120_000)) == 1
+
+
+def test_one_tenants_poison_pauses_the_type_for_that_tenant_only(engine: Engine) -> None:
+    """A tenant must not be able to stop another's work."""
+    poison(engine, 12)
+    tick(engine)
+
+    assert (
+        engine.one("select kind || ' ' || paused_by from queue.pauses") == "workspace_type poison"
+    )
+    assert "no field" in engine.one("select reason from queue.pauses")
+    engine.enqueue()
+    other = engine.enqueue(workspace=GLOBEX)
+    assert [lease["job"]["id"] for lease in engine.lease()] == [other]
+
+
+def test_a_resumed_type_is_not_paused_again_for_old_errors(engine: Engine) -> None:
+    """The manager has fixed it; the past does not count twice."""
+    poison(engine, 12)
+    tick(engine)
+    with engine.member(ADA) as ada:
+        ada.rpc(
+            "pause_jobs",
+            p_request={
+                "kind": "workspace_type",
+                "name": "work",
+                "workspace_id": ACME,
+                "paused": False,
+            },
+        )
+
+    tick(engine)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
+@pytest.mark.parametrize("outcome", ["failed", "snoozed"])
+def test_a_processors_own_decisions_are_no_poison(engine: Engine, outcome: str) -> None:
+    """Only unexpected errors count."""
+    poison(engine, 15, outcome=outcome)
+    tick(engine)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
+def test_errors_among_successes_are_no_poison(engine: Engine) -> None:
+    """Ten bad records in a thousand are ten bad records."""
+    engine.enqueue_many(30)
+    engine.run_all()
+    poison(engine, 12)
+    tick(engine)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
+def test_different_errors_are_no_poison(engine: Engine) -> None:
+    """The fingerprint groups them; letters differ here."""
+    for letter in "abcdefghijkl":
+        poison(engine, 1, type="E", message=f"missing {letter}")
+    tick(engine)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
+def workspaces(engine: Engine, count: int) -> list[str]:
+    """More tenants."""
+    return [
+        str(engine.one("insert into public.workspaces (name) values ('T') returning id"))
+        for _ in range(count)
+    ]
+
+
+def test_a_type_broken_for_several_tenants_is_paused_for_all(engine: Engine) -> None:
+    """A bad deployment: the error is everywhere, nobody's jobs succeed."""
+    for workspace in workspaces(engine, 3):
+        poison(engine, 4, workspace)
+    tick(engine)
+
+    paused_by, reason = engine.one(
+        "select paused_by, pause_reason from queue.job_types where job_type = 'work'"
+    )
+    assert paused_by == "poison"
+    assert "several workspaces" in reason
+    assert engine.rpc("queue_health")["paused_types"][0]["job_type"] == "work"
+
+
+def test_a_type_that_works_for_another_tenant_is_not_paused_for_all(engine: Engine) -> None:
+    """However many workspaces somebody fills with poison."""
+    engine.enqueue_many(3, workspace=GLOBEX)
+    engine.run_all()
+    bad = workspaces(engine, 4)
+    for workspace in bad:
+        poison(engine, 12, workspace)
+    tick(engine)
+
+    assert engine.one("select paused_at from queue.job_types where job_type = 'work'") is None
+    assert engine.one("select count(*) from queue.pauses") == 4

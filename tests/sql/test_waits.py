@@ -1,0 +1,348 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""Sleep, questions, events, children, dependencies and batches: waiting without a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+
+
+def wait(engine: Engine, **wait_: Any) -> str:
+    """Enqueue a job and let it wait."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    answer = engine.settle(lease, "waiting", wait=wait_)
+    assert answer["status"] == "waiting"
+    return str(lease["job"]["id"])
+
+
+def later(engine: Engine, seconds: float) -> str:
+    """An instant from now on the engine's clock."""
+    return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
+
+
+def test_a_sleeper_goes_on_when_its_time_has_come(engine: Engine) -> None:
+    """Within the same attempt: the sleep costs none."""
+    job_id = wait(engine, kind="sleep", name="nap", until=later(engine, 60))
+
+    answer = engine.lease_call()
+    assert answer["leases"] == []
+    assert answer["next_due_in_ms"] <= 60_000
+    engine.advance(61)
+
+    lease = engine.lease_one()
+    assert lease["job"]["attempts"] == 1
+    assert lease["steps"]["nap"] == {"slept": True}
+    assert engine.events(job_id)[-3:] == ["job.waiting", "job.resumed", "job.leased"]
+
+
+def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:
+    """Anything else is refused; the answer becomes the step's value."""
+    job_id = wait(engine, kind="ask", name="go", question="Go?", options=["yes", "no"])
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": "maybe"})
+    assert refusal(refused.value)[:2] == ("PT422", "payload_invalid")
+    with engine.member(ADA) as ada:
+        assert (
+            ada.rpc("answer_job", p_job_id=job_id, p_answer={"answer": "yes"})["status"]
+            == "pending"
+        )
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": "no"})
+    assert refusal(refused.value)[:2] == ("PT409", "invalid_state")
+
+    assert engine.lease_one()["steps"]["go"] == {"answer": "yes", "by": ADA}
+
+
+def test_a_strangers_answer_finds_no_job(engine: Engine) -> None:
+    """Not even its existence is told."""
+    job_id = wait(engine, kind="ask", name="go", question="Go?")
+
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
+
+    assert refusal(refused.value)[:2] == ("PT404", "job_not_found")
+
+
+def test_an_unanswered_question_takes_its_default(engine: Engine) -> None:
+    """People go on holiday."""
+    wait(engine, kind="ask", name="go", question="Go?", default="no", timeout_at=later(engine, 60))
+    engine.advance(61)
+
+    assert engine.lease_one()["steps"]["go"] == {"answer": "no", "timed_out": True}
+
+
+def test_two_racing_answers_give_one(engine: Engine) -> None:
+    """The second is told that nothing is asked any more."""
+    job_id = wait(engine, kind="ask", name="go", question="Go?")
+
+    answers = engine.race(*[
+        lambda other, n=n: other.rpc("answer_job", p_job_id=job_id, p_answer={"answer": n}) for n in range(8)
+    ])  # fmt: skip
+
+    assert len([answer for answer in answers if isinstance(answer, dict)]) == 1
+    assert engine.events(job_id).count("job.resumed") == 1
+
+
+@pytest.mark.parametrize("first", ["event", "wait"])
+def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: str) -> None:
+    """First of a name wins; order does not matter."""
+
+    def emit(value: int) -> Any:
+        return engine.rpc("emit_event", p_workspace_id=ACME, p_name="paid", p_payload={"n": value})
+
+    if first == "event":
+        assert emit(1) == {"first": True}
+    wait(engine, kind="event", name="payment", event="paid")
+    if first == "wait":
+        assert engine.lease() == []
+        emit(1)
+    assert emit(2) == {"first": False}
+
+    assert engine.lease_one()["steps"]["payment"] == {"event": {"n": 1}}
+
+
+def test_an_event_of_another_workspace_wakes_nobody(engine: Engine) -> None:
+    """Names are a tenant's own."""
+    wait(
+        engine,
+        kind="event",
+        name="payment",
+        event="paid",
+        timeout_at=later(engine, 60),
+        default=None,
+    )
+    engine.rpc("emit_event", p_workspace_id=GLOBEX, p_name="paid", p_payload={})
+
+    assert engine.lease() == []
+    engine.advance(61)
+    assert engine.lease_one()["steps"]["payment"] == {"event": None, "timed_out": True}
+
+
+def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
+    """The signal outlives whichever transaction commits last."""
+    engine.enqueue_many(30)
+    leases = engine.lease(30)
+
+    def emits(other: Engine) -> None:
+        for n in range(30):
+            other.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}", p_payload={"n": n})
+
+    def waits(other: Engine) -> None:
+        for n, lease in enumerate(leases):
+            other.settle(lease, "waiting", wait={"kind": "event", "name": "w", "event": f"e{n}"})
+
+    def leases_too(other: Engine) -> None:
+        for _ in range(20):
+            other.lease_call(0)
+
+    assert engine.race(emits, waits, leases_too) == [None] * 3
+    assert len(engine.lease(100)) == 30
+
+
+def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None:
+    """Also those that failed; the parent decides what to make of it."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = engine.spawn(
+        parent, "map", [{"job_type": "work", "payload": {"n": n}} for n in range(3)]
+    )
+    assert engine.spawn(parent, "map", [{"job_type": "work"}]) == children
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children})
+
+    leases = {lease["job"]["id"]: lease for lease in engine.lease()}
+    engine.settle(leases[children[2]], "completed", result=2)
+    engine.settle(leases[children[0]], "failed", error={"type": "E", "message": "no"})
+    assert engine.lease() == []
+    engine.settle(leases[children[1]], "completed", result=1)
+
+    gathered = engine.lease_one()["steps"]["all"]["children"]
+    assert [child["id"] for child in gathered] == children
+    assert [child["status"] for child in gathered] == ["failed", "completed", "completed"]
+    assert [child["result"] for child in gathered] == [None, 1, 2]
+    assert gathered[0]["error_message"] == "no"
+
+
+def test_a_parent_gathers_children_that_ended_before_it_waited(engine: Engine) -> None:
+    """And an empty family at once."""
+    for count in (2, 0):
+        engine.enqueue()
+        parent = engine.lease_one()
+        children = engine.spawn(parent, "s", [{"job_type": "work"}] * count)
+        for lease in engine.lease():
+            engine.settle(lease)
+        engine.settle(
+            parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children}
+        )
+
+        lease = engine.lease_one()
+        assert len(lease["steps"]["all"]["children"] or []) == count
+        engine.settle(lease)
+
+
+def test_a_deleted_child_does_not_keep_its_parent_waiting(engine: Engine) -> None:
+    """Retention and people delete rows; waiting for ever is not an answer."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = engine.spawn(parent, "s", [{"job_type": "work"}])
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children})
+
+    engine.run("delete from public.jobs where id = %s", children[0])
+
+    [child] = engine.lease_one()["steps"]["all"]["children"]
+    assert child["status"] == "cancelled"
+
+
+def test_a_job_runs_after_all_it_depends_on(engine: Engine) -> None:
+    """Two before it, in any order."""
+    first, second = engine.enqueue(), engine.enqueue()
+    third = engine.enqueue(after=[first, second])
+    assert engine.status(third) == "waiting"
+    leases = {lease["job"]["id"]: lease for lease in engine.lease()}
+    assert set(leases) == {first, second}
+
+    engine.settle(leases[second])
+    assert engine.lease() == []
+    engine.settle(leases[first])
+
+    assert engine.lease_one()["job"]["id"] == third
+
+
+def test_a_dependency_that_had_already_ended_counts(engine: Engine) -> None:
+    """The check comes with the next lease."""
+    first = engine.enqueue()
+    engine.run_all()
+
+    second = engine.enqueue(after=[first])
+
+    assert engine.lease_one()["job"]["id"] == second
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"), [("fail", "failed"), ("cancel", "cancelled"), ("run", "pending")]
+)
+def test_a_failed_dependency_acts_by_policy_down_the_chain(
+    engine: Engine, policy: str, status: str
+) -> None:
+    """One lease call carries the news through a chain of dependants."""
+    first = engine.enqueue()
+    second = engine.enqueue(after=[first], after_failed=policy)
+    third = engine.enqueue(after=[second], after_failed=policy)
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "no"})
+
+    engine.lease_call(0)
+
+    assert engine.status(second) == status
+    assert engine.status(third) == ("waiting" if policy == "run" else status)
+    if policy == "fail":
+        assert engine.job(second)["error_data"]["reason"] == "dependency_failed"
+
+
+def test_depending_on_anothers_job_is_refused_like_a_missing_one(engine: Engine) -> None:
+    """Its existence is nobody's business."""
+    other = engine.enqueue(workspace=GLOBEX)
+
+    for missing in (other, "00000000-0000-4000-8000-00000000dead"):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.enqueue(after=[missing])
+        assert refusal(refused.value) == ("PT404", "job_not_found", missing)
+
+
+def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
+    """However they ended, and not before it is closed."""
+    engine.register("callback")
+    batch = engine.rpc(
+        "create_batch",
+        p_workspace_id=ACME,
+        p_callback={"job_type": "callback", "payload": {"b": 1}},
+    )["batch_id"]
+    engine.enqueue_many(3, batch_id=batch)
+    first, second, third = engine.lease(3)
+    engine.settle(first)
+    engine.settle(second, "failed", error={"type": "E", "message": "m"})
+    engine.settle(third, "cancelled")
+    assert engine.lease() == []
+
+    engine.rpc("close_batch", p_batch_id=batch)
+    engine.rpc("close_batch", p_batch_id=batch)
+
+    lease = engine.lease_one()
+    assert (lease["job"]["job_type"], lease["job"]["payload"]) == ("callback", {"b": 1})
+    assert engine.lease() == []
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(batch_id=batch)
+    assert refusal(refused.value) == ("PT409", "invalid_state", batch)
+
+
+def test_a_callback_that_no_longer_fits_does_not_stop_the_queue(engine: Engine) -> None:
+    """Its batch says why; everybody's leases go on."""
+    engine.register("callback")
+    batch = engine.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "callback"})[
+        "batch_id"
+    ]
+    engine.enqueue(batch_id=batch)
+    engine.rpc("close_batch", p_batch_id=batch)
+    engine.register(
+        "callback", payload_schema={"type": "object", "required": ["x"]}, schema_version=2
+    )
+    engine.settle(engine.lease_one())
+    job_id = engine.enqueue()
+
+    assert engine.lease_one()["job"]["id"] == job_id
+    assert "payload.x is required" in engine.one("select problem from queue.batches")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"kind": "moon"}, {}, {"kind": "event", "name": "x"}, {"kind": "sleep", "name": "x"},
+        {"kind": "sleep", "until": "soon"}, {"kind": "children", "job_ids": "x"}, {"kind": "children", "job_ids": ["x"]},
+    ],
+)  # fmt: skip
+def test_a_wait_that_would_never_end_fails_the_job_with_the_reason(
+    engine: Engine, bad: dict[str, Any]
+) -> None:
+    """And spoils neither its batch nor later leases."""
+    job_id = engine.enqueue()
+
+    answer = engine.settle(engine.lease_one(), "waiting", wait=bad)
+
+    assert (answer["outcome"], answer["status"]) == ("applied", "failed")
+    assert engine.job(job_id)["error_data"]["reason"] == "invalid_wait"
+
+
+def test_a_nameless_wait_takes_its_kind_as_name(engine: Engine) -> None:
+    """An empty step name would break the lease that resumes it, for everyone."""
+    wait(engine, kind="ask", name="", question="?", default=1, timeout_at=later(engine, 5))
+    engine.advance(6)
+
+    assert engine.lease_one()["steps"]["ask"]["answer"] == 1
+
+
+def test_many_children_ending_at_once_resume_their_parent_once(engine: Engine) -> None:
+    """Settles race; the parent must neither be lost nor run twice."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = engine.spawn(parent, "s", [{"job_type": "work"}] * 32)
+    leases = engine.lease(32)
+
+    def settle(part: list[dict[str, Any]]) -> Any:
+        def act(other: Engine) -> None:
+            for lease in part:
+                other.settle(lease)
+                other.lease_call(0)
+
+        return act
+
+    parent_waits = lambda other: other.settle(  # noqa: E731
+        parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children}
+    )
+    answers = engine.race(*[settle(leases[n::4]) for n in range(4)], parent_waits)
+
+    assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
+    assert len(engine.lease_one()["steps"]["all"]["children"]) == 32
