@@ -131,7 +131,8 @@ as $$
   from jsonb_each(p_fields) as field
   where field.key = any(p_allowed)
     and jsonb_typeof(field.value) <> 'null'
-    and p_row -> field.key is not distinct from p_seen -> field.key
+    -- as it was read, or as a first sending of this very update left it
+    and (p_row -> field.key is not distinct from p_seen -> field.key or p_row -> field.key = field.value)
     and coalesce((p_row -> 'edited_at' ->> field.key)::timestamptz < p_since, true);
 $$;
 comment on function enrichment.applicable is 'Which of Apollo''s fields may overwrite the row''s.';
@@ -328,21 +329,25 @@ returns jsonb
 language plpgsql
 security definer -- the worker's role holds no rights on tables
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
-  v_job constant public.jobs := enrichment.held_job(p_job_id, p_fence);
+  v_job public.jobs;
   v_account public.accounts;
   v_contact public.contacts;
   v_fields jsonb;
   v_metadata constant jsonb := p_metadata || jsonb_build_object('apollo_enriched_at', queue.clock());
 begin
+  -- Record before job: a person's unfinished edit is waited for without holding up the job's reports.
+  if p_kind = 'account' then
+    select accounts.* into v_account from public.accounts as accounts where accounts.id = p_id for update;
+  else
+    select contacts.* into v_contact from public.contacts as contacts where contacts.id = p_id for update;
+  end if;
+  v_job := enrichment.held_job(p_job_id, p_fence);
   perform set_config('enrichment.applying', 'on', true);
   if p_kind = 'account' then
-    select accounts.* into v_account
-    from public.accounts as accounts
-    where accounts.id = p_id and accounts.workspace_id = v_job.workspace_id
-    for update; -- waits for a person's unfinished edit instead of writing over it
-    if found then
+    if v_account.workspace_id = v_job.workspace_id then
       v_fields := enrichment.applicable(
         to_jsonb(v_account), p_seen, p_fields,
         '{name,industry,employee_count,annual_revenue,city,state,country}', v_job.created_at
@@ -362,11 +367,7 @@ begin
       where accounts.id = p_id;
     end if;
   else
-    select contacts.* into v_contact
-    from public.contacts as contacts
-    where contacts.id = p_id and contacts.workspace_id = v_job.workspace_id
-    for update; -- as above
-    if found then
+    if v_contact.workspace_id = v_job.workspace_id then
       v_fields := enrichment.applicable(
         to_jsonb(v_contact), p_seen, p_fields, '{name,title,linkedin_url}', v_job.created_at
       );

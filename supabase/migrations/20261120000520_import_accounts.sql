@@ -114,9 +114,9 @@ returns jsonb
 language plpgsql
 security definer -- the worker's role holds no rights on tables
 set search_path = ''
+set lock_timeout = '10s'
 as $$
 declare
-  v_job constant public.jobs := enrichment.held_job(p_job_id, p_fence);
   v_import public.account_imports;
   v_created uuid[];
   v_updated uuid[];
@@ -126,8 +126,9 @@ declare
 begin
   select imports.* into v_import
   from public.account_imports as imports
-  where imports.id = p_import_id and imports.workspace_id = v_job.workspace_id
-  for update;
+  inner join public.jobs as jobs on jobs.id = p_job_id and jobs.workspace_id = imports.workspace_id
+  where imports.id = p_import_id
+  for update of imports;
   if not found or v_import.rows_read <> p_from_row or v_import.finished_at is not null then
     return jsonb_build_object('applied', false, 'import', to_jsonb(v_import));
   end if;
@@ -199,6 +200,8 @@ begin
   from jsonb_to_recordset(v_errors) as error (row_number integer, field text, problem text, line text)
   order by error.row_number;
   perform enrichment.enqueue_imported(v_import, v_created || v_updated, v_created);
+  -- Last, so that waiting for somebody's edit does not hold up the job's reports; a zombie rolls back.
+  perform enrichment.held_job(p_job_id, p_fence);
   update public.account_imports as imports
   set
     rows_read = imports.rows_read + jsonb_array_length(v_rows) + jsonb_array_length(v_errors),

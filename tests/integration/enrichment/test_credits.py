@@ -148,6 +148,24 @@ async def test_a_zombie_neither_calls_nor_writes(online: Office) -> None:
     assert online.account() == before
 
 
+async def test_an_update_sent_twice_tells_the_same_both_times(online: Office) -> None:
+    """The client repeats calls whose answer was lost; that is no edit by a person."""
+    job_id, fence = await begun(online)
+    store, before = online.enrichment.store, online.account()
+    seen = {"city": before["city"], "country": before["country"]}
+    fields = {"city": "Ulm", "country": "Germany"}
+
+    answers = [
+        await store.apply(
+            job_id, fence, "account", before["id"], seen=seen, fields=fields, metadata={}
+        )
+        for _ in range(2)
+    ]
+
+    assert [answer.updated for answer in answers] == [["city", "country"]] * 2
+    assert [answer.kept for answer in answers] == [[], []]
+
+
 async def test_twenty_jobs_at_once_count_twenty(online: Office) -> None:
     """A counter that is read, added to and written back would lose some."""
     body: dict[str, Any] = {
