@@ -66,6 +66,7 @@ class Subscription:
         frames = list(self._frames) if self._whole else None
         self._frames.clear()
         self._whole = True
+        self._news.clear()
         return frames
 
     def wake(self, frame: Frame | None) -> None:

@@ -1,0 +1,116 @@
+"""Readiness: each part has its own verdict, and only failures make a service not ready."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from functions.health import checks
+from functions.health.checks import judge, readiness
+
+
+def health(due: int = 0, oldest: float | None = None, tick: float | None = 5.0) -> Any:
+    return SimpleNamespace(due=due, oldest_due_seconds=oldest, last_tick_seconds=tick)
+
+
+class Queue:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def health(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is None:
+            await asyncio.Event().wait()
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("vitals", "status", "word", "verdicts"),
+    [
+        (health(), 200, "ready", {}),
+        (health(due=10_001), 200, "degraded", {"queue_depth": "warn"}),
+        (health(oldest=121), 200, "degraded", {"oldest_due": "warn"}),
+        (health(oldest=901), 503, "not_ready", {"oldest_due": "fail"}),
+        (health(tick=91), 200, "degraded", {"last_tick": "warn"}),
+        (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
+        (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
+        (health(due=10_001, tick=201), 503, "not_ready", {"last_tick": "fail"}),
+    ],
+)
+async def test_readiness_tells_its_parts_apart(
+    vitals: Any, status: int, word: str, verdicts: dict[str, str]
+) -> None:
+    """A backlog is work, a dead schedule is a failure."""
+    found, body = await readiness(Queue(vitals))
+
+    assert (found, body["status"]) == (status, word)
+    for name, verdict in verdicts.items():
+        assert body["checks"][name]["verdict"] == verdict
+    assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick"}
+
+
+@pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])
+async def test_a_database_that_is_away_or_silent_fails_everything(
+    answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a bound, and without telling its address."""
+    monkeypatch.setattr(checks, "PATIENCE", 0.05)
+
+    status, body = await readiness(Queue(answer))
+
+    assert (status, body["status"]) == (503, "not_ready")
+    assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
+    assert "10.0.0.7" not in str(body)
+
+
+def test_verdicts_grow_worse_with_age() -> None:
+    """Never better the longer something has been dead."""
+    order = {"pass": 0, "warn": 1, "fail": 2}
+    ages = [0.0, 60.0, 119.0, 121.0, 500.0, 901.0, 10_000.0]
+
+    oldest = [order[judge(health(oldest=age))["oldest_due"]["verdict"]] for age in ages]
+    ticks = [order[judge(health(tick=age))["last_tick"]["verdict"]] for age in ages]
+
+    assert oldest == sorted(oldest)
+    assert ticks == sorted(ticks)
+
+
+def test_a_shallow_probe_imports_no_framework() -> None:
+    """A probe that waits for FastAPI's import measures FastAPI."""
+    script = (
+        "import sys; import functions.health.handler as h\n"
+        "h.handler({'rawPath': '/health', 'requestContext': {'http': {'method': 'GET'}, "
+        "'requestId': 'request-1'}}, None)\n"
+        "print(','.join(sorted({n.split('.')[0] for n in sys.modules})))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    loaded = set(done.stdout.strip().split(","))
+    heavy = {"fastapi", "starlette", "mangum", "pydantic", "httpx", "boto3", "asyncio", "ssl"}
+    assert not heavy & loaded
+
+
+@pytest.mark.parametrize("function", ["jobs", "status"])
+def test_a_cold_start_leaves_out_what_only_some_requests_need(function: str) -> None:
+    """boto3 is for wake-ups, cryptography for tokens, websockets for streams: each at first use."""
+    script = (
+        f"import sys; import functions.{function}.handler\n"
+        "print(','.join(sorted({n.split('.')[0] for n in sys.modules})))"
+    )
+    environ = {"SUPABASE_URL": "http://x.test", "SUPABASE_PUBLISHABLE_KEY": "k"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ
+    )
+
+    loaded = set(done.stdout.strip().split(","))
+    assert not {"boto3", "botocore", "jwt", "cryptography", "websockets", "supabase"} & loaded

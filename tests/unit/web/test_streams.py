@@ -1,0 +1,367 @@
+"""Streams and the hub by themselves: pace, ends, stalls, and what frames may be believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.clock import SystemClock
+from shared.config import Settings
+from shared.queue import QueueClient
+from shared.queue.errors import JobNotFound, QueueError, QueueUnavailable, TokenRefused
+from shared.queue.models import FeedPage
+from shared.web.errors import ApiError
+from shared.web.feeds import JobFeed, cursors_between, seq_cursor
+from shared.web.hub import MAX_FRAMES, EventHub, Frame
+from shared.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
+
+JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
+TOPIC = f"job:{JOB}"
+
+
+class Script:
+    """A feed that brings what it was told to, one item per look; an error is raised."""
+
+    topic = TOPIC
+
+    def __init__(self, *items: Batch | Exception) -> None:
+        self.items = list(items)
+        self.thorough: list[bool] = []
+
+    async def read(self, *, thorough: bool = False) -> Batch:
+        self.thorough.append(thorough)
+        item = self.items.pop(0) if self.items else Batch()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
+        return Batch([line(int(frame["seq"])) for frame in frames])
+
+
+def line(seq: int) -> Line:
+    return Line(cursor=str(seq), type="job.progress", data={"seq": seq})
+
+
+QUICK = Pace(streaming=True, keep_alive=0.05, poll=0.01, check=0.2, breath=0.0)
+
+
+async def read_all(
+    feed: Script,
+    *,
+    hub: EventHub | None = None,
+    pace: Pace = QUICK,
+    lives: float = 30.0,
+    first: Batch | None = None,
+) -> str:
+    reader = Reader(token="t", expires_at=datetime.now(UTC) + timedelta(seconds=lives))
+    stream = Stream(feed, hub or EventHub(), reader=reader, pace=pace, clock=SystemClock())
+    chunks = [chunk async for chunk in stream.chunks(first or Batch())]
+    return b"".join(chunks).decode()
+
+
+async def test_a_stream_reads_on_over_silence_and_outage_to_its_end() -> None:
+    """A database that is away makes it wait, not end."""
+    feed = Script(
+        Batch([line(1)]),
+        Batch(),
+        QueueUnavailable("away"),
+        Batch([line(2)], more=True),
+        Batch([line(3)], end="completed"),
+    )
+
+    text = await asyncio.wait_for(read_all(feed), 5)
+
+    assert text.startswith("retry: 2000\n\n")
+    ids = [each.removeprefix("id: ") for each in text.splitlines() if each.startswith("id: ")]
+    assert ids == ["1", "2", "3"]
+    assert text.endswith('event: end\ndata: {"reason":"completed"}\n\n')
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (JobNotFound("gone", status=404, code="PT404", hint="job_not_found"), "gone"),
+        (TokenRefused("expired", status=401, code="PGRST301"), "token_expired"),
+        (QueueError("no", status=403, code="42501"), "forbidden"),
+    ],
+)
+async def test_an_end_names_its_reason(error: Exception, reason: str) -> None:
+    """The page shows it, and knows whether coming back makes sense."""
+    text = await asyncio.wait_for(read_all(Script(error)), 5)
+
+    assert f'"reason":"{reason}"' in text
+
+
+async def test_an_idle_stream_is_kept_open_by_comments() -> None:
+    """Proxies close what says nothing."""
+    text = await asyncio.wait_for(read_all(Script(), lives=0.5), 5)
+
+    assert text.count(KEEP_ALIVE.decode()) >= 3
+    assert '"reason":"token_expired"' in text
+
+
+async def test_a_host_that_stops_lets_every_stream_go_without_an_end() -> None:
+    """No reason, so that EventSource comes back to whoever serves next."""
+    hub = EventHub()
+    reading = [asyncio.ensure_future(read_all(Script(), hub=hub)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    assert hub.count == 5
+
+    await hub.aclose()
+    texts = await asyncio.wait_for(asyncio.gather(*reading), 5)
+
+    assert all("event: end" not in text for text in texts)
+    assert hub.count == 0
+
+
+async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() -> None:
+    """And never longer than its gateway."""
+    pace = Pace(streaming=False, buffered_wait=0.3, poll=0.01, breath=0.0)
+
+    at_once = await read_all(Script(), pace=pace, first=Batch([line(1)]))
+    waited = await read_all(Script(Batch(), Batch(), Batch([line(1)])), pace=pace)
+    nothing = await asyncio.wait_for(read_all(Script(), pace=pace), 5)
+
+    assert "id: 1\n" in at_once
+    assert "id: 1\n" in waited
+    assert nothing == "retry: 2000\n\n"
+
+
+async def test_a_start_without_events_hands_out_its_cursor() -> None:
+    """EventSource remembers an id without data and shows it to nobody."""
+    pace = Pace(streaming=False, buffered_wait=0.0)
+
+    text = await read_all(Script(), pace=pace, first=Batch(cursor="7:7:"))
+
+    assert text == "retry: 2000\nid: 7:7:\n\n"
+
+
+async def test_who_finds_the_subject_gone_tells_the_others() -> None:
+    """Fifty readers need not each wait for their own check."""
+    hub = EventHub()
+    slow = Pace(streaming=True, poll=30.0, check=30.0, keep_alive=30.0, breath=0.0)
+    gone = JobNotFound("gone", status=404, code="PT404", hint="job_not_found")
+    others = [asyncio.ensure_future(read_all(Script(gone), hub=hub, pace=slow)) for _ in range(9)]
+    await asyncio.sleep(0.05)
+
+    await read_all(Script(gone), hub=hub)
+    texts = await asyncio.wait_for(asyncio.gather(*others), 5)
+
+    assert all('"reason":"gone"' in text for text in texts)
+
+
+async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
+    """A removed member must not stay for as long as the job is busy."""
+    hub = EventHub()
+    feed = Script()
+    pace = Pace(streaming=True, poll=5.0, check=0.1, keep_alive=5.0, breath=0.0)
+    reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=pace, lives=1.0))
+
+    for seq in range(40):
+        hub.notify(TOPIC, {"seq": seq})
+        await asyncio.sleep(0.02)
+    text = await asyncio.wait_for(reading, 5)
+
+    assert any(feed.thorough)
+    assert "id: 9\n" in text
+
+
+async def test_a_reader_that_falls_behind_reads_the_log_instead() -> None:
+    """Frames are kept up to a bound; memory is not the client's to fill."""
+    hub = EventHub()
+    async with hub.subscribe(TOPIC, token="t", until=datetime.now(UTC)) as news:
+        for seq in range(MAX_FRAMES):
+            hub.notify(TOPIC, {"seq": seq})
+        kept = news.take()
+        for seq in range(MAX_FRAMES + 1):
+            hub.notify(TOPIC, {"seq": seq})
+        lost = news.take()
+        hub.notify(TOPIC, {"seq": 1})
+        again = news.take()
+
+    assert kept is not None
+    assert len(kept) == MAX_FRAMES
+    assert lost is None
+    assert again == [{"seq": 1}]
+
+
+async def test_a_client_that_takes_no_data_is_let_go() -> None:
+    """Its turn ends, and so does what it holds."""
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.set()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    response = EventStream(chunks(), stalled_after=0.05)
+    await asyncio.wait_for(response({"type": "http"}, receive, send), 5)  # type: ignore[arg-type]
+
+    assert closed.is_set()
+
+
+async def test_a_client_that_leaves_ends_its_stream_at_once() -> None:
+    """The subscription goes with it."""
+    hub = EventHub()
+    reader = Reader(token="t", expires_at=datetime.now(UTC) + timedelta(minutes=5))
+    stream = Stream(Script(), hub, reader=reader, pace=QUICK, clock=SystemClock())
+    left = asyncio.Event()
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    response = EventStream(stream.chunks(Batch()), stalled_after=5)
+    serving = asyncio.ensure_future(response({"type": "http"}, receive, send))  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+    assert hub.count == 1
+
+    left.set()
+    await asyncio.wait_for(serving, 5)
+
+    assert hub.count == 0
+
+
+def job_feed(settings: Settings, after: int) -> JobFeed:
+    return JobFeed(QueueClient(settings).acting_as("t"), JOB, after=after)
+
+
+def frame_of(seq: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "job_id": JOB,
+        "seq": seq,
+        "type": "job.progress",
+        "data": {"progress": {"percentage": seq}},
+        "at": "2026-11-20T08:00:00.5+00:00",
+        **changes,
+    }
+
+
+@given(
+    after=st.integers(0, 5),
+    seqs=st.lists(st.integers(1, 12), max_size=20),
+)
+def test_frames_are_believed_only_while_they_follow_on(after: int, seqs: list[int]) -> None:
+    """Dropped, doubled, reordered: what is told is gapless, or the log is read."""
+    settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
+    feed = job_feed(settings, after)
+
+    batch = feed.absorb([frame_of(seq) for seq in seqs])
+
+    if batch is None:
+        reached = after
+        for seq in seqs:
+            if seq > reached + 1:
+                break
+            reached = max(reached, seq)
+        else:
+            pytest.fail("frames without a gap were refused")
+        return
+    told = [int(each.cursor) for each in batch.lines]
+    assert told == list(range(after + 1, after + 1 + len(told)))
+    assert set(told) == {seq for seq in seqs if seq > after}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {},
+        frame_of(1, job_id="another"),
+        frame_of(1, at="never"),
+        {**frame_of(1), "seq": "one"},
+        {"job_id": JOB, "seq": 1},
+    ],
+)
+def test_a_frame_of_another_shape_is_not_believed(settings: Settings, frame: Any) -> None:
+    """Then the log is read."""
+    assert job_feed(settings, 0).absorb([frame]) is None
+
+
+def test_a_frame_tells_the_same_as_the_log(settings: Settings) -> None:
+    """Whichever way an event comes, its reader cannot tell."""
+    batch = job_feed(settings, 0).absorb([frame_of(1)])
+
+    assert batch is not None
+    [told] = batch.lines
+    assert told.cursor == "1"
+    assert told.data == {
+        "job_id": JOB,
+        "seq": 1,
+        "type": "job.progress",
+        "data": {"progress": {"percentage": 1}},
+        "at": datetime(2026, 11, 20, 8, 0, 0, 500_000, UTC),
+    }
+    assert json.loads(json.dumps(told.data, default=str))
+
+
+def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings) -> None:
+    """Whether it has ended for good is only known to the database."""
+    batch = job_feed(settings, 0).absorb([frame_of(1, type="job.completed")])
+
+    assert batch is not None
+    assert batch.more
+    assert batch.end is None
+
+
+@pytest.mark.parametrize(("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7)])
+def test_a_cursor_in_the_header_beats_the_query(
+    header: str | None, after: int | None, seq: int
+) -> None:
+    """EventSource repeats the URL and updates the header."""
+    assert seq_cursor(header, after) == seq
+
+
+@pytest.mark.parametrize("header", ["x", "-1", "1.5", "٣", "9" * 19])
+def test_a_header_that_is_no_cursor_is_refused(header: str) -> None:
+    """Digits of other scripts included, which `int` would take."""
+    with pytest.raises(ApiError):
+        seq_cursor(header, None)
+
+
+def page(count: int, cursor: str, *, more: bool = False) -> FeedPage:
+    events = [
+        {
+            "job_id": JOB,
+            "seq": seq,
+            "type": "job.created",
+            "data": {},
+            "created_at": f"2026-11-20T08:00:0{seq}.000001+00:00",
+        }
+        for seq in range(1, count + 1)
+    ]
+    return FeedPage.model_validate({"events": events, "cursor": cursor, "more": more})
+
+
+def test_each_event_of_a_page_has_a_cursor_to_resume_after_it() -> None:
+    """Between pages it is the database's, inside one it names the event."""
+    whole = cursors_between("5:5:", page(2, "9:9:"))
+    first = cursors_between(None, page(2, "1:1:~9:9:~t~j~2", more=True))
+    inside = cursors_between("5:5:~8:8:~t~j~1", page(2, "8:8:"))
+
+    at = "2026-11-20T08:00:01.000001+00:00"
+    assert whole == [f"5:5:~9:9:~{at}~{JOB}~1", "9:9:"]
+    assert first == [f"1:1:~9:9:~{at}~{JOB}~1", "1:1:~9:9:~t~j~2"]
+    assert inside == [f"5:5:~8:8:~{at}~{JOB}~1", "8:8:"]
+    assert cursors_between("5:5:", page(0, "9:9:")) == []

@@ -1,0 +1,197 @@
+"""The one websocket to Realtime: joins, re-joins, hints; against a server that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from shared.clock import SystemClock
+from shared.config import Settings
+from shared.web.hub import EventHub
+from shared.web.upstream import RealtimeUpstream
+
+LATER = datetime.now(UTC) + timedelta(hours=1)
+
+
+class Realtime:
+    """A server in the test's hand that speaks the protocol's first version."""
+
+    def __init__(self) -> None:
+        self.sockets: list[ServerConnection] = []
+        self.frames: list[dict[str, Any]] = []
+        self.refuse: set[str] = set()
+        self.joins: dict[str, str] = {}
+        self._server: Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await serve(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        self.sockets.append(socket)
+        async for text in socket:
+            frame = json.loads(text)
+            self.frames.append(frame)
+            if frame["event"] == "phx_join":
+                name = frame["topic"].removeprefix("realtime:")
+                refused = name in self.refuse
+                self.joins[name] = frame["ref"]
+                status = "error" if refused else "ok"
+                response = {"reason": "Unauthorized: …"} if refused else {"postgres_changes": []}
+                await self.push(
+                    frame["topic"],
+                    "phx_reply",
+                    {"status": status, "response": response},
+                    frame["ref"],
+                )
+
+    async def push(self, topic: str, event: str, payload: Any, ref: str | None = None) -> None:
+        frame = {"topic": topic, "event": event, "payload": payload, "ref": ref}
+        await self.sockets[-1].send(json.dumps(frame))
+
+    def sent(self, event: str) -> list[dict[str, Any]]:
+        return [frame for frame in self.frames if frame["event"] == event]
+
+
+@pytest.fixture
+async def realtime() -> AsyncIterator[Realtime]:
+    server = Realtime()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def hub(realtime: Realtime) -> AsyncIterator[EventHub]:
+    settings = Settings(
+        supabase_url=f"http://127.0.0.1:{realtime.port}", supabase_publishable_key="sb_key"
+    )
+    hub = EventHub()
+    hub.feed_from(RealtimeUpstream(settings, hub, SystemClock()))
+    yield hub
+    await hub.aclose()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - what changes belongs to another party
+            await asyncio.sleep(0.01)
+
+
+async def test_many_readers_share_one_socket_and_one_join_per_subject(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """However many clients a process serves, Realtime counts one."""
+    async with contextlib.AsyncExitStack() as stack:
+        readers = [
+            await stack.enter_async_context(hub.subscribe(topic, token="t", until=LATER))
+            for topic in ("job:1", "job:2")
+            for _ in range(20)
+        ]
+        await until(lambda: hub.is_live("job:1") and hub.is_live("job:2"))
+        for reader in readers:
+            reader.take()
+
+        await realtime.push(
+            "realtime:job:1", "broadcast", {"event": "job.log", "payload": {"seq": 7}}
+        )
+        assert await readers[0].wait(5)
+        frames = [reader.take() for reader in readers]
+
+    assert frames == [[{"seq": 7}]] * 20 + [[]] * 20
+    assert len(realtime.sockets) == 1
+    assert len(realtime.sent("phx_join")) == 2
+    join = realtime.sent("phx_join")[0]["payload"]
+    assert join["config"]["private"] is True
+    assert join["access_token"] == "t"
+    await until(lambda: len(realtime.sent("phx_leave")) == 2)
+
+
+async def test_a_lost_socket_wakes_the_readers_and_is_opened_again(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """What was sent meanwhile came over no socket, so everyone looks at the log."""
+    async with hub.subscribe("job:1", token="t", until=LATER) as news:
+        await until(lambda: hub.is_live("job:1"))
+        news.take()
+
+        await realtime.sockets[-1].close(1012)
+        await until(lambda: len(realtime.sockets) == 2 and hub.is_live("job:1"))
+
+        assert await news.wait(1)
+        assert news.take() is None
+
+
+async def test_a_refused_topic_is_polled_and_leaves_the_others_alone(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """On hosted a refused join also blocks the socket for seconds: it is not repeated at once."""
+    realtime.refuse.add("job:1")
+    async with (
+        hub.subscribe("job:1", token="t", until=LATER),
+        hub.subscribe("job:2", token="t", until=LATER),
+    ):
+        await until(lambda: hub.is_live("job:2"))
+        async with hub.subscribe("job:3", token="t", until=LATER):
+            await until(lambda: hub.is_live("job:3"))
+
+        assert not hub.is_live("job:1")
+    joins = [frame["topic"] for frame in realtime.sent("phx_join")]
+    assert joins.count("realtime:job:1") == 1
+
+
+async def test_a_closed_channel_is_joined_again_with_the_longest_lived_token(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """One reader's token ends; another's carries on, and Realtime is told before."""
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    async with (
+        hub.subscribe("job:1", token="short", until=soon),
+        hub.subscribe("job:1", token="older", until=soon - timedelta(seconds=1)),
+    ):
+        await until(lambda: hub.is_live("job:1"))
+        async with hub.subscribe("job:1", token="long", until=LATER):
+            await until(lambda: bool(realtime.sent("access_token")))
+            await realtime.push("realtime:job:1", "phx_close", {}, realtime.joins["job:1"])
+            await until(lambda: len(realtime.sent("phx_join")) == 2 and hub.is_live("job:1"))
+
+    assert [f["payload"]["access_token"] for f in realtime.sent("access_token")] == ["long"]
+    tokens = [frame["payload"]["access_token"] for frame in realtime.sent("phx_join")]
+    assert tokens == ["short", "long"]
+
+
+async def test_an_expired_token_is_not_joined_with(hub: EventHub, realtime: Realtime) -> None:
+    """It would only be refused."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    async with (
+        hub.subscribe("job:1", token="t", until=past),
+        hub.subscribe("job:2", token="t", until=LATER),
+    ):
+        await until(lambda: hub.is_live("job:2"))
+
+    assert [frame["topic"] for frame in realtime.sent("phx_join")] == ["realtime:job:2"]
+
+
+async def test_without_a_realtime_server_readers_simply_poll() -> None:
+    """And nothing is logged as an error, since nothing is lost."""
+    settings = Settings(supabase_url="http://127.0.0.1:9", supabase_publishable_key="k")
+    hub = EventHub()
+    hub.feed_from(RealtimeUpstream(settings, hub, SystemClock()))
+
+    async with hub.subscribe("job:1", token="t", until=LATER) as news:
+        await asyncio.sleep(0.1)
+        assert not news.is_live
+    await hub.aclose()
