@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -21,18 +21,10 @@ from tests.support.stacks import (
     end,
     is_ready,
     launch,
-    running_stack,
     wait_ready,
 )
 
 pytestmark = [pytest.mark.xdist_group("dying"), pytest.mark.stack]
-
-
-@pytest.fixture(scope="module")
-def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A stack of this module's own, to be broken."""
-    with running_stack(tmp_path_factory.mktemp("doomed")) as running:
-        yield running
 
 
 def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:

@@ -1,0 +1,16 @@
+"""A stack to be broken, for the tests of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.stacks import RunningStack, running_stack
+
+
+@pytest.fixture(scope="session")
+def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A second stack, whose parts are killed; each test leaves it healed."""
+    with running_stack(tmp_path_factory.mktemp("doomed")) as running:
+        yield running

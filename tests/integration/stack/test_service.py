@@ -1,0 +1,123 @@
+"""The whole service on the local stack: what a newcomer tries, what a crash must not cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.stacks import RunningStack
+
+ACCOUNT = "ac000000-0000-4000-8000-000000000001"
+ENDED = {"completed", "failed", "cancelled"}
+
+
+def until(read: Callable[[], Any], wanted: Callable[[Any], bool], *, seconds: float = 40) -> Any:
+    """Read until it is as wanted; returns what was read last."""
+    deadline = time.monotonic() + seconds
+    while not wanted(value := read()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return value
+
+
+def job_of(stack: RunningStack, job_id: str) -> dict[str, Any]:
+    """Read a job as its owner, past the API, which may be down."""
+    answer = httpx.get(
+        f"{stack.supabase_url}/rest/v1/jobs?id=eq.{job_id}&select=status,attempts,progress",
+        headers=stack.headers(stack.sign_in(stack.demo_email)),
+    )
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()[0]
+    return found
+
+
+def enqueue(stack: RunningStack) -> str:
+    """Enqueue an enrichment through the API."""
+    answer = httpx.post(
+        f"{stack.api_url}/api/jobs",
+        headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},
+        json={
+            "workspace_id": stack.demo_workspace_id,
+            "job_type": "enrich_account",
+            "payload": {"account_id": ACCOUNT, "domain": "example.com"},
+        },
+        timeout=20,
+    )
+    assert answer.status_code == 201, answer.text
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def test_an_enqueued_job_runs_without_anyone_calling_the_worker(stack: RunningStack) -> None:
+    """The commit's notification wakes the loop."""
+    job_id = enqueue(stack)
+
+    job = until(lambda: job_of(stack, job_id), lambda job: job["status"] in ENDED)
+
+    assert (job["status"], job["attempts"]) == ("completed", 1)
+
+
+def test_a_job_inserted_by_plain_sql_is_run_as_well(stack: RunningStack) -> None:
+    """A job exists if and only if the transaction that inserted it commits."""
+    with stack.connect() as connection:
+        row = connection.execute(
+            "insert into public.jobs (workspace_id, job_type, payload, status)"
+            " values (%s, 'enrich_account', jsonb_build_object('account_id', %s::text), 'pending')"
+            " returning id::text",
+            (stack.demo_workspace_id, ACCOUNT),
+        ).fetchone()
+    assert row is not None
+
+    job = until(lambda: job_of(stack, row[0]), lambda job: job["status"] in ENDED)
+
+    assert job["status"] == "completed"
+
+
+def test_the_console_gets_its_addresses_and_modules_from_the_api(stack: RunningStack) -> None:
+    """One origin and no build: the page is served beside the API."""
+    config = httpx.get(f"{stack.api_url}/config.json").json()
+    module = httpx.get(f"{stack.api_url}/vendor/preact/dist/preact.module.js")
+    outside = httpx.get(f"{stack.api_url}/vendor/postgres/../pg/package.json")
+
+    assert config["supabaseUrl"] == stack.supabase_url
+    assert config["supabaseKey"] == stack.supabase_publishable_key
+    assert stack.supabase_secret_key not in str(config)
+    assert "javascript" in module.headers["content-type"]
+    assert outside.status_code == 404
+
+
+@pytest.mark.stack
+@pytest.mark.xdist_group("dying")
+def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningStack) -> None:
+    """Kill -9 in the middle of a job costs an attempt and nothing else."""
+    job_id = enqueue(doomed)
+    until(lambda: job_of(doomed, job_id), lambda job: job["status"] == "processing")
+    [api] = [
+        process
+        for process in psutil.Process(doomed.launcher.pid).children()
+        if "infra.local.api" in process.cmdline()
+    ]
+
+    api.kill()
+
+    assert job_of(doomed, job_id)["status"] == "processing"
+    with doomed.connect() as connection:
+        # the lease would lapse by itself in a minute; the database's clock alone decides
+        connection.execute(
+            "update queue.leases set expires_at = now() - interval '1 second' where job_id = %s",
+            (job_id,),
+        )
+        job = until(lambda: job_of(doomed, job_id), lambda job: job["status"] in ENDED)
+        types = [
+            row[0]
+            for row in connection.execute(
+                "select type from public.job_events where job_id = %s order by seq", (job_id,)
+            ).fetchall()
+        ]
+    assert (job["status"], job["attempts"]) == ("completed", 2)
+    assert types.count("job.completed") == 1
+    assert types.count("job.reclaimed") == 1
