@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(PYTHON_READY) $(NODE_READY) ## Install what is missing, nothing else
+setup: $(PYTHON_READY) $(NODE_READY) $(BIN)/minutehand ## Install what is missing, nothing else
 
 $(PYTHON_READY): infra/local/bootstrap.lock requirements-dev.lock
 	@sh infra/local/bootstrap.sh "$(PYTHON)"
@@ -25,6 +25,9 @@ $(NODE_READY): package.json package-lock.json .npmrc $(PYTHON_READY)
 	@echo "Minutehand: installing the Node packages"
 	@NODE_OPTIONS=--use-system-ca $(BIN)/npm ci --ignore-scripts --loglevel=error
 	@touch $@
+
+$(BIN)/minutehand: infra/cli/minutehand $(PYTHON_READY)
+	@install -m 755 $< $@
 
 run: setup ## Start the whole stack and its demo; ONCE=1 exits when the demo jobs have ended
 	@exec $(BIN)/python -m infra.local up --with-parent $(if $(ONCE),--once) $(if $(LAMBDA),--lambda)
@@ -48,6 +51,9 @@ format: setup ## Let ruff rewrite what it can
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.local.bench $(ARGS)
+
+bench-live: setup ## Measure live updates beside the figures to beat
+	@$(BIN)/python -m infra.local.bench.live $(ARGS)
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/python -m infra.aws.package --stage $(or $(STAGE),dev) $(ARGS)

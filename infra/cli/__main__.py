@@ -56,4 +56,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(app())
+    sys.exit(app(prog_name="minutehand"))

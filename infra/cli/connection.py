@@ -238,12 +238,15 @@ def parsed(answer: httpx.Response) -> Any:
     message = body.get("error") or body.get("message") or answer.text[:200] or answer.reason_phrase
     code = body.get("code") if "error" in body else body.get("hint")
     detail = body.get("detail") or body.get("details")
-    told = f"{message}: {_told(detail)}" if detail else str(message)
-    raise CommandFailed(told, code=str(code or answer.status_code))
+    told = _told(detail)
+    more = f" ({told})" if told and str(message) not in told else ""
+    raise CommandFailed(f"{message}{more}", code=str(code or answer.status_code))
 
 
 def _told(detail: Any) -> str:
-    """An API's detail as words: a list of field problems, or whatever it is."""
+    """An API's detail as words: field problems, named values, or a sentence."""
     if isinstance(detail, list) and all(isinstance(item, dict) for item in detail):
-        return "; ".join(f"{item.get('field')} {item.get('problem')}" for item in detail)
-    return str(detail)
+        return "; ".join(f"{item.get('field')}: {item.get('problem')}" for item in detail)
+    if isinstance(detail, dict):
+        return ", ".join(f"{name}: {value}" for name, value in detail.items())
+    return str(detail or "")

@@ -30,7 +30,9 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
+        # a pipe has no width; rows must not be folded for it
+        width = None if sys.stdout.isatty() else 240
+        self.out = Console(highlight=False, soft_wrap=True, width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
@@ -56,8 +58,8 @@ class Output:
             self.err.print(f"[dim]{empty}[/]")
             return
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in columns.values():
-            table.add_column(heading, overflow="fold")
+        for name, heading in columns.items():
+            table.add_column(heading, overflow="fold", no_wrap=name in {"id", "status"})
         for row in rows:
             table.add_row(*(cell(name, row.get(name)) for name in columns))
         self.out.print(table)

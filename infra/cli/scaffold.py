@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class {model}(BaseModel):
-    """The payload of `{job_type}`; its schema is published, so bad payloads are refused at once."""
+    """The payload of `{job_type}`; the queue refuses what does not fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -98,6 +98,9 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
             ended = str(event.data["reason"])
         elif event.type.startswith("job."):
             output.value(event.data, text=sentence(event))
+            # a retry may have revived it since: only the job itself knows whether this was the end
+            if event.type.removeprefix("job.") in ENDED and _ended(connection, job_id):
+                break
     ended = ended or str(connection.call("GET", f"/api/jobs/{job_id}")["status"])
     if ended == "token_expired":
         raise CommandFailed("the access token has expired", code="token_expired")

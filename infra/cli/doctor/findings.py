@@ -65,7 +65,7 @@ class Patient:
 
     def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query."""
-        return self.database.execute(sql.encode(), parameters).fetchall()
+        return self.database.execute(sql.encode(), parameters or None).fetchall()
 
     @property
     def person(self) -> Connection:

@@ -1,0 +1,238 @@
+"""The verbs of `minutehand` against the running stack, in both of their forms."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from typer.testing import CliRunner, Result
+
+from infra.cli.__main__ import app
+from tests.support.stacks import RunningStack
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line against the stack as Ada."""
+    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
+
+    def call(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    return call
+
+
+@pytest.fixture
+def account(stack: RunningStack) -> str:
+    """An account of Ada's workspace."""
+    with stack.connect() as connection:
+        row = connection.execute(
+            "insert into public.accounts (workspace_id, name, domain)"
+            " values (%s, %s, %s) returning id",
+            (stack.demo_workspace_id, "Command", f"{uuid.uuid4().hex}.example"),
+        ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def as_json(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def enqueued(run: Run, account: str, *more: str) -> dict[str, Any]:
+    payload = json.dumps({"account_id": account})
+    job: dict[str, Any] = as_json(run("enqueue", "enrich_account", payload, *more, "--json"))
+    return job
+
+
+def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> None:
+    """The first thing a newcomer does in a terminal."""
+    payload = json.dumps({"account_id": account})
+
+    result = run("enqueue", "enrich_account", payload, "--watch")
+
+    words = [line.split()[1] for line in result.stdout.splitlines()]
+    assert words[0] == "created"
+    assert words[-1] == "completed"
+    assert "Account enrichment completed successfully" in result.stdout
+
+
+def test_following_prints_one_json_document_per_event(run: Run, account: str) -> None:
+    """Programs read lines."""
+    job = enqueued(run, account)
+
+    events = [json.loads(line) for line in run("watch", job["id"], "--json").stdout.splitlines()]
+
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+def test_an_idempotency_key_gives_the_same_job(run: Run, account: str) -> None:
+    """A script that is run twice does its work once."""
+    key = uuid.uuid4().hex
+
+    first = enqueued(run, account, "--in", "1h", "--key", key)
+    second = enqueued(run, account, "--in", "1h", "--key", key)
+
+    assert first["id"] == second["id"]
+
+
+def test_jobs_are_listed_newest_first_and_filtered(run: Run, account: str) -> None:
+    """What is asked for, and no more."""
+    one = enqueued(run, account, "--in", "2h")
+    two = enqueued(run, account, "--in", "2h")
+
+    listed = as_json(run("ls", "--status", "pending", "--type", "enrich_account", "--json"))
+
+    ids = [job["id"] for job in listed]
+    assert ids.index(two["id"]) < ids.index(one["id"])
+    assert {job["status"] for job in listed} == {"pending"}
+    assert len(as_json(run("ls", "--limit", "1", "--json"))) == 1
+    assert one["id"] in run("ls", "-s", "pending").stdout
+
+
+def test_show_and_explain_tell_about_one_job(run: Run, account: str) -> None:
+    """Why is it not running?"""
+    job = enqueued(run, account, "--in", "3h")
+
+    assert as_json(run("show", job["id"], "--json"))["id"] == job["id"]
+    assert job["id"] in run("show", job["id"]).stdout
+    told = as_json(run("explain", job["id"], "--json"))
+    assert told["status"] == "pending"
+    assert told["sentence"]
+    assert told["sentence"] in run("explain", job["id"]).stdout
+
+
+def test_cancel_and_retry_change_the_state(run: Run, account: str) -> None:
+    """A cancelled job can be sent round again."""
+    job = enqueued(run, account, "--in", "1h")
+
+    assert as_json(run("cancel", job["id"], "--json"))["status"] == "cancelled"
+    assert as_json(run("retry", job["id"], "--json"))["status"] in {"pending", "processing"}
+    run("watch", job["id"])
+
+
+def test_what_cannot_be_done_is_said_with_a_code(run: Run, account: str) -> None:
+    """A script can tell the cases apart."""
+    job = enqueued(run, account)
+    run("watch", job["id"])
+
+    told = json.loads(run("cancel", job["id"], "--json", code=1).stderr)
+    missing = json.loads(run("show", str(uuid.uuid4()), "--json", code=1).stderr)
+
+    assert told["code"] == "invalid_state"
+    assert missing["code"] == "job_not_found"
+
+
+def test_a_wrong_type_or_payload_is_refused_with_the_reason(run: Run) -> None:
+    """Nothing is stored, and the words are the API's."""
+    assert "nobody" in run("enqueue", "nobody", code=1).stderr
+    assert "is not JSON" in run("enqueue", "enrich_account", "{", code=1).stderr
+    assert "account_id" in run("enqueue", "enrich_account", "{}", code=1).stderr
+    assert (
+        "is no time span" in run("enqueue", "enrich_account", "{}", "--in", "soon", code=1).stderr
+    )
+
+
+def test_logs_are_printed_oldest_first(run: Run, account: str) -> None:
+    """And following them ends with the job."""
+    job = enqueued(run, account)
+
+    followed = run("logs", job["id"], "--follow").stdout.splitlines()
+    lines = [json.loads(line) for line in run("logs", job["id"], "--json").stdout.splitlines()]
+
+    assert followed[0].endswith("Starting enrichment for account…")
+    assert len(lines) == len(followed)
+    assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
+
+
+def test_redrive_asks_before_it_touches_anything(run: Run) -> None:
+    """Bulk changes are confirmed; a script says --yes."""
+    refused = json.loads(run("redrive", "--json", code=1).stderr)
+    result = as_json(run("redrive", "--type", "nobody_has_this", "--yes", "--json"))
+
+    assert refused["code"] == "not_confirmed"
+    assert result == {"count": 0, "more": False}
+
+
+def test_a_paused_workspace_runs_nothing_until_it_is_resumed(run: Run, stack: RunningStack) -> None:
+    """The operator's brake."""
+    workspace = stack.demo_workspace_id
+    try:
+        paused = as_json(run("pause", "workspace", workspace, "--reason", "a test", "--json"))
+        assert paused["paused"] is True
+        assert "a test" in run("stats").stdout
+    finally:
+        assert as_json(run("resume", "workspace", workspace, "--json"))["paused"] is False
+
+
+def test_only_the_operator_pauses_a_type(run: Run) -> None:
+    """With the secret key of the stack's environment."""
+    try:
+        run("pause", "type", "enrich_contact", "--reason", "a test")
+        limits = as_json(run("stats", "--all", "--json"))["limits"]
+    finally:
+        run("resume", "type", "enrich_contact")
+
+    [limit] = [limit for limit in limits if limit["job_type"] == "enrich_contact"]
+    assert limit["pause_reason"] == "a test"
+
+
+def test_stats_count_what_ran(run: Run, account: str) -> None:
+    """Per type, with percentiles."""
+    job = enqueued(run, account)
+    run("watch", job["id"])
+
+    told = as_json(run("stats", "--json"))
+
+    assert set(told["live"]) == {"pending", "processing", "waiting"}
+    assert "enrich_account" in run("stats").stdout
+
+
+def test_tokens_are_printed_for_other_tools(run: Run, stack: RunningStack) -> None:
+    """Curl needs one; a deploy needs the worker's."""
+    user = run("token").stdout.strip()
+    worker = as_json(run("token", "worker", "--json"))["worker_key"]
+    secret = run("token", "secret").stdout.strip()
+
+    claims = jwt.decode(
+        user, stack.supabase_jwt_secret, algorithms=["HS256"], audience="authenticated"
+    )
+    assert claims["email"] == stack.demo_email
+    minted = jwt.decode(worker, stack.supabase_jwt_secret, algorithms=["HS256"])
+    assert minted["role"] == "job_worker"
+    assert len(secret) >= 40
+
+
+def test_without_a_stack_it_says_what_to_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first mistake of every newcomer."""
+    for name in ("MINUTEHAND_ENV_FILE", "SUPABASE_URL", "API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("infra.cli.connection.LOCAL_ENV", tmp_path / "env")
+
+    result = CliRunner().invoke(app, ["ls"])
+
+    assert result.exit_code == 1
+    assert "minutehand up" in result.stderr
+
+
+def test_an_unreachable_api_is_named(run: Run, stack: RunningStack, tmp_path: Path) -> None:
+    """Not a traceback."""
+    lines = (stack.folder / "env").read_text().replace(stack.api_url, "http://127.0.0.1:9")
+    env = tmp_path / "env"
+    env.write_text(lines)
+
+    result = run("ls", "--env-file", str(env), code=1)
+
+    assert "http://127.0.0.1:9 does not answer" in result.stderr
+    assert "doctor" in result.stderr

@@ -1,0 +1,260 @@
+"""Misconfigurations planted one by one: doctor must name each, and its fix."""
+
+# ruff: noqa: E501 - one planted fault per line reads as the table it is
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jwt
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli.__main__ import app
+from infra.cli.doctor.command import CHECKS, examine, run
+from infra.cli.doctor.findings import Finding, Patient, Verdict
+from tests.support.stacks import RunningStack
+
+
+@contextmanager
+def looking(stack: RunningStack, **changes: str | None) -> Iterator[Patient]:
+    """The stack with some values planted; None takes one away."""
+    values = {**stack.values, **{k: v for k, v in changes.items() if v is not None}}
+    for name, value in changes.items():
+        if value is None:
+            values.pop(name, None)
+    patient = Patient(values)
+    try:
+        yield patient
+    finally:
+        patient.close()
+
+
+def found(stack: RunningStack, check: str, **changes: str | None) -> Finding:
+    """What one check says with those values planted."""
+    [chosen] = [candidate for candidate in CHECKS if candidate.name == check]
+    with looking(stack, **changes) as patient:
+        return run(chosen, patient)
+
+
+def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
+    """A doctor that cries wolf is not asked twice."""
+    with looking(stack) as patient:
+        findings = list(examine(patient))
+
+    wrong = [
+        f for f in findings if f.verdict in {Verdict.FAIL, Verdict.WARN} and f.check != "package"
+    ]
+    assert wrong == []
+    assert len(findings) > 30
+
+
+PROD = {"STAGE": "prod"}
+SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
+ANON = jwt.encode({"role": "anon"}, "x" * 32, "HS256")
+EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
+
+#: check, what is planted, verdict, a word of the detail, a word of the fix
+PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
+    ("settings", {"SUPABASE_URL": "supabase.co"}, Verdict.FAIL, "SUPABASE_URL", "https://"),
+    ("settings", {"SUPABASE_PUBLISHABLE_KEY": None}, Verdict.FAIL, "is not set", "sb_publishable"),
+    ("settings", {"WORKER_CONCURRENCY": "many"}, Verdict.FAIL, "WORKER_CONCURRENCY", "=5"),
+    ("settings", {"WORKER_SECRET_TOKEN": "a,b,c"}, Verdict.FAIL, "3 tokens", "new-token,old-token"),
+    ("settings", {"SUPABASE_JWKS": "{"}, Verdict.FAIL, "is not JSON", "keys"),
+    ("publishable-key", {"SUPABASE_PUBLISHABLE_KEY": "sb_secret_abc"}, Verdict.FAIL, "secret key", "sb_publishable_"),
+    ("publishable-key", {"SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE}, Verdict.FAIL, "secret key", "sb_publishable_"),
+    ("publishable-key", {"SUPABASE_PUBLISHABLE_KEY": ANON}, Verdict.WARN, "legacy", "sb_publishable_"),
+    ("supabase", {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_wrong"}, Verdict.FAIL, "refused", "API keys"),
+    ("supabase", {"SUPABASE_URL": "http://127.0.0.1:9"}, Verdict.FAIL, "does not answer", "address"),
+    ("postgres", {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"}, Verdict.FAIL, "does not answer", "DATABASE_URL"),
+    ("tokens", {"WORKER_SECRET_TOKEN": None}, Verdict.FAIL, "is not set", "token secret"),
+    ("tokens", PROD, Verdict.FAIL, "everybody knows", "token secret"),
+    ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
+    ("tokens-differ", {"BACKGROUND_JOB_TOKEN": "dev-secret-token"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),
+    ("cors", {"CORS_ORIGINS": "*"}, Verdict.FAIL, "every page", "https://"),
+    ("cors", {**PROD, "CORS_ORIGINS": "http://a.example"}, Verdict.FAIL, "plain http", "https"),
+    ("anonymous", PROD, Verdict.WARN, "ALLOW_ANONYMOUS", "false"),
+    ("mock-vendors", PROD, Verdict.FAIL, "invented data", "USE_MOCK_APOLLO=false"),
+    ("sealing", PROD, Verdict.FAIL, "key file", "KMS_KEY_ID"),
+    ("sealing", {"SEALING_KEY_FILE": None}, Verdict.FAIL, "cannot be stored", "KMS_KEY_ID"),
+    ("jwt-algorithm", {"SUPABASE_JWT_SECRET": None}, Verdict.FAIL, "every user is refused", "ES256"),
+    ("jwt-algorithm", PROD, Verdict.WARN, "HS256", "ES256"),
+    ("sign-in", {"DEMO_PASSWORD": "wrong"}, Verdict.FAIL, "could not sign in", "password"),
+    ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
+    ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, Verdict.FAIL, "refuses the worker", "token worker"),
+    ("worker-key", {"SUPABASE_JWT_SECRET": None}, Verdict.WARN, "more rights", "token worker"),
+    ("worker-key", {"SUPABASE_JWT_SECRET": None, "SUPABASE_SECRET_KEY": None}, Verdict.FAIL, "SUPABASE_WORKER_KEY", "token worker"),
+    ("worker-token", {"WORKER_SECRET_TOKEN": "another"}, Verdict.FAIL, "refuses", "secrets-only"),
+    ("api", {"API_URL": "http://127.0.0.1:9"}, Verdict.FAIL, "does not answer", "up"),
+    ("api-sign-in", {"MINUTEHAND_TOKEN": "not.a.token"}, Verdict.FAIL, "refuses a fresh token", "JWT secret"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "planted", "verdict", "detail", "fix"),
+    PLANTED,
+    ids=[
+        f"{check}-{'-'.join(planted)}-{detail}".replace(" ", "_")
+        for check, planted, _, detail, _ in PLANTED
+    ],
+)
+def test_a_wrong_value_is_found(
+    stack: RunningStack,
+    check: str,
+    planted: dict[str, str | None],
+    verdict: Verdict,
+    detail: str,
+    fix: str,
+) -> None:
+    """In the environment, where most mistakes are made."""
+    finding = found(stack, check, **planted)
+
+    assert finding.verdict is verdict, finding
+    assert detail in finding.detail, finding
+    assert finding.fix is not None
+    assert fix in finding.fix, finding
+    assert "\n" not in finding.fix
+
+
+#: check, SQL that breaks it, SQL that mends it, verdict, a word of the detail, a word of the fix
+BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
+    (
+        "grants",
+        "revoke execute on function public.lease_jobs from job_worker",
+        "grant execute on function public.lease_jobs to job_worker",
+        Verdict.FAIL, "job_worker may not execute lease_jobs", "grant execute",
+    ),
+    (
+        "worker-doors",
+        "grant execute on function public.settle_jobs to anon",
+        "revoke execute on function public.settle_jobs from anon",
+        Verdict.FAIL, "anon may execute settle_jobs", "revoke execute",
+    ),
+    (
+        "row-level-security",
+        "alter table public.job_logs disable row level security",
+        "alter table public.job_logs enable row level security",
+        Verdict.FAIL, "job_logs", "enable row level security",
+    ),
+    (
+        "engine-tables",
+        "grant select on queue.leases to authenticated",
+        "revoke select on queue.leases from authenticated",
+        Verdict.FAIL, "queue.leases", "revoke all",
+    ),
+    (
+        "realtime-policies",
+        'alter policy "members follow their jobs" on realtime.messages rename to kept; '
+        "create table public.kept_policy as select pg_get_expr(polqual, polrelid) as q from pg_policy where polname = 'kept'; "
+        "drop policy kept on realtime.messages",
+        "do $$ begin execute format('create policy \"members follow their jobs\" on realtime.messages for select to authenticated using (%s)', (select q from public.kept_policy)); drop table public.kept_policy; end $$",
+        Verdict.FAIL, "no policy", "migration",
+    ),
+    (
+        "publication",
+        "alter publication supabase_realtime drop table public.job_logs",
+        "alter publication supabase_realtime add table public.job_logs",
+        Verdict.WARN, "job_logs", "alter publication",
+    ),
+    (
+        "migrations",
+        "update supabase_migrations.schema_migrations set version = '1' || substr(version, 2) where version = (select max(version) from supabase_migrations.schema_migrations)",
+        "update supabase_migrations.schema_migrations set version = '2' || substr(version, 2) where version like '1%'",
+        Verdict.FAIL, "not applied", "supabase db push",
+    ),
+    (
+        "statement-timeout",
+        "alter role authenticated set statement_timeout = 0",
+        "alter role authenticated set statement_timeout = '8s'",
+        Verdict.WARN, "no statement_timeout", "alter role",
+    ),
+    (
+        "pauses",
+        "update queue.job_types set paused_at = now(), pause_reason = 'planted' where job_type = 'enrich_contact'",
+        "update queue.job_types set paused_at = null, pause_reason = null where job_type = 'enrich_contact'",
+        Verdict.WARN, "planted", "minutehand resume type enrich_contact",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "breaking", "mending", "verdict", "detail", "fix"),
+    BROKEN,
+    ids=[row[0] for row in BROKEN],
+)
+def test_a_broken_database_is_found(
+    stack: RunningStack,
+    check: str,
+    breaking: str,
+    mending: str,
+    verdict: Verdict,
+    detail: str,
+    fix: str,
+) -> None:
+    """Each fault is planted in the real database and mended again."""
+    with stack.connect() as connection:
+        connection.execute(breaking.encode())
+        try:
+            finding = found(stack, check)
+        finally:
+            connection.execute(mending.encode())
+
+    assert finding.verdict is verdict, finding
+    assert detail in finding.detail, finding
+    assert fix in (finding.fix or ""), finding
+    assert found(stack, check).verdict is Verdict.OK
+
+
+def test_a_silent_schedule_is_found(stack: RunningStack) -> None:
+    """The one failure that no log line tells of."""
+    stale = "insert into public.kept_ticks select * from queue.ticks; delete from queue.ticks"
+    with stack.connect() as connection:
+        connection.execute(
+            "create table public.kept_ticks as select * from queue.ticks where false"
+        )
+        try:
+            # the loop of the stack ticks on, so look until one look falls between two ticks
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                connection.execute(stale.encode())
+                finding = found(stack, "schedule")
+                if finding.verdict is Verdict.FAIL:
+                    break
+        finally:
+            connection.execute("drop table public.kept_ticks")
+
+    assert finding.verdict is Verdict.FAIL, finding
+    assert "no tick was ever seen" in finding.detail
+    assert finding.fix
+
+
+def test_the_report_is_printed_and_its_exit_code_tells(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For people and for scripts."""
+    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
+    monkeypatch.setenv("CORS_ORIGINS", "*")
+
+    good = CliRunner().invoke(app, ["doctor", "--only", "postgres", "--json"])
+    text = CliRunner().invoke(app, ["doctor", "--only", "postgres", "--only", "tokens"])
+    unknown = CliRunner().invoke(app, ["doctor", "--only", "nothing"])
+
+    [finding] = json.loads(good.stdout)
+    assert (good.exit_code, finding["verdict"]) == (0, "ok")
+    assert "2 checks, 0 failed" in text.stdout
+    assert unknown.exit_code == 1
+
+
+def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
+    """A fix is read in a hurry."""
+    everything_wrong: dict[str, Any] = {"STAGE": "prod", "SUPABASE_URL": "http://127.0.0.1:9"}
+    with looking(stack, **everything_wrong, DATABASE_URL="postgresql://x@127.0.0.1:9/x") as patient:
+        findings = list(examine(patient))
+
+    for finding in findings:
+        if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
+            assert finding.fix, finding
+            assert "\n" not in finding.fix

@@ -1,0 +1,145 @@
+"""The command's small parts: time spans, payloads, events, settings files, the scaffold."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.cli.connection import ROOT, CommandFailed, load_values, read_env_file
+from infra.cli.jobs import read_payload, seconds_of
+from infra.cli.output import ago
+from infra.cli.scaffold import scaffold
+from infra.cli.watch import Event, events_of, sentence
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172800), ("45", 45), ("1.5h", 5400)],
+)
+def test_spans_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    """`--in 1h30m` is read aloud."""
+    assert seconds_of(text) == seconds
+
+
+@given(st.text(max_size=8))
+def test_a_span_is_understood_or_refused_and_never_guessed(text: str) -> None:
+    """Half an understood span would run a job at the wrong time."""
+    with contextlib.suppress(CommandFailed):
+        assert seconds_of(text) >= 0
+
+
+def test_payloads_come_from_the_line_or_a_file(tmp_path: Path) -> None:
+    """Long ones are easier in a file."""
+    file = tmp_path / "payload.json"
+    file.write_text('{"a": 1}')
+
+    assert read_payload('{"a": 1}') == read_payload(f"@{file}") == {"a": 1}
+    with pytest.raises(CommandFailed, match="no JSON object"):
+        read_payload("[1]")
+    with pytest.raises(CommandFailed, match="cannot be read"):
+        read_payload(f"@{tmp_path}/missing")
+
+
+@pytest.mark.parametrize(
+    ("instant", "words"),
+    [
+        ("2025-12-31T23:59:50+00:00", "10 s ago"),
+        ("2026-01-01T00:05:00+00:00", "in 5 min"),
+        ("2025-12-30T00:00:00Z", "2 d ago"),
+        ("soon", "soon"),
+    ],
+)
+def test_times_are_relative(instant: str, words: str) -> None:
+    """A person thinks in distances."""
+    assert ago(instant, now=NOW) == words
+
+
+def test_event_streams_are_parsed_as_the_standard_says() -> None:
+    """Comments keep the connection open; several data lines are one value."""
+    lines = [
+        ": keep-alive", "", "retry: 2000", "", "id: 7", "event: job.log", 'data: {"a":', "data: 1}",
+        "", "data: 3", "",
+    ]  # fmt: skip
+
+    assert list(events_of(iter(lines))) == [
+        Event("7", "job.log", {"a": 1}),
+        Event(None, "message", 3),
+    ]
+
+
+def test_an_event_is_one_readable_line() -> None:
+    """What a person sees while watching."""
+    event = Event(
+        "1",
+        "job.progress",
+        {
+            "at": "2026-01-01T12:34:56.789Z",
+            "data": {"progress": {"percentage": 40, "stage": "enriching"}},
+        },
+    )
+
+    assert sentence(event).plain == "12:34:56.789  progress     40 % enriching"
+
+
+def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
+    """`--env-file prod.env` must not be mixed with the shell's leftovers."""
+    file = tmp_path / "prod.env"
+    file.write_text("# a comment\nexport API_URL='https://api'\n\nSUPABASE_URL=https://x=y\n")
+    environ = {"API_URL": "http://other", "SUPABASE_URL": "http://other", "HOME": "/"}
+
+    assert read_env_file(file) == {"API_URL": "https://api", "SUPABASE_URL": "https://x=y"}
+    assert load_values(file, environ)["API_URL"] == "https://api"
+    assert load_values(None, environ)["API_URL"] == "http://other"
+    with pytest.raises(CommandFailed, match="does not exist"):
+        load_values(tmp_path / "missing", environ)
+
+
+def test_a_scaffolded_app_passes_its_own_test_and_the_linters(tmp_path: Path) -> None:
+    """A newcomer's first processor starts green."""
+    for name in ("shared", "functions", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "shared").unlink()
+    (tmp_path / "shared").mkdir()
+    for path in (ROOT / "shared").iterdir():
+        if path.name not in {"apps", "__pycache__"}:
+            (tmp_path / "shared" / path.name).symlink_to(path)
+    (tmp_path / "shared" / "apps").mkdir()
+    (tmp_path / "shared" / "apps" / "__init__.py").touch()
+
+    written = scaffold("greetings.send", tmp_path)
+
+    names = [str(path) for path in written]
+    bin_ = Path(sys.executable).parent
+    for command in (
+        [str(bin_ / "ruff"), "check", "--config", str(ROOT / "pyproject.toml"), *names],
+        [str(bin_ / "ruff"), "format", "--check", "--config", str(ROOT / "pyproject.toml"), *names],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[-1]],
+    ):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["greet", "Greet.send", "a.b.c", "greet.", "class.run", "../x.y"])
+def test_the_scaffold_refuses_names_that_would_not_work(tmp_path: Path, name: str) -> None:
+    """Nothing is written."""
+    with pytest.raises(CommandFailed):
+        scaffold(name, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_scaffold_overwrites_nothing(tmp_path: Path) -> None:
+    """The second call finds the first one's work."""
+    scaffold("greetings.send", tmp_path)
+
+    with pytest.raises(CommandFailed, match="already there"):
+        scaffold("greetings.post", tmp_path)
