@@ -43,7 +43,7 @@ check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sqlfluff lint --dialect postgres --processes 2 supabase infra/local/hosted
+	$(BIN)/sqlfluff lint supabase infra/local/hosted infra/local/realtime
 
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
