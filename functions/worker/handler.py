@@ -24,7 +24,8 @@ from shared.log import configure_logging, request_context
 from shared.worker.fanout import FanOut
 from shared.worker.loop import Worker
 from shared.worker.metrics import tick_line
-from shared.worker.tick import Tick, TickOptions
+from shared.worker.moments import TickOptions
+from shared.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from shared.worker.context import ChildrenFailed, ChildResult, JobContext, Suspe
 from shared.worker.fanout import FanOut
 from shared.worker.job import Job
 from shared.worker.loop import Worker
+from shared.worker.moments import TickOptions
 from shared.worker.outcomes import Fail, Outcome, Result, Retry, Returned, Snooze
 from shared.worker.registry import (
     JobType,
@@ -18,7 +19,7 @@ from shared.worker.registry import (
     processor,
 )
 from shared.worker.summary import TickSummary
-from shared.worker.tick import Tick, TickOptions
+from shared.worker.tick import Tick
 from shared.worker.trace import current_traceparent, trace_headers
 
 __all__ = [

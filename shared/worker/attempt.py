@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from shared.clock import Clock
-from shared.queue.errors import LeaseLost
+from shared.queue.errors import LeaseLost, QueueError
 from shared.queue.models import JobId, Lease, NewJob, SettleItem
 from shared.worker import trace
 from shared.worker.containment import TaskGroupOfAttempt, belonging_to
@@ -213,6 +213,13 @@ class Attempt:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    def refused(self, error: QueueError) -> None:
+        """The news was refused for good: whoever waits for it hears why."""
+        waiting, self._flushes = self._flushes, []
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
 
     def renewed(self, sent_at: float) -> None:
         """A report sent at `sent_at` renewed the lease."""

@@ -209,6 +209,7 @@ class JobContext:
         self._steps = dict(steps)
         self._clock = clock
         self._loop = loop
+        self._loop_thread = threading.get_ident()
         self._names: dict[str, int] = {}
         #: Steps this run stored, i.e. how far it got beyond the run before.
         self.new_steps = 0
@@ -450,9 +451,9 @@ class JobContext:
         Example:
             total = ctx.wait(ctx.step("sum", add_up))
         """
-        if self._loop is None:
+        if self._loop is None or threading.get_ident() == self._loop_thread:
             call.close()
-            raise RuntimeError("ctx.wait needs a running worker")
+            raise RuntimeError("ctx.wait is for plain processors; an async one awaits")
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
     def _unique(self, name: str) -> str:

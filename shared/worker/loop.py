@@ -21,9 +21,10 @@ from shared.queue.errors import QueueError, QueueUnavailable
 from shared.queue.models import ReportItem
 from shared.queue.worker_client import WorkerQueue
 from shared.worker.fanout import FanOut, StartSiblings
+from shared.worker.moments import TickOptions
 from shared.worker.registry import Registry, default_registry
 from shared.worker.summary import TickSummary
-from shared.worker.tick import Tick, TickOptions
+from shared.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,9 @@ class Worker:
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
+        began = self._clock.monotonic()
         await self.register()
+        budget_seconds -= self._clock.monotonic() - began
         tick = Tick(
             self.queue,
             self.registry,

@@ -6,13 +6,14 @@ It works beside the processors, so that a long job never looks dead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from shared.clock import Clock
 from shared.queue.errors import QueueError, QueueUnavailable
-from shared.queue.models import JobId, ReportItem
+from shared.queue.models import JobId, ReportItem, ReportResult
 from shared.queue.worker_client import WorkerQueue
 from shared.worker.attempt import Attempt
 
@@ -58,9 +59,11 @@ class Reporter:
         """Some attempt has news, or began."""
         self._wake.set()
 
-    async def settled_down(self) -> None:
-        """Return once no report is on its way."""
-        await self._idle.wait()
+    async def settled_down(self, *, seconds: float) -> None:
+        """Return once no report is on its way, or after `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -139,7 +142,8 @@ class Reporter:
         self._idle.clear()
         for attempt in batch:
             attempt.reporting = True
-        delivered = False
+        delivered = refused = False
+        results: list[ReportResult] = []
         try:
             results = await self._queue.report(
                 items, worker_id=self._worker_id, tick_id=self._tick_id
@@ -151,9 +155,8 @@ class Reporter:
                 extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
             )
         except QueueError as error:
-            delivered = True
+            delivered = refused = True
             await self._send_apart(batch, items, error)
-            results = []
         finally:
             if not delivered:
                 for attempt, (progress, logs, steps) in zip(batch, taken, strict=True):
@@ -164,6 +167,8 @@ class Reporter:
         self.reports += 1
         if not delivered:
             await asyncio.sleep(self._interval)
+            return
+        if refused:
             return
         told = {(result.job_id, result.fence): result.outcome for result in results}
         for attempt in batch:
@@ -196,6 +201,7 @@ class Reporter:
                         "error": str(refusal),
                     },
                 )
+                attempt.refused(refusal)
                 continue
             for result in results:
                 self._hear(attempt, result.outcome, sent_at)

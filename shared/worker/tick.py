@@ -9,99 +9,41 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.clock import Clock, SystemClock
 from shared.queue.errors import QueueError, QueueUnavailable
 from shared.queue.models import (
-    ErrorInfo,
     JobId,
     LeaseRequest,
     LeaseResponse,
     NewJob,
     ReportItem,
     SettleItem,
-    SettleResult,
 )
 from shared.queue.worker_client import WorkerQueue
 from shared.worker.attempt import Attempt
 from shared.worker.containment import contained
 from shared.worker.fanout import FanOut, StartSiblings
+from shared.worker.moments import Moments, TickOptions
 from shared.worker.registry import Registry
 from shared.worker.reporter import Reporter
+from shared.worker.settler import Settler
 from shared.worker.summary import TickSummary
 from shared.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TickOptions:
-    """How a tick behaves; the defaults suit a Lambda function.
-
-    Attributes:
-        concurrency: Most jobs running at once in this tick.
-        lease_seconds: Length of leases whose type does not say; None leaves it to the database.
-        poll_seconds: How often a tick with running jobs and free slots asks for more.
-        linger_seconds: Work due within this time is slept for instead of left to the next tick.
-        report_seconds: Least time between two reports.
-        quiet: Log an empty tick at DEBUG; for loops that tick often.
-        grace_seconds: How long a processor that was told to stop may take.
-        usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
-            estimate for the job's `cost_usd`. 0 estimates nothing.
-    """
-
-    concurrency: int = 5
-    lease_seconds: float | None = None
-    poll_seconds: float = 0.5
-    linger_seconds: float = 55.0
-    report_seconds: float = 0.25
-    quiet: bool = False
-    grace_seconds: float = Attempt.GRACE_SECONDS
-    version: str = "0.1.0"
-    usd_per_second: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """The tick's turning points, on the steady clock."""
-
-    start: float
-    #: Nothing is leased from here on.
-    stop_leasing: float
-    #: Whatever still runs is stopped here.
-    stop_working: float
-    #: The last settle must be through by now.
-    end: float
-
-    @classmethod
-    def until(cls, start: float, budget: float) -> Moments:
-        """The moments of a tick that has `budget` seconds; infinite for a loop without deadline."""
-        if math.isinf(budget):
-            return cls(start, budget, budget, budget)
-        end = start + budget
-        return cls(
-            start=start,
-            stop_leasing=end - min(10.0, max(0.2 * budget, min(1.0, 0.5 * budget))),
-            stop_working=end - min(3.0, max(0.1 * budget, min(0.5, 0.3 * budget))),
-            end=end - min(0.3, 0.05 * budget),
-        )
-
-    def had_fair_time(self, now: float) -> bool:
-        """Whether a job that begins now gets at least half of a whole tick's working time."""
-        if math.isinf(self.stop_working):
-            return True
-        return self.stop_working - now >= 0.5 * (self.stop_working - self.start)
+T = TypeVar("T")
 
 
 class Tick:
     """One run; make it, `run` it, and read its summary. Not to be used twice."""
 
-    #: Most items in one settle call.
-    SETTLE_BATCH = 100
+    #: Most patience with a call that the tick could do without.
+    SIDE_CALL_SECONDS = 3.0
 
     def __init__(
         self,
@@ -124,7 +66,6 @@ class Tick:
         self._registry = registry
         self._options = options or TickOptions()
         self._clock = clock or SystemClock()
-        self._budget = budget_seconds
         self._job_types = _known(registry, job_types)
         self._queues = tuple(queues) if queues is not None else None
         self._fan_out = fan_out
@@ -157,7 +98,17 @@ class Tick:
             clock=self._clock,
             interval=self._options.report_seconds,
         )
+        self._settler = Settler(
+            queue,
+            self.summary,
+            self._moments,
+            clock=self._clock,
+            is_stopping=self._is_stopping,
+        )
         self._watchdog: Watchdog | None = None
+        #: A lease request whose answer was lost: it is repeated, not replaced, so that what it
+        #: leased is found again.
+        self._unanswered: LeaseRequest | None = None
 
     async def run(self) -> TickSummary:
         """Do the tick's work and return what it did.
@@ -186,6 +137,9 @@ class Tick:
 
     async def _turn(self) -> bool:
         """Wait for something to happen and act on it; False when the tick is over."""
+        if self._clock.monotonic() >= self._moments.end:
+            self._give_up_the_rest()
+            return False
         if not self._ended and not self._unstarted:
             if not self._running and not self._worth_staying():
                 return False
@@ -211,7 +165,7 @@ class Tick:
         now = self._clock.monotonic()
         # once everything was told to stop, look again now and then until it has
         told_to_stop = now >= self._moments.stop_working or self._is_stopping()
-        until = [now + 0.25 if told_to_stop else self._moments.stop_working]
+        until = [min(self._moments.end, now + 0.25) if told_to_stop else self._moments.stop_working]
         if not self._looked_back:
             until.append(max(now, self._moments.stop_leasing))
         if self._may_lease(now):
@@ -273,12 +227,14 @@ class Tick:
 
     def _request(self, *, staying: bool, count_due: bool | None = None) -> LeaseRequest:
         now = self._clock.monotonic()
-        self._call += 1
         self._polled_at = now
         self._woken = False
+        if self._unanswered is not None:
+            return self._unanswered
+        self._call += 1
         left = self._moments.stop_working - now
         free = self._free_slots()
-        return LeaseRequest(
+        self._unanswered = LeaseRequest(
             worker_id=self.worker_id,
             tick_id=self.tick_id,
             call=self._call,
@@ -293,27 +249,32 @@ class Tick:
             free_slots=None if staying and self._wakeups is None else 0,
             count_due=count_due,
         )
+        return self._unanswered
 
     async def _lease_first(self, level: int) -> None:
         sent_at = self._clock.monotonic()
         request = self._request(staying=False)
         if not self._may_lease(sent_at):
             request = request.model_copy(update={"limit": 0})
-        response = await self._queue.lease(request)
+        response = await self._in_time(self._queue.lease(request), self._moments.stop_working)
         self._take(response, sent_at, level=level)
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
         try:
-            response = await self._queue.lease(self._request(staying=bool(self._running)))
+            response = await self._in_time(
+                self._queue.lease(self._request(staying=bool(self._running))),
+                self._moments.stop_working,
+            )
         except QueueUnavailable as error:
-            self._note_unavailable("Lease did not get through", error)
+            self._note("Lease did not get through; it is repeated", "lease.unavailable", error)
             self._next_due_at = self._clock.monotonic() + self._options.poll_seconds
             return
         self._take(response, sent_at)
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         now = self._clock.monotonic()
+        self._unanswered = None
         self.summary.reclaimed += response.reclaimed
         self.summary.promoted += response.promoted
         self._due = response.due
@@ -397,7 +358,8 @@ class Tick:
         """Settle what has ended and fill its slots, in one round trip."""
         if any(attempt.reporting for attempt in self._ended):
             # its news is on its way; if it gets lost there, the settle has to carry it
-            await self._reporter.settled_down()
+            left = self._moments.end - self._clock.monotonic()
+            await self._reporter.settled_down(seconds=max(0.0, min(2.0, left / 3)))
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
@@ -412,147 +374,18 @@ class Tick:
                 self.run_ms.append(item.duration_ms or 0.0)
             self.summary.busy_ms += attempt.duration_seconds * 1000
         attempts = {attempt.job_id: attempt for attempt in ended}
-        for start in range(0, len(items), self.SETTLE_BATCH):
-            batch = items[start : start + self.SETTLE_BATCH]
-            last = start + self.SETTLE_BATCH >= len(items)
-            await self._settle_batch(batch, attempts, with_lease=last)
-        if not items:
-            await self._refill()
-
-    async def _refill(self) -> None:
-        if self._may_lease(self._clock.monotonic()):
-            await self._lease_more()
-
-    async def _settle_batch(
-        self, items: list[SettleItem], attempts: dict[JobId, Attempt], *, with_lease: bool
-    ) -> None:
         sent_at = self._clock.monotonic()
         lease = None
-        if with_lease and self._may_lease(sent_at):
+        if self._may_lease(sent_at):
             lease = self._request(staying=bool(self._running))
-        try:
-            response = await self._until_through(items, lease)
-        except QueueUnavailable as error:
-            # the leases lapse and the jobs run again: at least once, as promised
-            self._note_unavailable("Settle did not get through before the end", error)
-            self.summary.lost += len(items)
-            return
-        except QueueError as error:
-            await self._settle_apart(items, attempts, error)
-            if lease is not None:
-                await self._refill()
-            return
-        self._note_settled(items, response.results, attempts)
-        if response.lease is not None:
-            self._take(response.lease, sent_at)
-            await self._maybe_fan_out()
-
-    async def _until_through(self, items: list[SettleItem], lease: LeaseRequest | None) -> Any:
-        """Settle, and go on trying while the queue is away and there is time."""
-        while True:
-            left = self._moments.end - self._clock.monotonic()
-            try:
-                async with asyncio.timeout(None if math.isinf(left) else max(0.2, left)):
-                    return await self._queue.settle(
-                        items, worker_id=self.worker_id, tick_id=self.tick_id, lease=lease
-                    )
-            except TimeoutError as error:
-                raise QueueUnavailable("the tick's time was over before the settle") from error
-            except QueueUnavailable as error:
-                if self._clock.monotonic() >= self._moments.end or self._is_stopping():
-                    raise
-                self._note_unavailable("Settle is repeated", error)
-                await asyncio.sleep(0.5)
-
-    async def _settle_apart(
-        self, items: list[SettleItem], attempts: dict[JobId, Attempt], error: QueueError
-    ) -> None:
-        """One item was refused and the batch with it: settle them alone."""
-        if len(items) > 1:
-            logger.warning(
-                "Settle was refused; its jobs are settled one by one",
-                extra=self._extra("settle.refused") | {"jobs": len(items), "error": str(error)},
-            )
-        for item in items:
-            for candidate in (item, _rejected(item, error)):
-                try:
-                    response = await self._until_through([candidate], None)
-                except QueueUnavailable as unavailable:
-                    self._note_unavailable("Settle did not get through", unavailable)
-                    self.summary.lost += 1
-                    break
-                except QueueError as refusal:
-                    logger.error(
-                        "Settle of a job was refused",
-                        extra=self._extra("settle.failed")
-                        | {
-                            "job_id": item.job_id,
-                            "outcome": candidate.outcome,
-                            "error": str(refusal),
-                        },
-                    )
-                    continue
-                self._note_settled([candidate], response.results, attempts)
-                break
-
-    def _note_settled(
-        self,
-        items: Sequence[SettleItem],
-        results: Sequence[SettleResult],
-        attempts: dict[JobId, Attempt],
-    ) -> None:
-        told = {(result.job_id, result.fence): result for result in results}
-        for item in items:
-            result = told.get((item.job_id, item.fence))
-            outcome = "stale" if result is None else result.outcome
-            if outcome == "applied":
-                self.summary.count(item.outcome)
-            elif outcome == "cancelled":
-                self.summary.cancelled += 1
-            else:
-                self.summary.lost += 1
-            attempt = attempts.get(item.job_id)
-            if attempt is not None:
-                self._log_attempt(attempt, item, outcome, result)
-
-    def _log_attempt(
-        self, attempt: Attempt, item: SettleItem, told: str, result: SettleResult | None
-    ) -> None:
-        """The one line per attempt that holds everything about it."""
-        status = result.status if result is not None else None
-        extra = self._extra("attempt.settled") | {
-            "job_id": attempt.job_id,
-            "job_type": attempt.job_type,
-            "queue": attempt.lease.job.queue,
-            "workspace_id": attempt.lease.job.workspace_id,
-            "attempt": attempt.lease.job.attempts,
-            "fence": attempt.fence,
-            "outcome": item.outcome,
-            "settled": told,
-            "status": status,
-            "duration_ms": item.duration_ms,
-            "traceparent": attempt.context.traceparent,
-        }
-        if item.outcome == "completed" and told == "applied":
-            logger.info("Job %s completed successfully", attempt.job_id, extra=extra)
-            return
-        if item.error is not None:
-            extra |= {"error_type": item.error.type, "error": item.error.message}
-        if told in {"stale", "not_found"}:
-            logger.warning("Job %s was settled by another worker", attempt.job_id, extra=extra)
-        elif item.outcome == "failed" or status == "failed":
-            logger.error(
-                "Job %s failed for good", attempt.job_id, extra=extra, exc_info=_raised(attempt)
-            )
-        elif item.outcome == "retry":
-            logger.warning(
-                "Job %s failed and is retried",
-                attempt.job_id,
-                extra=extra,
-                exc_info=_raised(attempt),
-            )
-        else:
-            logger.info("Job %s left as %s", attempt.job_id, item.outcome, extra=extra)
+        if items:
+            answer = await self._settler.settle(items, attempts, lease)
+            if answer is not None:
+                self._take(answer, sent_at)
+                await self._maybe_fan_out()
+                return
+        if lease is not None:
+            await self._lease_more()
 
     # Around -----------------------------------------------------------------------------------
 
@@ -565,16 +398,49 @@ class Tick:
         if self._stopping is not None:
             tasks.append(loop.create_task(self._await_stop(self._stopping), name="stopping"))
         self._watchdog = Watchdog(loop, renew=self._renew_all if self._renew_outside else None)
+        # by a timer of its own: the deadline must be heard while a call hangs
+        deadline = None
+        if not math.isinf(self._moments.stop_working):
+            left = self._moments.stop_working - self._clock.monotonic()
+            deadline = loop.call_later(max(0.0, left), self._deadline_reached)
         with contained(loop):
             try:
                 yield
             finally:
                 self._watchdog.stop()
+                if deadline is not None:
+                    deadline.cancel()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 for attempt in list(self._running.values()):
                     attempt.stop("lost")
+
+    def _deadline_reached(self) -> None:
+        self._stop_all()
+        self._pulse.set()
+
+    def _give_up_the_rest(self) -> None:
+        """The time is over: what has not ended or could not be settled runs again elsewhere."""
+        left = [*self._running.values(), *self._ended]
+        if not left:
+            return
+        self.summary.lost += len(left)
+        self.summary.error = f"the tick's time was over with {len(left)} job(s) unsettled"
+        logger.error(
+            "Time was over before every job was settled",
+            extra=self._extra("tick.overtime")
+            | {"job_ids": [attempt.job_id for attempt in left[:20]]},
+        )
+
+    async def _in_time(self, call: Awaitable[T], until: float) -> T:
+        """Await `call`, but no longer than `until`; giving up on it counts as no answer."""
+        left = until - self._clock.monotonic()
+        try:
+            async with asyncio.timeout(None if math.isinf(left) else max(0.3, left)):
+                return await call
+        except TimeoutError as error:
+            raise QueueUnavailable("the queue did not answer in the time left") from error
 
     async def _listen(self, wakeups: asyncio.Event) -> None:
         while True:
@@ -604,12 +470,16 @@ class Tick:
         """No more leasing from here: hand a backlog to siblings instead of to the next minute."""
         if self._fan_out is None or self._start_siblings is None or self._due == 0:
             return
+        if self._unanswered is not None:
+            return  # no time for a queue that is away
+        request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
+        until = self._clock.monotonic() + self.SIDE_CALL_SECONDS
         try:
-            request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
-            response = await self._queue.lease(request)
+            response = await self._in_time(self._queue.lease(request), until)
         except QueueUnavailable as error:
-            self._note_unavailable("Backlog could not be counted", error)
+            self._note("Backlog could not be counted", "tick.uncounted", error)
             return
+        self._unanswered = None
         self._due = response.due
         if self._due > 0:
             await self._fan_out_by(max(1, self._siblings_wanted()))
@@ -634,7 +504,12 @@ class Tick:
     async def _fan_out_by(self, wanted: int) -> None:
         if wanted < 1 or self._start_siblings is None:
             return
-        accepted = await self._start_siblings(wanted)
+        until = self._clock.monotonic() + self.SIDE_CALL_SECONDS
+        try:
+            accepted = await self._in_time(self._start_siblings(wanted), until)
+        except QueueUnavailable as error:
+            self._note("Siblings could not be started in time", "fanout.late", error)
+            accepted = 0
         self.summary.siblings += accepted
         logger.info(
             "Started sibling workers",
@@ -647,15 +522,14 @@ class Tick:
         self._finish_summary()
         if not self.summary.did_something:
             return
+        now = self._clock.monotonic()
+        call = self._queue.tick_finished(
+            tick_id=self.tick_id, worker_id=self.worker_id, summary=self.summary.as_dict()
+        )
         try:
-            await self._queue.tick_finished(
-                tick_id=self.tick_id, worker_id=self.worker_id, summary=self.summary.as_dict()
-            )
+            await self._in_time(call, min(now + self.SIDE_CALL_SECONDS, self._moments.end))
         except QueueError as error:
-            logger.warning(
-                "Tick's summary was not stored",
-                extra=self._extra("tick.goodbye_failed") | {"error": str(error)},
-            )
+            self._note("Tick's summary was not stored", "tick.goodbye_failed", error)
 
     def _finish_summary(self) -> None:
         self.summary.duration_ms = round((self._clock.monotonic() - self._moments.start) * 1000, 1)
@@ -663,9 +537,8 @@ class Tick:
         self.summary.calls = self._call
         self.summary.reports = self._reporter.reports
 
-    def _note_unavailable(self, message: str, error: QueueError) -> None:
-        self.summary.error = str(error)
-        logger.warning(message, extra=self._extra("queue.unavailable") | {"error": str(error)})
+    def _note(self, message: str, event: str, error: QueueError) -> None:
+        logger.warning(message, extra=self._extra(event) | {"error": str(error)})
 
     def _extra(self, event: str) -> dict[str, Any]:
         return {"event": event, "worker_id": self.worker_id, "tick_id": self.tick_id}
@@ -676,22 +549,3 @@ def _known(registry: Registry, wanted: Sequence[str] | None) -> tuple[str, ...]:
     if wanted is None:
         return registry.names
     return tuple(sorted({name for name in wanted if name in registry}))
-
-
-def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
-    """The same ending without what the database may have refused."""
-    keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
-    return SettleItem(
-        job_id=item.job_id,
-        fence=item.fence,
-        outcome=item.outcome if keeps_outcome else "failed",
-        error=ErrorInfo(
-            type="SettleRejected",
-            message=f"the database refused the {item.outcome}: {error}"[:2000],
-        ),
-        duration_ms=item.duration_ms,
-    )
-
-
-def _raised(attempt: Attempt) -> BaseException | None:
-    return getattr(attempt.ending, "error", None)

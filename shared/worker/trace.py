@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import re
 import secrets
+import sys
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
@@ -40,5 +41,11 @@ def trace_headers() -> dict[str, str]:
 
 
 def enter(traceparent: str) -> None:
-    """Make `traceparent` current for the rest of this context."""
+    """Make `traceparent` current for the rest of this context, for OpenTelemetry too."""
     _current.set(traceparent)
+    if "opentelemetry" not in sys.modules:
+        return  # nobody here traces; importing it would cost every cold start
+    from opentelemetry import context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    context.attach(TraceContextTextMapPropagator().extract({"traceparent": traceparent}))

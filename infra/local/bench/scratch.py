@@ -68,6 +68,7 @@ class Gateway:
             if self._answers():
                 return
             time.sleep(0.03)
+        self.stop()
         raise RuntimeError(f"the Data API on port {self.port} did not come up")
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from shared.worker.fanout import FanOut
-from shared.worker.tick import Moments
+from shared.worker.moments import Moments
 
 MINUTE = 60.0
 

@@ -477,14 +477,14 @@ async def test_a_long_job_never_looks_dead(
 ) -> None:
     """Renewals come from a task of their own, whether or not the processor says anything."""
 
-    @registry.processor("silent", payload=Nothing, lease=2)
+    @registry.processor("silent", payload=Nothing, lease=3)
     async def silent(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(5)
+        await asyncio.sleep(7)
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "silent")).job.id
     other = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
-    ticking = asyncio.create_task(worker.tick(budget_seconds=30))
+    ticking = asyncio.create_task(worker.tick(budget_seconds=120))
 
     reclaimed = 0
     while not ticking.done():

@@ -66,7 +66,7 @@ async def test_a_finished_step_is_not_run_again(
     job = await ada.get_job(job_id)
     assert (job.status, job.result) == ("completed", {"receipt": 7, "sent": "sent"})
     assert ran == ["charge", "mail", "mail"]
-    assert [step.name for step in await ada.steps(job_id)] == ["charge", "mail"]
+    assert [step.name for step in (await ada.steps(job_id)).steps] == ["charge", "mail"]
 
 
 async def test_a_step_is_stored_before_the_next_one_begins(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.worker import FanOut, TickSummary
 from shared.worker.metrics import tick_line
-from shared.worker.tick import Moments
+from shared.worker.moments import Moments
 from shared.worker.trace import child_of, parse
 
 

@@ -1,0 +1,30 @@
+"""W3C trace context inside an attempt, for HTTP calls and for OpenTelemetry."""
+
+from __future__ import annotations
+
+import contextvars
+
+from opentelemetry import trace as otel
+
+from shared.worker import current_traceparent, trace_headers
+from shared.worker import trace as tracing
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_outside_an_attempt_there_is_no_trace() -> None:
+    assert current_traceparent() is None
+    assert trace_headers() == {}
+
+
+def test_inside_one_its_calls_and_opentelemetry_carry_it() -> None:
+    def inside() -> tuple[dict[str, str], str]:
+        tracing.enter(PARENT)
+        span = otel.get_current_span().get_span_context()
+        return trace_headers(), f"{span.trace_id:032x}"
+
+    headers, trace_id = contextvars.copy_context().run(inside)
+
+    assert headers == {"traceparent": PARENT}
+    assert trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert current_traceparent() is None
