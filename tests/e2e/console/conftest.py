@@ -1,0 +1,122 @@
+"""A real Chromium before the running stack; every page is watched for errors and warnings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.console.people import ADA, BOB, EVE, Visitor
+from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def chromium() -> str:
+    """Where Chromium is: CHROMIUM, or the system's."""
+    found = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    )
+    if found is None:
+        raise RuntimeError("no Chromium: apt-get install chromium, or set CHROMIUM to its path")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser per file: its event loop must be gone before another file's async tests."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium(), headless=True, args=FLAGS, timeout=60_000
+        )
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+@pytest.fixture
+def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
+    """A workspace of this test alone: Ada manages it, Bob is a member, Eve is a stranger."""
+    made = {"id": str(uuid4()), "name": f"Test {uuid4().hex[:6]}"}
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.workspaces (id, name) values (%s, %s)", (made["id"], made["name"])
+        )
+        for person, role in ((ADA, "manager"), (BOB, "member")):
+            connection.execute(
+                "insert into public.workspace_members (workspace_id, user_id, role)"
+                " values (%s, %s, %s)",
+                (made["id"], person.id, role),
+            )
+    yield made
+    with stack.connect() as connection:
+        connection.execute("delete from public.workspaces where id = %s", (made["id"],))
+
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture
+def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> Iterator[Visit]:
+    """Open the console as somebody; at the end no page may have complained."""
+    visitors: list[Visitor] = []
+
+    def open_console(
+        who: Any = ADA, path: str = "/jobs", *, allow: tuple[str, ...] = (), **options: Any
+    ) -> Visitor:
+        own = EVE if who is EVE else None
+        visitor = Visitor(browser, stack, workspace_id=None if own else workspace["id"], **options)
+        visitor.allowed += [re.compile(pattern) for pattern in allow]
+        visitors.append(visitor)
+        if who is not None:
+            visitor.sign_in(who)
+        visitor.open(path)
+        return visitor
+
+    yield open_console
+    problems = [problem for visitor in visitors for problem in visitor.problems()]
+    for visitor in visitors:
+        visitor.close()
+    assert problems == []
+
+
+@pytest.fixture
+def worker(stack: RunningStack, workspace: dict[str, str]) -> Iterator[HandWorker]:
+    """A worker moved by hand, with a job type of this test alone."""
+    with HandWorker(stack, workspace["id"]) as hand:
+        yield hand
+
+
+@pytest.fixture
+def api(stack: RunningStack) -> Iterator[Callable[..., Any]]:
+    """Call the API as somebody: `api("POST", path, json, who=ADA)`."""
+    with httpx.Client(base_url=stack.api_url, timeout=20) as client:
+
+        def call(method: str, path: str, json: Any = None, *, who: Any = ADA) -> Any:
+            answer = client.request(
+                method,
+                path,
+                json=json,
+                headers={"Authorization": f"Bearer {stack.sign_in(who.email)}"},
+            )
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        yield call

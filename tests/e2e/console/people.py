@@ -1,0 +1,91 @@
+"""Who visits the console, and a browser context that remembers what its pages complained of."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+
+from infra.local.users import ADA, BOB, EVE, DemoUser
+from tests.support.stacks import RunningStack
+
+__all__ = ["ADA", "BOB", "EVE", "Visitor", "expect"]
+
+PATIENCE_MS = 15_000
+expect.set_options(timeout=PATIENCE_MS)
+
+
+class Visitor:
+    """One person's browser: own storage, one page, no forgiveness for console errors."""
+
+    def __init__(
+        self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any
+    ) -> None:
+        options.setdefault("viewport", {"width": 1280, "height": 820})
+        self.stack = stack
+        self.context = browser.new_context(base_url=stack.api_url, **options)
+        self.context.set_default_timeout(PATIENCE_MS)
+        self.allowed: list[re.Pattern[str]] = []
+        self._said: list[str] = []
+        if workspace_id is not None:
+            self.remember("minutehand.workspace", workspace_id)
+        self.page: Page = self._new_page()
+
+    def _new_page(self) -> Page:
+        page = self.context.new_page()
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self._said.append(f"uncaught: {error}"))
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (e) =>"
+            " console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`))"
+        )
+        return page
+
+    def another_tab(self, path: str) -> Page:
+        """A second page of the same browser, signed in as the first."""
+        page = self._new_page()
+        page.goto(path)
+        return page
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self._said.append(f"{message.type}: {message.text} ({message.location.get('url')})")
+
+    def problems(self) -> list[str]:
+        """What was said and not expected."""
+        return [said for said in self._said if not any(p.search(said) for p in self.allowed)]
+
+    def remember(self, key: str, value: str) -> None:
+        """Put something into local storage before the first script of any page runs."""
+        pair = f"{json.dumps(key)}, {json.dumps(value)}"
+        self.context.add_init_script(
+            f"if (localStorage.getItem({json.dumps(key)}) === null) localStorage.setItem({pair})"
+        )
+
+    def session_of(self, who: DemoUser) -> dict[str, Any]:
+        """A fresh Auth session, as the sign-in form would get it."""
+        answer = httpx.post(
+            f"{self.stack.supabase_url}/auth/v1/token?grant_type=password",
+            headers={"apikey": self.stack.supabase_publishable_key},
+            json={"email": who.email, "password": self.stack.demo_password},
+            timeout=20,
+        )
+        answer.raise_for_status()
+        session: dict[str, Any] = answer.json()
+        return session
+
+    def sign_in(self, who: DemoUser) -> None:
+        """Take up a session without the form."""
+        self.remember("minutehand.session", json.dumps(self.session_of(who)))
+
+    def open(self, path: str) -> None:
+        """Go to an address and wait until its view is there."""
+        self.page.goto(path)
+        self.page.locator("h1").first.wait_for()
+
+    def close(self) -> None:
+        """Close every page."""
+        self.context.close()

@@ -1,0 +1,248 @@
+"""Watching a job: every change arrives by itself, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA, BOB, EVE
+from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.browser
+
+NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
+
+
+def badge(page: Page) -> Any:
+    return page.locator("h1 .badge")
+
+
+def bar(page: Page) -> Any:
+    return page.locator(".job-page > .progress [role=progressbar]")
+
+
+def freshness(page: Page) -> Any:
+    return page.locator(".job-head .freshness")
+
+
+def is_live(page: Page) -> None:
+    expect(freshness(page)).to_have_attribute("data-freshness", "live")
+
+
+def test_a_job_is_seen_from_pending_to_completed_without_a_reload(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """The demo of the product: the bar moves and the logs arrive."""
+    job_id = worker.enqueue({"turn": 1})
+    page = visit(ADA, f"/jobs/{job_id}").page
+    page.evaluate("window.sameDocument = true")
+    expect(badge(page)).to_have_text("Pending")
+    is_live(page)
+
+    [lease] = worker.lease()
+    expect(badge(page)).to_have_text("Processing")
+    worker.report(lease, 30, "first line")
+    expect(bar(page)).to_have_attribute("aria-valuenow", "30")
+    worker.report(lease, 70, "second line")
+    expect(bar(page)).to_have_attribute("aria-valuenow", "70")
+    expect(page.locator(".log-line")).to_have_count(2)
+    expect(page.locator(".log-line").last).to_contain_text("second line")
+    worker.settle(lease, result={"answer": 42})
+
+    expect(badge(page)).to_have_text("Completed")
+    expect(bar(page)).to_have_attribute("aria-valuenow", "100")
+    expect(page.locator("pre[aria-label=Result]")).to_contain_text('"answer": 42')
+    expect(page.locator(".timeline-bar")).to_have_count(1)
+    assert page.evaluate("window.sameDocument") is True
+
+
+def test_two_tabs_and_two_members_see_the_same_and_a_stranger_nothing(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """In sync within a workspace, apart between workspaces."""
+    job_id = worker.enqueue()
+    ada = visit(ADA, f"/jobs/{job_id}")
+    pages = [ada.page, ada.another_tab(f"/jobs/{job_id}"), visit(BOB, f"/jobs/{job_id}").page]
+    eve = visit(EVE, f"/jobs/{job_id}").page
+    for page in pages:
+        is_live(page)
+
+    [lease] = worker.lease()
+    worker.report(lease, 40, "for members only")
+
+    for page in pages:
+        expect(bar(page)).to_have_attribute("aria-valuenow", "40")
+    expect(eve.get_by_role("heading", level=1)).to_have_text("No such job")
+    assert "for members only" not in eve.content()
+    worker.settle(lease)
+    for page in pages:
+        expect(badge(page)).to_have_text("Completed")
+
+
+def test_what_happened_offline_is_there_after_coming_back(visit: Visit, worker: HandWorker) -> None:
+    """A laptop that was closed shows the truth when it is opened, and says so meanwhile."""
+    job_id = worker.enqueue()
+    visitor = visit(ADA, f"/jobs/{job_id}", allow=(NETWORK,))
+    page = visitor.page
+    is_live(page)
+
+    visitor.context.set_offline(True)
+    expect(freshness(page)).to_have_attribute("data-freshness", "offline")
+    [lease] = worker.lease()
+    worker.report(lease, 55, "one", "two", "three")
+    visitor.context.set_offline(False)
+
+    is_live(page)
+    expect(bar(page)).to_have_attribute("aria-valuenow", "55")
+    expect(page.locator(".log-line")).to_have_count(3)
+    worker.settle(lease)
+    expect(badge(page)).to_have_text("Completed")
+
+
+def test_a_restarted_realtime_server_is_polled_around_and_joined_again(
+    visit: Visit, worker: HandWorker, stack: RunningStack
+) -> None:
+    """Realtime may go away at any time; the page says so and misses nothing."""
+    job_id = worker.enqueue()
+    page = visit(ADA, f"/jobs/{job_id}", allow=(NETWORK,)).page
+    is_live(page)
+
+    for entry in json.loads((stack.folder / "children.json").read_text()):
+        process = psutil.Process(entry["pid"])
+        if any("infra.local.realtime" in part for part in process.cmdline()):
+            process.kill()
+    [lease] = worker.lease()
+    worker.report(lease, 45, "while Realtime was away")
+
+    expect(bar(page)).to_have_attribute("aria-valuenow", "45")
+    is_live(page)
+    worker.settle(lease)
+    expect(badge(page)).to_have_text("Completed")
+
+
+def test_an_expired_session_is_renewed_before_anything_is_shown(
+    visit: Visit, worker: HandWorker, stack: RunningStack
+) -> None:
+    """A tab opened the next morning goes on by itself."""
+    job_id = worker.enqueue()
+    visitor = visit(None, "/jobs")
+    session = visitor.session_of(ADA)
+    session |= {
+        "access_token": stack.token(str(ADA.id), expires_in=-60),
+        "expires_at": int(time.time()) - 60,
+        "expires_in": 0,
+    }
+    visitor.page.evaluate(
+        "(text) => localStorage.setItem('minutehand.session', text)", json.dumps(session)
+    )
+
+    visitor.open(f"/jobs/{job_id}")
+
+    is_live(visitor.page)
+
+
+def test_a_fresh_token_reaches_the_open_socket_before_the_old_one_ends(
+    visit: Visit, worker: HandWorker, stack: RunningStack
+) -> None:
+    """A private channel lives as long as its token: the new one must be pushed to it."""
+    job_id = worker.enqueue()
+    visitor = visit(None, "/jobs")
+    session = visitor.session_of(ADA)
+    ends = 6
+    session |= {
+        "access_token": stack.token(str(ADA.id), expires_in=ends),
+        "expires_at": int(time.time()) + ends,
+        "expires_in": ends,
+    }
+    visitor.page.evaluate(
+        "(text) => localStorage.setItem('minutehand.session', text)", json.dumps(session)
+    )
+    visitor.open(f"/jobs/{job_id}")
+    page = visitor.page
+    is_live(page)
+
+    page.wait_for_timeout((ends + 2) * 1000)
+    [lease] = worker.lease()
+    worker.report(lease, 35)
+
+    expect(bar(page)).to_have_attribute("aria-valuenow", "35")
+    is_live(page)
+
+
+def test_a_lost_worker_and_a_retry_are_told_in_the_timeline(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """The picture tells the story: lost, failed and retried, done."""
+    job_id = worker.enqueue()
+    page = visit(ADA, f"/jobs/{job_id}").page
+    is_live(page)
+
+    worker.lease(lease_seconds=1)
+    page.wait_for_timeout(1300)
+    [second] = worker.lease()
+    assert second["job"]["attempts"] == 2
+    worker.settle(
+        second, "retry", error={"type": "Boom", "message": "it broke"}, retry_after_seconds=0
+    )
+    expect(page.locator(".error-text")).to_have_text("it broke")
+    [third] = worker.lease()
+    worker.settle(third)
+
+    expect(badge(page)).to_have_text("Completed")
+    expect(page.locator(".timeline-bar")).to_have_count(3)
+    page.get_by_text(re.compile(r"^Attempts \(3\)")).click()
+    outcomes = page.get_by_role("region", name="Attempts").locator("tbody .badge")
+    expect(outcomes).to_have_text(["Worker lost", "Failed, retried", "Completed"])
+
+
+def test_a_question_is_answered_where_it_is_asked(visit: Visit, worker: HandWorker) -> None:
+    """A waiting job shows what it wants to know, and goes on with the answer."""
+    job_id = worker.enqueue()
+    page = visit(ADA, f"/jobs/{job_id}").page
+    is_live(page)
+    [lease] = worker.lease()
+    wait = {
+        "kind": "ask",
+        "name": "which",
+        "question": "Which <b>one</b>?",
+        "options": ["Left", "Right"],
+    }
+    worker.settle(lease, "waiting", wait=wait)
+    expect(badge(page)).to_have_text("Waiting")
+    expect(page.locator(".question-text")).to_have_text("Which <b>one</b>?")
+
+    page.get_by_role("button", name="Right").click()
+
+    expect(badge(page)).to_have_text("Pending")
+    [again] = worker.lease()
+    assert again["steps"]["which"]["answer"] == "Right"
+    worker.settle(again)
+    expect(badge(page)).to_have_text("Completed")
+
+
+def test_children_and_steps_are_shown_and_followed(visit: Visit, worker: HandWorker) -> None:
+    """A parent's page leads to its parts."""
+    job_id = worker.enqueue()
+    [lease] = worker.lease()
+    worker.report(lease, 10, steps=[{"name": "prepare", "result": {"ready": True}}])
+    children = worker.spawn(lease, 2)
+    worker.settle(lease, "waiting", wait={"kind": "children", "name": "parts", "job_ids": children})
+    page = visit(ADA, f"/jobs/{job_id}").page
+
+    expect(page.get_by_role("heading", name="Child jobs")).to_be_visible()
+    expect(page.locator(".children li")).to_have_count(2)
+    page.get_by_text("prepare", exact=True).click()
+    expect(page.locator("pre[aria-label='Result of prepare']")).to_contain_text("true")
+    page.locator(".children a").first.click()
+
+    expect(page).to_have_url(re.compile(children[0]))
+    page.get_by_role("complementary").get_by_role("link", name=job_id[-8:]).click()
+    expect(page).to_have_url(re.compile(job_id))

@@ -1,0 +1,121 @@
+"""A worker moved by hand: tests say when a job is leased, reports, settles or is lost."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+
+from tests.support.stacks import RunningStack
+
+
+class HandWorker:
+    """Leases jobs of one type, which nobody else has a processor for."""
+
+    def __init__(self, stack: RunningStack, workspace_id: str) -> None:
+        self.job_type = f"by_hand_{uuid4().hex[:8]}"
+        self.workspace_id = workspace_id
+        self._stack = stack
+        self._tick = str(uuid4())
+        self._calls = 0
+        self._client = httpx.Client(
+            base_url=f"{stack.supabase_url}/rest/v1/rpc/",
+            headers=stack.headers(stack.token(None, role="job_worker")),
+            timeout=20,
+        )
+        self._call("register_job_types", {"p_types": [{"job_type": self.job_type}]})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        with self._stack.connect() as connection:
+            connection.execute("delete from public.jobs where job_type = %s", (self.job_type,))
+            connection.execute("delete from queue.job_types where job_type = %s", (self.job_type,))
+
+    def _call(self, function: str, arguments: dict[str, Any]) -> Any:
+        answer = self._client.post(function, json=arguments)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def enqueue(self, payload: Any = None, **options: Any) -> str:
+        """Add a job; returns its id."""
+        return self.enqueue_many([{"payload": payload or {}, **options}])[0]
+
+    def enqueue_many(self, jobs: list[dict[str, Any]]) -> list[str]:
+        """Add jobs as Ada would, through the Data API."""
+        token = self._stack.sign_in("ada@acme.test")
+        answer = self._client.post(
+            "enqueue_jobs",
+            headers=self._stack.headers(token),
+            json={
+                "p_workspace_id": self.workspace_id,
+                "p_jobs": [{"job_type": self.job_type, **job} for job in jobs],
+            },
+        )
+        assert answer.is_success, answer.text
+        return [made["job"]["id"] for made in answer.json()["jobs"]]
+
+    def lease(self, limit: int = 1, *, lease_seconds: int = 60) -> list[dict[str, Any]]:
+        """Lease jobs; a lease is `{job, fence, …}`."""
+        self._calls += 1
+        request = {
+            "worker_id": "by-hand",
+            "tick_id": self._tick,
+            "call": self._calls,
+            "limit": limit,
+            "job_types": [self.job_type],
+            "lease_seconds": lease_seconds,
+        }
+        leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
+        return leases
+
+    def report(
+        self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **more: Any
+    ) -> str:
+        """Report progress and log lines; returns ok, cancel or lost."""
+        item: dict[str, Any] = {"job_id": lease["job"]["id"], "fence": lease["fence"], **more}
+        if percentage is not None:
+            item["progress"] = {"percentage": percentage, "stage": f"at {percentage}"}
+        item["logs"] = [{"level": "info", "message": line} for line in logs] + more.get("logs", [])
+        answer = self._call("report_jobs", {"p_request": {**self._me(), "items": [item]}})
+        outcome: str = answer["results"][0]["outcome"]
+        return outcome
+
+    def settle(self, lease: dict[str, Any], outcome: str = "completed", **more: Any) -> str:
+        """End the attempt; returns what became of that."""
+        item = {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": outcome, **more}
+        answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
+        applied: str = answer["results"][0]["outcome"]
+        return applied
+
+    def run(self, outcome: str = "completed", **more: Any) -> str:
+        """Lease the next job and end it at once; returns its id."""
+        [lease] = self.lease()
+        self.settle(lease, outcome, **more)
+        job_id: str = lease["job"]["id"]
+        return job_id
+
+    def spawn(self, lease: dict[str, Any], count: int) -> list[str]:
+        """Make child jobs."""
+        answer = self._call(
+            "spawn_jobs",
+            {
+                "p_request": {
+                    "job_id": lease["job"]["id"],
+                    "fence": lease["fence"],
+                    "name": "parts",
+                    "children": [
+                        {"job_type": self.job_type, "payload": {"part": part}}
+                        for part in range(count)
+                    ],
+                }
+            },
+        )
+        ids: list[str] = answer["job_ids"]
+        return ids
+
+    def _me(self) -> dict[str, Any]:
+        return {"worker_id": "by-hand", "tick_id": self._tick}
