@@ -27,7 +27,7 @@ create table public.workspace_settings (
 );
 comment on table public.workspace_settings is E'What a workspace has set up.\n\nMembers read it, managers change it; the key''s ciphertext is readable to neither.';
 comment on column public.workspace_settings.workspace_id is 'The workspace these settings belong to.';
-comment on column public.workspace_settings.apollo_api_key_encrypted is 'The Apollo key, sealed with the workspace as context; null while none is set. Readable only to the worker''s functions.';
+comment on column public.workspace_settings.apollo_api_key_encrypted is 'The Apollo key, sealed with the workspace as context; null while none is set. Readable to no browser''s role.';
 comment on column public.workspace_settings.apollo_api_key_last4 is 'The last four characters of the key, to tell keys apart; null while none is set.';
 comment on column public.workspace_settings.apollo_client is 'apollo (the vendor) or offline (no network); null takes what the deployment says (USE_MOCK_APOLLO).';
 comment on column public.workspace_settings.apollo_auto_enrich is 'Whether a new account with a domain enqueues its own enrichment.';
@@ -261,14 +261,12 @@ with check (workspace_id in (select queue.my_workspaces()));
 revoke all on public.workspace_settings, public.accounts, public.contacts
 from public, anon, authenticated, service_role;
 
--- The ciphertext stands in no select list: not a member's, not a manager's, not the service key's.
+-- The ciphertext stands in no browser's select list: not a visitor's, a member's, nor a manager's.
 grant select (
   workspace_id, apollo_api_key_last4, apollo_client, apollo_auto_enrich, enrichment_credits_used, created_at, updated_at
-) on public.workspace_settings to authenticated, service_role;
-
-grant insert (workspace_id, apollo_client, apollo_auto_enrich) on public.workspace_settings to authenticated;
-grant update (apollo_client, apollo_auto_enrich) on public.workspace_settings to authenticated;
-grant insert, update, delete on public.workspace_settings to service_role;
+), insert (workspace_id, apollo_client, apollo_auto_enrich), update (apollo_client, apollo_auto_enrich)
+on public.workspace_settings to authenticated;
+grant select, insert, update, delete on public.workspace_settings to service_role;
 
 grant select, delete on public.accounts, public.contacts to authenticated;
 grant insert (

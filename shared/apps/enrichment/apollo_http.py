@@ -30,6 +30,7 @@ from shared.apps.enrichment.apollo import (
     Usage,
     bounded,
 )
+from shared.worker.trace import trace_headers
 
 BASE_URL = "https://api.apollo.io/api/v1"
 CONNECT_SECONDS = 5.0
@@ -158,7 +159,8 @@ class HttpApollo:
         return _judge(path, *answer)
 
     async def _send(self, method: str, path: str, params: dict[str, Any] | None) -> Answer:
-        async with self._http.stream(method, path, params=params) as response:
+        headers = trace_headers()
+        async with self._http.stream(method, path, params=params, headers=headers) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

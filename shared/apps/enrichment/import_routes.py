@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from shared.apps.enrichment.files import UPLOAD_SECONDS, object_key
+from shared.apps.enrichment.foreign import standing_on
 from shared.apps.enrichment.models import Import
 from shared.apps.enrichment.services import Enrichment
 from shared.apps.enrichment.store import UserStore
@@ -104,9 +105,11 @@ class ImportRoutes:
         await self._app.acting_as(caller.token).get_settings(body.workspace_id)
         import_id = uuid4()
         key = object_key(body.workspace_id, import_id)
+        with standing_on("the uploads bucket"):
+            url = self._app.files.presign(key, length=body.total_bytes)
         return Upload(
             import_id=import_id,
-            url=self._app.files.presign(key, length=body.total_bytes),
+            url=url,
             headers={"Content-Type": "text/csv"},
             expires_in_seconds=UPLOAD_SECONDS,
         )
@@ -167,15 +170,17 @@ class ImportRoutes:
             }
             hand_in = _validated(HandIn, fields)
             await store.get_settings(hand_in.workspace_id)
-            await self._app.files.put(
-                object_key(hand_in.workspace_id, hand_in.import_id), file.file
-            )
+            with standing_on("the uploads bucket"):
+                await self._app.files.put(
+                    object_key(hand_in.workspace_id, hand_in.import_id), file.file
+                )
             return hand_in, file.size or 0
 
     async def _measure(self, hand_in: HandIn) -> int:
-        length = await self._app.files.find_length(
-            object_key(hand_in.workspace_id, hand_in.import_id)
-        )
+        with standing_on("the uploads bucket"):
+            length = await self._app.files.find_length(
+                object_key(hand_in.workspace_id, hand_in.import_id)
+            )
         if length is None:
             raise invalid_argument("import_id", "names no uploaded file; put the file first")
         return length

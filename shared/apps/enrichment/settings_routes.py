@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 
 from shared.apps.enrichment.apollo import ApolloError, ApolloRateLimited
+from shared.apps.enrichment.foreign import standing_on
 from shared.apps.enrichment.services import Enrichment
 from shared.aws.sealing import SealBroken
 from shared.queue.models import Enqueued, Job
@@ -123,10 +124,9 @@ class SettingsRoutes:
         changes = body.model_dump(include=given - {"apollo_api_key"})
         if "apollo_api_key" in given:
             key = body.apollo_api_key.get_secret_value()
-            changes |= {
-                "sealed_key": await self._app.seal(str(workspace_id), key),
-                "last4": key[-4:],
-            }
+            with standing_on("the key service"):
+                sealed = await self._app.seal(str(workspace_id), key)
+            changes |= {"sealed_key": sealed, "last4": key[-4:]}
         return WorkspaceSettings.model_validate(
             await self._app.acting_as(caller.token).put_settings(workspace_id, changes)
         )
@@ -147,7 +147,8 @@ class SettingsRoutes:
         mode = settings.apollo_client
         if body is not None and body.apollo_api_key is not None:
             return await self._try_key(body.apollo_api_key.get_secret_value(), mode)
-        sealed = (await self._app.store.load_key(str(workspace_id))).sealed_key
+        with standing_on("the worker's key"):
+            sealed = (await self._app.store.load_key(str(workspace_id))).sealed_key
         if sealed is None:
             return ConnectionTest(
                 ok=False,
@@ -155,7 +156,8 @@ class SettingsRoutes:
                 message="Apollo API key not configured for this workspace",
             )
         try:
-            key = await self._app.unseal(str(workspace_id), sealed, mode=mode)
+            with standing_on("the key service"):
+                key = await self._app.unseal(str(workspace_id), sealed, mode=mode)
         except SealBroken:
             return ConnectionTest(
                 ok=False, reason="unreadable_key", message="Enter the Apollo API key again"

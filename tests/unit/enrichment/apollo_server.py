@@ -35,6 +35,7 @@ class Seen:
     path: str
     query: dict[str, list[str]]
     key: str | None
+    traceparent: str | None
 
 
 class ApolloServer:
@@ -73,7 +74,13 @@ class ApolloServer:
             }
             await reader.readexactly(int(headers.get("content-length", "0")))
             url = urlsplit(target)
-            seen = Seen(method, url.path, parse_qs(url.query), headers.get("x-api-key"))
+            seen = Seen(
+                method,
+                url.path,
+                parse_qs(url.query),
+                headers.get("x-api-key"),
+                headers.get("traceparent"),
+            )
             self.seen.append(seen)
             self.called.set()
             fault = self.faults.pop(0) if self.faults else None

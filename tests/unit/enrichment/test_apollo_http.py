@@ -15,6 +15,7 @@ from shared.apps.enrichment.apollo import (
     ApolloUnavailable,
 )
 from shared.apps.enrichment.apollo_http import HttpApollo, retry_after
+from shared.worker import trace
 from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
 
 IMPATIENT = 0.3
@@ -263,3 +264,15 @@ async def test_an_endless_answer_is_broken_off(client: HttpApollo, apollo: Apoll
 
     with pytest.raises(ApolloUnavailable, match="too long"):
         await client.enrich_organization("apollo.io")
+
+
+async def test_a_call_carries_the_trace_of_its_job(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """One trace from the click to the vendor."""
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    trace.enter(traceparent)
+
+    await client.enrich_organization("apollo.io")
+
+    assert apollo.seen[0].traceparent == traceparent

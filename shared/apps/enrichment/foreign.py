@@ -1,0 +1,41 @@
+"""What the routes answer when something they stand on is missing or away.
+
+Inside a job the same faults are the job's: it backs off and tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shared.config import ConfigurationError
+from shared.web.errors import ApiError, unavailable
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def standing_on(what: str) -> Iterator[None]:
+    """Turn a missing setting, or an AWS service that is away, into 503.
+
+    Args:
+        what: The thing in a person's words, e.g. `the key service`.
+
+    Raises:
+        ApiError: 503 `not_configured` or `unavailable`.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ConfigurationError as error:
+        logger.error(
+            "A setting is missing", extra={"event": "config.missing", "variable": error.variable}
+        )
+        raise ApiError(503, "not_configured", f"This deployment lacks {what}") from error
+    except (BotoCoreError, ClientError) as error:
+        logger.warning(
+            "AWS did not answer", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
+        )
+        raise unavailable(f"{what.capitalize()} did not answer") from error
