@@ -21,6 +21,14 @@ from infra.local.realtime.tokens import Token
 
 logger = logging.getLogger(__name__)
 
+_SET_ROLE = """
+  select set_config('role', %(role)s, true)
+  where %(role)s <> 'none'
+    and (
+      not exists (select from pg_catalog.pg_roles where rolname = 'authenticator')
+      or pg_catalog.pg_has_role('authenticator', %(role)s, 'member')
+    )
+"""
 MISSING_PARTITION = "MissingPartition: Realtime was unable to find the expected messages partition"
 
 
@@ -108,8 +116,11 @@ class Authorizer:
 async def _become(
     connection: Connection, token: Token, topic: str, headers: Mapping[str, str]
 ) -> None:
+    # `none` would mean the server's own rights, and a token may claim only what the Data API allows
+    cursor = await connection.execute(_SET_ROLE, {"role": token.role})
+    if await cursor.fetchone() is None:
+        raise psycopg.errors.InsufficientPrivilege(f"role {token.role!r} may not be claimed")
     settings = {
-        "role": token.role,
         "realtime.topic": topic,
         "request.jwt.claims": dump(dict(token.claims)),
         "request.jwt.claim.sub": str(token.claims.get("sub") or ""),

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "realtime:"
 _MESSAGES_TABLE = re.compile(r"messages(_\d{4}_\d{2}_\d{2})?")
-_REMEMBERED_IDS = 20_000
+_REMEMBERED_ROWS = 20_000
 
 
 class Room:
@@ -113,9 +113,10 @@ class Rooms:
         message_id = row.get("id")
         if not isinstance(topic, str) or not isinstance(event, str) or not isinstance(private, str):
             return
-        if not isinstance(message_id, str) or message_id in self._delivered:
+        if not isinstance(message_id, str) or not self._is_new(
+            f"{message_id} {row['inserted_at']}"
+        ):
             return
-        self._remember(message_id)
         if (topic, private == "t") not in self._rooms:
             return
         if self.rate.exceeded():
@@ -137,11 +138,14 @@ class Rooms:
         )
         self.deliver(topic, private == "t", message, message_id=message_id)
 
-    def _remember(self, message_id: str) -> None:
+    def _is_new(self, key: str) -> bool:
         # what a gap in replication makes the server read again must not be sent twice
-        self._delivered[message_id] = None
-        if len(self._delivered) > _REMEMBERED_IDS:
+        if key in self._delivered:
+            return False
+        self._delivered[key] = None
+        if len(self._delivered) > _REMEMBERED_ROWS:
             self._delivered.popitem(last=False)
+        return True
 
     def all_channels(self) -> Iterable[Channel]:
         """Every joined channel."""

@@ -188,9 +188,16 @@ class Channel:
 
     def close_and_tell(self) -> None:
         """End the channel with a `phx_close`; clients match its ref with their join's."""
+        self._end_with("phx_close")
+
+    def crash(self) -> None:
+        """End the channel with a `phx_error`, after which clients join again."""
+        self._end_with("phx_error")
+
+    def _end_with(self, event: str) -> None:
         self.close()
         self.send_frame(
-            encode(self.version, self.join_ref, self.join_ref, self.full_topic, "phx_close", "{}")
+            encode(self.version, self.join_ref, self.join_ref, self.full_topic, event, "{}")
         )
 
     def shut_down(self, reason: str) -> None:

@@ -22,6 +22,8 @@ from psycopg.conninfo import conninfo_to_dict
 #: Seconds between the Unix and the Postgres epoch.
 _POSTGRES_EPOCH = 946_684_800
 _CHUNK = 256 * 1024
+#: Postgres is asked for a sign of life more often than this.
+_SILENCE_SECONDS = 30.0
 
 
 class ReplicationError(Exception):
@@ -195,10 +197,12 @@ class WireConnection:
 
         Raises:
             ReplicationError: The stream ended.
+            TimeoutError: Postgres has not said anything for too long.
         """
         buffer = b""
         while True:
-            chunk = await self._reader.read(_CHUNK)
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                chunk = await self._reader.read(_CHUNK)
             if not chunk:
                 raise ReplicationError("Postgres ended the stream")
             buffer += chunk
@@ -228,11 +232,11 @@ class WireConnection:
             if body[17]:
                 self.confirm()
 
-    def confirm(self) -> None:
-        """Tell Postgres that everything received so far is done with."""
+    def confirm(self, *, ask: bool = False) -> None:
+        """Tell Postgres that everything received is done with, and perhaps ask for a sign."""
         lsn = self.received_lsn
         now = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
-        self._write(b"d", b"r" + struct.pack("!QQQQB", lsn, lsn, lsn, now, 0))
+        self._write(b"d", b"r" + struct.pack("!QQQQB", lsn, lsn, lsn, now, ask))
 
 
 def scram_proof(password: str, first: str, server_first: str, nonce: str) -> tuple[str, str]:

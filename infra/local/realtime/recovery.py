@@ -19,7 +19,7 @@ _MOST = 10_000
 _MISSED = """
   select * from (
     select topic, event, case when private then 't' else 'f' end, id::text, payload::text,
-      '\\x' || encode(binary_payload, 'hex'), inserted_at, ctid
+      '\\x' || encode(binary_payload, 'hex'), inserted_at::text, ctid
     from realtime.messages
     where inserted_at >= (now() at time zone 'utc') - make_interval(secs => %s)
     order by inserted_at desc, ctid desc
@@ -41,6 +41,6 @@ async def deliver_missed(database: Database, rooms: Rooms, seconds: float) -> No
             rows = await (await connection.execute(_MISSED, values)).fetchall()
     except (DatabaseUnavailable, psycopg.Error) as error:
         raise ReplicationError(f"missed messages could not be read: {describe(error)}") from error
-    names = ("topic", "event", "private", "id", "payload", "binary_payload")
+    names = ("topic", "event", "private", "id", "payload", "binary_payload", "inserted_at")
     for row in rows:
-        rooms.deliver_row(dict(zip(names, row[:6], strict=True)))
+        rooms.deliver_row(dict(zip(names, row[:7], strict=True)))

@@ -106,4 +106,4 @@ class ReplicationStream:
 async def _confirm_regularly(connection: WireConnection) -> None:
     while True:
         await asyncio.sleep(_CONFIRM_SECONDS)
-        connection.confirm()
+        connection.confirm(ask=True)

@@ -99,7 +99,15 @@ class Session:
             self._reply(message, {}, join_ref=channel.join_ref)
             channel.close_and_tell()
             return
-        await channel.handle(message)
+        try:
+            await channel.handle(message)
+        except MalformedFrame:
+            raise
+        except Exception:
+            # clients rejoin a channel that crashed
+            self.forget(channel)
+            channel.crash()
+            raise
 
     def _on_unjoined(self, message: Inbound) -> None:
         if message.event == "phx_leave":

@@ -22,6 +22,8 @@ from typing import Any
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
+from infra.local.parts import node_binary
+
 SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
 PUBLISHABLE = "sb_publishable_test"
 SECRET_KEY = "sb_secret_test"
@@ -290,7 +292,7 @@ class JavaScript:
     async def start(cls) -> JavaScript:
         """Start Node."""
         process = await asyncio.create_subprocess_exec(
-            str(Path(sys.executable).with_name("node")),
+            str(node_binary()),
             str(Path(__file__).parent / "js" / "driver.mjs"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -118,7 +118,19 @@ async def test_a_broken_policy_means_no_permission(
     assert reply["response"] == {"reason": refusal(topic)}
 
 
-@pytest.mark.parametrize("role", ["no_such_role", "pg_database_owner", 'x"; drop table t; --'])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "no_such_role",
+        "pg_database_owner",
+        "none",
+        "supabase_admin",
+        "-",
+        "10",
+        "",
+        'x"; drop table t; --',
+    ],
+)
 async def test_a_token_with_a_foreign_role_may_not_join(connect: Any, role: str) -> None:
     """A role the database does not know is a refusal, not an error of the server."""
     socket, topic = await connect(), unique()
