@@ -29,6 +29,7 @@ from functions.status.app import build_app as build_status
 from functions.worker.app import build_app as build_worker_routes
 from functions.worker.app import build_worker
 from functions.worker.routes import PROCESS_PATH, WORKER_PATH
+from infra.local.hot_reload import reload_on_change
 from infra.local.site import ConsoleFiles, console_config, security_headers
 from shared.config import Settings
 from shared.log import configure_logging
@@ -123,12 +124,16 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
         # the apps share one Services, so their own lifespans, which close it, are not run
         loop = asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker")
         listener = asyncio.create_task(listen(wakeups, database_url), name="listen")
+        reloader = asyncio.create_task(
+            reload_on_change(worker, settings, wakeups=wakeups), name="reload"
+        )
         try:
             yield
         finally:
             worker.stop()
             listener.cancel()
-            _ended, late = await asyncio.wait([loop, listener], timeout=STOP_SECONDS)
+            reloader.cancel()
+            _ended, late = await asyncio.wait([loop, listener, reloader], timeout=STOP_SECONDS)
             for task in late:
                 task.cancel()
             await services.aclose()

@@ -82,6 +82,11 @@ class Worker:
             extra={"event": "worker.registered", "job_types": list(names)},
         )
 
+    def adopt(self, registry: Registry) -> None:
+        """Run these processors from the next tick on; what runs already ends as it began."""
+        self.registry = registry
+        self._registered = None
+
     async def tick(
         self,
         *,

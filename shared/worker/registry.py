@@ -188,6 +188,12 @@ class Registry:
             raise ValueError(f"job type {kind.name!r} has a processor already")
         self._types[kind.name] = kind
 
+    def forget(self, module_prefix: str) -> None:
+        """Drop the types whose processors came from modules so named, before they are reloaded."""
+        for name, kind in list(self._types.items()):
+            if getattr(kind.run, "__module__", "").startswith(module_prefix):
+                del self._types[name]
+
     def specs(self) -> list[JobTypeSpec]:
         """Every type as it is published to the database."""
         return [self._types[name].spec() for name in self.names]

@@ -1,0 +1,122 @@
+"""A tick never outlives its deadline, whatever hangs; and it leaves nothing behind in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from infra.local.bench.faults import FaultyProxy
+from infra.local.bench.scratch import scratch_settings
+from infra.local.ports import reserve_port
+from shared.queue import NewJob, QueueUnavailable, UserQueue
+from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.project import ACME, Project
+
+
+class Nothing(BaseModel):
+    """A payload without content."""
+
+
+class HangingProxy(FaultyProxy):
+    """Passes calls on until told to hang; then it takes them and never answers."""
+
+    def __init__(self, port: int, upstream_port: int) -> None:
+        super().__init__(port, upstream_port, random.Random(0))
+        self.hangs = False
+
+    async def _pass_on(self, call: bytes, writer: asyncio.StreamWriter) -> bool:
+        if self.hangs:
+            await asyncio.sleep(600)
+        return await super()._pass_on(call, writer)
+
+
+@pytest.fixture
+async def proxy(project: Project) -> AsyncIterator[HangingProxy]:
+    made = HangingProxy(reserve_port(), project.gateway.port)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def behind(proxy: HangingProxy, registry: Registry) -> AsyncIterator[Worker]:
+    """A worker behind the proxy."""
+    made = Worker(
+        scratch_settings(f"http://127.0.0.1:{proxy.port}"),
+        registry=registry,
+        options=TickOptions(linger_seconds=0, grace_seconds=0.2),
+    )
+    yield made
+    await made.aclose()
+
+
+async def test_a_database_that_hangs_does_not_keep_the_tick(
+    registry: Registry,
+    proxy: HangingProxy,
+    behind: Worker,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Lambda would kill it in mid-call; instead it ends, says what it could not settle, and why."""
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> None:
+        proxy.hangs = True
+        await asyncio.sleep(600)
+
+    await behind.register()
+    job_id = (await ada.enqueue(ACME, "work")).job.id
+
+    summary = await asyncio.wait_for(behind.tick(budget_seconds=4), 30)
+
+    assert (summary.leased, summary.lost) == (1, 1)
+    assert summary.error
+    assert (await ada.get_job(job_id)).status == "processing"
+
+
+async def test_a_database_that_hangs_from_the_start_is_given_up(
+    registry: Registry, proxy: HangingProxy, behind: Worker
+) -> None:
+    registry.processor("work", payload=Nothing)(lambda job, ctx: None)
+    await behind.register()
+    proxy.hangs = True
+
+    with pytest.raises(QueueUnavailable):
+        await asyncio.wait_for(behind.tick(budget_seconds=2), 30)
+
+
+async def test_ticks_leave_nothing_behind(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A warm environment lives for hours: objects that pile up would end it."""
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, Any]:
+        async def step() -> int:
+            return 1
+
+        ctx.progress(50)
+        ctx.log("info", "working")
+        return {"step": await ctx.step("one", step)}
+
+    async def ticks(count: int) -> int:
+        for _ in range(count):
+            await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 2)
+            await worker.tick(budget_seconds=60)
+        gc.collect()
+        return len(gc.get_objects())
+
+    await worker.register()
+    await ticks(15)
+    before = await ticks(10)
+
+    after = await ticks(30)
+
+    # 60 jobs later; one object leaked per job would show
+    assert after - before < 60
