@@ -1,0 +1,235 @@
+"""The list of jobs: groups, filters, search, selection, long lists."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA, BOB, EVE
+from tests.e2e.console.worker import HandWorker
+
+pytestmark = pytest.mark.browser
+
+
+def rows(page: Page) -> Locator:
+    return page.locator("tr.job-row")
+
+
+def group(page: Page, name: str) -> Locator:
+    return page.locator(f".group[data-group={name}] .group-count")
+
+
+def is_live(page: Page) -> None:
+    expect(page.locator(".monitor .freshness")).to_have_attribute("data-freshness", "live")
+
+
+def test_an_empty_workspace_says_what_to_expect(visit: Visit) -> None:
+    """Nothing is a state of its own."""
+    page = visit(ADA).page
+
+    expect(page.get_by_text("No jobs yet")).to_be_visible()
+    expect(group(page, "all")).to_have_text("0")
+
+
+def test_jobs_come_and_move_between_groups_by_themselves(visit: Visit, worker: HandWorker) -> None:
+    """The list is live, with its counts."""
+    page = visit(ADA).page
+    is_live(page)
+
+    worker.enqueue_many([{}, {}, {}])
+    expect(rows(page)).to_have_count(3)
+    expect(group(page, "pending")).to_have_text("3")
+    [lease] = worker.lease()
+    row = page.locator(f"tr[data-job='{lease['job']['id']}']")
+    expect(row).to_have_attribute("data-status", "processing")
+    worker.report(lease, 60)
+    expect(row.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "60")
+    worker.settle(lease)
+
+    expect(row).to_have_attribute("data-status", "completed")
+    expect(group(page, "completed")).to_have_text("1")
+    expect(group(page, "pending")).to_have_text("2")
+
+
+def test_filters_live_in_the_address_and_survive_back_and_reload(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """A filtered list can be sent to a colleague."""
+    worker.enqueue_many([{"idempotency_key": "needle"}, {"idempotency_key": "hay"}])
+    failed = worker.run("failed", error={"type": "Boom", "message": "it broke for good"})
+    page = visit(ADA).page
+
+    page.locator(".group[data-group=failed]").click()
+    expect(page).to_have_url(re.compile(r"\?status=failed$"))
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_contain_text("it broke for good")
+    page.reload()
+    expect(page.locator(f"tr[data-job='{failed}']")).to_be_visible()
+    page.get_by_role("link", name=worker.job_type).click()
+    expect(page.locator("h1 .badge")).to_have_text("Failed")
+    page.go_back()
+    expect(page).to_have_url(re.compile(r"\?status=failed$"))
+    page.locator(".group[data-group=all]").click()
+    page.get_by_role("searchbox").fill("for good")
+
+    expect(rows(page)).to_have_count(1)
+    expect(page).to_have_url(re.compile("search=for"))
+    page.get_by_role("searchbox").fill("no such thing")
+    expect(page.get_by_text("No job matches")).to_be_visible()
+
+
+def test_a_filtered_list_lets_go_of_jobs_that_leave_their_state(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """What is shown under Pending is pending."""
+    worker.enqueue_many([{}, {}])
+    page = visit(ADA, "/jobs?status=pending").page
+    expect(rows(page)).to_have_count(2)
+    is_live(page)
+
+    [lease] = worker.lease()
+
+    expect(rows(page)).to_have_count(1)
+    worker.settle(lease, "retry", retry_after_seconds=0)
+    expect(rows(page)).to_have_count(2)
+
+
+def test_a_selection_is_cancelled_and_retried_with_its_number_named(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Each action says how many jobs it touches, and asks first."""
+    worker.enqueue_many([{}, {}, {}])
+    page = visit(ADA).page
+    expect(rows(page)).to_have_count(3)
+    is_live(page)
+
+    for index in range(2):
+        rows(page).nth(index).get_by_role("checkbox").check()
+    page.get_by_role("button", name="Cancel 2", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Cancel 2 jobs?")
+    dialog.get_by_role("button", name="Keep as it is").click()
+    expect(group(page, "cancelled")).to_have_text("0")
+    page.get_by_role("button", name="Cancel 2", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel 2 jobs").click()
+
+    expect(page.get_by_text("Cancelled 2 jobs")).to_be_visible()
+    expect(group(page, "cancelled")).to_have_text("2")
+    page.locator(".group[data-group=cancelled]").click()
+    expect(rows(page)).to_have_count(2)
+    page.get_by_label("Select all loaded jobs").check()
+    page.get_by_role("button", name="Retry 2", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
+    expect(group(page, "pending")).to_have_text("3")
+
+
+def test_all_dead_letters_are_redriven_at_once(visit: Visit, worker: HandWorker) -> None:
+    """Also those that are not loaded."""
+    worker.enqueue_many([{}] * 3)
+    for _ in range(3):
+        worker.run("failed", error={"type": "Boom", "message": "no luck"})
+    page = visit(ADA, "/jobs?status=failed").page
+    expect(rows(page)).to_have_count(3)
+
+    page.get_by_role("button", name="Redrive all 3").click()
+    page.get_by_role("dialog").get_by_role("button", name="Redrive 3 jobs").click()
+
+    expect(page.get_by_text("Redriven 3 jobs")).to_be_visible()
+    expect(group(page, "pending")).to_have_text("3")
+    expect(group(page, "failed")).to_have_text("0")
+
+
+def test_a_pause_holds_the_list_still_and_says_what_it_holds_back(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Live updates stop on demand."""
+    page = visit(ADA).page
+    is_live(page)
+
+    page.get_by_role("button", name="Pause").click()
+    worker.enqueue_many([{}, {}])
+    expect(page.get_by_role("button", name="Resume (2 changes)")).to_be_visible()
+    expect(rows(page)).to_have_count(0)
+    page.get_by_role("button", name="Resume").click()
+
+    expect(rows(page)).to_have_count(2)
+
+
+def test_thousands_of_jobs_scroll_with_few_nodes(visit: Visit, worker: HandWorker) -> None:
+    """Pages come by key as they are needed; only what is seen is drawn."""
+    for _ in range(3):
+        worker.enqueue_many([{}] * 1000)
+    page = visit(ADA).page
+    expect(rows(page).first).to_be_visible()
+    expect(group(page, "all")).to_have_text("3,000")
+
+    box = page.get_by_role("region", name="Jobs")
+    for _ in range(12):
+        box.evaluate("(element) => { element.scrollTop = element.scrollHeight }")
+        page.wait_for_timeout(150)
+
+    loaded = int(page.locator(".foot").inner_text().split()[0].replace(",", ""))
+    assert loaded >= 500
+    assert rows(page).count() < 80
+    box.evaluate("(element) => { element.scrollTop = 0 }")
+    expect(page.locator("tr[aria-rowindex='2']")).to_be_visible()
+
+
+def test_strangers_see_nothing_of_a_workspace(visit: Visit, worker: HandWorker) -> None:
+    """Another workspace's list and counts know nothing of these jobs."""
+    worker.enqueue()
+    eve = visit(EVE, f"/jobs?job_type={worker.job_type}").page
+    expect(eve.get_by_text("No job matches")).to_be_visible()
+
+    expect(rows(visit(BOB).page)).to_have_count(1)
+    expect(group(eve, "all")).to_have_text("0")
+
+
+def test_a_refused_action_is_told_with_its_reason(visit: Visit, worker: HandWorker) -> None:
+    """A job that ended meanwhile cannot be cancelled, and the page says so."""
+    job_id = worker.enqueue()
+    visitor = visit(ADA, f"/jobs/{job_id}", allow=("409",))
+    page = visitor.page
+    expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    worker.run()
+
+    page.get_by_role("button", name="Cancel 1 job").click()
+
+    expect(page.get_by_role("region", name="Messages")).to_contain_text(
+        "Not cancelled: the job is already completed"
+    )
+
+
+def test_a_job_is_enqueued_duplicated_and_cancelled_by_hand(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """From the list to a job, its copy and its end."""
+    visitor = visit(ADA, allow=("422",))
+    page = visitor.page
+    page.get_by_role("button", name="Enqueue a job").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Type", exact=True).fill("no_such_type")
+    form.get_by_label("Payload, JSON").fill("{oops")
+    form.get_by_role("button", name="Enqueue").click()
+    expect(form.get_by_role("alert")).to_contain_text("not JSON")
+    form.get_by_label("Payload, JSON").fill('{"n": 1}')
+    form.get_by_role("button", name="Enqueue").click()
+    expect(form.get_by_role("alert")).to_contain_text(re.compile("no_such_type|unknown", re.I))
+    form.get_by_label("Type", exact=True).fill(worker.job_type)
+    form.get_by_role("button", name="Enqueue").click()
+
+    expect(page.locator("h1 .badge")).to_have_text("Pending")
+    first = page.url
+    page.get_by_role("button", name="Duplicate").click()
+    page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()
+    expect(page).not_to_have_url(first)
+    expect(page.locator("pre[aria-label=Payload]")).to_contain_text('"n": 1')
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel 1 job").click()
+    expect(page.locator("h1 .badge")).to_have_text("Cancelled")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator("h1 .badge")).to_have_text("Pending")
