@@ -20,7 +20,7 @@ from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 from infra.aws.archive import prune, tree_size, write_zip
-from infra.aws.bundles import ROOT, RUNTIME_MODULES, Bundle, Target
+from infra.aws.bundles import LAMBDA, ROOT, RUNTIME_MODULES, Bundle, Target
 from infra.aws.imports import canonical, closure, third_party
 from infra.aws.inventory import bill_of_materials, licence_table, read_metadata
 from infra.aws.lockfile import OURSELVES, Locked, read_lock, select
@@ -50,8 +50,13 @@ class Built:
 
 
 def host_target() -> Target:
-    """This machine and this interpreter: for tests that run the zip."""
-    return Target("host", platform.python_version().rsplit(".", 1)[0], None, "host")
+    """This machine and this interpreter: for tests that run the zip.
+
+    Where that is Lambda's Python, its byte code comes from Lambda's compiler and is proven by it.
+    """
+    minor = platform.python_version().rsplit(".", 1)[0]
+    compiler = LAMBDA.compiler if minor == LAMBDA.python else "host"
+    return Target("host", minor, None, compiler)
 
 
 def source_files(bundle: Bundle, root: Path) -> list[Path]:

@@ -7,6 +7,7 @@ cold start, so the first tick comes last.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mimetypes
 import os
@@ -242,8 +243,12 @@ def upload_console(plan: Plan) -> None:
         )
 
 
-def console_files(plan: Plan) -> dict[str, bytes]:
-    """Every file of the console by its path, vendored packages and configuration included."""
+def console_files(plan: Plan, root: Path = ROOT) -> dict[str, bytes]:
+    """Every file of the console by its path, vendored packages and configuration included.
+
+    Raises:
+        CommandFailed: A vendored file is missing, or not the one that was looked at.
+    """
     stages = yaml.safe_load(STAGES.read_text("utf-8"))
     values = {**stages["default"], **(stages.get(plan.stage) or {})}
     config = {
@@ -253,10 +258,21 @@ def console_files(plan: Plan) -> dict[str, bytes]:
         "stage": plan.stage,
     }
     files = {"config.json": json.dumps(config).encode()}
-    console = ROOT / "infra" / "console"
+    console = root / "infra" / "console"
     for path in sorted(console.rglob("*")):
         if path.is_file() and path.suffix != ".md":
             files[path.relative_to(console).as_posix()] = path.read_bytes()
+    vendored = json.loads(files.get("vendor.json", b'{"files": {}}'))["files"]
+    for name, checksum in sorted(vendored.items()):
+        path = root / "node_modules" / name
+        body = path.read_bytes() if path.is_file() else b""
+        if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
+            raise CommandFailed(
+                f"{name} is not what infra/console/vendor.json says",
+                code="wrong_vendored",
+                fix="make setup",
+            )
+        files[f"vendor/{name}"] = body
     return files
 
 

@@ -78,6 +78,8 @@ def test_ci_only_calls_what_a_developer_can_call(workflows: dict[str, Any]) -> N
         for job in workflow["jobs"].values():
             assert job["timeout-minutes"] <= 60
             for step in job["steps"]:
+                if step.get("name") == "Publish":  # the one thing that only GitHub can do
+                    continue
                 command = step.get("run", ".ci/run").split()
                 assert command[0] == ".ci/run" or (command[0] == "make" and command[1] in targets)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,8 @@ def test_the_console_is_uploaded_with_its_configuration(
     assert json.load(io.BytesIO(config["Body"].read()))["stage"] == "dev"
     assert config["CacheControl"] == "no-store"
     assert page["ContentType"] == "text/html"
+    html = page["Body"].read().decode()
+    wanted = re.findall(r"/(vendor/[^\"' ]+\.js)", html)
+    assert wanted
+    for key in wanted:
+        s3.head_object(Bucket=bucket, Key=key)
