@@ -16,6 +16,7 @@ create table public.workspace_settings (
   apollo_api_key_last4 text,
   apollo_client text,
   apollo_auto_enrich boolean not null default false,
+  apollo_paused_until timestamptz,
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -31,6 +32,7 @@ comment on column public.workspace_settings.apollo_api_key_encrypted is 'The Apo
 comment on column public.workspace_settings.apollo_api_key_last4 is 'The last four characters of the key, to tell keys apart; null while none is set.';
 comment on column public.workspace_settings.apollo_client is 'apollo (the vendor) or offline (no network); null takes what the deployment says (USE_MOCK_APOLLO).';
 comment on column public.workspace_settings.apollo_auto_enrich is 'Whether a new account with a domain enqueues its own enrichment.';
+comment on column public.workspace_settings.apollo_paused_until is 'Until when Apollo asked this key to wait (429), UTC; past or null while calls may go out.';
 comment on column public.workspace_settings.enrichment_credits_used is 'Apollo credits paid so far, counted once per answered call.';
 comment on column public.workspace_settings.created_at is 'When the settings were first made, UTC.';
 comment on column public.workspace_settings.updated_at is 'When the settings last changed, UTC.';
@@ -194,6 +196,8 @@ begin
       ),
       'apollo_client', settings.apollo_client,
       'apollo_auto_enrich', coalesce(settings.apollo_auto_enrich, false),
+      'apollo_paused_until', case
+        when settings.apollo_paused_until > queue.clock() then settings.apollo_paused_until end,
       'enrichment_credits_used', coalesce(settings.enrichment_credits_used, 0),
       'enrichment_calls_unanswered', (
         select count(*) from enrichment.calls as calls
@@ -227,6 +231,9 @@ begin
       when p_changes ? 'sealed_key' then p_changes ->> 'last4' else settings.apollo_api_key_last4 end,
     apollo_client = case
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client' else settings.apollo_client end,
+    -- another key, or another client, was never asked to wait
+    apollo_paused_until = case
+      when p_changes ?| array['sealed_key', 'apollo_client'] then null else settings.apollo_paused_until end,
     apollo_auto_enrich = coalesce((p_changes ->> 'apollo_auto_enrich')::boolean, settings.apollo_auto_enrich),
     updated_at = queue.clock()
   where settings.workspace_id = p_workspace_id;
@@ -263,7 +270,8 @@ from public, anon, authenticated, service_role;
 
 -- The ciphertext stands in no browser's select list: not a visitor's, a member's, nor a manager's.
 grant select (
-  workspace_id, apollo_api_key_last4, apollo_client, apollo_auto_enrich, enrichment_credits_used, created_at, updated_at
+  workspace_id, apollo_api_key_last4, apollo_client, apollo_auto_enrich, apollo_paused_until,
+  enrichment_credits_used, created_at, updated_at
 ), insert (workspace_id, apollo_client, apollo_auto_enrich), update (apollo_client, apollo_auto_enrich)
 on public.workspace_settings to authenticated;
 grant select, insert, update, delete on public.workspace_settings to service_role;

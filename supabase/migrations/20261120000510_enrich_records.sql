@@ -247,7 +247,8 @@ as $$
       where p_kind = 'contact' and contacts.id = p_id and contacts.workspace_id = jobs.workspace_id
     ),
     'sealed_key', settings.apollo_api_key_encrypted,
-    'apollo_client', settings.apollo_client
+    'apollo_client', settings.apollo_client,
+    'paused_seconds', extract(epoch from settings.apollo_paused_until - queue.clock())
   )
   from public.jobs as jobs
   left join public.workspace_settings as settings on settings.workspace_id = jobs.workspace_id
@@ -395,6 +396,25 @@ end;
 $$;
 comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Answers which fields were updated and which were kept, or missing.';
 
+create function public.enrichment_pause(p_job_id uuid, p_seconds double precision)
+returns jsonb
+language sql
+security definer -- the worker's role holds no rights on tables
+set search_path = ''
+as $$
+  with paused as (
+    update public.workspace_settings as settings
+    set apollo_paused_until = greatest(
+      settings.apollo_paused_until, queue.clock() + make_interval(secs => least(p_seconds, 86400))
+    )
+    from public.jobs as jobs
+    where jobs.id = p_job_id and settings.workspace_id = jobs.workspace_id
+    returning settings.apollo_paused_until
+  )
+  select jsonb_build_object('paused_until', max(apollo_paused_until)) from paused;
+$$;
+comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.';
+
 create function public.enrichment_load_key(p_workspace_id uuid)
 returns jsonb
 language sql
@@ -435,10 +455,10 @@ from public, anon, authenticated, service_role;
 grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
 revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
 public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_load_key, public.enrichment_swap_key
+public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key, public.enrichment_swap_key
 from public, anon, authenticated, service_role;
 grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts
 to authenticated, service_role;
 grant execute on function public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_load_key, public.enrichment_swap_key
+public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key, public.enrichment_swap_key
 to job_worker, service_role;

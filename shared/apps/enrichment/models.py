@@ -55,6 +55,8 @@ class Loaded(BaseModel):
     contact: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
     apollo_client: str | None = None
+    paused_seconds: float | None = None
+    """How long Apollo still wants this key to wait; `None` or below 0 when it does not."""
 
 
 class Applied(BaseModel):

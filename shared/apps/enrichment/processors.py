@@ -145,13 +145,21 @@ class Processors:
                 "The stored Apollo API key cannot be opened; enter it again in the settings"
             )
 
+        if loaded.paused_seconds is not None and loaded.paused_seconds > 0:
+            return _wait_for_apollo(timedelta(seconds=loaded.paused_seconds), ctx)
         ctx.progress(30, "client")
         client = self._app.apollo(api_key, mode=loaded.apollo_client)
         ctx.log("info", "Initializing Apollo client…", source=client.source)
         try:
             return await self._look_up_and_apply(job, ctx, task, client, record)
+        except ApolloRateLimited as error:
+            if error.retry_after is None:
+                return Retry(str(error), data={"code": error.code, "status": error.status})
+            # the limit is the key's: its other jobs need not run into it one by one
+            await self._app.store.pause(job.id, seconds=error.retry_after.total_seconds())
+            return _wait_for_apollo(error.retry_after, ctx)
         except ApolloError as error:
-            return _ending(error, ctx)
+            return _ending(error)
         finally:
             await client.aclose()
 
@@ -255,15 +263,19 @@ def _not_found(noun: str, record_id: UUID) -> ProcessorError:
     return ProcessorError(f"{noun.capitalize()} not found: {record_id}")
 
 
-def _ending(error: ApolloError, ctx: JobContext) -> Fail | Retry | Snooze:
-    """What an Apollo failure means for the job: give up, wait as told, or back off."""
+def _wait_for_apollo(wait: timedelta, ctx: JobContext) -> Snooze:
+    wait = max(wait, SHORTEST_WAIT)
+    ctx.log(
+        "warning",
+        "Apollo's rate limit is reached; waiting as long as Apollo says",
+        seconds=wait.total_seconds(),
+    )
+    return Snooze(after=wait)
+
+
+def _ending(error: ApolloError) -> Fail | Retry:
+    """What an Apollo failure means for the job: back off, or give up with the reason."""
     data = {"code": error.code, "status": error.status}
-    if isinstance(error, ApolloRateLimited):
-        if error.retry_after is None:
-            return Retry(str(error), data=data)
-        wait = max(error.retry_after, SHORTEST_WAIT)
-        ctx.log("warning", f"{error}; waiting as long as Apollo says", seconds=wait.total_seconds())
-        return Snooze(after=wait)
     if isinstance(error, ApolloUnavailable):
         return Retry(str(error), data=data)
     return Fail(str(error), data=data)

@@ -50,6 +50,9 @@ class WorkspaceSettings(BaseModel):
         default=None, description="null takes what the deployment says."
     )
     apollo_auto_enrich: bool
+    apollo_paused_until: AwareDatetime | None = Field(
+        default=None, description="Until when Apollo asked this key to wait."
+    )
     enrichment_credits_used: int
     enrichment_calls_unanswered: int = Field(
         description="Calls without an answer, which may or may not have cost a credit."

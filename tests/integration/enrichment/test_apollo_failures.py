@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.integration.enrichment.conftest import ACME, INITECH, NOBODY_LTD, Office
-from tests.unit.enrichment.apollo_server import KEY, ApolloServer, Fault
+from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,7 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says(
 
     await online.tick()
     waiting = online.project.row(job_id)
+    online.set_settings(apollo_paused_until=None)
     online.make_due(job_id)
     await online.tick()
     done = online.project.row(job_id)
@@ -99,6 +100,37 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says(
     assert 690 <= seconds_until(waiting["next_retry_at"]) <= 701
     assert (done["status"], done["attempts"]) == ("completed", 1)
     assert online.credits() == 1
+
+
+async def test_the_keys_other_jobs_wait_without_asking(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """A thousand jobs must not run into the same limit one by one."""
+    apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
+    await online.run("enrich_account", {"account_id": INITECH})
+
+    other = await online.run("enrich_account", {"account_id": NOBODY_LTD})
+
+    told = (await online.call("GET", f"/api/workspaces/{ACME}/settings")).json()
+    assert len(apollo.seen) == 1
+    assert (other["status"], other["attempts"]) == ("pending", 0)
+    assert 680 <= seconds_until(other["next_retry_at"]) <= 701
+    assert 680 <= seconds_until(datetime.fromisoformat(told["apollo_paused_until"])) <= 701
+
+
+async def test_a_new_key_does_not_wait_for_the_old_one(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """Nobody asked this one to."""
+    apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
+    await online.run("enrich_account", {"account_id": INITECH})
+
+    await online.call(
+        "PUT", f"/api/workspaces/{ACME}/settings", json={"apollo_api_key": MASTER_KEY}
+    )
+    other = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert other["status"] == "completed"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ async def test_a_workspace_without_settings_has_defaults(office: Office) -> None
         "apollo_api_key": {"configured": False, "last4": None},
         "apollo_client": None,
         "apollo_auto_enrich": False,
+        "apollo_paused_until": None,
         "enrichment_credits_used": 0,
         "enrichment_calls_unanswered": 0,
         "can_manage": True,

@@ -23,6 +23,7 @@ WORKER_FUNCTIONS = {
     "enrichment_finish_call",
     "enrichment_abandon_call",
     "enrichment_apply",
+    "enrichment_pause",
     "enrichment_load_key",
     "enrichment_swap_key",
     "enrichment_load_import",
