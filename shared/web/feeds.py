@@ -6,6 +6,7 @@ Each reads under its reader's own token, so row level security decides what it t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
@@ -57,10 +58,7 @@ class JobFeed:
         Raises:
             JobNotFound: No such job, or not the reader's.
         """
-        job = await self._queue.get_job(self._job_id)
-        if job.last_seq <= self._seq:
-            return Batch(end=job.status if job.ended else None)
-        return await self.read()
+        return await self.read(thorough=True)
 
     async def read(self, *, thorough: bool = False) -> Batch:
         """Events after the last one read.
@@ -68,38 +66,59 @@ class JobFeed:
         Raises:
             JobNotFound: The job was deleted, or is no longer the reader's.
         """
-        events = await self._queue.events_after(self._job_id, self._seq, limit=READ_LIMIT)
-        if events:
-            return self._batch(events)
-        if not (thorough or self._may_have_ended):
-            return Batch()
+        batch = await self._read()
+        if batch.lines or not (thorough or self._may_have_ended):
+            return batch
         self._may_have_ended = False
+        found = await self.check()
+        if not found.more:
+            return found
+        batch = await self._read()
+        # an ended job whose events are no longer kept will never bring the missing ones
+        return batch if batch.lines else Batch(end=await self._end())
+
+    async def _read(self) -> Batch:
+        events = await self._queue.events_after(self._job_id, self._seq, limit=READ_LIMIT)
+        lines = [_line(event, str(event.seq)) for event in events]
+        return self._batch(lines, seq=events[-1].seq, last=events[-1].type) if events else Batch()
+
+    async def _end(self) -> str | None:
+        job = await self._queue.get_job(self._job_id)
+        return job.status if job.ended else None
+
+    async def check(self) -> Batch:
+        """The job's end if all was told, `more` if the log has gone on.
+
+        Raises:
+            JobNotFound: The job was deleted, or is no longer the reader's.
+        """
         # row level security shows a deleted job and a stranger's alike: as nothing
         job = await self._queue.get_job(self._job_id)
-        return Batch(end=job.status if job.ended and job.last_seq <= self._seq else None)
+        if job.last_seq > self._seq:
+            return Batch(more=True)
+        return Batch(end=job.status if job.ended else None)
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
         """Events that came along with the news, if they follow on the last one without a gap."""
-        events: list[JobEvent] = []
-        seq = self._seq
+        lines: list[Line] = []
+        seq, last = self._seq, ""
         for frame in frames:
-            event = _event(frame)
-            if event is None or event.job_id != self._job_id or event.seq > seq + 1:
+            told = _parse(frame)
+            if told is None or told.job_id != self._job_id or told.seq > seq + 1:
                 return None
-            if event.seq == seq + 1:
-                seq = event.seq
-                events.append(event)
-        return self._batch(events)
+            if told.seq == seq + 1:
+                seq, last = told.seq, told.line.type
+                lines.append(told.line)
+        return self._batch(lines, seq=seq, last=last)
 
-    def _batch(self, events: Sequence[JobEvent]) -> Batch:
-        """The events as lines; the next read finds out whether a last one is the end for good."""
-        if not events:
+    def _batch(self, lines: Sequence[Line], *, seq: int, last: str) -> Batch:
+        """The lines; the next read finds out whether a last one is the end for good."""
+        if not lines:
             return Batch()
-        self._seq = events[-1].seq
+        self._seq = seq
         # a retry may have revived the job in the meantime, and then the stream goes on
-        self._may_have_ended = events[-1].type in _ENDS
-        lines = [_line(event, str(event.seq)) for event in events]
-        return Batch(lines, more=self._may_have_ended or len(events) == READ_LIMIT)
+        self._may_have_ended = last in _ENDS
+        return Batch(lines, more=self._may_have_ended or len(lines) == READ_LIMIT)
 
 
 #: The cursor before everything that ever happened.
@@ -153,6 +172,10 @@ class HistoryFeed:
             lines.insert(0, Line(cursor=page.cursor, type="reset", data={"reason": "cursor"}))
         return Batch(lines, more=page.more, cursor=page.cursor)
 
+    async def check(self) -> Batch:
+        """Always to be read: only the database knows whether there is more."""
+        return Batch(more=True)
+
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
         """Nothing: a frame does not say where it stands among the others."""
         return None
@@ -171,12 +194,24 @@ def cursors_between(before: str | None, page: FeedPage) -> list[str]:
     return [*inner, page.cursor] if page.events else []
 
 
-def _event(frame: Frame) -> JobEvent | None:
-    """The event of a frame; None for a frame of another shape."""
-    try:
-        return JobEvent.model_validate({**frame, "created_at": frame["at"]})
-    except (KeyError, ValidationError):
-        return None
+@dataclass(frozen=True)
+class _Told:
+    job_id: str
+    seq: int
+    line: Line
+
+
+def _parse(frame: Frame) -> _Told | None:
+    """What a frame tells, made out once for all readers; None for one of another shape."""
+    if frame.parsed is None:
+        try:
+            content = {**frame.content, "created_at": frame.content["at"]}
+            event = JobEvent.model_validate(content)
+        except (KeyError, ValidationError):
+            return None
+        frame.parsed = _Told(event.job_id, event.seq, _line(event, str(event.seq)))
+    told: _Told = frame.parsed
+    return told
 
 
 def _line(event: JobEvent, cursor: str) -> Line:

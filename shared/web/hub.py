@@ -18,7 +18,16 @@ MAX_FRAMES: Final = 500
 #: Reads of the log a second, over all streams of the process, when hints or polls ask for them.
 READS_PER_SECOND: Final = 200.0
 
-Frame = Mapping[str, Any]
+
+class Frame:
+    """An event that came along with the news; the same object reaches every reader."""
+
+    __slots__ = ("content", "parsed")
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = content
+        #: What the first reader made of it, so that the others need not.
+        self.parsed: Any = None
 
 
 class Upstream(Protocol):
@@ -76,6 +85,10 @@ class Subscription:
             self._whole = False
         elif self._whole:
             self._frames.append(frame)
+        self._news.set()
+
+    def nudge(self) -> None:
+        """End the reader's wait without anything new about the subject."""
         self._news.set()
 
     @property

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+import random
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 from pydantic_core import to_json
@@ -38,6 +40,11 @@ class Line:
     cursor: str
     type: str
     data: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The event as it travels; a line that many readers share is encoded once."""
+        return frame(self.type, self.data, cursor=self.cursor)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,10 @@ class Feed(Protocol):
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
         """The same from frames of the hub; None when the log must be read instead."""
+        ...
+
+    async def check(self) -> Batch:
+        """Whether the subject is still there, while reading goes on: an end, `more`, or nothing."""
         ...
 
 
@@ -126,77 +137,102 @@ class Stream:
         self._pace = pace
         self._clock = clock
         self._read_at = clock.monotonic()
-        self._checked_at = self._read_at
+        # spread out, so that many streams opened together do not all check at once
+        self._check_at = self._read_at + pace.check * random.uniform(0.5, 1.0)
+        self._check: asyncio.Task[Batch] | None = None
 
     async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
         """The bytes of the stream; `first` was read before it began."""
-        clock, pace, reader = self._clock, self._pace, self._reader
         # an id without data is remembered by EventSource and shown to nobody
         start = f"id: {first.cursor}\n" if first.cursor is not None and not first.lines else ""
-        yield f"retry: {int(pace.retry * 1000)}\n{start}\n".encode()
-        opened = quiet_since = clock.monotonic()
-        batch = first
-        async with self._hub.subscribe(
-            self._feed.topic, token=reader.token, until=reader.expires_at
-        ) as news:
-            while True:
-                if batch.lines:
-                    yield b"".join(frame(e.type, e.data, cursor=e.cursor) for e in batch.lines)
-                    quiet_since = clock.monotonic()
-                if batch.end is not None:
-                    if batch.end == GONE:
-                        news.tell_others()
-                    yield frame("end", {"reason": batch.end})
-                    return
-                if self._hub.closing:
-                    return
-                if clock.now() >= reader.expires_at:
-                    yield frame("end", {"reason": "token_expired"})
-                    return
-                now = clock.monotonic()
-                waited = now - opened >= pace.buffered_wait
-                if not pace.streaming and not batch.more and (batch.lines or waited):
-                    return
-                if now - quiet_since >= pace.keep_alive:
-                    yield KEEP_ALIVE
-                    quiet_since = now
-                batch = await self._next(news, more=batch.more)
+        yield f"retry: {int(self._pace.retry * 1000)}\n{start}\n".encode()
+        topic, reader = self._feed.topic, self._reader
+        try:
+            async with self._hub.subscribe(
+                topic, token=reader.token, until=reader.expires_at
+            ) as news:
+                if news.is_live:
+                    news.wake(None)  # what came between the first read and now came to nobody
+                async for chunk in self._told(news, first):
+                    yield chunk
+        finally:
+            if self._check is not None:
+                self._check.cancel()
 
-    async def _next(self, news: Subscription, *, more: bool) -> Batch:
-        """Wait for news, for a while, and look."""
+    async def _told(self, news: Subscription, batch: Batch) -> AsyncIterator[bytes]:
         clock, pace = self._clock, self._pace
-        if more:
-            return await self._look(thorough=False)
+        opened = quiet_since = clock.monotonic()
+        while True:
+            if batch.lines:
+                yield b"".join(line.encoded for line in batch.lines)
+                quiet_since = clock.monotonic()
+            end = batch.end
+            if end is None and clock.now() >= self._reader.expires_at:
+                end = "token_expired"
+            if end is not None:
+                if end == GONE:
+                    news.tell_others()
+                yield frame("end", {"reason": end})
+                return
+            now = clock.monotonic()
+            waited = now - opened >= pace.buffered_wait
+            answered = not pace.streaming and not batch.more and (batch.lines or waited)
+            if answered or self._hub.closing:
+                return
+            if now - quiet_since >= pace.keep_alive:
+                yield KEEP_ALIVE
+                quiet_since = now
+            batch = await (self._look() if batch.more else self._next(news))
+
+    async def _next(self, news: Subscription) -> Batch:
+        """Wait for news, for a while, and look if there is reason to."""
+        self._check_now_and_then(news)
         told = await news.wait(self._patience(news))
         frames = news.take()
-        due = clock.monotonic() - self._checked_at >= pace.check
-        if told and frames and not due:
+        if self._check is not None and self._check.done():
+            found = self._check.result()
+            self._check = None
+            if found.end is not None:
+                return found
+            frames = None if found.more else frames
+        if frames:
             batch = self._feed.absorb(frames)
             if batch is not None:
                 return batch
+        elif frames is not None and (told or news.is_live):
+            return Batch()
         # the budget of reads is shared by all streams: many of them look less often each
-        wait = max(news.pause, pace.breath) - (clock.monotonic() - self._read_at)
+        wait = max(news.pause, self._pace.breath) - (self._clock.monotonic() - self._read_at)
         if wait > 0:
             await asyncio.sleep(wait)
             news.take()
-        return await self._look(thorough=due or (told and frames is None))
+        return await self._look(thorough=told and frames is None)
+
+    def _check_now_and_then(self, news: Subscription) -> None:
+        """Begin a check beside the stream, which goes on meanwhile."""
+        now = self._clock.monotonic()
+        if self._check is None and now >= self._check_at:
+            self._check_at = now + max(self._pace.check, 2 * news.pause)
+            self._check = asyncio.ensure_future(self._ask(self._feed.check()))
+            self._check.add_done_callback(lambda _: news.nudge())
 
     def _patience(self, news: Subscription) -> float:
         """Seconds to wait for news before looking anyway."""
         pace = self._pace
         left = (self._reader.expires_at - self._clock.now()).total_seconds()
-        check = self._checked_at + pace.check - self._clock.monotonic()
+        check = self._check_at - self._clock.monotonic()
         # while news would come by itself, only the check and the comment need a look
         usual = min(pace.keep_alive, check) if news.is_live else max(pace.poll, news.pause)
-        return max(0.0, min(usual, left))
+        return max(0.001, min(usual, left))
 
-    async def _look(self, *, thorough: bool) -> Batch:
-        """Read on; a database that is away only makes the stream wait."""
+    async def _look(self, *, thorough: bool = False) -> Batch:
         self._read_at = self._clock.monotonic()
-        if thorough:
-            self._checked_at = self._read_at
+        return await self._ask(self._feed.read(thorough=thorough))
+
+    async def _ask(self, question: Awaitable[Batch]) -> Batch:
+        """The answer; a database that is away only makes the stream wait."""
         try:
-            return await self._feed.read(thorough=thorough)
+            return await question
         except QueueUnavailable as error:
             logger.warning(
                 "an event stream waits for the database",

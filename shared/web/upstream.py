@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from shared.clock import Clock
 from shared.config import Settings
-from shared.web.hub import EventHub
+from shared.web.hub import EventHub, Frame
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -201,7 +201,8 @@ class RealtimeUpstream:
     def _hear(self, name: str, topic: _Topic, message: dict[str, Any]) -> None:
         event, payload, ref = message["event"], message.get("payload") or {}, message.get("ref")
         if event == "broadcast":
-            self._hub.notify(name, payload.get("payload"))
+            content = payload.get("payload")
+            self._hub.notify(name, Frame(content) if isinstance(content, dict) else None)
         elif event == "phx_reply" and ref == topic.ref:
             topic.live = payload.get("status") == "ok"
             if topic.live:
