@@ -1,0 +1,127 @@
+"""Uploads through the API and straight into the stack's S3: begun, broken off, resumed, joined."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from shared.aws.uploads import MIN_PART_BYTES
+from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, error_of
+
+
+def described(**changes: object) -> dict[str, object]:
+    return {
+        "workspace_id": ACME_ID,
+        "filename": "Über uns/../clip (1).mp4",
+        "content_type": "video/mp4",
+        "size_bytes": MIN_PART_BYTES + 5,
+        **changes,
+    }
+
+
+async def put(url: str, content: bytes) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
+        response = await browser.put(url, content=content)
+    assert response.status_code == 200, response.text
+
+
+async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> None:
+    """The page may be closed in between: the id is all it has to remember."""
+    begun = await ada.post("/api/uploads", json=described())
+    assert begun.status_code == 201, begun.text
+    upload = begun.json()
+    path = f"/api/uploads/{upload['id']}"
+    signed = (await ada.post(f"{path}/parts", json={"part_numbers": [1, 2]})).json()["parts"]
+    assert [part["size_bytes"] for part in signed] == [MIN_PART_BYTES, 5]
+    await put(signed[0]["url"], b"a" * MIN_PART_BYTES)
+
+    early = await ada.post(f"{path}/complete")
+    resumed = (await ada.get(path)).json()
+    await put(signed[1]["url"], b"b" * 5)
+    done = await ada.post(f"{path}/complete")
+    again = await ada.post(f"{path}/complete")
+
+    assert (early.status_code, error_of(early)["detail"]) == (409, {"missing": [2]})
+    assert (resumed["missing"], resumed["complete"]) == ([2], False)
+    assert done.status_code == again.status_code == 200
+    assert (await ada.get(path)).json()["complete"] is True
+    assert upload["key"].startswith(f"workspaces/{ACME_ID}/")
+    assert upload["key"].endswith("/Uber-uns-..-clip-1-.mp4")
+
+
+async def test_an_aborted_upload_is_gone(ada: httpx.AsyncClient) -> None:
+    """For its owner too."""
+    upload = (await ada.post("/api/uploads", json=described())).json()
+    path = f"/api/uploads/{upload['id']}"
+
+    assert (await ada.delete(path)).status_code == 204
+    assert (await ada.delete(path)).status_code == 204
+
+    assert (await ada.get(path)).status_code == 404
+    assert (await ada.post(f"{path}/complete")).status_code == 404
+
+
+async def test_an_upload_is_its_owners_alone(
+    ada: httpx.AsyncClient, bob: httpx.AsyncClient, eve: httpx.AsyncClient
+) -> None:
+    """A colleague is refused like a stranger, and nobody uploads into a workspace not theirs."""
+    upload = (await ada.post("/api/uploads", json=described())).json()
+    path = f"/api/uploads/{upload['id']}"
+
+    for other in (bob, eve):
+        for method, part, body in (
+            ("GET", "", None),
+            ("POST", "/parts", {"part_numbers": [1]}),
+            ("POST", "/complete", None),
+            ("DELETE", "", None),
+        ):
+            response = await other.request(method, f"{path}{part}", json=body)
+            assert response.status_code == 404, (method, part)
+            assert error_of(response)["code"] == "upload_not_found"
+    refused = await ada.post("/api/uploads", json=described(workspace_id=GLOBEX_ID))
+
+    assert (refused.status_code, error_of(refused)["code"]) == (404, "workspace_not_found")
+    assert (await ada.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size_bytes": -1},
+        {"size_bytes": 10**15},
+        {"size_bytes": "5"},
+        {"content_type": "video"},
+        {"content_type": "text/html\r\nx: y"},
+        {"filename": ""},
+        {"filename": "x" * 256},
+        {"workspace_id": "acme"},
+    ],
+)
+async def test_an_unusable_description_is_refused(
+    ada: httpx.AsyncClient, changes: dict[str, object]
+) -> None:
+    """Before anything is begun in S3."""
+    response = await ada.post("/api/uploads", json=described(**changes))
+
+    assert response.status_code == 422
+    assert error_of(response)["detail"][0]["field"] == next(iter(changes))
+
+
+async def test_ids_and_parts_that_are_none_are_refused(ada: httpx.AsyncClient) -> None:
+    """A forged id names no place the API would sign for."""
+    from shared.web import paging
+
+    upload = (await ada.post("/api/uploads", json=described())).json()
+    forged = [
+        "x",
+        paging.encode("a", "b", 5),
+        paging.encode("workspaces/../../secret", "b", 5),
+        paging.encode(upload["key"], "no-such-upload", -1),
+        paging.encode(upload["key"].replace(ACME_ID, GLOBEX_ID), "id", 5),
+        paging.encode(upload["key"], "no-such-upload", 5),
+    ]
+
+    for each in forged:
+        assert (await ada.get(f"/api/uploads/{each}")).status_code == 404, each
+    beyond = await ada.post(f"/api/uploads/{upload['id']}/parts", json={"part_numbers": [3]})
+    assert (beyond.status_code, error_of(beyond)["code"]) == (400, "invalid_argument")
