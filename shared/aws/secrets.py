@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from shared.aws.clients import client
+from shared.aws.lean_ssm import can_sign, get_parameter
 from shared.clock import Clock, SystemClock
 from shared.config import ConfigurationError, Settings
 
@@ -66,6 +67,15 @@ def read_parameter(ssm: Any, parameter: str) -> Mapping[str, str]:
         ConfigurationError: It is no JSON object of strings.
     """
     text = ssm.get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
+    return parse_secrets(parameter, text)
+
+
+def parse_secrets(parameter: str, text: str) -> Mapping[str, str]:
+    """A parameter's value as the JSON object of strings it should be.
+
+    Raises:
+        ConfigurationError: It is something else; the value is not in the message.
+    """
     try:
         values = json.loads(text)
     except ValueError as error:
@@ -79,18 +89,26 @@ def fill_environment(environ: MutableMapping[str, str], *, ssm: Any = None) -> N
     """Add the secrets named by SECRETS_PARAMETER to `environ`; what is set there already stays.
 
     For a handler's cold start, before `Settings.from_env`: the template holds only the
-    parameter's name, so that no secret appears in CloudFormation or the console.
+    parameter's name, so that no secret appears in CloudFormation or the console. Without `ssm`
+    and with credentials in `environ`, as on Lambda, boto3 is not imported for it.
     """
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
         return
-    if ssm is None:
-        import boto3
-
-        ssm = boto3.client(
-            "ssm",
-            region_name=environ.get("AWS_REGION"),
-            endpoint_url=environ.get("AWS_ENDPOINT_URL") or None,
-        )
-    for name, value in read_parameter(ssm, parameter).items():
+    if ssm is None and can_sign(environ):
+        values = parse_secrets(parameter, get_parameter(parameter, environ))
+    else:
+        values = read_parameter(ssm or _boto3_ssm(environ), parameter)
+    for name, value in values.items():
         environ.setdefault(name, value)
+
+
+def _boto3_ssm(environ: Mapping[str, str]) -> Any:
+    """A client with boto3's whole chain of credentials, for anywhere but Lambda."""
+    import boto3
+
+    return boto3.client(
+        "ssm",
+        region_name=environ.get("AWS_REGION"),
+        endpoint_url=environ.get("AWS_ENDPOINT_URL") or None,
+    )

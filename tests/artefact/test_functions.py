@@ -136,7 +136,7 @@ print(json.dumps({
 """
 
 
-def probe(root: Path, site: Path, module: str) -> dict[str, Any]:
+def probe(root: Path, site: Path, module: str, **more: str) -> dict[str, Any]:
     """Import `module` from an unzipped package in a fresh interpreter."""
     environment = {
         **VARIABLES,
@@ -147,6 +147,7 @@ def probe(root: Path, site: Path, module: str) -> dict[str, Any]:
         "LAMBDA_TASK_ROOT": str(root),
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
         "AWS_REGION": "us-east-1",
+        **more,
     }
     done = subprocess.run(
         [sys.executable, "-S", "-c", PROBE, module],
@@ -187,6 +188,22 @@ def test_a_handler_imports_none_of_these(
     )
 
     assert not FORBIDDEN[name] & set(report["modules"])
+
+
+@pytest.mark.parametrize("name", ["jobs", "status", "worker"])
+def test_reading_the_secrets_does_not_import_boto3(
+    host_package: Package, runtime_site: Path, aws: str, name: str
+) -> None:
+    """Every cold start reads them, so it would cost every cold start 200 ms."""
+    report = probe(
+        host_package.unzipped("app"),
+        runtime_site,
+        f"functions.{name}.handler",
+        AWS_ENDPOINT_URL=aws,
+        SECRETS_PARAMETER=f"/minutehand/dev/{name}",
+    )
+
+    assert not {"boto3", "botocore"} & set(report["modules"])
 
 
 #: Shares of what `import fastapi, mangum` costs in the same run (250 ms where these were set).

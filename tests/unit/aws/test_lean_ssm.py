@@ -1,0 +1,169 @@
+"""SSM without boto3: the same signature as botocore's, the same answers as the service's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import ClassVar
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from moto.server import ThreadedMotoServer
+
+from shared.aws.lean_ssm import SsmRefused, can_sign, get_parameter, signed_headers
+from shared.aws.secrets import fill_environment
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[dict[str, str]]:
+    """An environment as Lambda gives it, with moto for AWS and one parameter."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environ = {**KEYS, "AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    ssm = boto3.client(
+        "ssm", region_name="eu-central-1", endpoint_url=environ["AWS_ENDPOINT_URL"],
+        aws_access_key_id="x", aws_secret_access_key="y",
+    )  # fmt: skip
+    value = json.dumps({"WORKER_SECRET_TOKEN": "from-ssm", "OTHER": "ü"})
+    ssm.put_parameter(Name="/minutehand/test/worker", Value=value, Type="SecureString")
+    ssm.close()
+    yield environ
+    server.stop()
+
+
+@pytest.mark.parametrize("token", [None, "a-session-token"])
+def test_the_signature_is_botocores(token: str | None) -> None:
+    """AWS recomputes it; one byte off and every cold start fails."""
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    body = b'{"Name": "/minutehand/prod/worker", "WithDecryption": true}'
+    endpoint = "https://ssm.eu-central-1.amazonaws.com"
+    environ = {**KEYS, **({"AWS_SESSION_TOKEN": token} if token else {})}
+
+    ours = signed_headers(endpoint, body, "eu-central-1", environ, at=at)
+
+    request = AWSRequest(
+        "POST",
+        f"{endpoint}/",
+        data=body,
+        headers={"content-type": ours["content-type"], "x-amz-target": ours["x-amz-target"]},
+    )
+    credentials = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], token)
+    signer = SigV4Auth(credentials, "ssm", "eu-central-1")
+    request.context["timestamp"] = at.strftime("%Y%m%dT%H%M%SZ")
+    request.headers["X-Amz-Date"] = request.context["timestamp"]
+    request.headers["host"] = "ssm.eu-central-1.amazonaws.com"
+    if token:
+        request.headers["X-Amz-Security-Token"] = token
+    canonical = signer.canonical_request(request)
+    signature = signer.signature(signer.string_to_sign(request, canonical), request)
+    assert ours["authorization"].endswith(f"Signature={signature}")
+    assert (
+        f"SignedHeaders={signer.signed_headers(signer.headers_to_sign(request))},"
+        in (ours["authorization"])
+    )
+
+
+def test_a_parameter_is_read_and_decrypted(moto: dict[str, str]) -> None:
+    """As boto3 would read it."""
+    assert json.loads(get_parameter("/minutehand/test/worker", moto))["OTHER"] == "ü"
+
+
+def test_the_environment_is_filled_and_what_is_set_stays(moto: dict[str, str]) -> None:
+    """An operator's override wins."""
+    environ = {**moto, "SECRETS_PARAMETER": "/minutehand/test/worker", "OTHER": "mine"}
+
+    fill_environment(environ)
+
+    assert environ["WORKER_SECRET_TOKEN"] == "from-ssm"
+    assert environ["OTHER"] == "mine"
+
+
+def test_a_missing_parameter_is_named(moto: dict[str, str]) -> None:
+    """The commonest fault of a first deploy."""
+    with pytest.raises(SsmRefused, match="/minutehand/test/nobody: ParameterNotFound") as caught:
+        get_parameter("/minutehand/test/nobody", moto)
+
+    assert caught.value.code == "ParameterNotFound"
+
+
+class Flaky(BaseHTTPRequestHandler):
+    """Answers as told, one answer per request, and counts."""
+
+    answers: ClassVar[list[tuple[int, bytes]]] = []
+    asked: ClassVar[int] = 0
+
+    def do_POST(self) -> None:
+        Flaky.asked += 1
+        status, body = Flaky.answers.pop(0)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def flaky() -> Iterator[dict[str, str]]:
+    server = HTTPServer(("127.0.0.1", 0), Flaky)
+    Flaky.asked = 0
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield {
+        **KEYS,
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+    }
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_throttle_is_tried_again(flaky: dict[str, str]) -> None:
+    """Many environments start at once after a deploy."""
+    Flaky.answers = [(429, b""), (500, b"<html>"), (200, b'{"Parameter": {"Value": "{}"}}')]
+
+    assert get_parameter("/p", flaky) == "{}"
+    assert Flaky.asked == 3
+
+
+def test_a_refusal_is_final(flaky: dict[str, str]) -> None:
+    """Asking again does not grant a right."""
+    Flaky.answers = [(400, b'{"__type": "AccessDeniedException", "message": "no"}')]
+
+    with pytest.raises(SsmRefused, match="AccessDeniedException"):
+        get_parameter("/p", flaky)
+    assert Flaky.asked == 1
+
+
+def test_without_credentials_in_the_environment_boto3_finds_them() -> None:
+    """A developer's profile is boto3's business."""
+    assert can_sign(KEYS)
+    assert not can_sign({"AWS_PROFILE": "me"})
+
+
+def test_filling_the_environment_does_not_import_boto3(moto: dict[str, str]) -> None:
+    """200 ms of every cold start."""
+    code = (
+        "import json, os, sys; from shared.aws.secrets import fill_environment;"
+        "fill_environment(os.environ); assert os.environ['WORKER_SECRET_TOKEN'] == 'from-ssm';"
+        "print(json.dumps([name for name in sys.modules if name.startswith('boto')]))"
+    )
+    environ = {**moto, "SECRETS_PARAMETER": "/minutehand/test/worker"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
