@@ -191,8 +191,10 @@ def apply_seed(url: str, path: Path = SEED, *, say: Say = lambda _: None) -> boo
 
 
 def as_user(url: str, user: str) -> str:
-    """Return the same connection URL for another role with the same password."""
-    return make_conninfo(**{**conninfo_to_dict(url), "user": user})  # type: ignore[arg-type]
+    """Return a connection string that signs in as `url` does and acts as the role `user`."""
+    given = conninfo_to_dict(url)
+    options = f"{given.get('options', '')} -c role={user}".strip()
+    return make_conninfo(**{**given, "options": options})  # type: ignore[arg-type]
 
 
 def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list[str]) -> None:

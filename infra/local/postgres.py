@@ -30,6 +30,7 @@ SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is no superuser."""
 
 PREFIX, SCRATCH_PREFIX, OWNER = "minutehand", "minutehand-scratch", "owner.json"
+SWEEP_AFTER_SECONDS = 3600
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -281,6 +282,7 @@ class Postgres:
             return self.state_dir
         note = self.state_dir / "postgres.location"
         if note.exists() and (recorded := Path(note.read_text().strip())).is_dir():
+            self._sign(recorded)
             return recorded
         temporary = public_temporary_folder()
         home = Path(
@@ -290,8 +292,12 @@ class Postgres:
         note.write_text(f"{home}\n")
         if self.scratch:
             sweep(temporary)
-            (home / OWNER).write_text(json.dumps(asdict(Identity.of(os.getpid()))))
+        self._sign(home)
         return home
+
+    def _sign(self, home: Path) -> None:
+        if self.scratch:
+            (home / OWNER).write_text(json.dumps(asdict(Identity.of(os.getpid()))))
 
     def _binary(self, name: str) -> Path:
         # not imported: that takes a lock, makes folders and registers exit handlers
@@ -311,13 +317,18 @@ class Postgres:
 
 
 def sweep(temporary: Path) -> None:
-    """Delete what test runs that were killed left in the temporary folder."""
+    """Delete what test runs that were killed left in the temporary folder.
+
+    Not at once: whoever was killed may be started again over the same data.
+    """
     for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
         try:
-            owner = Identity(**json.loads((folder / OWNER).read_text()))
+            note = folder / OWNER
+            is_old = time.time() - note.stat().st_mtime > SWEEP_AFTER_SECONDS
+            owner = Identity(**json.loads(note.read_text()))
         except (OSError, ValueError):
             continue  # just being made, or somebody else's
-        if owner.find() is None:
+        if is_old and owner.find() is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -138,10 +138,9 @@ class Stack:
     def _prepare_database(self) -> None:
         url = self.database_url
         migrations.prepare_hosted(url, say=self._say)
-        owner = url
+        owner = migrations.as_user(url, "postgres")
         if self.postgres is not None:
             migrations.set_project_owner(url, self.postgres.password)
-            owner = migrations.as_user(url, "postgres")
         else:
             self._check_external(url)
         applied = migrations.apply_migrations(owner)
@@ -179,12 +178,7 @@ class Stack:
                 try:
                     while not probing.done():
                         await asyncio.wait([probing], timeout=0.1)
-                        process = self._processes[part.name]
-                        if process.poll() is not None:
-                            raise StackFailed(
-                                f"{part.name} {describe_end(process.returncode)} while starting; "
-                                f"its last words are in {self._state.path}/logs/{part.name}.log"
-                            )
+                        self._check_alive(part.name, "postgres")
                 finally:
                     probing.cancel()
         except TimeoutError as late:
@@ -192,6 +186,15 @@ class Stack:
                 f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "
                 f"see {self._state.path}/logs/{part.name}.log"
             ) from late
+
+    def _check_alive(self, *names: str) -> None:
+        for name in names:
+            process = self._processes.get(name)
+            if process is not None and process.poll() is not None:
+                raise StackFailed(
+                    f"{name} {describe_end(process.returncode)} while the stack was starting; "
+                    f"its last words are in {self._state.path}/logs/{name}.log"
+                )
 
     async def _heal(self, name: str, process: subprocess.Popen[bytes]) -> None:
         self._say(f"[bold red]{name} {describe_end(process.returncode)}[/]; starting it again")

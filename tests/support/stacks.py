@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ class RunningStack:
         return (self.folder / "launcher.out").read_text(errors="replace")
 
 
-def launch(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     """Start a launcher; its output goes to `launcher.out` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "launcher.out").open("ab") as output:
@@ -93,6 +94,7 @@ def launch(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
                 "--any-ports", "--scratch", "--with-parent", "--state", str(folder), *arguments,
             ],
             cwd=ROOT,
+            env={**os.environ, "DATABASE_URL": "", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -15,6 +15,7 @@ import psutil
 import psycopg
 import pytest
 
+from infra.local.postgres import Postgres
 from tests.support.stacks import (
     ROOT,
     RunningStack,
@@ -195,3 +196,23 @@ def test_committed_rows_can_be_read_as_soon_as_the_stack_is_ready(doomed: Runnin
     assert answers(f"{doomed.api_url}/api/health/ready")
     with psycopg.connect(doomed.database_url) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_an_external_database_is_used_and_left_running(tmp_path: Path, postgres: Postgres) -> None:
+    """DATABASE_URL names a server of the developer's own: it is brought up to date, not owned."""
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("create database external")
+    url = postgres.url(database="external")
+    launcher = launch(tmp_path, "--no-demo", DATABASE_URL=url)
+    try:
+        running = wait_ready(tmp_path, launcher)
+
+        assert running.database_url == url
+        assert "postgres" not in children(launcher)
+        assert not (tmp_path / "postgres").exists()
+        assert running.sign_in(running.demo_email)
+    finally:
+        end(tmp_path, launcher)
+    with psycopg.connect(url) as connection:
+        row = connection.execute("select count(*) > 0 from supabase_migrations.schema_migrations")
+        assert row.fetchone() == (True,)
