@@ -1,0 +1,197 @@
+"""The whole way of an event, from the database to a watcher, over a wire that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from infra.local.parts import node_binary
+from infra.local.users import ADA
+from tests.e2e.console.worker import HandWorker
+from tests.support.hostile_proxy import NONE, Faults, HostileProxy
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.stack
+
+DRIVER = Path(__file__).parent / "js" / "watchers.mjs"
+JOBS = 50
+WATCHERS = 200
+#: Impatient enough for a test; a page waits longer.
+OPTIONS = {"pollingInterval": 500, "silence": 2000, "firstSilence": 500}
+
+NASTY = Faults(drop=0.1, duplicate=0.1, reorder=0.1, delay_seconds=(0, 0.02), cut=0.002)
+
+
+@pytest.fixture
+def worker(stack: RunningStack) -> Iterator[HandWorker]:
+    """A worker moved by hand, in a workspace of Ada's."""
+    workspace = str(uuid4())
+    with stack.connect() as sql:
+        sql.execute("insert into public.workspaces (id, name) values (%s, 'Live')", (workspace,))
+        sql.execute(
+            "insert into public.workspace_members (workspace_id, user_id, role)"
+            " values (%s, %s, 'manager')",
+            (workspace, ADA.id),
+        )
+    with HandWorker(stack, workspace) as hand:
+        yield hand
+    with stack.connect() as sql:
+        sql.execute("delete from public.workspaces where id = %s", (workspace,))
+
+
+@pytest.fixture
+async def wire(stack: RunningStack) -> AsyncIterator[HostileProxy]:
+    """A wire to the stack's gateway: honest until told otherwise."""
+    proxy = HostileProxy(int(stack.supabase_url.rsplit(":", 1)[1]), seed=7)
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+class Watchers:
+    """The Node process that holds them."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(
+        cls, stack: RunningStack, wire: HostileProxy, jobs: list[str], **more: Any
+    ) -> Watchers:
+        request = {
+            "url": wire.url,
+            "key": stack.supabase_publishable_key,
+            "token": stack.sign_in(ADA.email),
+            "jobs": jobs,
+            "watchers": WATCHERS,
+            "clients": 10,
+            "options": OPTIONS,
+            **more,
+        }
+        process = await asyncio.create_subprocess_exec(
+            str(node_binary()),
+            str(DRIVER),
+            json.dumps(request),
+            stdout=asyncio.subprocess.PIPE,
+            limit=64 * 1024 * 1024,
+        )
+        return cls(process)
+
+    async def says(self, word: str, seconds: float = 60) -> Any:
+        """Wait for a line with that key."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(seconds):
+            while line := await self._process.stdout.readline():
+                message = json.loads(line)
+                if word in message:
+                    return message[word]
+        raise AssertionError(f"the watchers ended without {word!r}")
+
+    async def told(self, seconds: float = 120) -> list[dict[str, Any]]:
+        """What each watcher was told, once all have ended."""
+        told: list[dict[str, Any]] = await self.says("told", seconds)
+        await self._process.wait()
+        return told
+
+    def kill(self) -> None:
+        """End it if it did not end."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+
+def work(worker: HandWorker, leases: list[dict[str, Any]], seed: int) -> None:
+    """Run all jobs to their ends, a few steps each, in any order."""
+    choose = random.Random(seed)
+    steps = [lease for lease in leases for _ in range(5)]
+    choose.shuffle(steps)
+    for n, lease in enumerate(steps):
+        worker.report(lease, n % 100, f"line {n}")
+    for lease in leases:
+        worker.settle(lease, result={"n": 1})
+
+
+def history(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
+    """The sequence numbers of every job's events in the database."""
+    with stack.connect() as sql:
+        rows = sql.execute(
+            "select job_id::text, array_agg(seq order by seq) from public.job_events"
+            " where job_id = any(%s::uuid[]) group by job_id",
+            (jobs,),
+        ).fetchall()
+    return {job: [int(seq) for seq in seqs] for job, seqs in rows}
+
+
+@pytest.mark.slow
+async def test_two_hundred_watchers_are_told_exactly_what_happened(
+    stack: RunningStack, worker: HandWorker, wire: HostileProxy
+) -> None:
+    """Issue 5: messages lost, doubled, swapped, late and cut; each event once and in order."""
+    jobs = await asyncio.to_thread(
+        worker.enqueue_many, [{"payload": {"n": n}} for n in range(JOBS)]
+    )
+    leases = await asyncio.to_thread(worker.lease, JOBS, lease_seconds=600)
+    watchers = await Watchers.start(stack, wire, jobs)
+    try:
+        assert await watchers.says("live") == WATCHERS
+
+        wire.faults = NASTY
+        await asyncio.to_thread(work, worker, leases, 1)
+        wire.faults = NONE
+        told = await watchers.told()
+    finally:
+        watchers.kill()
+
+    truth = history(stack, jobs)
+    assert min(wire.done[kind] for kind in ("dropped", "duplicated", "reordered")) >= 10
+    assert [one["job"] for one in told if one["seqs"] != truth[one["job"]]] == []
+    assert {one["status"] for one in told} == {"completed"}
+
+
+async def test_a_half_open_socket_is_found_out(
+    stack: RunningStack, worker: HandWorker, wire: HostileProxy
+) -> None:
+    """Issue 5: connections that look alive and bring nothing."""
+    jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * 5)
+    leases = await asyncio.to_thread(worker.lease, 5, lease_seconds=600)
+    watchers = await Watchers.start(stack, wire, jobs, watchers=20, clients=4)
+    try:
+        await watchers.says("live")
+
+        wire.half_open()
+        await asyncio.to_thread(work, worker, leases, 2)
+        told = await watchers.told()
+    finally:
+        watchers.kill()
+
+    truth = history(stack, jobs)
+    assert wire.done["swallowed"] > 0
+    assert [one["job"] for one in told if one["seqs"] != truth[one["job"]]] == []
+
+
+async def test_watchers_that_are_cut_off_for_a_while_miss_nothing(
+    stack: RunningStack, worker: HandWorker, wire: HostileProxy
+) -> None:
+    """Issue 5: a client that comes back after seconds gets what it missed."""
+    jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * 5)
+    leases = await asyncio.to_thread(worker.lease, 5, lease_seconds=600)
+    watchers = await Watchers.start(stack, wire, jobs, watchers=20, clients=4)
+    try:
+        await watchers.says("live")
+
+        wire.closed = True
+        assert wire.cut() > 0
+        await asyncio.to_thread(work, worker, leases, 3)
+        wire.closed = False
+        told = await watchers.told()
+    finally:
+        watchers.kill()
+
+    truth = history(stack, jobs)
+    assert [one["job"] for one in told if one["seqs"] != truth[one["job"]]] == []
