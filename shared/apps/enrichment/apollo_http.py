@@ -48,6 +48,7 @@ class HttpApollo:
     """Speaks to Apollo with one workspace's key.
 
     Args:
+        http: Connections to use; a client of its own when None, which `aclose` then closes.
         answer_seconds: Patience between two pieces of an answer.
         sleep: Waits between attempts to connect.
 
@@ -64,19 +65,20 @@ class HttpApollo:
         self,
         api_key: str,
         *,
+        http: httpx.AsyncClient | None = None,
         base_url: str = BASE_URL,
         answer_seconds: float = 20.0,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            timeout=httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds)),
-            headers={
-                "x-api-key": api_key,
-                "accept": "application/json",
-                "cache-control": "no-cache",
-            },
-        )
+        self._http = http or httpx.AsyncClient()
+        self._is_own = http is None
+        self._base_url = base_url
+        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+        self._headers = {
+            "x-api-key": api_key,
+            "accept": "application/json",
+            "cache-control": "no-cache",
+        }
         retrying = {"sleep": sleep} if sleep else {}
         # A connection that was never made carried no request: nothing was charged.
         self._connecting: tenacity.AsyncRetrying = tenacity.AsyncRetrying(
@@ -136,8 +138,9 @@ class HttpApollo:
         return Usage(credits_remaining=left if isinstance(left, int) else None, source="apollo")
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Close the connections, unless they are somebody else's."""
+        if self._is_own:
+            await self._http.aclose()
 
     async def _call(
         self, method: str, path: str, params: dict[str, Any] | None = None
@@ -159,8 +162,13 @@ class HttpApollo:
         return _judge(path, *answer)
 
     async def _send(self, method: str, path: str, params: dict[str, Any] | None) -> Answer:
-        headers = trace_headers()
-        async with self._http.stream(method, path, params=params, headers=headers) as response:
+        async with self._http.stream(
+            method,
+            self._base_url + path,
+            params=params,
+            headers=self._headers | trace_headers(),
+            timeout=self._timeout,
+        ) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

@@ -6,6 +6,7 @@ Made once per process; nothing is connected or unwrapped before it is needed.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from shared.apps.enrichment.apollo import ApolloClient
 from shared.apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
@@ -14,6 +15,9 @@ from shared.apps.enrichment.store import UserStore, WorkerStore
 from shared.aws.sealing import Sealer, make_sealer
 from shared.config import Settings
 from shared.queue.data_api import DataApi
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class Enrichment:
@@ -59,11 +63,14 @@ class Enrichment:
         """Make the client a workspace's settings ask for; `None` takes the deployment's."""
         if self.is_offline(mode):
             return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
-        # here and not at the top: a worker on the offline client need not load httpx whole
+        # here and not at the top: a worker on the offline client need not load it
         from shared.apps.enrichment.apollo_http import HttpApollo
 
         return HttpApollo(
-            api_key, base_url=self.settings.apollo_base_url, answer_seconds=answer_seconds
+            api_key,
+            http=self._vendor,
+            base_url=self.settings.apollo_base_url,
+            answer_seconds=answer_seconds,
         )
 
     def acting_as(self, token: str) -> UserStore:
@@ -71,6 +78,13 @@ class Enrichment:
         return UserStore(
             self._api, publishable_key=self.settings.supabase_publishable_key, token=token
         )
+
+    @cached_property
+    def _vendor(self) -> httpx.AsyncClient:
+        # one for all keys: making one reads every root certificate, and connections are kept
+        from httpx import AsyncClient
+
+        return AsyncClient()
 
     @cached_property
     def _api(self) -> DataApi:
@@ -97,8 +111,9 @@ class Enrichment:
         """Close the connections."""
         if "store" in self.__dict__:
             await self.store.aclose()
-        if "_api" in self.__dict__:
-            await self._api.aclose()
+        for name in ("_api", "_vendor"):
+            if name in self.__dict__:
+                await self.__dict__[name].aclose()
 
 
 def key_context(workspace_id: str) -> dict[str, str]:
