@@ -1,0 +1,134 @@
+"""The ledger under any order of events: leases move on, answers come late, twice or never."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from psycopg.types.json import Jsonb
+
+from tests.support.databases import Database
+from tests.support.project import ACME
+
+
+class Ledger(RuleBasedStateMachine):
+    """One job whose workers come, call, die and come back; a model of what must be counted."""
+
+    connection: psycopg.Connection[Any]
+
+    @initialize()
+    def start(self) -> None:
+        """A job nobody holds yet."""
+        self.connection.execute("delete from enrichment.calls")
+        self.connection.execute("update public.workspace_settings set enrichment_credits_used = 0")
+        self.job = self.one(
+            "select public.enqueue_job(%s, 'enrich_account', '{}') -> 'job' ->> 'id'", ACME
+        )
+        self.fence = 0
+        self.begun: set[int] = set()
+        self.answers: dict[int, int] = {}
+
+    def one(self, statement: str, *args: object) -> Any:
+        row = self.connection.execute(statement.encode(), args).fetchone()
+        assert row is not None
+        return row[0]
+
+    @rule()
+    def lease(self) -> None:
+        """The next worker takes over; the one before may still be at work."""
+        self.fence += 1
+        self.connection.execute(
+            "update public.jobs set status = 'processing', fence = %s where id = %s",
+            (self.fence, self.job),
+        )
+
+    @precondition(lambda self: self.fence > 0)
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        """Only the holder may call, and only where no answer was paid for yet."""
+        fence = data.draw(st.integers(1, self.fence))
+        ask = "select public.enrichment_begin_call(%s, %s, 'apollo')"
+        if fence != self.fence:
+            with pytest.raises(psycopg.Error) as refused:
+                self.one(ask, self.job, fence)
+            assert refused.value.sqlstate == "PT409"
+            return
+        paid = self.one(ask, self.job, fence)["answer"]
+        assert (paid is None) == (not self.answers)
+        if paid is None:
+            self.begun.add(fence)
+        else:
+            assert paid == {"of": min(self.answers)}
+
+    @precondition(lambda self: self.begun)
+    @rule(data=st.data(), credits=st.integers(0, 3))
+    def finish(self, data: st.DataObject, credits: int) -> None:
+        """An answer counts once, however late and however often it is recorded."""
+        fence = data.draw(st.sampled_from(sorted(self.begun)))
+        counted = self.one(
+            "select public.enrichment_finish_call(%s, %s, 'apollo', %s, %s)",
+            self.job,
+            fence,
+            Jsonb({"of": fence}),
+            credits,
+        )["counted"]
+        assert counted == (fence not in self.answers)
+        self.answers.setdefault(fence, credits)
+
+    @precondition(lambda self: self.begun - set(self.answers))
+    @rule(data=st.data())
+    def abandon(self, data: st.DataObject) -> None:
+        """A refused call leaves no trace; an answered one cannot be forgotten."""
+        fence = data.draw(st.sampled_from(sorted(self.begun)))
+        gone = self.one("select public.enrichment_abandon_call(%s, %s, 'apollo')", self.job, fence)[
+            "abandoned"
+        ]
+        assert gone == (fence not in self.answers)
+        if fence not in self.answers:
+            self.begun.discard(fence)
+
+    @invariant()
+    def credits_are_those_of_the_answers(self) -> None:
+        """The counter is never off by a single one."""
+        if hasattr(self, "answers"):
+            used = self.one(
+                "select enrichment_credits_used from public.workspace_settings"
+                " where workspace_id = %s",
+                ACME,
+            )
+            open_calls = self.one("select count(*) from enrichment.calls where answer is null")
+            assert used == sum(self.answers.values())
+            assert open_calls == len(self.begun - set(self.answers))
+
+
+def test_credits_add_up_in_any_order_of_events(database: Database) -> None:
+    """Late answers, repeated records, lost leases, refusals: the sum is always right."""
+    database.seed()
+    with database.connect() as connection:
+        connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
+
+        def machine() -> Ledger:
+            made = Ledger()
+            made.connection = connection
+            return made
+
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
