@@ -1,4 +1,4 @@
-"""`python -m infra.local.bench [pickup|drain|ticks|all]`: run measurements and print a table."""
+"""`python -m infra.local.bench [pickup|drain|ticks|compare|all]`: measure and print tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from infra.local.bench import measure
+from infra.local.bench import compare, measure
+from infra.local.bench.others import REQUIREMENTS
 from infra.local.bench.scratch import Scratch, scratch_project
 
 MEASUREMENTS = ("pickup", "drain", "ticks")
@@ -35,7 +36,8 @@ async def run(scratch: Scratch, options: argparse.Namespace) -> list[measure.Row
 def main() -> int:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.bench", description=__doc__)
-    parser.add_argument("what", choices=(*MEASUREMENTS, "all"), nargs="?", default="all")
+    choices = (*MEASUREMENTS, "compare", "all")
+    parser.add_argument("what", choices=choices, nargs="?", default="all")
     parser.add_argument("--jobs", type=int, help="how many; each measurement has its own default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--concurrency", type=int, default=100)
@@ -44,11 +46,25 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder,
         scratch_project(Path(folder)) as scratch,
     ):
-        rows = asyncio.run(run(scratch, options))
+        if options.what != "compare":
+            print_rows(asyncio.run(run(scratch, options)))
+        if options.what in {"compare", "all"}:
+            others = argparse.Namespace(
+                jobs=options.jobs or 10_000,
+                pickups=150,
+                concurrency=options.concurrency,
+                others=list(REQUIREMENTS),
+            )
+            for line in compare.table(scratch, others):
+                print(line, flush=True)
+    return 0
+
+
+def print_rows(rows: list[measure.Row]) -> None:
+    """Two columns."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:<{width}}  {value:>16}")
-    return 0
+        print(f"{name:<{width}}  {value:>16}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from infra.local.bench.processors import bench_registry
 from infra.local.bench.scratch import WORKSPACE, Scratch, user_token
@@ -41,8 +42,27 @@ def worker_process(scratch: Scratch, *arguments: str) -> Iterator[subprocess.Pop
         stop(process)
 
 
+@dataclass(frozen=True, slots=True)
+class PickUps:
+    """Seconds from the call of enqueue to the processor, and of the call alone."""
+
+    waits: list[float]
+    calls: list[float]
+
+
 async def pick_up(scratch: Scratch, *, jobs: int = 200) -> list[Row]:
     """From the call of enqueue to the first line of the processor, with an idle worker."""
+    seen = await pick_up_waits(scratch, jobs=jobs)
+    return [
+        ("pick-up p50", f"{percentile(seen.waits, 0.5) * 1000:.1f} ms"),
+        ("pick-up p95", f"{percentile(seen.waits, 0.95) * 1000:.1f} ms"),
+        ("enqueue call p50", f"{percentile(seen.calls, 0.5) * 1000:.1f} ms"),
+    ]
+
+
+async def pick_up_waits(scratch: Scratch, *, jobs: int) -> PickUps:
+    """The single measurements behind `pick_up`."""
+    await fill(scratch, "bench_stamp", 0)
     client = QueueClient(scratch.settings)
     queue = client.acting_as(user_token())
     waits, calls = [], []
@@ -56,11 +76,7 @@ async def pick_up(scratch: Scratch, *, jobs: int = 200) -> list[Row]:
             waits.append(await _started(queue, enqueued.job.id) - began)
             await asyncio.sleep(0.02)
     await client.aclose()
-    return [
-        ("pick-up p50", f"{percentile(waits, 0.5) * 1000:.1f} ms"),
-        ("pick-up p95", f"{percentile(waits, 0.95) * 1000:.1f} ms"),
-        ("enqueue call p50", f"{percentile(calls, 0.5) * 1000:.1f} ms"),
-    ]
+    return PickUps(waits, calls)
 
 
 async def _started(queue: UserQueue, job_id: str) -> float:
@@ -76,29 +92,12 @@ async def drain(
 ) -> list[Row]:
     """How fast worker processes get through no-op jobs."""
     await fill(scratch, "bench_noop", jobs)
-    processes = [
-        spawn(
-            [
-                sys.executable,
-                "-m",
-                "infra.local.bench.worker_process",
-                "--drain",
-                "--concurrency",
-                str(concurrency),
-            ],
-            env={**scratch.environment, "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-        )
-        for _ in range(workers)
-    ]
-    for process in processes:
-        if process.stdout is None or process.stdout.readline().strip() != b"ready":
-            raise RuntimeError("a worker process did not become ready")
-    began = time.monotonic()
-    counts = []
-    for process in processes:
-        output, _ = process.communicate(timeout=600)
-        counts.append(int(output.split()[-1]))
+    with drain_processes(scratch, workers=workers, concurrency=concurrency) as processes:
+        began = time.monotonic()
+        counts = []
+        for process in processes:
+            output, _ = process.communicate(timeout=600)
+            counts.append(int(output.split()[-1]))
     took = time.monotonic() - began
     if sum(counts) != jobs:
         raise RuntimeError(f"{sum(counts)} of {jobs} jobs were completed")
@@ -106,6 +105,25 @@ async def drain(
         (f"drain, {workers} workers of {concurrency} slots", f"{jobs / took:,.0f} jobs/s"),
         ("share of each worker", " / ".join(map(str, counts))),
     ]
+
+
+@contextmanager
+def drain_processes(
+    scratch: Scratch, *, workers: int, concurrency: int
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Worker processes that take what is there and then print how much it was."""
+    command = [sys.executable, "-m", "infra.local.bench.worker_process", "--drain"]
+    command += ["--concurrency", str(concurrency)]
+    environment = {**scratch.environment, "PYTHONPATH": str(ROOT)}
+    processes = [spawn(command, env=environment, cwd=ROOT) for _ in range(workers)]
+    try:
+        for process in processes:
+            if process.stdout is None or process.stdout.readline().strip() != b"ready":
+                raise RuntimeError("a worker process did not become ready")
+        yield processes
+    finally:
+        for process in processes:
+            stop(process)
 
 
 async def tick_of(scratch: Scratch, *, jobs: int, seconds: float, concurrency: int) -> list[Row]:
