@@ -21,16 +21,22 @@ from shared.aws.clients import client
 from shared.aws.secrets import fill_environment
 from shared.config import Settings
 from shared.log import configure_logging, request_context
+from shared.queue.errors import QueueError
 from shared.worker.fanout import FanOut
 from shared.worker.loop import Worker
-from shared.worker.metrics import tick_line
+from shared.worker.metrics import emf_line, tick_line
 from shared.worker.moments import TickOptions
+from shared.worker.summary import TickSummary
 from shared.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 #: Marks an invocation that a tick made itself; it makes none of its own.
 SIBLING_SOURCE: Final = "minutehand.sibling"
+#: The minute schedule's, see infra/aws/schedule.yml.
+SCHEDULE_SOURCE: Final = "minutehand.tick"
+#: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
+HTTP_SECONDS: Final = 25.0
 
 fill_environment(os.environ)
 _settings = Settings.from_env(os.environ)
@@ -90,6 +96,26 @@ def _write_metrics(tick: Tick) -> None:
         )
 
 
+async def _tell_oldest_due(summary: TickSummary) -> None:
+    """Write the one metric that notices jobs which no tick takes; idle costs no query."""
+    oldest = 0.0
+    if summary.due_left:
+        try:
+            oldest = (await _worker.queue.health()).oldest_due_seconds or 0.0
+        except QueueError as error:
+            logger.warning(
+                "The oldest due job's age is unknown",
+                extra={"event": "metrics.incomplete", "error": str(error)},
+            )
+            return
+    line = emf_line(
+        {"OldestDueSeconds": (oldest, "Seconds")},
+        {"stage": _settings.stage},
+        at_ms=int(time.time() * 1000),
+    )
+    sys.stdout.write(line + "\n")
+
+
 _worker = Worker(
     _settings,
     registry=load_processors(_settings),
@@ -115,13 +141,16 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     if isinstance(event, Mapping) and "requestContext" in event:
         request = _request(event)
         with request_context(request.request_id):
-            reply = _loop.run_until_complete(_routes.answer(request, budget_seconds=budget))
+            seconds = min(budget, HTTP_SECONDS)
+            reply = _loop.run_until_complete(_routes.answer(request, budget_seconds=seconds))
         return _response(reply)
     source = event.get("source") if isinstance(event, Mapping) else None
     with request_context(getattr(context, "aws_request_id", None)):
         summary = _loop.run_until_complete(
             _worker.tick(budget_seconds=budget, fan_out=source != SIBLING_SOURCE)
         )
+        if source == SCHEDULE_SOURCE:
+            _loop.run_until_complete(_tell_oldest_due(summary))
     return summary.as_dict()
 
 

@@ -233,6 +233,9 @@ async def test_the_schedules_event_runs_what_no_wake_up_announced(local: Local, 
 
     assert accepted["StatusCode"] == 202
     assert (job["status"], job["attempts"]) == ("completed", 1)
+    written = [line for line in local.functions_log() if "OldestDueSeconds" in line]
+    assert written, "the alarm on the oldest due job would sleep for ever"
+    assert written[-1]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Minutehand"
 
 
 async def test_a_worker_killed_in_a_job_loses_nothing(
