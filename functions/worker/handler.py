@@ -141,8 +141,10 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     if isinstance(event, Mapping) and "requestContext" in event:
         request = _request(event)
         with request_context(request.request_id):
-            seconds = min(budget, HTTP_SECONDS)
-            reply = _loop.run_until_complete(_routes.answer(request, budget_seconds=seconds))
+            answer = _routes.answer(
+                request, budget_seconds=min(budget, HTTP_SECONDS), usual_seconds=budget
+            )
+            reply = _loop.run_until_complete(answer)
         return _response(reply)
     source = event.get("source") if isinstance(event, Mapping) else None
     with request_context(getattr(context, "aws_request_id", None)):

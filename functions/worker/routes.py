@@ -60,8 +60,19 @@ class WorkerRoutes:
         """Whether `path` is one of ours."""
         return path in {WORKER_PATH, PROCESS_PATH}
 
-    async def answer(self, request: Request, *, budget_seconds: float = math.inf) -> Reply:
-        """Answer one request; a tick takes at most `budget_seconds`."""
+    async def answer(
+        self,
+        request: Request,
+        *,
+        budget_seconds: float = math.inf,
+        usual_seconds: float | None = None,
+    ) -> Reply:
+        """Answer one request; a tick takes at most `budget_seconds`.
+
+        Args:
+            usual_seconds: How long a tick is that nobody waits for; what a shorter one has to
+                stop is handed back without being charged.
+        """
         methods = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}.get(request.path)
         if methods is None:
             return _error(404, "Not found", "not_found", request)
@@ -84,7 +95,7 @@ class WorkerRoutes:
             if isinstance(wanted, Reply):
                 return wanted
             job_types = wanted
-        return await self._tick(request, budget_seconds, job_types)
+        return await self._tick(request, budget_seconds, usual_seconds, job_types)
 
     def _health(self) -> dict[str, Any]:
         return {
@@ -96,14 +107,20 @@ class WorkerRoutes:
         }
 
     async def _tick(
-        self, request: Request, budget_seconds: float, job_types: list[str] | None
+        self,
+        request: Request,
+        budget_seconds: float,
+        usual_seconds: float | None,
+        job_types: list[str] | None,
     ) -> Reply:
         try:
             summary = await self._worker.tick(
                 budget_seconds=budget_seconds,
                 job_types=job_types,
                 # a caller waits for the answer, not for work of the future
-                options=replace(self._worker.options, linger_seconds=0.0),
+                options=replace(
+                    self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds
+                ),
             )
         except QueueUnavailable as error:
             logger.warning(

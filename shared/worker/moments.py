@@ -25,6 +25,8 @@ class TickOptions:
         grace_seconds: How long a processor that was told to stop may take.
         usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
             estimate for the job's `cost_usd`. 0 estimates nothing.
+        usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
+            that it has to stop had no fair time and is not charged an attempt.
     """
 
     concurrency: int = 5
@@ -36,6 +38,7 @@ class TickOptions:
     grace_seconds: float = Attempt.GRACE_SECONDS
     version: str = "0.1.0"
     usd_per_second: float = 0.0
+    usual_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,9 @@ class Moments:
             end=end - min(0.3, 0.05 * budget),
         )
 
-    def had_fair_time(self, now: float) -> bool:
+    def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
         """Whether a job that begins now gets at least half of a whole tick's working time."""
         if math.isinf(self.stop_working):
             return True
-        return self.stop_working - now >= 0.5 * (self.stop_working - self.start)
+        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
+        return self.stop_working - now >= 0.5 * whole

@@ -310,7 +310,7 @@ class Tick:
                 clock=self._clock,
                 sent_at=sent_at,
                 work_until=self._moments.stop_working,
-                had_fair_time=self._moments.had_fair_time(now),
+                had_fair_time=self._moments.had_fair_time(now, self._options.usual_seconds),
                 spawn=self._spawn,
                 on_news=self._reporter.announce,
                 on_end=self._attempt_ended,

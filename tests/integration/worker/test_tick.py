@@ -551,3 +551,22 @@ async def test_a_refused_item_does_not_take_its_batch_with_it(
     ]
     assert (summary.completed, summary.failed) == (4, 1)
     assert jobs[2].error_data["type"] == "SettleRejected"
+
+
+async def test_a_tick_shorter_than_usual_charges_nothing_for_what_it_stops(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A tick asked for by HTTP is over in seconds; the job may need the minutes of a usual one."""
+
+    @registry.processor("long", payload=Nothing)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(60)
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "long")).job.id
+    options = TickOptions(linger_seconds=0, grace_seconds=0.3, usual_seconds=300)
+
+    summary = await worker.tick(budget_seconds=3, options=options)
+
+    assert summary.released == 1
+    assert (await ada.get_job(job_id)).attempts == 0
