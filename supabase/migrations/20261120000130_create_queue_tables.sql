@@ -20,6 +20,7 @@ create table queue.job_types (
   schema_version integer not null default 1,
   events text not null default 'full',
   ageing_seconds integer,
+  retention_days jsonb,
   run_p95_ms double precision,
   paused_at timestamptz,
   paused_by text,
@@ -55,6 +56,7 @@ comment on column queue.job_types.payload_schema is 'JSON Schema that payloads m
 comment on column queue.job_types.schema_version is 'Version of payload_schema.';
 comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease.';
 comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
+comment on column queue.job_types.retention_days is '{completed, cancelled, failed}: days ended jobs are kept; null takes the setting.';
 comment on column queue.job_types.run_p95_ms is 'Learned 95th percentile of run time, milliseconds.';
 comment on column queue.job_types.paused_at is 'Since when no job of the type starts; null while running.';
 comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';
@@ -103,13 +105,15 @@ create table queue.tenant_limits (
   workspace_id uuid primary key,
   weight double precision not null default 1,
   max_running integer,
+  own_max_running integer,
   max_pending integer,
-  constraint tenant_limits_are_positive check (weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(max_pending, 1) >= 0)
+  constraint tenant_limits_are_positive check (weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0 and coalesce(max_pending, 1) >= 0)
 );
 comment on table queue.tenant_limits is 'Share and limits of a workspace that has other than the defaults.';
 comment on column queue.tenant_limits.workspace_id is 'The workspace.';
 comment on column queue.tenant_limits.weight is 'Share against other workspaces, 1 is usual.';
 comment on column queue.tenant_limits.max_running is 'Most jobs running at once; null for no limit.';
+comment on column queue.tenant_limits.own_max_running is 'The same, set by the workspace''s own managers; the smaller holds.';
 comment on column queue.tenant_limits.max_pending is 'Most live jobs its members may have; null takes the setting.';
 
 create table queue.live_counts (
@@ -295,6 +299,8 @@ create table queue.ticks (
   tick_id uuid primary key,
   worker_id text not null,
   version text,
+  job_types text[],
+  queues text[],
   started_at timestamptz not null,
   seen_at timestamptz not null,
   ended_at timestamptz,
@@ -308,6 +314,8 @@ comment on table queue.ticks is 'Runs of the worker, the recent ones.';
 comment on column queue.ticks.tick_id is 'Identity, chosen by the worker.';
 comment on column queue.ticks.worker_id is 'Who ran it.';
 comment on column queue.ticks.version is 'Code version of the worker.';
+comment on column queue.ticks.job_types is 'Types it serves; null for all.';
+comment on column queue.ticks.queues is 'Queues it serves; null for all.';
 comment on column queue.ticks.started_at is 'Its first call.';
 comment on column queue.ticks.seen_at is 'Its latest call.';
 comment on column queue.ticks.ended_at is 'When it said goodbye; null while it runs or if it died.';
@@ -345,7 +353,7 @@ comment on column queue.upkeep.done_at is 'When.';
 comment on column queue.upkeep.cursor is 'Where it stopped, for chores done in slices.';
 comment on column queue.upkeep.failed_at is 'When it last failed; null for never.';
 comment on column queue.upkeep.failure is 'What it said then.';
-insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans');
+insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans'), ('type_retention');
 
 create table queue.wakeups (
   id integer primary key default 1,

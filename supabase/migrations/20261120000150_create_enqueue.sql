@@ -284,6 +284,8 @@ begin
   delete from queue.pauses where workspace_id = p_workspace_id;
   delete from queue.named_events where workspace_id = p_workspace_id;
   delete from queue.batches where workspace_id = p_workspace_id;
+  delete from queue.schedules where workspace_id = p_workspace_id;
+  delete from queue.webhooks where workspace_id = p_workspace_id;
   delete from queue.buckets where workspace_id = p_workspace_id;
   delete from queue.job_keys where workspace_id = p_workspace_id;
   delete from queue.live_counts where workspace_id = p_workspace_id;

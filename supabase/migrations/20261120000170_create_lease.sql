@@ -195,7 +195,7 @@ begin
       from tenants as t where t.workspace_id is not null),
     open_tenants as materialized (
       select t.workspace_id, coalesce(tl.weight, 1) as weight, greatest(coalesce(s.finish_tag, 0), v_virtual) as tag,
-        case when tl.max_running is null then v_most else tl.max_running
+        case when coalesce(tl.max_running, tl.own_max_running) is null then v_most else least(tl.max_running, tl.own_max_running)
           - (select count(*) from queue.leases as r where r.workspace_id = t.workspace_id) end as workspace_free
       from tenants as t
       left join queue.tenant_limits as tl on tl.workspace_id = t.workspace_id
@@ -415,8 +415,8 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'lease_seconds must be between 1 and 43200', 'lease_seconds');
   end if;
 
-  insert into queue.ticks (tick_id, worker_id, version, started_at, seen_at)
-  values (v_tick, v_worker, p_request ->> 'version', v_now, v_now) on conflict (tick_id) do nothing;
+  insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at)
+  values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now) on conflict (tick_id) do nothing;
   select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   if v_call <= v_answered then
     return jsonb_build_object('leases', queue.leases_of_call(v_tick, v_call), 'reclaimed', 0, 'promoted', 0, 'due', 0,
@@ -438,6 +438,10 @@ begin
     perform queue.expire(500, v_now);
   end if;
   perform queue.lapse_waits(500, v_now);
+  if queue.upkeep_due('schedules', interval '1 second', v_now) then
+    perform queue.fire_schedules(100, v_now);
+  end if;
+  perform queue.drain_outbox(500, v_now);
   for v_round in 1..5 loop -- what ends may let others end or go on
     exit when queue.drain_signals(500, v_now) = 0;
   end loop;

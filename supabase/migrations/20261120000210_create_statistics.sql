@@ -10,7 +10,7 @@ begin
     returning *)
   insert into queue.stat_minutes as m (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
   select date_trunc('minute', at), job_type, workspace_id, outcome, wait_bucket, run_bucket, sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
-  from old group by 1, 2, 3, 4, 5, 6
+  from old group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
   on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
     jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms, cost_usd = m.cost_usd + excluded.cost_usd;
   update queue.job_types as t set run_p95_ms = p.p95
@@ -41,6 +41,8 @@ declare
   v_count integer;
   v_last uuid;
   v_visited integer := 0;
+  v_longer text[] := array( -- types that keep some ended jobs for longer, handled apart
+    select job_type from queue.job_types where retention_days is not null);
 begin
   for v_workspace in
     select id from public.workspaces where v_after is null or id > v_after::uuid order by id limit 50
@@ -52,6 +54,7 @@ begin
         select id from public.jobs
         where workspace_id = v_workspace and outcome = v_outcome and completed_at is not null
           and completed_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
+          and job_type <> all (v_longer)
         order by completed_at limit v_left for update skip locked));
       get diagnostics v_count = row_count;
       v_left := v_left - v_count;
@@ -74,10 +77,44 @@ begin
     select b.job_type, b.workspace_id, b.concurrency_key from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
     where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
     limit p_limit for update of b skip locked);
+  delete from queue.schedule_slots where (schedule_id, slot_at) in (
+    select schedule_id, slot_at from queue.schedule_slots where fired_at < p_now - interval '30 days' order by fired_at limit p_limit for update skip locked);
+  delete from queue.last_deliveries where (webhook_id, job_id) in (
+    select webhook_id, job_id from queue.last_deliveries where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
   return p_limit - v_left;
 end;
 $$;
 comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, at most p_limit a call, some workspaces at a time.\n\nDays per status stand in the setting retention_days.';
+
+create function queue.prune_types(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_days jsonb := queue.setting('retention_days');
+  v_one record;
+  v_left integer := p_limit;
+  v_count integer;
+begin
+  for v_one in
+    select t.job_type, w.id as workspace_id, o.outcome,
+      make_interval(days => coalesce((t.retention_days ->> o.outcome)::integer, (v_days ->> o.outcome)::integer)) as kept
+    from queue.job_types as t cross join public.workspaces as w cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)
+    where t.retention_days is not null order by t.job_type, w.id
+  loop
+    delete from public.jobs where id = any (array(
+      select id from public.jobs
+      where workspace_id = v_one.workspace_id and outcome = v_one.outcome and completed_at is not null
+        and completed_at < p_now - v_one.kept and job_type = v_one.job_type
+      order by completed_at limit v_left for update skip locked));
+    get diagnostics v_count = row_count;
+    v_left := v_left - v_count;
+    exit when v_left <= 0;
+  end loop;
+  return p_limit - v_left;
+end;
+$$;
+comment on function queue.prune_types is 'The same for types with a retention of their own, less often: it looks at other types'' jobs on the way.';
 
 create function queue.do_chore(p_name text, p_every interval, p_now timestamptz) returns void
 language plpgsql
@@ -91,6 +128,7 @@ begin
     case p_name
       when 'statistics' then perform queue.roll_up(p_now);
       when 'retention' then perform queue.prune((queue.setting('retention_batch'))::integer, p_now);
+      when 'type_retention' then perform queue.prune_types((queue.setting('retention_batch'))::integer, p_now);
       when 'poison' then perform queue.find_poison(p_now);
       when 'orphans' then perform queue.forget_orphans();
     end case;
@@ -110,6 +148,7 @@ begin
   perform queue.do_chore('statistics', interval '15 seconds', p_now);
   perform queue.do_chore('poison', interval '5 seconds', p_now);
   perform queue.do_chore('retention', interval '10 seconds', p_now);
+  perform queue.do_chore('type_retention', interval '10 minutes', p_now);
   perform queue.do_chore('orphans', interval '5 minutes', p_now);
 end;
 $$;

@@ -176,7 +176,14 @@ def test_another_tenants_rows_do_not_exist(engine: Engine) -> None:
             )
             == 0
         )
-        for function in ("get_job", "cancel_job", "retry_job", "job_attempts", "job_steps"):
+        for function in (
+            "get_job",
+            "cancel_job",
+            "retry_job",
+            "job_attempts",
+            "job_steps",
+            "explain_job",
+        ):
             said = []
             for one in (job_id, missing):
                 with pytest.raises(psycopg.Error) as refused:

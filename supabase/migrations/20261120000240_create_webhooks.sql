@@ -1,0 +1,354 @@
+-- Job events to HTTPS endpoints: an outbox written with the event, deliveries as jobs of their own type.
+-- A delivery of a job runs after the one before it, so that a subscriber sees each job's events in order.
+
+create table queue.webhooks (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null,
+  url text not null,
+  description text,
+  secret text not null,
+  previous_secret text,
+  rotated_at timestamptz,
+  event_types text[],
+  job_types text[],
+  enabled boolean not null default true,
+  failures integer not null default 0,
+  disabled_at timestamptz,
+  disabled_reason text,
+  last_delivered_at timestamptz,
+  last_status integer,
+  problem text,
+  created_by uuid,
+  created_at timestamptz not null default queue.clock()
+) with (fillfactor = 70);
+create index webhooks_by_workspace on queue.webhooks (workspace_id);
+alter table queue.webhooks enable row level security;
+comment on table queue.webhooks is 'Endpoints that are told of job events.';
+comment on column queue.webhooks.id is 'Identity.';
+comment on column queue.webhooks.workspace_id is 'The tenant.';
+comment on column queue.webhooks.url is 'Where to post, https.';
+comment on column queue.webhooks.description is 'For people.';
+comment on column queue.webhooks.secret is 'Signing secret after Standard Webhooks: whsec_ and base64. Shown once, then to the worker only.';
+comment on column queue.webhooks.previous_secret is 'The one before; signs too for a day after rotated_at.';
+comment on column queue.webhooks.rotated_at is 'When the secret was last changed.';
+comment on column queue.webhooks.event_types is 'Events wanted; null for all state changes.';
+comment on column queue.webhooks.job_types is 'Job types wanted; null for all.';
+comment on column queue.webhooks.enabled is 'False while switched off by a person or by disabled_reason.';
+comment on column queue.webhooks.failures is 'Failed deliveries in a row.';
+comment on column queue.webhooks.disabled_at is 'When the engine gave up on it; null otherwise.';
+comment on column queue.webhooks.disabled_reason is 'Why.';
+comment on column queue.webhooks.last_delivered_at is 'Last delivery the endpoint accepted.';
+comment on column queue.webhooks.last_status is 'HTTP status of the last try; null when there was no answer.';
+comment on column queue.webhooks.problem is 'Why the last delivery could not be queued or sent; null when it was.';
+comment on column queue.webhooks.created_by is 'Who made it.';
+comment on column queue.webhooks.created_at is 'When it was made.';
+
+create table queue.outbox (
+  id bigint generated always as identity primary key,
+  webhook_id uuid not null,
+  job_id uuid not null,
+  seq bigint not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+alter table queue.outbox enable row level security;
+comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; the next lease makes deliveries of them.';
+comment on column queue.outbox.id is 'Identity and order.';
+comment on column queue.outbox.webhook_id is 'The endpoint.';
+comment on column queue.outbox.job_id is 'The job.';
+comment on column queue.outbox.seq is 'Its event.';
+
+create table queue.last_deliveries (
+  webhook_id uuid not null,
+  job_id uuid not null,
+  delivery_id uuid not null,
+  made_at timestamptz not null default queue.clock(),
+  primary key (webhook_id, job_id)
+);
+create index last_deliveries_by_time on queue.last_deliveries (made_at);
+alter table queue.last_deliveries enable row level security;
+comment on table queue.last_deliveries is 'The latest delivery job per endpoint and job: the next one runs after it.';
+comment on column queue.last_deliveries.webhook_id is 'The endpoint.';
+comment on column queue.last_deliveries.job_id is 'The job told of.';
+comment on column queue.last_deliveries.delivery_id is 'The delivery job.';
+comment on column queue.last_deliveries.made_at is 'When.';
+revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
+
+insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
+insert into queue.job_types (job_type, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds, backoff_cap_seconds,
+  backoff_factor, events)
+values ('webhook_delivery', 4, 60, 30, 12, 10, 7200, 3, 'minimal');
+
+create function queue.collect_outbox() returns trigger
+language plpgsql
+security definer -- whoever moves a job may not write to the outbox
+set search_path = ''
+as $$
+begin
+  if exists (select 1 from queue.webhooks where enabled) then
+    insert into queue.outbox (webhook_id, job_id, seq)
+    select w.id, e.job_id, e.seq
+    from events as e
+    join queue.webhooks as w on w.workspace_id = e.workspace_id and w.enabled
+      and case when w.event_types is null then e.type not in ('job.progress', 'job.log') else e.type = any (w.event_types) end
+    join public.jobs as j on j.id = e.job_id and j.job_type <> 'webhook_delivery'
+      and (w.job_types is null or j.job_type = any (w.job_types))
+    order by e.job_id, e.seq;
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.collect_outbox is 'Trigger: events that some endpoint wants go to the outbox.';
+create trigger job_events_collect after insert on public.job_events
+  referencing new table as events for each statement execute function queue.collect_outbox();
+
+create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_one record;
+  v_done jsonb;
+  v_before uuid;
+  v_count integer := 0;
+begin
+  for v_one in
+    select o.id, o.webhook_id, o.job_id, o.seq, w.workspace_id, w.enabled
+    from queue.outbox as o left join queue.webhooks as w on w.id = o.webhook_id
+    order by o.id limit p_limit
+  loop
+    if v_one.enabled then
+      select l.delivery_id into v_before from queue.last_deliveries as l
+      join public.jobs as j on j.id = l.delivery_id and j.completed_at is null
+      where l.webhook_id = v_one.webhook_id and l.job_id = v_one.job_id;
+      begin
+        v_done := queue.enqueue(v_one.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'webhook_delivery',
+          'payload', jsonb_build_object('webhook_id', v_one.webhook_id, 'job_id', v_one.job_id, 'seq', v_one.seq),
+          'concurrency_key', v_one.webhook_id, 'after_failed', 'run')
+          || case when v_before is null then '{}' else jsonb_build_object('after', jsonb_build_array(v_before)) end), false);
+        insert into queue.last_deliveries (webhook_id, job_id, delivery_id, made_at)
+        values (v_one.webhook_id, v_one.job_id, (v_done #>> '{ids,0}')::uuid, p_now)
+        on conflict (webhook_id, job_id) do update set delivery_id = excluded.delivery_id, made_at = excluded.made_at;
+        v_count := v_count + 1;
+      exception when others then
+        update queue.webhooks set problem = sqlerrm where id = v_one.webhook_id;
+      end;
+    end if;
+    delete from queue.outbox where id = v_one.id;
+  end loop;
+  return v_count;
+end;
+$$;
+comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, each after the one before of the same job. The caller holds the lease lock.';
+
+create function queue.url_problem(p_url text) returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_host text := lower(coalesce(substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'), substring(p_url from '^https?://([^/?#:\[\]@\\[:space:]]+)(:\d{1,5})?([/?#]|$)')));
+  v_private boolean := coalesce((queue.setting('webhook_private_addresses'))::boolean, false);
+  v_address inet;
+begin
+  if char_length(p_url) > 2000 or v_host is null or p_url !~ '^https?://' then
+    return 'url must be an https address without user name';
+  elsif v_private then
+    return null;
+  elsif p_url !~ '^https://' then
+    return 'url must be https';
+  elsif v_host = 'localhost' or v_host ~ '\.(localhost|local|internal|lan|home\.arpa)\.?$' or v_host !~ '[.:]' then
+    return 'url must not name a private host';
+  end if;
+  if v_host ~ '^[0-9a-fx.]+$' and v_host ~ '(^|\.)(0x[0-9a-f]*|\d+)\.?$' or v_host ~ ':' then
+    begin
+      v_address := v_host::inet;
+    exception when others then -- 0x7f.1 and other spellings that only resolvers understand
+      return 'url must not name an address in an unusual notation';
+    end;
+    if v_address <<= any (array['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24',
+        '192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/3', '::/127', '::ffff:0:0/96', '64:ff9b::/96', 'fc00::/7', 'fe80::/10', 'ff00::/8']::inet[]) then
+      return 'url must not name a private address';
+    end if;
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.url_problem is E'What is wrong with a webhook''s url; null when nothing is.\n\nThe worker checks the resolved address again when it connects.';
+
+create function queue.webhook_json(p_webhook queue.webhooks) returns jsonb
+language sql immutable
+set search_path = ''
+as $$ select to_jsonb(p_webhook) - 'secret' - 'previous_secret' $$;
+comment on function queue.webhook_json is 'A webhook without its secrets.';
+
+create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
+  v_new text;
+  v_problem text;
+  v_field text;
+  v_made queue.webhooks;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if jsonb_typeof(p_webhook) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'a webhook must be an object', 'webhook');
+  end if;
+  select key into v_field from jsonb_object_keys(p_webhook) as key
+  where key <> all (array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'rotate_secret']) limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
+  end if;
+  if v_id is null and p_webhook ->> 'url' is null then
+    perform queue.refuse(400, 'invalid_argument', 'url is required', 'url');
+  end if;
+  v_problem := queue.url_problem(p_webhook ->> 'url');
+  if p_webhook ->> 'url' is not null and v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem, 'url');
+  elsif exists (select 1 from (values ('event_types'), ('job_types')) as f (name)
+      where jsonb_typeof(p_webhook -> f.name) not in ('array', 'null')) then
+    perform queue.refuse(400, 'invalid_argument', 'event_types and job_types must be arrays', 'event_types');
+  end if;
+  if v_id is null or coalesce((p_webhook ->> 'rotate_secret')::boolean, false) then
+    v_new := 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64');
+  end if;
+  if v_id is null then
+    if (select count(*) from queue.webhooks where workspace_id = p_workspace_id) >= 50 then
+      perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 webhooks', '50');
+    end if;
+    insert into queue.webhooks (workspace_id, url, description, secret, event_types, job_types, enabled, created_by)
+    values (p_workspace_id, p_webhook ->> 'url', left(p_webhook ->> 'description', 500), v_new,
+      queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'), coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())
+    returning * into v_made;
+  else
+    update queue.webhooks as w set
+      url = coalesce(p_webhook ->> 'url', w.url),
+      description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500) else w.description end,
+      event_types = case when p_webhook ? 'event_types' then queue.texts(p_webhook -> 'event_types') else w.event_types end,
+      job_types = case when p_webhook ? 'job_types' then queue.texts(p_webhook -> 'job_types') else w.job_types end,
+      enabled = coalesce((p_webhook ->> 'enabled')::boolean, w.enabled),
+      failures = case when (p_webhook ->> 'enabled')::boolean then 0 else w.failures end,
+      disabled_at = case when (p_webhook ->> 'enabled')::boolean then null else w.disabled_at end,
+      disabled_reason = case when (p_webhook ->> 'enabled')::boolean then null else w.disabled_reason end,
+      previous_secret = case when v_new is null then w.previous_secret else w.secret end,
+      rotated_at = case when v_new is null then w.rotated_at else queue.clock() end,
+      secret = coalesce(v_new, w.secret)
+    where w.id = v_id and w.workspace_id = p_workspace_id
+    returning * into v_made;
+    if not found then
+      perform queue.refuse(404, 'webhook_not_found', 'no such webhook', v_id::text);
+    end if;
+  end if;
+  return queue.webhook_json(v_made) || case when v_new is null then '{}' else jsonb_build_object('secret', v_new) end;
+exception when invalid_text_representation then
+  perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'webhook');
+end;
+$$;
+comment on function public.put_webhook is E'Make a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, rotate_secret}.\n\nFor managers. A new secret is returned once, as secret; after a rotation the old one signs too for a day.';
+
+create function queue.texts(p_array jsonb) returns text[]
+language sql immutable
+set search_path = ''
+as $$ select case when jsonb_typeof(p_array) = 'array' then array(select jsonb_array_elements_text(p_array)) end $$;
+comment on function queue.texts is 'A JSON array of strings as an array; null for anything else.';
+
+create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  perform queue.may_manage(p_workspace_id);
+  delete from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id;
+  if not found then
+    perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook_id::text);
+  end if;
+  return jsonb_build_object('deleted', p_webhook_id);
+end;
+$$;
+comment on function public.delete_webhook is 'Remove a webhook; deliveries not yet sent are dropped.';
+
+create function public.list_webhooks(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  perform queue.may_steer(p_workspace_id);
+  return (select jsonb_build_object('webhooks', coalesce(jsonb_agg(queue.webhook_json(w) order by w.created_at, w.id), '[]'))
+    from queue.webhooks as w where w.workspace_id = p_workspace_id);
+end;
+$$;
+comment on function public.list_webhooks is 'Webhooks of a workspace without their secrets, with failures and the reason of a disabled one: {webhooks: […]}.';
+
+create function public.webhook_to_send(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_now timestamptz := queue.clock();
+  v_payload jsonb;
+  v_webhook queue.webhooks;
+  v_event public.job_events;
+  v_job public.jobs;
+begin
+  select j.payload into v_payload from queue.leases as l join public.jobs as j on j.id = l.job_id
+  where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and j.job_type = 'webhook_delivery';
+  if not found then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the delivery is lost', v_id::text);
+  end if;
+  select * into v_webhook from queue.webhooks where id = (v_payload ->> 'webhook_id')::uuid;
+  select * into v_event from public.job_events where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
+  if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null or v_event.workspace_id <> v_webhook.workspace_id then
+    return jsonb_build_object('send', false, 'reason', case when v_webhook.id is null then 'webhook_deleted'
+      when not v_webhook.enabled then 'webhook_disabled' else 'event_deleted' end);
+  end if;
+  select * into v_job from public.jobs where id = v_event.job_id;
+  return jsonb_build_object('send', true, 'webhook_id', v_webhook.id, 'url', v_webhook.url,
+    'message_id', format('evt_%s_%s', replace(v_event.job_id::text, '-', ''), v_event.seq),
+    'secrets', case when v_webhook.previous_secret is not null and v_webhook.rotated_at > v_now - interval '1 day'
+      then jsonb_build_array(v_webhook.secret, v_webhook.previous_secret) else jsonb_build_array(v_webhook.secret) end,
+    'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
+    'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at, 'data', v_event.data || jsonb_build_object(
+      'job_id', v_event.job_id, 'seq', v_event.seq, 'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
+end;
+$$;
+comment on function public.webhook_to_send is E'What a leased delivery {job_id, fence} is to send: {send, url, message_id, secrets, body}, or {send: false, reason}.\n\nThe worker signs message_id.timestamp.body with each secret after Standard Webhooks.';
+
+create function public.webhook_sent(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_ok boolean := coalesce((p_request ->> 'ok')::boolean, false);
+  v_most integer := (queue.setting('webhook_failures_max'))::integer;
+  v_webhook queue.webhooks;
+begin
+  update queue.webhooks as w set
+    failures = case when v_ok then 0 else w.failures + 1 end,
+    last_delivered_at = case when v_ok then queue.clock() else w.last_delivered_at end,
+    last_status = (p_request ->> 'status')::integer,
+    problem = case when v_ok then null else left(p_request ->> 'message', 500) end,
+    enabled = w.enabled and (v_ok or w.failures + 1 < v_most),
+    disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock() else w.disabled_at end,
+    disabled_reason = case when w.enabled and not v_ok and w.failures + 1 >= v_most
+      then format('%s deliveries in a row failed, the last with: %s', w.failures + 1, left(p_request ->> 'message', 300)) else w.disabled_reason end
+  from queue.leases as l join public.jobs as j on j.id = l.job_id and j.job_type = 'webhook_delivery'
+  where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
+  returning w.* into v_webhook;
+  return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false), 'failures', v_webhook.failures);
+end;
+$$;
+comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason.';
+
+revoke execute on function queue.collect_outbox, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
+  from public, anon, authenticated, service_role;
+revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send, public.webhook_sent
+  from public, anon, authenticated, service_role;
+grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks to authenticated, service_role;
+grant execute on function public.webhook_to_send, public.webhook_sent to job_worker, service_role;

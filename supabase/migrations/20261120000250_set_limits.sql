@@ -1,0 +1,121 @@
+-- What operators and managers may tune while it runs: tenant limits, retention, other settings.
+
+create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_field text;
+  v_made queue.tenant_limits;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if jsonb_typeof(p_limits) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'p_limits must be an object', 'limits');
+  elsif not exists (select 1 from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  end if;
+  select key into v_field from jsonb_object_keys(p_limits) as key
+  where key <> all (array['weight', 'max_running', 'own_max_running', 'max_pending']) limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown limit: %s', left(v_field, 80)), left(v_field, 80));
+  elsif auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
+    perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
+  end if;
+  insert into queue.tenant_limits as t (workspace_id, weight, max_running, own_max_running, max_pending)
+  values (p_workspace_id, coalesce((p_limits ->> 'weight')::double precision, 1), (p_limits ->> 'max_running')::integer,
+    (p_limits ->> 'own_max_running')::integer, (p_limits ->> 'max_pending')::integer)
+  on conflict (workspace_id) do update set
+    weight = case when p_limits ? 'weight' then excluded.weight else t.weight end,
+    max_running = case when p_limits ? 'max_running' then excluded.max_running else t.max_running end,
+    own_max_running = case when p_limits ? 'own_max_running' then excluded.own_max_running else t.own_max_running end,
+    max_pending = case when p_limits ? 'max_pending' then excluded.max_pending else t.max_pending end
+  returning * into v_made;
+  return to_jsonb(v_made);
+exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
+  perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');
+end;
+$$;
+comment on function public.set_workspace_limits is E'Limits of a workspace: {weight, max_running, own_max_running, max_pending}; what is left out stays, null lifts a limit.\n\nManagers may set own_max_running only; the smaller of it and max_running holds.';
+
+create function public.workspace_limits(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  perform queue.may_steer(p_workspace_id);
+  return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null, 'max_pending', null)
+    || coalesce((select to_jsonb(t) from queue.tenant_limits as t where t.workspace_id = p_workspace_id), '{}')
+    || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
+      'default_max_pending', queue.setting('user_pending_max'));
+end;
+$$;
+comment on function public.workspace_limits is 'Limits of a workspace and how many of its jobs run now.';
+
+create function public.set_settings(p_settings jsonb) returns jsonb
+language plpgsql
+security definer -- the service role holds no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_bad text;
+begin
+  if jsonb_typeof(p_settings) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'p_settings must be an object', 'settings');
+  end if;
+  select s.key into v_bad from jsonb_each(p_settings) as s
+  where case
+    when s.key = 'retention_days' then not queue.is_retention(s.value)
+      or not s.value ?& array['completed', 'cancelled', 'failed']
+    when s.key = 'webhook_private_addresses' then jsonb_typeof(s.value) <> 'boolean'
+    when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max', 'max_budget_ms', 'poison_jobs',
+      'user_pending_max', 'retention_batch', 'webhook_failures_max')
+      then jsonb_typeof(s.value) <> 'number' or (s.value)::numeric not between 1 and 2147483647 or (s.value)::numeric % 1 <> 0
+    else true end
+  limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('%s is no setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
+  end if;
+  insert into queue.settings (name, value, updated_at)
+  select key, value, queue.clock() from jsonb_each(p_settings) order by key
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  return (select jsonb_object_agg(name, value) from queue.settings);
+end;
+$$;
+comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max.';
+
+create function queue.is_retention(p_value jsonb) returns boolean
+language sql immutable
+set search_path = ''
+as $$
+  select jsonb_typeof(p_value) = 'object' and not exists (
+    select 1 from jsonb_each(case when jsonb_typeof(p_value) = 'object' then p_value else '{}' end) as d
+    where d.key not in ('completed', 'cancelled', 'failed') or jsonb_typeof(d.value) <> 'number'
+      or case when jsonb_typeof(d.value) = 'number' then (d.value)::numeric not between 0 and 36500 or (d.value)::numeric % 1 <> 0 end)
+$$;
+comment on function queue.is_retention is 'Whether a value says for how many whole days which ended jobs are kept.';
+
+create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
+language plpgsql
+security definer -- the service role holds no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+begin
+  if p_days is not null and not queue.is_retention(p_days) then
+    perform queue.refuse(400, 'invalid_argument', 'p_days must be {completed, cancelled, failed} in whole days, or null', 'days');
+  end if;
+  update queue.job_types set retention_days = p_days where job_type = p_job_type;
+  if not found then
+    perform queue.refuse(404, 'unknown_job_type', 'no such job type', p_job_type);
+  end if;
+  return jsonb_build_object('job_type', p_job_type, 'retention_days', p_days);
+end;
+$$;
+comment on function public.set_retention is 'How long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
+
+revoke execute on function queue.is_retention from public, anon, authenticated, service_role;
+revoke execute on function public.set_workspace_limits, public.workspace_limits, public.set_settings, public.set_retention
+  from public, anon, authenticated, service_role;
+grant execute on function public.set_workspace_limits, public.workspace_limits to authenticated, service_role;
+grant execute on function public.set_settings, public.set_retention to service_role;

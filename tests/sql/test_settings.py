@@ -1,0 +1,87 @@
+# ruff: noqa: E501 - requests stay on one line
+"""Limits, retention and settings that operators and managers change while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+
+
+def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
+    engine: Engine,
+) -> None:
+    """The smaller of both holds."""
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5})
+    engine.enqueue_many(20)
+    with engine.member(ADA) as ada:
+        ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 2})
+        assert len(engine.lease(20)) == 2
+        ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 50})
+        assert len(engine.lease(20)) == 3
+        limits = ada.rpc("workspace_limits", p_workspace_id=ACME)
+    assert (limits["max_running"], limits["own_max_running"], limits["running"]) == (5, 50, 5)
+
+
+@pytest.mark.parametrize(
+    ("user", "limits", "answer"),
+    [(ADA, {"max_running": 5}, "PT403"), (ADA, {"weight": 9}, "PT403"), (BOB, {"own_max_running": 1}, "PT403"),
+     (EVE, {"own_max_running": 1}, "PT404"), (ADA, {"own_max_running": -1}, "PT400"), (ADA, {"own_max_running": "x"}, "PT400"), (ADA, {"typo": 1}, "PT400")],
+)  # fmt: skip
+def test_what_people_may_not_set_is_refused(
+    engine: Engine, user: str, limits: dict[str, Any], answer: str
+) -> None:
+    """Weight and caps are what tenants share."""
+    with engine.member(user) as person, pytest.raises(psycopg.Error) as refused:
+        person.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
+
+    assert refused.value.sqlstate == answer
+
+
+def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
+    """A typo must not be stored."""
+    days = {"completed": 1, "cancelled": 2, "failed": 3}
+
+    assert engine.rpc("set_settings", p_settings={"retention_days": days})["retention_days"] == days
+    for bad in ({"retention_days": {"completed": 1}}, {"retention_days": {**days, "x": 1}}, {"poison_jobs": 0}, {"poison_jobs": "9"}, {"typo": 1},
+                {"retention_days": {**days, "failed": 1.5}}, {"retention_days": 5}):  # fmt: skip
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("set_settings", p_settings=bad)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", next(iter(bad)))
+
+
+def test_a_types_own_retention_is_shorter_or_longer(engine: Engine) -> None:
+    """Both directions against the setting of 30 days."""
+    engine.register("brief")
+    engine.register("kept")
+    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
+    engine.rpc("set_retention", p_job_type="kept", p_days={"completed": 300})
+    for job_type in ("work", "brief", "kept"):
+        engine.enqueue(job_type=job_type)
+    engine.run_all()
+
+    def left(days: float) -> list[str]:
+        engine.advance(days * 86400)
+        engine.lease_call(0)
+        engine.advance(601)
+        engine.lease_call(0)
+        return engine.rows("select job_type from public.jobs order by 1")
+
+    assert left(2) == ["kept", "work"]
+    assert left(30) == ["kept"]
+    assert left(300) == []
+
+
+def test_registering_again_keeps_what_operators_set(engine: Engine) -> None:
+    """A worker's start must not lift a pause or a retention."""
+    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work"})
+
+    engine.register("work")
+
+    assert engine.one(
+        "select retention_days is not null and paused_at is not null from queue.job_types where job_type = 'work'"
+    )

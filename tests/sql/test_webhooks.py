@@ -1,0 +1,219 @@
+# ruff: noqa: E501 - requests stay on one line
+"""The outbox: what is delivered, in which order, to whom, and when the engine gives up."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
+
+URL = "https://hooks.example.com/in"
+
+
+def subscribe(engine: Engine, **webhook: Any) -> dict[str, Any]:
+    """Make a webhook of Acme's."""
+    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": URL, **webhook}))
+
+
+def deliver(engine: Engine, *, ok: bool = True) -> list[dict[str, Any]]:
+    """Let a worker send everything that is due; return what it sent, in order."""
+    sent: list[dict[str, Any]] = []
+    while leases := engine.lease(50, job_types=["webhook_delivery"]):
+        for lease in leases:
+            message = engine.rpc("webhook_to_send", p_request=handle(lease))
+            sent.append(message)
+            if message["send"]:
+                engine.rpc(
+                    "webhook_sent",
+                    p_request={
+                        **handle(lease),
+                        "ok": ok,
+                        "status": 200 if ok else 503,
+                        "message": "503 from upstream",
+                    },
+                )
+            if ok:
+                engine.settle(lease)
+            else:
+                engine.settle(lease, "retry", error={"type": "HTTPStatus", "message": "503"})
+    return sent
+
+
+def test_each_state_change_is_delivered_in_order_per_job(engine: Engine) -> None:
+    """One after the other, also when many jobs move at once."""
+    subscribe(engine)
+    jobs = engine.enqueue_many(3)
+    leases = engine.lease(3, job_types=["work"])
+    for lease in leases:
+        engine.report(lease, progress={"percentage": 5})
+        engine.settle(lease)
+
+    sent = deliver(engine)
+
+    for job_id in jobs:
+        types = [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
+        assert types == ["job.created", "job.leased", "job.completed"]
+    assert len(sent) == 9
+    assert len({m["message_id"] for m in sent}) == 9
+
+
+def test_an_event_waits_for_the_retry_of_the_one_before(engine: Engine) -> None:
+    """Otherwise 'completed' would arrive before 'created'."""
+    subscribe(engine)
+    engine.enqueue()
+    first = deliver(engine, ok=False)
+    assert [m["body"]["type"] for m in first] == ["job.created"]
+    engine.settle(engine.lease_one(job_types=["work"]))
+
+    assert deliver(engine) == []
+    engine.advance(60)
+
+    assert [m["body"]["type"] for m in deliver(engine)] == [
+        "job.created",
+        "job.leased",
+        "job.completed",
+    ]
+
+
+def test_a_rolled_back_change_is_not_delivered(engine: Engine) -> None:
+    """The outbox is part of the transaction."""
+    subscribe(engine)
+    with engine.beside() as other:
+        other.run("begin")
+        other.enqueue()
+        other.run("rollback")
+
+    assert deliver(engine) == []
+
+
+def test_a_webhook_gets_only_what_it_asked_for(engine: Engine) -> None:
+    """By event, by job type, and never another tenant's."""
+    engine.register("other")
+    subscribe(engine, event_types=["job.completed", "job.progress"], job_types=["work"])
+    engine.enqueue(job_type="other")
+    engine.enqueue(workspace=GLOBEX)
+    wanted = engine.enqueue()
+    for lease in engine.lease(job_types=["work", "other"]):
+        engine.report(lease, progress={"percentage": 5})
+        engine.settle(lease)
+
+    sent = deliver(engine)
+
+    assert [(m["body"]["type"], m["body"]["data"]["job_id"]) for m in sent] == [
+        ("job.progress", wanted),
+        ("job.completed", wanted),
+    ]
+
+
+def test_the_secret_is_shown_once_and_rotates_with_overlap(engine: Engine) -> None:
+    """Standard Webhooks: whsec_ and 24 to 64 bytes; two signatures while receivers change over."""
+    made = subscribe(engine)
+    assert 24 <= len(base64.b64decode(made["secret"].removeprefix("whsec_"))) <= 64
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert "secret" not in listed
+    assert "previous_secret" not in listed
+
+    rotated = engine.rpc(
+        "put_webhook", p_workspace_id=ACME, p_webhook={"id": made["id"], "rotate_secret": True}
+    )
+
+    engine.enqueue()
+    assert deliver(engine)[0]["secrets"] == [rotated["secret"], made["secret"]]
+    engine.advance(86401)
+    engine.enqueue()
+    assert deliver(engine)[0]["secrets"] == [rotated["secret"]]
+
+
+def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine) -> None:
+    """And its pending deliveries are not sent."""
+    engine.run("update queue.settings set value = '3' where name = 'webhook_failures_max'")
+    made = subscribe(engine)
+    for _ in range(4):
+        engine.enqueue()
+    deliver(engine, ok=False)
+
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert listed["enabled"] is False
+    assert (
+        listed["disabled_reason"]
+        == "3 deliveries in a row failed, the last with: 503 from upstream"
+    )
+    engine.advance(600)
+    assert {m["reason"] for m in deliver(engine)} == {"webhook_disabled"}
+
+    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"id": made["id"], "enabled": True})
+    engine.enqueue()
+    assert [m["send"] for m in deliver(engine)] == [True]
+
+
+def test_only_the_holder_of_a_delivery_learns_the_secret(engine: Engine) -> None:
+    """Fenced like every other write of a worker."""
+    subscribe(engine)
+    engine.enqueue()
+    lease = engine.lease_one(job_types=["webhook_delivery"])
+    engine.settle(lease)
+    work = engine.lease_one(job_types=["work"])
+
+    for holder in (lease, work):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("webhook_to_send", p_request=handle(holder))
+        assert refusal(refused.value)[:2] == ("PT409", "lease_lost")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.com/", "https://localhost/", "https://127.0.0.1/", "https://10.1.2.3/x", "https://192.168.0.1:8443/", "https://169.254.169.254/latest",
+     "https://[::1]/", "https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://2130706433/", "https://0x7f.1/", "https://user:pw@example.com/",
+     "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/"],
+)  # fmt: skip
+def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
+    """A webhook must not become a way into the network."""
+    with pytest.raises(psycopg.Error) as refused:
+        subscribe(engine, url=url)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "url")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "https://api.example.com:8443/a?b=c",
+        "https://93.184.216.34/",
+        "https://[2606:4700::1111]/",
+    ],
+)
+def test_public_addresses_are_accepted(engine: Engine, url: str) -> None:
+    """With ports, queries and literal addresses."""
+    assert subscribe(engine, url=url)["url"] == url
+
+
+@pytest.mark.parametrize(("user", "answer"), [(BOB, "PT403"), (EVE, "PT404")])
+def test_only_managers_keep_webhooks(engine: Engine, user: str, answer: str) -> None:
+    """They send the tenant's data away."""
+    with engine.member(ADA) as ada:
+        made = subscribe(ada)
+        with engine.member(user) as person:
+            for function, arguments in (
+                ("put_webhook", {"p_webhook": {"url": URL}}), ("put_webhook", {"p_webhook": {"id": made["id"], "enabled": False}}),
+                ("delete_webhook", {"p_webhook_id": made["id"]}),
+            ):  # fmt: skip
+                with pytest.raises(psycopg.Error) as refused:
+                    person.rpc(function, p_workspace_id=ACME, **arguments)
+                assert refused.value.sqlstate == answer
+        ada.rpc("delete_webhook", p_workspace_id=ACME, p_webhook_id=made["id"])
+        assert ada.rpc("list_webhooks", p_workspace_id=ACME) == {"webhooks": []}
+
+
+def test_another_workspaces_webhook_is_not_found_by_its_id(engine: Engine) -> None:
+    """Ids are no secret."""
+    made = subscribe(engine)
+
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc("put_webhook", p_workspace_id=GLOBEX, p_webhook={"id": made["id"], "url": URL})
+
+    assert refusal(refused.value)[:2] == ("PT404", "webhook_not_found")
