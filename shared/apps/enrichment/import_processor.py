@@ -69,7 +69,11 @@ class ImportProcessor:
         except UnreadableFile as error:
             return Fail(str(error))
         ctx.log("info", "Account import completed successfully", **_summary(found))
-        return {"import_id": str(found.id), **_summary(found)}
+        return {
+            "import_id": str(found.id),
+            **_summary(found),
+            "errors_url": found.errors_url if found.rows_failed else None,
+        }
 
     async def _batches(self, found: Import) -> AsyncIterator[tuple[dict[str, Any], bool]]:
         """Cut what is left of the file into batches; the last one says so."""

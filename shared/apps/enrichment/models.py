@@ -9,7 +9,7 @@ import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from shared.apps.enrichment.apollo import Organization, Person, Source
 
@@ -101,6 +101,12 @@ class Import(BaseModel):
     bytes_read: int
     columns: dict[str, Any] | None = None
     finished_at: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def errors_url(self) -> str:
+        """Where the refused rows can be downloaded."""
+        return f"/api/accounts/imports/{self.id}/errors.csv"
 
 
 def account_fields(found: Organization) -> dict[str, Any]:
