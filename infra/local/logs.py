@@ -21,7 +21,7 @@ COLOURS = {
     "lambda": "cyan",
 }
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-_PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception"}
+_PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception", "color_message"}
 
 
 class Logs:
