@@ -1,7 +1,8 @@
 """`python -m infra.local.bench.live`: how fast live updates are, beside the figures to beat.
 
 A durable Postgres and a Realtime server of its own; official JavaScript clients for the latency,
-bare sockets for the throughput, so that the server is measured and not its clients.
+bare sockets for the throughput, so that the server is measured and not its clients. Server-sent
+events are measured over a whole stack.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import uvloop
 from infra.local import migrations
 from infra.local.bench.bare_client import all_received, join_many
 from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
+from infra.local.bench.streams import server_sent_events, stack
 from infra.local.parts import ROOT, node_binary
 from infra.local.ports import reserve_port
 from infra.local.postgres import Postgres
@@ -197,11 +199,20 @@ async def memory(
     return [Row("memory growth after warm-up, 200 events/s", text, "< 1 %/h", per_hour < 1)]
 
 
+async def sse(_: Bench, *, streams: int = 50) -> list[Row]:
+    """Server-sent events of one job over many streams, from a stack of its own."""
+    with tempfile.TemporaryDirectory(prefix="minutehand-") as folder, stack(Path(folder)) as env:
+        rate, count = await server_sent_events(env, streams=streams)
+    name = f"server-sent events, {streams} streams, {count:,} in all"
+    return [Row(name, f"{rate:,.0f} /s", ">= 5,000 /s", rate >= 5000)]
+
+
 MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "idle": idle,
     "latency": latency,
     "throughput": throughput,
     "memory": memory,
+    "sse": sse,
 }
 
 
