@@ -139,7 +139,7 @@ async def latency(
     process = await asyncio.create_subprocess_exec(
         str(node_binary()),
         str(Path(__file__).with_name("live_clients.mjs")),
-        *(on.url, SECRET_KEY, topic, str(subscribers), str(events)),
+        *(on.url, SECRET_KEY, topic, str(subscribers), str(events), str(per_second)),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

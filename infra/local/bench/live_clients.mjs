@@ -1,8 +1,9 @@
 // Holds N official supabase-js clients on one private topic and times every broadcast they get.
+// The first `warmUp` messages are not timed: they measure the compiler.
 // Prints {"ready":N} when all are subscribed and {"count","p50","p99","max"} (ms) at the end.
 import { createClient } from '@supabase/supabase-js'
 
-const [url, key, topic, count, expected] = process.argv.slice(2)
+const [url, key, topic, count, expected, warmUp] = process.argv.slice(2)
 const delays = []
 const now = () => performance.timeOrigin + performance.now()
 const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
@@ -10,9 +11,10 @@ const options = { auth: { persistSession: false, autoRefreshToken: false } }
 
 const done = new Promise((resolve) => {
   const total = Number(count) * Number(expected)
+  let received = 0
   const receive = (at, message) => {
-    delays.push(at - message.payload.t)
-    if (delays.length === total) resolve()
+    if (message.payload.n >= Number(warmUp)) delays.push(at - message.payload.t)
+    if (++received === total) resolve()
   }
   globalThis.receive = receive
 })
