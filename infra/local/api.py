@@ -211,6 +211,7 @@ def main(environ: Mapping[str, str]) -> int:
         loop="uvloop",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=75,  # as the gateway: clients close first
         timeout_graceful_shutdown=2,  # open event streams end by themselves when asked
         server_header=False,
     )

@@ -53,6 +53,10 @@ const server = http.createServer((incoming, outgoing) => {
   if (incoming.url.startsWith("/realtime/v1/")) return proxyRequest(incoming, outgoing);
   return listener(incoming, outgoing);
 });
+// longer than any client keeps an idle connection: the other way round, a request now and then
+// meets a connection that is just being closed
+server.keepAliveTimeout = 75_000;
+server.headersTimeout = 80_000;
 server.on("upgrade", (incoming, socket, head) => {
   if (incoming.url.startsWith("/realtime/v1/")) return proxyUpgrade(incoming, socket, head);
   socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
