@@ -64,7 +64,7 @@ function Shell({ apps, user, workspace, workspaces }) {
       <a class="brand" href="/jobs"><${Logo} /><span>Minutehand</span></a>
       <button type="button" class="quiet menu-button" aria-expanded=${menu} aria-controls="rail" onClick=${() => setMenu(!menu)}><${Icon} name="menu" /><span>Menu</span></button>
     </header>
-    <div id="rail" class=${classes("rail", menu && "open")}>
+    <aside id="rail" class=${classes("rail", menu && "open")} aria-label="Workspace and menu">
       <div class="rail-tools">
         ${workspaces.length > 1
           ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(event) => switchTo(event.target.value)}>
@@ -85,7 +85,7 @@ function Shell({ apps, user, workspace, workspaces }) {
           <button type="button" class="quiet" onClick=${signOut}>Sign out</button>
         </div>
       </div>
-    </div>
+    </aside>
     <main id="main" tabindex="-1">
       ${workspace
         ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`

@@ -72,7 +72,7 @@ export function Chart({ label, minutes, since, now }) {
   useEffect(() => plot.current?.setData(data), [minutes, now]);
   const busy = minutes.slice(-60);
   return html`<div class="chart"><div ref=${box} role="img" aria-label=${`${label}: ${number(busy.reduce((sum, line) => sum + Number(line.completed), 0))} completed and ${number(busy.reduce((sum, line) => sum + Number(line.failed), 0))} failed in the last hour`}></div>
-    <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="region" aria-label=${label}><table class="table"><thead><tr><th scope="col">Minute, UTC</th><th scope="col" class="num">Enqueued</th><th scope="col" class="num">Completed</th><th scope="col" class="num">Failed</th></tr></thead>
+    <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="group" aria-label=${label}><table class="table"><thead><tr><th scope="col">Minute, UTC</th><th scope="col" class="num">Enqueued</th><th scope="col" class="num">Completed</th><th scope="col" class="num">Failed</th></tr></thead>
       <tbody>${busy.map((line) => html`<tr key=${line.minute}><td>${clock(line.minute).slice(0, 5)}</td><td class="num">${number(Number(line.enqueued))}</td><td class="num">${number(Number(line.completed))}</td><td class="num">${number(Number(line.failed))}</td></tr>`)}</tbody></table></div></details>
   </div>`;
 }

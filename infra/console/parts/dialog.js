@@ -9,8 +9,12 @@ export function Dialog({ title, onClose, wide = false, children }) {
   const heading = useId();
   useEffect(() => {
     const before = document.activeElement;
-    ref.current.showModal();
-    return () => before?.isConnected && before.focus?.();
+    const dialog = ref.current;
+    dialog.showModal();
+    return () => {
+      dialog.close(); // first: while it is open, the rest of the page cannot take the focus
+      if (before?.isConnected) before.focus?.();
+    };
   }, []);
   return html`<dialog ref=${ref} class=${wide ? "dialog wide" : "dialog"} aria-labelledby=${heading}
       onCancel=${(event) => { event.preventDefault(); onClose(); }}

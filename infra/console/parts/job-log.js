@@ -49,7 +49,7 @@ export function JobLog({ lines, name = "job", live = false }) {
     if (atEnd !== followed.current) setFollow(atEnd);
   };
   const chosen = open === null ? null : shown.find((line) => line.key === open);
-  return html`<section class="log" aria-label="Logs">
+  return html`<div class="log">
     <div class="bar">
       <label class="field-inline"><span>Level</span>
         <select value=${least} onChange=${(event) => setLeast(event.target.value)}>
@@ -82,5 +82,5 @@ export function JobLog({ lines, name = "job", live = false }) {
         <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button></div>
       <pre tabindex="0" aria-label="Log line">${chosen.message}${hasMore(chosen) ? `\n${pretty(chosen.metadata)}` : ""}</pre>
     </div>`}
-  </section>`;
+  </div>`;
 }

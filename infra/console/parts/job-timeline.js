@@ -92,7 +92,7 @@ const wordOf = (attempt) => ATTEMPT_OUTCOMES[attempt.outcome]?.word ?? "Running"
 
 /** The same as a table, with errors and workers. */
 export function AttemptsTable({ attempts }) {
-  return html`<div class="scroll-x" tabindex="0" role="region" aria-label="Attempts"><table class="table">
+  return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Attempts"><table class="table">
     <thead><tr><th scope="col" class="num">Attempt</th><th scope="col">Outcome</th><th scope="col">Started</th><th scope="col" class="num">Took</th><th scope="col">Worker</th><th scope="col">Error</th></tr></thead>
     <tbody>${attempts.map(
       (attempt) => html`<tr key=${attempt.fence}>

@@ -79,7 +79,7 @@ function Loaded({ watch, job, freshness }) {
         <${Steps} steps=${steps} />
         <${Children} list=${children} />
       </div>
-      <aside class="column side" aria-label="Facts"><${Facts} job=${job} /></aside>
+      <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
     </div>
     ${duplicating && html`<${EnqueueDialog} workspaceId=${job.workspace_id} like=${job} onClose=${() => setDuplicating(false)} />`}
   </article>`;

@@ -79,7 +79,7 @@ function Numbers({ stats, workspace, refresh, isWhole }) {
     <section class="card" aria-labelledby="h-through"><h2 id="h-through">Throughput</h2>
       <${Chart} label="Jobs per minute" minutes=${stats.throughput} since=${stats.since} now=${stats.now} /></section>
     <section class="card" aria-labelledby="h-types"><h2 id="h-types">By type</h2>
-      ${types.length === 0 ? html`<${Empty} title="No job ran in the last hour" />` : html`<div class="scroll-x" tabindex="0" role="region" aria-label="By type"><table class="table">
+      ${types.length === 0 ? html`<${Empty} title="No job ran in the last hour" />` : html`<div class="scroll-x" tabindex="0" role="group" aria-label="By type"><table class="table">
         <thead><tr><th scope="col">Type</th><th scope="col" class="num">Completed</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Retried</th><th scope="col" class="num">Success</th>
           <th scope="col" class="num">Queue wait p50 · p95 · p99</th><th scope="col" class="num">Run time p50 · p95 · p99</th></tr></thead>
         <tbody>${types.map(([type, line]) => html`<tr key=${type}><th scope="row"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
@@ -123,7 +123,7 @@ function Limits({ limits }) {
   if (limits.length === 0) return null;
   const use = (line) => (line.max_concurrency ? line.running / line.max_concurrency : 0);
   return html`<section class="card" aria-labelledby="h-limits"><h2 id="h-limits">Limits</h2>
-    <div class="scroll-x" tabindex="0" role="region" aria-label="Limits"><table class="table"><thead><tr><th scope="col">Type</th><th scope="col" class="num">Running</th><th scope="col" class="num">At most</th><th scope="col">Use</th><th scope="col" class="num">Per workspace</th><th scope="col" class="num">Per key</th><th scope="col">Rate</th><th scope="col">State</th></tr></thead>
+    <div class="scroll-x" tabindex="0" role="group" aria-label="Limits"><table class="table"><thead><tr><th scope="col">Type</th><th scope="col" class="num">Running</th><th scope="col" class="num">At most</th><th scope="col">Use</th><th scope="col" class="num">Per workspace</th><th scope="col" class="num">Per key</th><th scope="col">Rate</th><th scope="col">State</th></tr></thead>
     <tbody>${limits.map((line) => html`<tr key=${line.job_type}><th scope="row">${line.job_type}</th><td class="num">${line.running}</td><td class="num">${line.max_concurrency ?? "no limit"}</td>
       <td>${line.max_concurrency ? html`<meter min="0" max="1" high="0.9" value=${use(line)} aria-label=${`${line.running} of ${line.max_concurrency}`}></meter>` : ""}</td>
       <td class="num">${line.workspace_concurrency ?? "–"}</td><td class="num">${line.key_concurrency ?? "–"}</td><td>${line.rate_limit ? `${line.rate_limit} per ${duration(line.rate_per_seconds * 1000)}` : "–"}</td>
@@ -133,7 +133,7 @@ function Limits({ limits }) {
 
 function Ticks({ ticks }) {
   return html`<section class="card" aria-labelledby="h-ticks"><h2 id="h-ticks">Ticks</h2>
-    ${ticks.length === 0 ? html`<${Empty} title="No tick yet" />` : html`<div class="scroll-x" tabindex="0" role="region" aria-label="Ticks"><table class="table"><thead><tr><th scope="col">Worker</th><th scope="col">Version</th><th scope="col">Started</th><th scope="col">Seen</th><th scope="col" class="num">Leased</th><th scope="col" class="num">Free slots</th><th scope="col">State</th></tr></thead>
+    ${ticks.length === 0 ? html`<${Empty} title="No tick yet" />` : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Ticks"><table class="table"><thead><tr><th scope="col">Worker</th><th scope="col">Version</th><th scope="col">Started</th><th scope="col">Seen</th><th scope="col" class="num">Leased</th><th scope="col" class="num">Free slots</th><th scope="col">State</th></tr></thead>
     <tbody>${ticks.map((tick) => html`<tr key=${tick.tick_id}><td class="mono small">${tick.worker_id}</td><td>${tick.version ?? "–"}</td><td><${When} at=${tick.started_at} /></td><td><${When} at=${tick.seen_at} /></td><td class="num">${number(tick.leased)}</td><td class="num">${number(tick.free_slots)}</td>
       <td>${tick.ended_at ? html`<${Tag} tone="completed">Ended<//>` : html`<${Tag} tone="processing">Running<//>`}</td></tr>`)}</tbody></table></div>`}
   </section>`;

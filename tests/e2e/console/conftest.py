@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -13,29 +11,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.e2e.console.browsers import FLAGS, chromium
 from tests.e2e.console.people import ADA, BOB, EVE, Visitor
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def chromium() -> str:
-    """Where Chromium is: CHROMIUM, or the system's."""
-    found = (
-        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    )
-    if found is None:
-        raise RuntimeError("no Chromium: apt-get install chromium, or set CHROMIUM to its path")
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_a_lost_worker_and_a_retry_are_told_in_the_timeline(
     expect(badge(page)).to_have_text("Completed")
     expect(page.locator(".timeline-bar")).to_have_count(3)
     page.get_by_text(re.compile(r"^Attempts \(3\)")).click()
-    outcomes = page.get_by_role("region", name="Attempts").locator("tbody .badge")
+    outcomes = page.get_by_role("group", name="Attempts").locator("tbody .badge")
     expect(outcomes).to_have_text(["Worker lost", "Failed, retried", "Completed"])
 
 
@@ -244,5 +244,5 @@ def test_children_and_steps_are_shown_and_followed(visit: Visit, worker: HandWor
     page.locator(".children a").first.click()
 
     expect(page).to_have_url(re.compile(children[0]))
-    page.get_by_role("complementary").get_by_role("link", name=job_id[-8:]).click()
+    page.get_by_role("region", name="Facts").get_by_role("link", name=job_id[-8:]).click()
     expect(page).to_have_url(re.compile(job_id))

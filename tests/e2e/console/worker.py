@@ -13,8 +13,10 @@ from tests.support.stacks import RunningStack
 class HandWorker:
     """Leases jobs of one type, which nobody else has a processor for."""
 
-    def __init__(self, stack: RunningStack, workspace_id: str) -> None:
-        self.job_type = f"by_hand_{uuid4().hex[:8]}"
+    def __init__(
+        self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None
+    ) -> None:
+        self.job_type = job_type or f"by_hand_{uuid4().hex[:8]}"
         self.workspace_id = workspace_id
         self._stack = stack
         self._tick = str(uuid4())

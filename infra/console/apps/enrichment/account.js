@@ -2,7 +2,7 @@
 
 import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
-import { ENDED, makeUseJobStatus } from "../../lib/jobs.js";
+import { ENDED, makeUseJobStatus, watchWorkspace } from "../../lib/jobs.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../../lib/ui.js";
@@ -20,14 +20,30 @@ const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 export const title = () => "Account";
 
-export default function AccountPage({ id }) {
+export default function AccountPage({ id, workspace }) {
   const account = useRead(() => byId("accounts", id), [id]);
   const contacts = useRead(() => contactsOf(id), [id]);
   const history = useRead(() => jobsOf("enrich_account", "account_id", id), [id]);
+  const refresh = () => { account.refresh(); history.refresh(); contacts.refresh(); };
+  useNews(workspace.id, refresh);
   if (account.value === undefined) return html`<div class="page"><h1 tabindex="-1">Account</h1>${account.error ? html`<${Failed} error=${account.error} retry=${account.refresh} what="The account could not be read" />` : html`<${Loading} what="Reading the account" />`}</div>`;
   if (account.value === null) return html`<${NotFound} what="account" />`;
-  const refresh = () => { account.refresh(); history.refresh(); contacts.refresh(); };
   return html`<${Loaded} account=${account.value} isStale=${account.isStale} error=${account.error} contacts=${contacts} history=${history} refresh=${refresh} />`;
+}
+
+/** Enrichment may be asked for elsewhere: by a colleague, an import, another tab. */
+function useNews(workspaceId, refresh) {
+  const latest = useRef(refresh);
+  latest.current = refresh;
+  useEffect(() => {
+    let timer = null;
+    const soon = () => (timer ??= setTimeout(() => { timer = null; latest.current(); }, 300));
+    const watch = watchWorkspace(supabase(), workspaceId, {
+      onEvent: ({ type, data }) => ((type === "job.created" && data.job_type === "enrich_account") || type === "job.completed") && soon(),
+      onResync: ({ first }) => (first ? undefined : soon()),
+    });
+    return () => { clearTimeout(timer); watch.close(); };
+  }, [workspaceId]);
 }
 
 function Loaded({ account, isStale, error, contacts, history, refresh }) {
@@ -49,9 +65,9 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
         <section class="card" aria-labelledby="h-people"><h2 id="h-people">Contacts</h2>
           ${contacts.value?.length ? html`<ul class="people">${contacts.value.map((contact) => html`<li key=${contact.id}><span class="strong">${contact.name ?? contact.email}</span> <span class="muted">${contact.title ?? ""}</span></li>`)}</ul>`
             : contacts.error ? html`<${Failed} error=${contacts.error} retry=${contacts.refresh} />` : html`<p class="muted">Nobody known yet.</p>`}</section></div>
-      <aside class="column side" aria-label="Enrichment jobs"><section class="card"><h2>Enrichment jobs</h2>
+      <section class="column side" aria-labelledby="h-runs"><div class="card"><h2 id="h-runs">Enrichment jobs</h2>
         ${history.value?.length ? html`<ul class="runs">${history.value.map((job) => html`<li key=${job.id}><a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge} status=${job.status} />
-          <span class="muted num">${job.completed_at && job.started_at ? duration(Date.parse(job.completed_at) - Date.parse(job.started_at)) : ""}</span></li>`)}</ul>` : html`<p class="muted">None yet.</p>`}</section></aside>
+          <span class="muted num">${job.completed_at && job.started_at ? duration(Date.parse(job.completed_at) - Date.parse(job.started_at)) : ""}</span></li>`)}</ul>` : html`<p class="muted">None yet.</p>`}</div></section>
     </div>
   </article>`;
 }

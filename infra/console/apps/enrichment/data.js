@@ -5,20 +5,36 @@ import { request, supabase, unwrap } from "../../api.js";
 export const PAGE = 100;
 const TEXT = { accounts: ["name", "domain", "industry", "city", "country"], contacts: ["name", "email", "title"] };
 
-/** A page of records by name, after a cursor `{name, id}`; `search` matches any text column. */
+/**
+ * A page of records by name, the nameless last, after a cursor `{name, id}`; `search` matches any
+ * text column.
+ */
 export async function page(table, workspaceId, { search, enriched, cursor } = {}) {
-  const columns = table === "contacts" ? "*,accounts(id,name)" : "*";
-  let query = supabase().from(table).select(columns).eq("workspace_id", workspaceId);
-  if (search) query = query.or(TEXT[table].map((column) => `${column}.ilike.${quoted(`*${search}*`)}`).join(","));
-  if (enriched === "yes") query = query.not("enriched_at", "is", null);
-  if (enriched === "no") query = query.is("enriched_at", null);
-  if (cursor) query = query.or(`name.gt.${quoted(cursor.name)},and(name.eq.${quoted(cursor.name)},id.gt.${cursor.id})`);
-  const rows = await unwrap(query.order("name").order("id").limit(PAGE + 1));
+  const select = () => {
+    let query = supabase().from(table).select(table === "contacts" ? "*,accounts(id,name)" : "*").eq("workspace_id", workspaceId);
+    if (search) query = query.or(TEXT[table].map((column) => `${column}.ilike.*${plain(search)}*`).join(","));
+    if (enriched === "yes") query = query.not("enriched_at", "is", null);
+    if (enriched === "no") query = query.is("enriched_at", null);
+    return query;
+  };
+  const rows = [];
+  for (const narrow of stretches(cursor)) {
+    if (rows.length <= PAGE) rows.push(...(await unwrap(narrow(select()).order("name").order("id").limit(PAGE + 1 - rows.length))));
+  }
   const last = rows[PAGE - 1];
   return { rows: rows.slice(0, PAGE), next: rows.length > PAGE ? { name: last.name, id: last.id } : null };
 }
 
-const quoted = (text) => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
+/** What follows a cursor, one stretch after the other: `or` would need quotes, see `plain`. */
+function stretches(cursor) {
+  if (!cursor) return [(query) => query];
+  const nameless = (query) => query.is("name", null);
+  if (cursor.name === null) return [(query) => nameless(query).gt("id", cursor.id)];
+  return [(query) => query.eq("name", cursor.name).gt("id", cursor.id), (query) => query.gt("name", cursor.name), nameless];
+}
+
+/** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
+const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
 export const byId = async (table, id) => (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
 export const contactsOf = (accountId) => unwrap(supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200));

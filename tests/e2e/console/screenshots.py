@@ -1,0 +1,64 @@
+"""`python -m tests.e2e.console.screenshots [FOLDER]`: the console's pages as pictures.
+
+Starts a stack of its own, tells it a story and takes each page in light and dark, wide and narrow.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from infra.local.users import ACME
+from tests.e2e.console.browsers import FLAGS, chromium
+from tests.e2e.console.people import ADA, Visitor
+from tests.e2e.console.story import tell
+from tests.support.stacks import running_stack
+
+WIDE = {"width": 1280, "height": 800}
+NARROW = {"width": 390, "height": 780}
+FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"
+
+
+def main(folder: Path) -> None:
+    """Take every picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running_stack(Path(scratch) / "stack") as stack,
+        sync_playwright() as playwright,
+    ):
+        story = tell(stack, str(ACME))
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        pages = {
+            "jobs": "/jobs",
+            "job": story.running,
+            "question": story.asking,
+            "dead-letter": story.failed,
+            "operations": "/operations",
+            "accounts": "/accounts",
+            "settings": "/workspace/settings/api",
+        }
+        for scheme in ("light", "dark"):
+            for size, viewport in (("wide", WIDE), ("narrow", NARROW)):
+                visitor = Visitor(
+                    browser,
+                    stack,
+                    workspace_id=str(ACME),
+                    color_scheme=scheme,
+                    viewport=viewport,
+                    device_scale_factor=1.5,
+                )
+                visitor.sign_in(ADA)
+                for name, path in pages.items():
+                    visitor.open(path)
+                    visitor.page.wait_for_timeout(1500)
+                    visitor.page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
+                visitor.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

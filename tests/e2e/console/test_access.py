@@ -1,0 +1,188 @@
+"""For everybody: no axe violation, all by keyboard, at 320 pixels, without motion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA
+from tests.e2e.console.worker import HandWorker
+
+pytestmark = pytest.mark.browser
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture
+def job_page(worker: HandWorker) -> str:
+    """The path of a job that has been through everything, and asks."""
+    worker.enqueue_many([{}] * 5)
+    worker.run()
+    worker.run("failed", error={"type": "Boom", "message": "no luck", "data": {"code": 7}})
+    job_id = worker.enqueue({"account": {"name": "Initech", "count": 3, "ok": True}}, priority=1)
+    [lease] = worker.lease()
+    worker.report(lease, 20, "a line", logs=[{"level": "error", "message": "an error line"}])
+    worker.settle(lease, "retry", error={"type": "Boom", "message": "x"}, retry_after_seconds=0)
+    while (leased := worker.lease())[0]["job"]["id"] != job_id:
+        worker.settle(leased[0])
+    [lease] = leased
+    worker.report(lease, 40, steps=[{"name": "look up", "result": {"found": 1}}])
+    worker.spawn(lease, 1)
+    worker.settle(
+        lease,
+        "waiting",
+        wait={"kind": "ask", "name": "q", "question": "Really?", "options": ["Yes"]},
+    )
+    return f"/jobs/{job_id}"
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe finds, in one line each."""
+    page.evaluate(f"() => {{ {axe} }}")
+    found: list[dict[str, Any]] = page.evaluate(
+        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
+        ".then((r) => r.violations)",
+        RULES,
+    )
+    return [
+        f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+PATHS = [
+    "/jobs",
+    "/jobs?status=failed",
+    "JOB",
+    "/operations",
+    "/accounts",
+    "/contacts",
+    "/workspace/settings/api",
+    "/nowhere",
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(
+    visit: Visit, job_page: str, scheme: Any, repository: Path
+) -> None:
+    """Contrast, names, roles, landmarks, headings."""
+    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
+    visitor = visit(ADA, color_scheme=scheme)
+    found = {}
+    for path in PATHS:
+        visitor.open(job_page if path == "JOB" else path)
+        visitor.page.wait_for_load_state("networkidle")
+        for summary in visitor.page.locator("main details > summary").all():
+            summary.click()
+        visitor.page.wait_for_timeout(500)
+        found[path] = violations(visitor.page, axe)
+    visitor.page.keyboard.press("Control+k")
+    expect(visitor.page.get_by_role("dialog")).to_be_visible()
+    found["palette"] = violations(visitor.page, axe)
+
+    assert [f"{path} {line}" for path, lines in found.items() for line in lines] == []
+
+
+def test_axe_finds_nothing_on_the_way_in_and_in_dialogs(visit: Visit, repository: Path) -> None:
+    """The first page anybody sees, and the forms over others."""
+    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
+    page = visit(None, "/jobs").page
+    expect(page.get_by_role("heading", name="Minutehand")).to_be_visible()
+    found = violations(page, axe)
+    page.get_by_role("button", name="Ada").click()
+    page.get_by_role("button", name="Enqueue a job").click()
+    found += violations(page, axe)
+
+    assert found == []
+
+
+def test_demo_accounts_are_one_click_away_and_signing_out_leads_back(visit: Visit) -> None:
+    """The first thing a visitor of the local stack does; a wrong password is told."""
+    visitor = visit(None, "/jobs", allow=("400",))
+    page = visitor.page
+    page.get_by_label("Email").fill("ada@acme.test")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("Invalid login credentials")
+
+    page.get_by_role("button", name="Ada").click()
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+
+    expect(page.get_by_role("button", name="Ada")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_page_fits_320_pixels(visit: Visit, job_page: str, path: str) -> None:
+    """Nothing is cut off on the smallest phone, and the menu is there."""
+    page = visit(
+        ADA, job_page if path == "JOB" else path, viewport={"width": 320, "height": 640}
+    ).page
+    page.wait_for_load_state("networkidle")
+
+    wide = page.evaluate(
+        "() => [...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll-x, pre,"
+        " .hidden, .log-lines, .table-scroll') && e.getBoundingClientRect().right > 321)"
+        ".map((e) => e.outerHTML.slice(0, 120))"
+    )
+    assert wide == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="Operations").click()
+    expect(page.get_by_role("heading", name="Operations")).to_be_visible()
+
+
+def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker) -> None:
+    """Palette, skip link, search, rows, dialogs; focus is always somewhere visible."""
+    worker.enqueue_many([{}, {}])
+    page = visit(ADA, "/operations").page
+    keyboard = page.keyboard
+
+    keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    keyboard.press("Control+k")
+    keyboard.type("go to jobs")
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_focused()
+    expect(page.locator("tr.job-row")).to_have_count(2)
+    keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    first = page.locator("a.row-link").first
+    first.focus()
+    keyboard.press("ArrowDown")
+    expect(page.locator("a.row-link").nth(1)).to_be_focused()
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(worker.job_type)
+    page.get_by_role("button", name="Cancel", exact=True).focus()
+    keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_focused()
+    keyboard.press("Control+k")
+    keyboard.type("change theme")
+    keyboard.press("Enter")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+
+
+def test_nothing_moves_where_motion_is_unwanted(visit: Visit, worker: HandWorker) -> None:
+    """A running job pulses, but not for those who asked for stillness."""
+    worker.enqueue()
+    job_id = worker.lease()[0]["job"]["id"]
+    moving = "document.getAnimations().filter((a) => a.playState === 'running').length"
+    page = visit(ADA, f"/jobs/{job_id}", reduced_motion="reduce").page
+    expect(page.locator("h1 .badge")).to_have_text("Processing")
+
+    assert page.evaluate(moving) == 0
+    page.emulate_media(reduced_motion="no-preference")
+    page.wait_for_timeout(200)
+    assert page.evaluate(moving) > 0

@@ -1,0 +1,147 @@
+"""What others wrote is text; what runs is ours; what is loaded is little and known."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA
+from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
+
+HOSTILE = (
+    '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
+    "<svg/onload=window.breached=1>'\"--></textarea></style>"
+)
+FIRST_LOAD_BYTES = 300_000
+
+
+@pytest.mark.browser
+def test_hostile_payloads_logs_errors_and_names_are_text(
+    visit: Visit, worker: HandWorker, stack: RunningStack, workspace: dict[str, str]
+) -> None:
+    """Nothing a job carries becomes markup or script, on any page it appears on."""
+    job_id = worker.enqueue({HOSTILE: [HOSTILE]}, idempotency_key=HOSTILE[:200])
+    [lease] = worker.lease()
+    worker.report(
+        lease,
+        logs=[{"level": "error", "message": HOSTILE, "metadata": {HOSTILE: HOSTILE}}],
+        steps=[{"name": HOSTILE[:100], "result": HOSTILE}],
+        progress={"percentage": 50, "stage": HOSTILE, "message": HOSTILE},
+    )
+    worker.settle(
+        lease, "failed", error={"type": "Boom", "message": HOSTILE, "data": {"x": HOSTILE}}
+    )
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.accounts (workspace_id, name, domain, industry, city, metadata)"
+            " values (%s, %s, 'evil.example', %s, %s, '{}')",
+            (workspace["id"], HOSTILE, HOSTILE, HOSTILE),
+        )
+        connection.execute(
+            "insert into public.contacts (workspace_id, name, linkedin_url)"
+            " values (%s, %s, 'javascript:window.breached=1')",
+            (workspace["id"], HOSTILE),
+        )
+        connection.execute(
+            "update public.workspaces set name = %s where id = %s", (HOSTILE, workspace["id"])
+        )
+    visitor = visit(ADA, f"/jobs/{job_id}")
+    page = visitor.page
+    expect(page.locator(".error-text")).to_have_text(HOSTILE)
+    expect(page.locator(".log-line")).to_contain_text("<img src=x")
+    page.locator(".log-line").click()
+
+    for path in ("/jobs", "/operations", "/accounts", "/contacts", "/workspace/settings/api"):
+        visitor.open(path)
+        page.wait_for_load_state("networkidle")
+        assert page.locator("main img, main script, a[href^=javascript]").count() == 0
+        assert page.evaluate("window.breached") is None
+
+
+@pytest.mark.browser
+def test_the_policy_holds_on_every_page(visit: Visit) -> None:
+    """No inline script could run: the policy is there, and no page strains against it."""
+    visitor = visit(ADA)
+    answer = visitor.page.goto("/jobs/anything/at/all")
+    assert answer is not None
+    policy = answer.headers["content-security-policy"]
+
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives["default-src"] == "'none'"
+    assert directives["script-src"] == "'self'"
+    assert "unsafe" not in policy
+    visitor.page.evaluate(
+        "() => { const s = document.createElement('script');"
+        " s.textContent = 'window.breached = 1'; document.head.append(s) }"
+    )
+    assert visitor.page.evaluate("window.breached") is None
+    visitor.allowed.append(re.compile("policy: script-src|Content Security Policy"))
+
+
+@pytest.mark.browser
+def test_the_first_load_is_small(visit: Visit, repository: Path) -> None:
+    """Everything for the list of jobs, compressed, under 300 kB."""
+    visitor = visit(None, "/nowhere")
+    loaded: dict[str, int] = {}
+    visitor.page.on(
+        "requestfinished",
+        lambda request: loaded.__setitem__(urlsplit(request.url).path, 0),
+    )
+    visitor.sign_in(ADA)
+    visitor.open("/jobs")
+    visitor.page.wait_for_load_state("networkidle")
+
+    for path in loaded:
+        file = repository / "infra/console" / path.lstrip("/")
+        if path.startswith("/vendor/"):
+            file = repository / "node_modules" / path.removeprefix("/vendor/")
+        elif not file.is_file():
+            continue
+        loaded[path] = len(gzip.compress(file.read_bytes()))
+    assert loaded["/app.js"] > 0
+    assert sum(loaded.values()) < FIRST_LOAD_BYTES
+
+
+def test_vendored_files_are_the_pinned_ones(repository: Path) -> None:
+    """A changed package shows here before it runs in somebody's browser."""
+    pinned = json.loads((repository / "infra/console/vendor.json").read_text())["files"]
+
+    found = {
+        name: "sha256-"
+        + hashlib.sha256((repository / "node_modules" / name).read_bytes()).hexdigest()
+        for name in pinned
+    }
+
+    assert found == pinned, "if the update is meant, put these checksums into vendor.json"
+
+
+def test_nothing_is_loaded_from_elsewhere_or_unpinned(repository: Path) -> None:
+    """Every /vendor address in the console is in vendor.json, and no other host is named."""
+    console = repository / "infra/console"
+    pinned = set(json.loads((console / "vendor.json").read_text())["files"])
+    used = set()
+    for file in [*console.rglob("*.js"), *console.rglob("*.html"), *console.rglob("*.css")]:
+        text = file.read_text()
+        used |= set(re.findall(r'/vendor/([^"\'`\s)]+)', text))
+        assert not re.search(r'(?:src|href|from|import\()\s*=?\s*["\']https?://', text), file
+    assert used == pinned
+
+
+def test_unknown_files_are_404_and_pages_are_the_console(stack: RunningStack) -> None:
+    """The router's addresses get the page, a missing module does not get HTML."""
+    with httpx.Client(base_url=stack.api_url, timeout=10) as client:
+        assert client.get("/accounts/123").headers["content-type"].startswith("text/html")
+        assert client.get("/parts/nothing.js").status_code == 404
+        config = client.get("/config.json").json()
+    assert config["supabaseUrl"] == stack.supabase_url
+    assert "secret" not in json.dumps(config).lower()
