@@ -359,6 +359,8 @@ class ReportItem:
     fence: int
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
+    #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
+    logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
     lease_seconds: float | None = None
 
@@ -399,6 +401,8 @@ class SettleItem:
     wait: dict[str, Any] | None = None
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
+    #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
+    logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
     duration_ms: float | None = None
     cost_usd: float | None = None

@@ -145,15 +145,13 @@ class Attempt:
         item = verdict(self.ending, seen)
         if item is None:
             return None
-        progress, logs, steps = self.news.take(most_logs=News.MAX_LOGS + 1)
+        news = self.news.take(most_logs=News.MAX_LOGS + 1)
         cost = self.context.cost_usd + cost_usd
         return replace(
             item,
             job_id=self.job_id,
             fence=self.fence,
-            progress=progress,
-            logs=logs,
-            steps=steps,
+            **news._asdict(),
             duration_ms=round(self.duration_seconds * 1000, 1),
             cost_usd=round(cost, 9) if cost > 0 else None,
         )

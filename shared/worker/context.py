@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -95,6 +95,15 @@ class Buffered:
 _BUFFERED: Final = Buffered()
 
 
+class Taken(NamedTuple):
+    """News on its way to the database; `logs_from` lines of the attempt went before."""
+
+    progress: Progress | None
+    logs: tuple[LogLine, ...]
+    steps: tuple[StepResult, ...]
+    logs_from: int | None
+
+
 class News:
     """Progress, logs and steps of one attempt that the database has not got yet.
 
@@ -108,6 +117,7 @@ class News:
         self._progress: Progress | None = None
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
+        self._lines_taken = 0
         self.dropped_logs = 0
 
     def __bool__(self) -> bool:
@@ -136,9 +146,7 @@ class News:
         with self._lock:
             self._steps.append(step)
 
-    def take(
-        self, *, most_logs: int = 200
-    ) -> tuple[Progress | None, tuple[LogLine, ...], tuple[StepResult, ...]]:
+    def take(self, *, most_logs: int = 200) -> Taken:
         """Take what is to be sent now; give it back with `restore` if it did not arrive."""
         with self._lock:
             progress, self._progress = self._progress, None
@@ -152,16 +160,16 @@ class News:
                 self.dropped_logs = 0
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
-        return progress, logs, steps
+            before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
+        return Taken(progress, logs, steps, before if logs else None)
 
-    def restore(
-        self, progress: Progress | None, logs: Sequence[LogLine], steps: Sequence[StepResult]
-    ) -> None:
+    def restore(self, taken: Taken) -> None:
         """Put back what did not arrive, before whatever came since."""
         with self._lock:
-            self._progress = self._progress if self._progress is not None else progress
-            self._logs[:0] = logs
-            self._steps[:0] = steps
+            self._progress = self._progress if self._progress is not None else taken.progress
+            self._logs[:0] = taken.logs
+            self._steps[:0] = taken.steps
+            self._lines_taken -= len(taken.logs)
 
 
 class ContextPort(Protocol):

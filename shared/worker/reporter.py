@@ -16,6 +16,7 @@ from shared.queue.errors import QueueError, QueueUnavailable
 from shared.queue.models import JobId, ReportItem, ReportResult
 from shared.queue.worker_client import WorkerQueue
 from shared.worker.attempt import Attempt
+from shared.worker.context import Taken
 
 logger = logging.getLogger(__name__)
 
@@ -129,14 +130,8 @@ class Reporter:
         sent_at = self._clock.monotonic()
         taken = [attempt.news.take() for attempt in batch]
         items = [
-            ReportItem(
-                job_id=attempt.job_id,
-                fence=attempt.fence,
-                progress=progress,
-                logs=logs,
-                steps=steps,
-            )
-            for attempt, (progress, logs, steps) in zip(batch, taken, strict=True)
+            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **news._asdict())
+            for attempt, news in zip(batch, taken, strict=True)
         ]
         self._sent_at = sent_at
         self._idle.clear()
@@ -156,11 +151,11 @@ class Reporter:
             )
         except QueueError as error:
             delivered = refused = True
-            await self._send_apart(batch, items, error)
+            await self._send_apart(batch, items, taken, error)
         finally:
             if not delivered:
-                for attempt, (progress, logs, steps) in zip(batch, taken, strict=True):
-                    attempt.news.restore(progress, logs, steps)
+                for attempt, news in zip(batch, taken, strict=True):
+                    attempt.news.restore(news)
             for attempt in batch:
                 attempt.reporting = False
             self._idle.set()
@@ -175,21 +170,25 @@ class Reporter:
             self._hear(attempt, told.get((attempt.job_id, attempt.fence)), sent_at)
 
     async def _send_apart(
-        self, batch: list[Attempt], items: list[ReportItem], error: QueueError
+        self,
+        batch: list[Attempt],
+        items: list[ReportItem],
+        taken: list[Taken],
+        error: QueueError,
     ) -> None:
         """One item was refused and the batch with it: send them alone, without the bad one."""
         logger.warning(
             "Report was refused; its jobs are reported one by one",
             extra={"event": "report.refused", "jobs": len(batch), "error": str(error)},
         )
-        for attempt, item in zip(batch, items, strict=True):
+        for attempt, item, news in zip(batch, items, taken, strict=True):
             sent_at = self._clock.monotonic()
             try:
                 results = await self._queue.report(
                     [item], worker_id=self._worker_id, tick_id=self._tick_id
                 )
             except QueueUnavailable:
-                attempt.news.restore(item.progress, item.logs, item.steps)
+                attempt.news.restore(news)
                 continue
             except QueueError as refusal:
                 logger.error(

@@ -189,11 +189,11 @@ class _Stage:
 
     def announce(self) -> None:
         """Keep each progress, not only the last: a test wants to see them all."""
-        progress, logs, steps = self.news.take(most_logs=News.MAX_LOGS)
-        if progress is not None:
-            self.progress.append(progress)
-        self.logs.extend(logs)
-        for step in steps:
+        news = self.news.take(most_logs=News.MAX_LOGS)
+        if news.progress is not None:
+            self.progress.append(news.progress)
+        self.logs.extend(news.logs)
+        for step in news.steps:
             self._rehearsal.steps[step.name] = step.result
 
     async def flush(self) -> None:

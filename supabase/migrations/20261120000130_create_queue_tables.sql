@@ -199,7 +199,8 @@ create table queue.leases (
   leased_at timestamptz not null,
   lease_seconds integer not null,
   expires_at timestamptz not null,
-  cancel_requested boolean not null default false
+  cancel_requested boolean not null default false,
+  log_lines integer not null default 0
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 create index leases_by_limit on queue.leases (job_type, workspace_id, concurrency_key);
 comment on table queue.leases is 'Jobs a worker holds right now. Limits count these rows; expires_at is not indexed, so renewals stay heap-only.';
@@ -218,6 +219,7 @@ comment on column queue.leases.leased_at is 'Since when.';
 comment on column queue.leases.lease_seconds is 'Length of the lease and of each renewal.';
 comment on column queue.leases.expires_at is 'When it lapses; set here and never recomputed from settings.';
 comment on column queue.leases.cancel_requested is 'The holder is to stop; told at its next report.';
+comment on column queue.leases.log_lines is 'Log lines stored of this attempt: a repeated report adds only what lies beyond.';
 
 create table queue.attempts (
   job_id uuid not null,

@@ -1,6 +1,19 @@
 -- What the holder of a lease may say: report (progress, logs, steps, renewal), settle, spawn.
 -- Each write shows its fencing token; a stale one changes nothing and is told so.
 
+create function queue.unsaid(p_logs jsonb, p_from integer, p_known integer) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+  select case
+    when jsonb_typeof(p_logs) is distinct from 'array' then '[]'::jsonb
+    when p_from is null or p_known <= p_from then p_logs
+    else coalesce((select jsonb_agg(line.value order by line.ordinality)
+      from jsonb_array_elements(p_logs) with ordinality as line
+      where line.ordinality > p_known - p_from), '[]') end
+$$;
+comment on function queue.unsaid is 'The log lines not stored before: p_logs begins with the attempt''s line number p_from, of which p_known are stored. Null p_from takes all.';
+
 create function queue.write_reports(p_items jsonb, p_held uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
@@ -14,11 +27,16 @@ begin
   where i.job_id = any (p_held) and step.value ->> 'name' <> ''
   on conflict (job_id, name) do nothing; -- the first result of a step stands
 
-  with items as materialized (
-    select i.job_id, case when jsonb_typeof(i.logs) = 'array' then i.logs else '[]' end as logs,
+  with held as materialized (
+    select l.job_id, l.log_lines from queue.leases as l where l.job_id = any (p_held) order by l.job_id for update),
+  items as materialized (
+    select i.job_id, queue.unsaid(i.logs, i.logs_from, h.log_lines) as logs,
       case when jsonb_typeof(i.progress) = 'object' then i.progress end as progress
-    from jsonb_to_recordset(p_items) as i (job_id uuid, logs jsonb, progress jsonb)
-    where i.job_id = any (p_held)),
+    from jsonb_to_recordset(p_items) as i (job_id uuid, logs jsonb, logs_from integer, progress jsonb)
+    join held as h on h.job_id = i.job_id),
+  remembered as (
+    update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(i.logs)
+    from items as i where l.job_id = i.job_id and jsonb_array_length(i.logs) > 0),
   counted as materialized (
     select i.job_id, i.logs, i.progress, t.events = 'full' as loud,
       case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end + case when i.progress is null then 0 else 1 end as new_events

@@ -239,9 +239,10 @@ def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:
     news.add_log(LogLine(level="info", message="2"))
     news.set_progress(Progress(percentage=2))
 
-    news.restore(*taken)
+    news.restore(taken)
 
-    progress, logs, _ = news.take()
-    assert progress == Progress(percentage=2)
-    assert [line.message for line in logs] == ["1", "2"]
+    again = news.take()
+    assert again.progress == Progress(percentage=2)
+    assert [line.message for line in again.logs] == ["1", "2"]
+    assert (taken.logs_from, again.logs_from, news.take().logs_from) == (0, 0, None)
     assert not news
