@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol, Self
 MAX_FRAMES: Final = 500
 #: Reads of the log a second, over all streams of the process, when hints or polls ask for them.
 READS_PER_SECOND: Final = 200.0
+#: Checks a second, over all streams, whether their subjects are still there.
+CHECKS_PER_SECOND: Final = 20.0
 
 
 class Frame:
@@ -100,6 +102,11 @@ class Subscription:
     def pause(self) -> float:
         """Seconds between two reads of the log that keep all streams within the budget."""
         return self._hub.count / READS_PER_SECOND
+
+    @property
+    def check_pause(self) -> float:
+        """Seconds between two checks that keep all streams within their budget."""
+        return self._hub.count / CHECKS_PER_SECOND
 
     def tell_others(self) -> None:
         """Make every reader of the subject look: this one found that it is gone."""

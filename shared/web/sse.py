@@ -212,7 +212,7 @@ class Stream:
         """Begin a check beside the stream, which goes on meanwhile."""
         now = self._clock.monotonic()
         if self._check is None and now >= self._check_at:
-            self._check_at = now + max(self._pace.check, 2 * news.pause)
+            self._check_at = now + max(self._pace.check, news.check_pause)
             self._check = asyncio.ensure_future(self._ask(self._feed.check()))
             self._check.add_done_callback(lambda _: news.nudge())
 
