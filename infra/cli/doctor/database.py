@@ -208,6 +208,34 @@ def paused(patient: Patient) -> Finding:
     return say.ok("nothing is paused")
 
 
+def schedules(patient: Patient) -> Finding:
+    """A schedule that fails to enqueue stays silent otherwise."""
+    say = Reporter("schedules")
+    rows = patient.ask(
+        "select name, problem from queue.schedules where problem is not null order by name"
+    )
+    if rows:
+        name, problem = rows[0]
+        return say.warn(
+            f"schedule {name} enqueues nothing: {problem}", f"minutehand schedules set {name} …"
+        )
+    [(count,)] = patient.ask("select count(*) from queue.schedules where enabled")
+    return say.ok(f"{count} on, none with a problem")
+
+
+def webhooks(patient: Patient) -> Finding:
+    """A webhook is switched off after failures in a row."""
+    say = Reporter("webhooks")
+    rows = patient.ask(
+        """select url, disabled_reason from queue.webhooks
+           where not enabled and disabled_reason is not null order by url"""
+    )
+    if rows:
+        url, reason = rows[0]
+        return say.warn(f"{url} was switched off: {reason}", "mend it, then enable it again")
+    return say.ok("none was switched off")
+
+
 def job_types(patient: Patient) -> Finding:
     """Without a first tick no enqueue is accepted."""
     say = Reporter("job-types")
@@ -253,6 +281,8 @@ CHECKS = tuple(
         ("statement-timeout", statement_timeout),
         ("job-types", job_types),
         ("pauses", paused),
+        ("schedules", schedules),
+        ("webhooks", webhooks),
         ("old-transactions", old_snapshot),
     )
 )

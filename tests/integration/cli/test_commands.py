@@ -186,6 +186,27 @@ def test_only_the_operator_pauses_a_type(run: Run) -> None:
     assert limit["pause_reason"] == "a test"
 
 
+def test_schedules_are_set_listed_and_removed(run: Run, account: str) -> None:
+    """What runs by the clock, from the terminal."""
+    name = f"nightly-{uuid.uuid4().hex[:8]}"
+    payload = json.dumps({"account_id": account})
+    zone = ("--timezone", "Europe/Berlin")
+
+    made = as_json(
+        run("schedules", "set", name, "0 3 * * *", "enrich_account", payload, *zone, "--json")
+    )
+    listed = as_json(run("schedules", "--json"))
+    assert name in run("schedules").stdout
+    run("schedules", "remove", name)
+    missing = json.loads(run("schedules", "remove", name, "--json", code=1).stderr)
+    wrong = run("schedules", "set", name, "61 * * * *", "enrich_account", payload, code=1)
+
+    assert made["timezone"] == "Europe/Berlin"
+    assert name in {schedule["name"] for schedule in listed}
+    assert missing["code"] == "schedule_not_found"
+    assert wrong.stderr.strip()
+
+
 def test_stats_count_what_ran(run: Run, account: str) -> None:
     """Per type, with percentiles."""
     job = enqueued(run, account)

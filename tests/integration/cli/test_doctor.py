@@ -177,6 +177,20 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         "update queue.job_types set paused_at = null, pause_reason = null where job_type = 'enrich_contact'",
         Verdict.WARN, "planted", "minutehand resume type enrich_contact",
     ),
+    (
+        "schedules",
+        "insert into queue.schedules (workspace_id, name, cron, timezone, job_type, payload, options, missed, next_at, problem) "
+        "values ('11111111-1111-4111-8111-111111111111', 'planted', '0 3 * * *', 'UTC', 'nobody', '{}', '{}', 'once', now() + interval '1 day', 'unknown type')",
+        "delete from queue.schedules where name = 'planted'",
+        Verdict.WARN, "planted enqueues nothing: unknown type", "schedules set planted",
+    ),
+    (
+        "webhooks",
+        "insert into queue.webhooks (workspace_id, url, secret, enabled, disabled_reason) "
+        "values ('11111111-1111-4111-8111-111111111111', 'https://hook.example', 'x', false, 'planted')",
+        "delete from queue.webhooks where url = 'https://hook.example'",
+        Verdict.WARN, "was switched off: planted", "enable it again",
+    ),
 ]  # fmt: skip
 
 
