@@ -23,6 +23,8 @@ class TickOptions:
         report_seconds: Least time between two reports.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
         grace_seconds: How long a processor that was told to stop may take.
+        renew_outside_seconds: How long the event loop may stand still before leases are renewed
+            from a thread.
         usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
             estimate for the job's `cost_usd`. 0 estimates nothing.
         usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
@@ -36,6 +38,7 @@ class TickOptions:
     report_seconds: float = 0.25
     quiet: bool = False
     grace_seconds: float = Attempt.GRACE_SECONDS
+    renew_outside_seconds: float = 10.0
     version: str = "0.1.0"
     usd_per_second: float = 0.0
     usual_seconds: float | None = None

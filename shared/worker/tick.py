@@ -397,7 +397,12 @@ class Tick:
             tasks.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
         if self._stopping is not None:
             tasks.append(loop.create_task(self._await_stop(self._stopping), name="stopping"))
-        self._watchdog = Watchdog(loop, renew=self._renew_all if self._renew_outside else None)
+        self._watchdog = Watchdog(
+            loop,
+            renew=self._renew_all if self._renew_outside else None,
+            renew_after=self._options.renew_outside_seconds,
+            running=lambda: [(job_id, at.job_type) for job_id, at in tuple(self._running.items())],
+        )
         # by a timer of its own: the deadline must be heard while a call hangs
         deadline = None
         if not math.isinf(self._moments.stop_working):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shared.worker.containment import owner_of
 
@@ -28,6 +29,8 @@ class Watchdog:
         warn_after: Seconds without a turn of the loop before its culprit is named.
         renew_after: Seconds of standing still before leases are renewed from outside, and again
             every so often.
+        running: The jobs at work, as (id, type); named when memory grows under them.
+        memory_step_mb: Growth of resident memory that is worth a line, and again each time.
     """
 
     BEAT_SECONDS = 0.1
@@ -39,11 +42,16 @@ class Watchdog:
         warn_after: float = 0.5,
         renew_after: float = 10.0,
         renew: RenewOutside | None = None,
+        running: Callable[[], Sequence[tuple[str, str]]] = tuple,
+        memory_step_mb: float = 100.0,
     ) -> None:
         self._loop = loop
         self._warn_after = warn_after
         self._renew_after = renew_after
         self._renew = renew
+        self._running = running
+        self._memory_step_mb = memory_step_mb
+        self._memory_mark = resident_mb()
         self._loop_thread = threading.get_ident()
         self._beats = 0
         self._stop = threading.Event()
@@ -75,6 +83,7 @@ class Watchdog:
         step = max(0.02, min(self.BEAT_SECONDS, self._warn_after / 2))
         culprit = ""
         while not self._stop.wait(step):
+            self._check_memory()
             if self._beats != seen:
                 if warned:
                     self._report_end(culprit, still)
@@ -88,6 +97,22 @@ class Watchdog:
             if still - renewed >= self._renew_after and self._renew is not None:
                 renewed = still
                 self._renew_outside()
+
+    def _check_memory(self) -> None:
+        now = resident_mb()
+        grown = now - self._memory_mark
+        if grown < self._memory_step_mb:
+            return
+        self._memory_mark = now
+        logger.warning(
+            "Memory grew while these jobs ran",
+            extra={
+                "event": "memory.grew",
+                "grown_mb": round(grown),
+                "resident_mb": round(now),
+                "jobs": [{"job_id": job, "job_type": kind} for job, kind in self._running()[:20]],
+            },
+        )
 
     def _name_culprit(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)
@@ -126,6 +151,16 @@ class Watchdog:
                 "Leases could not be renewed from outside the loop",
                 extra={"event": "loop.renewal_failed"},
             )
+
+
+def resident_mb() -> float:
+    """Resident memory of this process in MB; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            pages = int(statm.read().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_048_576
 
 
 def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[object] | None:

@@ -1,4 +1,4 @@
-"""`python -m infra.local.bench [pickup|drain|ticks|compare|all]`: measure and print tables."""
+"""`python -m infra.local.bench [pickup|ticks|idle|drain|compare|all]`: measure and print tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.local.bench import compare, measure
 from infra.local.bench.others import REQUIREMENTS
 from infra.local.bench.scratch import Scratch, scratch_project
 
-MEASUREMENTS = ("pickup", "drain", "ticks")
+MEASUREMENTS = ("pickup", "ticks", "idle", "drain")
 
 
 async def run(scratch: Scratch, options: argparse.Namespace) -> list[measure.Row]:
@@ -23,6 +23,8 @@ async def run(scratch: Scratch, options: argparse.Namespace) -> list[measure.Row
     if "ticks" in chosen:
         rows += await measure.tick_of(scratch, jobs=20, seconds=1.0, concurrency=5)
         rows += await measure.tick_of(scratch, jobs=200, seconds=1.0, concurrency=50)
+    if "idle" in chosen:
+        rows += await measure.idle(scratch, ticks=options.jobs or 2_000)
     if "drain" in chosen:
         rows += await measure.drain(
             scratch,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+import psutil
 
 from infra.local.bench.processors import bench_registry
 from infra.local.bench.scratch import WORKSPACE, Scratch, user_token
@@ -141,6 +144,33 @@ async def tick_of(scratch: Scratch, *, jobs: int, seconds: float, concurrency: i
     if summary.completed != jobs:
         raise RuntimeError(f"{summary.completed} of {jobs} jobs were completed")
     return [(f"{jobs} jobs of {seconds:g} s, concurrency {concurrency}", f"{took:.2f} s")]
+
+
+async def idle(scratch: Scratch, *, ticks: int = 10_000) -> list[Row]:
+    """What a tick that finds nothing costs, in calls and in memory kept."""
+    worker = Worker(
+        scratch.settings,
+        registry=bench_registry(),
+        options=TickOptions(linger_seconds=0, quiet=True),
+    )
+    process = psutil.Process()
+    calls = 0
+    warm = max(1, ticks // 10)
+    began, before = 0.0, 0
+    for number in range(ticks + warm):
+        if number == warm:
+            gc.collect()
+            began, before = time.monotonic(), process.memory_info().rss
+        calls += (await worker.tick(budget_seconds=60)).calls
+    gc.collect()
+    growth = process.memory_info().rss / before - 1
+    took = time.monotonic() - began
+    await worker.aclose()
+    return [
+        ("calls of an idle tick", f"{calls / (ticks + warm):.2f}"),
+        ("an idle tick", f"{took / ticks * 1000:.1f} ms"),
+        (f"memory after {ticks:,} ticks", f"{growth:+.2%}"),
+    ]
 
 
 async def fill(

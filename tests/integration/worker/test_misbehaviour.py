@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from shared.queue import EnqueueOptions, NewJob, UserQueue
 from shared.worker import Job, JobContext, Registry, TickOptions, Worker
-from shared.worker.watchdog import Watchdog
 from tests.support.project import ACME, Project
 
 
@@ -66,18 +65,8 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
     registry: Registry,
     worker: Worker,
     ada: UserQueue,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else one blocking processor would make every job of the worker run twice."""
-    monkeypatch.setattr(
-        Watchdog.__init__,
-        "__kwdefaults__",
-        {
-            "warn_after": 0.3,
-            "renew_after": 0.5,
-            "renew": None,
-        },
-    )
 
     @registry.processor("blocker", payload=Nothing, lease=2)
     async def blocker(job: Job[Nothing], ctx: JobContext) -> None:
@@ -102,7 +91,8 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
 
     elsewhere = threading.Thread(target=tick_elsewhere)
     elsewhere.start()
-    summary = await worker.tick(budget_seconds=30)
+    options = TickOptions(linger_seconds=0, renew_outside_seconds=0.5)
+    summary = await worker.tick(budget_seconds=30, options=options)
     await asyncio.to_thread(elsewhere.join)
 
     assert (sum(reclaimed), summary.completed) == (0, 1)
@@ -297,3 +287,28 @@ async def test_a_key_concurrency_of_one_holds(
     summary = await worker.tick(budget_seconds=30)
 
     assert (summary.completed, most) == (4, 1)
+
+
+async def test_memory_that_grows_is_blamed_on_who_runs(
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The next thing Lambda does is to kill the environment, without saying whose fault it was."""
+
+    @registry.processor("hoarder", payload=Nothing)
+    async def hoarder(job: Job[Nothing], ctx: JobContext) -> int:
+        hoard = bytearray(160 * 1024 * 1024)
+        hoard[::4096] = b"x" * len(hoard[::4096])
+        await asyncio.sleep(0.8)
+        return len(hoard)
+
+    await worker.register()
+    await ada.enqueue(ACME, "hoarder")
+
+    await worker.tick(budget_seconds=30)
+
+    grew: Any = events_of(caplog)["memory.grew"]
+    assert grew.grown_mb >= 100
+    assert [entry["job_type"] for entry in grew.jobs] == ["hoarder"]
