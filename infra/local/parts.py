@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,7 +92,15 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
             "realtime",
             (python, "-m", "infra.local.realtime"),
             answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
-            {"PORT": str(ports.realtime), "DATABASE_URL": database_url},
+            {
+                "PORT": str(ports.realtime),
+                "DATABASE_URL": database_url,
+                # hosted drops database broadcasts above 2,500 deliveries a second; load tests here
+                # go beyond that, so set it yourself to rehearse a plan's limit
+                "REALTIME_MESSAGES_PER_SECOND": os.environ.get(
+                    "REALTIME_MESSAGES_PER_SECOND", "100000"
+                ),
+            },
         ),
         Part(
             "api",

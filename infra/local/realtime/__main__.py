@@ -8,9 +8,11 @@ SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, SUPABASE_JWKS, LOG_LEVEL and, for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -24,6 +26,7 @@ from infra.local.realtime.tokens import Verifier
 
 logger = logging.getLogger("infra.local.realtime")
 
+_FILES = 65_536
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -62,8 +65,19 @@ def main(environ: Mapping[str, str]) -> int:
         secret_key=environ.get("SUPABASE_SECRET_KEY", ""),
         jwks=environ.get("SUPABASE_JWKS", ""),
     )
+    _allow_many_sockets()
     uvloop.run(_serve(RealtimeServer(url, verifier, limits), port))
     return 0
+
+
+def _allow_many_sockets() -> None:
+    """Raise the limit on open files: each socket is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # macOS may refuse what it seems to offer; what was there before must do then
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(server: RealtimeServer, port: int) -> None:
