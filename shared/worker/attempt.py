@@ -10,9 +10,10 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from shared.clock import Clock
+from shared.clock import Clock, ShiftedClock
 from shared.queue.errors import LeaseLost, QueueError
 from shared.queue.models import JobId, Lease, NewJob, SettleItem
 from shared.worker import trace
@@ -33,6 +34,7 @@ from shared.worker.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
 
+TOLERATED_SKEW = timedelta(seconds=2)
 Spawn = Callable[[JobId, int, str, Sequence[NewJob]], Awaitable[list[JobId]]]
 
 
@@ -63,6 +65,7 @@ class Attempt:
         on_end: Callable[[Attempt], None],
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
+        clock = database_clock(lease, clock)
         self.lease = lease
         self.kind = kind
         self.job_id = lease.job.id
@@ -155,6 +158,14 @@ class Attempt:
             duration_ms=round(self.duration_seconds * 1000, 1),
             cost_usd=round(cost, 9) if cost > 0 else None,
         )
+
+    @property
+    def queued_seconds(self) -> float:
+        """How long the job had existed when it was leased, by the database's clock alone."""
+        if self.lease.lease_expires_at is None:
+            return 0.0
+        leased_at = self.lease.lease_expires_at - timedelta(seconds=self.lease.lease_seconds)
+        return max(0.0, (leased_at - self.lease.job.created_at).total_seconds())
 
     @property
     def duration_seconds(self) -> float:
@@ -348,6 +359,19 @@ class Attempt:
             code="PT409",
             hint="lease_lost",
         )
+
+
+def database_clock(lease: Lease, clock: Clock) -> Clock:
+    """`clock`, set right by the database's when it is plainly wrong.
+
+    Waits and deadlines are instants that the database compares with its own time. The lease tells
+    when that was: its end less its length. A second or two is the way of the answer.
+    """
+    if lease.lease_expires_at is None:
+        return clock
+    leased_at = lease.lease_expires_at - timedelta(seconds=lease.lease_seconds)
+    shift = leased_at - clock.now()
+    return ShiftedClock(clock, shift) if abs(shift) > TOLERATED_SKEW else clock
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -301,9 +301,6 @@ class Tick:
                     SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released")
                 )
                 continue
-            wait = (self._clock.now() - lease.job.created_at).total_seconds() * 1000
-            if lease.job.attempts == 1 and len(self.wait_ms) < 100:
-                self.wait_ms.append(max(0.0, round(wait, 1)))
             attempt = Attempt(
                 lease,
                 self._registry.find(lease.job.job_type),
@@ -316,6 +313,8 @@ class Tick:
                 on_end=self._attempt_ended,
                 grace_seconds=self._grace(now),
             )
+            if lease.job.attempts == 1 and len(self.wait_ms) < 100:
+                self.wait_ms.append(round(attempt.queued_seconds * 1000, 1))
             self._running[attempt.job_id] = attempt
             attempt.company = len(self._running)
             logger.info(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from shared.queue import NewJob, UserQueue
+from shared.clock import ShiftedClock, SystemClock
+from shared.queue import EnqueueOptions, NewJob, UserQueue
 from shared.worker import (
     ChildrenFailed,
     Fail,
@@ -321,3 +323,32 @@ async def test_a_job_cut_by_the_deadline_goes_on_where_its_steps_ended(
 
     assert (await ada.get_job(job_id)).result == {"attempt": 1}
     assert sorted(done) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+async def test_a_worker_whose_clock_is_wrong_does_no_harm(
+    project: Project, registry: Registry, ada: UserQueue, hours: int
+) -> None:
+    """Leases and waits follow the database's clock; the worker's may say what it likes."""
+
+    @registry.processor("nap", payload=Nothing)
+    async def nap(job: Job[Nothing], ctx: JobContext) -> str:
+        await ctx.sleep(0.4)
+        return await ctx.ask("Well?", timeout=0.4, default="nobody")
+
+    wrong = ShiftedClock(SystemClock(), timedelta(hours=hours))
+    worker = Worker(
+        project.settings,
+        registry=registry,
+        clock=wrong,
+        options=TickOptions(linger_seconds=10),
+    )
+    await worker.register()
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    job_id = (await ada.enqueue(ACME, "nap", options=EnqueueOptions(deadline_at=later))).job.id
+
+    await worker.tick(budget_seconds=30)
+    await worker.aclose()
+
+    job = await ada.get_job(job_id)
+    assert (job.status, job.result, job.attempts) == ("completed", "nobody", 1)
