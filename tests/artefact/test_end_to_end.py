@@ -47,9 +47,8 @@ class Local:
     def functions_log(self) -> list[dict[str, Any]]:
         """What the functions and the platform wrote, parsed."""
         text = (self.folder / "logs" / "api.log").read_text("utf-8")
-        lines = (line.split(" | ", 1)[-1] for line in text.splitlines())
         parsed = []
-        for line in lines:
+        for line in text.splitlines():
             with contextlib.suppress(ValueError):
                 parsed.append(json.loads(line))
         return [line for line in parsed if isinstance(line, dict)]

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 ACCOUNT = "123456789012"
 #: How long a caller's answer may wait for the environment to become reusable, in seconds.
-LINGER = 0.05
+LINGER = 0.5
 
 
 class TooManyRequests(Exception):

@@ -153,8 +153,26 @@ def _sink(say: Callable[[str, str], None] | None, name: str) -> Callable[[str], 
 
 
 def report_line(name: str, line: str) -> None:
-    """Print a function's log line as `name | line`; the launcher's default."""
-    print(f"{name} | {line}", flush=True)
+    """Print a function's log line as one JSON object that names the function."""
+    print(json.dumps(labelled(name, line), ensure_ascii=False), flush=True)
+
+
+def labelled(name: str, line: str) -> dict[str, Any]:
+    """The line with its function, a level and a message, whatever it was.
+
+    The platform's own reports warn unless the invocation went well; metrics are for nobody's eyes.
+    """
+    entry = as_json(line)
+    if entry is None:
+        return {"level": "INFO", "message": line, "function": name}
+    if entry.get("type") == "platform.report":
+        record = entry["record"]
+        level = "INFO" if record["status"] == "success" else "WARNING"
+        told = f"{record['status']} after {record['metrics']['durationMs']:.0f} ms"
+        return {"level": level, "message": told, "function": name, **entry}
+    if "_aws" in entry:
+        return {"level": "DEBUG", "message": "metrics", "function": name, **entry}
+    return {**entry, "function": name}
 
 
 def as_json(line: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.local.lambda_runtime import FunctionConfig, LambdaRuntime
 from infra.local.lambda_runtime.gateway import Cors, Route
-from infra.local.lambda_runtime.server import Schedule
+from infra.local.lambda_runtime.server import Schedule, labelled
 
 HERE = Path(__file__).parent
 QUEUE = "test-worker-failures"
@@ -327,3 +327,24 @@ async def test_cors_is_the_gateways_business(runtime: LambdaRuntime) -> None:
     assert actual.headers["access-control-allow-origin"] == "https://app.example.com"
     assert actual.headers["access-control-expose-headers"] == "location"
     assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "message"),
+    [
+        ("plain words", "INFO", "plain words"),
+        ('{"level": "ERROR", "message": "m"}', "ERROR", "m"),
+        ('{"_aws": {}, "DeadLetters": 1}', "DEBUG", "metrics"),
+        (
+            '{"type": "platform.report", "record": '
+            '{"status": "timeout", "metrics": {"durationMs": 1000.4}}}',
+            "WARNING",
+            "timeout after 1000 ms",
+        ),
+    ],
+)
+def test_every_line_says_whose_it_is_and_how_bad(line: str, level: str, message: str) -> None:
+    """Four functions write into one log."""
+    entry = labelled("worker", line)
+
+    assert (entry["level"], entry["message"], entry["function"]) == (level, message, "worker")
