@@ -85,3 +85,10 @@ export function pretty(value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
 }
+
+/** The first simple values of an object, in a line: `to: a@b.test, count: 3`. */
+export function glimpse(value) {
+  if (value === null || typeof value !== "object") return "";
+  const simple = Object.entries(value).filter(([, one]) => one !== null && typeof one !== "object").slice(0, 3);
+  return simple.map(([name, one]) => `${name}: ${String(one).slice(0, 80)}`).join(", ");
+}

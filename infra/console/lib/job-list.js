@@ -22,6 +22,7 @@ export class JobList {
   #controller = new AbortController();
   #visible = () => [];
   #loading = false;
+  #again = false;
 
   state = { rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null, newer: 0, missed: 0, freshness: "catching-up", isPaused: false };
 
@@ -75,10 +76,15 @@ export class JobList {
     } finally {
       this.#loading = false;
     }
+    if (this.#again) {
+      this.#again = false;
+      await this.refresh();
+    }
   }
 
   /** Read the top and what is on screen again, keeping the place. */
   async refresh() {
+    if (this.state.isLoading) this.#again = true; // what changed under the first page is read after it
     if (this.state.isPaused || this.state.isLoading) return;
     try {
       const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);

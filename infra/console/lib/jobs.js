@@ -61,10 +61,10 @@ export function watchJob(client, jobId, options = {}) {
  * Follow the state changes of all jobs of a workspace.
  *
  * @param {object} [options]
- * @param {(event: object) => void} [options.onEvent] Each state change once. A job's `seq` has
- *   holes here, because progress and log lines do not travel on this topic.
- * @param {(why: {first: boolean}) => Promise<void> | void} [options.onResync] Read again what you
- *   show: after each join and whenever events may have been missed, and while polling.
+ * @param {(event: object) => void} [options.onEvent] Each state change from now on, once; what the
+ *   socket lost comes late. A job's `seq` has holes: progress and logs do not travel here.
+ * @param {(why: {first: boolean}) => Promise<void> | void} [options.onResync] Read what you show:
+ *   once at the start, and again after an absence too long to be told event by event.
  * @param {(state: {freshness: string}) => void} [options.onChange]
  * @returns {WorkspaceWatch} `.state .subscribe() .refresh() .close()`
  */

@@ -1,7 +1,7 @@
 // JobMonitor: a workspace's jobs, live: groups with counts, filters, search, selection, actions.
 
 import { jobs as api, supabase } from "../api.js";
-import { counted, duration, number, shortId } from "../lib/format.js";
+import { counted, duration, glimpse, number, percentage, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { STATES, STATUSES } from "../lib/states.js";
@@ -133,15 +133,17 @@ function Body({ state, filter, onFilter, retry }) {
   return html`<${Empty} title="No jobs yet">A job appears here the moment it is enqueued: from the API, from SQL, or from one of the apps in the menu.<//>`;
 }
 
-const second = (row) => row.error_message && row.status !== "completed" ? row.error_message : (row.progress?.message ?? row.progress?.stage ?? row.idempotency_key ?? "");
+/** A failed job's error, a running one's stage, else the beginning of the payload. */
+const hasTrouble = (row) => Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
+const second = (row) => (hasTrouble(row) ? row.error_message : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || glimpse(row.payload));
 
 function Row({ row, index, isChosen, toggle }) {
   return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
     <td class="c-check"><label class="tick"><input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span></label></td>
     <td class="c-job"><a class="row-link" href=${`/jobs/${row.id}`}><span class="job-type">${row.job_type}</span>
-      <span class=${classes("job-note", row.error_message && row.status !== "completed" && "bad")}>${second(row) || "\u00a0"}</span></a></td>
+      <span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row) || "\u00a0"}</span></a></td>
     <td class="c-state"><${StateBadge} status=${row.status} cancelling=${Boolean(row.cancel_requested_at)} /></td>
-    <td class="c-progress">${row.status === "processing" ? html`<${LiveProgress} row=${row} />` : html`<${JobProgress} job=${row} compact />`}</td>
+    <td class="c-progress">${row.status === "processing" ? html`<${LiveProgress} row=${row} />` : percentage(row.progress) > 0 || row.status === "completed" ? html`<${JobProgress} job=${row} compact />` : html`<span class="none">–</span>`}</td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
     <td class="c-num c-took num">${row.status === "processing" ? html`<${Took} from=${row.started_at} />` : ENDED.has(row.status) && row.started_at ? duration(Date.parse(row.completed_at) - Date.parse(row.started_at)) : "–"}</td>

@@ -81,6 +81,7 @@ export function JobTimeline({ job, attempts, events, now }) {
           </text>
         </g>`;
       })}
+      ${isLive && job.status !== "processing" && bars.length > 0 && html`<line class="timeline-wait" x1=${x(bars.at(-1).to)} x2=${x(now)} y1=${(rows - 0.5) * ROW} y2=${(rows - 0.5) * ROW} />`}
       ${cancels.map((mark) => html`<line class="timeline-cancel" key=${mark.seq} x1=${x(mark.at)} x2=${x(mark.at)} y1="0" y2=${height - AXIS}><title>Cancel asked for</title></line>`)}
       ${isLive && job.next_retry_at && Date.parse(job.next_retry_at) > now && html`<text class="timeline-next" x=${width - LEFT} y=${ROW * rows - 4} text-anchor="end">next attempt ${relative(job.next_retry_at, now)}</text>`}
     </svg>

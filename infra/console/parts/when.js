@@ -40,3 +40,9 @@ export function Took({ from, to }) {
   if (!from) return html`<span class="none">–</span>`;
   return html`<span class="num">${duration((to ? Date.parse(to) : now) - Date.parse(from))}</span>`;
 }
+
+const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;
+
+/** A sentence whose instants are shown relative to now. */
+export const Sentence = ({ text }) =>
+  String(text ?? "").split(INSTANT).map((part, index) => (index % 2 === 1 ? html`<${When} key=${index} at=${`${part.replace(" ", "T")}Z`} />` : part));

@@ -16,7 +16,7 @@ import { JsonView } from "../parts/json-view.js";
 import { Question, WaitNote } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
-import { Took, useNow, When } from "../parts/when.js";
+import { Sentence, Took, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
 
 const useJobStatus = makeUseJobStatus(hooks, supabase);
@@ -70,8 +70,8 @@ function Loaded({ watch, job, freshness }) {
     ${wait && wait.kind !== "ask" && html`<${WaitNote} wait=${wait} />`}
     <div class="columns">
       <div class="column main">
-        ${job.error_message && job.status !== "completed" && html`<section class="card error-card" aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
-          <p class="error-text">${job.error_message}</p>${job.error_data && html`<${JsonView} value=${job.error_data} label="Error details" />`}</section>`}
+        ${job.error_message && job.status !== "completed" && html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
+          <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
         <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
         <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2><${JobLog} lines=${lines} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
         ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
@@ -88,7 +88,7 @@ function Loaded({ watch, job, freshness }) {
 function Explained({ explained, job }) {
   const told = explained.value;
   const sentence = told && told.status === job.status ? told.sentence : plainly(job);
-  return html`<p class="explain" aria-live="polite">${sentence}${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
+  return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
 }
 
 /** Until the database's own sentence is here. */
@@ -172,7 +172,7 @@ function Facts({ job }) {
     ${fact("Started", job.started_at && html`<${When} at=${job.started_at} />`)}
     ${fact("Next attempt", job.next_retry_at && html`<${When} at=${job.next_retry_at} />`)}
     ${fact("Ended", job.completed_at && html`<${When} at=${job.completed_at} />`)}
-    ${fact(job.completed_at ? "Took" : "Running for", job.started_at && job.status !== "pending" && html`<${Took} from=${job.started_at} to=${job.completed_at} />`)}
+    ${fact(job.completed_at ? "Took" : "Running for", job.started_at && (job.completed_at || job.status === "processing") && html`<${Took} from=${job.started_at} to=${job.completed_at} />`)}
     ${fact("Waited", job.started_at && job.attempts <= 1 && html`<span class="num">${duration(Date.parse(job.started_at) - Date.parse(job.scheduled_for ?? job.created_at))}</span>`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}

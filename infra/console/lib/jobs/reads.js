@@ -49,13 +49,9 @@ export function readsOf(client) {
       );
     },
 
-    /** The workspace's newest event that its topic carries, or null. */
-    async newestChange(workspaceId) {
-      const found = await rows(
-        client.from("job_events").select(EVENT_COLUMNS).eq("workspace_id", workspaceId)
-          .not("type", "in", "(job.progress,job.log)").order("xid", { ascending: false }).limit(1),
-      );
-      return found[0] ?? null;
+    /** State changes of a workspace after a cursor; without one, the cursor of now. */
+    feed(workspaceId, cursor, limit = PAGE) {
+      return rows(client.rpc("event_feed", { p_workspace_id: workspaceId, p_cursor: cursor, p_limit: limit }));
     },
   };
 }

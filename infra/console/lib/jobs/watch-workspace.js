@@ -1,18 +1,19 @@
-// A workspace: every state change of its jobs. Its topic carries neither progress nor logs, so a
-// job's `seq` has holes here; what was missed is re-read by whoever shows it, see `onResync`.
+// A workspace: every state change of its jobs, each once. Its topic carries neither progress nor
+// logs, so a job's `seq` has holes here; what the socket loses is read from the workspace's feed.
 
 import { Follower } from "./follower.js";
 import { normalizeEvent } from "./sequence.js";
 
-const REMEMBERED = 5000;
+const MOST_PAGES = 10; // a longer absence: whoever shows jobs had better read them again
 
 export class WorkspaceWatch extends Follower {
   #reads;
   #id;
   #options;
-  #seen = new Map(); // job id -> highest seq told
-  #heard = true;
-  #started = false;
+  #cursor = null;
+  #told = new Set(); // "job seq" since the feed was read last, and
+  #toldBefore = new Set(); // before that: a message may be later than the read that overtook it
+  #unheard = new Set();
 
   constructor(reads, topics, id, options) {
     super(topics, `workspace:${id}`, options);
@@ -27,31 +28,52 @@ export class WorkspaceWatch extends Follower {
   }
 
   get heardAll() {
-    return this.#heard;
+    return this.#unheard.size === 0;
   }
 
   receive(payload) {
     const event = normalizeEvent(payload);
-    if (event && this.#note(event)) this.#options.onEvent?.(event);
-    this.#heard = true;
+    if (!event) return;
+    this.#unheard.delete(nameOf(event));
+    this.#tell(event);
   }
 
   async catchUp() {
-    const first = !this.#started;
-    const newest = normalizeEvent(await this.#reads.newestChange(this.#id));
-    const news = newest !== null && this.#note(newest);
-    this.#started = true;
-    if (!first && !news && this.freshness === "live") return;
-    if (news && this.freshness === "live") this.#heard = false;
-    // joined anew, polling, or something happened of which the socket did not tell
-    await this.#options.onResync?.({ first });
+    if (this.#cursor === null) {
+      this.#cursor = (await this.#reads.feed(this.#id, null)).cursor;
+      await this.#options.onResync?.({ first: true }); // from here on the feed misses nothing
+      return;
+    }
+    const wasLive = this.freshness === "live";
+    const news = [];
+    let page = null;
+    for (let pages = 0; pages === 0 || page.more; pages += 1) {
+      page = await this.#reads.feed(this.#id, this.#cursor);
+      this.#cursor = page.cursor;
+      if (page.reset || pages === MOST_PAGES) return this.#startAnew();
+      for (const row of page.events) {
+        const event = normalizeEvent(row);
+        if (event && this.#tell(event)) news.push(nameOf(event));
+      }
+    }
+    this.#unheard = new Set(wasLive ? news : []);
+    this.#toldBefore = this.#told;
+    this.#told = new Set();
+    return undefined;
   }
 
-  #note({ job_id: id, seq }) {
-    if (seq <= (this.#seen.get(id) ?? 0)) return false;
-    this.#seen.delete(id); // to the end: the map forgets whom it has not heard of for longest
-    this.#seen.set(id, seq);
-    if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.keys().next().value);
+  async #startAnew() {
+    this.#cursor = (await this.#reads.feed(this.#id, null)).cursor;
+    await this.#options.onResync?.({ first: false });
+  }
+
+  #tell(event) {
+    const name = nameOf(event);
+    if (this.#told.has(name) || this.#toldBefore.has(name)) return false;
+    this.#told.add(name);
+    this.#options.onEvent?.(event);
     return true;
   }
 }
+
+const nameOf = ({ job_id: id, seq }) => `${id} ${seq}`;
