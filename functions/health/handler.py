@@ -53,15 +53,17 @@ def _readiness() -> tuple[int, dict[str, Any]]:
     import asyncio
 
     from functions.health.checks import readiness
-    from shared.aws.secrets import fill_environment
+    from shared.aws.secrets import read_secrets
     from shared.config import Settings
     from shared.queue.worker_client import WorkerQueue
 
     if _loop is None or _queue is None:
-        fill_environment(os.environ)
+        environ = {**read_secrets(os.environ), **os.environ}
         _loop = asyncio.new_event_loop()
-        _queue = WorkerQueue(Settings.from_env(os.environ))
+        _queue = WorkerQueue(Settings.from_env(environ))
     answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(readiness(_queue))
+    if answer[1]["checks"]["database"]["verdict"] != "pass":
+        close()  # the key may have been rotated: the next probe reads it anew
     return answer
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from functions.status.app import build_app
-from shared.aws.secrets import fill_environment
+from shared.aws.rotation import RotatingHandler
 from shared.config import Settings
 from shared.log import configure_logging
 from shared.web.gateway import GatewayHandler
 
-fill_environment(os.environ)
-_settings = Settings.from_env(os.environ)
-configure_logging(_settings.log_level)
 
-handler = GatewayHandler(build_app(_settings))
+def _build(environ: Mapping[str, str]) -> GatewayHandler:
+    settings = Settings.from_env(environ)
+    configure_logging(settings.log_level)
+    return GatewayHandler(build_app(settings))
+
+
+handler = RotatingHandler(os.environ, _build)

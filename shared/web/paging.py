@@ -1,6 +1,6 @@
-"""Opaque cursors of keyset pages: where the last page ended, not how many rows to skip.
+"""Opaque ids and cursors: a few values as one URL-safe text, checked when it comes back.
 
-Reading the rows is left to the routes; a cursor grants nothing, RLS still decides.
+A cursor grants nothing; what it points to is left to the routes and to RLS.
 """
 
 from __future__ import annotations
@@ -9,31 +9,10 @@ import base64
 import binascii
 import json
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
-from fastapi import Query
-from pydantic import BaseModel, Field
-
 from shared.web.errors import invalid_argument
-
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 200
-
-Item = TypeVar("Item")
-
-#: Page size and cursor as a route's arguments.
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items of one page.")]
-After = Annotated[
-    str | None, Query(alias="cursor", max_length=512, description="`next_cursor` of a page.")
-]
-
-
-class Page(BaseModel, Generic[Item]):
-    """One page; `next_cursor` is null on the last one."""
-
-    items: list[Item]
-    next_cursor: str | None = Field(default=None, description="Pass as `cursor` for more.")
 
 
 def encode(*values: str | int) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from shared.aws.clients import client
-from shared.aws.secrets import Secrets, fill_environment, read_parameter
-from shared.clock import FrozenClock
+from shared.aws.rotation import RotatingHandler
+from shared.aws.secrets import fill_environment, read_parameter
 from shared.config import ConfigurationError, Settings
 
 
@@ -18,30 +21,88 @@ def put(settings: Settings, name: str, value: str) -> None:
     )
 
 
-async def test_a_rotated_secret_is_seen_within_minutes_or_when_asked_for(
-    settings: Settings,
-) -> None:
+class Built:
+    """A handler that answers with the token it was built with."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.token = environ["TOKEN"]
+        self.closed = False
+        BUILT.append(self)
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
+        return {"token": self.token}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+BUILT: list[Built] = []
+
+
+class Rotation:
+    """A handler over one parameter, with the wall clock in the test's hand."""
+
+    def __init__(self, settings: Settings, parameter: str, **plain: str) -> None:
+        self.now = 0.0
+        BUILT.clear()
+        environ = {
+            "SECRETS_PARAMETER": parameter,
+            "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
+            "AWS_REGION": settings.aws_region,
+            **plain,
+        }
+        self.handler = RotatingHandler(environ, Built, wall_clock=lambda: self.now)
+
+    def token_after(self, seconds: float) -> str:
+        self.now += seconds
+        token: str = self.handler({}, None)["token"]
+        return token
+
+
+def test_a_rotated_secret_is_taken_up_within_minutes(settings: Settings) -> None:
     """No deploy for a rotation, and no call to SSM for each request."""
-    clock = FrozenClock()
-    secrets = Secrets(settings, "/minutehand/test/a", clock=clock)
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "one"}))
-    assert await secrets.get("TOKEN") == "one"
+    rotation = Rotation(settings, "/minutehand/test/a")
 
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "two"}))
-    assert await secrets.get("TOKEN") == "one"
-    clock.advance(seconds=301)
-    assert await secrets.get("TOKEN") == "two"
-    put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "three"}))
-    secrets.forget()
-    assert await secrets.get("TOKEN") == "three"
+
+    assert rotation.token_after(0) == "one"
+    assert rotation.token_after(299) == "one"
+    assert rotation.token_after(2) == "two"
+    assert [built.closed for built in BUILT] == [True, False]
+    assert rotation.token_after(400) == "two"
+    assert len(BUILT) == 2
 
 
-async def test_a_missing_name_says_where_it_was_looked_for(settings: Settings) -> None:
-    """The operator should not have to guess."""
-    put(settings, "/minutehand/test/b", "{}")
+def test_secrets_that_cannot_be_read_again_stay_in_use(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage of SSM is no outage of the API, and a broken parameter neither."""
+    put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "one"}))
+    rotation = Rotation(settings, "/minutehand/test/b")
+    put(settings, "/minutehand/test/b", "broken")
 
-    with pytest.raises(ConfigurationError, match="/minutehand/test/b"):
-        await Secrets(settings, "/minutehand/test/b").get("TOKEN")
+    with caplog.at_level(logging.WARNING):
+        assert rotation.token_after(301) == "one"
+
+    told = [r.__dict__["event"] for r in caplog.records if r.name == "shared.aws.rotation"]
+    assert told == ["secrets.stale"]
+    put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "two"}))
+    assert rotation.token_after(301) == "two"
+
+
+def test_a_plain_setting_wins_over_a_secret(settings: Settings) -> None:
+    """So that an operator can try a value out on one function."""
+    put(settings, "/minutehand/test/e", json.dumps({"TOKEN": "secret"}))
+
+    assert Rotation(settings, "/minutehand/test/e", TOKEN="plain").token_after(0) == "plain"
+
+
+def test_without_a_parameter_nothing_is_read() -> None:
+    """The local stack has none, and no SSM either."""
+    handler = RotatingHandler({"TOKEN": "plain"}, Built, wall_clock=lambda: 0.0)
+
+    assert handler({}, None) == {"token": "plain"}
 
 
 @pytest.mark.parametrize("value", ["not json", "[]", '{"a": 1}'])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from shared.aws.uploads import (
@@ -23,6 +24,7 @@ from shared.aws.uploads import (
 from shared.config import ConfigurationError, Settings
 
 
+@hypothesis_settings(deadline=None)
 @given(st.integers(min_value=0, max_value=MAX_BYTES))
 def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
     """Sizes add up, parts are large enough, and there are not too many."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from shared.clock import SystemClock
@@ -263,6 +264,7 @@ def frame_of(seq: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+@hypothesis_settings(deadline=None)
 @given(
     after=st.integers(0, 5),
     seqs=st.lists(st.integers(1, 12), max_size=20),
