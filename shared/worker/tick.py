@@ -44,6 +44,9 @@ class Tick:
 
     #: Most patience with a call that the tick could do without.
     SIDE_CALL_SECONDS = 3.0
+    #: How long lease calls go under one id. The database does its chores at a tick's first call,
+    #: and a loop under steady load is one tick without end.
+    LEASE_ID_SECONDS = 60.0
 
     def __init__(
         self,
@@ -76,8 +79,12 @@ class Tick:
         self.tick_id = str(uuid.uuid4())
         self.worker_id = worker_id
         self.summary = TickSummary(worker_id=worker_id, tick_id=self.tick_id)
+        #: The first hundred queue waits and run times, for metrics.
         self.wait_ms: list[float] = []
         self.run_ms: list[float] = []
+        self._runs = 0
+        self._lease_id = self.tick_id
+        self._lease_id_since = self._clock.monotonic()
         self._running: dict[JobId, Attempt] = {}
         self._ended: list[Attempt] = []
         self._unstarted: list[SettleItem] = []
@@ -231,12 +238,15 @@ class Tick:
         self._woken = False
         if self._unanswered is not None:
             return self._unanswered
+        if now - self._lease_id_since >= self.LEASE_ID_SECONDS:
+            self._lease_id, self._lease_id_since, self._call = str(uuid.uuid4()), now, 0
         self._call += 1
+        self.summary.calls += 1
         left = self._moments.stop_working - now
         free = self._free_slots()
         self._unanswered = LeaseRequest(
             worker_id=self.worker_id,
-            tick_id=self.tick_id,
+            tick_id=self._lease_id,
             call=self._call,
             limit=max(0, free),
             job_types=self._job_types,
@@ -370,7 +380,9 @@ class Tick:
                 self.summary.lost += 1
             else:
                 items.append(item)
-                self.run_ms.append(item.duration_ms or 0.0)
+                if len(self.run_ms) < 100:
+                    self.run_ms.append(item.duration_ms or 0.0)
+            self._runs += 1
             self.summary.busy_ms += attempt.duration_seconds * 1000
         attempts = {attempt.job_id: attempt for attempt in ended}
         sent_at = self._clock.monotonic()
@@ -491,7 +503,7 @@ class Tick:
     def _siblings_wanted(self) -> int:
         if self._fan_out is None:
             return 0
-        mean = sum(self.run_ms) / len(self.run_ms) / 1000 if self.run_ms else None
+        mean = self.summary.busy_ms / self._runs / 1000 if self._runs else None
         return self._fan_out.siblings(
             due=self._due,
             slots=self._options.concurrency,
@@ -538,7 +550,6 @@ class Tick:
     def _finish_summary(self) -> None:
         self.summary.duration_ms = round((self._clock.monotonic() - self._moments.start) * 1000, 1)
         self.summary.due_left = self._due
-        self.summary.calls = self._call
         self.summary.reports = self._reporter.reports
 
     def _note(self, message: str, event: str, error: QueueError) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from shared.queue import EnqueueOptions, NewJob, UserQueue
-from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from shared.worker import Job, JobContext, Registry, Tick, TickOptions, Worker
 from tests.support.project import ACME, Gateway, Project
 
 #: Starts the loop with the given options; returns its task and its wake-up.
@@ -224,3 +224,32 @@ async def test_overlapping_ticks_share_the_work(
 
     assert sum(summary.completed for summary in summaries) == 40
     assert len(ran) == len(set(ran)) == 40
+
+
+async def test_a_loop_under_steady_load_still_does_its_chores(
+    project: Project,
+    registry: Registry,
+    ada: UserQueue,
+    worker: Worker,
+    run_loop: StartLoop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database does them at a tick's first call, and this tick never ends."""
+    monkeypatch.setattr(Tick, "LEASE_ID_SECONDS", 0.3)
+    release = asyncio.Event()
+
+    @registry.processor("long", payload=Nothing)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        await release.wait()
+
+    await worker.register()
+    await ada.enqueue(ACME, "long")
+    run_loop(poll_seconds=0.2)
+
+    async def several_ids() -> bool:
+        [row] = project.rows("select count(*) as n from queue.ticks where last_call > 0")
+        return int(row["n"]) >= 3
+
+    await until(several_ids)
+    assert project.rows("select fence from queue.leases") == [{"fence": 1}]
+    release.set()
