@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,12 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from infra.aws.bundles import BUNDLES, ROOT
 from infra.aws.package import TEMPLATE
-from infra.local.lambda_runtime import Invocation, LambdaRuntime
+from infra.local.lambda_runtime import (
+    Function,
+    Invocation,
+    LambdaRuntime,
+    TooManyRequests,
+)
 from infra.local.lambda_runtime.__main__ import read_dotenv
 from infra.local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
@@ -237,10 +244,10 @@ async def test_the_schedules_event_runs_what_no_wake_up_announced(local: Local, 
     assert written[-1]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Minutehand"
 
 
-async def test_a_worker_killed_in_a_job_loses_nothing(
+async def test_the_deadline_kills_a_worker_and_its_job_is_not_lost(
     local: Local, ada: Ada, stacks: dict[str, Stack], host_package: Package, runtime_site: Path
 ) -> None:
-    """Deadline kill: no `finally`, the lease lapses, the next tick runs the job again."""
+    """A worker that hangs is killed without `finally`; meanwhile the cap throttles the next one."""
     answer = await ada.data.post(
         "/rest/v1/rpc/enqueue_job",
         json={
@@ -251,23 +258,28 @@ async def test_a_worker_killed_in_a_job_loses_nothing(
     )
     job_id = answer.json()["job"]["id"]
     service = packaged(stacks["dev"], host_package, runtime_site, local.values)
-    worker = LambdaRuntime([f for f in service.functions if f.name.endswith("worker")])
-    [function] = worker.functions.values()
+    [worker] = [f for f in service.functions if f.name.endswith("worker")]
+    function = Function(replace(worker, timeout=10, max_concurrency=1))
+    tick = Invocation(b'{"source":"minutehand.tick"}')
     try:
-        running = asyncio.create_task(function.invoke(Invocation(b'{"source":"minutehand.tick"}')))
-        async with asyncio.timeout(30):
+        running = asyncio.create_task(function.invoke(tick))
+        async with asyncio.timeout(60):
             while (await ada.job(job_id))["status"] != "processing":  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         [environment] = function.environments
-        await environment.kill()
+        assert environment.pid is not None
+        os.killpg(environment.pid, signal.SIGSTOP)  # hangs as a blocked loop would
+        with pytest.raises(TooManyRequests):
+            await function.invoke(tick)
         outcome = await running
     finally:
-        await worker.stop()
-    with_lease = await ada.job(job_id)
+        await function.stop()
+    left = await ada.job(job_id)
 
-    assert outcome.error == "Runtime.ExitError"
-    assert with_lease["status"] == "processing"
-    assert with_lease["attempts"] == 1
+    assert outcome.error == "Sandbox.Timedout"
+    assert "Task timed out after 10.00 seconds" in outcome.json()["errorMessage"]
+    # its lease still holds; the database's clock alone gives it back
+    assert (left["status"], left["attempts"]) == ("processing", 1)
 
 
 async def test_a_failed_asynchronous_invoke_is_kept_in_its_queue(
