@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -425,39 +424,3 @@ async def test_strangers_neither_import_nor_see_imports(office: Office) -> None:
     assert (by_form.status_code, by_address.status_code) == (404, 404)
     assert by_json.status_code == 400
     assert (seen.status_code, errors.status_code) == (404, 404)
-
-
-@pytest.mark.slow
-async def test_a_hundred_thousand_rows_take_bounded_memory(office: Office, bucket: Any) -> None:
-    """Memory is measured over the second half: what grows with rows would show there."""
-    rows = 100_000
-    data = table(*(f"Company {n},c{n}.example,Tools,{n}" for n in range(rows)))
-    answer = await upload(office, data)
-    files = Measured(office)
-    worker = small_worker(office, files, batch_rows=500)
-
-    tracemalloc.start()
-    await worker.tick(budget_seconds=600)
-    tracemalloc.stop()
-    await worker.aclose()
-
-    job = office.project.row(answer.json()["job"]["id"])
-    # the storage double lives in this process and holds copies of the file at the beginning
-    quarter = len(files.held) // 4
-    second, last = max(files.held[quarter : 2 * quarter]), max(files.held[2 * quarter :])
-    assert (job["status"], job["result"]["rows_created"]) == ("completed", rows)
-    assert second < len(data) / 2
-    assert last < second * 1.25
-
-
-class Measured:
-    """The true file; notes how much Python holds at each chunk."""
-
-    def __init__(self, office: Office) -> None:
-        self._files = office.enrichment.files
-        self.held: list[int] = []
-
-    async def read(self, key: str, *, start: int) -> AsyncIterator[bytes]:
-        async for chunk in self._files.read(key, start=start):
-            self.held.append(tracemalloc.get_traced_memory()[0])
-            yield chunk

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import pytest
 
 from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
@@ -92,38 +93,51 @@ async def test_a_worker_killed_in_its_call_is_followed_by_one_that_pays_once(
     assert office.credits() == 1
 
 
-@pytest.mark.slow
-async def test_an_import_killed_again_and_again_stores_each_row_once(
-    office: Office, killable: Killable, aws: str
-) -> None:
-    """Wherever the kill falls, the next worker reads on from the last stored batch."""
+@pytest.fixture
+def bucket(aws: str, office: Office) -> None:
+    """The uploads bucket."""
     s3 = boto3.client("s3", endpoint_url=aws, region_name="us-east-1")
     s3.create_bucket(Bucket=BUCKET)
     s3.close()
-    rows = 20_000
-    data = b"name,domain\n" + b"".join(b"C %d,c%d.example\n" % (n, n) for n in range(rows))
+
+
+async def hand_in(office: Office, data: bytes) -> tuple[str, str]:
+    """Upload a file; the ids of its job and its import."""
     answer = await office.call(
         "POST",
         "/api/accounts/import",
         data={"workspace_id": ACME},
         files={"file": ("list.csv", data, "text/csv")},
     )
-    job_id, import_id = answer.json()["job"]["id"], answer.json()["import"]["id"]
+    return answer.json()["job"]["id"], answer.json()["import"]["id"]
+
+
+def rows_read(office: Office, import_id: str) -> int:
+    """Where the import stands."""
+    [found] = office.project.rows(
+        "select rows_read from public.account_imports where id = %s", import_id
+    )
+    count: int = found["rows_read"]
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("bucket")
+async def test_an_import_killed_again_and_again_stores_each_row_once(
+    office: Office, killable: Killable
+) -> None:
+    """Wherever the kill falls, the next worker reads on from the last stored batch."""
+    rows = 20_000
+    data = b"name,domain\n" + b"".join(b"C %d,c%d.example\n" % (n, n) for n in range(rows))
+    job_id, import_id = await hand_in(office, data)
     office.project.run_sql("update public.jobs set max_attempts = 20 where id = %s", job_id)
 
-    def read() -> int:
-        found = office.project.rows(
-            "select rows_read from public.account_imports where id = %s", import_id
-        )
-        count: int = found[0]["rows_read"]
-        return count
-
-    marks = [0]
+    mark = 0
     for _ in range(3):
         killable.start()
-        wait_for(lambda: read() > marks[-1] + 1500)
+        wait_for(lambda: rows_read(office, import_id) > mark + 1500)  # noqa: B023
         killable.kill()
-        marks.append(read())
+        mark = rows_read(office, import_id)
     killable.start()
     wait_for(lambda: office.project.row(job_id)["status"] == "completed")
 
@@ -136,3 +150,29 @@ async def test_an_import_killed_again_and_again_stores_each_row_once(
     assert job["attempts"] >= 2
     assert job["result"]["rows_read"] == job["result"]["rows_created"] == rows
     assert made == [{"n": rows, "different": rows}]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("bucket")
+async def test_a_hundred_thousand_rows_take_bounded_memory(
+    office: Office, killable: Killable
+) -> None:
+    """The worker grows by far less than the file is long, once it is warm."""
+    rows = 100_000
+    filler = b"x" * 280
+    data = b"name,domain,notes\n" + b"".join(
+        b"C %d,c%d.example,%s\n" % (n, n, filler) for n in range(rows)
+    )
+    job_id, import_id = await hand_in(office, data)
+
+    killable.start()
+    wait_for(lambda: rows_read(office, import_id) > 10_000)
+    assert killable.process is not None
+    worker = psutil.Process(killable.process.pid)
+    warm = worker.memory_info().rss
+    wait_for(lambda: office.project.row(job_id)["status"] == "completed", seconds=500)
+
+    assert office.project.row(job_id)["result"]["rows_created"] == rows
+    assert len(data) > 30_000_000
+    assert worker.memory_info().rss - warm < 10_000_000
