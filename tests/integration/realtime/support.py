@@ -52,7 +52,7 @@ def unique(prefix: str = "room") -> str:
 class Server:
     """`python -m infra.local.realtime` as a process of its own."""
 
-    def __init__(self, url: str, **limits: float | int | str) -> None:
+    def __init__(self, url: str, *, wait: bool = True, **limits: float | int | str) -> None:
         self.database_url = url
         self.events: list[dict[str, Any]] = []
         environ = {
@@ -76,7 +76,8 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.port = int(self.wait_for("realtime.listening")["port"])
-        self.wait_for("realtime.replication_started")
+        if wait:
+            self.wait_for("realtime.replication_started")
 
     def _read(self) -> None:
         assert self.process.stdout is not None

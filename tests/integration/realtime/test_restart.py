@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import psycopg
 import pytest
 
 from infra.local import migrations
+from infra.local.parts import ROOT
 from infra.local.postgres import Postgres
 from tests.integration.realtime.support import SECRET_KEY, Server, open_socket, unique
 from tests.support.databases import start_scratch_server
@@ -80,3 +84,49 @@ async def test_the_server_survives_a_restart_of_postgres(
     assert (await socket.expect("postgres_changes"))["payload"]["data"]["record"] == {"id": 1}
     await socket.joined(unique(), private=True)
     await socket.connection.close()
+
+
+async def test_the_server_may_start_before_postgres(own_postgres: Postgres) -> None:
+    """A launcher starts both at once: joins are refused until the other is there."""
+    url = own_postgres.url()
+    own_postgres.stop()
+    server = Server(url, wait=False)
+    try:
+        server.wait_for("realtime.replication_interrupted")
+        socket = await open_socket(server, key=SECRET_KEY)
+        refused = await socket.join(unique())
+        own_postgres.start()
+        server.wait_for("realtime.replication_started")
+
+        assert refused["response"] == {"reason": AWAY}
+        await socket.joined(unique(), private=True)
+        await socket.connection.close()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"DATABASE_URL": "postgresql://nowhere/db"}, "SUPABASE_JWT_SECRET"),
+        ({"DATABASE_URL": "x", "SUPABASE_JWT_SECRET": "y", "PORT": "many"}, "many"),
+        (
+            {"DATABASE_URL": "x", "SUPABASE_JWT_SECRET": "y", "REALTIME_CONNECTIONS": "few"},
+            "REALTIME_CONNECTIONS",
+        ),
+    ],
+)
+def test_a_bad_setting_is_named(environ: dict[str, str], named: str) -> None:
+    """The server says what it needs and does not start without it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.local.realtime"],
+        env={"PATH": os.environ["PATH"], **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert named in done.stderr
