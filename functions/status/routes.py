@@ -135,6 +135,7 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
+    began_at = services.clock.monotonic()
     queue = services.queue_of(caller)
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         events = await queue.events_after(str(job_id), after or 0, limit=limit)
@@ -146,7 +147,7 @@ async def get_events(
     first = await feed.start()
     if first.end is not None and not first.lines and last_event_id:
         return Response(status_code=204)  # tells EventSource not to come back
-    return _streamed(services, caller, feed, first)
+    return _streamed(services, caller, feed, first, began_at)
 
 
 @router.get("/workspaces/{workspace_id:uuid}/events", response_model=FeedPage, responses=_STREAMED)
@@ -245,12 +246,15 @@ async def get_status(
 async def _feed_answer(
     request: Request, services: Services, caller: Caller, feed: HistoryFeed
 ) -> FeedPage | EventStream:
+    began_at = services.clock.monotonic()
     if MEDIA_TYPE in request.headers.get("accept", ""):
-        return _streamed(services, caller, feed, await feed.read())
+        return _streamed(services, caller, feed, await feed.read(), began_at)
     return await feed.page()
 
 
-def _streamed(services: Services, caller: Caller, feed: Feed, first: Batch) -> EventStream:
-    reader = Reader(token=caller.token, expires_at=caller.expires_at)
+def _streamed(
+    services: Services, caller: Caller, feed: Feed, first: Batch, began_at: float
+) -> EventStream:
+    reader = Reader(token=caller.token, expires_at=caller.expires_at, began_at=began_at)
     stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
     return EventStream(stream.chunks(first), stalled_after=services.pace.stalled_after)

@@ -90,8 +90,11 @@ class Pace:
 
     #: Keep the response open, or answer with what is there and let the client come back.
     streaming: bool
-    #: Longest wait for a first event in a buffered answer: below any gateway's patience.
+    #: Longest wait for a first event in a buffered answer. With `patience` on top it must stay
+    #: below the function's 28 s and the gateway's 30 s.
     buffered_wait: float = 20.0
+    #: Longest wait for one look at the log; what hangs is asked again.
+    patience: float = 5.0
     #: Between comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
     #: Between looks at the log while nothing would tell of news.
@@ -118,6 +121,8 @@ class Reader:
 
     token: str = field(repr=False)
     expires_at: datetime
+    #: When the request came, on the monotonic clock: a gateway counts from there.
+    began_at: float
 
 
 class Stream:
@@ -161,7 +166,7 @@ class Stream:
 
     async def _told(self, news: Subscription, batch: Batch) -> AsyncIterator[bytes]:
         clock, pace = self._clock, self._pace
-        opened = quiet_since = clock.monotonic()
+        quiet_since = clock.monotonic()
         while True:
             if batch.lines:
                 yield b"".join(line.encoded for line in batch.lines)
@@ -175,7 +180,7 @@ class Stream:
                 yield frame("end", {"reason": end})
                 return
             now = clock.monotonic()
-            waited = now - opened >= pace.buffered_wait
+            waited = now - self._reader.began_at >= pace.buffered_wait
             answered = not pace.streaming and not batch.more and (batch.lines or waited)
             if answered or self._hub.closing:
                 return
@@ -232,14 +237,15 @@ class Stream:
     async def _ask(self, question: Awaitable[Batch]) -> Batch:
         """The answer; a database that is away only makes the stream wait."""
         try:
-            return await question
-        except QueueUnavailable as error:
+            async with asyncio.timeout(self._pace.patience):
+                return await question
+        except (QueueUnavailable, TimeoutError) as error:
             logger.warning(
                 "an event stream waits for the database",
                 extra={
                     "event": "sse.waiting",
                     "topic": self._feed.topic,
-                    "reason": str(error),
+                    "reason": str(error) or type(error).__name__,
                 },
             )
             return Batch()

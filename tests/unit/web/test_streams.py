@@ -57,6 +57,14 @@ def line(seq: int) -> Line:
 QUICK = Pace(streaming=True, keep_alive=0.05, poll=0.01, check=0.2, breath=0.0)
 
 
+def reader(lives: float) -> Reader:
+    return Reader(
+        token="t",
+        expires_at=datetime.now(UTC) + timedelta(seconds=lives),
+        began_at=SystemClock().monotonic(),
+    )
+
+
 async def read_all(
     feed: Script,
     *,
@@ -65,8 +73,7 @@ async def read_all(
     lives: float = 30.0,
     first: Batch | None = None,
 ) -> str:
-    reader = Reader(token="t", expires_at=datetime.now(UTC) + timedelta(seconds=lives))
-    stream = Stream(feed, hub or EventHub(), reader=reader, pace=pace, clock=SystemClock())
+    stream = Stream(feed, hub or EventHub(), reader=reader(lives), pace=pace, clock=SystemClock())
     chunks = [chunk async for chunk in stream.chunks(first or Batch())]
     return b"".join(chunks).decode()
 
@@ -137,6 +144,24 @@ async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() ->
     assert "id: 1\n" in at_once
     assert "id: 1\n" in waited
     assert nothing == "retry: 2000\n\n"
+
+
+async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:
+    """A call in flight when Postgres dies is never answered; a gateway does not wait for it."""
+
+    class Hanging(Script):
+        async def read(self, *, thorough: bool = False) -> Batch:
+            if len(self.items) > 1:
+                self.items.pop(0)
+                await asyncio.Event().wait()
+            return await super().read()
+
+    pace = Pace(streaming=True, poll=0.01, patience=0.05, breath=0.0)
+    feed = Hanging(Batch(), Batch(), Batch([line(1)], end="completed"))
+
+    text = await asyncio.wait_for(read_all(feed, pace=pace), 5)
+
+    assert "id: 1\n" in text
 
 
 async def test_a_start_without_events_hands_out_its_cursor() -> None:
@@ -226,8 +251,7 @@ async def test_a_client_that_takes_no_data_is_let_go() -> None:
 async def test_a_client_that_leaves_ends_its_stream_at_once() -> None:
     """The subscription goes with it."""
     hub = EventHub()
-    reader = Reader(token="t", expires_at=datetime.now(UTC) + timedelta(minutes=5))
-    stream = Stream(Script(), hub, reader=reader, pace=QUICK, clock=SystemClock())
+    stream = Stream(Script(), hub, reader=reader(300), pace=QUICK, clock=SystemClock())
     left = asyncio.Event()
     sent: list[dict[str, Any]] = []
 
