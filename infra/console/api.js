@@ -186,6 +186,9 @@ export const jobs = {
 
 // Operations ----------------------------------------------------------------------------------
 
+/** What has no route yet is the same SQL function that the API would call. */
+const rpc = (name, args) => unwrap(client.rpc(name, args));
+
 export const operations = {
   stats: (workspaceId, signal) => request("GET", "/api/status", { query: { workspace_id: workspaceId }, signal }),
   wholeStats: (operatorToken, signal) => request("GET", "/api/status", { token: operatorToken, signal }),
@@ -202,5 +205,13 @@ export const operations = {
         .order("completed_at", { ascending: false }).limit(limit),
     ),
   pause: (workspaceId, paused, reason) =>
-    unwrap(client.rpc("pause_jobs", { p_request: { kind: "workspace", name: workspaceId, paused, reason: reason || null } })),
+    rpc("pause_jobs", { p_request: { kind: "workspace", name: workspaceId, paused, reason: reason || null } }),
+  limits: (workspaceId) => rpc("workspace_limits", { p_workspace_id: workspaceId }),
+  setLimits: (workspaceId, limits) => rpc("set_workspace_limits", { p_workspace_id: workspaceId, p_limits: limits }),
+  schedules: async (workspaceId) => (await rpc("list_schedules", { p_workspace_id: workspaceId })).schedules,
+  putSchedule: (workspaceId, schedule) => rpc("put_schedule", { p_workspace_id: workspaceId, p_schedule: schedule }),
+  deleteSchedule: (workspaceId, name) => rpc("delete_schedule", { p_workspace_id: workspaceId, p_name: name }),
+  webhooks: async (workspaceId) => (await rpc("list_webhooks", { p_workspace_id: workspaceId })).webhooks,
+  putWebhook: (workspaceId, webhook) => rpc("put_webhook", { p_workspace_id: workspaceId, p_webhook: webhook }),
+  deleteWebhook: (workspaceId, id) => rpc("delete_webhook", { p_workspace_id: workspaceId, p_webhook_id: id }),
 };

@@ -1,16 +1,19 @@
 // How the whole is doing: throughput, waits and runs, what is due, dead letters, pauses, limits.
 
 import { operations } from "../api.js";
-import { counted, duration, number, percent } from "../lib/format.js";
+import { duration, number, percent } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { DeadLetters } from "../parts/dead-letters.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
+import { Schedules } from "../parts/schedules.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
+import { Webhooks } from "../parts/webhooks.js";
 import { When } from "../parts/when.js";
+import { WorkspaceLimits } from "../parts/workspace-limits.js";
 
 export const title = () => "Operations";
 
@@ -37,6 +40,7 @@ export default function Operations({ workspace }) {
     ${!stats.value && !stats.error && html`<${Loading} what="Reading statistics" />`}
     ${stats.value && html`<${Numbers} stats=${stats.value} workspace=${workspace} refresh=${stats.refresh} isWhole=${Boolean(operatorToken)} />`}
     <section class="card" aria-labelledby="h-dead"><h2 id="h-dead">Dead letters</h2><${DeadLetters} workspaceId=${workspace.id} /></section>
+    <${WorkspaceLimits} workspace=${workspace} /><${Schedules} workspace=${workspace} /><${Webhooks} workspace=${workspace} />
   </div>`;
 }
 
@@ -122,7 +126,7 @@ function Pauses({ stats, workspace, refresh }) {
 function Limits({ limits }) {
   if (limits.length === 0) return null;
   const use = (line) => (line.max_concurrency ? line.running / line.max_concurrency : 0);
-  return html`<section class="card" aria-labelledby="h-limits"><h2 id="h-limits">Limits</h2>
+  return html`<section class="card" aria-labelledby="h-limits"><h2 id="h-limits">Limits by type</h2>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Limits"><table class="table"><thead><tr><th scope="col">Type</th><th scope="col" class="num">Running</th><th scope="col" class="num">At most</th><th scope="col">Use</th><th scope="col" class="num">Per workspace</th><th scope="col" class="num">Per key</th><th scope="col">Rate</th><th scope="col">State</th></tr></thead>
     <tbody>${limits.map((line) => html`<tr key=${line.job_type}><th scope="row">${line.job_type}</th><td class="num">${line.running}</td><td class="num">${line.max_concurrency ?? "no limit"}</td>
       <td>${line.max_concurrency ? html`<meter min="0" max="1" high="0.9" value=${use(line)} aria-label=${`${line.running} of ${line.max_concurrency}`}></meter>` : ""}</td>

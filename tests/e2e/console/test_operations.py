@@ -81,7 +81,48 @@ def test_the_operators_token_opens_the_whole_and_a_wrong_one_is_refused(
     page.get_by_role("button", name="Show").click()
 
     expect(page.get_by_role("heading", name="Ticks")).to_be_visible()
-    expect(page.get_by_role("region", name="Limits")).to_contain_text("enrich_account")
+    expect(page.get_by_role("region", name="Limits by type")).to_contain_text("enrich_account")
     assert stack.worker_secret_token not in page.evaluate(
         "JSON.stringify([{...localStorage}, {...sessionStorage}])"
     )
+
+
+def test_schedules_webhooks_and_limits_are_kept_by_managers(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Made, changed, switched and deleted where they are seen."""
+    page = visit(ADA, "/operations", allow=("400",)).page
+    page.get_by_role("button", name="Add a schedule").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Name").fill("nightly")
+    form.get_by_label("Cron").fill("nonsense")
+    form.get_by_label("Time zone").fill("UTC")
+    form.get_by_label("Job type").fill(worker.job_type)
+    form.get_by_role("button", name="Save").click()
+    expect(form.get_by_role("alert")).to_contain_text("cron")
+    form.get_by_label("Cron").fill("30 2 * * *")
+    form.get_by_role("button", name="Save").click()
+    row = page.get_by_role("group", name="Schedules").get_by_role("row", name="nightly")
+    expect(row).to_contain_text("30 2 * * *")
+    expect(row).to_contain_text("in ")
+    row.get_by_role("button", name="Switch off").click()
+    expect(row).to_contain_text("Off")
+    row.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete the schedule").click()
+    expect(page.get_by_text("No schedules")).to_be_visible()
+
+    page.get_by_role("button", name="Add a webhook").click()
+    form.get_by_label("Endpoint").fill("https://hooks.example/minutehand")
+    form.get_by_label("Events").fill("job.completed, job.failed")
+    form.get_by_role("button", name="Add").click()
+    expect(form).to_contain_text("whsec_")
+    form.get_by_role("button", name="I have kept it").click()
+    expect(page.get_by_role("group", name="Webhooks")).to_contain_text("job.completed, job.failed")
+    assert "whsec_" not in page.content()
+
+    page.get_by_label("Own limit").fill("3")
+    page.get_by_role("button", name="Set", exact=True).click()
+    expect(page.get_by_text("0 of 3 running")).to_be_visible()
+    bob = visit(BOB, "/operations").page
+    expect(bob.get_by_text("0 of 3 running")).to_be_visible()
+    expect(bob.get_by_role("button", name="Add a webhook")).to_have_count(0)

@@ -1,0 +1,73 @@
+// Webhooks of a workspace: who is told of job events, how that goes, and their secrets, shown once.
+
+import { operations } from "../api.js";
+import { number } from "../lib/format.js";
+import { useRead } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
+import { Tag } from "./badge.js";
+import { CopyId } from "./copy.js";
+import { ActionButton, confirm, Dialog } from "./dialog.js";
+import { Empty, Failed, Loading } from "./states-of-view.js";
+import { tell, tellFailure } from "./toasts.js";
+import { When } from "./when.js";
+
+/** @param {{workspace: {id, role}}} props */
+export function Webhooks({ workspace }) {
+  const list = useRead(() => operations.webhooks(workspace.id), [workspace.id]);
+  const [adding, setAdding] = useState(false);
+  const [secret, setSecret] = useState(null);
+  const mayManage = workspace.role === "manager";
+  const act = async (what, run, done) => {
+    try {
+      const made = await run();
+      tell(done);
+      if (made?.secret) setSecret(made);
+    } catch (error) {
+      tellFailure(what, error);
+    }
+    list.refresh();
+  };
+  const rotate = async (one) => {
+    if (await confirm({ title: "Rotate the secret?", text: "A new secret signs from now on; the old one signs too for a day.", action: "Rotate" })) await act("Not rotated", () => operations.putWebhook(workspace.id, { id: one.id, rotate_secret: true }), "The secret is rotated");
+  };
+  const remove = async (one) => {
+    if (await confirm({ title: "Delete this webhook?", text: `${one.url} is told nothing any more; deliveries not yet sent are dropped.`, action: "Delete the webhook", danger: true })) await act("Not deleted", () => operations.deleteWebhook(workspace.id, one.id), "The webhook is deleted");
+  };
+  return html`<section class="card" aria-labelledby="h-webhooks">
+    <div class="bar"><h2 id="h-webhooks">Webhooks</h2><span class="spacer"></span>${mayManage && html`<button type="button" class="quiet" onClick=${() => setAdding(true)}>Add a webhook</button>`}</div>
+    ${!list.value ? (list.error ? html`<${Failed} error=${list.error} retry=${list.refresh} what="The webhooks could not be read" />` : html`<${Loading} what="Reading webhooks" />`)
+      : list.value.length === 0 ? html`<${Empty} title="No webhooks">Endpoints that are told of job events, signed after Standard Webhooks, stand here.<//>`
+      : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Webhooks"><table class="table"><thead><tr><th scope="col">Endpoint</th><th scope="col">Events</th><th scope="col">Last delivery</th><th scope="col" class="num">Failures</th><th scope="col">State</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+        <tbody>${list.value.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap">${one.url}${one.description && html` <span class="muted small">${one.description}</span>`}</th>
+          <td>${one.event_types?.join(", ") ?? "all"}${one.job_types && ` of ${one.job_types.join(", ")}`}</td><td><${When} at=${one.last_delivered_at} />${one.last_status && html` <span class="muted num">${one.last_status}</span>`}</td><td class="num">${number(one.failures)}</td>
+          <td>${one.disabled_at ? html`<${Tag} tone="failed">Disabled<//> <span class="wrap">${one.disabled_reason}</span>` : one.enabled ? html`<${Tag} tone="completed">On<//>` : html`<${Tag} tone="pending">Off<//>`}</td>
+          <td class="num">${mayManage && html`<${ActionButton} className="quiet" run=${() => act("Not changed", () => operations.putWebhook(workspace.id, { id: one.id, enabled: Boolean(one.disabled_at) || !one.enabled }), "The webhook is changed")}>${one.enabled && !one.disabled_at ? "Switch off" : "Switch on"}<//>
+            <button type="button" class="quiet" onClick=${() => rotate(one)}>Rotate secret</button><button type="button" class="quiet" onClick=${() => remove(one)}>Delete</button>`}</td></tr>`)}</tbody></table></div>`}
+    ${adding && html`<${Adder} workspaceId=${workspace.id} onClose=${(made) => { setAdding(false); if (made) { setSecret(made); list.refresh(); } }} />`}
+    ${secret && html`<${Dialog} title="The signing secret" onClose=${() => setSecret(null)}><p>It is shown this once. Verify <code>webhook-signature</code> with it.</p><p><${CopyId} id=${secret.secret} whole what="secret" /></p>
+      <div class="actions"><button type="button" class="primary" onClick=${() => setSecret(null)}>I have kept it</button></div><//>`}
+  </section>`;
+}
+
+function Adder({ workspaceId, onClose }) {
+  const [url, setUrl] = useState("");
+  const [events, setEvents] = useState("");
+  const [problem, setProblem] = useState(null);
+  const save = async (event) => {
+    event.preventDefault();
+    const types = events.split(/[\s,]+/).filter(Boolean);
+    try {
+      onClose(await operations.putWebhook(workspaceId, { url: url.trim(), ...(types.length > 0 && { event_types: types }) }));
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  return html`<${Dialog} title="Add a webhook" onClose=${() => onClose(null)}>
+    <form class="stack" onSubmit=${save}>
+      <label class="field"><span>Endpoint, https</span><input type="text" inputmode="url" required placeholder="https://example.com/hooks" value=${url} onInput=${(event) => setUrl(event.target.value)} autofocus /></label>
+      <label class="field"><span>Events (empty for all)</span><input type="text" placeholder="job.completed, job.failed" value=${events} onInput=${(event) => setEvents(event.target.value)} /></label>
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions"><button type="button" onClick=${() => onClose(null)}>Close</button><button type="submit" class="primary">Add</button></div>
+    </form>
+  <//>`;
+}

@@ -1,0 +1,44 @@
+// How much of the whole a workspace may use at once, and how much it uses now.
+
+import { operations } from "../api.js";
+import { number } from "../lib/format.js";
+import { useRead } from "../lib/store.js";
+import { html, useEffect, useState } from "../lib/ui.js";
+import { Failed, Loading } from "./states-of-view.js";
+import { tell, tellFailure } from "./toasts.js";
+
+const EVERY_MS = 5000;
+const least = (...limits) => Math.min(...limits.map((limit) => limit ?? Infinity));
+
+/** @param {{workspace: {id, role, name}}} props */
+export function WorkspaceLimits({ workspace }) {
+  const limits = useRead(() => operations.limits(workspace.id), [workspace.id]);
+  const [own, setOwn] = useState(null);
+  useEffect(() => {
+    const timer = setInterval(() => document.visibilityState === "visible" && limits.refresh(), EVERY_MS);
+    return () => clearInterval(timer);
+  }, [workspace.id]);
+  if (!limits.value) return html`<section class="card" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>${limits.error ? html`<${Failed} error=${limits.error} retry=${limits.refresh} what="The limits could not be read" />` : html`<${Loading} what="Reading limits" />`}</section>`;
+  const { running, max_running: most, own_max_running: ownMost, max_pending: pending, default_max_pending: usual, weight } = limits.value;
+  const limit = least(most, ownMost);
+  const save = async (event) => {
+    event.preventDefault();
+    const text = String(own ?? "").trim();
+    try {
+      await operations.setLimits(workspace.id, { own_max_running: text === "" ? null : Number(text) });
+      tell(text === "" ? "The workspace's own limit is lifted" : `At most ${text} jobs of ${workspace.name} run at once`);
+      setOwn(null);
+      limits.refresh();
+    } catch (error) {
+      tellFailure("Not changed", error);
+    }
+  };
+  return html`<section class="card bar" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>
+    <span class="num">${number(running)} of ${Number.isFinite(limit) ? number(limit) : "no limit"} running</span>
+    ${Number.isFinite(limit) && html`<meter min="0" max=${limit} high=${limit * 0.9} value=${running} aria-label=${`${running} of ${limit} running`}></meter>`}
+    <span class="muted num">at most ${number(pending ?? usual)} pending, weight ${number(weight)}</span>
+    <span class="spacer"></span>
+    ${workspace.role === "manager" && html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="1" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(event) => setOwn(event.target.value)} /></label>
+      <button type="submit" disabled=${own === null}>Set</button></form>`}
+  </section>`;
+}
