@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from infra.local.realtime.limits import Limits, RateCounter
@@ -146,11 +145,6 @@ class Rooms:
         if len(self._delivered) > _REMEMBERED_ROWS:
             self._delivered.popitem(last=False)
         return True
-
-    def all_channels(self) -> Iterable[Channel]:
-        """Every joined channel."""
-        for room in self._rooms.values():
-            yield from room.members
 
 
 def _is_messages(change: Change) -> bool:

@@ -740,5 +740,9 @@ begin
   if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime_messages_publication') then
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
+  if current_setting('server_version_num')::int >= 180000 then
+    -- wal2json, which hosted reads with, always shows generated columns
+    execute 'alter publication supabase_realtime set (publish_generated_columns = stored)';
+  end if;
 end;
 $$;

@@ -357,6 +357,25 @@ async def test_values_of_every_type_arrive_as_json(
     }
 
 
+async def test_generated_columns_are_values_like_others(
+    connect: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """Logical decoding leaves them out unless told otherwise; filters may name them."""
+    sql.execute(
+        "create table public.doubled"
+        " (id int primary key, n int, twice int generated always as (n * 2) stored);"
+        "grant select on public.doubled to anon;"
+        "alter publication supabase_realtime add table public.doubled"
+    )
+    socket = await connect()
+    await listen(socket, entry("doubled", filter="twice=eq.8"))
+
+    sql.execute("insert into public.doubled (id, n) values (1, 3), (2, 4)")
+
+    assert await records(socket, 1) == [{"id": 2, "n": 4, "twice": 8}]
+    await socket.silence()
+
+
 async def test_a_large_unchanged_value_does_not_disturb_an_update(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
