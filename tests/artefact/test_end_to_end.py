@@ -310,6 +310,45 @@ async def test_a_failed_asynchronous_invoke_is_kept_in_its_queue(
     assert record["responsePayload"]["errorType"]
 
 
+async def test_the_command_follows_a_job_through_a_buffering_gateway(
+    local: Local, ada: Ada
+) -> None:
+    """HTTP API collects each answer whole; the cursor makes many short answers one stream."""
+    payload = json.dumps({"account_id": await ada.account(), "domain": "example.com"})
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [
+            sys.executable, "-m", "infra.cli", "enqueue", "enrich_account", payload, "--watch",
+            "--json", "--env-file", str(local.folder / "env"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert done.returncode == 0, done.stderr
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "job.completed"
+
+
+async def test_no_secret_reaches_a_log(local: Local, ada: Ada) -> None:
+    """Logs are read by more people than secrets are."""
+    refused = await ada.api.post(
+        "/api/jobs/worker", headers={"authorization": "Bearer not-the-token-at-all"}
+    )
+    assert refused.status_code == 401
+    text = "".join(path.read_text("utf-8") for path in (local.folder / "logs").glob("*.log"))
+    names = (
+        "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN",
+        "DEMO_PASSWORD",
+    )  # fmt: skip
+    secrets = {name: local.values[name] for name in names}
+
+    assert len(text) > 1000
+    assert [name for name, value in secrets.items() if value in text] == []
+    assert ada.token not in text
+    assert "not-the-token-at-all" not in text
+
+
 def packaged(stack: Stack, package: Package, site: Path, values: dict[str, str]) -> Any:
     """The packaged functions with the secrets of the running stack, without its SSM."""
     names = (
