@@ -84,6 +84,7 @@ async def follow(
 ) -> list[dict[str, Any]]:
     """Show each job's progress until all have ended; returns the jobs in the order of `ids`."""
     bars: dict[str, TaskID] = {}
+    begun = time.time() - (time.monotonic() - started)  # of the command, on the wall clock
     first_completed = False
     deadline = time.monotonic() + PATIENCE_SECONDS
     columns = (
@@ -103,9 +104,11 @@ async def follow(
                         "", total=100, job_type=job["job_type"], status="", stage=""
                     )
                 _update(progress, bars[job["id"]], job)
-            if not first_completed and any(job["status"] == "completed" for job in jobs):
+            completed = [job["completed_at"] for job in jobs if job["status"] == "completed"]
+            if completed and not first_completed:
                 first_completed = True
-                say(f"first job completed {time.monotonic() - started:.1f} s after the command")
+                seconds = datetime.fromisoformat(min(completed)).timestamp() - begun
+                say(f"the first job was completed {seconds:.1f} s after the command")
             if len(jobs) == len(ids) and all(job["status"] in ENDED for job in jobs):
                 break
             if time.monotonic() > deadline:

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -96,7 +97,7 @@ class StateFolder:
         recorded = [Identity(**entry) for entry in json.loads(path.read_text())]
         found = [process for child in recorded if (process := child.find()) is not None]
         for process in found:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # at SIGTERM Postgres would wait for its clients
         for process in found:
             if not wait_gone(process, 5):
                 process.kill()
