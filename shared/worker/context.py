@@ -6,6 +6,7 @@ Progress and logs cost no round trip of their own; storing them is the reporter'
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from shared.queue.models import (
 )
 from shared.worker.outcomes import Seconds, seconds
 from shared.worker.plain import clean_text, plain
+from shared.worker.threads import ThreadStopped
 
 T = TypeVar("T")
 Level = Literal["debug", "info", "warning", "error"]
@@ -462,7 +464,10 @@ class JobContext:
         if self._loop is None or threading.get_ident() == self._loop_thread:
             call.close()
             raise RuntimeError("ctx.wait is for plain processors; an async one awaits")
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        except concurrent.futures.CancelledError as error:
+            raise ThreadStopped("the attempt was stopped") from error
 
     def _unique(self, name: str) -> str:
         if not name:

@@ -5,7 +5,6 @@ The table of promises: what spends an attempt, what is retried, what is final.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,7 +71,8 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
         case Returned(value=value):
             return _returned(value)
         case Raised(error=error):
-            if seen.stop is not None and isinstance(error, asyncio.CancelledError):
+            if seen.stop is not None and not _is_decision(error):
+                # told to stop, and this is how it did: its clean-up's errors are not its fault
                 return _stopped(seen)
             return _raised(error)
         case Abandoned():
@@ -118,6 +118,13 @@ def _raised(error: BaseException) -> SettleItem:
     if isinstance(error, ProcessorError) and not error.retryable:
         return _item("failed", error=error_info(error))
     return _item("retry", error=error_info(error), retry_after_seconds=_retry_after(error))
+
+
+def _is_decision(error: BaseException) -> bool:
+    """Whether the processor chose this ending, rather than being torn out of its work."""
+    return _find_suspended(error) is not None or (
+        isinstance(error, ProcessorError) and not error.retryable
+    )
 
 
 def _stopped(seen: Circumstances) -> SettleItem:

@@ -219,6 +219,31 @@ async def test_a_plain_function_is_stopped_at_its_next_instruction(
     assert (await ada.get_job(job_id)).error_data["type"] == "AttemptTimeout"
 
 
+async def test_a_plain_function_blocked_in_a_wait_is_stopped_too(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """It sits in C code, but what it waits for is ours."""
+    stopped = threading.Event()
+
+    @registry.processor("blocked", payload=Nothing, timeout=1)
+    def blocked(job: Job[Nothing], ctx: JobContext) -> None:
+        async def for_ever() -> None:
+            await asyncio.sleep(3600)
+
+        try:
+            ctx.wait(ctx.step("never", for_ever))
+        finally:
+            stopped.set()
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "blocked")).job.id
+
+    await worker.tick(budget_seconds=30, options=TickOptions(linger_seconds=0, grace_seconds=3))
+
+    assert stopped.is_set()
+    assert (await ada.get_job(job_id)).error_data["type"] == "AttemptTimeout"
+
+
 async def test_a_thread_that_cannot_be_stopped_does_not_keep_the_tick(
     registry: Registry,
     worker: Worker,

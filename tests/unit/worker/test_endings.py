@@ -108,7 +108,9 @@ def test_a_processor_told_to_stop_may_still_hand_in_what_it_has(stop: Any) -> No
         (NOTHING_SPECIAL, "retry"),
     ],
 )
-@pytest.mark.parametrize("ending", [Raised(asyncio.CancelledError()), Abandoned()])
+@pytest.mark.parametrize(
+    "ending", [Raised(asyncio.CancelledError()), Raised(OSError("torn down")), Abandoned()]
+)
 def test_what_being_stopped_costs(ending: Ending, seen: Circumstances, outcome: str) -> None:
     """Only who had a fair chance and used none of it pays with an attempt."""
     item = verdict(ending, seen)
@@ -207,3 +209,16 @@ def test_a_snooze_says_when_in_exactly_one_way(wrong: Any) -> None:
 def test_a_snooze_needs_a_time_zone() -> None:
     with pytest.raises(ValueError, match="time zone"):
         Snooze(until=datetime(2026, 1, 1))  # noqa: DTZ001 - the very mistake
+
+
+@pytest.mark.parametrize("stop", ["timeout", "deadline", "shutdown"])
+def test_what_the_processor_decided_counts_even_when_it_was_stopped(stop: Any) -> None:
+    """A wait reached in the last moment, or a refusal to ever try again, is no accident."""
+    seen = Circumstances(stop=stop)
+
+    wait = verdict(Raised(Suspended({"kind": "sleep", "name": "s"})), seen)
+    final = verdict(Raised(ProcessorError("never again", retryable=False)), seen)
+
+    assert wait is not None
+    assert final is not None
+    assert (wait.outcome, final.outcome) == ("waiting", "failed")
