@@ -6,10 +6,13 @@ import json
 import re
 from typing import Any
 
+import botocore.session
 import pytest
+from botocore import xform_name
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 
+from infra.aws.bundles import ROOT
 from infra.aws.package import TEMPLATE
 from tests.artefact.stack import FUNCTIONS, Stack, flat
 
@@ -72,7 +75,7 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
         ("kms:Decrypt", "<ServiceKey.Arn>", VENDOR),
     }
     return {
-        "jobs": {invoke}
+        "jobs": {invoke, ("s3:ListBucket", "<UploadsBucket.Arn>", "")}
         | seal
         | {
             (f"s3:{action}", UPLOADS, "")
@@ -86,7 +89,11 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
         | seal
-        | {(f"s3:{action}", UPLOADS, "") for action in ("GetObject", "PutObject", "DeleteObject")},
+        | {("s3:ListBucket", "<UploadsBucket.Arn>", "")}
+        | {
+            (f"s3:{action}", UPLOADS, "")
+            for action in ("GetObject", "PutObject", "AbortMultipartUpload")
+        },
         "health": set(),
     }
 
@@ -107,6 +114,51 @@ def test_a_role_may_do_exactly_this(compiled: Stack, name: str) -> None:
     assert (
         compiled.role(name) == base_rights(compiled.stage, name) | more_rights(compiled.stage)[name]
     )
+
+
+#: What each boto3 call in our code needs; a call that is not here has no right yet.
+CALLS = {
+    "create_multipart_upload": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+    "upload_fileobj": "s3:PutObject",
+    "put_object": "s3:PutObject",
+    "complete_multipart_upload": "s3:PutObject",
+    "list_parts": "s3:ListMultipartUploadParts",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "head_object": "s3:GetObject",
+    "get_object": "s3:GetObject",
+    "download_fileobj": "s3:GetObject",
+    "generate_data_key": "kms:GenerateDataKey",
+    "decrypt": "kms:Decrypt",
+    "invoke": "lambda:InvokeFunction",
+    "get_parameter": "ssm:GetParameter",
+}
+#: Pydantic's word for opening a SecretStr, and words of ours, which AWS also uses.
+OURS = {"get_secret_value", "publish", "subscribe", "encrypt", "sign", "verify"}
+SERVICES = ("s3", "kms", "lambda", "ssm", "sqs", "sns", "secretsmanager", "scheduler", "events")
+
+
+def test_every_aws_call_of_the_code_has_its_right(stacks: dict[str, Stack]) -> None:
+    """Moto grants everything, so a missing right would show on AWS alone."""
+    session = botocore.session.get_session()
+    methods = {
+        xform_name(operation)
+        for service in SERVICES
+        for operation in session.get_service_model(service).operation_names
+    } | {"upload_fileobj", "download_fileobj", "upload_file", "download_file"}
+    called = {
+        name
+        for room in ("shared/aws", "shared/apps", "functions")
+        for path in (ROOT / room).rglob("*.py")
+        for name in re.findall(r"""(?:\.|["'])([a-z_]+)(?:["']|\(|,)""", path.read_text())
+        if name in methods - OURS
+    }
+    granted = {action for name in FUNCTIONS for action, _, _ in stacks["prod"].role(name)}
+    unknown = called - set(CALLS)
+
+    assert called >= {"create_multipart_upload", "generate_data_key", "invoke"}
+    assert unknown == set()
+    assert {CALLS[name] for name in called & set(CALLS)} <= granted
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
