@@ -21,7 +21,7 @@ $(PYTHON_READY): infra/local/bootstrap.lock requirements-dev.lock
 	@sh infra/local/bootstrap.sh "$(PYTHON)"
 	@touch $@
 
-$(NODE_READY): package.json package-lock.json .npmrc $(PYTHON_READY)
+$(NODE_READY): package.json package-lock.json .npmrc | $(PYTHON_READY)
 	@echo "Minutehand: installing the Node packages"
 	@NODE_OPTIONS=--use-system-ca $(BIN)/npm ci --ignore-scripts --loglevel=error
 	@touch $@

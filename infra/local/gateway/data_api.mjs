@@ -58,9 +58,12 @@ async function readRoles(driver, roles) {
       where setting like 'statement_timeout=%'
     ) as timeout
     from pg_catalog.pg_roles as roles
-    where pg_has_role('authenticator', roles.oid, 'member') and roles.rolname <> 'authenticator'`;
+    where pg_has_role('authenticator', roles.oid, 'member')`;
+  // a role without a setting of its own keeps that of authenticator, who signs in for it
+  const inherited = rows.find(({ role }) => role === "authenticator")?.timeout ?? "0";
   roles.clear();
-  for (const { role, timeout } of rows) roles.set(role, timeout ?? "0");
+  for (const { role, timeout } of rows) roles.set(role, timeout ?? inherited);
+  roles.delete("authenticator");
 }
 
 function mend(connection, roles) {

@@ -122,6 +122,7 @@ def test_job_worker_enters_by_its_token(stack: RunningStack, gateway: httpx.Clie
     )
 
     assert answer.json()["role"] == "job_worker"
+    assert answer.json()["timeout"] == "8s"
     assert (answer.json()["value"], answer.json()["kind"]) == ([1, {"a": "b"}], "array")
 
 
