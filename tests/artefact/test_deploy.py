@@ -9,6 +9,7 @@ subscription and the budget are not brought up here: cfn-lint checks them agains
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,7 +142,7 @@ def named(value: Any, unknown: set[str]) -> Any:
             return logical.lower()
         case {"Fn::Sub": str() as text}:
             for logical in unknown:
-                text = text.replace(f"${{{logical}}}", logical.lower())
+                text = re.sub(rf"\$\{{{logical}(\.\w+)?\}}", logical.lower(), text)
             return {"Fn::Sub": text}
         case dict():
             return {key: named(item, unknown) for key, item in value.items()}

@@ -407,14 +407,17 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     """Parts of an upload nobody completed are invisible and paid for."""
     bucket = compiled.resources["UploadsBucket"]["Properties"]
     rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
-    [cors] = bucket["CorsConfiguration"]["CorsRules"]
+    apps, console = bucket["CorsConfiguration"]["CorsRules"]
 
     assert rules["AbortUnfinishedUploads"]["AbortIncompleteMultipartUpload"] == {
         "DaysAfterInitiation": 2
     }
     assert rules["ExpireUploads"]["ExpirationInDays"] > 0
-    assert cors["ExposedHeaders"] == ["ETag"]
-    assert "*" not in cors["AllowedOrigins"]
+    assert apps["ExposedHeaders"] == console["ExposedHeaders"] == ["ETag"]
+    assert "*" not in apps["AllowedOrigins"]
+    assert [flat(origin) for origin in console["AllowedOrigins"]] == [
+        "https://${Console.DomainName}"
+    ]
 
 
 def test_the_console_is_read_through_its_own_distribution_only(compiled: Stack) -> None:
