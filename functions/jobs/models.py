@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    Strict,
     model_validator,
 )
 
@@ -38,9 +37,10 @@ def _text_only(value: Any) -> Any:
 
 #: A UTC instant as text; pydantic would also take a bare number for one.
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
-Count = Annotated[int, Strict()]
-Seconds = Annotated[float, Field(strict=True, ge=0, le=31_536_000)]
-Word = Annotated[str, Field(min_length=1, max_length=200)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=315_360_000)]
+#: Bounds as the database has them, told before the round trip and by the field's name.
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Key = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Body(BaseModel):
@@ -52,7 +52,7 @@ class Body(BaseModel):
 class JobOptions(Body):
     """What may be said about a new job besides its type and payload."""
 
-    queue: Word | None = None
+    queue: Name | None = None
     priority: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
         default=None, description="Smaller runs first; 100 by default."
     )
@@ -61,11 +61,11 @@ class JobOptions(Body):
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=50)] | None = None
     idempotency_key: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)] | None = None
     idempotency_ttl_seconds: Seconds | None = None
-    concurrency_key: Word | None = None
-    session_id: Word | None = None
+    concurrency_key: Key | None = None
+    session_id: Key | None = None
     parent_id: UUID | None = None
     deadline_at: Instant | None = None
-    timeout_seconds: Seconds | None = None
+    timeout_seconds: Annotated[float, Field(strict=True, ge=1, le=43_200)] | None = None
     backoff: BackoffOptions | None = None
     after: Annotated[tuple[UUID, ...], Field(max_length=1000)] | None = None
     after_failed: Literal["fail", "run", "cancel"] | None = None
@@ -92,7 +92,7 @@ class JobOptions(Body):
 class JobSpec(JobOptions):
     """A job of a bulk request."""
 
-    job_type: Word
+    job_type: Name
     payload: Payload = Field(default_factory=dict)
 
     def new_job(self, *, key: str | None, traceparent: str | None) -> NewJob:
@@ -133,11 +133,11 @@ class CreatedJobs(BaseModel):
 class JobFilter(Body):
     """Which jobs a bulk action touches; every criterion must hold."""
 
-    job_type: Word | None = None
-    queue: Word | None = None
+    job_type: Name | None = None
+    queue: Name | None = None
     status: Status | None = None
-    session_id: Word | None = None
-    error_fingerprint: Word | None = None
+    session_id: Key | None = None
+    error_fingerprint: Key | None = None
     created_before: Instant | None = None
     created_after: Instant | None = None
     ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)] | None = None
@@ -165,5 +165,5 @@ class EmitEvent(Body):
     """An event that jobs of a workspace may be waiting for."""
 
     workspace_id: UUID
-    name: Word
+    name: Key
     payload: Payload = Field(default_factory=dict)

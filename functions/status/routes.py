@@ -33,18 +33,21 @@ from shared.web.auth import (
     bearer_token,
     token_matches,
 )
-from shared.web.errors import invalid_argument, unauthorized
+from shared.web.errors import invalid_argument, unauthorized, unavailable
 from shared.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from shared.web.services import Provided, Services
 from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Reader, Stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
-Word = Annotated[str | None, Query(min_length=1, max_length=200)]
+Word = Annotated[str | None, Query(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 FeedCursor = Annotated[str | None, Query(max_length=4096)]
 After = Annotated[int | None, Query(ge=0, le=10**15)]
+
+#: Streams of one process; a client that comes back later may meet another one.
+MAX_STREAMS = 5_000
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
@@ -255,6 +258,8 @@ async def _feed_answer(
 def _streamed(
     services: Services, caller: Caller, feed: Feed, first: Batch, began_at: float
 ) -> EventStream:
+    if services.hub.count >= MAX_STREAMS:
+        raise unavailable("This server has no room for another stream")
     reader = Reader(token=caller.token, expires_at=caller.expires_at, began_at=began_at)
     stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
     return EventStream(stream.chunks(first), stalled_after=services.pace.stalled_after)
