@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,33 @@ async def test_stopping_ends_every_process() -> None:
 
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert os.getpid() not in pids
+
+
+LAUNCHER = """
+import asyncio, sys
+from pathlib import Path
+from infra.local.lambda_runtime import Function, FunctionConfig, Invocation
+
+async def main():
+    config = FunctionConfig(name="t", handler="sample_handlers.count", task_root=Path(sys.argv[1]))
+    outcome = await Function(config).invoke(Invocation(b"{}"))
+    print(outcome.json()["pid"], flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_launcher_leaves_no_frozen_process() -> None:
+    """A stopped child cannot notice by itself that nobody will wake it again."""
+    launcher = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LAUNCHER, str(HERE), stdout=asyncio.subprocess.PIPE
+    )
+    assert launcher.stdout is not None
+    async with asyncio.timeout(30):
+        pid = int(await launcher.stdout.readline())
+
+    launcher.kill()
+    await launcher.wait()
+
+    await eventually(lambda: not psutil.pid_exists(pid))
