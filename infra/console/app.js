@@ -21,8 +21,10 @@ const CORE = {
     { path: "/jobs", load: () => import("./views/jobs.js") },
     { path: "/jobs/:id", load: () => import("./views/job.js") },
     { path: "/operations", load: () => import("./views/operations.js") },
+    { path: "/break-it", load: () => import("./views/break-it.js") },
   ],
 };
+const BREAK_IT = { path: "/break-it", label: "Break it", icon: "hammer" };
 const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 
 /** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
@@ -45,7 +47,8 @@ function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
   const [menu, setMenu] = useState(false);
-  const sections = [CORE, ...apps];
+  const core = settings().breakToken ? { ...CORE, nav: [...CORE.nav, BREAK_IT] } : CORE;
+  const sections = [core, ...apps];
   const routes = useMemo(() => sections.flatMap((section) => section.routes), [apps]);
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   useEffect(() => setMenu(false), [path]);

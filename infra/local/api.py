@@ -29,6 +29,7 @@ from functions.status.app import build_app as build_status
 from functions.worker.app import build_app as build_worker_routes
 from functions.worker.app import build_worker
 from functions.worker.routes import PROCESS_PATH, WORKER_PATH
+from infra.local.breaking import break_routes
 from infra.local.hot_reload import reload_on_change
 from infra.local.site import ConsoleFiles, console_config, security_headers
 from shared.config import Settings
@@ -144,7 +145,11 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
     async def tell_config(_: Request) -> JSONResponse:
         return JSONResponse(config, headers={"Cache-Control": "no-store"})
 
-    routes: list[BaseRoute] = [Route("/config.json", tell_config), *vendored_modules()]
+    routes: list[BaseRoute] = [
+        Route("/config.json", tell_config),
+        *break_routes(settings, environ),
+        *vendored_modules(),
+    ]
     if CONSOLE.is_dir():
         headers = security_headers(settings, environ)
         routes.append(Mount("/", app=ConsoleFiles(CONSOLE, headers)))

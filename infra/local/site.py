@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from infra.local.breaking import break_token
 from infra.local.users import DEMO_USERS, PASSWORD
 from shared.config import Settings
 
@@ -30,12 +31,14 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         }
         for user in DEMO_USERS
     ]
+    local = settings.stage == "local"
     return {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
         "apiUrl": environ.get("API_URL", ""),
         "stage": settings.stage,
-        "demoAccounts": accounts if settings.stage == "local" else [],
+        "demoAccounts": accounts if local else [],
+        "breakToken": break_token(environ) if local else None,
     }
 
 

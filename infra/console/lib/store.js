@@ -1,6 +1,6 @@
 // A value that views share and are told about.
 
-import { useEffect, useState } from "./ui.js";
+import { useEffect, useRef, useState } from "./ui.js";
 
 /** A holder of one value. */
 export function createStore(value) {
@@ -55,4 +55,14 @@ export function useRead(read, inputs) {
     isStale: state.value !== undefined && state.error !== null,
     refresh: () => setTurn((value) => value + 1),
   };
+}
+
+/** Read again every so often while the page is visible, but never while a read is under way. */
+export function usePolling(read, everyMs) {
+  const latest = useRef(read);
+  latest.current = read;
+  useEffect(() => {
+    const timer = setInterval(() => document.visibilityState === "visible" && !latest.current.isLoading && latest.current.refresh(), everyMs);
+    return () => clearInterval(timer);
+  }, [everyMs]);
 }

@@ -2,8 +2,8 @@
 
 import { operations } from "../api.js";
 import { number } from "../lib/format.js";
-import { useRead } from "../lib/store.js";
-import { html, useEffect, useState } from "../lib/ui.js";
+import { usePolling, useRead } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
 import { Failed, Loading } from "./states-of-view.js";
 import { tell, tellFailure } from "./toasts.js";
 
@@ -14,10 +14,7 @@ const least = (...limits) => Math.min(...limits.map((limit) => limit ?? Infinity
 export function WorkspaceLimits({ workspace }) {
   const limits = useRead(() => operations.limits(workspace.id), [workspace.id]);
   const [own, setOwn] = useState(null);
-  useEffect(() => {
-    const timer = setInterval(() => document.visibilityState === "visible" && limits.refresh(), EVERY_MS);
-    return () => clearInterval(timer);
-  }, [workspace.id]);
+  usePolling(limits, EVERY_MS);
   if (!limits.value) return html`<section class="card" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>${limits.error ? html`<${Failed} error=${limits.error} retry=${limits.refresh} what="The limits could not be read" />` : html`<${Loading} what="Reading limits" />`}</section>`;
   const { running, max_running: most, own_max_running: ownMost, max_pending: pending, default_max_pending: usual, weight } = limits.value;
   const limit = least(most, ownMost);

@@ -2,8 +2,8 @@
 
 import { operations } from "../api.js";
 import { duration, number, percent } from "../lib/format.js";
-import { useRead } from "../lib/store.js";
-import { html, useEffect, useState } from "../lib/ui.js";
+import { usePolling, useRead } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { DeadLetters } from "../parts/dead-letters.js";
@@ -19,18 +19,12 @@ export const title = () => "Operations";
 
 const EVERY_MS = 5000;
 
-function usePolling(reads) {
-  useEffect(() => {
-    const timer = setInterval(() => document.visibilityState === "visible" && reads.forEach((read) => read.refresh()), EVERY_MS);
-    return () => clearInterval(timer);
-  }, []);
-}
-
 export default function Operations({ workspace }) {
   const [operatorToken, setOperatorToken] = useState("");
   const stats = useRead((signal) => (operatorToken ? operations.wholeStats(operatorToken, signal) : operations.stats(workspace.id, signal)), [workspace.id, operatorToken]);
   const health = useRead((signal) => operations.health(signal), []);
-  usePolling([stats, health]);
+  usePolling(stats, EVERY_MS);
+  usePolling(health, EVERY_MS);
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Operations</h1><span class="muted">${operatorToken ? "the whole queue" : workspace.name}, last hour</span><span class="spacer"></span>
       <${Operator} token=${operatorToken} setToken=${setOperatorToken} /></header>

@@ -145,3 +145,4 @@ def test_unknown_files_are_404_and_pages_are_the_console(stack: RunningStack) ->
         config = client.get("/config.json").json()
     assert config["supabaseUrl"] == stack.supabase_url
     assert "secret" not in json.dumps(config).lower()
+    assert stack.supabase_jwt_secret not in json.dumps(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Self
 from uuid import uuid4
 
@@ -73,6 +74,14 @@ class HandWorker:
         }
         leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
         return leases
+
+    def lease_soon(self, seconds: float = 10) -> dict[str, Any]:
+        """Lease one job, waiting for reclaims and promotions, which happen once a second."""
+        give_up = time.monotonic() + seconds
+        while not (leases := self.lease()):
+            assert time.monotonic() < give_up, "no job became due"
+            time.sleep(0.2)
+        return leases[0]
 
     def report(
         self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **more: Any

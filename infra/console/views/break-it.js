@@ -1,0 +1,76 @@
+// Break it: hurt this machine's stack on purpose and watch it heal on the same page. Local only.
+
+import { operations, settings } from "../api.js";
+import { setQuery, useQuery } from "../lib/router.js";
+import { createStore, usePolling, useRead, useStore } from "../lib/store.js";
+import { html, useEffect } from "../lib/ui.js";
+import { Tag } from "../parts/badge.js";
+import { ActionButton } from "../parts/dialog.js";
+import { JobMonitor } from "../parts/job-monitor.js";
+import { tell, tellFailure } from "../parts/toasts.js";
+import NotFound from "./not-found.js";
+
+export const title = () => "Break it";
+
+const WAYS = [
+  ["kill-worker", "Kill the worker", "Its jobs are leased again when their leases lapse; what it had settled stays settled."],
+  ["freeze-worker", "Freeze the worker", "It comes back as a zombie: nothing it then sends about lapsed jobs is stored."],
+  ["restart-postgres", "Crash Postgres", "Committed jobs are all there after the recovery."],
+  ["kill-realtime", "Kill Realtime", "Watchers poll, say so, and miss nothing."],
+  ["lapse-leases", "Lapse all leases", "Running jobs are reclaimed; their holders are told that the lease is lost."],
+  ["jump-clock", "Jump the clock", "Delayed jobs and retries are due now."],
+];
+const EVERY_MS = 1000;
+
+/** What was done and what became of the API since; kept while the console is open. */
+const diary = createStore([]);
+const note = (text, tone) => diary.set((lines) => [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30));
+
+async function breakBy(way) {
+  const answer = await fetch(`/local/break/${way}`, { method: "POST", headers: { "X-Break-Token": settings().breakToken }, signal: AbortSignal.timeout(5000) });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.error);
+  return body.done;
+}
+
+/** Asks for readiness each second and writes down when the answer changes. */
+function useReadiness() {
+  const health = useRead((signal) => operations.health(AbortSignal.any([signal, AbortSignal.timeout(2500)])), []);
+  const word = health.error ? "away" : (health.value?.status ?? "…");
+  usePolling(health, EVERY_MS);
+  useEffect(() => {
+    if (word !== "…") note(word === "away" ? "The API does not answer." : `Readiness: ${word.replace("_", " ")}.`, word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed");
+  }, [word]);
+  return word;
+}
+
+export default function BreakIt({ workspace }) {
+  const query = useQuery();
+  if (!settings().breakToken) return html`<${NotFound} />`;
+  const filter = { status: query.get("status") || undefined, search: query.get("search") || undefined, job_type: query.get("job_type") || undefined };
+  return html`<div class="page">
+    <header class="page-head"><h1 tabindex="-1">Break it</h1><span class="muted">this machine's stack only</span></header>
+    <${Ways} />
+    <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(changes) => setQuery(changes)} /></div>
+  </div>`;
+}
+
+function Ways() {
+  const word = useReadiness();
+  const lines = useStore(diary);
+  const run = async (way, label) => {
+    try {
+      const done = await breakBy(way);
+      note(done, "pending");
+      tell(done);
+    } catch (error) {
+      tellFailure(label, error);
+    }
+  };
+  return html`<div class="columns">
+    <section class="ways" aria-label="Ways to break it">${WAYS.map(([way, label, promise]) => html`<div class="card way" key=${way}>
+      <${ActionButton} className="danger" run=${() => run(way, label)}>${label}<//><p class="muted small">${promise}</p></div>`)}</section>
+    <section class="card" aria-labelledby="h-diary"><div class="bar"><h2 id="h-diary">What happens</h2><span class="spacer"></span><${Tag} tone=${word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed"}>${word.replace("_", " ")}<//></div>
+      <ol class="diary" aria-live="polite">${lines.map(({ at, text, tone, key }) => html`<li key=${key} data-tone=${tone}><time class="num muted" datetime=${at.toISOString()}>${at.toISOString().slice(11, 19)}</time> ${text}</li>`)}</ol></section>
+  </div>`;
+}

@@ -1,0 +1,148 @@
+"""What the console's "Break it" panel does to this machine's stack, and to nothing else.
+
+Bound to loopback by its host, opened by a token that only the console's own origin can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import psycopg
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from infra.local.processes import Identity
+from shared.config import Settings
+
+FREEZE_SECONDS = 15
+HEADER = "x-break-token"
+_LOOPBACK = {"127.0.0.1", "localhost"}
+_FREEZE = "import os, sys, time; pid = int(sys.argv[1]); time.sleep(0.2); os.kill(pid, {stop})"
+_THAW = "; time.sleep(float(sys.argv[2])); os.kill(pid, {go})"
+
+
+class NotOurs(Exception):
+    """What should be broken does not belong to this stack."""
+
+
+def break_token(environ: Mapping[str, str]) -> str:
+    """Derive the panel's token from the stack's secret, so that it outlives a killed API."""
+    secret = environ.get("SUPABASE_JWT_SECRET", "").encode()
+    return hmac.new(secret, b"break it", hashlib.sha256).hexdigest()
+
+
+class Breaker:
+    """The ways to break this stack; each returns what was done, in a sentence."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._database_url = environ["DATABASE_URL"]
+        self._state = Path(environ.get("SEALING_KEY_FILE", "")).parent
+        self.ways: dict[str, Callable[[], Awaitable[str]]] = {
+            "kill-worker": self.kill_worker,
+            "freeze-worker": self.freeze_worker,
+            "kill-realtime": self.kill_realtime,
+            "restart-postgres": self.restart_postgres,
+            "lapse-leases": self.lapse_leases,
+            "jump-clock": self.jump_clock,
+        }
+
+    async def kill_worker(self) -> str:
+        """Kill the process that runs the jobs; the API goes with it."""
+        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGKILL)
+        return "The worker and the API are killed; the launcher starts them again."
+
+    async def freeze_worker(self) -> str:
+        """Stop the worker's clock for a while: its leases lapse under it."""
+        program = _FREEZE.format(stop=int(signal.SIGSTOP)) + _THAW.format(go=int(signal.SIGCONT))
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-c", program, str(os.getpid()), str(FREEZE_SECONDS)),
+            start_new_session=True,
+        )
+        return f"The worker and the API stand still for {FREEZE_SECONDS} s."
+
+    async def kill_realtime(self) -> str:
+        """Kill the Realtime server: messages in flight are lost."""
+        for child in self._children():
+            process = child.find()
+            if process and any("infra.local.realtime" in part for part in process.cmdline()):
+                process.kill()
+                return "Realtime is killed; watchers poll until it is back."
+        raise NotOurs("No Realtime server of this stack is running.")
+
+    async def restart_postgres(self) -> str:
+        """End Postgres as a crash would; every connection is cut."""
+        folder = await self._ask("show data_directory")
+        postmaster = int((Path(str(folder)) / "postmaster.pid").read_text().split()[0])
+        if postmaster not in {child.pid for child in self._children()}:
+            raise NotOurs("This Postgres was not started by this stack, so it is left alone.")
+        os.kill(postmaster, signal.SIGQUIT)
+        return "Postgres is crashed; it recovers and the launcher starts it again."
+
+    async def lapse_leases(self) -> str:
+        """Let all leases end now: whoever holds one becomes a zombie."""
+        count = await self._ask(
+            "with lapsed as (update queue.leases set expires_at = now() - interval '1 second'"
+            " returning 1) select count(*) from lapsed"
+        )
+        return f"{count} leases have lapsed; their jobs run again, the zombies are fenced off."
+
+    async def jump_clock(self) -> str:
+        """Make every delayed job due now."""
+        count = await self._ask(
+            "with jumped as (update queue.deferred set run_at = now() where run_at > now()"
+            " returning 1) select count(*) from jumped"
+        )
+        return f"{count} delayed jobs are due now."
+
+    def _children(self) -> list[Identity]:
+        recorded = self._state / "children.json"
+        if not recorded.exists():
+            return []
+        return [Identity(**entry) for entry in json.loads(recorded.read_text())]
+
+    async def _ask(self, statement: str) -> object:
+        async with await psycopg.AsyncConnection.connect(
+            self._database_url, autocommit=True, connect_timeout=3
+        ) as connection:
+            found = await connection.execute(statement.encode())
+            row = await found.fetchone()
+        return row[0] if row else None
+
+
+def break_routes(settings: Settings, environ: Mapping[str, str]) -> list[Route]:
+    """The panel's one route; none outside the local stage."""
+    if settings.stage != "local":
+        return []
+    breaker = Breaker(environ)
+    token = break_token(environ)
+
+    async def break_it(request: Request) -> JSONResponse:
+        given = request.headers.get(HEADER, "")
+        # a page of another origin may reach loopback by a name of its own, but not with our name
+        if request.url.hostname not in _LOOPBACK or not hmac.compare_digest(given, token):
+            return _refusal(403, "forbidden", "Only this stack's own console may break it")
+        way = breaker.ways.get(request.path_params["way"])
+        if way is None:
+            return _refusal(404, "unknown_way", "There is no such way to break it")
+        try:
+            return JSONResponse({"done": await way()})
+        except NotOurs as error:
+            return _refusal(409, "not_ours", str(error))
+        except psycopg.OperationalError as error:
+            return _refusal(503, "unavailable", f"The database is away: {error}".strip())
+
+    return [Route("/local/break/{way}", break_it, methods=["POST"])]
+
+
+def _refusal(status: int, code: str, text: str) -> JSONResponse:
+    return JSONResponse({"error": text, "code": code}, status_code=status)

@@ -1,0 +1,98 @@
+"""The "Break it" panel: what it hurts heals, on the page that hurt it."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA
+from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
+
+NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
+HEALING_SECONDS = 60.0
+
+
+def wait_healed(stack: RunningStack) -> None:
+    """Until the API is ready and the Data API has its database, three times in a row."""
+    addresses = (f"{stack.api_url}/api/health/ready", f"{stack.supabase_url}/_ready")
+    give_up = time.monotonic() + HEALING_SECONDS
+    good = 0
+    while good < 3:
+        assert time.monotonic() < give_up, stack.output()[-2000:]
+        time.sleep(0.3)
+        try:
+            good += all(httpx.get(address, timeout=3).is_success for address in addresses) or -good
+        except httpx.HTTPError:
+            good = 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "way", ["Kill the worker", "Crash Postgres", "Kill Realtime", "Freeze the worker"]
+)
+def test_what_is_broken_heals_and_the_page_says_so(
+    visit: Visit, worker: HandWorker, stack: RunningStack, way: str
+) -> None:
+    """A job enqueued before the harm is there after it, and the list is live again."""
+    job_id = worker.enqueue()
+    page = visit(ADA, "/break-it", allow=(NETWORK,)).page
+    expect(page.get_by_text("Readiness: ready.").first).to_be_visible()
+
+    page.get_by_role("button", name=way).click()
+
+    expect(page.locator(".diary")).to_contain_text(re.compile("killed|crashed|stand still"))
+    if way in {"Kill the worker", "Freeze the worker"}:
+        expect(page.locator(".diary li").first).to_contain_text("does not answer")
+        expect(page.locator(".diary li").first).to_contain_text("ready", timeout=45_000)
+    else:
+        page.wait_for_timeout(1000)
+    wait_healed(stack)
+    expect(page.locator(".monitor .freshness")).to_have_attribute(
+        "data-freshness", "live", timeout=45_000
+    )
+    worker.run()
+    expect(page.locator(f"tr[data-job='{job_id}']")).to_have_attribute("data-status", "completed")
+
+
+@pytest.mark.browser
+def test_clocks_jump_and_leases_lapse(visit: Visit, worker: HandWorker) -> None:
+    """A delayed job is due, and a running one is reclaimed from its holder."""
+    worker.enqueue(delay_seconds=3600)
+    assert worker.lease() == []
+    page = visit(ADA, "/break-it").page
+
+    page.get_by_role("button", name="Jump the clock").click()
+    expect(page.locator(".diary")).to_contain_text("are due now")
+    lease = worker.lease_soon()
+    page.get_by_role("button", name="Lapse all leases").click()
+    expect(page.locator(".diary")).to_contain_text("have lapsed")
+
+    again = worker.lease_soon()
+    assert again["job"]["attempts"] == 2
+    assert worker.settle(lease) == "stale"
+    worker.settle(again)
+
+
+def test_only_the_stacks_own_console_may_break_it(stack: RunningStack) -> None:
+    """No token, a wrong one or a foreign name: refused; and the stack goes on."""
+    with httpx.Client(base_url=stack.api_url, timeout=10) as client:
+        token = client.get("/config.json").json()["breakToken"]
+        refused = [
+            client.post("/local/break/kill-worker"),
+            client.post("/local/break/kill-worker", headers={"X-Break-Token": "wrong"}),
+            client.post(
+                "/local/break/kill-worker",
+                headers={"X-Break-Token": token, "Host": "rebound.example"},
+            ),
+        ]
+        unknown = client.post("/local/break/everything", headers={"X-Break-Token": token})
+
+        assert [answer.status_code for answer in refused] == [403, 403, 403]
+        assert unknown.status_code == 404
+        assert client.get("/health").status_code == 200
