@@ -52,8 +52,9 @@ def main() -> int:
             print_rows(asyncio.run(run(scratch, options)))
         if options.what in {"compare", "all"}:
             others = argparse.Namespace(
-                jobs=options.jobs or 10_000,
-                pickups=150,
+                jobs=options.jobs or 5_000,
+                pickups=60,
+                rounds=3,
                 concurrency=options.concurrency,
                 others=list(REQUIREMENTS),
             )

@@ -1,6 +1,7 @@
 """Ours beside other queues on the same Postgres in one run; ratios count, not numbers.
 
 `python -m infra.local.bench.compare` fetches the others into throw-away environments with uv.
+ABSURD_SQL names a file with Absurd's schema; it is left out without one.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -29,14 +31,22 @@ OTHERS = Path(__file__).with_name("others.py")
 OURS_DONE = "select count(*) from public.jobs where completed_at is not null"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line:
-    """One queue's figures."""
+    """One queue's figures, gathered round by round."""
 
     name: str
-    drain_per_second: float
-    pick_up_p50_ms: float
-    pick_up_p95_ms: float
+    drains: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+    @property
+    def drain_per_second(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.drains)
+
+    def pick_up_ms(self, share: float) -> float:
+        """Milliseconds that `share` of all pick-ups did not exceed."""
+        return percentile(self.waits, share) * 1000
 
 
 def rate(url: str, count: str, jobs: int, *, seconds: float = 300.0) -> float:
@@ -55,31 +65,27 @@ def rate(url: str, count: str, jobs: int, *, seconds: float = 300.0) -> float:
     raise TimeoutError(f"{jobs} jobs were not done after {seconds} s")
 
 
-def ours(scratch: Scratch, options: argparse.Namespace) -> Line:
+def measure_ours(line: Line, scratch: Scratch, options: argparse.Namespace) -> None:
     """Minutehand, the whole way over HTTP."""
-    waits = asyncio.run(pick_up_waits(scratch, jobs=options.pickups)).waits
+    line.waits += asyncio.run(pick_up_waits(scratch, jobs=options.pickups)).waits
     with scratch.connect() as connection:
         connection.execute("delete from public.jobs")
     asyncio.run(fill(scratch, "bench_noop", options.jobs))
     with drain_processes(scratch, workers=2, concurrency=options.concurrency):
-        per_second = rate(scratch.database_url, OURS_DONE, options.jobs)
-    return _line("minutehand, over HTTP", per_second, waits)
+        line.drains.append(rate(scratch.database_url, OURS_DONE, options.jobs))
 
 
-def other(name: str, scratch: Scratch, options: argparse.Namespace) -> Line:
-    """Another queue, on a direct connection, in a database of its own."""
+def measure_other(line: Line, scratch: Scratch, options: argparse.Namespace) -> None:
+    """Another queue, on a direct connection, in a fresh database of its own."""
+    name = line.name
+    database = f"other_{name}_{len(line.drains)}"
     with scratch.connect() as connection:
-        connection.execute(f"create database other_{name}".encode())
-    url = scratch.postgres.url(database=f"other_{name}")
+        connection.execute(f"create database {database}".encode())
+    url = scratch.postgres.url(database=database)
     _run(name, "fill", url, options.jobs)
     with _drainers(name, url, options):
-        per_second = rate(url, COUNT[name], options.jobs)
-    waits = _run(name, "pickup", url, options.pickups)
-    return _line(name, per_second, waits)
-
-
-def _line(name: str, per_second: float, waits: list[float]) -> Line:
-    return Line(name, per_second, percentile(waits, 0.5) * 1000, percentile(waits, 0.95) * 1000)
+        line.drains.append(rate(url, COUNT[name], options.jobs))
+    line.waits += _run(name, "pickup", url, options.pickups)
 
 
 def _command(name: str, what: str, url: str, jobs: int, concurrency: int = 100) -> list[str]:
@@ -116,31 +122,47 @@ def _drainers(name: str, url: str, options: argparse.Namespace) -> Iterator[None
 
 
 def table(scratch: Scratch, options: argparse.Namespace) -> Iterator[str]:
-    """Measure everything in turn; a queue that cannot be fetched is left out and named."""
-    base = ours(scratch, options)
+    """Measure in turns, so that a busy moment of the machine does not hit one queue alone.
+
+    A queue that cannot be fetched is left out and named.
+    """
+    base = Line("minutehand, over HTTP")
+    others = [Line(name) for name in options.others]
+    missing: dict[str, str] = {}
+    if "absurd" in options.others and not os.environ.get("ABSURD_SQL"):
+        missing["absurd"] = "ABSURD_SQL names no file with its schema"
+    for _ in range(options.rounds):
+        measure_ours(base, scratch, options)
+        for line in others:
+            if line.name in missing:
+                continue
+            try:
+                measure_other(line, scratch, options)
+            except RuntimeError as error:
+                missing[line.name] = str(error).splitlines()[-1][:80]
     yield f"{'':<24}{'drain/s':>9}{'ratio':>7}{'p50 ms':>8}{'p95 ms':>8}{'ratio':>7}"
-    yield _row(base, base)
-    for name in options.others:
-        try:
-            yield _row(other(name, scratch, options), base)
-        except RuntimeError as error:
-            yield f"{name:<24} not measured: {str(error).splitlines()[-1][:80]}"
+    for line in (base, *others):
+        if line.name in missing:
+            yield f"{line.name:<24} not measured: {missing[line.name]}"
+        else:
+            yield _row(line, base)
 
 
 def _row(line: Line, base: Line) -> str:
     return (
         f"{line.name:<24}{line.drain_per_second:>9,.0f}"
         f"{base.drain_per_second / line.drain_per_second:>7.2f}"
-        f"{line.pick_up_p50_ms:>8.1f}{line.pick_up_p95_ms:>8.1f}"
-        f"{base.pick_up_p50_ms / line.pick_up_p50_ms:>7.2f}"
+        f"{line.pick_up_ms(0.5):>8.1f}{line.pick_up_ms(0.95):>8.1f}"
+        f"{base.pick_up_ms(0.5) / line.pick_up_ms(0.5):>7.2f}"
     )
 
 
 def main() -> int:
     """Print the table, line by line as it comes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--pickups", type=int, default=150)
+    parser.add_argument("--jobs", type=int, default=5_000)
+    parser.add_argument("--pickups", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--with", dest="others", nargs="*", default=list(REQUIREMENTS))
     options = parser.parse_args()

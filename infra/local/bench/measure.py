@@ -155,7 +155,7 @@ async def idle(scratch: Scratch, *, ticks: int = 10_000) -> list[Row]:
     )
     process = psutil.Process()
     calls = 0
-    warm = max(1, ticks // 10)
+    warm = max(1, ticks // 4)
     began, before = 0.0, 0
     for number in range(ticks + warm):
         if number == warm:

@@ -3,7 +3,8 @@
 """The same measurements for other queues, each run alone in an environment of its own.
 
 Imports nothing of this project, because it runs where only the other queue is installed:
-`python others.py dbos|procrastinate fill|drain|pickup --url … --jobs …`.
+`python others.py dbos|procrastinate|absurd fill|drain|pickup --url … --jobs …`. Absurd's schema is
+in no package; it is read from the file that ABSURD_SQL names, and left out without it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 #: What is installed for each, and how to count what it has finished.
-REQUIREMENTS = {"dbos": "dbos==3.4.0", "procrastinate": "procrastinate==3.10.0"}
+REQUIREMENTS = {
+    "dbos": "dbos==3.4.0",
+    "procrastinate": "procrastinate==3.10.0",
+    "absurd": "absurd-sdk==0.5.1",
+}
 COUNT = {
     "dbos": "select count(*) from dbos.workflow_status where status = 'SUCCESS'",
     "procrastinate": "select count(*) from procrastinate_jobs where status = 'succeeded'",
+    "absurd": "select count(*) from absurd.t_bench where state = 'completed'",
 }
 
 
@@ -102,6 +111,44 @@ async def procrastinate(options: argparse.Namespace) -> dict[str, Any]:
     return {"waits": waits if options.what == "pickup" else []}
 
 
+def absurd(options: argparse.Namespace) -> dict[str, Any]:
+    """Absurd with a poll of 50 ms, the same as dbos here."""
+    import psycopg
+    from absurd_sdk import Absurd
+
+    if options.what == "fill":
+        with psycopg.connect(options.url, autocommit=True) as connection:
+            connection.execute(Path(os.environ["ABSURD_SQL"]).read_text())
+    app = Absurd(options.url, queue_name="bench")
+    waits: list[float] = []
+
+    @app.register_task(name="noop")
+    def noop(params: Any, context: Any) -> None:
+        waits.append(time.time() - params["sent"])
+
+    if options.what == "fill":
+        app.create_queue("bench")
+        for _ in range(options.jobs):
+            app.spawn("noop", {"sent": 0.0})
+    elif options.what == "drain":
+        app.start_worker(concurrency=options.concurrency, poll_interval=0.05)
+    else:
+        worker = threading.Thread(
+            target=lambda: app.start_worker(concurrency=5, poll_interval=0.05), daemon=True
+        )
+        worker.start()
+        client = Absurd(options.url, queue_name="bench")
+        client.register_task(name="noop")(noop)
+        rng = random.Random(0)
+        for _ in range(options.jobs):
+            client.spawn("noop", {"sent": time.time()})
+            time.sleep(spread(rng))
+        time.sleep(1)
+        app.stop_worker()
+        worker.join(5)
+    return {"waits": waits if options.what == "pickup" else []}
+
+
 def main() -> int:
     """Run one measurement of one queue and print what it saw as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,7 +158,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=100)
     options = parser.parse_args()
-    seen = dbos(options) if options.queue == "dbos" else asyncio.run(procrastinate(options))
+    if options.queue == "procrastinate":
+        seen = asyncio.run(procrastinate(options))
+    else:
+        seen = {"dbos": dbos, "absurd": absurd}[options.queue](options)
     print("SEEN" + json.dumps(seen), flush=True)
     return 0
 
