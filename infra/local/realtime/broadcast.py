@@ -96,15 +96,18 @@ class Rooms:
                 sent += 1
         self.rate.add(sent)
 
+    def heard(self, change: Change) -> bool:
+        """Whether anybody would hear a change: a message for a room that has members."""
+        if change.action != "I" or not _is_messages(change):
+            return False
+        row = _row_of(change)
+        return (row.get("topic"), row.get("private") == "t") in self._rooms
+
     def deliver_changes(self, changes: list[Change]) -> None:
         """Broadcast the rows that a transaction inserted into `realtime.messages`."""
         for change in changes:
             if change.action == "I" and _is_messages(change):
-                row = {
-                    column.name: value
-                    for column, value in zip(change.relation.columns, change.new or (), strict=True)
-                }
-                self.deliver_row(row)
+                self.deliver_row(_row_of(change))
 
     def deliver_row(self, row: dict[str, str | Unchanged | None]) -> None:
         """Broadcast one row of `realtime.messages`, once."""
@@ -145,6 +148,11 @@ class Rooms:
         if len(self._delivered) > _REMEMBERED_ROWS:
             self._delivered.popitem(last=False)
         return True
+
+
+def _row_of(change: Change) -> dict[str, str | Unchanged | None]:
+    names = (column.name for column in change.relation.columns)
+    return dict(zip(names, change.new or (), strict=True))
 
 
 def _is_messages(change: Change) -> bool:

@@ -24,6 +24,7 @@ from infra.local.realtime.pgoutput import Change, Relation, Unchanged, Value
 from infra.local.realtime.pgwire import Endpoint, describe
 from infra.local.realtime.replication import ReplicationStream
 from infra.local.realtime.serializer import Fanout, dump
+from infra.local.realtime.visibility import Visibility
 
 if TYPE_CHECKING:
     from infra.local.realtime.channels import Channel
@@ -114,6 +115,7 @@ class PostgresChanges:
         self._gone: set[str] = set()
         self._cleaning: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
+        self._visibility = Visibility(url)
         self._tables: dict[int, tuple[Relation, dict[str, Any]]] = {}
         self._stream = ReplicationStream(
             endpoint,
@@ -139,6 +141,7 @@ class PostgresChanges:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._connection is not None:
             await self._connection.close()
+        await self._visibility.close()
         if self._lingering is not None:
             self._lingering.cancel()
 
@@ -299,6 +302,8 @@ class PostgresChanges:
     async def _on_changes(self, changes: list[Change]) -> None:
         if not self._listeners:
             return
+        # rows are tested as they are now: one that is not visible yet would be hidden from all
+        await self._visibility.wait(change.transaction_id for change in changes)
         for at in range(0, len(changes), _BATCH):
             batch = changes[at : at + _BATCH]
             try:

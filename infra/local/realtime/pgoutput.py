@@ -53,6 +53,8 @@ class Change:
     action: Literal["I", "U", "D"]
     relation: Relation
     committed_at: datetime.datetime
+    #: The 32-bit id of the transaction.
+    transaction_id: int
     new: tuple[Value, ...] | None
     old: tuple[Value, ...] | None
 
@@ -63,6 +65,7 @@ class Decoder:
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
         self._committed_at = _EPOCH
+        self._transaction_id = 0
 
     def decode(self, messages: Iterable[bytes]) -> Iterator[Change]:
         """Yield the row changes among `messages`, in commit order."""
@@ -71,10 +74,11 @@ class Decoder:
             if kind == 0x49:  # I
                 relation = self._relations[int.from_bytes(data[1:5], "big")]
                 new, _ = _tuple(data, 6)
-                yield Change("I", relation, self._committed_at, new, None)
+                yield self._change("I", relation, new, None)
             elif kind == 0x42:  # B
                 micros = int.from_bytes(data[9:17], "big", signed=True)
                 self._committed_at = _EPOCH + datetime.timedelta(microseconds=micros)
+                self._transaction_id = int.from_bytes(data[17:21], "big")
             elif kind == 0x52:  # R
                 relation = _relation(data)
                 self._relations[relation.oid] = relation
@@ -83,7 +87,7 @@ class Decoder:
             elif kind == 0x44:  # D
                 relation = self._relations[int.from_bytes(data[1:5], "big")]
                 old, _ = _tuple(data, 6)
-                yield Change("D", relation, self._committed_at, None, old)
+                yield self._change("D", relation, None, old)
 
     def _update(self, data: bytes) -> Change:
         relation = self._relations[int.from_bytes(data[1:5], "big")]
@@ -92,7 +96,16 @@ class Decoder:
         if data[at] in b"KO":
             old, at = _tuple(data, at + 1)
         new, _ = _tuple(data, at + 1)
-        return Change("U", relation, self._committed_at, new, old)
+        return self._change("U", relation, new, old)
+
+    def _change(
+        self,
+        action: Literal["I", "U", "D"],
+        relation: Relation,
+        new: tuple[Value, ...] | None,
+        old: tuple[Value, ...] | None,
+    ) -> Change:
+        return Change(action, relation, self._committed_at, self._transaction_id, new, old)
 
 
 def _tuple(data: bytes, at: int) -> tuple[tuple[Value, ...], int]:

@@ -26,6 +26,7 @@ from infra.local.realtime.rest import CORS, Rest
 from infra.local.realtime.serializer import dump, parse_version
 from infra.local.realtime.session import Session
 from infra.local.realtime.tokens import TokenError, Verifier
+from infra.local.realtime.visibility import Visibility
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Hub:
         self.authorizer = Authorizer(self.database)
         self.rooms = Rooms(limits)
         self.flow = Flow()
+        self.visibility = Visibility(url)
         window = limits.rate_window_seconds
         self.presence_rate = RateCounter(limits.presence_messages_per_second, window)
         self.join_rate = RateCounter(limits.joins_per_second, window)
@@ -123,6 +125,7 @@ class Hub:
             raise JoinRefused(UNREACHABLE)
 
     async def _deliver(self, changes: list[Change]) -> None:
+        await self.visibility.wait(c.transaction_id for c in changes if self.rooms.heard(c))
         for at in range(0, len(changes), _BATCH):
             self.rooms.deliver_changes(changes[at : at + _BATCH])
             await self.flow.brake()
@@ -194,6 +197,7 @@ class RealtimeServer:
         await asyncio.sleep(0.1)
         await self.hub.changes.stop()
         await self.hub.cancel_tasks()
+        await self.hub.visibility.close()
         await self.hub.database.close()
 
     # ------------------------------------------------------------------------------ HTTP

@@ -1,0 +1,117 @@
+"""What is heard can be read: delivery waits until a commit is visible to everybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from infra.local.realtime.visibility import Visibility
+from tests.integration.realtime.support import SECRET_KEY, unique
+from tests.support.databases import Database
+
+Held = Callable[[str, list[Any]], Any]
+
+
+@pytest.fixture
+def half_committed(project: Database) -> Held:
+    """Run a statement whose commit is in the log, and streamed, but not visible to anybody yet.
+
+    Waiting for a synchronous standby that does not exist stops a commit exactly there.
+    """
+
+    @asynccontextmanager
+    async def hold(statement: str, values: list[Any]) -> AsyncIterator[Awaitable[Any]]:
+        async with await psycopg.AsyncConnection.connect(project.url, autocommit=True) as admin:
+            await admin.execute("alter system set synchronous_standby_names = 'nobody'")
+            await admin.execute("select pg_reload_conf()")
+            writer = await psycopg.AsyncConnection.connect(project.url, autocommit=True)
+            await writer.execute("set synchronous_commit = on")
+            writing = asyncio.create_task(writer.execute(statement, values))
+            try:
+                yield writing
+            finally:
+                await admin.execute("alter system reset synchronous_standby_names")
+                await admin.execute("select pg_reload_conf()")
+                await writing
+                await writer.close()
+
+    return hold
+
+
+async def test_a_message_waits_for_its_commit_to_be_visible(
+    connect: Any, half_committed: Held
+) -> None:
+    """A client that joins and then reads must find what was sent before its join."""
+    topic, socket = unique(), await connect(key=SECRET_KEY)
+    await socket.joined(topic, private=True)
+
+    async with half_committed("select realtime.send('{}', 'e', %s)", [topic]) as writing:
+        await socket.silence(1)
+        assert not writing.done()
+
+    assert (await socket.expect("broadcast"))["payload"]["event"] == "e"
+
+
+async def test_a_row_change_is_tested_once_the_row_is_visible(
+    connect: Any, half_committed: Held, sql: psycopg.Connection[Any]
+) -> None:
+    """RLS looks at the present row: too early, the change would be hidden from everybody."""
+    sql.execute(
+        "create table public.seen (id int primary key);"
+        "grant select on public.seen to anon;"
+        "alter table public.seen enable row level security;"
+        "create policy everybody on public.seen for select using (true);"
+        "alter publication supabase_realtime add table public.seen"
+    )
+    socket = await connect()
+    entry = {"event": "*", "schema": "public", "table": "seen"}
+    await socket.joined(unique(), postgres_changes=[entry])
+    await socket.expect("system")
+
+    async with half_committed("insert into public.seen values (%s)", [1]) as writing:
+        await socket.silence(1)
+        assert not writing.done()
+
+    assert (await socket.expect("postgres_changes"))["payload"]["data"]["record"] == {"id": 1}
+
+
+async def test_ended_transactions_are_visible_whatever_their_epoch(
+    project: Database, sql: psycopg.Connection[Any]
+) -> None:
+    """Streamed ids have 32 bits and wrap; committed, rolled back and long gone are all over."""
+    ids = []
+    for statement in ("commit", "rollback"):
+        sql.execute("begin")
+        row = sql.execute("select pg_current_xact_id()::text::bigint % 4294967296").fetchone()
+        sql.execute(statement)
+        assert row is not None
+        ids.append(int(row[0]))
+    visibility = Visibility(project.url)
+
+    async with asyncio.timeout(3):
+        await visibility.wait([*ids, 3, 2**32 - 5, (ids[0] - 2**31 + 10) % 2**32])
+    await visibility.close()
+
+
+async def test_a_running_transaction_is_waited_for(
+    project: Database, sql: psycopg.Connection[Any]
+) -> None:
+    """Also one whose id is the newest of all."""
+    visibility = Visibility(project.url)
+    sql.execute("begin")
+    row = sql.execute("select pg_current_xact_id()::text::bigint % 4294967296").fetchone()
+    assert row is not None
+
+    waiting = asyncio.create_task(visibility.wait([int(row[0])]))
+    await asyncio.sleep(0.3)
+    early = waiting.done()
+    sql.execute("commit")
+    await asyncio.wait_for(waiting, 3)
+    await visibility.close()
+
+    assert not early
