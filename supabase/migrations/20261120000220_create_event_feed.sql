@@ -11,6 +11,12 @@ declare
   v_parts text[] := string_to_array(p_cursor, '~');
   v_seen pg_snapshot;
 begin
+  if p_cursor is null then
+    return null;
+  end if;
+  if cardinality(v_parts) not in (1, 5) then
+    raise data_exception;
+  end if;
   v_seen := v_parts[1]::pg_snapshot;
   if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) then
     return null; -- from another cluster's life, before a dump and restore
