@@ -11,9 +11,9 @@ NODE_READY := node_modules/.ready-node
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run reset test check format bench bench-live simulate chaos package
+.PHONY: help setup run reset test check format bench bench-live simulate chaos package bench-console screenshots
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(PYTHON_READY) $(NODE_READY) $(BIN)/minutehand ## Install what is missing, nothing else
 
@@ -54,6 +54,12 @@ bench: setup ## Measure, and compare with other queues on the same Postgres
 
 bench-live: setup ## Measure live updates beside the figures to beat
 	@$(BIN)/python -m infra.local.bench.live $(ARGS)
+
+bench-console: setup ## Measure the console in Chromium: first load, long lists, many events
+	@$(BIN)/python -m tests.e2e.console.bench
+
+screenshots: setup ## Take the console's pictures anew
+	@$(BIN)/python -m tests.e2e.console.screenshots
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/python -m infra.aws.package --stage $(or $(STAGE),dev) $(ARGS)
