@@ -412,13 +412,13 @@ async def test_the_deadline_stops_what_runs_and_the_tick_ends_in_time(
 
     @registry.processor("endless", payload=Nothing)
     async def endless(job: Job[Nothing], ctx: JobContext) -> None:
-        assert 0 < ctx.remaining < 3
+        assert 0 < ctx.remaining < 6
         await asyncio.sleep(60)
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "endless")).job.id
 
-    summary = await worker.tick(budget_seconds=3)
+    summary = await worker.tick(budget_seconds=6)
 
     job = await ada.get_job(job_id)
     assert (job.status, job.error_data["type"]) == ("pending", "DeadlineReached")
@@ -436,14 +436,14 @@ async def test_a_job_begun_late_is_handed_back_without_spending_an_attempt(
 
     @registry.processor("first", payload=Nothing)
     async def first(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(2.2)
+        await asyncio.sleep(4.2)
 
     await worker.register()
     options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=0.3)
     await ada.enqueue(ACME, "first", options=EnqueueOptions(priority=1))
     job_id = (await ada.enqueue(ACME, "endless")).job.id
 
-    summary = await worker.tick(budget_seconds=4, options=options)
+    summary = await worker.tick(budget_seconds=8, options=options)
 
     assert (summary.completed, summary.released) == (1, 1)
     job = await ada.get_job(job_id)
@@ -469,7 +469,7 @@ async def test_work_due_soon_is_slept_for(
     summary = await worker.tick(budget_seconds=20, options=patient)
 
     assert (len(ran), summary.completed) == (1, 1)
-    assert summary.calls < 8
+    assert summary.calls < 12
 
 
 async def test_a_long_job_never_looks_dead(
@@ -513,7 +513,7 @@ async def test_many_progress_calls_cost_few_reports(
 
     summary = await worker.tick(budget_seconds=30)
 
-    assert 2 <= summary.reports <= 12
+    assert 2 <= summary.reports <= summary.duration_ms / 250 + 2
     progress = [event for event in project.event_types(job_id) if event == "progress"]
     assert len(progress) <= summary.reports + 1
 
