@@ -14,6 +14,8 @@ MAKE = "minutehand token secret"
 def settings(patient: Patient) -> Finding:
     """Everything the service reads parses."""
     say = Reporter("settings")
+    if not patient.values:
+        return say.fail("no stack is known here", "minutehand up, or name one: --env-file prod.env")
     try:
         Settings.from_env(patient.values)
     except ConfigurationError as error:
@@ -123,13 +125,16 @@ def mock(patient: Patient) -> Finding:
     return say.ok("on, as the local stack has it" if mocked else "off")
 
 
+#: Without a stack there is one finding to make, and `settings` makes it.
+STACK = ("SUPABASE_URL",)
+
 CHECKS = (
     Check("settings", settings),
     Check("publishable-key", publishable_key, needs=("SUPABASE_PUBLISHABLE_KEY",)),
-    Check("tokens", tokens),
+    Check("tokens", tokens, needs=STACK),
     Check("tokens-differ", same_tokens, needs=("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")),
-    Check("cors", cors),
-    Check("anonymous", anonymous),
-    Check("sealing", sealing),
-    Check("mock-vendors", mock),
+    Check("cors", cors, needs=STACK),
+    Check("anonymous", anonymous, needs=STACK),
+    Check("sealing", sealing, needs=STACK),
+    Check("mock-vendors", mock, needs=STACK),
 )

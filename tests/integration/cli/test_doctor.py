@@ -262,6 +262,15 @@ def test_the_report_is_printed_and_its_exit_code_tells(
     assert unknown.exit_code == 1
 
 
+def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
+    """A fresh clone has one thing to do next, not twenty."""
+    findings = list(examine(Patient({})))
+
+    failed = [f for f in findings if f.verdict is Verdict.FAIL and f.check != "package"]
+    assert [f.check for f in failed] == ["settings"]
+    assert "minutehand up" in str(failed[0].fix)
+
+
 def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
     """A fix is read in a hurry."""
     everything_wrong: dict[str, Any] = {"STAGE": "prod", "SUPABASE_URL": "http://127.0.0.1:9"}
