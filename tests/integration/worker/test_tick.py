@@ -570,3 +570,51 @@ async def test_a_tick_shorter_than_usual_charges_nothing_for_what_it_stops(
 
     assert summary.released == 1
     assert (await ada.get_job(job_id)).attempts == 0
+
+
+async def test_a_job_that_would_not_fit_is_left_to_a_longer_tick(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Begun now, it would only be cut by the deadline."""
+
+    @registry.processor("minutes", payload=Nothing)
+    async def minutes(job: Job[Nothing], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+    project.run_sql("update queue.job_types set run_p95_ms = 60000 where job_type = 'minutes'")
+    job_id = (await ada.enqueue(ACME, "minutes")).job.id
+
+    short = await worker.tick(budget_seconds=10)
+    long = await worker.tick(budget_seconds=200)
+
+    assert (short.leased, long.completed) == (0, 1)
+    assert (await ada.get_job(job_id)).attempts == 1
+
+
+async def test_a_failing_job_becomes_a_dead_letter_after_its_attempts(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """And can be sent round again by a person."""
+    broken = True
+
+    @registry.processor("fragile", payload=Nothing, max_attempts=3, backoff=Backoff(first=0, cap=0))
+    async def fragile(job: Job[Nothing], ctx: JobContext) -> str:
+        if broken:
+            raise ConnectionError("still broken")
+        return "mended"
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "fragile")).job.id
+    for _ in range(3):
+        await worker.tick(budget_seconds=20)
+    dead = await ada.get_job(job_id)
+
+    broken = False
+    await ada.retry(job_id)
+    await worker.tick(budget_seconds=20)
+
+    assert (dead.status, dead.attempts, dead.error_message) == ("failed", 3, "still broken")
+    mended = await ada.get_job(job_id)
+    assert (mended.status, mended.result) == ("completed", "mended")
+    assert project.event_types(job_id)[-1] == "completed"
