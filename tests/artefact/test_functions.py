@@ -206,23 +206,24 @@ def test_reading_the_secrets_does_not_import_boto3(
     assert not {"boto3", "botocore"} & set(report["modules"])
 
 
-#: Shares of what `import fastapi, mangum` costs in the same run (250 ms where these were set).
-BUDGET = {"health": 0.15, "worker": 1.4, "jobs": 1.9, "status": 1.9}
+#: Shares of what `import fastapi, mangum` costs beside it (250 ms where the issue's 30, 350 and
+#: 450 ms were set).
+BUDGET = {"health": 0.15, "worker": 1.4, "jobs": 2.0, "status": 1.8}
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_imports_keep_to_their_share_of_a_web_framework(
-    host_package: Package, runtime_site: Path
+    host_package: Package, runtime_site: Path, name: str
 ) -> None:
-    """Ratios of the fastest of several runs: they hold on a slow machine too."""
+    """The best of several rounds, each against its own yardstick: that holds on a busy machine."""
     app = host_package.unzipped("app")
+    root = host_package.unzipped(BUNDLE_OF[name])
 
-    def fastest(root: Path, module: str) -> float:
-        return min(float(probe(root, runtime_site, module)["seconds"]) for _ in range(4))
+    def seconds(folder: Path, module: str) -> float:
+        return float(probe(folder, runtime_site, module)["seconds"])
 
-    bare = fastest(app, "fastapi") + fastest(app, "mangum")
-    shares = {
-        name: fastest(host_package.unzipped(BUNDLE_OF[name]), f"functions.{name}.handler") / bare
-        for name in FUNCTIONS
-    }
+    def share() -> float:
+        bare = seconds(app, "fastapi") + seconds(app, "mangum")
+        return seconds(root, f"functions.{name}.handler") / bare
 
-    assert {name: share for name, share in shares.items() if share > BUDGET[name]} == {}, shares
+    assert min(share() for _ in range(4)) <= BUDGET[name]
