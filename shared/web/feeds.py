@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from shared.queue.client import UserQueue
 from shared.queue.models import FeedPage, JobEvent
 from shared.web.errors import invalid_argument
-from shared.web.hub import Frame
+from shared.web.ring import Frame
 from shared.web.sse import Batch, Line
 
 #: Events of one read; a stream far behind catches up in several.
@@ -52,6 +52,11 @@ class JobFeed:
         """The subject's name in the hub."""
         return f"job:{self._job_id}"
 
+    @property
+    def position(self) -> int | None:
+        """The `seq` of the last event told."""
+        return self._seq
+
     async def start(self) -> Batch:
         """The first read.
 
@@ -79,8 +84,7 @@ class JobFeed:
 
     async def _read(self) -> Batch:
         events = await self._queue.events_after(self._job_id, self._seq, limit=READ_LIMIT)
-        lines = [_line(event, str(event.seq)) for event in events]
-        return self._batch(lines, seq=events[-1].seq, last=events[-1].type) if events else Batch()
+        return self._batch([_frame(event) for event in events])
 
     async def _end(self) -> str | None:
         job = await self._queue.get_job(self._job_id)
@@ -100,25 +104,27 @@ class JobFeed:
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
         """Events that came along with the news, if they follow on the last one without a gap."""
-        lines: list[Line] = []
-        seq, last = self._seq, ""
+        seq = self._seq
         for frame in frames:
             told = _parse(frame)
-            if told is None or told.job_id != self._job_id or told.seq > seq + 1:
+            if told is None or told.job_id != self._job_id or told.seq != seq + 1:
                 return None
-            if told.seq == seq + 1:
-                seq, last = told.seq, told.line.type
-                lines.append(told.line)
-        return self._batch(lines, seq=seq, last=last)
+            seq = told.seq
+        return self._batch(frames)
 
-    def _batch(self, lines: Sequence[Line], *, seq: int, last: str) -> Batch:
+    def _batch(self, frames: Sequence[Frame]) -> Batch:
         """The lines; the next read finds out whether a last one is the end for good."""
-        if not lines:
+        if not frames:
             return Batch()
-        self._seq = seq
+        told: list[_Told] = [frame.parsed for frame in frames]
+        self._seq = told[-1].seq
         # a retry may have revived the job in the meantime, and then the stream goes on
-        self._may_have_ended = last in _ENDS
-        return Batch(lines, more=self._may_have_ended or len(lines) == READ_LIMIT)
+        self._may_have_ended = told[-1].line.type in _ENDS
+        return Batch(
+            [each.line for each in told],
+            more=self._may_have_ended or len(told) == READ_LIMIT,
+            frames=frames,
+        )
 
 
 #: The cursor before everything that ever happened.
@@ -148,6 +154,11 @@ class HistoryFeed:
     def topic(self) -> str:
         """The subject's name in the hub."""
         return self._topic
+
+    @property
+    def position(self) -> int | None:
+        """None: events of many jobs have no numbers of their own."""
+        return None
 
     async def page(self) -> FeedPage:
         """The events after the last ones read, as the database gives them.
@@ -203,15 +214,24 @@ class _Told:
 
 def _parse(frame: Frame) -> _Told | None:
     """What a frame tells, made out once for all readers; None for one of another shape."""
-    if frame.parsed is None:
+    if frame.parsed is None and frame.content is not None:
         try:
             content = {**frame.content, "created_at": frame.content["at"]}
-            event = JobEvent.model_validate(content)
+            frame.parsed = _told(JobEvent.model_validate(content))
         except (KeyError, ValidationError):
             return None
-        frame.parsed = _Told(event.job_id, event.seq, _line(event, str(event.seq)))
-    told: _Told = frame.parsed
+    told: _Told | None = frame.parsed
     return told
+
+
+def _frame(event: JobEvent) -> Frame:
+    """A frame of an event that was read from the log."""
+    told = _told(event)
+    return Frame(event.seq, size=len(told.line.encoded), parsed=told)
+
+
+def _told(event: JobEvent) -> _Told:
+    return _Told(event.job_id, event.seq, _line(event, str(event.seq)))
 
 
 def _line(event: JobEvent, cursor: str) -> Line:

@@ -1,35 +1,23 @@
 """Who is waiting for news of what: one place per process, however many streams it serves.
 
-The hub carries hints and, for single jobs, the events themselves; what counts is the log in the
+The hub carries hints and, for single jobs, the latest events; what counts is the log in the
 database, which each reader reads with its own token, so a hint that is lost only costs time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
-#: Frames kept for a reader that is busy; beyond it, it reads the log instead.
-MAX_FRAMES: Final = 500
+from shared.web.ring import Frame, Ring
+
 #: Reads of the log a second, over all streams of the process, when hints or polls ask for them.
 READS_PER_SECOND: Final = 200.0
 #: Checks a second, over all streams, whether their subjects are still there.
 CHECKS_PER_SECOND: Final = 20.0
-
-
-class Frame:
-    """An event that came along with the news; the same object reaches every reader."""
-
-    __slots__ = ("content", "parsed")
-
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.content = content
-        #: What the first reader made of it, so that the others need not.
-        self.parsed: Any = None
 
 
 class Upstream(Protocol):
@@ -59,8 +47,7 @@ class Subscription:
         self._hub = hub
         self._topic = topic
         self._news = asyncio.Event()
-        self._frames: deque[Frame] = deque()
-        self._whole = True
+        self._look = False
 
     async def wait(self, seconds: float) -> bool:
         """Whether there was news of the subject within `seconds`; false news is possible."""
@@ -69,28 +56,25 @@ class Subscription:
                 await self._news.wait()
         except TimeoutError:
             return False
-        self._news.clear()
         return True
 
-    def take(self) -> Sequence[Frame] | None:
-        """Frames since the last call; None when some may be missing and the log must be read."""
-        frames = list(self._frames) if self._whole else None
-        self._frames.clear()
-        self._whole = True
+    def must_look(self) -> bool:
+        """Whether the log has to be read, whatever was kept; forgets all news until now."""
+        look, self._look = self._look, False
         self._news.clear()
-        return frames
+        return look
 
-    def wake(self, frame: Frame | None) -> None:
-        """Tell the reader to look; without a frame it has to look for itself."""
-        if frame is None or len(self._frames) >= MAX_FRAMES:
-            self._frames.clear()
-            self._whole = False
-        elif self._whole:
-            self._frames.append(frame)
-        self._news.set()
+    def since(self, seq: int) -> list[Frame] | None:
+        """What followed on `seq` and was kept; None when something between is missing."""
+        return self._hub.frames_of(self._topic, seq)
 
-    def nudge(self) -> None:
-        """End the reader's wait without anything new about the subject."""
+    def share(self, frame: Frame) -> None:
+        """Spare the other readers of the subject the read that brought this."""
+        self._hub.share(self._topic, frame, self)
+
+    def wake(self, *, look: bool) -> None:
+        """Tell the reader that there is news; `look` when it has to see for itself."""
+        self._look = self._look or look
         self._news.set()
 
     @property
@@ -130,6 +114,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._readers: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._rings: dict[str, Ring] = {}
         self._upstream: Upstream | None = None
         self.count = 0
         self.closing = False
@@ -153,8 +138,24 @@ class EventHub:
 
     def notify(self, topic: str, frame: Frame | None = None) -> None:
         """Wake every reader of `topic`; `frame` is the event, if it came along."""
+        ring = self._rings.get(topic)
+        if ring is not None and frame is not None:
+            ring.offer(frame)
         for reader in self._readers.get(topic, ()):
-            reader.wake(frame)
+            reader.wake(look=frame is None)
+
+    def share(self, topic: str, frame: Frame, finder: Subscription) -> None:
+        """Keep an event that `finder` read from the log, and wake the others for it."""
+        ring = self._rings.get(topic)
+        if ring is not None and ring.offer(frame):
+            for reader in self._readers.get(topic, ()):
+                if reader is not finder:
+                    reader.wake(look=False)
+
+    def frames_of(self, topic: str, seq: int) -> list[Frame] | None:
+        """What followed on `seq`, as far as it was kept."""
+        ring = self._rings.get(topic)
+        return [] if ring is None else ring.after(seq)
 
     def is_live(self, topic: str) -> bool:
         """Whether news of `topic` would arrive by itself."""
@@ -163,6 +164,9 @@ class EventHub:
     def add(self, topic: str, reader: Subscription) -> None:
         """Called by a subscription that opens."""
         self._readers[topic].add(reader)
+        # a job's events are numbered; those of many jobs are not, and their frames are hints
+        if topic.startswith("job:"):
+            self._rings.setdefault(topic, Ring())
         self.count += 1
 
     def remove(self, topic: str, reader: Subscription) -> None:
@@ -172,6 +176,7 @@ class EventHub:
         self.count -= 1
         if not readers:
             del self._readers[topic]
+            self._rings.pop(topic, None)
             if self._upstream is not None:
                 self._upstream.leave(topic)
 

@@ -22,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from shared.clock import Clock
 from shared.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from shared.web.hub import EventHub, Frame, Subscription
+from shared.web.hub import EventHub, Subscription
+from shared.web.ring import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Batch:
     more: bool = False
     #: Where to go on although there were no lines.
     cursor: str | None = None
+    #: The lines as other readers of the subject may have them.
+    frames: Sequence[Frame] = ()
 
 
 class Feed(Protocol):
@@ -65,6 +68,11 @@ class Feed(Protocol):
     @property
     def topic(self) -> str:
         """The subject's name in the hub."""
+        ...
+
+    @property
+    def position(self) -> int | None:
+        """Number of the last event told; None where events have no numbers."""
         ...
 
     async def read(self, *, thorough: bool = False) -> Batch:
@@ -157,7 +165,7 @@ class Stream:
                 topic, token=reader.token, until=reader.expires_at
             ) as news:
                 if news.is_live:
-                    news.wake(None)  # what came between the first read and now came to nobody
+                    news.wake(look=True)  # what came between the first read and now came to nobody
                 async for chunk in self._told(news, first):
                     yield chunk
         finally:
@@ -187,31 +195,47 @@ class Stream:
             if now - quiet_since >= pace.keep_alive:
                 yield KEEP_ALIVE
                 quiet_since = now
-            batch = await (self._look() if batch.more else self._next(news))
+            batch = await (self._more(news) if batch.more else self._next(news))
 
     async def _next(self, news: Subscription) -> Batch:
         """Wait for news, for a while, and look if there is reason to."""
         self._check_now_and_then(news)
         told = await news.wait(self._patience(news))
-        frames = news.take()
+        look = news.must_look()
+        thorough = look
         if self._check is not None and self._check.done():
             found = self._check.result()
             self._check = None
             if found.end is not None:
                 return found
-            frames = None if found.more else frames
-        if frames:
-            batch = self._feed.absorb(frames)
-            if batch is not None:
-                return batch
-        elif frames is not None and (told or news.is_live):
-            return Batch()
+            look = look or found.more
+        batch = None if look else self._kept(news, told=told)
+        if batch is not None:
+            return batch
         # the budget of reads is shared by all streams: many of them look less often each
         wait = max(news.pause, self._pace.breath) - (self._clock.monotonic() - self._read_at)
         if wait > 0:
             await asyncio.sleep(wait)
-            news.take()
-        return await self._look(thorough=told and frames is None)
+            thorough = news.must_look() or thorough
+        return await self._look(news, thorough=thorough)
+
+    async def _more(self, news: Subscription) -> Batch:
+        """Catch up: from what others have brought, else from the log."""
+        position = self._feed.position
+        frames = news.since(position) if position is not None else None
+        batch = self._feed.absorb(frames) if frames else None
+        return batch if batch is not None else await self._look(news)
+
+    def _kept(self, news: Subscription, *, told: bool) -> Batch | None:
+        """What the hub has kept for everyone; None when the log must be read."""
+        position = self._feed.position
+        if position is None:
+            return Batch() if news.is_live and not told else None
+        frames = news.since(position)
+        if frames:
+            return self._feed.absorb(frames)
+        # nothing was kept: nothing is new, provided that news would have come
+        return Batch() if frames is not None and (told or news.is_live) else None
 
     def _check_now_and_then(self, news: Subscription) -> None:
         """Begin a check beside the stream, which goes on meanwhile."""
@@ -219,7 +243,7 @@ class Stream:
         if self._check is None and now >= self._check_at:
             self._check_at = now + max(self._pace.check, news.check_pause)
             self._check = asyncio.ensure_future(self._ask(self._feed.check()))
-            self._check.add_done_callback(lambda _: news.nudge())
+            self._check.add_done_callback(lambda _: news.wake(look=False))
 
     def _patience(self, news: Subscription) -> float:
         """Seconds to wait for news before looking anyway."""
@@ -230,9 +254,13 @@ class Stream:
         usual = min(pace.keep_alive, check) if news.is_live else max(pace.poll, news.pause)
         return max(0.001, min(usual, left))
 
-    async def _look(self, *, thorough: bool = False) -> Batch:
+    async def _look(self, news: Subscription, *, thorough: bool = False) -> Batch:
+        """Read the log, and share what it brought with the subject's other readers."""
         self._read_at = self._clock.monotonic()
-        return await self._ask(self._feed.read(thorough=thorough))
+        batch = await self._ask(self._feed.read(thorough=thorough))
+        for each in batch.frames:
+            news.share(each)
+        return batch
 
     async def _ask(self, question: Awaitable[Batch]) -> Batch:
         """The answer; a database that is away only makes the stream wait."""

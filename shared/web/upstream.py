@@ -19,7 +19,8 @@ from urllib.parse import urlencode, urlsplit
 
 from shared.clock import Clock
 from shared.config import Settings
-from shared.web.hub import EventHub, Frame
+from shared.web.hub import EventHub
+from shared.web.ring import Frame
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -194,15 +195,16 @@ class RealtimeUpstream:
             name = str(message.get("topic", "")).removeprefix("realtime:")
             topic = self._topics.get(name)
             if topic is not None:
-                self._hear(name, topic, message)
+                self._hear(name, topic, message, size=len(text))
         # ending the iteration without an error is a close in good order: also a loss
         raise ConnectionResetError("Realtime closed the socket")
 
-    def _hear(self, name: str, topic: _Topic, message: dict[str, Any]) -> None:
+    def _hear(self, name: str, topic: _Topic, message: dict[str, Any], *, size: int) -> None:
         event, payload, ref = message["event"], message.get("payload") or {}, message.get("ref")
         if event == "broadcast":
             content = payload.get("payload")
-            self._hub.notify(name, Frame(content) if isinstance(content, dict) else None)
+            seq = content.get("seq") if isinstance(content, dict) else None
+            self._hub.notify(name, Frame(seq, content, size=size) if type(seq) is int else None)
         elif event == "phx_reply" and ref == topic.ref:
             topic.live = payload.get("status") == "ok"
             if topic.live:

@@ -20,7 +20,8 @@ from shared.queue.errors import JobNotFound, QueueError, QueueUnavailable, Token
 from shared.queue.models import FeedPage
 from shared.web.errors import ApiError
 from shared.web.feeds import JobFeed, cursors_between, seq_cursor
-from shared.web.hub import MAX_FRAMES, EventHub, Frame
+from shared.web.hub import EventHub
+from shared.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
 from shared.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
@@ -35,6 +36,7 @@ class Script:
     def __init__(self, *items: Batch | Exception) -> None:
         self.items = list(items)
         self.checks = 0
+        self.seq = 0
 
     async def read(self, *, thorough: bool = False) -> Batch:
         item = self.items.pop(0) if self.items else Batch()
@@ -46,8 +48,13 @@ class Script:
         self.checks += 1
         return Batch()
 
+    @property
+    def position(self) -> int | None:
+        return self.seq
+
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
-        return Batch([line(int(frame.content["seq"])) for frame in frames])
+        self.seq = frames[-1].seq
+        return Batch([line(each.seq) for each in frames])
 
 
 def line(seq: int) -> Line:
@@ -194,8 +201,9 @@ async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
     pace = Pace(streaming=True, poll=5.0, check=0.1, keep_alive=5.0, breath=0.0)
     reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=pace, lives=1.0))
 
-    for seq in range(40):
-        hub.notify(TOPIC, Frame({"seq": seq}))
+    await asyncio.sleep(0.02)
+    for seq in range(1, 40):
+        hub.notify(TOPIC, Frame(seq, size=1))
         await asyncio.sleep(0.02)
     text = await asyncio.wait_for(reading, 5)
 
@@ -203,24 +211,56 @@ async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
     assert "id: 9\n" in text
 
 
-async def test_a_reader_that_falls_behind_reads_the_log_instead() -> None:
-    """Frames are kept up to a bound; memory is not the client's to fill."""
+async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> None:
+    """Fifty polling readers of one job cost one read, where no Realtime tells of news."""
     hub = EventHub()
-    async with hub.subscribe(TOPIC, token="t", until=datetime.now(UTC)) as news:
-        for seq in range(MAX_FRAMES):
-            hub.notify(TOPIC, Frame({"seq": seq}))
-        kept = news.take()
-        for seq in range(MAX_FRAMES + 1):
-            hub.notify(TOPIC, Frame({"seq": seq}))
-        lost = news.take()
-        hub.notify(TOPIC, Frame({"seq": 1}))
-        again = news.take()
+    slow = Pace(streaming=True, poll=30.0, check=30.0, keep_alive=30.0, breath=0.0)
+    found = Batch([line(1)], frames=[Frame(1, size=1)], end="completed")
+    others = [Script() for _ in range(5)]
+    reading = [
+        asyncio.ensure_future(read_all(each, hub=hub, pace=slow, lives=1.0)) for each in others
+    ]
+    await asyncio.sleep(0.05)
 
-    assert kept is not None
-    assert len(kept) == MAX_FRAMES
-    assert lost is None
-    assert again is not None
-    assert [frame.content for frame in again] == [{"seq": 1}]
+    await read_all(Script(found), hub=hub)
+    texts = await asyncio.wait_for(asyncio.gather(*reading), 10)
+
+    assert all("id: 1\n" in text for text in texts)
+
+
+@hypothesis_settings(deadline=None)
+@given(
+    offered=st.lists(st.tuples(st.integers(1, 30), st.integers(1, MAX_BYTES)), max_size=40),
+    at=st.integers(0, 30),
+)
+def test_a_ring_never_hides_a_gap(offered: list[tuple[int, int]], at: int) -> None:
+    """Whatever comes in whatever order, a reader gets all after its place, or is told to look."""
+    ring = Ring()
+    newest = 0
+    for seq, size in offered:
+        assert ring.offer(Frame(seq, size=size)) is (seq > newest)
+        newest = max(newest, seq)
+
+    kept = ring.after(at)
+
+    if kept is not None:
+        assert [each.seq for each in kept] == (
+            list(range(at + 1, newest + 1)) if newest > at else []
+        )
+
+
+def test_a_ring_is_bounded_by_number_and_by_bytes() -> None:
+    """Memory is neither the client's nor the processor's to fill."""
+    many, large = Ring(), Ring()
+    for seq in range(1, 2 * MAX_FRAMES):
+        many.offer(Frame(seq, size=1))
+        large.offer(Frame(seq, size=MAX_BYTES // 10))
+
+    newest = 2 * MAX_FRAMES - 1
+    assert many.after(newest - MAX_FRAMES) is not None
+    assert many.after(newest - MAX_FRAMES - 1) is None
+    assert len(large.after(newest - 10) or []) == 10
+    assert large.after(newest - 11) is None
 
 
 async def test_a_client_that_takes_no_data_is_let_go() -> None:
@@ -277,6 +317,10 @@ def job_feed(settings: Settings, after: int) -> JobFeed:
     return JobFeed(QueueClient(settings).acting_as("t"), JOB, after=after)
 
 
+def framed(content: Any) -> Frame:
+    return Frame(content.get("seq", 1), content, size=100)
+
+
 def frame_of(seq: int, **changes: Any) -> dict[str, Any]:
     return {
         "job_id": JOB,
@@ -291,27 +335,23 @@ def frame_of(seq: int, **changes: Any) -> dict[str, Any]:
 @hypothesis_settings(deadline=None)
 @given(
     after=st.integers(0, 5),
-    seqs=st.lists(st.integers(1, 12), max_size=20),
+    seqs=st.lists(st.integers(1, 12), max_size=6)
+    | st.integers(0, 8).flatmap(lambda n: st.just(list(range(n, n + 4)))),
 )
 def test_frames_are_believed_only_while_they_follow_on(after: int, seqs: list[int]) -> None:
-    """Dropped, doubled, reordered: what is told is gapless, or the log is read."""
+    """Dropped, doubled, reordered: nothing of them is told, and the log is read."""
     settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
     feed = job_feed(settings, after)
 
-    batch = feed.absorb([Frame(frame_of(seq)) for seq in seqs])
+    batch = feed.absorb([framed(frame_of(seq)) for seq in seqs])
 
-    if batch is None:
-        reached = after
-        for seq in seqs:
-            if seq > reached + 1:
-                break
-            reached = max(reached, seq)
-        else:
-            pytest.fail("frames without a gap were refused")
-        return
-    told = [int(each.cursor) for each in batch.lines]
-    assert told == list(range(after + 1, after + 1 + len(told)))
-    assert set(told) == {seq for seq in seqs if seq > after}
+    whole = seqs == list(range(after + 1, after + 1 + len(seqs)))
+    assert (batch is not None) is whole
+    if batch is not None:
+        assert [int(each.cursor) for each in batch.lines] == seqs
+        assert feed.position == after + len(seqs)
+    else:
+        assert feed.position == after
 
 
 @pytest.mark.parametrize(
@@ -326,12 +366,12 @@ def test_frames_are_believed_only_while_they_follow_on(after: int, seqs: list[in
 )
 def test_a_frame_of_another_shape_is_not_believed(settings: Settings, frame: Any) -> None:
     """Then the log is read."""
-    assert job_feed(settings, 0).absorb([Frame(frame)]) is None
+    assert job_feed(settings, 0).absorb([framed(frame)]) is None
 
 
 def test_a_frame_tells_the_same_as_the_log(settings: Settings) -> None:
     """Whichever way an event comes, its reader cannot tell."""
-    batch = job_feed(settings, 0).absorb([Frame(frame_of(1))])
+    batch = job_feed(settings, 0).absorb([framed(frame_of(1))])
 
     assert batch is not None
     [told] = batch.lines
@@ -348,7 +388,7 @@ def test_a_frame_tells_the_same_as_the_log(settings: Settings) -> None:
 
 def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings) -> None:
     """Whether it has ended for good is only known to the database."""
-    batch = job_feed(settings, 0).absorb([Frame(frame_of(1, type="job.completed"))])
+    batch = job_feed(settings, 0).absorb([framed(frame_of(1, type="job.completed"))])
 
     assert batch is not None
     assert batch.more
