@@ -36,7 +36,7 @@ function rows(p) {
     {
       id: `${name}Errors`, ...lambda(name, "Errors"), Statistic: "Sum", ...minutes(5), datapoints: 2, over: 0,
       runbook: `Open /aws/lambda/minutehand-${p.stage}-${short}, filter level=ERROR; group by "message". ` +
-        "Import errors right after a deploy: roll back with `minutehand deploy --rollback`. " +
+        "Import errors right after a deploy: roll back with `minutehand deploy <stage> --rollback <timestamp>`. " +
         "QueueUnavailable: check Supabase's status page and the database's connections.",
     },
     {
@@ -61,7 +61,7 @@ function rows(p) {
     ...perFunction,
     {
       id: "OldestDueJob", ...own("OldestDueSeconds"), Statistic: "Maximum", ...minutes(3), over: p.oldestDueSeconds,
-      runbook: "Due jobs are not being run. `minutehand stats`, then `minutehand explain <oldest>` says why: paused type, " +
+      runbook: "Due jobs are not being run. `minutehand stats --all`, then `minutehand explain <oldest>` says why: paused type, " +
         "limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
     },
     {
@@ -82,8 +82,8 @@ function rows(p) {
     },
     {
       id: "DeadLetters", ...own("DeadLetters"), Statistic: "Sum", ...minutes(5), datapoints: 1, over: 0,
-      runbook: "Jobs ran out of attempts. `minutehand ls --status failed` groups them by error; fix the cause, then " +
-        "`minutehand redrive --job-type …`. They are kept until then, nothing is lost.",
+      runbook: "Jobs ran out of attempts. `minutehand ls --status failed` shows their errors; fix the cause, then " +
+        "`minutehand redrive --type …`. They are kept until then, nothing is lost.",
     },
     {
       id: "RecursionDropped", ...lambda("Worker", "RecursiveInvocationsDropped"), Statistic: "Sum", ...minutes(5), over: 0, datapoints: 1,

@@ -1,0 +1,86 @@
+"""What documents, runbooks and fixes tell people to type is something that can be typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from infra.cli.__main__ import app
+from infra.cli.connection import ROOT
+
+COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
+#: The command's name in running text, followed by a word that is no verb.
+PROSE = {"on", "and", "is", "in", "with", "the", "talks", "reads", "command", "deploy."}
+
+
+def verbs() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)  # Typer brings a click of its own
+    return dict(group.commands)
+
+
+def told() -> Iterator[tuple[Path, str]]:
+    """Every command that a document, a runbook or a fix names."""
+    files = [
+        ROOT / "README.md",
+        *(
+            path
+            for ext in ("md", "cjs", "yml", "py")
+            for path in (ROOT / "infra").rglob(f"*.{ext}")
+        ),
+    ]
+    for path in files:
+        if "node_modules" not in path.parts:
+            for match in COMMAND.finditer(path.read_text("utf-8")):
+                yield path, match[1].strip()
+
+
+def options_of(command: Any, words: list[str]) -> set[str]:
+    """The options a command takes, of its subcommand when one is named."""
+    for word in words:
+        if word in getattr(command, "commands", {}):
+            return options_of(command.commands[word], [])
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def test_every_command_that_is_named_exists_with_its_options() -> None:
+    """A runbook with a misspelt option costs minutes at three in the morning."""
+    known = verbs()
+    wrong = []
+    seen = 0
+    for path, line in told():
+        verb, *words = line.split()
+        if verb in PROSE:
+            continue
+        seen += 1
+        if verb not in known:
+            wrong.append(f"{path.relative_to(ROOT)}: minutehand {line}")
+            continue
+        given = {word.split("=")[0].rstrip(".,:") for word in words if word.startswith("-")}
+        if unknown := given - options_of(known[verb], words) - {"--help"}:
+            wrong.append(f"{path.relative_to(ROOT)}: minutehand {line} ({', '.join(unknown)})")
+
+    assert seen > 20
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", sorted(verbs()))
+def test_every_command_takes_json_and_says_what_it_does(name: str) -> None:
+    """Programs and people read the same verbs."""
+    command = verbs()[name]
+    if name != "up":  # it becomes the stack's own process
+        assert "--json" in options_of(command, [])
+    help_text = command.help or ""
+    assert help_text.endswith((".", "secret key."))
+    assert len(help_text.splitlines()[0]) <= 100
+
+
+def test_the_readme_names_every_verb() -> None:
+    """The table is the command's contents page."""
+    table = (ROOT / "infra" / "cli" / "README.md").read_text("utf-8")
+
+    assert [name for name in verbs() if f"`{name}" not in table] == []
