@@ -59,16 +59,15 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     <${Body} state=${state} filter=${filter} onFilter=${onFilter} retry=${() => list.current.load()} />
     <div class="table-scroll" ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
       <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
-        <colgroup><col class="c-check" /><col class="c-job" /><col class="c-state" /><col class="c-progress" /><col class="c-num" /><col class="c-time" /><col class="c-num" /><col class="c-id" /></colgroup>
         <thead><tr>
           <th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${allShown} onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded jobs</span></label></th>
           <th scope="col" class="c-job">Job</th><th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
           <th scope="col" class="c-num num">Attempt</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Took</th><th scope="col" class="c-id">Id</th>
         </tr></thead>
         <tbody onKeyDown=${moveByArrows}>
-          ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td colspan="8" style=${{ height: `${view.before}px` }}></td></tr>`}
+          ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
           ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} />`)}
-          ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td colspan="8" style=${{ height: `${view.after}px` }}></td></tr>`}
+          ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td style=${{ height: `${view.after}px` }}></td></tr>`}
         </tbody>
       </table>
       ${state.isLoadingMore && html`<p class="muted small pad">Loading more…</p>`}

@@ -67,12 +67,13 @@ export function JobTimeline({ job, attempts, events, now }) {
           <text x=${at} y=${height - 4} text-anchor=${at < 30 ? "start" : at > width - 40 ? "end" : "middle"}>${offset === 0 ? "0" : duration(offset)}</text></g>`;
       })}
       ${bars.length === 0 && html`<line class="timeline-wait" x1=${x(begin)} x2=${x(end)} y1=${ROW / 2} y2=${ROW / 2} />`}
+      ${isLive && job.status !== "processing" && bars.length > 0 && html`<line class="timeline-wait" x1=${x(bars.at(-1).to)} x2=${x(now)} y1=${(rows - 0.5) * ROW} y2=${(rows - 0.5) * ROW} />`}
       ${bars.map(({ row, attempt, from, to, ready, marks }) => {
         const y = row * ROW + ROW / 2;
         const barWidth = Math.max(4, x(to) - x(from));
         return html`<g key=${attempt.fence} data-tone=${toneOf(attempt)}>
           <line class="timeline-wait" x1=${x(ready)} x2=${x(from)} y1=${y} y2=${y} />
-          <rect class=${attempt.ended_at ? "timeline-bar" : "timeline-bar running"} x=${x(from)} y=${y - 9} width=${barWidth} height="18" rx="4">
+          <rect class=${attempt.ended_at ? "timeline-bar" : "timeline-bar running"} x=${x(from)} y=${y - 9} width=${barWidth} height="18" rx=${Math.min(4, barWidth / 2)}>
             <title>${`Attempt ${attempt.attempt}: ${wordOf(attempt)}, ${duration(to - from)}, from ${utc(attempt.leased_at)}`}</title>
           </rect>
           ${marks.map((mark) => html`<line class="timeline-mark" x1=${x(mark.at)} x2=${x(mark.at)} y1=${y + 3} y2=${y + 9} key=${mark.seq} />`)}
@@ -81,7 +82,6 @@ export function JobTimeline({ job, attempts, events, now }) {
           </text>
         </g>`;
       })}
-      ${isLive && job.status !== "processing" && bars.length > 0 && html`<line class="timeline-wait" x1=${x(bars.at(-1).to)} x2=${x(now)} y1=${(rows - 0.5) * ROW} y2=${(rows - 0.5) * ROW} />`}
       ${cancels.map((mark) => html`<line class="timeline-cancel" key=${mark.seq} x1=${x(mark.at)} x2=${x(mark.at)} y1="0" y2=${height - AXIS}><title>Cancel asked for</title></line>`)}
       ${isLive && job.next_retry_at && Date.parse(job.next_retry_at) > now && html`<text class="timeline-next" x=${width - LEFT} y=${ROW * rows - 4} text-anchor="end">next attempt ${relative(job.next_retry_at, now)}</text>`}
     </svg>

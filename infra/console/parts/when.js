@@ -43,6 +43,14 @@ export function Took({ from, to }) {
 
 const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;
 
-/** A sentence whose instants are shown relative to now. */
+/** An instant in the middle of a sentence: the clock's time, with the day when it is another. */
+function Instant({ at }) {
+  const now = useNow();
+  const [day, time] = utc(at).split(" ");
+  const today = new Date(now).toISOString().slice(0, 10);
+  return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>${day === today ? "" : `${day} `}${time.slice(0, 8)} UTC</time>`;
+}
+
+/** A sentence whose instants are short, with the whole of each in its title. */
 export const Sentence = ({ text }) =>
-  String(text ?? "").split(INSTANT).map((part, index) => (index % 2 === 1 ? html`<${When} key=${index} at=${`${part.replace(" ", "T")}Z`} />` : part));
+  String(text ?? "").split(INSTANT).map((part, index) => (index % 2 === 1 ? html`<${Instant} key=${index} at=${`${part.replace(" ", "T")}Z`} />` : part));

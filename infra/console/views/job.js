@@ -64,7 +64,7 @@ function Loaded({ watch, job, freshness }) {
       <${Actions} job=${job} watch=${watch} duplicate=${() => setDuplicating(true)} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
-    <${Explained} explained=${explained} job=${job} />
+    <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
     <${JobProgress} job=${job} />
     ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
     ${wait && wait.kind !== "ask" && html`<${WaitNote} wait=${wait} />`}
@@ -85,8 +85,9 @@ function Loaded({ watch, job, freshness }) {
   </article>`;
 }
 
-function Explained({ explained, job }) {
+function Explained({ explained, job, isAsking }) {
   const told = explained.value;
+  if (isAsking) return html`<p class="explain">It goes on when somebody answers.</p>`; // the question itself stands below
   const sentence = told && told.status === job.status ? told.sentence : plainly(job);
   return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
 }

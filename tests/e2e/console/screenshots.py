@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
@@ -19,12 +20,18 @@ from tests.support.stacks import running_stack
 
 WIDE = {"width": 1280, "height": 800}
 NARROW = {"width": 390, "height": 780}
+SIZES: dict[Any, Any] = {
+    "light": {"wide": WIDE, "narrow": NARROW},
+    "dark": {"wide": WIDE, "narrow": NARROW},
+}
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"
 
 
 def main(folder: Path) -> None:
     """Take every picture."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
     with (
         tempfile.TemporaryDirectory() as scratch,
         running_stack(Path(scratch) / "stack") as stack,
@@ -41,15 +48,15 @@ def main(folder: Path) -> None:
             "accounts": "/accounts",
             "settings": "/workspace/settings/api",
         }
-        for scheme in ("light", "dark"):
-            for size, viewport in (("wide", WIDE), ("narrow", NARROW)):
+        for scheme, sizes in SIZES.items():
+            for size, viewport in sizes.items():
                 visitor = Visitor(
                     browser,
                     stack,
                     workspace_id=str(ACME),
                     color_scheme=scheme,
                     viewport=viewport,
-                    device_scale_factor=1.5,
+                    device_scale_factor=1,
                 )
                 visitor.sign_in(ADA)
                 for name, path in pages.items():

@@ -18,7 +18,6 @@ export function RecordTable({ label, records, columns, empty, chosen, setChosen,
   useEffect(() => {
     if (next && view.last > rows.length - 20) records.more();
   }, [view.last, rows.length, next]);
-  const span = columns.length + (chosen ? 1 : 0);
   const all = chosen && rows.length > 0 && rows.every((row) => chosen.has(row.id));
   const toggle = (id) => { const now = new Set(chosen); if (!now.delete(id)) now.add(id); setChosen(now); };
   const kind = (column) => classes(column.num && "num", column.wide && "wide-only");
@@ -29,16 +28,15 @@ export function RecordTable({ label, records, columns, empty, chosen, setChosen,
   return html`${error && html`<${Stale} error=${error} retry=${records.refresh} />`}
     <div class="table-scroll records" ref=${view.ref} tabindex="0" role="region" aria-label=${label}>
       <table class="table records-table">
-        <colgroup>${chosen && html`<col class="c-check" />`}${columns.map((column) => html`<col class=${kind(column)} style=${column.width ? { width: column.width } : undefined} />`)}</colgroup>
-        <thead><tr>${chosen && html`<th scope="col"><label class="tick"><input type="checkbox" checked=${all} onChange=${() => setChosen(all ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded ${label.toLowerCase()}</span></label></th>`}
-          ${columns.map((column) => html`<th scope="col" class=${kind(column)}>${column.head}</th>`)}</tr></thead>
+        <thead><tr>${chosen && html`<th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${all} onChange=${() => setChosen(all ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded ${label.toLowerCase()}</span></label></th>`}
+          ${columns.map((column) => html`<th scope="col" class=${kind(column)} style=${column.width ? { width: column.width } : undefined}>${column.head}</th>`)}</tr></thead>
         <tbody>
-          ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td colspan=${span} style=${{ height: `${view.before}px` }}></td></tr>`}
+          ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
           ${rows.slice(view.first, view.last).map((row) => html`<tr key=${row.id} class=${classes("record-row", chosen?.has(row.id) && "chosen")} data-record=${row.id}>
             ${chosen && html`<td><label class="tick"><input type="checkbox" checked=${chosen.has(row.id)} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${nameOf(row)}</span></label></td>`}
             ${columns.map((column) => html`<td class=${kind(column)}>${column.cell(row)}</td>`)}
           </tr>`)}
-          ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td colspan=${span} style=${{ height: `${view.after}px` }}></td></tr>`}
+          ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td style=${{ height: `${view.after}px` }}></td></tr>`}
         </tbody>
       </table>
     </div>
