@@ -407,6 +407,11 @@ class SettleItem:
     duration_ms: float | None = None
     cost_usd: float | None = None
 
+    @property
+    def is_light(self) -> bool:
+        """Whether it carries nothing that could be large."""
+        return self.result is None and self.error is None and not self.logs and not self.steps
+
     def wire(self) -> dict[str, Any]:
         """The item as the SQL function takes it: only what it carries."""
         return _wire(self)

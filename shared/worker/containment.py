@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import weakref
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -23,24 +22,19 @@ class TaskGroupOfAttempt:
     def __init__(self, job_id: str, job_type: str) -> None:
         self.job_id = job_id
         self.job_type = job_type
-        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-
-    def add(self, task: asyncio.Task[Any]) -> None:
-        """Count `task` as started by this attempt."""
-        self._tasks.add(task)
+        #: Its tasks that have not ended.
+        self.tasks: set[asyncio.Task[Any]] = set()
 
     def left_over(self) -> list[asyncio.Task[Any]]:
         """Tasks that still run."""
-        return [task for task in self._tasks if not task.done()]
+        return [task for task in self.tasks if not task.done()]
 
 
 _current: contextvars.ContextVar[TaskGroupOfAttempt | None] = contextvars.ContextVar(
     "attempt", default=None
 )
-#: Which attempt a task belongs to; read by the watchdog from its own thread.
-_owners: weakref.WeakKeyDictionary[asyncio.Task[Any], TaskGroupOfAttempt] = (
-    weakref.WeakKeyDictionary()
-)
+#: Which attempt a task belongs to, until it ends; read by the watchdog from its own thread.
+_owners: dict[asyncio.Task[Any], TaskGroupOfAttempt] = {}
 
 
 def owner_of(task: asyncio.Task[Any] | None) -> TaskGroupOfAttempt | None:
@@ -91,10 +85,16 @@ class _Factory:
                 return task
             return asyncio.Task(coro, loop=loop, **options)
         task = asyncio.Task(_guarded(coro), loop=loop, **options)
-        # cancelled before its first step, the guard never awaits what it guards
-        task.add_done_callback(lambda _: coro.close())
-        group.add(task)
+        group.tasks.add(task)
         _owners[task] = group
+
+        def forget(ended: asyncio.Task[Any]) -> None:
+            group.tasks.discard(ended)
+            _owners.pop(ended, None)
+            # cancelled before its first step, the guard never awaits what it guards
+            coro.close()
+
+        task.add_done_callback(forget)
         return task
 
 

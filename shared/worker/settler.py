@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.clock import Clock
+from shared.queue.data_api import encode
 from shared.queue.errors import QueueError, QueueUnavailable
 from shared.queue.models import (
     ErrorInfo,
@@ -37,8 +38,9 @@ class Settler:
         is_stopping: Whether the host is going down, so that patience ends.
     """
 
-    #: Most items in one call.
-    BATCH = 100
+    #: Most items in one call, and about the most bytes.
+    BATCH = 500
+    BATCH_BYTES = 1_000_000
     #: Pause before a settle is repeated.
     PAUSE_SECONDS = 0.3
 
@@ -69,11 +71,25 @@ class Settler:
             The answer to `lease`; None when none was asked for, or it did not get through.
         """
         answer: LeaseResponse | None = None
-        for start in range(0, len(items), self.BATCH):
-            batch = items[start : start + self.BATCH]
-            is_last = start + self.BATCH >= len(items)
-            answer = await self._settle_batch(batch, attempts, lease if is_last else None)
+        batches = list(self._batches(items))
+        for batch in batches:
+            last = batch is batches[-1]
+            answer = await self._settle_batch(batch, attempts, lease if last else None)
         return answer
+
+    def _batches(self, items: Sequence[SettleItem]) -> Iterator[list[SettleItem]]:
+        batch: list[SettleItem] = []
+        size = 0
+        for item in items:
+            # most carry next to nothing; only what might be large is measured
+            bytes_ = 200 if item.is_light else len(encode(item.wire()))
+            if batch and (len(batch) >= self.BATCH or size + bytes_ > self.BATCH_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(item)
+            size += bytes_
+        if batch:
+            yield batch
 
     async def _settle_batch(
         self,
@@ -188,6 +204,8 @@ class Settler:
         self, attempt: Attempt, item: SettleItem, told: str, result: SettleResult | None
     ) -> None:
         """The one line per attempt that holds everything about it."""
+        if item.outcome == "completed" and not logger.isEnabledFor(logging.INFO):
+            return
         status = result.status if result is not None else None
         extra = self._extra("attempt.settled") | {
             "job_id": attempt.job_id,
