@@ -1,6 +1,7 @@
 """`python -m tests.e2e.console.screenshots [FOLDER]`: the console's pages as pictures.
 
-Starts a stack of its own, tells it a story and takes each page in light and dark, wide and narrow.
+Starts a stack of its own and tells it a story. Without a folder it takes the few pictures that
+README.md shows; with one, every page in light and dark, wide and narrow.
 """
 
 from __future__ import annotations
@@ -24,11 +25,19 @@ SIZES: dict[Any, Any] = {
     "light": {"wide": WIDE, "narrow": NARROW},
     "dark": {"wide": WIDE, "narrow": NARROW},
 }
+SHOWN = {
+    "jobs-wide-light",
+    "job-wide-light",
+    "question-wide-dark",
+    "operations-wide-dark",
+    "jobs-narrow-light",
+    "job-narrow-dark",
+}
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"
 
 
-def main(folder: Path) -> None:
-    """Take every picture."""
+def main(folder: Path, shown: set[str] | None = None) -> None:
+    """Take the pictures named in `shown`, or all."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
@@ -60,6 +69,8 @@ def main(folder: Path) -> None:
                 )
                 visitor.sign_in(ADA)
                 for name, path in pages.items():
+                    if shown is not None and f"{name}-{size}-{scheme}" not in shown:
+                        continue
                     visitor.open(path)
                     visitor.page.wait_for_timeout(1500)
                     visitor.page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
@@ -68,4 +79,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        main(FOLDER, SHOWN)
