@@ -91,9 +91,10 @@ function rows(p) {
         "find it by the trace in X-Ray. The minute tick goes on meanwhile.",
     },
     {
-      id: "WorkerFailuresWaiting", ...queue("WorkerFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,
-      runbook: "An asynchronous invoke failed for good: the message holds the event and the error. Jobs are safe in the " +
-        "database; read it, fix the cause, then purge the queue.",
+      // ticks and wake-ups that waited a minute for a busy worker end here too: a handful is a busy hour
+      id: "WorkerFailuresWaiting", ...queue("WorkerFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 10,
+      runbook: "Invokes were given up; no job is lost. Read one message: condition RetriesExhausted holds the error to fix; " +
+        "EventAgeExceeded says that every worker was busy for a minute: raise workerReservedConcurrency if it lasts. Then purge.",
     },
     {
       id: "TickFailuresWaiting", ...queue("TickFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,
