@@ -1,0 +1,111 @@
+"""The Data API goes away and comes back: requests say so, streams wait, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from infra.local.bench.scratch import scratch_settings, user_token
+from infra.local.ports import reserve_port
+from shared.queue import WorkerQueue
+from shared.queue.models import JobTypeSpec
+from shared.web.feeds import JobFeed
+from shared.web.services import Services
+from shared.web.sse import Pace, Reader, Stream
+from tests.integration.api.conftest import ACME_ID, error_of
+from tests.support.databases import Database
+from tests.support.project import ADA, Gateway
+
+
+@pytest.fixture
+def gateway(database: Database) -> Iterator[Gateway]:
+    """A Data API of this test's own, which it may stop."""
+    database.seed()
+    running = Gateway(database.url, reserve_port())
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def services(gateway: Gateway) -> AsyncIterator[Services]:
+    """The API's collaborators over it, without Realtime."""
+    settings = scratch_settings(gateway.url)
+    queue = WorkerQueue(settings)
+    await queue.register_job_types([JobTypeSpec(job_type="work")])
+    await queue.aclose()
+    services = Services(settings, pace=Pace(streaming=True, poll=0.05, check=0.5))
+    yield services
+    await services.aclose()
+
+
+def client_of(services: Services) -> httpx.AsyncClient:
+    from functions.jobs.app import build_app
+
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(build_app(services.settings, services=services)),
+        base_url="http://api.test",
+        headers={"authorization": f"Bearer {user_token(ADA)}"},
+        timeout=60,
+    )
+
+
+async def test_requests_in_an_outage_are_a_503_and_work_again_after_it(
+    services: Services, gateway: Gateway, database: Database
+) -> None:
+    """In the same process: its connections are dead, and it notices."""
+    body = {"workspace_id": ACME_ID, "job_type": "work"}
+    async with client_of(services) as api:
+        before = await api.post("/api/jobs", json=body)
+        gateway.stop()
+        during = await api.post("/api/jobs", json=body, headers={"Idempotency-Key": "once"})
+        gateway.start()
+        after = await api.post("/api/jobs", json=body, headers={"Idempotency-Key": "once"})
+
+    assert (before.status_code, after.status_code) == (201, 201)
+    assert (during.status_code, error_of(during)["code"]) == (503, "unavailable")
+    assert int(during.headers["retry-after"]) >= 1
+    with database.connect() as connection:
+        row = connection.execute("select count(*) from public.jobs").fetchone()
+    assert row == (2,)
+
+
+async def test_a_stream_goes_on_after_an_outage(
+    services: Services, gateway: Gateway, database: Database
+) -> None:
+    """What happened meanwhile comes when the database can be asked again, in order."""
+    token = user_token(ADA)
+    queue = services.queue.acting_as(token)
+    job = (await queue.enqueue(ACME_ID, "work")).job
+    feed = JobFeed(queue, job.id, after=0)
+    reader = Reader(
+        token=token,
+        expires_at=datetime.now(UTC) + timedelta(minutes=5),
+        began_at=services.clock.monotonic(),
+    )
+    stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
+    heard: list[bytes] = []
+    begun = asyncio.Event()
+
+    async def listen() -> None:
+        async for chunk in stream.chunks(await feed.start()):
+            heard.append(chunk)
+            begun.set()
+
+    listening = asyncio.ensure_future(listen())
+    await asyncio.wait_for(begun.wait(), 10)
+    gateway.stop()
+    with database.connect() as connection:
+        connection.execute("select public.cancel_job(%s)", (job.id,))
+    gateway.start()
+    await asyncio.wait_for(listening, 60)
+
+    text = b"".join(heard).decode()
+    ids = [each.removeprefix("id: ") for each in text.splitlines() if each.startswith("id: ")]
+    assert ids == [str(number) for number in range(1, len(ids) + 1)]
+    assert "event: job.cancelled" in text
+    assert '"reason":"cancelled"' in text
