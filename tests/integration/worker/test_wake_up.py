@@ -1,0 +1,109 @@
+"""Who is woken by an enqueue, and who is not because a running tick will see to it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import BaseModel
+
+from shared.queue import NewJob, UserQueue
+from shared.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
+from tests.support.project import ACME, Project
+
+
+class Nothing(BaseModel):
+    """A payload without content."""
+
+
+async def test_a_tick_with_room_makes_waking_another_needless(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """On Lambda the job is found by that tick's poll, and no invocation is paid for."""
+    started, short_ran, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @registry.processor("long", payload=Nothing)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        started.set()
+        await release.wait()
+
+    @registry.processor("short", payload=Nothing)
+    async def short(job: Job[Nothing], ctx: JobContext) -> None:
+        short_ran.set()
+
+    await worker.register()
+    await ada.enqueue(ACME, "long")
+    options = TickOptions(concurrency=3, linger_seconds=0, poll_seconds=0.1)
+    tick = asyncio.create_task(worker.tick(budget_seconds=120, options=options))
+    await asyncio.wait_for(started.wait(), 20)
+    await asyncio.sleep(0.5)  # it has polled, and said how much room it has
+
+    enqueued = await ada.enqueue(ACME, "short")
+
+    assert enqueued.wake is False
+    await asyncio.wait_for(short_ran.wait(), 20)
+    release.set()
+    await tick
+
+
+async def test_a_tick_that_has_left_makes_nobody_wait(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """Its room went with it: the very next enqueue wakes a worker."""
+
+    @registry.processor("short", payload=Nothing)
+    async def short(job: Job[Nothing], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+    await ada.enqueue(ACME, "short")
+    await worker.tick(budget_seconds=20)
+
+    assert (await ada.enqueue(ACME, "short")).wake is True
+
+
+async def test_a_storm_of_enqueues_wakes_once(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A thousand enqueues in a second must not become a thousand invocations."""
+    registry.processor("short", payload=Nothing)(lambda job, ctx: None)
+    await worker.register()
+
+    wakes = [(await ada.enqueue(ACME, "short")).wake for _ in range(40)]
+
+    assert wakes[0] is True
+    assert 1 <= sum(wakes) <= 5
+
+
+async def test_a_backlog_starts_siblings_once_and_a_sibling_none(
+    project: Project, registry: Registry, ada: UserQueue
+) -> None:
+    """Depth one: what was started by a tick starts nobody, whatever it finds."""
+    started: list[int] = []
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> None:
+        await asyncio.sleep(0.01)
+
+    async def start(count: int) -> int:
+        started.append(count)
+        return count - 1  # one is refused, as a 429 would
+
+    worker = Worker(
+        project.settings,
+        registry=registry,
+        options=TickOptions(concurrency=2, linger_seconds=0),
+        fan_out=FanOut(most=4),
+        start_siblings=start,
+    )
+    await worker.register()
+    await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 60)
+
+    sibling = await worker.tick(budget_seconds=60, fan_out=False)
+    assert (started, sibling.siblings) == ([], 0)
+
+    await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 60)
+    summary = await worker.tick(budget_seconds=60)
+    await worker.aclose()
+
+    assert started == [4]
+    assert (summary.siblings, summary.completed) == (3, 60)
