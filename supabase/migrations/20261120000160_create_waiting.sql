@@ -41,16 +41,20 @@ create function queue.after_end(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_bad uuid[];
 begin
   delete from queue.unique_jobs where job_id = any (p_ids);
   insert into queue.signals (kind, job_id)
   select 'ended', j.id from public.jobs as j
   where j.id = any (p_ids) and (j.parent_id is not null or j.batch_id is not null
-    or exists (select 1 from queue.dependencies as d where d.after_id = j.id))
-  union all
-  select 'orphans', j.id from public.jobs as j
-  where j.id = any (p_ids) and j.outcome <> 'completed'
-    and exists (select 1 from public.jobs as c where c.parent_id = j.id and c.completed_at is null);
+    or exists (select 1 from queue.dependencies as d where d.after_id = j.id));
+  -- by the parents' ids alone, so that the index on parents is used and not the one on live jobs
+  v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
+  if cardinality(v_bad) > 0 then
+    insert into queue.signals (kind, job_id)
+    select distinct 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_bad) and c.completed_at is null;
+  end if;
 end;
 $$;
 comment on function queue.after_end is E'Free unique keys of ended jobs and signal whoever waits for them.\n\nLive children of a failed or cancelled job end with it.';

@@ -292,16 +292,16 @@ $$;
 comment on function queue.pick is E'Choose jobs to lease: {ids, tag, count, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
 create function queue.take(
-  p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz
-) returns jsonb
+  p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz,
+  out leases json, out leased integer
+)
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
-  v_leases jsonb;
 begin
-  if exists (select 1 from public.jobs where id = any (p_ids) and unique_key is not null) then
+  if exists (select 1 from queue.unique_jobs) then
     delete from queue.unique_jobs where job_id = any (p_ids) and until = 'leased';
   end if;
   with gone as materialized (
@@ -312,8 +312,18 @@ begin
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
     from queue.job_types as t
     where j.id = any (p_ids) and t.job_type = j.job_type
-    returning j.*, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds,
-      coalesce(j.timeout_seconds, t.timeout_seconds) as limit_seconds, t.rate_limit, t.rate_per_seconds, t.rate_per_key),
+    -- the answer is text from here on: as jsonb it would cost more than the rest of the lease
+    returning j.id, j.fence, j.workspace_id, j.session_id, j.job_type, j.concurrency_key, j.attempts, j.last_seq, j.priority, j.created_at,
+      t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,
+      json_build_object('fence', j.fence, 'lease_seconds', coalesce(p_lease_seconds, t.lease_seconds),
+        'lease_expires_at', p_now + make_interval(secs => coalesce(p_lease_seconds, t.lease_seconds)),
+        'steps', case when j.fence = 1 then '{}'::jsonb else coalesce(
+          (select jsonb_object_agg(st.name, st.result -> 'value') from queue.steps as st where st.job_id = j.id), '{}') end,
+        'job', json_build_object('id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id, 'session_id', j.session_id,
+          'queue', j.queue, 'job_type', j.job_type, 'payload', j.payload, 'schema_version', j.schema_version,
+          'priority', j.priority, 'attempts', j.attempts, 'max_attempts', j.max_attempts, 'created_at', j.created_at,
+          'parent_id', j.parent_id, 'traceparent', j.traceparent, 'progress', j.progress,
+          'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds), 'deadline_at', j.deadline_at)) as lease),
   leased as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, lane_id, ready_at, attempt, worker_id,
       tick_id, tick_call, leased_at, lease_seconds, expires_at)
@@ -331,12 +341,11 @@ begin
     where l.id = g.lane_id),
   shared as (
     insert into queue.shares as s (workspace_id, finish_tag)
-    select t.workspace_id, greatest(coalesce(max(v.finish_tag), 0), coalesce(max(old.finish_tag), 0)) + count(*) / max(coalesce(tl.weight, 1))
-    from started as t
+    select t.workspace_id, greatest(coalesce(v.finish_tag, 0), coalesce(old.finish_tag, 0)) + t.jobs / coalesce(tl.weight, 1)
+    from (select workspace_id, count(*) as jobs from started group by 1) as t
     left join queue.shares as v on v.workspace_id = v_nil
     left join queue.shares as old on old.workspace_id = t.workspace_id
     left join queue.tenant_limits as tl on tl.workspace_id = t.workspace_id
-    group by t.workspace_id
     on conflict (workspace_id) do update set finish_tag = excluded.finish_tag),
   spent as (
     insert into queue.buckets as b (job_type, workspace_id, concurrency_key, tokens, refilled_at)
@@ -347,21 +356,10 @@ begin
       tokens = (select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) - (t.rate_limit - excluded.tokens)
         from queue.job_types as t where t.job_type = b.job_type),
       refilled_at = excluded.refilled_at)
-  -- written out, not a function per row: its call would cost more than the rest of the lease
-  select jsonb_agg(jsonb_build_object('fence', s.fence, 'lease_seconds', s.lease_seconds,
-    'lease_expires_at', p_now + make_interval(secs => s.lease_seconds),
-    'steps', case when s.fence = 1 then '{}'::jsonb else coalesce(
-      (select jsonb_object_agg(st.name, st.result -> 'value') from queue.steps as st where st.job_id = s.id), '{}') end,
-    'job', jsonb_build_object('id', s.id, 'workspace_id', s.workspace_id, 'user_id', s.user_id, 'session_id', s.session_id,
-      'queue', s.queue, 'job_type', s.job_type, 'payload', s.payload, 'schema_version', s.schema_version,
-      'priority', s.priority, 'attempts', s.attempts, 'max_attempts', s.max_attempts, 'created_at', s.created_at,
-      'parent_id', s.parent_id, 'traceparent', s.traceparent, 'progress', s.progress,
-      'timeout_seconds', s.limit_seconds, 'deadline_at', s.deadline_at)) order by s.priority, s.created_at, s.id)
-  into v_leases from started as s;
-  return coalesce(v_leases, '[]');
+  select coalesce(json_agg(s.lease order by s.priority, s.created_at, s.id), '[]'), count(*) into leases, leased from started as s;
 end;
 $$;
-comment on function queue.take is 'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one.';
+comment on function queue.take is 'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.';
 
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns jsonb
 language sql stable
@@ -382,7 +380,7 @@ as $$
 $$;
 comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answer to the same call held, as far as it is still leased.';
 
-create function queue.lease(p_request jsonb) returns jsonb
+create function queue.lease(p_request jsonb) returns json
 language plpgsql
 set search_path = ''
 as $$
@@ -404,7 +402,8 @@ declare
   v_ids uuid[];
   v_lanes bigint[];
   v_expired uuid[];
-  v_leases jsonb := '[]';
+  v_leases json := '[]';
+  v_leased integer := 0;
   v_next timestamptz;
 begin
   if v_worker is null or v_tick is null or char_length(v_worker) > 200 then
@@ -419,7 +418,7 @@ begin
   values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now) on conflict (tick_id) do nothing;
   select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   if v_call <= v_answered then
-    return jsonb_build_object('leases', queue.leases_of_call(v_tick, v_call), 'reclaimed', 0, 'promoted', 0, 'due', 0,
+    return json_build_object('leases', queue.leases_of_call(v_tick, v_call), 'reclaimed', 0, 'promoted', 0, 'due', 0,
       'next_due_in_ms', null, 'repeated', true);
   end if;
 
@@ -460,36 +459,36 @@ begin
     v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_now);
   if (v_picked ->> 'count')::integer > 0 then
     v_ids := array(select jsonb_array_elements_text(v_picked -> 'ids')::uuid);
-    v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
-    v_expired := array(select id from public.jobs where id = any (v_ids) and deadline_at <= v_now);
+    select coalesce(array_agg(id), '{}'), array_agg(id) filter (where deadline_at <= v_now) into v_ids, v_expired
+    from (select id, deadline_at from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked) as locked;
     if cardinality(v_expired) > 0 then
       perform queue.finish(v_expired, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', v_now);
       v_ids := array(select i from unnest(v_ids) as i where i <> all (v_expired));
     end if;
     if cardinality(v_ids) > 0 then
-      v_leases := queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now);
+      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now) as t;
       insert into queue.shares (workspace_id, finish_tag)
       values ('00000000-0000-0000-0000-000000000000', (v_picked ->> 'tag')::double precision)
       on conflict (workspace_id) do update set finish_tag = excluded.finish_tag;
     end if;
   end if;
 
-  update queue.ticks set last_call = v_call, seen_at = v_now, leased = leased + jsonb_array_length(v_leases),
-    free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - jsonb_array_length(v_leases))
+  update queue.ticks set last_call = v_call, seen_at = v_now, leased = leased + v_leased,
+    free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - v_leased)
   where tick_id = v_tick;
-  if jsonb_array_length(v_leases) < v_limit or v_limit = 0 then
+  if v_leased < v_limit or v_limit = 0 then
     select least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
       (select v_now from queue.signals limit 1)) into v_next;
   end if;
-  return jsonb_build_object('leases', v_leases, 'reclaimed', v_reclaimed, 'promoted', v_promoted,
-    'due', coalesce(least(1000, greatest(0, (v_picked ->> 'due')::integer - jsonb_array_length(v_leases))),
-      case when v_limit > 0 and jsonb_array_length(v_leases) >= v_limit then 1 else 0 end),
+  return json_build_object('leases', v_leases, 'reclaimed', v_reclaimed, 'promoted', v_promoted,
+    'due', coalesce(least(1000, greatest(0, (v_picked ->> 'due')::integer - v_leased)),
+      case when v_limit > 0 and v_leased >= v_limit then 1 else 0 end),
     'next_due_in_ms', case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - v_now) * 1000)) end);
 end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
 
-create function public.lease_jobs(p_request jsonb) returns jsonb
+create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables: this is the door
 set search_path = ''

@@ -192,6 +192,7 @@ declare
   v_now timestamptz;
   v_ids uuid[] := array(select distinct (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
   v_max_result integer := (queue.setting('result_max_bytes'))::integer;
+  v_free uuid[];
   v_ended uuid[];
   v_results jsonb;
 begin
@@ -312,13 +313,17 @@ begin
     from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, extract(epoch from leased_at - ready_at)::double precision * 1000 as wait_ms,
         coalesce(duration_ms, extract(epoch from v_now - leased_at)::double precision * 1000) as run_ms from moved) as m
     group by job_type, workspace_id, act, wait_bucket, run_bucket)
-  select array_agg(id) filter (where act in ('completed', 'failed', 'cancelled')),
-    coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', id, 'fence', fence,
-      'outcome', case when act = 'cancelled' then 'cancelled' else 'applied' end, 'status', status, 'next_retry_at', next_retry_at))), '[]')
-  into v_ended, v_results
+  select array_agg(id) filter (where act = 'completed' and not bound),
+    array_agg(id) filter (where act in ('failed', 'cancelled') or act = 'completed' and bound),
+    coalesce(('[' || string_agg(format(case when next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
+      else '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s","next_retry_at":%s}' end, id, fence,
+      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ',') || ']')::jsonb, '[]')
+  into v_free, v_ended, v_results
   from moved;
 
-  if v_ended is not null then
+  -- most completed jobs are tied to nothing: only who waits for them matters
+  v_ended := v_ended || array(select distinct after_id from queue.dependencies where after_id = any (v_free));
+  if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
   end if;
   if jsonb_array_length(v_results) < jsonb_array_length(p_items) then
@@ -340,7 +345,7 @@ end;
 $$;
 comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';
 
-create function public.settle_jobs(p_request jsonb) returns jsonb
+create function public.settle_jobs(p_request jsonb) returns json
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables: this is the door
 set search_path = ''
@@ -357,12 +362,12 @@ begin
     v_results := queue.settle(v_items);
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
-    return jsonb_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease'));
+    return json_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease'));
   end if;
   if exists (select 1 from queue.signals) then
     perform queue.request_wake();
   end if;
-  return jsonb_build_object('results', v_results);
+  return json_build_object('results', v_results);
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or not_null_violation or check_violation then

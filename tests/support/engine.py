@@ -284,9 +284,10 @@ INVARIANTS = {
         select j.id from public.jobs j where j.fence <> (
           select count(*) from queue.attempts a where a.job_id = j.id)
           + (select count(*) from queue.leases l where l.job_id = j.id)""",
-    "every ready job has a lane": """
-        select r.job_id from queue.ready r where not exists (select 1 from queue.lanes l where l.id = r.lane_id)""",
-    "a lane is its jobs' lane": """
+    "every ready job has a lane, or the next lease opens it": """
+        select r.job_id from queue.ready r where not exists (select 1 from queue.lanes l where l.id = r.lane_id)
+          and not exists (select 1 from queue.rewinds w where w.lane_id = r.lane_id)""",
+    "a job is in the lane of its attributes": """
         select m.job_id from (select job_id, lane_id from queue.ready union all
           select job_id, lane_id from queue.deferred union all select job_id, lane_id from queue.leases) m
         join public.jobs j on j.id = m.job_id

@@ -1,0 +1,11 @@
+-- A wait does not look at events that came before it.
+do $patch$
+declare
+  v_body text := pg_get_functiondef('queue.settle'::regproc);
+begin
+  if position($old$and wait ->> 'kind' in ('event', 'children')$old$ in v_body) = 0 then
+    raise exception 'the defect does not apply any more';
+  end if;
+  execute replace(v_body, $old$and wait ->> 'kind' in ('event', 'children')$old$, $new$and wait ->> 'kind' in ('children')$new$);
+end;
+$patch$;

@@ -1,0 +1,223 @@
+# ruff: noqa: E501 - queries stay on one line
+"""Who may call what, what is commented, what Supabase's linter would say: asked of the catalogue."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from infra.local.migrations import MIGRATIONS
+from infra.local.postgres import Postgres
+from tests.support.databases import Database, build_template
+
+ROLES = ("anon", "authenticated", "service_role", "job_worker")
+MEMBERS = {
+    "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "redrive_jobs",
+    "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
+    "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
+}  # fmt: skip
+WORKER = {
+    "lease_jobs", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
+    "enqueue_job", "enqueue_jobs", "queue_stats",
+}  # fmt: skip
+OPERATOR = {"set_settings", "set_retention"}
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "may_follow"},
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id"}}  # fmt: skip
+OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
+# the apps' own functions in public are tested with their app
+OF_APPS = {
+    function
+    for path in MIGRATIONS.glob("20261120000[5-8]*.sql")
+    for function in re.findall(r"create (?:or replace )?function public\.(\w+)", path.read_text())
+}
+
+
+@pytest.fixture
+def catalogue(database: Database) -> psycopg.Connection[tuple[object, ...]]:
+    """A superuser's connection to an empty project."""
+    return database.connect()
+
+
+def test_every_function_is_granted_by_name_and_to_nobody_else(
+    catalogue: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """Each function and role: an allowed list, everything else denied."""
+    found: dict[str, set[str]] = {role: set() for role in ROLES}
+    everyone: list[str] = []
+    with catalogue:
+        for role in ROLES:
+            for schema, name in catalogue.execute(
+                f"select pronamespace::regnamespace::text, proname from pg_proc p where {OURS} and has_function_privilege(%s, oid, 'execute')",
+                (role,),
+            ):
+                if name not in OF_APPS or schema != "public":
+                    found[role].add(f"{schema}.{name}")
+        everyone = [name for (name,) in catalogue.execute(
+            f"select proname from pg_proc p where {OURS} and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
+        )]  # fmt: skip
+
+    def named(public: set[str], role: str) -> set[str]:
+        return {f"public.{name}" for name in public} | {
+            f"queue.{name}" for name in IN_QUEUE.get(role, ())
+        }
+
+    assert everyone == []
+    assert found["anon"] == set()
+    assert found["authenticated"] == named(MEMBERS, "authenticated")
+    assert found["job_worker"] == named(WORKER, "job_worker")
+    assert found["service_role"] == named(MEMBERS | WORKER | OPERATOR, "service_role")
+
+
+def test_nobody_but_the_owner_reaches_the_engines_tables(
+    catalogue: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """Tables are closed; functions are the door. The worker has no table at all."""
+    with catalogue:
+        open_ = catalogue.execute(
+            "select c.oid::regclass::text, r.rolname, has_table_privilege(r.oid, c.oid, 'select,insert,update,delete,truncate,references,trigger')"
+            " from pg_class c, pg_roles r where c.relkind in ('r', 'p', 'v', 'm') and r.rolname = any(%s)"
+            " and (c.relnamespace = 'queue'::regnamespace or c.relnamespace = 'public'::regnamespace and r.rolname in ('anon', 'job_worker'))"
+            " and has_table_privilege(r.oid, c.oid, 'select,insert,update,delete,truncate,references,trigger')",
+            (list(ROLES),),
+        ).fetchall()
+        open_ += catalogue.execute(
+            "select c.oid::regclass::text, r.rolname, has_sequence_privilege(r.oid, c.oid, 'usage,select,update') from pg_class c, pg_roles r"
+            " where c.relkind = 'S' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and r.rolname in ('anon', 'authenticated', 'job_worker')"
+            " and has_sequence_privilege(r.oid, c.oid, 'usage,select,update')"
+        ).fetchall()
+
+    assert open_ == []
+
+
+LINTS = {
+    # numbers and titles as in supabase/splinter
+    "0001 unindexed foreign key": """
+        select conrelid::regclass from pg_constraint k where contype = 'f' and connamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not exists (select 1 from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)""",
+    "0003 auth function called per row in a policy": """
+        select polname from pg_policy p where polrelid::regclass::text not like 'auth.%'
+          and (pg_get_expr(polqual, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polqual, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)'
+            or pg_get_expr(polwithcheck, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polwithcheck, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)')""",
+    "0004 no primary key": """
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary)""",
+    "0006 several permissive policies for one role and command": """
+        select polrelid::regclass from pg_policy where polpermissive and polrelid::regclass::text not like 'realtime.%'
+        group by polrelid, polcmd, polroles having count(*) > 1""",
+    "0007 policy without row level security": """
+        select c.oid::regclass from pg_class c join pg_policy p on p.polrelid = c.oid where not c.relrowsecurity""",
+    "0009 duplicate index": """
+        select min(indexrelid::regclass::text) from pg_index where indrelid::regclass::text !~ '^(pg_|auth|realtime|supabase)'
+        group by indrelid, indkey::text, indclass::text, coalesce(indexprs::text, ''), coalesce(indpred::text, ''), indoption::text having count(*) > 1""",
+    "0010 view without security_invoker": """
+        select c.oid::regclass from pg_class c where c.relkind = 'v' and c.relnamespace = 'public'::regnamespace
+          and not coalesce(c.reloptions @> array['security_invoker=true'] or c.reloptions @> array['security_invoker=on'], false)""",
+    "0011 function with a mutable search path": """
+        select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
+    "definer function whose search path is not empty": """
+        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not p.proconfig @> array['search_path=""']""",
+    "0013 table in an exposed schema without row level security": """
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and not c.relrowsecurity
+          and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)""",
+    "0014 extension in public": "select extname from pg_extension where extnamespace = 'public'::regnamespace",
+    "0016 materialized view in the API": """
+        select c.oid::regclass from pg_class c where c.relkind = 'm' and c.relnamespace = 'public'::regnamespace""",
+    "0024 policy that is always true": """
+        select polname from pg_policy where polrelid::regclass::text !~ '^(auth|realtime)' and polcmd <> 'r'
+          and (pg_get_expr(polqual, polrelid) = 'true' or pg_get_expr(polwithcheck, polrelid) = 'true')""",
+    "0028 definer function that anon may execute": """
+        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'execute')""",
+    "0029 trigger function that anyone may execute": """
+        select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))""",
+    "an RPC name with two signatures": """
+        select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        group by pronamespace, proname having count(*) > 1""",
+    "an RPC that returns a set, which the API cuts at 1,000 rows": """
+        select p.oid::regprocedure from pg_proc p where p.proretset and p.pronamespace = 'public'::regnamespace""",
+    "table without a comment": """
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p', 'v') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and obj_description(c.oid, 'pg_class') is null""",
+    "column without a comment": """
+        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where c.relkind in ('r', 'p', 'v') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and col_description(c.oid, a.attnum) is null""",
+    "function without a comment": """
+        select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and obj_description(p.oid, 'pg_proc') is null""",
+    "timestamp without time zone": """
+        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+        where c.relkind = 'r' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and a.atttypid = 'timestamp'::regtype""",
+}
+
+
+@pytest.mark.parametrize("lint", sorted(LINTS))
+def test_the_linter_finds_nothing(
+    catalogue: psycopg.Connection[tuple[object, ...]], lint: str
+) -> None:
+    """Supabase's own lints as queries, and the house's."""
+    with catalogue:
+        catalogue.execute("set search_path = ''")
+        assert [str(offender) for (offender,) in catalogue.execute(LINTS[lint].encode())] == []
+
+
+EFFECTS = re.compile(
+    r"\b(queue\.(refuse|place|finish|resume|revive|cancel\w*|enqueue\w*|request_wake|after_end)|set_config|pg_notify|nextval|realtime\.send)\s*\("
+)
+
+
+def test_no_effect_hides_in_a_select_cte() -> None:
+    """It may never run: effects live in data-modifying CTEs, PERFORM or a top-level statement."""
+    offenders = []
+    for path in sorted(MIGRATIONS.glob("*.sql")):
+        text = re.sub(r"--[^\n]*|'(?:[^']|'')*'", "''", path.read_text())
+        for cte in re.finditer(
+            r"\b\w+\s+as\s+(?:materialized\s+|not materialized\s+)?\(\s*(select\b)", text
+        ):
+            depth, at = 1, cte.start(1)
+            while depth and at < len(text):
+                depth += {"(": 1, ")": -1}.get(text[at], 0)
+                at += 1
+            if EFFECTS.search(text[cte.start(1) : at]):
+                offenders.append(f"{path.name}: {text[cte.start(1) : at][:80]}")
+
+    assert offenders == []
+
+
+SHAPE = """
+select 'column ' || c.oid::regclass || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || coalesce(' ' || pg_get_expr(d.adbin, d.adrelid), '')
+from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind in ('r', 'v')
+union all select 'index ' || pg_get_indexdef(indexrelid) from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text in ('public', 'queue')
+union all select 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) from pg_constraint where connamespace::regnamespace::text in ('public', 'queue') and conrelid <> 0
+union all select 'function ' || md5(pg_get_functiondef(p.oid)) || ' ' || p.oid::regprocedure || ' ' || coalesce(p.proacl::text, '') from pg_proc p where p.pronamespace::regnamespace::text in ('public', 'queue')
+union all select 'trigger ' || pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid where not tgisinternal and c.relnamespace::regnamespace::text in ('public', 'queue')
+union all select 'policy ' || polrelid::regclass || ' ' || polname || ' ' || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy
+union all select 'grant ' || c.oid::regclass || ' ' || coalesce(c.relacl::text, '') || coalesce(c.reloptions::text, '') from pg_class c where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind = 'r'
+"""
+
+
+def shape(database: Database) -> set[str]:
+    """Everything migrations make, as text."""
+    with database.connect() as connection:
+        return {line for (line,) in connection.execute(SHAPE)}
+
+
+def test_migrations_from_empty_make_the_same_catalogue_twice(
+    database: Database, tmp_path: Path
+) -> None:
+    """Nothing depends on the cluster's past: a second server starts from nothing."""
+    other = Postgres(tmp_path, scratch=True)
+    other.start()
+    try:
+        build_template(other)
+        again = shape(Database(other, "template_minutehand"))
+    finally:
+        other.destroy()
+
+    assert again == shape(database)
+    assert len(again) > 500

@@ -1,0 +1,39 @@
+"""Random histories over real Postgres with several connections; each planted defect is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.sql.machine import QueueMachine, machine_on
+from tests.support.databases import Database
+
+DEFECTS = Path(__file__).parent / "defects"
+RUN = settings(
+    max_examples=30,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
+
+
+def test_no_random_history_breaks_an_invariant(database: Database) -> None:
+    """Interleaved transactions, duplicated and stale calls, lapses, cancels, deletes."""
+    run_state_machine_as_test(machine_on(database), settings=RUN)
+
+
+@pytest.mark.parametrize("defect", sorted(path.stem for path in DEFECTS.glob("*.sql")))
+def test_a_planted_defect_is_found(database: Database, defect: str) -> None:
+    """A machine that cannot find a known bug proves nothing about unknown ones."""
+    with database.connect() as connection:
+        connection.execute((DEFECTS / f"{defect}.sql").read_bytes())
+
+    with pytest.raises((AssertionError, QueueMachine.Refused)):
+        run_state_machine_as_test(machine_on(database), settings=RUN)
