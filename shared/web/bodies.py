@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.web.errors import ApiError
+from shared.web.errors import ApiError, invalid_argument
 
 #: Most bytes of a request body; routes that take more are listed by `body_limits`.
 MAX_BODY_BYTES = 1024 * 1024
@@ -163,11 +163,14 @@ class BoundedBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if b"%00" in scope.get("query_string", b""):
-            raise ApiError(
-                400, "invalid_argument", "The query holds the character U+0000", detail="query"
-            )
-        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Postgres stores no such text, and its refusal could look like an outage
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            part = "path" if "\x00" in scope["path"] else "query"
+            raise invalid_argument(part, "holds the character U+0000", location=part)
+        if scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
         limit = self._limit_of(scope["path"])

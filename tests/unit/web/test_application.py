@@ -175,6 +175,7 @@ async def test_an_unplanned_error_is_logged_once_with_its_trace(
         ("GET", "/api/things/abc", 422, "validation_failed"),
         ("GET", "/api/things/1?limit=x", 422, "validation_failed"),
         ("GET", "/api/things/1?limit=%00", 400, "invalid_argument"),
+        ("GET", "/api/errors/%00", 400, "invalid_argument"),
         ("GET", "/api/mine", 401, "unauthorized"),
     ],
 )
