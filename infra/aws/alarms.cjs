@@ -65,7 +65,13 @@ function rows(p) {
         "limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
     },
     {
-      id: "TicksMissed", ...lambda("Worker", "Invocations"), Statistic: "Sum", ...minutes(3), under: 1, missing: "breaching",
+      // a throttled tick was a tick: while every worker is busy none starts, and nothing is wrong
+      id: "TicksMissed", EvaluationPeriods: 3, under: 1, missing: "breaching",
+      Metrics: [
+        { Id: "ticks", Expression: "FILL(started, 0) + FILL(throttled, 0)", Label: "started or throttled" },
+        { Id: "started", ReturnData: false, MetricStat: { Metric: lambda("Worker", "Invocations"), Period: 60, Stat: "Sum" } },
+        { Id: "throttled", ReturnData: false, MetricStat: { Metric: lambda("Worker", "Throttles"), Period: 60, Stat: "Sum" } },
+      ],
       runbook: "The worker was not invoked for three minutes. `aws scheduler get-schedule` must say ENABLED; then read the " +
         `messages in minutehand-${p.stage}-tick-failures. Until it is fixed: POST /api/jobs/worker runs a tick by hand.`,
     },

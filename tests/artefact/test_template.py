@@ -283,10 +283,23 @@ def test_a_silent_schedule_is_noticed_within_minutes(compiled: Stack) -> None:
 
     assert stopped["Namespace"] == "AWS/Scheduler"
     assert stopped["Dimensions"] == [{"Name": "ScheduleGroup", "Value": group}]
+    assert stopped["Period"] * stopped["EvaluationPeriods"] <= 300
+    assert missed["EvaluationPeriods"] <= 5
     for alarm in (stopped, missed):
         assert alarm["ComparisonOperator"] == "LessThanThreshold"
         assert alarm["Threshold"] == 1
-        assert alarm["Period"] * alarm["EvaluationPeriods"] <= 300
+
+
+def test_busy_workers_are_no_missed_tick(compiled: Stack) -> None:
+    """While all of them run none starts, and a throttled tick still proves that the clock ticks."""
+    [sum_, *counted] = compiled.resources["TicksMissedAlarm"]["Properties"]["Metrics"]
+
+    assert sum_["Expression"] == "FILL(started, 0) + FILL(throttled, 0)"
+    assert {metric["MetricStat"]["Metric"]["MetricName"] for metric in counted} == {
+        "Invocations",
+        "Throttles",
+    }
+    assert {metric["MetricStat"]["Period"] for metric in counted} == {60}
 
 
 def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
@@ -318,7 +331,7 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
     used = {
         alarm["MetricName"]
         for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
-        if alarm["Namespace"] == NAMESPACE
+        if alarm.get("Namespace") == NAMESPACE
     }
     body = json.loads(compiled.one("AWS::CloudWatch::Dashboard")["DashboardBody"]["Fn::Sub"])
     drawn = {
