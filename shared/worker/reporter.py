@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.clock import Clock
-from shared.queue.errors import QueueError, QueueUnavailable
+from shared.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from shared.queue.models import JobId, ReportItem, ReportResult
 from shared.queue.worker_client import WorkerQueue
 from shared.worker.attempt import Attempt
@@ -144,7 +144,7 @@ class Reporter:
                 items, worker_id=self._worker_id, tick_id=self._tick_id
             )
             delivered = True
-        except QueueUnavailable as error:
+        except (QueueUnavailable, TokenRefused) as error:
             logger.warning(
                 "Report did not arrive; it is sent again",
                 extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
@@ -187,7 +187,7 @@ class Reporter:
                 results = await self._queue.report(
                     [item], worker_id=self._worker_id, tick_id=self._tick_id
                 )
-            except QueueUnavailable:
+            except (QueueUnavailable, TokenRefused):
                 attempt.news.restore(news)
                 continue
             except QueueError as refusal:

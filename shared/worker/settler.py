@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.clock import Clock
 from shared.queue.data_api import encode
-from shared.queue.errors import QueueError, QueueUnavailable
+from shared.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from shared.queue.models import (
     ErrorInfo,
     JobId,
@@ -99,7 +99,7 @@ class Settler:
     ) -> LeaseResponse | None:
         try:
             response = await self._until_through(items, lease)
-        except QueueUnavailable as error:
+        except (QueueUnavailable, TokenRefused) as error:
             self._give_up(items, error)
             return None
         except QueueError as error:
@@ -125,9 +125,12 @@ class Settler:
                         attempts=1,
                     )
             except TimeoutError as error:
-                problem = QueueUnavailable("the settle was not answered in the time left")
+                problem: QueueError = QueueUnavailable(
+                    "the settle was not answered in the time left"
+                )
                 problem.__cause__ = error
-            except QueueUnavailable as error:
+            except (QueueUnavailable, TokenRefused) as error:
+                # a key being rotated is an outage to us: the next try mints a new one
                 problem = error
             left = self._moments.end - self._clock.monotonic()
             if left <= self.PAUSE_SECONDS or self._is_stopping():
@@ -153,7 +156,7 @@ class Settler:
             for candidate in (item, _rejected(item, error)):
                 try:
                     response = await self._until_through([candidate], None)
-                except QueueUnavailable as unavailable:
+                except (QueueUnavailable, TokenRefused) as unavailable:
                     self._give_up([item], unavailable)
                     break
                 except QueueError as refusal:

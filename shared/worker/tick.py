@@ -44,6 +44,8 @@ class Tick:
 
     #: Most patience with a call that the tick could do without.
     SIDE_CALL_SECONDS = 3.0
+    #: Pause after a lease that was refused, e.g. for a key that is being rotated.
+    REFUSED_PAUSE_SECONDS = 5.0
     #: How long lease calls go under one id. The database does its chores at a tick's first call,
     #: and a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
@@ -279,6 +281,12 @@ class Tick:
         except QueueUnavailable as error:
             self._note("Lease did not get through; it is repeated", "lease.unavailable", error)
             self._next_due_at = self._clock.monotonic() + self._options.poll_seconds
+            return
+        except QueueError as error:
+            # what runs goes on and is settled; only nothing new begins for a while
+            self._note("Lease was refused", "lease.refused", error)
+            self._unanswered = None
+            self._next_due_at = self._clock.monotonic() + self.REFUSED_PAUSE_SECONDS
             return
         self._take(response, sent_at)
 

@@ -120,3 +120,48 @@ async def test_ticks_leave_nothing_behind(
 
     # 60 jobs later; one object leaked per job would show
     assert after - before < 60
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, event: str) -> None:
+    """Wait for a log line; fails when it does not come."""
+    for _ in range(200):
+        if any(getattr(record, "event", "") == event for record in caplog.records):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{event} was not logged")
+
+
+async def test_a_key_refused_for_a_while_costs_no_result(
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """During a rotation the database and the worker disagree for a moment."""
+    running, settled = asyncio.Event(), asyncio.Event()
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
+        running.set()
+        await settled.wait()
+        return {"attempt": job.attempt}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "work")).job.id
+    tick = asyncio.create_task(worker.tick(budget_seconds=120))
+    await asyncio.wait_for(running.wait(), 20)
+
+    right, gateway = project.gateway.jwt_secret, project.gateway
+    gateway.stop()
+    gateway.jwt_secret = "another-secret-of-at-least-32-characters"
+    await asyncio.to_thread(gateway.start)
+    settled.set()
+    await until_logged(caplog, "settle.repeated")
+    gateway.stop()
+    gateway.jwt_secret = right
+    await asyncio.to_thread(gateway.start)
+    summary = await asyncio.wait_for(tick, 60)
+
+    assert summary.completed == 1
+    assert (await ada.get_job(job_id)).result == {"attempt": 1}
