@@ -1,5 +1,10 @@
 """The typed client of the queue's SQL functions, and the only room that knows the Data API."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from shared.queue.client import QueueClient, UserQueue
 from shared.queue.data_api import DataApi
 from shared.queue.errors import (
@@ -41,6 +46,17 @@ from shared.queue.models import (
 )
 from shared.queue.worker_client import WorkerQueue
 
+if TYPE_CHECKING:
+    from shared.queue.watch import (
+        FeedWatcher,
+        Freshness,
+        JobWatcher,
+        Timing,
+        watch_job,
+        watch_session,
+        watch_workspace,
+    )
+
 __all__ = [
     "ENDED",
     "BackoffOptions",
@@ -54,6 +70,8 @@ __all__ = [
     "EnqueuedBatch",
     "Explanation",
     "FeedPage",
+    "FeedWatcher",
+    "Freshness",
     "InvalidState",
     "Job",
     "JobEvent",
@@ -63,6 +81,7 @@ __all__ = [
     "JobPage",
     "JobServiceError",
     "JobSteps",
+    "JobWatcher",
     "LeaseLost",
     "LogPage",
     "NewJob",
@@ -74,9 +93,32 @@ __all__ = [
     "QueueStats",
     "QueueUnavailable",
     "Status",
+    "Timing",
     "TokenRefused",
     "UniqueOptions",
     "UserQueue",
     "WorkerQueue",
     "WorkspaceId",
+    "watch_job",
+    "watch_session",
+    "watch_workspace",
 ]
+
+#: Imported when first asked for: no Lambda watches, and each pays for every module it imports.
+_OF_WATCH = frozenset(
+    {
+        "FeedWatcher",
+        "Freshness",
+        "JobWatcher",
+        "Timing",
+        "watch_job",
+        "watch_session",
+        "watch_workspace",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_WATCH:
+        return getattr(import_module("shared.queue.watch"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Follows one subject: joins its topic, then reads what it may have missed, and says how fresh it is.
+"""Follows one subject: joins its topic, reads what it may have missed, says how fresh it is.
 
 What is read and what a message means is left to the watchers in watch.py. The browser's twin is
 infra/console/lib/jobs/follower.js.
@@ -30,8 +30,6 @@ Freshness = Literal["live", "catching-up", "polling", "offline"]
 logger = logging.getLogger(__name__)
 
 _LONGEST_POLL_SECONDS: Final = 30.0
-#: A timer this late says that the machine slept.
-_SLEPT_SECONDS: Final = 15.0
 #: Events kept for a slow reader; beyond this they are left in the database until there is room.
 _MOST_QUEUED: Final = 2000
 _READ_SECONDS: Final = 10.0
@@ -90,7 +88,7 @@ class Watcher(ABC):
         self._due = asyncio.Event()
         self._done = False
         self._closed = False
-        self._failure: QueueError | None = None
+        self._failure: BaseException | None = None
         self._joined = False
         self._joins = 0
         self._lost_once = False
@@ -132,7 +130,7 @@ class Watcher(ABC):
         if len(self._queue) >= _MOST_QUEUED:
             self._room.clear()
 
-    def _finish(self, failure: QueueError | None = None) -> None:
+    def _finish(self, failure: BaseException | None = None) -> None:
         """Nothing follows what was told."""
         self._done = True
         self._failure = failure
@@ -239,6 +237,14 @@ class Watcher(ABC):
             asyncio.create_task(self._topic.run()),
             asyncio.create_task(self._read_when_due()),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """What nobody expected is the reader's to see."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._finish(error)
+            self._on_lost(str(error))
 
     def _on_joined(self) -> None:
         self._joined = True
@@ -288,8 +294,6 @@ class Watcher(ABC):
                 elif at == self._judge_at:
                     self._judge()
                 else:
-                    if -wait > _SLEPT_SECONDS and self._reads > 0:
-                        self._topic.reconnect()
                     await self._read()
         finally:
             self._release()
@@ -340,7 +344,7 @@ class Watcher(ABC):
     def _failed(self, error: QueueUnavailable | TokenRefused) -> None:
         self._failures += 1
         self.error = error
-        self._unreachable = isinstance(error, QueueUnavailable)
+        self._unreachable = not 400 <= error.status < 500
         if isinstance(error, TokenRefused):
             if not self._tokens.can_renew:
                 self._finish(error)

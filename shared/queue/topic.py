@@ -33,6 +33,8 @@ _EARLY_SECONDS: Final = 60.0
 #: How long a token is kept that does not say when it expires.
 _UNKNOWN_LIFE_SECONDS: Final = 300.0
 _GOODBYE_SECONDS: Final = 1.0
+#: A heartbeat this late says that the machine slept; timers do not count that time.
+_SLEPT_SECONDS: Final = 15.0
 
 
 class Tokens:
@@ -219,7 +221,10 @@ class Topic:
     async def _prove_life(self, socket: ClientConnection) -> str:
         """A half-open connection looks alive for ever unless something is expected back."""
         while True:
+            before = time.time()
             await asyncio.sleep(self._heartbeat)
+            if time.time() - before > self._heartbeat + _SLEPT_SECONDS:
+                return "the machine slept"
             try:
                 async with asyncio.timeout(self._heartbeat):
                     await (await socket.ping())
@@ -231,7 +236,8 @@ class Topic:
         while self._tokens.can_renew:
             await asyncio.sleep(self._tokens.seconds_left)
             await client.set_auth(await self._tokens.get())
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()  # nothing to push: leave it to the others to notice an end
+        return ""
 
     async def _restarted(self) -> str:
         await self._restart.wait()

@@ -1,4 +1,4 @@
-"""Follow jobs from Python, exactly: nothing missed, nothing twice; the twin of the browser's jobs.js.
+"""Follow jobs from Python: nothing missed, nothing twice; the twin of the browser's jobs.js.
 
 A watch joins the private Realtime topic, reads what is in the database after that, and merges both
 by `seq`. It reads again when it sees a gap, joins again after any close, reads after 30 s of
@@ -139,6 +139,7 @@ class JobWatcher(Watcher):
         )
         self.job: Job | None = None
         self._job_id = str(job_id)
+        self._after = after
         self._sequence = EventSequence(after)
 
     @property
@@ -177,7 +178,7 @@ class JobWatcher(Watcher):
                 break
             await self._room.wait()
         # the row decides, not an event: a dead letter of the past may be running again
-        if row.status in ENDED and self._sequence.last <= row.last_seq:
+        if row.status in ENDED and self._sequence.last <= max(row.last_seq, self._after):
             self._finish()
 
     def _take(self, events: list[JobEvent]) -> None:
