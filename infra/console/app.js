@@ -91,7 +91,7 @@ function Shell({ apps, user, workspace, workspaces }) {
     </aside>
     <main id="main" tabindex="-1">
       ${workspace
-        ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
+        ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} apps=${apps} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
         : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p></div>`}
     </main>
     <${Palette} commands=${commands} /><${Confirmations} /><${Toasts} />
@@ -105,7 +105,7 @@ function switchTo(id) {
 }
 
 /** Loads a view's module when it is first needed, then gives it the focus of its heading. */
-function View({ route, params, workspace, user }) {
+function View({ route, params, workspace, user, apps }) {
   const [module, setModule] = useState(route.module ?? null);
   const [error, setError] = useState(null);
   const box = useRef(null);
@@ -122,7 +122,7 @@ function View({ route, params, workspace, user }) {
   }, [module]);
   if (error) return html`<div class="page"><h1 tabindex="-1">Not loaded</h1><${Failed} error=${error} retry=${() => location.reload()} what="This page could not be loaded" /></div>`;
   if (!module) return html`<div class="page"><${Loading} /></div>`;
-  return html`<div class="view" ref=${box}><${module.default} ...${params} workspace=${workspace} user=${user} /></div>`;
+  return html`<div class="view" ref=${box}><${module.default} ...${params} workspace=${workspace} user=${user} apps=${apps} /></div>`;
 }
 
 let firstView = true;

@@ -50,7 +50,7 @@ export function Chart({ label, minutes, since, now }) {
       plot.current = new UPlot({
         width: box.current.clientWidth, height: 180, legend: { live: true }, cursor: { points: { size: 6 } },
         scales: { y: { range: (_plot, _low, high) => [0, Math.max(4, high * 1.1)] } },
-        axes: [{ ...axis, values: (_plot, times) => times.map((at) => clock(new Date(at * 1000).toISOString()).slice(0, 5)) }, { ...axis, size: 44, values: (_plot, values) => values.map((value) => (Number.isInteger(value) ? number(value) : "")) }],
+        axes: [{ ...axis, size: 30, values: (_plot, times) => times.map((at) => clock(new Date(at * 1000).toISOString()).slice(0, 5)) }, { ...axis, size: 44, values: (_plot, values) => values.map((value) => (Number.isInteger(value) ? number(value) : "")) }],
         series: [{ value: (_plot, at) => (at ? clock(new Date(at * 1000).toISOString()).slice(0, 5) : "–") },
           ...SERIES.map(([, word, name, dash]) => ({ label: word, stroke: colour(name), width: 2, dash, points: { show: false }, value: (_plot, value) => (value === null ? "–" : number(value)) }))],
       }, data, box.current);

@@ -31,7 +31,7 @@ export function WorkspaceLimits({ workspace }) {
     }
   };
   return html`<section class="card bar" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>
-    <span class="num">${number(running)} of ${Number.isFinite(limit) ? number(limit) : "no limit"} running</span>
+    <span class="num">${Number.isFinite(limit) ? `${number(running)} of ${number(limit)} running` : `${number(running)} running, no limit`}</span>
     ${Number.isFinite(limit) && html`<meter min="0" max=${limit} high=${limit * 0.9} value=${running} aria-label=${`${running} of ${limit} running`}></meter>`}
     <span class="muted num">at most ${number(pending ?? usual)} pending, weight ${number(weight)}</span>
     <span class="spacer"></span>

@@ -44,23 +44,23 @@ function useReadiness() {
   return word;
 }
 
-export default function BreakIt({ workspace }) {
+export default function BreakIt({ workspace, apps }) {
   const query = useQuery();
   if (!settings().breakToken) return html`<${NotFound} />`;
   const filter = { status: query.get("status") || undefined, search: query.get("search") || undefined, job_type: query.get("job_type") || undefined };
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Break it</h1><span class="muted">this machine's stack only</span></header>
-    <${Ways} />
+    <${Ways} workspace=${workspace} more=${apps.flatMap((app) => app.breakIt ?? [])} />
     <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(changes) => setQuery(changes)} /></div>
   </div>`;
 }
 
-function Ways() {
+function Ways({ workspace, more }) {
   const word = useReadiness();
   const lines = useStore(diary);
-  const run = async (way, label) => {
+  const run = async (label, act) => {
     try {
-      const done = await breakBy(way);
+      const done = await act();
       note(done, "pending");
       tell(done);
     } catch (error) {
@@ -68,8 +68,10 @@ function Ways() {
     }
   };
   return html`<div class="columns">
-    <section class="ways" aria-label="Ways to break it">${WAYS.map(([way, label, promise]) => html`<div class="card way" key=${way}>
-      <${ActionButton} className="danger" run=${() => run(way, label)}>${label}<//><p class="muted small">${promise}</p></div>`)}</section>
+    <section class="ways" aria-label="Ways to break it">
+      ${more.map(({ label, promise, run: act, isSafe }) => html`<div class="card way" key=${label}><${ActionButton} className=${isSafe ? "" : "danger"} run=${() => run(label, () => act(workspace))}>${label}<//><p class="muted small">${promise}</p></div>`)}
+      ${WAYS.map(([way, label, promise]) => html`<div class="card way" key=${way}><${ActionButton} className="danger" run=${() => run(label, () => breakBy(way))}>${label}<//><p class="muted small">${promise}</p></div>`)}
+    </section>
     <section class="card" aria-labelledby="h-diary"><div class="bar"><h2 id="h-diary">What happens</h2><span class="spacer"></span><${Tag} tone=${word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed"}>${word.replace("_", " ")}<//></div>
       <ol class="diary" aria-live="polite">${lines.map(({ at, text, tone, key }) => html`<li key=${key} data-tone=${tone}><time class="num muted" datetime=${at.toISOString()}>${at.toISOString().slice(11, 19)}</time> ${text}</li>`)}</ol></section>
   </div>`;

@@ -63,6 +63,7 @@ PATHS = [
     "/accounts",
     "/contacts",
     "/workspace/settings/api",
+    "/break-it",
     "/nowhere",
 ]
 

@@ -79,6 +79,31 @@ def test_clocks_jump_and_leases_lapse(visit: Visit, worker: HandWorker) -> None:
     worker.settle(again)
 
 
+@pytest.mark.browser
+def test_a_vendor_that_refuses_leaves_dead_letters_with_its_reason(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str]
+) -> None:
+    """An app adds its own ways: work, a refusing vendor, and the way back."""
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.accounts (workspace_id, name, domain)"
+            " values (%s, 'alpha', 'alpha.example')",
+            (workspace["id"],),
+        )
+    page = visit(ADA, "/break-it").page
+    page.get_by_role("button", name="Make Apollo refuse the key").click()
+    expect(page.locator(".diary")).to_contain_text("refuses")
+    page.get_by_role("button", name="Enrich every account").click()
+    expect(page.locator("tr.job-row")).to_have_attribute("data-status", "failed")
+
+    page.get_by_role("button", name="Give Apollo a working key").click()
+    expect(page.locator(".diary")).to_contain_text("takes the workspace's key again")
+    page.get_by_role("link", name="enrich_account").click()
+    page.get_by_role("button", name="Retry").click()
+
+    expect(page.locator("h1 .badge")).to_have_text("Completed")
+
+
 def test_only_the_stacks_own_console_may_break_it(stack: RunningStack) -> None:
     """No token, a wrong one or a foreign name: refused; and the stack goes on."""
     with httpx.Client(base_url=stack.api_url, timeout=10) as client:

@@ -1,5 +1,8 @@
 // The enrichment app's pages in the console: accounts, contacts, imports, API settings.
 
+/** What the app adds to the "Break it" panel; loaded with its first use. */
+const acting = (name) => async (workspace) => (await import("./breaking.js"))[name](workspace);
+
 export default {
   name: "Enrichment",
   nav: [
@@ -13,5 +16,10 @@ export default {
     { path: "/accounts/:id", load: () => import("./account.js") },
     { path: "/contacts", load: () => import("./contacts.js") },
     { path: "/workspace/settings/api", load: () => import("./settings.js") },
+  ],
+  breakIt: [
+    { label: "Enrich every account", promise: "Work to break: one job per account, a second each.", run: acting("giveWork"), isSafe: true },
+    { label: "Make Apollo refuse the key", promise: "Jobs fail at once with the vendor's reason; the dead letters wait for a redrive.", run: acting("refuseKey") },
+    { label: "Give Apollo a working key", promise: "Redrive the dead letters after it.", run: acting("acceptKey"), isSafe: true },
   ],
 };
