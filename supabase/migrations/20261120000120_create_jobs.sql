@@ -63,8 +63,8 @@ create table public.jobs (
 create index jobs_by_workspace on public.jobs (workspace_id, created_at desc, id desc);
 create index jobs_live_by_workspace on public.jobs (workspace_id, created_at desc, id desc)
   where completed_at is null;
-create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, completed_at desc, id desc)
-  where completed_at is not null;
+create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, created_at desc, id desc)
+  where outcome is not null;
 create index jobs_by_session on public.jobs (session_id, created_at desc) where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id) where parent_id is not null;
 create index jobs_live_by_batch on public.jobs (batch_id) where batch_id is not null and completed_at is null;

@@ -218,7 +218,7 @@ begin
   perform queue.match_filter(v_filter);
   v_ids := array(
     select id from public.jobs
-    where workspace_id = p_workspace_id and completed_at is not null and outcome = 'failed'
+    where workspace_id = p_workspace_id and outcome = 'failed'
       and coalesce(v_filter ->> 'status', 'failed') = 'failed'
       and (v_filter ->> 'job_type' is null or job_type = v_filter ->> 'job_type')
       and (v_filter ->> 'queue' is null or queue = v_filter ->> 'queue')
@@ -227,7 +227,7 @@ begin
       and (v_filter ->> 'created_before' is null or created_at < (v_filter ->> 'created_before')::timestamptz)
       and (v_filter ->> 'created_after' is null or created_at > (v_filter ->> 'created_after')::timestamptz)
       and (not v_filter ? 'ids' or id in (select jsonb_array_elements_text(v_filter -> 'ids')::uuid))
-    order by completed_at, id limit v_limit + 1);
+    order by created_at, id limit v_limit + 1);
   perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
   v_count := queue.revive(v_ids[1:v_limit], queue.clock());
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);

@@ -52,10 +52,12 @@ begin
     foreach v_outcome in array array['completed', 'cancelled', 'failed'] loop
       delete from public.jobs where id = any (array(
         select id from public.jobs
-        where workspace_id = v_workspace and outcome = v_outcome and completed_at is not null
+        where workspace_id = v_workspace and outcome = v_outcome
+          -- created before it ended: the index is by creation
+          and created_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
           and completed_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
           and job_type <> all (v_longer)
-        order by completed_at limit v_left for update skip locked));
+        order by created_at limit v_left for update skip locked));
       get diagnostics v_count = row_count;
       v_left := v_left - v_count;
     end loop;
@@ -104,9 +106,9 @@ begin
   loop
     delete from public.jobs where id = any (array(
       select id from public.jobs
-      where workspace_id = v_one.workspace_id and outcome = v_one.outcome and completed_at is not null
+      where workspace_id = v_one.workspace_id and outcome = v_one.outcome and created_at < p_now - v_one.kept
         and completed_at < p_now - v_one.kept and job_type = v_one.job_type
-      order by completed_at limit v_left for update skip locked));
+      order by created_at limit v_left for update skip locked));
     get diagnostics v_count = row_count;
     v_left := v_left - v_count;
     exit when v_left <= 0;
@@ -244,7 +246,7 @@ begin
     'deferred', (select count(*) from (select 1 from queue.deferred limit 10000) as counted),
     'pending', (select count(*) from (select 1 from queue.ready limit 10000) as r) + (select count(*) from (select 1 from queue.deferred limit 10000) as d),
     'processing', (select count(*) from queue.leases),
-    'failed', (select count(*) from (select 1 from public.jobs where outcome = 'failed' and completed_at is not null limit 10000) as f),
+    'failed', (select count(*) from (select 1 from public.jobs where outcome = 'failed' limit 10000) as f),
     'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
     'last_tick_at', v_tick.seen_at,
     'last_tick_seconds', extract(epoch from v_now - v_tick.seen_at),
