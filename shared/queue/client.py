@@ -15,6 +15,7 @@ from shared.config import Settings
 from shared.queue.data_api import DataApi
 from shared.queue.errors import JobNotFound
 from shared.queue.models import (
+    ENDED,
     BulkResult,
     Cursor,
     Enqueued,
@@ -175,6 +176,12 @@ class UserQueue:
         params += [(name, f"eq.{value}") for name, value in equal.items() if value is not None]
         if status:
             params.append(("status", f"in.({','.join(status)})"))
+            # what the status implies, so that an index serves the list however long the history
+            if set(status) <= ENDED:
+                only = status[0] if len(set(status)) == 1 else None
+                params.append(("outcome", f"eq.{only}" if only else f"in.({','.join(status)})"))
+            elif not set(status) & ENDED:
+                params.append(("completed_at", "is.null"))
         if created_after is not None:
             params.append(("created_at", f"gte.{created_after.isoformat()}"))
         if created_before is not None:
