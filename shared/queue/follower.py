@@ -93,6 +93,7 @@ class Watcher(ABC):
         self._joins = 0
         self._lost_once = False
         self._distrusted = False
+        self._distrusts = 0
         self._synced = False
         self._behind = False
         self._unreachable = False
@@ -250,6 +251,8 @@ class Watcher(ABC):
         self._joined = True
         self._joins += 1
         self._synced = False
+        # a new socket is trusted once; after that only a message proves that any arrive
+        self._distrusted = self._distrusted and self._distrusts > 1
         self._checks = 0
         self._unheard.clear()
         self._judge_at = math.inf
@@ -271,6 +274,7 @@ class Watcher(ABC):
             return
         self._last_heard = self._now()
         self._distrusted = False
+        self._distrusts = 0
         self._unheard.discard((event.job_id, event.seq))
         if self._room.is_set():
             self._receive(event)
@@ -368,6 +372,7 @@ class Watcher(ABC):
         self._judge_at = math.inf
         if self._unheard and self._joined:
             self._distrusted = True
+            self._distrusts += 1
             self._topic.reconnect()
             self._notify()
 

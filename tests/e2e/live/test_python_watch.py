@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -40,32 +40,6 @@ EVE_EMAIL = "eve@globex.test"
 
 
 @pytest.fixture
-def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker moved by hand, in a workspace of Ada's."""
-    workspace = str(uuid4())
-    with stack.connect() as sql:
-        sql.execute("insert into public.workspaces (id, name) values (%s, 'Live')", (workspace,))
-        sql.execute(
-            "insert into public.workspace_members (workspace_id, user_id, role)"
-            " values (%s, %s, 'manager')",
-            (workspace, ADA.id),
-        )
-    with HandWorker(stack, workspace) as hand:
-        yield hand
-    with stack.connect() as sql:
-        sql.execute("delete from public.workspaces where id = %s", (workspace,))
-
-
-@pytest.fixture
-async def wire(stack: RunningStack) -> AsyncIterator[HostileProxy]:
-    """A wire to the stack's gateway: honest until told otherwise."""
-    proxy = HostileProxy(int(stack.supabase_url.rsplit(":", 1)[1]), seed=7)
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
-
-
-@pytest.fixture
 def access(stack: RunningStack, wire: HostileProxy) -> dict[str, Any]:
     """What every watch of Ada's takes."""
     return {
@@ -95,10 +69,6 @@ async def becomes(
 
 def is_live(freshness: str) -> bool:
     return freshness == "live"
-
-
-def is_not_live(freshness: str) -> bool:
-    return freshness != "live"
 
 
 async def collect(watcher: JobWatcher, told: list[JobEvent]) -> None:
@@ -204,43 +174,6 @@ async def test_a_hostile_wire_changes_nothing_of_what_is_told(
     assert min(wire.done[kind] for kind in ("dropped", "duplicated", "reordered")) >= 3
     for n, events in enumerate(told):
         assert names(events) == await call(truth, stack, jobs[n // 2])
-
-
-@pytest.mark.parametrize("trouble", ["cut", "half_open"])
-async def test_live_is_said_only_while_it_is(
-    stack: RunningStack,
-    worker: HandWorker,
-    wire: HostileProxy,
-    access: dict[str, Any],
-    trouble: str,
-) -> None:
-    """A dead wire is noticed, what it swallowed is told, and live comes back to stay."""
-    job_id = await call(worker.enqueue)
-    [lease] = await call(worker.lease, 1, lease_seconds=600)
-    told: list[JobEvent] = []
-    async with asyncio.timeout(60), watch_job(job_id, **access) as watcher:
-        reading = asyncio.create_task(collect(watcher, told))
-        await becomes(watcher, is_live)
-
-        wire.closed = True
-        if trouble == "cut":
-            wire.cut()
-        else:
-            wire.half_open()
-        # no news is needed for it: a heartbeat is missing
-        await becomes(watcher, is_not_live, 2 * TIMING.heartbeat + 3)
-        await call(worker.report, lease, 10, "unheard")
-        wire.closed = False
-        await becomes(watcher, is_live)
-        seen = watcher.last_seq
-        await asyncio.sleep(2 * TIMING.first_silence + TIMING.heartbeat)
-
-        assert seen == len(await call(truth, stack, job_id))
-        assert watcher.freshness == "live"
-        await call(worker.settle, lease)
-        await reading
-
-    assert names(told) == await call(truth, stack, job_id)
 
 
 async def test_a_refused_topic_is_polled_and_said_so(

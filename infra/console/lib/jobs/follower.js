@@ -26,6 +26,7 @@ export class Follower {
   #joins = 0;
   #lostOnce = false;
   #distrusted = false;
+  #distrusts = 0;
   #synced = false;
   #reading = null;
   #again = false;
@@ -62,7 +63,10 @@ export class Follower {
     return false;
   }
 
-  /** Whether the socket brought everything that reads have found. */
+  /** Everything up to now was read after a join: what came before is not asked of this socket. */
+  onSynced() {}
+
+  /** Whether the socket brought everything that reads have found since `onSynced`. */
   get heardAll() {
     return true;
   }
@@ -158,6 +162,8 @@ export class Follower {
     this.#joined = true;
     this.#joins += 1;
     this.#synced = false;
+    // a new socket is trusted once; after that only a message proves that any arrive
+    this.#distrusted &&= this.#distrusts > 1;
     this.#checks = 0;
     this.refresh(); // only now: what was committed before the join is in this read or was sent
     this.notify();
@@ -176,6 +182,7 @@ export class Follower {
     if (this.#closed) return;
     this.#lastHeard = Date.now();
     this.#distrusted = false;
+    this.#distrusts = 0;
     this.receive(payload);
     if (this.hasGap) this.#arm(this.#options.reorder);
     this.notify();
@@ -191,7 +198,10 @@ export class Follower {
         this.#failures = 0;
         this.#unreachable = false;
         this.#error = null;
-        if (this.#joined && joins === this.#joins) this.#synced = true;
+        if (this.#joined && joins === this.#joins) {
+          if (!this.#synced) this.onSynced();
+          this.#synced = true;
+        }
       } catch (error) {
         this.#failures += 1;
         this.#unreachable = !error?.reachable;
@@ -244,6 +254,7 @@ export class Follower {
   #judge(joins) {
     if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
     this.#distrusted = true;
+    this.#distrusts += 1;
     this.#topics.reconnect();
     this.notify();
     this.#arm();

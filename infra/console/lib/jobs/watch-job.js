@@ -89,6 +89,10 @@ export class JobWatch extends Follower {
     return !this.#sequence || this.#heard >= this.#sequence.last;
   }
 
+  onSynced() {
+    this.#heard = Math.max(this.#heard, this.#sequence?.last ?? 0);
+  }
+
   get isLive() {
     return !this.#missing && !ENDED.has(this.#job?.status);
   }

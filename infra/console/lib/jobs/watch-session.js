@@ -35,6 +35,10 @@ export class SessionWatch extends Follower {
     return [...this.#heard].every(([id, seq]) => seq >= (this.#lines.get(id)?.told ?? 0));
   }
 
+  onSynced() {
+    for (const [id, { told }] of this.#lines) this.#heard.set(id, Math.max(this.#heard.get(id) ?? 0, told));
+  }
+
   get isLive() {
     return [...this.#lines.values()].some(({ row }) => !ENDED.has(row.status));
   }

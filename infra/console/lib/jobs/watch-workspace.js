@@ -31,6 +31,10 @@ export class WorkspaceWatch extends Follower {
     return this.#unheard.size === 0;
   }
 
+  onSynced() {
+    this.#unheard.clear();
+  }
+
   receive(payload) {
     const event = normalizeEvent(payload);
     if (!event) return;
