@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("what", choices=choices, nargs="?", default="all")
     parser.add_argument("--jobs", type=int, help="how many; each measurement has its own default")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--concurrency", type=int, default=300)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder,

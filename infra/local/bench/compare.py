@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=5_000)
     parser.add_argument("--pickups", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--concurrency", type=int, default=300)
     parser.add_argument("--with", dest="others", nargs="*", default=list(REQUIREMENTS))
     options = parser.parse_args()
     with (

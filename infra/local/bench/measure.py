@@ -91,7 +91,7 @@ async def _started(queue: UserQueue, job_id: str) -> float:
 
 
 async def drain(
-    scratch: Scratch, *, jobs: int = 10_000, workers: int = 2, concurrency: int = 100
+    scratch: Scratch, *, jobs: int = 10_000, workers: int = 2, concurrency: int = 300
 ) -> list[Row]:
     """How fast worker processes get through no-op jobs."""
     await fill(scratch, "bench_noop", jobs)

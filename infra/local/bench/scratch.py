@@ -38,6 +38,7 @@ class Gateway:
     database_url: str
     port: int
     process: subprocess.Popen[bytes] | None = None
+    jwt_secret: str = JWT_SECRET
 
     @property
     def url(self) -> str:
@@ -56,7 +57,7 @@ class Gateway:
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,
                 "REALTIME_PORT": "1",
-                "SUPABASE_JWT_SECRET": JWT_SECRET,
+                "SUPABASE_JWT_SECRET": self.jwt_secret,
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
