@@ -57,11 +57,12 @@ export function useRead(read, inputs) {
   };
 }
 
-/** Read again every so often while the page is visible, but never while a read is under way. */
+/** Read again every so often while the page is visible, never while a read goes on; null: not. */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);
   latest.current = read;
   useEffect(() => {
+    if (everyMs === null) return undefined;
     const timer = setInterval(() => document.visibilityState === "visible" && !latest.current.isLoading && latest.current.refresh(), everyMs);
     return () => clearInterval(timer);
   }, [everyMs]);

@@ -6,15 +6,19 @@ const OVERSCAN = 8;
 
 /**
  * @param {{count: number, rowHeight: number}} list
- * @returns {{ref: object, first: number, last: number, before: number, after: number,
- *   atTop: boolean, scrollTo: (index: number) => void}} Rows `first` to `last` (exclusive) are
- *   drawn between spacers of `before` and `after` pixels; `ref` goes on the scrolling element.
+ * @returns {{ref: Function, box: {current: Element|null}, first: number, last: number,
+ *   before: number, after: number}} Rows `first` to `last` (exclusive) are drawn between spacers of
+ *   `before` and `after` pixels; `ref` goes on the scrolling element, which may come and go.
  */
 export function useVirtual({ count, rowHeight }) {
-  const ref = useRef(null);
+  const box = useRef(null);
+  const [element, setElement] = useState(null);
+  const ref = useCallback((found) => {
+    box.current = found;
+    setElement(found);
+  }, []);
   const [view, setView] = useState({ top: 0, height: 800 });
   useEffect(() => {
-    const element = ref.current;
     if (!element) return undefined;
     let frame = 0;
     const measure = () => {
@@ -32,15 +36,8 @@ export function useVirtual({ count, rowHeight }) {
       sizes.disconnect();
       element.removeEventListener("scroll", soon);
     };
-  }, []);
-  const scrollTo = useCallback((index) => {
-    const element = ref.current;
-    if (!element) return;
-    const top = index * rowHeight;
-    if (top < element.scrollTop) element.scrollTop = top;
-    else if (top + rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top + rowHeight - element.clientHeight;
-  }, [rowHeight]);
+  }, [element]);
   const first = Math.max(0, Math.min(count, Math.floor(view.top / rowHeight) - OVERSCAN));
   const last = Math.max(first, Math.min(count, Math.ceil((view.top + view.height) / rowHeight) + OVERSCAN));
-  return { ref, first, last, before: first * rowHeight, after: (count - last) * rowHeight, atTop: view.top < rowHeight, scrollTo };
+  return { ref, box, first, last, before: first * rowHeight, after: (count - last) * rowHeight };
 }

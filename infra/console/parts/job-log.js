@@ -4,7 +4,9 @@ import { clock, counted, pretty, utc } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
+import { ActionButton } from "./dialog.js";
 import { Empty } from "./states-of-view.js";
+import { tellFailure } from "./toasts.js";
 
 const ROW = 24;
 const LEVELS = ["debug", "info", "warning", "error"];
@@ -12,7 +14,7 @@ const LEVELS = ["debug", "info", "warning", "error"];
 const asText = (line) => `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
 const hasMore = (line) => line.metadata && Object.keys(line.metadata).length > 0;
 
-/** The log lines among a job's events, in order. */
+/** The log lines among a job's events, for who has no more than those. */
 export function linesOf(events) {
   return events.filter((event) => event.type === "job.log" && event.data?.log).map(({ seq, at, data: { log } }) => ({
     key: seq,
@@ -26,9 +28,10 @@ export function linesOf(events) {
 
 /**
  * @param {{lines: Array<{key, at, level, attempt, message, metadata}>, name?: string,
- *   live?: boolean}} props `name` names the downloaded file.
+ *   live?: boolean, earlier?: (() => Promise) | null, all?: () => Promise<object[]>}} props `name`
+ *   names the downloaded file; `earlier` reads more, `all` everything, both in the lines' order.
  */
-export function JobLog({ lines, name = "job", live = false }) {
+export function JobLog({ lines, name = "job", live = false, earlier = null, all = async () => lines }) {
   const [least, setLeast] = useState("debug");
   const [text, setText] = useState("");
   const [open, setOpen] = useState(null);
@@ -38,15 +41,22 @@ export function JobLog({ lines, name = "job", live = false }) {
     const wanted = text.trim().toLowerCase();
     return lines.filter((line) => LEVELS.indexOf(line.level) >= from && (!wanted || line.message.toLowerCase().includes(wanted) || (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))));
   }, [lines, least, text]);
-  const { ref, first, last, before, after } = useVirtual({ count: shown.length, rowHeight: ROW });
+  const { ref, box, first, last, before, after } = useVirtual({ count: shown.length, rowHeight: ROW });
   const followed = useRef(true);
   followed.current = follow;
   useEffect(() => {
-    if (followed.current && ref.current) ref.current.scrollTop = ref.current.scrollHeight;
+    if (followed.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length, follow]);
-  const onScroll = ({ currentTarget: box }) => {
-    const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < ROW * 2;
+  const onScroll = ({ currentTarget }) => {
+    const atEnd = currentTarget.scrollHeight - currentTarget.scrollTop - currentTarget.clientHeight < ROW * 2;
     if (atEnd !== followed.current) setFollow(atEnd);
+  };
+  const save = async () => {
+    try {
+      download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`);
+    } catch (error) {
+      tellFailure("Not downloaded", error);
+    }
   };
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   return html`<div class="log">
@@ -61,7 +71,8 @@ export function JobLog({ lines, name = "job", live = false }) {
       </label>
       <span class="muted small num">${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}</span>
       <label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} /> Follow</label>
-      <button type="button" class="quiet" disabled=${lines.length === 0} onClick=${() => download(`${name}.log`, `${lines.map(asText).join("\n")}\n`)}>Download</button>
+      ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
+      <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
     </div>
     ${lines.length === 0
       ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`

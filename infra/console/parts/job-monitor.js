@@ -48,7 +48,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
       ${filter.job_type && html`<button type="button" class="chip" onClick=${() => onFilter({ job_type: "" })} aria-label=${`Remove filter type ${filter.job_type}`}>type: ${filter.job_type} <${Icon} name="cross" /></button>`}
       <span class="spacer"></span>
-      ${state.newer > 0 && !state.isPaused && html`<button type="button" class="quiet" onClick=${() => { if (view.ref.current) view.ref.current.scrollTop = 0; list.current.refresh(); }}>${counted(state.newer, "newer job")}</button>`}
+      ${state.newer > 0 && !state.isPaused && html`<button type="button" class="quiet" onClick=${() => { if (view.box.current) view.box.current.scrollTop = 0; list.current.refresh(); }}>${counted(state.newer, "newer job")}</button>`}
       <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
         ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
       </button>

@@ -2,14 +2,15 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { duration, money, number } from "../lib/format.js";
+import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
-import { useRead } from "../lib/store.js";
-import { hooks, html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { usePolling, useRead } from "../lib/store.js";
+import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge } from "../parts/badge.js";
 import { copy, CopyId } from "../parts/copy.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
-import { JobLog, linesOf } from "../parts/job-log.js";
+import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
 import { AttemptsTable, JobTimeline } from "../parts/job-timeline.js";
 import { JsonView } from "../parts/json-view.js";
@@ -21,6 +22,8 @@ import NotFound from "./not-found.js";
 
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
+const CHILDREN_MS = 2000;
+
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /** Attempts, steps, children: read when the job changes state, not with every progress. */
@@ -30,6 +33,8 @@ function useDetails(job) {
   const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const children = useRead(() => (job ? api.children(job.id) : Promise.resolve(undefined)), [job?.id]);
   const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  // a child's progress is no event of its parent
+  usePolling(children, children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null);
   const seen = useRef(stamp);
   useEffect(() => {
     if (seen.current === stamp) return;
@@ -53,7 +58,7 @@ export default function JobPage({ id, workspace }) {
 function Loaded({ watch, job, freshness }) {
   const [duplicating, setDuplicating] = useState(false);
   const { attempts, steps, children, explained } = useDetails(job);
-  const lines = useMemo(() => linesOf(watch.events), [watch.events]);
+  const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">
@@ -73,7 +78,7 @@ function Loaded({ watch, job, freshness }) {
         ${job.error_message && job.status !== "completed" && html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
           <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
         <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
-        <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2><${JobLog} lines=${lines} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
+        <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
         ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
         <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
         <${Steps} steps=${steps} />

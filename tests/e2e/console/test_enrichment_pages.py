@@ -168,3 +168,25 @@ def test_a_contact_is_enriched_by_its_button(
     expect(page.locator("h1 .badge")).to_have_text("Completed")
     page.get_by_role("link", name="Contacts").click()
     expect(page.get_by_text("Software Engineer")).to_be_visible()
+
+
+def test_hundreds_of_accounts_scroll_with_few_nodes(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str]
+) -> None:
+    """Pages come by name as they are needed, the nameless of nobody are lost."""
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.accounts (workspace_id, name)"
+            " select %s, 'Account ' || lpad((n / 3)::text, 4, '0') from generate_series(0, 449) n",
+            (workspace["id"],),
+        )
+    page = visit(ADA, "/accounts").page
+    box = page.get_by_role("region", name="Accounts")
+    expect(page.locator(".foot")).to_contain_text("100 rows loaded")
+    for _ in range(12):
+        box.evaluate("(element) => { element.scrollTop = element.scrollHeight }")
+        page.wait_for_timeout(200)
+
+    expect(page.locator(".foot")).to_have_text("450 rows")
+    expect(page.get_by_role("link", name="Account 0149")).to_have_count(3)
+    assert page.locator("tr.record-row").count() < 60

@@ -233,3 +233,24 @@ def test_a_job_is_enqueued_duplicated_and_cancelled_by_hand(
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     page.get_by_role("button", name="Retry").click()
     expect(page.locator("h1 .badge")).to_have_text("Pending")
+
+
+def test_the_workspace_is_switched_and_remembered(
+    visit: Visit, worker: HandWorker, workspace: dict[str, str]
+) -> None:
+    """Each workspace has its own list; the choice survives a reload."""
+    job_id = worker.enqueue()
+    page = visit(ADA, f"/jobs/{job_id}").page
+    select = page.locator(".workspace select")
+    expect(select.locator("option:checked")).to_have_text(workspace["name"])
+
+    select.select_option(label="Acme")
+    expect(page).to_have_url(re.compile("/jobs$"))
+    expect(page.locator(f"tr[data-job='{job_id}']")).to_have_count(0)
+    page.reload()
+    expect(select.locator("option:checked")).to_have_text("Acme")
+    page.keyboard.press("Control+k")
+    page.keyboard.type(f"switch to {workspace['name']}")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(f"tr[data-job='{job_id}']")).to_be_visible()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -243,5 +244,38 @@ def test_children_and_steps_are_shown_and_followed(visit: Visit, worker: HandWor
     page.locator(".children a").first.click()
 
     expect(page).to_have_url(re.compile(children[0]))
+    page.go_back()
+    for lease in worker.lease(limit=2):
+        worker.settle(lease)
+    expect(page.locator(".children .badge")).to_have_text(["Completed", "Completed"])
+    page.locator(".children a").first.click()
+    expect(page).to_have_url(re.compile(children[0]))
     page.get_by_role("region", name="Facts").get_by_role("link", name=job_id[-8:]).click()
     expect(page).to_have_url(re.compile(job_id))
+
+
+def test_a_long_log_is_read_from_its_end_and_downloaded_whole(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Thousands of lines: the latest at once, the earlier on demand, all of them in the file."""
+    job_id = worker.enqueue()
+    [lease] = worker.lease()
+    for block in range(0, 2500, 500):
+        worker.report(lease, None, *(f"line {block + n}" for n in range(500)))
+    page = visit(ADA, f"/jobs/{job_id}").page
+    expect(page.locator(".log .num")).to_have_text("1,000 lines")
+    expect(page.locator(".log-line").last).to_contain_text("line 2499")
+    assert page.locator(".log-line").count() < 60
+
+    page.get_by_role("button", name="Earlier lines").click()
+    expect(page.locator(".log .num")).to_have_text("2,000 lines")
+    page.get_by_placeholder("Filter log lines").fill("line 1999")
+    expect(page.locator(".log .num")).to_have_text("1 of 2,000 lines")
+    worker.report(lease, None, "the newest, line 1999 again")
+    expect(page.locator(".log .num")).to_have_text("2 of 2,001 lines")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+
+    assert len(lines) == 2501
+    assert "line 0" in lines[0]
