@@ -328,6 +328,8 @@ class Watcher(ABC):
             self._finish(error)
         else:
             self._reads += 1
+            if self._failures:
+                self._topic.hurry()
             self._failures = 0
             self._unreachable = False
             self.error = None

@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.queue.errors import QueueError, QueueUnavailable
@@ -128,6 +129,13 @@ class Topic:
         self._message = message
         self._restart = asyncio.Event()
         self._failures = 0
+        self._resting = False
+
+    def hurry(self) -> None:
+        """The world has changed for the better: try again now instead of at a back-off's end."""
+        if self._resting:
+            self._failures = 0
+            self._restart.set()
 
     def reconnect(self) -> None:
         """Give the present socket up: it looks alive but brings nothing."""
@@ -151,7 +159,12 @@ class Topic:
             self._lost(reason)
             wait = _REOPEN_SECONDS[min(self._failures, len(_REOPEN_SECONDS) - 1)]
             self._failures += 1
-            await asyncio.sleep(wait * (0.75 + random.random() / 2))
+            self._restart.clear()
+            self._resting = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait * (0.75 + random.random() / 2)):
+                    await self._restart.wait()
+            self._resting = False
 
     async def _visit(self) -> str:
         """Connect, join and listen until something is wrong; returns what."""

@@ -250,13 +250,13 @@ class FeedWatcher(Watcher):
 
     async def _page(self, queue: UserQueue) -> FeedPage | None:
         if self._kind == "workspace":
-            first = self.cursor is None
-            page = await queue.workspace_feed(self._subject, self.cursor, limit=_PAGE)
-            # the cursor of now is all that the first answer brings
-            return page if not first else page.model_copy(update={"more": False})
+            return await queue.workspace_feed(self._subject, self.cursor, limit=_PAGE)
         try:
-            return await queue.session_feed(self._subject, self.cursor, limit=_PAGE)
+            page = await queue.session_feed(self._subject, self.cursor, limit=_PAGE)
         except QueueError as error:
             if error.word == "session_not_found" and self.cursor is None:
                 return None
             raise
+        if self.cursor is None:
+            self._topic.hurry()  # nobody may join the topic of a session that does not exist yet
+        return page

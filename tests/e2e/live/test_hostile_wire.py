@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -27,32 +25,6 @@ WATCHERS = 200
 OPTIONS = {"pollingInterval": 500, "silence": 2000, "firstSilence": 500}
 
 NASTY = Faults(drop=0.1, duplicate=0.1, reorder=0.1, delay_seconds=(0, 0.02), cut=0.002)
-
-
-@pytest.fixture
-def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker moved by hand, in a workspace of Ada's."""
-    workspace = str(uuid4())
-    with stack.connect() as sql:
-        sql.execute("insert into public.workspaces (id, name) values (%s, 'Live')", (workspace,))
-        sql.execute(
-            "insert into public.workspace_members (workspace_id, user_id, role)"
-            " values (%s, %s, 'manager')",
-            (workspace, ADA.id),
-        )
-    with HandWorker(stack, workspace) as hand:
-        yield hand
-    with stack.connect() as sql:
-        sql.execute("delete from public.workspaces where id = %s", (workspace,))
-
-
-@pytest.fixture
-async def wire(stack: RunningStack) -> AsyncIterator[HostileProxy]:
-    """A wire to the stack's gateway: honest until told otherwise."""
-    proxy = HostileProxy(int(stack.supabase_url.rsplit(":", 1)[1]), seed=7)
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
 
 
 class Watchers:

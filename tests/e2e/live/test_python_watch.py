@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,6 +20,7 @@ from shared.queue import (
     JobWatcher,
     Timing,
     TokenRefused,
+    watch,
     watch_job,
     watch_session,
     watch_workspace,
@@ -110,6 +113,31 @@ async def test_a_watch_tells_all_and_ends_with_the_job(
     assert watcher.job is not None
     assert (watcher.job.status, watcher.job.result) == ("completed", {"n": 1})
     assert watcher.freshness == "offline"
+
+
+async def test_the_example_of_the_module_is_true(
+    worker: HandWorker, access: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what people copy."""
+    job_id = await call(worker.enqueue)
+    await call(worker.run, result={"rows": 3})
+    example = textwrap.dedent((watch.__doc__ or "").split("Example:\n")[1])
+    names = {
+        "watch_job": watch.watch_job,
+        "job_id": job_id,
+        "url": access["supabase_url"],
+        "publishable_key": access["key"],
+        "fresh_token": access["token"],
+    }
+
+    code = compile(example, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(code, names)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in printed[:3]] == [
+        ["1", "job.created"], ["2", "job.leased"], ["3", "job.completed"],
+    ]  # fmt: skip
+    assert printed[3:] == ["completed {'rows': 3}"]
 
 
 async def test_a_watch_goes_on_where_a_former_one_stopped(
@@ -302,6 +330,7 @@ async def test_a_session_without_a_job_is_waited_for(
         job_id = await call(worker.enqueue, session_id=session)
         [lease] = await call(worker.lease)
         await call(worker.report, lease, 10, "not told here")
+        await becomes(watcher, is_live)
         await call(worker.settle, lease)
         await reading
 
