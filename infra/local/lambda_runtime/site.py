@@ -29,13 +29,18 @@ class Site:
         return request.method in {"GET", "HEAD"} and not request.path.startswith(API_PREFIXES)
 
     def __call__(self, request: Request) -> Response:
-        """A file, or 404."""
+        """A file, the console's page for a path of its router, or 404."""
         path = unquote(request.path)
         if path == "/config.json":
             return Response.of_json(200, self._config, [("cache-control", "no-store")])
         for prefix in sorted(self._folders, key=len, reverse=True):
             if path.startswith(prefix):
-                return self._file(self._folders[prefix], path[len(prefix) :])
+                name = path[len(prefix) :]
+                is_page = prefix == "/" and "." not in name and not name.startswith("/")
+                answer = self._file(self._folders[prefix], name)
+                if answer.status == 404 and is_page:
+                    return self._file(self._folders[prefix], "index.html")
+                return answer
         return Response.of_json(404, {"message": "Not Found"})
 
     @staticmethod

@@ -35,9 +35,16 @@ def test_files_come_with_their_types(site: Site) -> None:
     assert get(site, "/config.json")[1] == b'{"stage": "local"}'
 
 
+def test_a_path_of_the_consoles_router_gets_its_page(site: Site) -> None:
+    """A link to a job works when it is opened first."""
+    assert get(site, "/jobs/1a2b")[1] == b"<p>hello</p>"
+    assert get(site, "/parts/nothing.js")[0] == 404
+    assert get(site, "/vendor/lib/nothing")[0] == 404
+
+
 @pytest.mark.parametrize(
     "path",
-    ["/../secret.txt", "/%2e%2e/secret.txt", "/vendor/lib/../../secret.txt", "//etc/hostname"],
+    ["/../secret.txt", "/%2e%2e/secret.txt", "/vendor/lib/../../secret.txt", "//etc/host.conf"],
 )
 def test_nothing_outside_its_folders_is_served(site: Site, path: str) -> None:
     """Not even on loopback."""
