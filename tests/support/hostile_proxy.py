@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
@@ -90,6 +91,13 @@ class HostileProxy:
         """Let nothing pass on the present connections any more, and keep them open."""
         for link in self._links:
             link.silent = True
+
+    async def has_done(self, count: int, *kinds: str, seconds: float = 20) -> None:
+        """Wait until each of these faults struck so often; on a busy machine messages come late."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while min(self.done[kind] for kind in kinds) < count:  # noqa: ASYNC110 - rare
+                    await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Close everything."""

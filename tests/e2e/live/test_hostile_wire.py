@@ -115,6 +115,7 @@ async def test_two_hundred_watchers_are_told_exactly_what_happened(
 
         wire.faults = NASTY
         await asyncio.to_thread(work, worker, leases, 1)
+        await wire.has_done(10, "dropped", "duplicated", "reordered")
         wire.faults = NONE
         told = await watchers.told()
     finally:

@@ -196,6 +196,7 @@ async def test_a_hostile_wire_changes_nothing_of_what_is_told(
                 await call(worker.report, lease, n, f"line {n}")
         for lease in leases:
             await call(worker.settle, lease)
+        await wire.has_done(3, "dropped", "duplicated", "reordered")
         wire.faults = NONE
         await asyncio.gather(*reading)
 
