@@ -170,6 +170,7 @@ async def get_workspace_events(
         f"workspace:{workspace_id}",
         lambda after: queue.workspace_feed(str(workspace_id), after),
         after=(last_event_id or cursor or start),
+        reads=services.hub.reads,
     )
     return await _feed_answer(request, services, caller, feed)
 
@@ -189,6 +190,9 @@ async def get_session_events(
         f"session:{session_id}",
         lambda after: queue.session_feed(session_id, after),
         after=(last_event_id or cursor),
+        reads=services.hub.reads,
+        # of a session that spans tenants each sees their own part
+        circle=str(caller.subject),
     )
     return await _feed_answer(request, services, caller, feed)
 

@@ -15,6 +15,7 @@ from shared.queue.client import UserQueue
 from shared.queue.models import FeedPage, JobEvent
 from shared.web.errors import invalid_argument
 from shared.web.ring import Frame
+from shared.web.shared_reads import SharedReads
 from shared.web.sse import Batch, Line
 
 #: Events of one read; a stream far behind catches up in several.
@@ -65,7 +66,7 @@ class JobFeed:
         """
         return await self.read(thorough=True)
 
-    async def read(self, *, thorough: bool = False) -> Batch:
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
         """Events after the last one read.
 
         Raises:
@@ -129,7 +130,6 @@ class JobFeed:
 
 #: The cursor before everything that ever happened.
 BEGINNING: Final = "1:1:"
-ReadAfter = Callable[[str | None], Awaitable[FeedPage]]
 
 
 class HistoryFeed:
@@ -137,6 +137,13 @@ class HistoryFeed:
 
     Its cursors are the database's snapshots, so that each event comes exactly once, in whatever
     order transactions commit; per job in order of `seq`.
+
+    Args:
+        topic: The subject's name in the hub.
+        read_after: Reads a page with the reader's own token.
+        after: Where to begin; None for the subject's own beginning.
+        reads: Shares pages among readers who are at the same place.
+        circle: Readers with an equal one see the same events, and may share pages.
     """
 
     def __init__(
@@ -145,10 +152,14 @@ class HistoryFeed:
         read_after: Callable[[str | None], Awaitable[FeedPage]],
         *,
         after: str | None,
+        reads: SharedReads,
+        circle: str = "",
     ) -> None:
         self._topic = topic
         self._read_after = read_after
         self._cursor = after
+        self._reads = reads
+        self._circle = circle
 
     @property
     def topic(self) -> str:
@@ -160,23 +171,28 @@ class HistoryFeed:
         """None: events of many jobs have no numbers of their own."""
         return None
 
-    async def page(self) -> FeedPage:
+    async def page(self, *, since: float | None = None) -> FeedPage:
         """The events after the last ones read, as the database gives them.
 
         Raises:
             QueueError: 404, the subject is missing or not the reader's; 400 for the cursor.
         """
-        page = await self._read_after(self._cursor)
+        cursor = self._cursor
+        if since is None or cursor is None:
+            page = await self._read_after(cursor)
+        else:
+            question = (self._topic, self._circle, cursor)
+            page = await self._reads.get(question, lambda: self._read_after(cursor), since=since)
         self._cursor = page.cursor
         return page
 
-    async def read(self, *, thorough: bool = False) -> Batch:
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
         """Events after the last ones read.
 
         Raises:
             QueueError: 404, the subject is gone or no longer the reader's.
         """
-        before, page = self._cursor, await self.page()
+        before, page = self._cursor, await self.page(since=since)
         cursors = cursors_between(before, page)
         lines = [_line(event, cursor) for event, cursor in zip(page.events, cursors, strict=True)]
         if page.reset:
@@ -184,8 +200,13 @@ class HistoryFeed:
         return Batch(lines, more=page.more, cursor=page.cursor)
 
     async def check(self) -> Batch:
-        """Always to be read: only the database knows whether there is more."""
-        return Batch(more=True)
+        """Whether the reader may still read; what the answer tells is read again.
+
+        Raises:
+            QueueError: 404, the subject is gone or no longer the reader's.
+        """
+        page = await self._read_after(self._cursor)
+        return Batch(more=bool(page.events))
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
         """Nothing: a frame does not say where it stands among the others."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from shared.web.ring import Frame, Ring
+from shared.web.shared_reads import SharedReads
 
 #: Reads of the log a second, over all streams of the process, when hints or polls ask for them.
 READS_PER_SECOND: Final = 200.0
@@ -48,6 +49,8 @@ class Subscription:
         self._topic = topic
         self._news = asyncio.Event()
         self._look = False
+        #: When the reader was last told of news, on the loop's clock.
+        self.told_at = 0.0
 
     async def wait(self, seconds: float) -> bool:
         """Whether there was news of the subject within `seconds`; false news is possible."""
@@ -75,6 +78,7 @@ class Subscription:
     def wake(self, *, look: bool) -> None:
         """Tell the reader that there is news; `look` when it has to see for itself."""
         self._look = self._look or look
+        self.told_at = asyncio.get_running_loop().time()
         self._news.set()
 
     @property
@@ -116,6 +120,7 @@ class EventHub:
         self._readers: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._rings: dict[str, Ring] = {}
         self._upstream: Upstream | None = None
+        self.reads = SharedReads()
         self.count = 0
         self.closing = False
 

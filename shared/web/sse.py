@@ -75,11 +75,13 @@ class Feed(Protocol):
         """Number of the last event told; None where events have no numbers."""
         ...
 
-    async def read(self, *, thorough: bool = False) -> Batch:
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
         """What is new since the last read, a bounded number of lines at a time.
 
         Args:
             thorough: If nothing is new, make sure that the subject is still there.
+            since: Another reader's answer will do if it was asked for at this instant of the
+                loop's clock or later; None when it must be the reader's own.
         """
         ...
 
@@ -257,7 +259,10 @@ class Stream:
     async def _look(self, news: Subscription, *, thorough: bool = False) -> Batch:
         """Read the log, and share what it brought with the subject's other readers."""
         self._read_at = self._clock.monotonic()
-        batch = await self._ask(self._feed.read(thorough=thorough))
+        # a poll asks for no particular news, so an answer as old as its interval will do
+        poll = asyncio.get_running_loop().time() - max(self._pace.poll, news.pause)
+        since = None if thorough else max(news.told_at, poll)
+        batch = await self._ask(self._feed.read(thorough=thorough, since=since))
         for each in batch.frames:
             news.share(each)
         return batch

@@ -38,7 +38,7 @@ class Script:
         self.checks = 0
         self.seq = 0
 
-    async def read(self, *, thorough: bool = False) -> Batch:
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
         item = self.items.pop(0) if self.items else Batch()
         if isinstance(item, Exception):
             raise item
@@ -157,7 +157,7 @@ async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:
     """A call in flight when Postgres dies is never answered; a gateway does not wait for it."""
 
     class Hanging(Script):
-        async def read(self, *, thorough: bool = False) -> Batch:
+        async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
             if len(self.items) > 1:
                 self.items.pop(0)
                 await asyncio.Event().wait()
