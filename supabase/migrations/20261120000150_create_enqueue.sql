@@ -488,7 +488,10 @@ begin
     select items.ordinality - 1 as index, queue.item_problem(
       jsonb_populate_record(null::queue.enqueue_item, items.value), types, v_max_bytes) as problem
     from jsonb_array_elements(p_items) with ordinality as items
-    left join queue.job_types as types on types.job_type = items.value ->> 'job_type') as checked
+    left join queue.job_types as types on types.job_type = items.value ->> 'job_type'
+    -- a type and a small payload alone need no closer look
+    where types.job_type is null or types.payload_schema is not null or items.value - '{job_type,payload}'::text[] <> '{}'
+      or jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' or pg_column_size(items.value) > v_max_bytes) as checked
   where checked.problem is not null
   order by checked.index
   limit 1;

@@ -68,6 +68,7 @@ begin
   where case
     when s.key = 'retention_days' then not queue.is_retention(s.value)
       or not s.value ?& array['completed', 'cancelled', 'failed']
+    when s.key in ('worker_url', 'worker_secret_name') then jsonb_typeof(s.value) <> 'string'
     when s.key = 'webhook_private_addresses' then jsonb_typeof(s.value) <> 'boolean'
     when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max', 'max_budget_ms', 'poison_jobs',
       'user_pending_max', 'retention_batch', 'webhook_failures_max')

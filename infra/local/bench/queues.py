@@ -1,0 +1,475 @@
+# ruff: noqa: E501 - commands and table rows stay on one line
+"""The queue's SQL functions beside other queues: one Postgres, rounds in turns, medians, ratios.
+
+`python -m infra.local.bench.queues` (`make bench-queue`) fetches the others into a folder of their
+own under the system's temporary folder. One worker, no-op jobs, batches of 500 where a queue can.
+Beside the rate stands the CPU a drained job costs, worker and Postgres together: on a busy machine
+that is the figure to trust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from psycopg.types.json import Jsonb
+
+from infra.local import migrations
+from infra.local.bench.compare import rate
+from infra.local.bench.others import COUNT
+from infra.local.parts import node_binary
+from infra.local.postgres import Postgres
+from infra.local.processes import spawn, stop
+from infra.local.users import ACME, create_demo_users
+
+HERE = Path(__file__).parent
+BATCH = 500
+PYTHON_PEERS = {
+    "pgqueuer": "pgqueuer[asyncpg]==1.6.0",
+    "procrastinate": "procrastinate==3.10.0",
+    "dbos": "dbos==3.4.0",
+    "absurd": "absurd-sdk==0.5.1",
+}
+NODE_PEERS = {"graphile-worker": "graphile-worker@0.18.0", "pg-boss": "pg-boss@12.18.3"}
+LEFT_OUT = {
+    "limit": "everything: attempts, fencing, events, limits, fairness, retries",
+    "pgqueuer": "fencing, events, exact limits, fairness, tenants",
+    "graphile-worker": "history of ended jobs (deleted), fencing, events, limits, fairness",
+    "pg-boss": "fencing, events, exact limits, fairness",
+    "procrastinate": "fencing, limits beyond one lock, fairness",
+    "dbos": "fencing, fairness; steps are durable",
+    "absurd": "limits, fairness; steps are durable",
+    "minutehand": "nothing: fencing, events, limits, fair leasing are on",
+    "minutehand, minimal events": "events of creation and lease",
+    "minutehand, with broadcast": "nothing; also sends each event to Realtime, which no peer does",
+}
+
+
+@dataclass(slots=True)
+class Line:
+    """One queue's figures, gathered round by round."""
+
+    name: str
+    fills: list[float] = field(default_factory=list)
+    drains: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+    missing: str = ""
+
+
+@dataclass(slots=True)
+class Seen:
+    """One measurement: jobs per second, and CPU seconds of the worker while it drained."""
+
+    fill: float
+    drain: float
+    cpu: float
+    drained: int
+
+
+class Meter:
+    """CPU seconds of a Postgres: its living processes, and those that have ended."""
+
+    def __init__(self, server: Postgres) -> None:
+        assert server.process is not None
+        self.postmaster = psutil.Process(server.process.pid)
+        self.at_drain = 0.0
+        self.at_end = 0.0
+
+    def read(self) -> float:
+        """CPU seconds so far."""
+        own = self.postmaster.cpu_times()
+        total: float = own.user + own.system + own.children_user + own.children_system
+        for child in self.postmaster.children():
+            with suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def draining(self) -> None:
+        """Note where the drain begins."""
+        self.at_drain = self.read()
+
+    def drained(self) -> None:
+        """Note where it ends, while the worker's sessions are still there."""
+        self.at_end = self.read()
+
+
+# --- ours and the hand-written limit ---------------------------------------------------------
+
+
+def ours(
+    meter: Meter, url: str, jobs: int, *, job_type: str = "bench", most: int | None = None
+) -> Seen:
+    """Fill and drain through the SQL functions.
+
+    Args:
+        most: Drain only so many of them.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        item = {"job_type": job_type, "payload": {}}
+        began = time.perf_counter()
+        for _ in range(0, jobs, 1000):
+            connection.execute(
+                "select public.enqueue_jobs(%s, %s, 'ids')", (ACME, Jsonb([item] * 1000))
+            )
+        filled = time.perf_counter() - began
+        done = 0
+        request = {"worker_id": "bench", "tick_id": str(uuid.uuid4()), "limit": BATCH}
+        items: list[dict[str, Any]] = []
+        call = 0
+        meter.draining()
+        cpu = time.process_time()
+        began = time.perf_counter()
+        while call == 0 or items:
+            call += 1
+            row = connection.execute(
+                "select public.settle_jobs(%s)",
+                (Jsonb({"items": items, "lease": {**request, "call": call}}),),
+            ).fetchone()
+            answer: dict[str, Any] = row[0] if row else {}
+            done += len(items)
+            items = [
+                {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": "completed"}
+                for lease in answer["lease"]["leases"]
+            ]
+            if most is not None and done >= most:
+                break
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        meter.drained()
+        return Seen(jobs / filled, done / seconds, cpu, done)
+
+
+LIMIT = """
+create table plain (id bigint generated always as identity primary key, payload jsonb, state int default 0);
+create index on plain (id) where state = 0;
+"""
+
+
+def limit(meter: Meter, url: str, jobs: int, *, most: int | None = None) -> Seen:
+    """What SKIP LOCKED on one plain table gives: the ceiling of this machine."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(LIMIT)
+        began = time.perf_counter()
+        for _ in range(0, jobs, 1000):
+            connection.execute(
+                "insert into plain (payload) select '{}' from generate_series(1, 1000)"
+            )
+        filled = time.perf_counter() - began
+        done = 0
+        meter.draining()
+        cpu = time.process_time()
+        began = time.perf_counter()
+        while most is None or done < most:
+            ids = [
+                row[0]
+                for row in connection.execute(
+                    "update plain set state = 1 where id = any(array(select id from plain where state = 0"
+                    " order by id limit %s for update skip locked)) returning id",
+                    (BATCH,),
+                )
+            ]
+            if not ids:
+                break
+            connection.execute("update plain set state = 2 where id = any(%s)", (ids,))
+            done += len(ids)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        meter.drained()
+        return Seen(jobs / filled, done / seconds, cpu, done)
+
+
+# --- the others, by their own programs --------------------------------------------------------
+
+
+class Peers:
+    """Where the other queues are installed, each in an environment of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def python(self, name: str) -> Path:
+        """An interpreter with that package, installed at the first call."""
+        home = self.folder / name
+        interpreter = home / "bin" / "python"
+        if not interpreter.exists():
+            uv = str(Path(sys.executable).with_name("uv"))
+            self._run([uv, "venv", "--quiet", "--python", sys.executable, str(home)])
+            self._run(
+                [
+                    uv,
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--python",
+                    str(interpreter),
+                    PYTHON_PEERS[name],
+                    "psycopg[binary]",
+                ]
+            )
+        return interpreter
+
+    def node(self) -> Path:
+        """A folder with the npm packages."""
+        home = self.folder / "node"
+        if not (home / "node_modules" / "pg-boss").exists():
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "package.json").write_text('{"private": true}')
+            npm = Path(sys.executable).with_name("npm")
+            self._run(
+                [
+                    str(npm),
+                    "install",
+                    "--no-progress",
+                    "--ignore-scripts",
+                    "--loglevel=error",
+                    *NODE_PEERS.values(),
+                    "pg@8",
+                ],
+                cwd=home,
+            )
+        return home
+
+    def run(self, meter: Meter, name: str, url: str, jobs: int) -> Seen:
+        """Fill and drain with a peer's program.
+
+        Raises:
+            RuntimeError: It could not be fetched or failed; the message is its last line.
+        """
+        if name in NODE_PEERS:
+            return self._seen(
+                meter,
+                jobs,
+                [node_binary(), HERE / "queue_peers" / "node_peers.mjs", name, url, jobs],
+                cwd=self.node(),
+            )
+        if name == "pgqueuer":
+            return self._seen(
+                meter,
+                jobs,
+                [self.python(name), HERE / "queue_peers" / "pgqueuer_peer.py", url, jobs],
+            )
+        return self._one_worker(meter, name, url, jobs)
+
+    def _one_worker(self, meter: Meter, name: str, url: str, jobs: int) -> Seen:
+        command = [self.python(name), HERE / "others.py", name]
+        began = time.perf_counter()
+        self._run([*command, "fill", "--url", url, "--jobs", str(jobs)])
+        filled = time.perf_counter() - began
+        meter.draining()
+        worker = spawn(
+            [*map(str, command), "drain", "--url", url, "--jobs", str(jobs)],
+            env=os.environ,
+            output=subprocess.DEVNULL,
+        )
+        try:
+            drained = rate(url, COUNT[name], jobs)
+            meter.drained()
+            times = psutil.Process(worker.pid).cpu_times()
+            return Seen(jobs / filled, drained, times.user + times.system, jobs)
+        finally:
+            stop(worker)
+
+    def _seen(self, meter: Meter, jobs: int, command: list[Any], cwd: Path | None = None) -> Seen:
+        with subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for line in process.stdout:
+                if line.startswith("FILLED"):
+                    meter.draining()
+                elif line.startswith("SEEN"):
+                    meter.drained()
+                    seen = json.loads(line.removeprefix("SEEN"))
+                    return Seen(jobs / seen["fill"], jobs / seen["drain"], seen["cpu"], jobs)
+            raise RuntimeError((process.stderr.read().strip() or "failed").splitlines()[-1])
+
+    def _run(self, command: list[Any], cwd: Path | None = None) -> str:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "NODE_OPTIONS": "--use-system-ca",
+        }
+        done = subprocess.run(
+            [str(part) for part in command],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd,
+            env=environment,
+            timeout=900,
+        )
+        if done.returncode:
+            raise RuntimeError(
+                (done.stderr.strip() or done.stdout.strip() or "failed").splitlines()[-1]
+            )
+        return done.stdout
+
+
+# --- the run ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """One server; every measurement gets a fresh database on it."""
+
+    server: Postgres
+    peers: Peers
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.server)
+
+    @contextmanager
+    def database(self, *, minutehand: bool = False, broadcast: bool = False) -> Iterator[str]:
+        """An empty database, or one with our migrations."""
+        self.number += 1
+        name = f"bench_{self.number}"
+        template = "template bench_template" if minutehand else ""
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            connection.execute(f"create database {name} {template}".encode())
+        url = self.server.url(database=name)
+        if minutehand and not broadcast:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("drop trigger job_events_publish on public.job_events")
+        yield url
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            connection.execute(f"drop database {name} with (force)".encode())
+
+    def prepare(self) -> None:
+        """Make the template with our migrations and the bench's two types."""
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            connection.execute("create database bench_template")
+        url = self.server.url(database="bench_template")
+        migrations.prepare_hosted(url)
+        migrations.set_project_owner(url, self.server.password)
+        migrations.apply_migrations(migrations.as_user(url, "postgres"))
+        create_demo_users(url)
+        migrations.apply_seed(migrations.as_user(url, "postgres"))
+        with psycopg.connect(url, autocommit=True) as connection:
+            types = [{"job_type": "bench"}, {"job_type": "quiet", "events": "minimal"}]
+            connection.execute("select public.register_job_types(%s)", (Jsonb(types),))
+
+    def measure(self, line: Line, jobs: int) -> None:
+        """One round of one queue."""
+        if line.name.startswith("minutehand"):
+            with self.database(minutehand=True, broadcast="broadcast" in line.name) as url:
+                seen = ours(
+                    self.meter, url, jobs, job_type="quiet" if "minimal" in line.name else "bench"
+                )
+                line.costs.append(self.cost(seen))
+        elif line.name == "limit":
+            with self.database() as url:
+                seen = limit(self.meter, url, jobs)
+                line.costs.append(self.cost(seen))
+        else:
+            slow = line.name in ("dbos", "absurd", "procrastinate")
+            with self.database() as url:
+                seen = self.peers.run(self.meter, line.name, url, min(jobs, 2000) if slow else jobs)
+                line.costs.append(self.cost(seen))
+        line.fills.append(seen.fill)
+        line.drains.append(seen.drain)
+
+    def cost(self, seen: Seen) -> float:
+        """CPU microseconds a drained job, worker and Postgres together."""
+        return (self.meter.at_end - self.meter.at_drain + seen.cpu) / seen.drained * 1e6
+
+
+def deep(bench: Bench, queue: Callable[..., Seen], *, minutehand: bool) -> float:
+    """CPU a job of 10,000 alone against the first 10,000 of 100,000: 1 is flat."""
+    with bench.database(minutehand=minutehand) as url:
+        alone = bench.cost(queue(bench.meter, url, 10_000))
+    with bench.database(minutehand=minutehand) as url:
+        return alone / bench.cost(queue(bench.meter, url, 100_000, most=10_000))
+
+
+def held(bench: Bench, queue: Callable[..., Seen], *, minutehand: bool) -> float:
+    """CPU a job without and with a snapshot held open for the whole run: 1 is untouched."""
+    with bench.database(minutehand=minutehand) as url:
+        free = bench.cost(queue(bench.meter, url, 50_000))
+    with bench.database(minutehand=minutehand) as url, psycopg.connect(url) as holder:
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select 1 from pg_class limit 1")
+        slow = bench.cost(queue(bench.meter, url, 50_000))
+        holder.rollback()
+    return free / slow
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        default=["pgqueuer", "graphile-worker", "pg-boss", "procrastinate", "dbos"],
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "minutehand-bench-peers"
+    )
+    options = parser.parse_args()
+    if os.environ.get("ABSURD_SQL") and "absurd" not in options.peers:
+        options.peers.append("absurd")
+    names = [
+        "limit",
+        "minutehand",
+        "minutehand, minimal events",
+        "minutehand, with broadcast",
+        *options.peers,
+    ]
+    lines = [Line(name) for name in names]
+    with tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder:
+        server = Postgres(Path(folder))
+        server.start()
+        try:
+            bench = Bench(server, Peers(options.cache))
+            bench.prepare()
+            for _ in range(options.rounds):
+                for line in lines:
+                    if not line.missing:
+                        try:
+                            bench.measure(line, options.jobs)
+                        except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
+                            line.missing = str(error)[:120]
+            print(f"{options.jobs:,} no-op jobs, one worker, medians of {options.rounds}")
+            print(f"{'':<28}{'bulk/s':>9}{'drain/s':>9}{'ratio':>7}{'CPU µs':>8}  leaves out")
+            base = statistics.median(lines[1].drains)
+            for line in lines:
+                if line.missing:
+                    print(f"{line.name:<28} not measured: {line.missing}")
+                    continue
+                drained = statistics.median(line.drains)
+                print(
+                    f"{line.name:<28}{statistics.median(line.fills):>9,.0f}{drained:>9,.0f}{drained / base:>7.2f}{statistics.median(line.costs):>8,.0f}  {LEFT_OUT[line.name]}"
+                )
+            print(
+                f"\n{'first 10,000 of 100,000':<28}{'ours':>9}{deep(bench, ours, minutehand=True):>9.2f}{'limit':>9}{deep(bench, limit, minutehand=False):>7.2f}"
+            )
+            print(
+                f"{'with a snapshot held':<28}{'ours':>9}{held(bench, ours, minutehand=True):>9.2f}{'limit':>9}{held(bench, limit, minutehand=False):>7.2f}"
+            )
+        finally:
+            server.destroy()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

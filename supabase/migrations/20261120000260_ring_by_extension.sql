@@ -1,0 +1,65 @@
+-- Optional: call the worker from the database, where pg_net is installed, and each minute with pg_cron.
+-- Hints only: an enqueue through the API wakes the worker itself, and the schedule's minute tick is the net.
+
+create function queue.ring_worker() returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_url text := queue.setting('worker_url') #>> '{}';
+  v_secret text := queue.setting('worker_secret_name') #>> '{}';
+  v_token text;
+begin
+  if v_url is null or v_secret is null or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
+      or to_regclass('vault.decrypted_secrets') is null then
+    return false;
+  end if;
+  execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into v_token using v_secret;
+  if v_token is null then
+    raise warning 'the vault has no secret named %', v_secret;
+    return false;
+  end if;
+  execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
+  using v_url, '{}'::jsonb, '{}'::jsonb,
+    jsonb_build_object('Authorization', 'Bearer ' || v_token, 'Content-Type', 'application/json'), 2000;
+  return true;
+exception when others then -- a hint that fails must not fail the enqueue
+  raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
+  return false;
+end;
+$$;
+comment on function queue.ring_worker is E'Call the worker by pg_net; false when it or the settings are missing.\n\nSettings: worker_url, the address of POST /api/jobs/worker, and worker_secret_name, the vault''s name of its token. Sent when the transaction commits.';
+
+create function queue.ring_after_insert() returns trigger
+language plpgsql
+security definer -- whoever enqueues may not read the vault
+set search_path = ''
+as $$
+begin
+  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
+  if coalesce(current_setting('request.jwt.claims', true), '') = '' and current_setting('queue.wake', true) = 'true' then
+    perform queue.ring_worker();
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.ring_after_insert is 'Trigger: jobs enqueued by plain SQL call a worker, where pg_net is there. Debounced as every wake-up.';
+
+create trigger jobs_ring_after_insert after insert on public.jobs
+  for each statement execute function queue.ring_after_insert();
+
+revoke execute on function queue.ring_worker, queue.ring_after_insert from public, anon, authenticated, service_role;
+
+do $$
+begin
+  if to_regprocedure('cron.schedule(text,text,text)') is null then
+    return;
+  end if;
+  execute 'select cron.schedule($1, $2, $3)' using 'minutehand-tick', '* * * * *', 'select queue.ring_worker()';
+  -- its history grows without bound
+  execute 'select cron.schedule($1, $2, $3)' using 'minutehand-tidy', '17 3 * * *',
+    'delete from cron.job_run_details where end_time < now() - interval ''7 days''';
+exception when others then
+  raise warning 'pg_cron is there but refused the schedule: % (%)', sqlerrm, sqlstate;
+end;
+$$;
