@@ -11,7 +11,7 @@ NODE_READY := node_modules/.ready-node
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run reset test check format bench bench-live simulate chaos package bench-console screenshots
+.PHONY: help setup run reset test check format bench bench-queue bench-live simulate chaos package bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -51,6 +51,9 @@ format: setup ## Let ruff rewrite what it can
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.local.bench $(ARGS)
+
+bench-queue: setup ## Measure the queue's SQL beside other queues on one Postgres
+	@$(BIN)/python -m infra.local.bench.queues $(ARGS)
 
 bench-live: setup ## Measure live updates beside the figures to beat
 	@$(BIN)/python -m infra.local.bench.live $(ARGS)
