@@ -94,8 +94,12 @@ test("a socket that is joined but delivers nothing is found out, replaced and no
 
   world.commit("job.leased", { status: "processing", attempts: 1 });
   await until(() => told.length === 2, "the event, by a read in silence");
-  await until(() => world.reconnects > 0, "another socket");
-  await until(() => watch.freshness === "polling", "no trust yet");
+  await until(() => world.reconnects === 1, "another socket");
+  await until(() => watch.freshness === "live", "trust in the new socket, once");
+
+  world.commit("job.progress", { progress: { percentage: 5 } });
+  await until(() => world.reconnects === 2, "a third socket");
+  await until(() => watch.freshness === "polling", "no trust any more");
 
   world.drop = 0;
   world.commit("job.progress", { progress: { percentage: 10 } });
@@ -148,6 +152,19 @@ test("without history only what happens from now on is told, over the present ro
   await until(() => told.length === 1, "the new one");
 
   assert.equal(watch.state.progress.percentage, 40);
+  watch.close();
+});
+
+test("a quiet job with a past is not asked of a socket that was not there", async () => {
+  const world = new World();
+  for (let step = 1; step <= 5; step += 1) world.commit("job.progress", { status: "processing" });
+  const { watch } = watching(world);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+
+  await sleep(250);
+
+  assert.deepEqual([watch.freshness, world.reconnects], ["live", 0]);
   watch.close();
 });
 
