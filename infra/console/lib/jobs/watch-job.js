@@ -82,7 +82,8 @@ export class JobWatch extends Follower {
   }
 
   get hasGap() {
-    return this.#sequence?.hasGap ?? false;
+    if (!this.#sequence) return false;
+    return this.#sequence.hasGap || this.#sequence.last < (this.#job?.last_seq ?? 0);
   }
 
   get heardAll() {

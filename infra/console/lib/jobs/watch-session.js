@@ -28,7 +28,9 @@ export class SessionWatch extends Follower {
   }
 
   get hasGap() {
-    return this.#missing.size > 0;
+    // a row that was read ahead of its events counts: they are still to be told
+    const isBehind = ({ row, sequence }) => sequence.hasGap || sequence.last < row.last_seq;
+    return this.#missing.size > 0 || [...this.#lines.values()].some(isBehind);
   }
 
   get heardAll() {

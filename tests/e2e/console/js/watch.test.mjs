@@ -168,6 +168,26 @@ test("a quiet job with a past is not asked of a socket that was not there", asyn
   watch.close();
 });
 
+test("a row read ahead of its events is not live until they are told", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = watching(world);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  const { events } = world.reads;
+  world.reads.events = async (...of) => (await sleep(60), events(...of));
+  world.drop = 1;
+  world.commit("job.completed", { status: "completed" });
+
+  const reading = watch.refresh();
+  await until(() => watch.state.isEnded, "the row");
+  assert.deepEqual([watch.freshness, told.length], ["catching-up", 1]);
+  await reading;
+
+  assert.deepEqual([watch.freshness, told.length], ["live", 2]);
+  watch.close();
+});
+
 test("a quiet, ended job costs no reads", async () => {
   const world = new World();
   world.commit("job.completed", { status: "completed" });
