@@ -58,7 +58,7 @@ def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
 def write_parameters(
     ssm: Ssm, stage: str, values: Mapping[str, str], *, key_id: str | None = None
 ) -> list[str]:
-    """Write every function's parameter and return their names; running environments follow within minutes.
+    """Write every function's parameter, return their names; running functions follow in minutes.
 
     Args:
         ssm: boto3's SSM client.
