@@ -84,9 +84,9 @@ def test_enriching_an_account_leads_to_its_job_and_fills_the_account(
 
     expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
     expect(page.locator("h1 .badge")).to_have_text("Completed")
-    texts = page.locator(".log-text").all_inner_texts()
-    assert texts[0].startswith("Starting enrichment for account…")
-    assert texts[-1].startswith("Account enrichment completed successfully")
+    lines = page.locator(".log-text")
+    expect(lines.last).to_contain_text("Account enrichment completed successfully")
+    expect(lines.first).to_contain_text("Starting enrichment for account…")
     expect(other.locator("[data-field=industry]")).to_have_text("Technology")
     visitor.open(f"/accounts/{accounts['alpha']}")
     expect(field).to_have_text("Technology")
