@@ -235,16 +235,18 @@ declare
   v_now timestamptz := queue.clock();
   v_due record;
   v_tick record;
+  v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
+  v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
 begin
   select count(*) as n, min(head.ready_at) as oldest into v_due
   from queue.lanes as l
   cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head;
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
-    'due', (select count(*) from (select 1 from queue.ready limit 10000) as counted),
+    'due', v_ready,
     'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
-    'deferred', (select count(*) from (select 1 from queue.deferred limit 10000) as counted),
-    'pending', (select count(*) from (select 1 from queue.ready limit 10000) as r) + (select count(*) from (select 1 from queue.deferred limit 10000) as d),
+    'deferred', v_deferred,
+    'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
     'failed', (select count(*) from (select 1 from public.jobs where outcome = 'failed' limit 10000) as f),
     'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
