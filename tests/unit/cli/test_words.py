@@ -15,7 +15,7 @@ from infra.cli.connection import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
 #: The command's name in running text, followed by a word that is no verb.
-PROSE = {"on", "and", "is", "in", "with", "the", "talks", "reads", "command", "deploy."}
+PROSE = {"on", "else", "and", "is", "in", "with", "the", "talks", "reads", "command", "deploy."}
 
 
 def verbs() -> dict[str, Any]:
