@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from infra.local.postgres import Postgres
@@ -46,15 +47,32 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     Shared by the session: tests make their own rows and leave the parts running.
     """
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        give_acme_key(running)
         yield running
 
 
+@pytest.fixture
+def acme_key(stack: RunningStack) -> None:
+    """Acme's working offline Apollo key, whatever a test before did to it."""
+    give_acme_key(stack)
+
+
+def give_acme_key(stack: RunningStack) -> None:
+    """Set the key as the demo does, through the API."""
+    answer = httpx.put(
+        f"{stack.api_url}/api/workspaces/{stack.demo_workspace_id}/settings",
+        headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},
+        json={"apollo_api_key": "test-key-acme-0042"},
+        timeout=20,
+    )
+    assert answer.status_code == 200, answer.text
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the one stack in one process, and say that they need it."""
+    """Say which tests need the stack; a file's tests share one, see `--dist loadfile`."""
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
-            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture(scope="session")

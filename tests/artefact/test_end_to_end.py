@@ -38,7 +38,7 @@ from infra.local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("zips"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 BUNDLE_OF = {name: bundle.name for bundle in BUNDLES for name in bundle.functions}
 ENDED = {"completed", "failed", "cancelled"}
 

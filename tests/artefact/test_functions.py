@@ -25,7 +25,6 @@ from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
 
 # the zips are built once, so by one test process
-pytestmark = pytest.mark.xdist_group("zips")
 SECRETS = {
     "SUPABASE_JWT_SECRET": "a-secret-of-at-least-32-characters",
     "WORKER_SECRET_TOKEN": "token-of-the-test",

@@ -18,7 +18,6 @@ from infra.aws.lockfile import read_lock
 from tests.artefact.conftest import Package
 
 # the zips are built once, so by one test process
-pytestmark = pytest.mark.xdist_group("zips")
 NAMES = [bundle.name for bundle in BUNDLES]
 #: Python 3.13's magic number, 3571; byte code with any other is ignored and compiled again.
 MAGIC_3_13 = (3571).to_bytes(2, "little") + b"\r\n"

@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 from infra.cli.__main__ import app
 from tests.support.stacks import RunningStack
 
+pytestmark = pytest.mark.usefixtures("acme_key")
+
 Run = Callable[..., Result]
 
 

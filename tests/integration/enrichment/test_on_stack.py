@@ -13,6 +13,8 @@ import pytest
 from shared.apps.enrichment import demo
 from tests.support.stacks import RunningStack
 
+pytestmark = pytest.mark.usefixtures("acme_key")
+
 ENDED = {"completed", "failed", "cancelled"}
 
 

@@ -25,7 +25,7 @@ from tests.support.stacks import (
     wait_ready,
 )
 
-pytestmark = [pytest.mark.xdist_group("dying"), pytest.mark.stack]
+pytestmark = pytest.mark.stack
 
 
 def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.stacks import RunningStack
 
+pytestmark = pytest.mark.usefixtures("acme_key")
+
 ACCOUNT = "ac000000-0000-4000-8000-000000000001"
 ENDED = {"completed", "failed", "cancelled"}
 
@@ -91,7 +93,6 @@ def test_the_console_gets_its_addresses_and_modules_from_the_api(stack: RunningS
 
 
 @pytest.mark.stack
-@pytest.mark.xdist_group("dying")
 def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningStack) -> None:
     """Kill -9 in the middle of a job costs an attempt and nothing else."""
     job_id = enqueue(doomed)
