@@ -1,0 +1,1 @@
+"""Webhooks: job events are posted to the endpoints workspaces subscribed, signed and in order."""

@@ -1,0 +1,185 @@
+"""A project of one test's own, an endpoint on this machine, and a worker that delivers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
+from infra.local.ports import reserve_port
+from shared.apps.webhooks.processors import Webhooks, register
+from shared.queue.data_api import DataApi
+from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from shared.worker.testing import drain
+from tests.support.databases import Database
+from tests.support.project import ACME, Gateway, Project
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it came in."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The message."""
+        event: dict[str, Any] = json.loads(self.body)
+        return event
+
+    def is_signed_with(self, secret: str) -> bool:
+        """Verify as a receiver would."""
+        signed = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode()
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        expected = base64.b64encode(hmac.new(key, signed + self.body, hashlib.sha256).digest())
+        return f"v1,{expected.decode()}" in self.headers["webhook-signature"].split(" ")
+
+
+@dataclass
+class Endpoint:
+    """A subscriber's server: answers as scripted, then 200."""
+
+    #: Status line and further headers; None for no answer at all.
+    answers: list[str | None] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
+    port: int = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Endpoint]:
+        """Serve until the test is over."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+
+    @property
+    def url(self) -> str:
+        """Where to post."""
+        return f"http://127.0.0.1:{self.port}/in"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head)}
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.received.append(Received(headers, body))
+        answer = self.answers.pop(0) if self.answers else "200 OK"
+        if answer is None:
+            await reader.read()  # until the other side gives up
+        else:
+            writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+        writer.close()
+
+
+class Nothing(BaseModel):
+    """No payload."""
+
+
+async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
+    """Something that makes events."""
+    return {"done": True}
+
+
+class Post:
+    """Jobs, a worker and the subscriptions in one hand."""
+
+    def __init__(self, project: Project, *, stage: str = "local") -> None:
+        self.project = project
+        settings = project.settings.model_copy(update={"stage": stage})
+        self.webhooks = Webhooks(settings, answer_seconds=0.5)
+        registry = Registry()
+        register(registry, settings, app=self.webhooks)
+        registry.processor("work", payload=Nothing)(work)
+        self.worker = Worker(
+            settings,
+            registry=registry,
+            options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
+        )
+        self._api = DataApi(settings.supabase_url)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Post]:
+        """Work until the test is over."""
+        await self.worker.register()
+        yield self
+        await self.worker.aclose()
+        await self.webhooks.aclose()
+        await self._api.aclose()
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        """Call a door as Ada."""
+        return await self._api.rpc(
+            function,
+            {"p_workspace_id": ACME, **arguments},
+            headers={
+                "apikey": PUBLISHABLE_KEY,
+                "Authorization": f"Bearer {self.project.token()}",
+            },
+            repeatable=False,
+        )
+
+    async def subscribe(self, url: str, **webhook: Any) -> dict[str, Any]:
+        """Make a webhook of Acme's; returns it with its secret."""
+        made: dict[str, Any] = await self.call("put_webhook", p_webhook={"url": url, **webhook})
+        return made
+
+    async def listed(self) -> dict[str, Any]:
+        """The one webhook as its managers see it."""
+        [webhook] = (await self.call("list_webhooks"))["webhooks"]
+        assert isinstance(webhook, dict)
+        return webhook
+
+    async def settle(self) -> list[dict[str, Any]]:
+        """Tick until nothing is due; returns the deliveries' rows in order."""
+        await drain(self.worker)
+        return self.project.rows(
+            "select *, extract(epoch from next_retry_at - updated_at)::float as wait"
+            " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
+        )
+
+    def make_due(self) -> None:
+        """Let every backoff be over."""
+        self.project.run_sql(
+            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
+        )
+
+
+@pytest.fixture
+def project(database: Database) -> Iterator[Project]:
+    """A database behind a Data API; the engine lets webhooks lead to this machine."""
+    database.seed()
+    gateway = Gateway(database.url, reserve_port())
+    gateway.start()
+    try:
+        made = Project(scratch_settings(gateway.url), database, gateway)
+        made.run_sql(
+            "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
+        )
+        yield made
+    finally:
+        gateway.stop()
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """A subscriber."""
+    async with Endpoint().open() as running:
+        yield running
+
+
+@pytest.fixture
+async def post(project: Project) -> AsyncIterator[Post]:
+    """A worker in development."""
+    async with Post(project).open() as open_:
+        yield open_
