@@ -110,8 +110,9 @@ function View({ route, params, workspace, user, apps }) {
   const [error, setError] = useState(null);
   const box = useRef(null);
   useEffect(() => {
-    if (route.module) return;
-    route.load().then((loaded) => setModule((route.module = loaded)), setError);
+    // another view may have loaded it between this one's first drawing and now
+    if (route.module) setModule(route.module);
+    else route.load().then((loaded) => setModule((route.module = loaded)), setError);
   }, [route]);
   useEffect(() => {
     if (!module) return;
