@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -93,9 +94,11 @@ async def test_a_database_that_hangs_from_the_start_is_given_up(
 
 
 async def test_ticks_leave_nothing_behind(
-    registry: Registry, worker: Worker, ada: UserQueue
+    registry: Registry, worker: Worker, ada: UserQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warm environment lives for hours: objects that pile up would end it."""
+    # pytest keeps each log record of a test, and whether INFO is one depends on earlier tests
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
 
     @registry.processor("work", payload=Nothing)
     async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, Any]:
