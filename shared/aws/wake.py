@@ -18,7 +18,8 @@ from shared.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 0.3
+# a first call opens TLS on a small, cold function; 0.3 s lost the hint there
+TIMEOUT_SECONDS = 1.0
 SOURCE = "minutehand.wake"
 
 
@@ -29,16 +30,23 @@ class LambdaWaker:
     wakes leases only after all of their commits, so none of them is forgotten.
     """
 
-    def __init__(self, settings: Settings, *, make_client: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        make_client: Callable[[], Any] | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         if not settings.worker_function_name:
             raise ConfigurationError("WORKER_FUNCTION_NAME", "is not set", "minutehand-prod-worker")
         self._function = settings.worker_function_name
+        self._timeout_seconds = timeout_seconds
         self._make_client = make_client or (
             lambda: client(
                 settings,
                 "lambda",
-                connect_timeout=TIMEOUT_SECONDS,
-                read_timeout=TIMEOUT_SECONDS,
+                connect_timeout=timeout_seconds,
+                read_timeout=timeout_seconds,
                 attempts=1,
             )
         )
@@ -66,7 +74,7 @@ class LambdaWaker:
         try:
             # the client's first use imports boto3; the time limit is for the call alone
             lambda_client = await asyncio.to_thread(self._make_client)
-            async with asyncio.timeout(2 * TIMEOUT_SECONDS):
+            async with asyncio.timeout(2 * self._timeout_seconds):
                 await asyncio.to_thread(
                     lambda_client.invoke,
                     FunctionName=self._function,

@@ -1,13 +1,14 @@
 // Dialogs over the browser's own <dialog>: focus is kept inside and given back.
 
 import { createStore, useStore } from "../lib/store.js";
-import { html, useEffect, useId, useRef, useState } from "../lib/ui.js";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
 /** @param {{title: string, onClose: () => void, wide?: boolean}} props */
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
-  useEffect(() => {
+  // before the next key press, which may follow at once: after painting, it would miss the dialog
+  useLayoutEffect(() => {
     const before = document.activeElement;
     const dialog = ref.current;
     dialog.showModal();

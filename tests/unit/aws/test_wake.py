@@ -67,8 +67,13 @@ def lambda_api() -> Iterator[LambdaApi]:
 
 @pytest.fixture
 def waker(lambda_api: LambdaApi, settings: Settings) -> LambdaWaker:
+    return _waker(lambda_api, settings, timeout_seconds=30)
+
+
+def _waker(lambda_api: LambdaApi, settings: Settings, *, timeout_seconds: float) -> LambdaWaker:
     host, port = lambda_api.server_address[:2]
-    return LambdaWaker(settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"}))
+    endpoint = settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"})
+    return LambdaWaker(endpoint, timeout_seconds=timeout_seconds)
 
 
 async def test_the_worker_is_invoked_asynchronously(
@@ -126,12 +131,12 @@ async def test_a_refused_invoke_is_a_warning_and_nothing_more(
 
 
 async def test_a_hanging_invoke_does_not_hold_the_request(
-    waker: LambdaWaker, lambda_api: LambdaApi, caplog: pytest.LogCaptureFixture
+    lambda_api: LambdaApi, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The hint is given up on while Lambda still thinks."""
     lambda_api.gate.clear()
 
-    await asyncio.wait_for(waker.wake(), timeout=8)
+    await _waker(lambda_api, settings, timeout_seconds=0.1).wake()
 
     assert "wake-up was lost" in caplog.text
 
