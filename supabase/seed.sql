@@ -9,3 +9,6 @@ insert into public.workspace_members (workspace_id, user_id, role) values
   ('11111111-1111-4111-8111-111111111111', 'aaaaaaaa-0000-4000-8000-000000000002', 'member'),
   ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
 on conflict (user_id, workspace_id) do nothing;
+
+-- The local stack lets anonymous visitors in, as ALLOW_ANONYMOUS does; elsewhere the operator decides.
+update queue.settings set value = 'true', updated_at = queue.clock() where name = 'allow_anonymous';

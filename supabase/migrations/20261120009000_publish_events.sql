@@ -18,7 +18,10 @@ begin
     union all
     select 'workspace:' || e.workspace_id where e.type not in ('job.progress', 'job.log')
     union all
-    select 'session:' || e.session_id where e.session_id is not null and e.type <> 'job.log') as t
+    select 'session:' || e.session_id where e.session_id is not null and e.type <> 'job.log'
+      -- a visit that has ended or was closed falls silent at once, and no other tenant speaks in it
+      and (e.session_id not like 'visit\_%' or exists (
+        select from queue.live_visit(e.session_id) as v where v.workspace_id = e.workspace_id))) as t
   order by e.job_id, e.seq;
   return null;
 exception when others then
@@ -39,13 +42,18 @@ as $$
 declare
   v_id text := split_part(p_topic, ':', 2);
 begin
+  if p_topic ~ '^session:visit_' then
+    return exists (select from queue.may_visit(substr(p_topic, 9)));
+  end if;
   if p_topic !~ '^(job|workspace):[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' and p_topic !~ '^session:.{1,255}$' then
     return false;
   end if;
   case split_part(p_topic, ':', 1)
     when 'job' then
       return exists (select 1 from public.jobs as j
-        where j.id = v_id::uuid and j.workspace_id in (select queue.my_workspaces()));
+        where j.id = v_id::uuid and (j.workspace_id in (select queue.my_workspaces())
+          or j.session_id like 'visit\_%' and exists (
+            select from queue.live_visit(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));
     when 'workspace' then
       return v_id::uuid in (select queue.my_workspaces());
     when 'session' then
@@ -56,6 +64,6 @@ begin
   end case;
 end;
 $$;
-comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session that spans tenants is followed by nobody.';
+comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session that spans tenants is followed by nobody. A visit is followed by whoever it was opened to, and its jobs by the user it is for.';
 revoke execute on function queue.publish_events, queue.may_follow from public, anon, authenticated, service_role;
-grant execute on function queue.may_follow to authenticated;
+grant execute on function queue.may_follow to authenticated, anon;

@@ -11,6 +11,11 @@ begin
   create policy "members follow their jobs" on realtime.messages
     for select to authenticated
     using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+  -- one policy a role, so that each join evaluates the function once
+  drop policy if exists "visitors follow their session" on realtime.messages;
+  create policy "visitors follow their session" on realtime.messages
+    for select to anon
+    using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
 exception when insufficient_privilege then
   raise warning 'no right to create policies on realtime.messages: run this migration''s statements in the dashboard''s SQL editor; clients poll until then';
 end;

@@ -18,14 +18,19 @@ MEMBERS = {
     "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "redrive_jobs",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
+    "workspace_retention", "next_runs",
+    "visit_jobs", "visit_events", "visit_feed", "open_visit", "close_visit",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats",
 }  # fmt: skip
 OPERATOR = {"set_settings", "set_retention"}
-IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "may_follow"},
-            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id"}}  # fmt: skip
+VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
+VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "may_follow"} | VISITORS_DOORS,
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id"} | VISITORS_DOORS,
+            "anon": {"may_follow"} | VISITORS_DOORS}  # fmt: skip
 OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app
 OF_APPS = {
@@ -65,7 +70,7 @@ def test_every_function_is_granted_by_name_and_to_nobody_else(
         }
 
     assert everyone == []
-    assert found["anon"] == set()
+    assert found["anon"] == named(VISITORS, "anon")
     assert found["authenticated"] == named(MEMBERS, "authenticated")
     assert found["job_worker"] == named(WORKER, "job_worker")
     assert found["service_role"] == named(MEMBERS | WORKER | OPERATOR, "service_role")
