@@ -73,6 +73,7 @@ begin
   if new.queue = 'default' then
     new.queue := v_type.queue;
   end if;
+  perform pg_current_xact_id(); -- as in queue.enqueue
   new.created_at := queue.clock();
   new.updated_at := new.created_at;
   new.attempts := 0;
@@ -286,6 +287,7 @@ begin
   delete from queue.named_events where workspace_id = p_workspace_id;
   delete from queue.batches where workspace_id = p_workspace_id;
   delete from queue.schedules where workspace_id = p_workspace_id;
+  delete from queue.removals where workspace_id = p_workspace_id;
   delete from queue.webhooks where workspace_id = p_workspace_id;
   delete from queue.buckets where workspace_id = p_workspace_id;
   delete from queue.job_keys where workspace_id = p_workspace_id;
@@ -456,7 +458,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := queue.clock();
+  v_now timestamptz;
   v_max_bytes integer := (queue.setting('payload_max_bytes'))::integer;
   v_count integer := jsonb_array_length(p_items);
   v_bad record;
@@ -469,18 +471,25 @@ declare
   v_holders jsonb := '{}';
   v_plain boolean;
 begin
-  select names.name, items.ordinality - 1 as index into v_bad
-  from jsonb_array_elements(p_items) with ordinality as items,
-    lateral (select jsonb_object_keys(case when jsonb_typeof(items.value) = 'object' then items.value
-      else '{"an item that is not an object": 1}' end) as name) as names
-  where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
-    'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
-    'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
-    'traceparent', 'schema_version', 'user_id'])
-  limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
-      case when p_bulk then format('jobs[%s].%s', v_bad.index, left(v_bad.name, 80)) else left(v_bad.name, 80) end);
+  perform pg_current_xact_id(); -- before the clock: who claims the lanes trusts that no older job appears behind them
+  v_now := queue.clock();
+  v_plain := not exists (
+    select 1 from jsonb_array_elements(p_items) as item
+    where case when jsonb_typeof(item.value) = 'object' then item.value - '{job_type,payload}'::text[] <> '{}' else true end);
+  if not v_plain then
+    select names.name, items.ordinality - 1 as index into v_bad
+    from jsonb_array_elements(p_items) with ordinality as items,
+      lateral (select jsonb_object_keys(case when jsonb_typeof(items.value) = 'object' then items.value
+        else '{"an item that is not an object": 1}' end) as name) as names
+    where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
+      'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
+      'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
+      'traceparent', 'schema_version', 'user_id'])
+    limit 1;
+    if found then
+      perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
+        case when p_bulk then format('jobs[%s].%s', v_bad.index, left(v_bad.name, 80)) else left(v_bad.name, 80) end);
+    end if;
   end if;
 
   select checked.index, checked.problem into v_bad
@@ -490,7 +499,8 @@ begin
     from jsonb_array_elements(p_items) with ordinality as items
     left join queue.job_types as types on types.job_type = items.value ->> 'job_type'
     -- a type and a small payload alone need no closer look
-    where types.job_type is null or types.payload_schema is not null or items.value - '{job_type,payload}'::text[] <> '{}'
+    where types.job_type is null or types.payload_schema is not null
+      or not v_plain and items.value - '{job_type,payload}'::text[] <> '{}'
       or jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' or pg_column_size(items.value) > v_max_bytes) as checked
   where checked.problem is not null
   order by checked.index
@@ -500,17 +510,10 @@ begin
       case when p_bulk then format('jobs[%s].%s', v_bad.index, v_bad.problem[4]) else v_bad.problem[4] end);
   end if;
 
-  -- the ids of new_id, written out: a call per row would cost more than the insert
-  select array_agg(encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
-      placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
-      52, 1), 53, 1), 'hex')::uuid), array_agg(false)
-  into v_new, v_waiting from generate_series(1, v_count);
+  v_new := queue.new_ids(v_count);
   v_ids := v_new;
-  v_plain := not exists (
-    select 1 from jsonb_array_elements(p_items) as item
-    where item.value ?| array['idempotency_key', 'unique', 'after', 'batch_id', 'parent_id']);
-
   if not v_plain then
+    v_waiting := array_fill(false, array[v_count]);
     -- keys in one order for every caller, so that two bulks never wait for each other in a circle
     for v_item in
       select items.*, md5(coalesce(items.payload, '{}')::text) as hash
@@ -578,28 +581,40 @@ begin
   end if;
 
   perform set_config('queue.checked', 'on', true), set_config('queue.wake', 'false', true);
-  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
-    priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
-    idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq)
-  select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
-    coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
-    coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
-    coalesce(items.priority, 100), coalesce(items.max_attempts, types.max_attempts),
-    case when items.debounce_seconds is not null then v_now + make_interval(secs => items.debounce_seconds)
-      when items.delay_seconds is not null then v_now + make_interval(secs => items.delay_seconds)
-      else items.scheduled_for end,
-    v_now + make_interval(secs => items.ordinality * 1e-6), v_now, items.deadline_at, items.timeout_seconds,
-    items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
-    items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end
-  from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-  join rows from (unnest(v_new, v_ids, v_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
-    on new.ordinality = items.ordinality and new.id = new.stands_for
-  join queue.job_types as types on types.job_type = items.job_type
-  order by items.ordinality;
+  if v_plain then -- a type and a payload pay for no option
+    insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
+      created_at, updated_at, last_seq)
+    select v_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
+      coalesce(items.value -> 'payload', '{}'), types.schema_version, types.max_attempts,
+      v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end
+    from jsonb_array_elements(p_items) with ordinality as items
+    join queue.job_types as types on types.job_type = items.value ->> 'job_type'
+    order by items.ordinality;
+  else
+    insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
+      priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
+      idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq)
+    select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
+      coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
+      coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
+      coalesce(items.priority, 100), coalesce(items.max_attempts, types.max_attempts),
+      case when items.debounce_seconds is not null then v_now + make_interval(secs => items.debounce_seconds)
+        when items.delay_seconds is not null then v_now + make_interval(secs => items.delay_seconds)
+        else items.scheduled_for end,
+      v_now + make_interval(secs => items.ordinality * 1e-6), v_now, items.deadline_at, items.timeout_seconds,
+      items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
+      items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end
+    from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+    join rows from (unnest(v_new, v_ids, v_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
+      on new.ordinality = items.ordinality and new.id = new.stands_for
+    join queue.job_types as types on types.job_type = items.job_type
+    order by items.ordinality;
+  end if;
   perform set_config('queue.checked', '', true);
 
   return jsonb_build_object('ids', to_jsonb(v_ids),
-    'fresh', (select jsonb_agg(a = b order by o) from unnest(v_ids, v_new) with ordinality as t (a, b, o)),
+    'fresh', case when v_plain then to_jsonb(array_fill(true, array[v_count]))
+      else (select jsonb_agg(a = b order by o) from unnest(v_ids, v_new) with ordinality as t (a, b, o)) end,
     'wake', current_setting('queue.wake', true) = 'true');
 end;
 $$;

@@ -59,6 +59,7 @@ begin
           and job_type <> all (v_longer)
         order by created_at limit v_left for update skip locked));
       get diagnostics v_count = row_count;
+      perform queue.note_removed(v_workspace, v_outcome, v_count, p_now);
       v_left := v_left - v_count;
     end loop;
     exit when v_left <= 0;
@@ -110,6 +111,7 @@ begin
         and completed_at < p_now - v_one.kept and job_type = v_one.job_type
       order by created_at limit v_left for update skip locked));
     get diagnostics v_count = row_count;
+    perform queue.note_removed(v_one.workspace_id, v_one.outcome, v_count, p_now);
     v_left := v_left - v_count;
     exit when v_left <= 0;
   end loop;

@@ -1,0 +1,98 @@
+-- How long ended jobs are kept and what was removed, for a workspace's members: they see neither
+-- the engine's settings nor what was removed elsewhere.
+
+create table queue.removals (
+  workspace_id uuid not null,
+  day date not null,
+  outcome text not null,
+  jobs bigint not null,
+  removed_at timestamptz not null,
+  primary key (workspace_id, day, outcome)
+);
+alter table queue.removals enable row level security;
+comment on table queue.removals is 'Ended jobs that retention removed, per workspace, day and outcome, for 30 days.';
+comment on column queue.removals.workspace_id is 'The tenant.';
+comment on column queue.removals.day is 'Of the removal, UTC.';
+comment on column queue.removals.outcome is 'How the jobs had ended: completed, cancelled or failed.';
+comment on column queue.removals.jobs is 'How many.';
+comment on column queue.removals.removed_at is 'When the last of them went.';
+revoke all on queue.removals from public, anon, authenticated, service_role;
+
+create function queue.note_removed(p_workspace_id uuid, p_outcome text, p_jobs integer, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_today date := (p_now at time zone 'UTC')::date;
+begin
+  if p_jobs = 0 then
+    return;
+  end if;
+  insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
+  values (p_workspace_id, v_today, p_outcome, p_jobs, p_now)
+  on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs, removed_at = excluded.removed_at;
+  delete from queue.removals where workspace_id = p_workspace_id and day <= v_today - 30;
+end;
+$$;
+comment on function queue.note_removed is 'Remember for the members of a workspace what retention removed.';
+
+create function public.workspace_retention(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_days jsonb := queue.setting('retention_days');
+begin
+  perform queue.may_steer(p_workspace_id);
+  return jsonb_build_object('workspace_id', p_workspace_id, 'days', v_days,
+    'types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', job_type, 'days', v_days || retention_days) order by job_type), '[]')
+      from queue.job_types where retention_days is not null),
+    'checked_at', (select nullif(done_at, '-infinity') from queue.upkeep where name = 'retention'),
+    'removed', (select coalesce(jsonb_agg(to_jsonb(d) order by d.day desc), '[]') from (
+      select day, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as completed, coalesce(sum(jobs) filter (where outcome = 'cancelled'), 0) as cancelled,
+        coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as failed, max(removed_at) as removed_at
+      from queue.removals where workspace_id = p_workspace_id group by day) as d));
+end;
+$$;
+comment on function public.workspace_retention is E'How long ended jobs are kept, in days per status, and what was removed: {days, types: [{job_type, days}], checked_at, removed: [{day, completed, cancelled, failed, removed_at}]}.\n\nFor members of the workspace. types names those with days of their own; removed covers 30 days, the latest first.';
+
+create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_cron text := p_schedule ->> 'cron';
+  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_at timestamptz := queue.clock();
+  v_runs jsonb := '[]';
+begin
+  perform queue.may_steer(p_workspace_id);
+  if v_cron is null then
+    select cron, timezone into v_cron, v_zone from queue.schedules where workspace_id = p_workspace_id and name = p_schedule ->> 'name';
+    if not found then
+      perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_schedule ->> 'name');
+    end if;
+  end if;
+  begin
+    if v_zone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
+      raise invalid_parameter_value;
+    end if;
+    perform v_at at time zone v_zone;
+  exception when invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(v_zone, 80)), 'timezone');
+  end;
+  for v_turn in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
+    v_at := queue.cron_next(v_cron, v_zone, v_at);
+    exit when v_at is null;
+    v_runs := v_runs || to_jsonb(v_at);
+  end loop;
+  return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
+end;
+$$;
+comment on function public.next_runs is E'When a schedule will run: {cron, timezone, runs: […]}, at most 20, as the clock stands now.\n\np_schedule is {name} of one that is there, or {cron, timezone = UTC} to try an expression. Whether it is switched on makes no difference.';
+
+revoke execute on function queue.note_removed from public, anon, authenticated, service_role;
+revoke execute on function public.workspace_retention, public.next_runs from public, anon, authenticated, service_role;
+grant execute on function public.workspace_retention, public.next_runs to authenticated, service_role;

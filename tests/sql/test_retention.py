@@ -1,0 +1,86 @@
+# ruff: noqa: E501 - requests stay on one line
+"""What members see of retention and of a schedule's future runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+
+
+def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine) -> None:
+    """Days per status, types with their own, and the removals of their workspace alone."""
+    engine.register("brief")
+    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
+    for workspace in (ACME, ACME, GLOBEX):
+        engine.enqueue(workspace=workspace)
+    engine.enqueue(job_type="brief")
+    engine.run_all()
+    engine.advance(31 * 86400)
+    engine.lease_call(0)
+
+    with engine.member(BOB) as bob:
+        seen = bob.rpc("workspace_retention", p_workspace_id=ACME)
+
+    assert seen["days"] == {"completed": 30, "cancelled": 30, "failed": 90}
+    assert seen["types"] == [
+        {"job_type": "brief", "days": {"completed": 1, "cancelled": 30, "failed": 90}}
+    ]
+    [day] = seen["removed"]
+    assert (day["completed"], day["cancelled"], day["failed"]) == (3, 0, 0)
+    assert seen["checked_at"] is not None
+
+
+def test_removals_are_forgotten_after_thirty_days_and_with_their_workspace(engine: Engine) -> None:
+    """A row per day and outcome, for a month."""
+    for _ in range(2):
+        engine.enqueue()
+        engine.run_all()
+        engine.advance(40 * 86400)
+        engine.lease_call(0)
+
+    assert engine.one("select count(*) from queue.removals") == 1
+    engine.run("delete from public.workspaces where id = %s", ACME)
+    assert engine.one("select count(*) from queue.removals") == 0
+
+
+def test_next_runs_are_told_for_a_schedule_and_for_an_expression(engine: Engine) -> None:
+    """What a person wants to see before saving."""
+    schedule = {"name": "nightly", "cron": "30 2 * * *", "timezone": "UTC", "job_type": "work"}
+    with engine.member(ADA) as ada:
+        made = ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+        told = ada.rpc("next_runs", p_workspace_id=ACME, p_schedule={"name": "nightly"}, p_count=3)
+        tried = ada.rpc("next_runs", p_workspace_id=ACME, p_schedule={"cron": "0 12 * * mon", "timezone": "Europe/Berlin"})  # fmt: skip
+
+    assert told["runs"][0] == made["next_at"]
+    assert [run[11:16] for run in told["runs"]] == ["02:30"] * 3
+    assert len(tried["runs"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("schedule", "answer"),
+    [({"name": "none"}, ("PT404", "schedule_not_found", "none")), ({}, ("PT404", "schedule_not_found", "")),
+     ({"cron": "x"}, ("PT400", "invalid_argument", "cron")), ({"cron": "* * * * *", "timezone": "Nowhere"}, ("PT400", "invalid_argument", "timezone")),
+     ({"cron": "* * * * *", "timezone": "XYZ3"}, ("PT400", "invalid_argument", "timezone"))],
+)  # fmt: skip
+def test_what_is_no_schedule_has_no_runs(
+    engine: Engine, schedule: dict[str, Any], answer: tuple[str, str, str]
+) -> None:
+    """Refusals name the field."""
+    with engine.member(BOB) as bob, pytest.raises(psycopg.Error) as refused:
+        bob.rpc("next_runs", p_workspace_id=ACME, p_schedule=schedule)
+
+    assert refusal(refused.value) == answer
+
+
+@pytest.mark.parametrize("door", ["workspace_retention", "next_runs"])
+def test_strangers_learn_nothing(engine: Engine, door: str) -> None:
+    """Another tenant's workspace does not exist."""
+    more = {"p_schedule": {"cron": "* * * * *"}} if door == "next_runs" else {}
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc(door, p_workspace_id=ACME, **more)
+
+    assert refused.value.sqlstate == "PT404"
