@@ -37,6 +37,22 @@ as $$
 $$;
 comment on function queue.new_id is E'A version 7 UUID (RFC 9562): 48 bits of milliseconds, then random bits.\n\nOrders roughly by time, so that inserts touch neighbouring index pages.';
 
+create function queue.new_ids(p_count integer) returns uuid[]
+language plpgsql volatile parallel safe
+set search_path = ''
+as $$
+declare
+  v_seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+  v_ms text := lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0');
+begin
+  -- one draw from the system's source of randomness for all: a draw per id would cost more than its row
+  return array(
+    select (v_ms || to_hex(28672 + n % 4096) || '8' || substr(encode(sha256(v_seed || int4send(n)), 'hex'), 1, 15))::uuid
+    from generate_series(0, p_count - 1) as n);
+end;
+$$;
+comment on function queue.new_ids is E'So many version 7 UUIDs in rising order, up to 4,096.\n\nMilliseconds, a counter in place of rand_a (RFC 9562, 6.2 method 1), then 60 bits of SHA-256 over a secret of the call.';
+
 create function queue.refuse(p_status integer, p_hint text, p_message text, p_detail text default null)
 returns void
 language plpgsql

@@ -60,10 +60,11 @@ create table public.jobs (
 
 -- Workspaces are not referenced by a foreign key: its check would lock the tenant's row on each
 -- enqueue. Enqueue checks the workspace, and deleting a workspace deletes its jobs by trigger.
-create index jobs_by_workspace on public.jobs (workspace_id, created_at desc, id desc);
-create index jobs_live_by_workspace on public.jobs (workspace_id, created_at desc, id desc)
+-- lists read these backwards: rising keys are cheaper to insert
+create index jobs_by_workspace on public.jobs (workspace_id, created_at, id);
+create index jobs_live_by_workspace on public.jobs (workspace_id, created_at, id)
   where completed_at is null;
-create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, created_at desc, id desc)
+create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, created_at, id)
   where outcome is not null;
 create index jobs_by_session on public.jobs (session_id, created_at desc) where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id) where parent_id is not null;
