@@ -55,6 +55,7 @@ async function signedIn(user) {
     const workspaces = await readWorkspaces(user.id);
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
+    if (session.get().user?.id !== user.id) return; // signed out meanwhile
     session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace });
   } catch (error) {
     session.set({ status: "failed", error, user: null, workspaces: [], workspace: null });
@@ -91,6 +92,10 @@ export function chooseWorkspace(id) {
 
 async function token({ fresh = false } = {}) {
   const { data, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
+  if (error && !(error.status >= 400 && error.status < 500)) {
+    // nobody is signed out because Auth is away for a moment
+    throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
+  }
   if (error || !data.session) {
     await signOut();
     throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });

@@ -4,7 +4,7 @@ import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
-import { classes, html, render, useEffect, useMemo, useRef, useState } from "./lib/ui.js";
+import { classes, html, render, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./lib/ui.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { openPalette, Palette } from "./parts/palette.js";
@@ -51,7 +51,8 @@ function Shell({ apps, user, workspace, workspaces }) {
   const sections = [core, ...apps];
   const routes = useMemo(() => sections.flatMap((section) => section.routes), [apps]);
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
-  useEffect(() => setMenu(false), [path]);
+  // before painting: later, it could close a menu that was opened meanwhile
+  useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => path === "/" && navigate("/jobs", { replace: true }), [path]);
   const commands = useMemo(() => [
     ...sections.flatMap((section) => section.nav.map(({ path: to, label }) => ({ label: `Go to ${label}`, hint: section.name, run: () => navigate(to) }))),
@@ -114,7 +115,8 @@ function View({ route, params, workspace, user, apps }) {
     if (route.module) setModule(route.module);
     else route.load().then((loaded) => setModule((route.module = loaded)), setError);
   }, [route]);
-  useEffect(() => {
+  // before painting: later, it could take the focus from what was chosen meanwhile
+  useLayoutEffect(() => {
     if (!module) return;
     document.title = `${module.title?.(params) ?? "Console"} · ${workspace.name} · Minutehand`;
     if (firstView) firstView = false;

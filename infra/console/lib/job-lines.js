@@ -2,7 +2,7 @@
 // events tell of them. Events alone would not do: they are cut short, and some types send none.
 
 import { supabase, unwrap } from "../api.js";
-import { useEffect, useRef, useState } from "./ui.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 1000;
 const PAUSE_MS = 120;
@@ -95,7 +95,7 @@ class JobLines {
 export function useJobLines(jobId, sign) {
   const [state, setState] = useState({ lines: [], hasEarlier: false, error: null });
   const lines = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const made = new JobLines(jobId, setState);
     lines.current = made;
     return () => made.close();

@@ -3,7 +3,7 @@
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
 import { STATUSES } from "./states.js";
-import { useEffect, useRef, useState } from "./ui.js";
+import { useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 100;
 const FLUSH_MS = 200;
@@ -22,6 +22,7 @@ export class JobList {
   #controller = new AbortController();
   #visible = () => [];
   #loading = false;
+  #refreshing = false;
   #again = false;
 
   state = { rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null, newer: 0, missed: 0, freshness: "catching-up", isPaused: false };
@@ -76,16 +77,21 @@ export class JobList {
     } finally {
       this.#loading = false;
     }
-    if (this.#again) {
-      this.#again = false;
-      await this.refresh();
-    }
+    await this.#catchUp();
+  }
+
+  async #catchUp() {
+    if (!this.#again || this.#controller.signal.aborted) return;
+    this.#again = false;
+    await this.refresh();
   }
 
   /** Read the top and what is on screen again, keeping the place. */
   async refresh() {
-    if (this.state.isLoading) this.#again = true; // what changed under the first page is read after it
-    if (this.state.isPaused || this.state.isLoading) return;
+    // one at a time: of two, the older answer could come last and drop what the newer had found
+    if (this.state.isLoading || this.#refreshing) this.#again = true;
+    if (this.state.isPaused || this.state.isLoading || this.#refreshing) return;
+    this.#refreshing = true;
     try {
       const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);
       const fresh = new Map(page.jobs.map((row) => [row.id, row]));
@@ -103,7 +109,10 @@ export class JobList {
       this.#recount();
     } catch (error) {
       if (!this.#controller.signal.aborted) this.#set({ error });
+    } finally {
+      this.#refreshing = false;
     }
+    await this.#catchUp();
   }
 
   pause() {
@@ -218,7 +227,8 @@ export function useJobList(workspaceId, filter) {
   const key = JSON.stringify([workspaceId, filter]);
   const [state, setState] = useState(null);
   const list = useRef(null);
-  useEffect(() => {
+  // before painting: a button pressed at once must find the list it belongs to
+  useLayoutEffect(() => {
     const made = new JobList(workspaceId, filter, (next) => setState(next));
     list.current = made;
     setState(made.state);

@@ -20,7 +20,7 @@
  * watch.close();
  */
 
-import { readsOf } from "./jobs/reads.js";
+import { readsOf, readsOfSession } from "./jobs/reads.js";
 import { topicsOf } from "./jobs/topics.js";
 import { JobWatch } from "./jobs/watch-job.js";
 import { SessionWatch } from "./jobs/watch-session.js";
@@ -75,6 +75,10 @@ export function watchWorkspace(client, workspaceId, options = {}) {
 /**
  * Follow all jobs of a session: a conversation, a visit.
  *
+ * A session that was opened by `open_visit` needs no signed-in user: its id is the key, and the
+ * publishable key is enough where anonymous use is allowed. Its rows have no payloads.
+ *
+ * @param {object} client A supabase-js client, signed in unless the session is a visit.
  * @param {object} [options]
  * @param {boolean} [options.history] Also hand out the events that lie in the past.
  * @param {(event: object) => void} [options.onEvent] Each event but log lines, once, in order per job.
@@ -82,5 +86,5 @@ export function watchWorkspace(client, workspaceId, options = {}) {
  * @returns {SessionWatch} `.state .subscribe() .refresh() .close()`
  */
 export function watchSession(client, sessionId, options = {}) {
-  return started(new SessionWatch(readsOf(client), topicsOf(client), sessionId, options));
+  return started(new SessionWatch(readsOfSession(client, sessionId), topicsOf(client), sessionId, options));
 }

@@ -1,6 +1,6 @@
 // A value that views share and are told about.
 
-import { useEffect, useRef, useState } from "./ui.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
 /** A holder of one value. */
 export function createStore(value) {
@@ -22,12 +22,16 @@ export function createStore(value) {
 
 /** The present value of a store; the component is drawn again when it changes. */
 export function useStore(store) {
-  const [value, setValue] = useState(store.get());
-  useEffect(() => {
-    setValue(() => store.get());
-    return store.subscribe((next) => setValue(() => next));
+  const [, draw] = useState(null);
+  const shown = useRef(null);
+  shown.current = store.get();
+  // before painting: what changes between drawing and a later effect would be seen late
+  useLayoutEffect(() => {
+    const redraw = () => !Object.is(store.get(), shown.current) && draw({});
+    redraw();
+    return store.subscribe(redraw);
   }, [store]);
-  return value;
+  return shown.current;
 }
 
 /**
@@ -40,7 +44,7 @@ export function useStore(store) {
 export function useRead(read, inputs) {
   const [state, setState] = useState({ value: undefined, error: null, isLoading: true });
   const [turn, setTurn] = useState(0);
-  useEffect(() => setState({ value: undefined, error: null, isLoading: true }), inputs);
+  useLayoutEffect(() => setState({ value: undefined, error: null, isLoading: true }), inputs);
   useEffect(() => {
     const controller = new AbortController();
     setState((before) => ({ ...before, isLoading: true }));

@@ -1,6 +1,6 @@
 // Which rows of a long list are on screen. Rows have one height, so that this is arithmetic.
 
-import { useCallback, useEffect, useRef, useState } from "./ui.js";
+import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
 const OVERSCAN = 8;
 
@@ -18,7 +18,7 @@ export function useVirtual({ count, rowHeight }) {
     setElement(found);
   }, []);
   const [view, setView] = useState({ top: 0, height: 800 });
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!element) return undefined;
     let frame = 0;
     const measure = () => {

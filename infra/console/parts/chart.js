@@ -40,6 +40,8 @@ export function Chart({ label, minutes, since, now }) {
   const plot = useRef(null);
   const mode = useStore(theme);
   const data = series(minutes, since, now);
+  const latest = useRef(data);
+  latest.current = data;
   useEffect(() => {
     let closed = false;
     let observer = null;
@@ -53,7 +55,7 @@ export function Chart({ label, minutes, since, now }) {
         axes: [{ ...axis, size: 30, values: (_plot, times) => times.map((at) => clock(new Date(at * 1000).toISOString()).slice(0, 5)) }, { ...axis, size: 44, values: (_plot, values) => values.map((value) => (Number.isInteger(value) ? number(value) : "")) }],
         series: [{ value: (_plot, at) => (at ? clock(new Date(at * 1000).toISOString()).slice(0, 5) : "–") },
           ...SERIES.map(([, word, name, dash]) => ({ label: word, stroke: colour(name), width: 2, dash, points: { show: false }, value: (_plot, value) => (value === null ? "–" : number(value)) }))],
-      }, data, box.current);
+      }, latest.current, box.current);
       observer = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: 180 }));
       observer.observe(box.current);
     };

@@ -5,7 +5,7 @@ import { counted, duration, glimpse, number, percentage, shortId } from "../lib/
 import { useJobList } from "../lib/job-list.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { STATES, STATUSES } from "../lib/states.js";
-import { classes, hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
+import { classes, hooks, html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
 import { confirm } from "./dialog.js";
@@ -30,11 +30,11 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const onScreen = rows.slice(view.first, view.last);
   const ids = useRef([]);
   ids.current = onScreen.map((row) => row.id);
-  useEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
+  useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => {
     if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30) list.current?.more();
   }, [view.last, rows.length, state.isAll, state.isLoadingMore]);
-  useEffect(() => setChosen(new Set()), [workspaceId, filter.status, filter.job_type, filter.search]);
+  useLayoutEffect(() => setChosen(new Set()), [workspaceId, filter.status, filter.job_type, filter.search]);
   const toggle = (id) => setChosen((now) => {
     const next = new Set(now);
     if (!next.delete(id)) next.add(id);
@@ -100,7 +100,7 @@ export function SearchBox({ value, onChange, placeholder = "Search type, error, 
   const [text, setText] = useState(value);
   const input = useRef(null);
   const sent = useRef(value);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (value !== sent.current) setText((sent.current = value));
   }, [value]);
   useEffect(() => {
@@ -108,7 +108,7 @@ export function SearchBox({ value, onChange, placeholder = "Search type, error, 
     const timer = setTimeout(() => onChange((sent.current = text)), 250);
     return () => clearTimeout(timer);
   }, [text]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const go = (event) => {
       if (event.key !== "/" || event.target.closest("input, textarea, select, dialog")) return;
       event.preventDefault();

@@ -3,7 +3,7 @@
 import { between, duration, relative, utc } from "../lib/format.js";
 import { ENDED } from "../lib/jobs.js";
 import { ATTEMPT_OUTCOMES } from "../lib/states.js";
-import { html, useEffect, useRef, useState } from "../lib/ui.js";
+import { html, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { When } from "./when.js";
 
 const ROW = 30;
@@ -12,7 +12,7 @@ const AXIS = 22;
 
 function useWidth(ref) {
   const [width, setWidth] = useState(640);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const observer = new ResizeObserver(([entry]) => setWidth(Math.max(200, Math.floor(entry.contentRect.width))));
     observer.observe(ref.current);
     return () => observer.disconnect();

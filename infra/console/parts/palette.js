@@ -4,7 +4,7 @@ import { jobs as api, session } from "../api.js";
 import { navigate } from "../lib/router.js";
 import { shortId } from "../lib/format.js";
 import { createStore, useStore } from "../lib/store.js";
-import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
+import { html, useEffect, useLayoutEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
 const isOpen = createStore(false);
@@ -13,7 +13,7 @@ export const openPalette = () => isOpen.set(true);
 /** Where the palette appears; `commands` are `{label, hint?, run}`. */
 export function Palette({ commands }) {
   const open = useStore(isOpen);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const toggle = (event) => {
       if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey) return;
       event.preventDefault();
@@ -30,24 +30,24 @@ const matches = (label, text) => text.toLowerCase().split(/\s+/).every((word) =>
 function Open({ commands }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  const [found, setFound] = useState([]);
+  const [found, setFound] = useState({ text: "", jobs: [] });
   const listId = useId();
   const list = useRef(null);
   useEffect(() => {
     const wanted = text.trim();
-    setFound([]);
     if (wanted.length < 3) return undefined;
     const controller = new AbortController();
     const timer = setTimeout(async () => {
       // a palette without jobs still goes to pages
       const page = await api.list({ workspace_id: session.get().workspace?.id, search: wanted, limit: 6 }, controller.signal).catch(() => ({ jobs: [] }));
-      if (!controller.signal.aborted) setFound(page.jobs);
+      if (!controller.signal.aborted) setFound({ text, jobs: page.jobs });
     }, 200);
     return () => { controller.abort(); clearTimeout(timer); };
   }, [text]);
   const entries = useMemo(() => [
     ...commands.filter(({ label }) => matches(label, text)),
-    ...found.map((job) => ({ label: `${job.job_type} ${shortId(job.id)}`, hint: job.status, run: () => navigate(`/jobs/${job.id}`) })),
+    // Enter must never open what an earlier text had found
+    ...(found.text === text ? found.jobs : []).map((job) => ({ label: `${job.job_type} ${shortId(job.id)}`, hint: job.status, run: () => navigate(`/jobs/${job.id}`) })),
   ], [commands, text, found]);
   const chosen = Math.min(at, entries.length - 1);
   const close = () => isOpen.set(false);

@@ -13,7 +13,9 @@ const valueOf = (option) => (typeof option === "object" && option !== null && "v
 /** @param {{jobId: string, wait: object, onAnswered: () => void}} props `wait` as in `job_steps`. */
 export function Question({ jobId, wait, onAnswered }) {
   const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
   const send = async (answer) => {
+    setBusy(true);
     try {
       await jobs.answer(jobId, answer);
       tell("Answered: the job goes on");
@@ -21,16 +23,17 @@ export function Question({ jobId, wait, onAnswered }) {
     } catch (error) {
       tellFailure("Not answered", error);
     }
+    setBusy(false);
   };
   const options = Array.isArray(wait.options) ? wait.options : [];
   const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
   return html`<section class="card question" aria-label="Question">
     <p class="question-text">${question}</p>
     ${options.length > 0 && html`<div class="actions start">${options.map((option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>${label(option)}<//>`)}</div>`}
-    ${options.length === 0 && html`<form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) send(text.trim()); }}>
+    ${options.length === 0 && html`<form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim() && !busy) send(text.trim()); }}>
       <label class="grow"><span class="hidden">Your answer</span>
         <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
-      <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button>
+      <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
     </form>`}
     ${wait.timeout_at && html`<p class="muted small">If nobody answers, it goes on by itself <${When} at=${wait.timeout_at} />.</p>`}
   </section>`;

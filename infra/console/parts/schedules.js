@@ -47,24 +47,28 @@ export function Schedules({ workspace }) {
 function Editor({ like, workspaceId, onClose }) {
   const [draft, setDraft] = useState({ name: like.name ?? "", cron: like.cron ?? "0 * * * *", timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC", job_type: like.job_type ?? "", payload: pretty(like.payload ?? {}), missed: like.missed ?? "once" });
   const [problem, setProblem] = useState(null);
-  const field = (name, label, more = {}) => html`<label class="field"><span>${label}</span><input type="text" required value=${draft[name]} onInput=${(event) => setDraft({ ...draft, [name]: event.target.value })} ...${more} /></label>`;
+  const [busy, setBusy] = useState(false);
+  const change = (name, { target: { value } }) => setDraft((now) => ({ ...now, [name]: value }));
+  const field = (name, label, more = {}) => html`<label class="field"><span>${label}</span><input type="text" required value=${draft[name]} onInput=${(event) => change(name, event)} ...${more} /></label>`;
   const save = async (event) => {
     event.preventDefault();
+    setBusy(true);
     try {
       const made = await operations.putSchedule(workspaceId, { ...(like.id && asPut(like)), ...draft, payload: JSON.parse(draft.payload) });
       tell(`${made.name} is saved`);
       onClose(true);
     } catch (error) {
       setProblem(error.message);
+      setBusy(false);
     }
   };
   return html`<${Dialog} title=${like.id ? `Edit ${like.name}` : "Add a schedule"} onClose=${() => onClose(false)}>
     <form class="stack" onSubmit=${save}>
       ${field("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}${field("cron", "Cron: minute hour day month weekday", { class: "mono" })}${field("timezone", "Time zone")}${field("job_type", "Job type", { class: "mono" })}
-      <label class="field"><span>Payload, JSON</span><textarea rows="4" class="mono" value=${draft.payload} onInput=${(event) => setDraft({ ...draft, payload: event.target.value })}></textarea></label>
-      <label class="field"><span>Missed runs</span><select value=${draft.missed} onChange=${(event) => setDraft({ ...draft, missed: event.target.value })}><option value="once">run once</option><option value="skip">are skipped</option><option value="all">all run</option></select></label>
+      <label class="field"><span>Payload, JSON</span><textarea rows="4" class="mono" value=${draft.payload} onInput=${(event) => change("payload", event)}></textarea></label>
+      <label class="field"><span>Missed runs</span><select value=${draft.missed} onChange=${(event) => change("missed", event)}><option value="once">run once</option><option value="skip">are skipped</option><option value="all">all run</option></select></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions"><button type="button" onClick=${() => onClose(false)}>Close</button><button type="submit" class="primary">Save</button></div>
+      <div class="actions"><button type="button" onClick=${() => onClose(false)}>Close</button><button type="submit" class="primary" disabled=${busy}>Save</button></div>
     </form>
   <//>`;
 }

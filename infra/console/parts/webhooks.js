@@ -53,13 +53,16 @@ function Adder({ workspaceId, onClose }) {
   const [url, setUrl] = useState("");
   const [events, setEvents] = useState("");
   const [problem, setProblem] = useState(null);
+  const [busy, setBusy] = useState(false);
   const save = async (event) => {
     event.preventDefault();
+    setBusy(true);
     const types = events.split(/[\s,]+/).filter(Boolean);
     try {
       onClose(await operations.putWebhook(workspaceId, { url: url.trim(), ...(types.length > 0 && { event_types: types }) }));
     } catch (error) {
       setProblem(error.message);
+      setBusy(false);
     }
   };
   return html`<${Dialog} title="Add a webhook" onClose=${() => onClose(null)}>
@@ -67,7 +70,7 @@ function Adder({ workspaceId, onClose }) {
       <label class="field"><span>Endpoint, https</span><input type="text" inputmode="url" required placeholder="https://example.com/hooks" value=${url} onInput=${(event) => setUrl(event.target.value)} autofocus /></label>
       <label class="field"><span>Events (empty for all)</span><input type="text" placeholder="job.completed, job.failed" value=${events} onInput=${(event) => setEvents(event.target.value)} /></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions"><button type="button" onClick=${() => onClose(null)}>Close</button><button type="submit" class="primary">Add</button></div>
+      <div class="actions"><button type="button" onClick=${() => onClose(null)}>Close</button><button type="submit" class="primary" disabled=${busy}>Add</button></div>
     </form>
   <//>`;
 }

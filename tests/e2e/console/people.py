@@ -14,8 +14,14 @@ from tests.support.stacks import RunningStack
 
 __all__ = ["ADA", "BOB", "EVE", "Visitor", "expect"]
 
-PATIENCE_MS = 15_000
+#: Of a machine ten times slower than a developer's; a condition that holds costs no time.
+PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
+
+
+_SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
+  && document.getAnimations().every((one) => one.playState !== 'running'
+    || one.effect.getComputedTiming().iterations === Infinity)"""
 
 
 class Visitor:
@@ -85,6 +91,10 @@ class Visitor:
         """Go to an address and wait until its view is there."""
         self.page.goto(path)
         self.page.locator("h1").first.wait_for()
+
+    def settle(self) -> None:
+        """Wait until nothing on the page is still being read and nothing moves."""
+        self.page.wait_for_function(_SETTLED)
 
     def close(self) -> None:
         """Close every page."""

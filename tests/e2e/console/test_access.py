@@ -78,10 +78,10 @@ def test_axe_finds_nothing_on_any_page(
     found = {}
     for path in PATHS:
         visitor.open(job_page if path == "JOB" else path)
-        visitor.page.wait_for_load_state("networkidle")
+        visitor.settle()
         for summary in visitor.page.locator("main details > summary").all():
             summary.click()
-        visitor.page.wait_for_timeout(500)
+        visitor.settle()
         found[path] = violations(visitor.page, axe)
     visitor.page.keyboard.press("Control+k")
     expect(visitor.page.get_by_role("dialog")).to_be_visible()
@@ -122,10 +122,11 @@ def test_demo_accounts_are_one_click_away_and_signing_out_leads_back(visit: Visi
 @pytest.mark.parametrize("path", PATHS)
 def test_every_page_fits_320_pixels(visit: Visit, job_page: str, path: str) -> None:
     """Nothing is cut off on the smallest phone, and the menu is there."""
-    page = visit(
+    visitor = visit(
         ADA, job_page if path == "JOB" else path, viewport={"width": 320, "height": 640}
-    ).page
-    page.wait_for_load_state("networkidle")
+    )
+    page = visitor.page
+    visitor.settle()
 
     wide = page.evaluate(
         "() => [...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll-x, pre,"
@@ -185,5 +186,4 @@ def test_nothing_moves_where_motion_is_unwanted(visit: Visit, worker: HandWorker
 
     assert page.evaluate(moving) == 0
     page.emulate_media(reduced_motion="no-preference")
-    page.wait_for_timeout(200)
-    assert page.evaluate(moving) > 0
+    page.wait_for_function(f"{moving} > 0")

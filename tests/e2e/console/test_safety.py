@@ -63,7 +63,7 @@ def test_hostile_payloads_logs_errors_and_names_are_text(
 
     for path in ("/jobs", "/operations", "/accounts", "/contacts", "/workspace/settings/api"):
         visitor.open(path)
-        page.wait_for_load_state("networkidle")
+        visitor.settle()
         assert page.locator("main img, main script, a[href^=javascript]").count() == 0
         assert page.evaluate("window.breached") is None
 
@@ -99,7 +99,8 @@ def test_the_first_load_is_small(visit: Visit, repository: Path) -> None:
     )
     visitor.sign_in(ADA)
     visitor.open("/jobs")
-    visitor.page.wait_for_load_state("networkidle")
+    visitor.settle()
+    expect(visitor.page.locator(".freshness")).to_have_attribute("data-freshness", "live")
 
     for path in loaded:
         file = repository / "infra/console" / path.lstrip("/")

@@ -187,7 +187,6 @@ def test_a_lost_worker_and_a_retry_are_told_in_the_timeline(
     is_live(page)
 
     worker.lease(lease_seconds=1)
-    page.wait_for_timeout(1000)
     second = worker.lease_soon()
     assert second["job"]["attempts"] == 2
     worker.settle(

@@ -61,7 +61,7 @@ class HandWorker:
         assert answer.is_success, answer.text
         return [made["job"]["id"] for made in answer.json()["jobs"]]
 
-    def lease(self, limit: int = 1, *, lease_seconds: int = 60) -> list[dict[str, Any]]:
+    def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
         """Lease jobs; a lease is `{job, fence, …}`."""
         self._calls += 1
         request = {
@@ -75,7 +75,7 @@ class HandWorker:
         leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
         return leases
 
-    def lease_soon(self, seconds: float = 10) -> dict[str, Any]:
+    def lease_soon(self, seconds: float = 60) -> dict[str, Any]:
         """Lease one job, waiting for reclaims and promotions, which happen once a second."""
         give_up = time.monotonic() + seconds
         while not (leases := self.lease()):

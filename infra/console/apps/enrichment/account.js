@@ -119,7 +119,7 @@ function Fields({ account, onSaved }) {
         <div><dt>Source</dt><dd>${account.metadata?.apollo_source ?? "–"}</dd></div></dl></section>`;
   }
   return html`<form class="card stack" onSubmit=${save} aria-label="Edit company">
-    ${FIELDS.map(([name, label, kind]) => html`<label class="field" key=${name}><span>${label}</span><input type=${kind ?? "text"} min="0" step="any" required=${name === "name"} value=${draft[name] ?? ""} onInput=${(event) => setDraft({ ...draft, [name]: event.target.value })} /></label>`)}
+    ${FIELDS.map(([name, label, kind]) => html`<label class="field" key=${name}><span>${label}</span><input type=${kind ?? "text"} min="0" step="any" required=${name === "name"} value=${draft[name] ?? ""} onInput=${(event) => { const { value } = event.target; setDraft((now) => ({ ...now, [name]: value })); }} /></label>`)}
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="actions"><button type="button" onClick=${() => { setDraft(null); setProblem(null); }}>Discard</button><button type="submit" class="primary">Save</button></div>
   </form>`;

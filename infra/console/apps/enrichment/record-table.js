@@ -16,8 +16,8 @@ export function RecordTable({ label, records, columns, empty, chosen, setChosen,
   const { rows, error, isLoading, next } = records;
   const view = useVirtual({ count: rows.length, rowHeight: ROW });
   useEffect(() => {
-    if (next && view.last > rows.length - 20) records.more();
-  }, [view.last, rows.length, next]);
+    if (next && !error && !isLoading && view.last > rows.length - 20) records.more();
+  }, [view.last, rows.length, next, isLoading]);
   const all = chosen && rows.length > 0 && rows.every((row) => chosen.has(row.id));
   const toggle = (id) => { const now = new Set(chosen); if (!now.delete(id)) now.add(id); setChosen(now); };
   const kind = (column) => classes(column.num && "num", column.wide && "wide-only");

@@ -205,6 +205,7 @@ export class Follower {
       } catch (error) {
         this.#failures += 1;
         this.#unreachable = !error?.reachable;
+        if (error?.reachable) this.#synced = false; // refused: what is shown may be old for good
         this.#error = error;
       }
       this.notify();

@@ -24,6 +24,24 @@ async function rows(query) {
   return data;
 }
 
+const isVisit = (sessionId) => sessionId?.startsWith("visit_");
+
+/**
+ * The reads for a session: a visit's go through its own doors, which need no user, only its id.
+ * Its rows have neither payload nor maker, and of log lines only the number is told.
+ */
+export function readsOfSession(client, sessionId) {
+  if (!isVisit(sessionId)) return readsOf(client);
+  const call = (door, more) => rows(client.rpc(door, { p_session_id: sessionId, ...more }));
+  const jobs = async () => (await call("visit_jobs")).jobs;
+  return {
+    sessionJobs: jobs,
+    job: async (id) => (await jobs()).find((row) => row.id === id) ?? null,
+    events: async (id, seq, limit = PAGE) =>
+      (await call("visit_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
+  };
+}
+
 /** The reads over a supabase-js client. */
 export function readsOf(client) {
   return {

@@ -11,6 +11,7 @@ export class SessionWatch extends Follower {
   #lines = new Map(); // job id -> {row, sequence}
   #missing = new Set();
   #heard = new Map();
+  #gone = false;
 
   constructor(reads, topics, id, options) {
     super(topics, `session:${id}`, options);
@@ -20,11 +21,11 @@ export class SessionWatch extends Follower {
     if (options.onChange) this.subscribe(() => options.onChange(this.state));
   }
 
-  /** `jobs` are the session's rows, newest first. */
+  /** `jobs` are the session's rows, newest first; `missing`: a visit that has ended, or never was. */
   get state() {
     const jobs = [...this.#lines.values()].map((line) => line.row);
     jobs.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
-    return { jobs, freshness: this.freshness, problem: this.error };
+    return { jobs, freshness: this.freshness, missing: this.#gone, problem: this.error };
   }
 
   get hasGap() {
@@ -58,7 +59,7 @@ export class SessionWatch extends Follower {
 
   async catchUp() {
     this.#missing.clear();
-    for (const row of await this.#reads.sessionJobs(this.#id)) {
+    for (const row of await this.#jobs()) {
       let line = this.#lines.get(row.id);
       if (!line) {
         line = { row, sequence: new Sequence(this.#options.history ? 0 : row.last_seq), told: 0 };
@@ -67,6 +68,17 @@ export class SessionWatch extends Follower {
         line.row = row;
       }
       await this.#readEvents(line);
+    }
+  }
+
+  async #jobs() {
+    try {
+      const jobs = await this.#reads.sessionJobs(this.#id);
+      this.#gone = false;
+      return jobs;
+    } catch (error) {
+      this.#gone = error?.status === 404;
+      throw error;
     }
   }
 
