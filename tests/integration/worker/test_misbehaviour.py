@@ -68,9 +68,9 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
 ) -> None:
     """Else one blocking processor would make every job of the worker run twice."""
 
-    @registry.processor("blocker", payload=Nothing, lease=5)
+    @registry.processor("blocker", payload=Nothing, lease=8)
     async def blocker(job: Job[Nothing], ctx: JobContext) -> None:
-        time.sleep(9)  # noqa: ASYNC251 - the very mistake
+        time.sleep(14)  # noqa: ASYNC251 - the very mistake
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "blocker")).job.id
@@ -81,7 +81,7 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
             other = Worker(
                 project.settings, registry=registry, options=TickOptions(linger_seconds=0)
             )
-            for _ in range(14):
+            for _ in range(24):
                 reclaimed.append((await other.tick(budget_seconds=5)).reclaimed)
                 await asyncio.sleep(0.5)
             await other.aclose()

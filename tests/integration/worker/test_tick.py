@@ -306,7 +306,7 @@ async def test_cancelling_stops_the_processor_within_a_heartbeat(
     started = asyncio.Event()
     stopped = asyncio.Event()
 
-    @registry.processor("long", payload=Nothing, lease=3)
+    @registry.processor("long", payload=Nothing, lease=6)
     async def long(job: Job[Nothing], ctx: JobContext) -> None:
         started.set()
         try:
@@ -335,7 +335,7 @@ async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
     """A worker whose lease was taken away must not overwrite its successor."""
     started = asyncio.Event()
 
-    @registry.processor("slow", payload=Nothing, lease=3)
+    @registry.processor("slow", payload=Nothing, lease=6)
     async def slow(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
         if job.attempt == 1:
             started.set()
@@ -481,9 +481,9 @@ async def test_a_long_job_never_looks_dead(
 ) -> None:
     """Renewals come from a task of their own, whether or not the processor says anything."""
 
-    @registry.processor("silent", payload=Nothing, lease=3)
+    @registry.processor("silent", payload=Nothing, lease=8)
     async def silent(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(7)
+        await asyncio.sleep(17)
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "silent")).job.id
