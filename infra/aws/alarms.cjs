@@ -107,9 +107,25 @@ function rows(p) {
       runbook: "The schedule could not reach the worker: ERROR_CODE and ERROR_MESSAGE are message attributes. Fix, then purge.",
     },
     {
-      id: "Api5xx", ...api("5xx"), Statistic: "Average", ...minutes(5), datapoints: 3, over: 0.01,
+      id: "Api5xx", EvaluationPeriods: 5, datapoints: 3, over: 1,
+      Metrics: [
+        { Id: "rate", Expression: "100 * FILL(failed, 0) / requests", Label: "failed requests, %" },
+        { Id: "failed", ReturnData: false, MetricStat: { Metric: api("5xx"), Period: 60, Stat: "Sum" } },
+        { Id: "requests", ReturnData: false, MetricStat: { Metric: api("Count"), Period: 60, Stat: "Sum" } },
+      ],
       runbook: "More than 1 % of requests fail. The access log's integration_error tells a crash (Internal Server Error) from " +
-        "a timeout (Endpoint request timed out); go on with that function's Errors alarm.",
+        "a timeout (Endpoint request timed out); go on with that function's Errors alarm. 503 without either: Supabase is away.",
+    },
+    {
+      // the two queues catch what failed; these two notice when the catching fails
+      id: "WorkerFailuresLost", ...lambda("Worker", "DestinationDeliveryFailures"), Statistic: "Sum", ...minutes(5), datapoints: 1, over: 0,
+      runbook: `A failed invoke could not be written to minutehand-${p.stage}-worker-failures: the queue or the worker role's ` +
+        "sqs:SendMessage was changed by hand. No job is lost; `minutehand deploy` puts both back.",
+    },
+    {
+      id: "TickFailuresLost", ...schedule("InvocationsFailedToBeSentToDeadLetterCount"), Statistic: "Sum", ...minutes(5), datapoints: 1, over: 0,
+      runbook: `A dropped tick could not be written to minutehand-${p.stage}-tick-failures: the queue or the tick role's ` +
+        "sqs:SendMessage was changed by hand. `minutehand deploy` puts both back.",
     },
   ];
 }

@@ -28,6 +28,12 @@ from infra.aws.lockfile import OURSELVES, Locked, read_lock, select
 #: Found at run time beside the code; everything else in a room is source or text for people.
 DATA_SUFFIXES = frozenset({".py", ".json", ".txt", ".csv", ".sql", ".html", ".jinja", ".toml"})
 
+#: Where Linux distributions keep the certificates a machine trusts.
+CERTIFICATES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+)
+
 
 class PackagingError(Exception):
     """The zip cannot be built, or must not be shipped; the message says what to change."""
@@ -170,6 +176,9 @@ def _install(locked: list[Locked], target: Target, tree: Path, out: Path) -> Non
     ]  # fmt: skip
     if target.platform is not None:
         command += ["--python-platform", target.platform]
+    # as infra/local/bootstrap.sh: a company's proxy may sign with a certificate of its own
+    if any(bundle.exists() for bundle in CERTIFICATES):
+        command.append("--system-certs")
     _run(command, "the locked wheels could not be installed")
 
 

@@ -1,6 +1,6 @@
 """`make package`: builds every zip, then the CloudFormation that deploys them, without an account.
 
-usage: python -m infra.aws.package [--target lambda|host] [--out …] [--stage dev]
+usage: python -m infra.aws.package [--target lambda|host] [--out …] [--stage dev] [--region …]
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def compile_template(
 
 
 def _only_configuration(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if not name.endswith((".yml", ".cjs"))}
+    return {name for name in names if not name.endswith((".yml", ".cjs", ".js"))}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--target", choices=["lambda", "host"], default="lambda")
     parser.add_argument("--out", type=Path, default=None, help="default: build/aws or build/host")
     parser.add_argument("--stage", default="dev")
+    parser.add_argument("--region", default="us-east-1", help="part of the roles' names")
     parser.add_argument("--no-template", action="store_true", help="build the zips only")
     options = parser.parse_args(arguments)
     target = LAMBDA if options.target == "lambda" else host_target()
@@ -86,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(_line(build(bundle, target, out.resolve())), flush=True)
         if not options.no_template and target.is_lambda:
             print(f"compiling serverless.yml for stage {options.stage} …", flush=True)
-            template = compile_template(options.stage, out.resolve(), artifacts=out)
+            template = compile_template(
+                options.stage, out.resolve(), artifacts=out, region=options.region
+            )
             print(f"  {template / TEMPLATE}")
     except PackagingError as error:
         print(f"package: {error}", file=sys.stderr)

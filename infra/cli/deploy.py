@@ -1,15 +1,13 @@
 """`minutehand deploy`: from a checkout to a running stack, each step said before it is done.
 
-Steps: nothing left to fill, package, stack, secrets, database, console, first tick. The stack comes
-before the secrets, because it makes the key that encrypts them; functions read them at their next
-cold start, so the first tick comes last.
+Steps: nothing left to fill, account, package, stack, secrets, database, console, first tick. The
+stack comes before the secrets, because it makes the key that encrypts them; functions read them at
+their next cold start, so the first tick comes last.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mimetypes
 import os
 import re
 import shutil
@@ -24,8 +22,10 @@ import typer
 import yaml
 
 from infra.aws.build import PackagingError, find_tool, project_version
+from infra.aws.console import console_assets, forget, upload
 from infra.aws.package import main as package
 from infra.aws.parameters import NEEDED, missing_for, write_parameters
+from infra.cli.account import caller, check_region, told
 from infra.cli.connection import ROOT, CommandFailed, read_env_file
 from infra.cli.options import Json, speaking
 from infra.cli.output import Output
@@ -50,16 +50,39 @@ class Plan:
         return f"{SERVICE}-{self.stage}"
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the account."""
+        """A boto3 client of the account; it waits as long as a whole tick may take, once."""
         import boto3
+        from botocore.config import Config
 
-        return boto3.client(service, region_name=self.region, endpoint_url=self.endpoint)  # type: ignore[call-overload]
+        patient = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            region_name=self.region,
+            endpoint_url=self.endpoint,
+            config=patient if service == "lambda" else None,
+        )
+
+
+def parameters(stage: str, path: Path = STAGES) -> dict[str, Any]:
+    """A stage's parameters, its own over the defaults.
+
+    Raises:
+        CommandFailed: The file names no such stage.
+    """
+    stages = yaml.safe_load(path.read_text("utf-8"))
+    if stage not in stages or stage == "default":
+        names = ", ".join(name for name in stages if name != "default")
+        raise CommandFailed(
+            f"there is no stage {stage!r}",
+            code="unknown_stage",
+            fix=f"take one of {names}, or add `{stage}: {{}}` to infra/aws/stages.yml",
+        )
+    return {**stages["default"], **(stages[stage] or {})}
 
 
 def placeholders(stage: str, path: Path = STAGES) -> list[str]:
     """Parameters of a stage that still hold a placeholder."""
-    stages = yaml.safe_load(path.read_text("utf-8"))
-    values = {**stages["default"], **(stages.get(stage) or {})}
+    values = parameters(stage, path)
     return sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value)))
 
 
@@ -82,10 +105,13 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Deploy a stage to AWS."""
-    with speaking(as_json) as output:
+    with speaking(as_json) as output, told(region):
         values = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
         plan = Plan(stage, region, values, os.environ.get("AWS_ENDPOINT_URL"))
+        parameters(stage)
+        check_region(region)
         if rollback is not None:
+            sign_in(plan, output)
             osls(plan, "rollback", "--timestamp", rollback)
             output.value({"stage": stage, "rolled_back_to": rollback}, text="rolled back")
             return
@@ -117,20 +143,29 @@ def planned(
 ) -> list[tuple[str, Callable[[], None]]]:
     """The steps, in order."""
     check = ("check that nothing is left to fill", lambda: check_filled(plan))
+    account = ("check the AWS account", lambda: sign_in(plan, output))
     secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
     if secrets_only:
-        return [("check the secrets", lambda: check_secrets(plan)), secrets]
-    first = [check, ("build the zips and compile the stack", lambda: build_package(plan))]
+        return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
+    build = ("build the zips and compile the stack", lambda: build_package(plan))
     if dry_run:
-        return first
+        return [check, build]
     return [
-        *first,
+        check,
+        account,
+        build,
         ("create or update the stack", lambda: osls(plan, "deploy")),
         secrets,
         ("push the migrations to Supabase", lambda: push_database(output)),
         ("upload the console", lambda: upload_console(plan)),
         ("run the first tick, which publishes the job types", lambda: first_tick(plan)),
     ]
+
+
+def sign_in(plan: Plan, output: Output) -> None:
+    """Say whose account this is, before minutes are spent on building."""
+    who = caller(plan.client("sts"))
+    output.note(f"     {who}, {plan.region}")
 
 
 def check_filled(plan: Plan) -> None:
@@ -144,6 +179,13 @@ def check_filled(plan: Plan) -> None:
             f"stage {plan.stage} still has placeholders: {', '.join(left)}",
             code="placeholders",
             fix="fill them in infra/aws/stages.yml",
+        )
+    url = str(parameters(plan.stage)["supabaseUrl"])
+    if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
+        raise CommandFailed(
+            f"supabaseUrl is {url!r}: no https address, or more than one",
+            code="wrong_url",
+            fix="as in the project's settings: https://<project-ref>.supabase.co, nothing after it",
         )
     check_secrets(plan)
 
@@ -159,7 +201,8 @@ def check_secrets(plan: Plan) -> None:
         raise CommandFailed(
             f"secrets are missing: {', '.join(missing)}",
             code="secrets_missing",
-            fix="`minutehand token secret` makes the tokens, `minutehand token worker` the key",
+            fix="put them into a file for --secrets: `minutehand token secret` makes the tokens, "
+            "`minutehand token worker` the key",
         )
 
 
@@ -169,7 +212,7 @@ def build_package(plan: Plan) -> None:
     Raises:
         CommandFailed: It said why on standard error.
     """
-    if package(["--stage", plan.stage]):
+    if package(["--stage", plan.stage, "--region", plan.region]):
         raise CommandFailed("the package could not be built", code="packaging_failed")
 
 
@@ -189,18 +232,40 @@ def osls(plan: Plan, *command: str) -> None:
             "--stage", plan.stage, "--region", plan.region,
         ],
         cwd=ROOT,
-        env={**os.environ, "MINUTEHAND_VERSION": project_version()},
+        env={
+            **os.environ,
+            "MINUTEHAND_VERSION": project_version(),
+            "SLS_INTERACTIVE_SETUP_ENABLE": "0",
+        },
         check=False,
         stdout=sys.stderr,
     )  # fmt: skip
     if done.returncode:
-        raise CommandFailed(f"osls {command[0]} failed", code="osls_failed")
+        raise CommandFailed(
+            f"osls {command[0]} failed; what it said stands above",
+            code="osls_failed",
+            fix="CloudFormation's own reason: the stack's events in the AWS console",
+        )
 
 
 def outputs(plan: Plan) -> dict[str, str]:
-    """The stack's outputs by name."""
-    stacks = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
-    return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
+    """The stack's outputs by name.
+
+    Raises:
+        CommandFailed: There is no such stack in this account and region.
+    """
+    try:
+        with told(plan.region):
+            found = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
+    except CommandFailed as failed:
+        if failed.code != "ValidationError":
+            raise
+        raise CommandFailed(
+            f"there is no stack {plan.stack} in {plan.region}",
+            code="not_deployed",
+            fix=f"minutehand deploy {plan.stage}; or name its --region",
+        ) from failed
+    return {item["OutputKey"]: item["OutputValue"] for item in found[0].get("Outputs", [])}
 
 
 def put_secrets(plan: Plan) -> None:
@@ -223,57 +288,33 @@ def push_database(output: Output) -> None:
 
 
 def upload_console(plan: Plan) -> None:
-    """The console's files, with the configuration the page asks for; nothing is deleted."""
-    bucket = outputs(plan).get("ConsoleBucketName")
-    if bucket is None:
-        raise CommandFailed(f"stack {plan.stack} has no ConsoleBucketName", code="no_console")
-    s3 = plan.client("s3")
-    for path, body in console_files(plan).items():
-        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-        cache = "no-store" if path in {"config.json", "index.html"} else "public, max-age=3600"
-        s3.put_object(Bucket=bucket, Key=path, Body=body, ContentType=kind, CacheControl=cache)
-    distribution = outputs(plan).get("ConsoleDistribution")
-    if distribution:
-        plan.client("cloudfront").create_invalidation(
-            DistributionId=distribution,
-            InvalidationBatch={
-                "Paths": {"Quantity": 1, "Items": ["/*"]},
-                "CallerReference": f"{plan.stage}-{project_version()}-{os.getpid()}",
-            },
-        )
-
-
-def console_files(plan: Plan, root: Path = ROOT) -> dict[str, bytes]:
-    """Every file of the console by its path, vendored packages and configuration included.
+    """The console's files, with the configuration the page asks for.
 
     Raises:
-        CommandFailed: A vendored file is missing, or not the one that was looked at.
+        CommandFailed: The stack has no bucket, or a file must not be shipped.
     """
-    stages = yaml.safe_load(STAGES.read_text("utf-8"))
-    values = {**stages["default"], **(stages.get(plan.stage) or {})}
-    config = {
+    made = outputs(plan)
+    bucket = made.get("ConsoleBucketName")
+    if bucket is None:
+        raise CommandFailed(f"stack {plan.stack} has no ConsoleBucketName", code="no_console")
+    try:
+        assets = console_assets(console_config(plan))
+    except PackagingError as error:
+        raise CommandFailed(str(error), code="wrong_console") from error
+    upload(plan.client("s3"), bucket, assets)
+    if distribution := made.get("ConsoleDistribution"):
+        forget(plan.client("cloudfront"), distribution)
+
+
+def console_config(plan: Plan) -> dict[str, Any]:
+    """What `/config.json` tells the console; every value of it is public."""
+    values = parameters(plan.stage)
+    return {
         "supabaseUrl": values["supabaseUrl"],
         "supabaseKey": values["supabasePublishableKey"],
         "apiUrl": "",  # the console and the API share an origin
         "stage": plan.stage,
     }
-    files = {"config.json": json.dumps(config).encode()}
-    console = root / "infra" / "console"
-    for path in sorted(console.rglob("*")):
-        if path.is_file() and path.suffix != ".md":
-            files[path.relative_to(console).as_posix()] = path.read_bytes()
-    vendored = json.loads(files.get("vendor.json", b'{"files": {}}'))["files"]
-    for name, checksum in sorted(vendored.items()):
-        path = root / "node_modules" / name
-        body = path.read_bytes() if path.is_file() else b""
-        if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
-            raise CommandFailed(
-                f"{name} is not what infra/console/vendor.json says",
-                code="wrong_vendored",
-                fix="make setup",
-            )
-        files[f"vendor/{name}"] = body
-    return files
 
 
 def first_tick(plan: Plan) -> None:
@@ -287,5 +328,9 @@ def first_tick(plan: Plan) -> None:
         Payload=json.dumps({"source": "minutehand.deploy"}).encode(),
     )
     if answer.get("FunctionError"):
-        told = answer["Payload"].read().decode("utf-8", "replace")[:500]
-        raise CommandFailed(f"the first tick failed: {told}", code="first_tick_failed")
+        words = answer["Payload"].read().decode("utf-8", "replace")[:500]
+        raise CommandFailed(
+            f"the first tick failed: {words}",
+            code="first_tick_failed",
+            fix=f"aws logs tail /aws/lambda/{SERVICE}-{plan.stage}-worker --since 10m",
+        )

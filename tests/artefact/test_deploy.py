@@ -30,6 +30,7 @@ NOT_IN_MOTO = {
     "AWS::ApiGatewayV2::Stage",
     "AWS::Budgets::Budget",
     "AWS::CloudFront::Distribution",
+    "AWS::CloudFront::Function",
     "AWS::CloudFront::OriginAccessControl",
     "AWS::CloudFront::ResponseHeadersPolicy",
     "AWS::S3::BucketPolicy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 from typer.testing import CliRunner
 
+from infra.aws import console
 from infra.aws.parameters import parameter_name
-from infra.cli import deploy
+from infra.cli import account, deploy
 from infra.cli.__main__ import app
 from infra.cli.connection import CommandFailed
 from infra.cli.doctor import cloud
@@ -220,10 +223,8 @@ def test_doctor_sees_waiting_failures(aws: None) -> None:
     assert "worker-failures holds 1" in told.detail
 
 
-def test_the_console_is_uploaded_with_its_configuration(
-    aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Private bucket, right types, no cache for what changes."""
+def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
+    """Right types, kept by edges and never by browsers; the page itself comes last."""
     stack: dict[str, Any] = {"Resources": {"B": {"Type": "AWS::S3::Bucket"}}}
     stack["Outputs"] = {"ConsoleBucketName": {"Value": {"Ref": "B"}}}
     client("cloudformation").create_stack(
@@ -236,11 +237,153 @@ def test_the_console_is_uploaded_with_its_configuration(
     bucket = deploy.outputs(PLAN)["ConsoleBucketName"]
     config = s3.get_object(Bucket=bucket, Key="config.json")
     page = s3.get_object(Bucket=bucket, Key="index.html")
-    assert json.load(io.BytesIO(config["Body"].read()))["stage"] == "dev"
-    assert config["CacheControl"] == "no-store"
-    assert page["ContentType"] == "text/html"
+    module = s3.head_object(Bucket=bucket, Key="app.js")
+    assert set(json.load(io.BytesIO(config["Body"].read()))) == {
+        "supabaseUrl", "supabaseKey", "apiUrl", "stage",
+    }  # fmt: skip
+    assert config["ContentType"] == "application/json"
+    assert config["CacheControl"] == page["CacheControl"] == "no-store"
+    assert page["ContentType"] == "text/html; charset=utf-8"
+    assert module["ContentType"] == "text/javascript; charset=utf-8"
+    assert "max-age=0, must-revalidate" in module["CacheControl"]
     html = page["Body"].read().decode()
     wanted = re.findall(r"/(vendor/[^\"' ]+\.js)", html)
     assert wanted
     for key in wanted:
         s3.head_object(Bucket=bucket, Key=key)
+
+
+class Recording:
+    """Stands where a boto3 client would; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def put_object(self, **arguments: Any) -> None:
+        self.asked.append(arguments)
+
+    create_invalidation = put_object
+
+
+def test_nobody_is_sent_to_a_module_that_is_not_there_yet() -> None:
+    """A new page over old modules would be broken until the upload has ended."""
+    s3 = Recording()
+
+    console.upload(s3, "bucket", console.console_assets({}))
+
+    keys = [call["Key"] for call in s3.asked]
+    assert set(keys[-2:]) == {"config.json", "index.html"}
+    assert len(set(keys)) == len(keys) > 50
+
+
+def test_every_upload_tells_every_edge_to_forget() -> None:
+    """The same reference twice would be taken for a repetition, and nothing would be forgotten."""
+    cloudfront = Recording()
+
+    console.forget(cloudfront, "D1")
+    console.forget(cloudfront, "D1")
+
+    first, second = cloudfront.asked
+    assert first["InvalidationBatch"]["Paths"]["Items"] == ["/*"]
+    assert (
+        first["InvalidationBatch"]["CallerReference"]
+        != second["InvalidationBatch"]["CallerReference"]
+    )
+
+
+def told(*arguments: str) -> dict[str, Any]:
+    """What a failing deploy says, with its one fix line."""
+    result = CliRunner().invoke(app, ["deploy", *arguments, "--json"])
+    words: dict[str, Any] = json.loads(result.stderr.splitlines()[-1])
+    assert result.exit_code == 1
+    assert words["fix"]
+    assert "\n" not in words["fix"]
+    return words
+
+
+def test_an_unknown_stage_is_refused_and_the_known_ones_are_named() -> None:
+    """It would have become a third stack."""
+    words = told("staging")
+
+    assert words["code"] == "unknown_stage"
+    assert "dev, prod" in words["fix"]
+
+
+def test_an_unknown_region_is_refused_and_near_ones_are_named() -> None:
+    """Otherwise a typing error is a connection error, minutes later."""
+    words = told("dev", "--region", "eu-centrl-1")
+
+    assert words["code"] == "unknown_region"
+    assert "eu-central-1" in words["fix"]
+    assert "us-east-1" not in words["fix"]
+
+
+def test_without_credentials_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packaging takes a minute, and the answer is known before."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+    words = told("dev", "--secrets-only")
+
+    assert words["code"] == "no_credentials"
+    assert "aws sts get-caller-identity" in words["fix"]
+
+
+def test_a_missing_profile_and_a_silent_aws_say_what_to_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody should have to read a traceback to sign in."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    assert told("dev", "--secrets-only")["code"] == "aws_unreachable"
+
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert told("dev", "--secrets-only")["code"] == "no_credentials"
+
+
+def test_aws_refusals_become_one_sentence_and_one_fix() -> None:
+    """By the code AWS sends: old credentials, a missing right, anything else."""
+    codes = {
+        "ExpiredToken": "credentials_refused",
+        "InvalidClientTokenId": "credentials_refused",
+        "AccessDenied": "access_denied",
+        "ThrottlingException": "ThrottlingException",
+    }
+    for code, ours in codes.items():
+        with pytest.raises(CommandFailed) as caught, account.told("us-east-1"):
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "PutParameter")
+        assert caught.value.code == ours
+
+
+def test_secrets_for_a_stage_that_was_never_deployed_name_the_way(aws: None) -> None:
+    """The key that encrypts them comes with the stack."""
+    with pytest.raises(CommandFailed, match="there is no stack minutehand-dev") as caught:
+        deploy.put_secrets(PLAN)
+
+    assert caught.value.code == "not_deployed"
+    assert "--region" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("url", ["http://x.supabase.co", "https://x.supabase.co/rest/v1", "x"])
+def test_an_address_that_is_no_projects_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    """It would be found out by the first tick."""
+    stages = tmp_path / "stages.yml"
+    stages.write_text(f"default: {{supabaseUrl: '{url}'}}\ndev: {{}}\n")
+    original = deploy.parameters
+    monkeypatch.setattr(deploy, "parameters", lambda stage, path=stages: original(stage, path))
+    monkeypatch.setattr(deploy, "placeholders", lambda stage: [])
+
+    with pytest.raises(CommandFailed, match="supabaseUrl"):
+        deploy.check_filled(PLAN)
