@@ -77,10 +77,9 @@ def close() -> None:
 
 
 def _path(event: dict[str, Any]) -> str:
-    path: str = event.get("rawPath") or "/"
-    stage = event.get("requestContext", {}).get("stage", "$default")
-    prefix = f"/{stage}/"
-    return path[len(prefix) - 1 :] if stage != "$default" and path.startswith(prefix) else path
+    # no variables: what the gateway matched is the path, without a stage or a domain's mapping key
+    matched: str = event.get("routeKey", "").partition(" ")[2]
+    return matched or event.get("rawPath") or "/"
 
 
 def _request_id(event: dict[str, Any], context: Any) -> str:

@@ -167,10 +167,8 @@ def _request(event: Mapping[str, Any]) -> Request:
     http = context.get("http", {})
     body = event.get("body") or ""
     raw = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
-    path = http.get("path") or event.get("rawPath") or "/"
-    stage = context.get("stage", "$default")
-    if stage != "$default" and path.startswith(f"/{stage}/"):
-        path = path[len(stage) + 1 :]
+    # no variables: what the gateway matched is the path, without a stage or a domain's mapping key
+    path = event.get("routeKey", "").partition(" ")[2] or http.get("path") or "/"
     return Request(
         method=http.get("method", "GET").upper(),
         path=path,

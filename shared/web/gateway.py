@@ -27,7 +27,7 @@ class GatewayHandler:
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         """Answer one HTTP request."""
         asyncio.set_event_loop(self._loop)
-        answer: dict[str, Any] = self._mangum(_without_stage(event), context)
+        answer: dict[str, Any] = self._mangum(_below_its_prefix(event), context)
         return answer
 
     def close(self) -> None:
@@ -37,18 +37,34 @@ class GatewayHandler:
         asyncio.set_event_loop(None)
 
 
-def _without_stage(event: dict[str, Any]) -> dict[str, Any]:
-    """The event without the stage in its path; a named stage's own URL carries it, as `/dev`."""
+def _below_its_prefix(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with the path that the route matched.
+
+    A named stage's own URL carries `/dev` before it, a custom domain's mapping its key.
+    """
     context = event.get("requestContext", {})
-    stage = context.get("stage", "$default")
     http = context.get("http", {})
     path = http.get("path", "")
-    prefix = f"/{stage}"
-    if stage == "$default" or not (path == prefix or path.startswith(f"{prefix}/")):
+    parameters = event.get("pathParameters") or {}
+    stripped = _matched(event.get("routeKey", ""), parameters, path)
+    if stripped == path:
         return event
-    stripped = path[len(prefix) :] or "/"
     return {
         **event,
         "rawPath": stripped,
         "requestContext": {**context, "http": {**http, "path": stripped}},
     }
+
+
+def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:
+    """The end of `path` that `route_key` stands for, the whole of it when that is not certain."""
+    route = route_key.partition(" ")[2]
+    if not route:
+        return path
+    fixed, _, variable = route.partition("{")
+    length = route.count("/")
+    if "+}" in variable:
+        greedy = variable.rpartition("{")[2].removesuffix("+}")
+        length += parameters.get(greedy, "").count("/")
+    end = "/" + "/".join(path.split("/")[-length:])
+    return end if end.startswith(fixed) else path

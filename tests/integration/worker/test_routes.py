@@ -249,12 +249,16 @@ def test_the_handler_publishes_the_types_of_every_app(project: Project) -> None:
 
 
 def test_a_named_stage_is_taken_off_the_path(project: Project) -> None:
-    event = http_event("GET", "/dev/api/jobs/worker", "worker-token")
-    event["requestContext"]["stage"] = "dev"
+    """So is the key under which a custom domain mounts the API."""
+    of_a_stage = http_event("GET", "/dev/api/jobs/worker", "worker-token")
+    of_a_stage["requestContext"]["stage"] = "dev"
+    of_a_domain = http_event("GET", "/background/api/jobs/worker", "worker-token")
+    for event in (of_a_stage, of_a_domain):
+        event["routeKey"] = "GET /api/jobs/worker"
 
-    [answer] = invoke(project, event)
+    answers = invoke(project, of_a_stage, of_a_domain)
 
-    assert answer["statusCode"] == 200
+    assert [answer["statusCode"] for answer in answers] == [200, 200]
 
 
 def test_either_token_is_valid_during_a_rotation(project: Project) -> None:
