@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from functions.jobs import apps, routes, uploads
+from functions.jobs import apps, routes, steering, uploads
 from shared.config import Settings
 from shared.web.application import create_app
 from shared.web.services import Services, Waker
@@ -17,7 +17,7 @@ def build_app(
     services = services or Services(settings, waker=waker)
     return create_app(
         services,
-        [routes.router, uploads.router, *apps.routers(services)],
+        [routes.router, steering.router, uploads.router, *apps.routers(services)],
         title="Minutehand jobs",
         body_limits={**routes.BODY_LIMITS, **apps.body_limits()},
     )

@@ -19,11 +19,12 @@ def whole_document(services: Services) -> dict[str, Any]:
     from functions.health.app import router as health
     from functions.jobs.apps import routers as of_apps
     from functions.jobs.routes import router as jobs
+    from functions.jobs.steering import router as steering
     from functions.jobs.uploads import router as uploads
     from functions.status.routes import router as status
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    for router in (jobs, uploads, status, health, *of_apps(services)):
+    for router in (jobs, steering, uploads, status, health, *of_apps(services)):
         app.include_router(router)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)

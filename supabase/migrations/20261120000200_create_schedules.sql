@@ -311,9 +311,11 @@ begin
   if v_next is null then
     perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');
   end if;
-  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled, next_at, created_by)
+  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled, next_at, created_by,
+    created_at, updated_at) -- alike: that tells a new one
   values (p_workspace_id, v_name, p_schedule ->> 'cron', v_zone, p_schedule ->> 'job_type', coalesce(p_schedule -> 'payload', '{}'),
-    v_options, coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next, auth.uid())
+    v_options, coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next, auth.uid(),
+    v_now, v_now)
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone, job_type = excluded.job_type,
     payload = excluded.payload, options = excluded.options, missed = excluded.missed, enabled = excluded.enabled,
     -- the same expression keeps its place: saving twice must neither skip nor repeat a run

@@ -63,7 +63,9 @@ async def test_every_protected_operation_refuses_a_visitor_and_says_so_in_the_do
     """Security is declared where it is enforced, and enforced where it is declared."""
     for method, path, operation in operations(document):
         url = path.replace("{", "").replace("}", "")
-        for name in ("job_id", "workspace_id", "account_id", "contact_id", "import_id"):
+        for name in (
+            "job_id", "workspace_id", "account_id", "contact_id", "import_id", "webhook_id",
+        ):  # fmt: skip
             url = url.replace(name, ACME_ID)
         response = await client().request(method, url)
 
@@ -195,17 +197,27 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
             wrong.extend(f"{where}: {e}" for e in deviations(document, described, response))
 
     wrong: list[str] = []
-    await asyncio.gather(
-        *(
-            once(method, path, operation, seed=hash_of(method, path) + round_)
-            for method, path, operation in operations(document)
-            if not path.endswith(("/events", "/worker", "/process")) or method == "get"
-            for round_ in range(ROUNDS)
+    try:
+        await asyncio.gather(
+            *(
+                once(method, path, operation, seed=hash_of(method, path) + round_)
+                for method, path, operation in operations(document)
+                if not path.endswith(("/events", "/worker", "/process")) or method == "get"
+                for round_ in range(ROUNDS)
+            )
         )
-    )
+    finally:
+        undo_steering(stack)
     assert not wrong, "\n".join(wrong)
     assert answered.get(200, 0) > 20
     assert answered.get(422, 0) > 20
+
+
+def undo_steering(stack: RunningStack) -> None:
+    """A workspace paused, throttled or scheduled by chance would hold up every test after this."""
+    with stack.connect() as connection:
+        for table in ("pauses", "tenant_limits", "schedules", "webhooks"):
+            connection.execute(f"delete from queue.{table} where workspace_id = %s", (ACME_ID,))
 
 
 def hash_of(method: str, path: str) -> int:
