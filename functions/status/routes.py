@@ -5,6 +5,7 @@ Streams are served here and made in shared.web.sse.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from shared.queue.models import (
 from shared.web.auth import (
     Caller,
     InvalidToken,
+    MaybeVisitor,
     OperatorCredentials,
     SignedIn,
     StreamReader,
@@ -48,6 +50,8 @@ After = Annotated[int | None, Query(ge=0, le=10**15)]
 
 #: Streams of one process; a client that comes back later may meet another one.
 MAX_STREAMS = 5_000
+#: Longer than any visit: the database ends it, and the stream's checks find that.
+_LONGEST_VISIT = timedelta(days=31)
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
@@ -179,12 +183,15 @@ async def get_workspace_events(
 async def get_session_events(
     request: Request,
     session_id: Annotated[str, Path(max_length=255)],
-    caller: StreamReader,
+    caller: MaybeVisitor,
     services: Provided,
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Events of a session's jobs, logs left out, after a cursor: a page as JSON, or a stream."""
+    """Events of a session's jobs, logs left out, after a cursor: a page as JSON, or a stream.
+
+    A visit needs no token where anonymous use is allowed: its id is the key.
+    """
     queue = services.queue_of(caller)
     feed = HistoryFeed(
         f"session:{session_id}",
@@ -192,7 +199,7 @@ async def get_session_events(
         after=(last_event_id or cursor),
         reads=services.hub.reads,
         # of a session that spans tenants each sees their own part
-        circle=str(caller.subject),
+        circle=str(caller.subject) if caller is not None else "visitors",
     )
     return await _feed_answer(request, services, caller, feed)
 
@@ -251,7 +258,7 @@ async def get_status(
 
 
 async def _feed_answer(
-    request: Request, services: Services, caller: Caller, feed: HistoryFeed
+    request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | EventStream:
     began_at = services.clock.monotonic()
     if MEDIA_TYPE in request.headers.get("accept", ""):
@@ -260,10 +267,12 @@ async def _feed_answer(
 
 
 def _streamed(
-    services: Services, caller: Caller, feed: Feed, first: Batch, began_at: float
+    services: Services, caller: Caller | None, feed: Feed, first: Batch, began_at: float
 ) -> EventStream:
     if services.hub.count >= MAX_STREAMS:
         raise unavailable("This server has no room for another stream")
-    reader = Reader(token=caller.token, expires_at=caller.expires_at, began_at=began_at)
+    expires_at = caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT
+    token = caller.token if caller else None
+    reader = Reader(token=token, expires_at=expires_at, began_at=began_at)
     stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
     return EventStream(stream.chunks(first), stalled_after=services.pace.stalled_after)

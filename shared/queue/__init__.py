@@ -42,6 +42,7 @@ from shared.queue.models import (
     QueueStats,
     Status,
     UniqueOptions,
+    Visit,
     WorkspaceId,
 )
 from shared.queue.worker_client import WorkerQueue
@@ -97,6 +98,7 @@ __all__ = [
     "TokenRefused",
     "UniqueOptions",
     "UserQueue",
+    "Visit",
     "WorkerQueue",
     "WorkspaceId",
     "watch_job",

@@ -14,6 +14,7 @@ from uuid import UUID
 from shared.config import Settings
 from shared.queue.data_api import DataApi
 from shared.queue.errors import JobNotFound
+from shared.queue.keys import is_visit
 from shared.queue.models import (
     ENDED,
     BulkResult,
@@ -33,6 +34,7 @@ from shared.queue.models import (
     NewJob,
     QueueStats,
     Status,
+    Visit,
     WorkspaceId,
 )
 
@@ -253,11 +255,50 @@ class UserQueue:
     ) -> FeedPage:
         """Events of a session's jobs but for logs; without a cursor, from the beginning.
 
+        A visit is there before its first job, and open to whoever it was opened to.
+
         Raises:
             QueueError: With word `session_not_found`, or `invalid_argument` for the cursor.
         """
         arguments = {"p_session_id": session_id, "p_cursor": cursor, "p_limit": limit}
-        return FeedPage.model_validate(await self._call("session_feed", arguments))
+        door = "visit_feed" if is_visit(session_id) else "session_feed"
+        return FeedPage.model_validate(await self._call(door, arguments))
+
+    async def open_visit(
+        self,
+        workspace_id: WorkspaceId | str,
+        *,
+        ttl_seconds: int | None = None,
+        user_id: UUID | str | None = None,
+    ) -> Visit:
+        """Open a session to whoever holds its id, or to one user outside; for managers.
+
+        Jobs enqueued into the workspace with this `session_id` are what it shows.
+
+        Args:
+            ttl_seconds: Until it ends by itself, 1 to 2,592,000; a day if left out.
+            user_id: The one user it is for.
+
+        Raises:
+            QueueError: With word `forbidden` for plain members, or without `user_id` where the
+                setting `allow_anonymous` is off; `workspace_not_found`, `invalid_argument`.
+        """
+        chosen = {"ttl_seconds": ttl_seconds, "user_id": user_id}
+        options = {name: value for name, value in chosen.items() if value is not None}
+        body = await self._call(
+            "open_visit",
+            {"p_workspace_id": workspace_id, "p_options": options},
+            repeatable=False,
+        )
+        return Visit.model_validate(body)
+
+    async def close_visit(self, session_id: str) -> None:
+        """End a visit now: it is read and heard by nobody any more; for managers.
+
+        Raises:
+            QueueError: With word `session_not_found`.
+        """
+        await self._call("close_visit", {"p_session_id": session_id}, repeatable=False)
 
     async def explain(self, job_id: JobId | str) -> Explanation:
         """Why the job is not running, and when it will.

@@ -1,5 +1,7 @@
 """The key workers sign in with: given, minted from the JWT secret, or the project's secret key.
 
+Also the sign by which the keys of visitors are known.
+
 HS256 is a dozen lines of the standard library; verifying users' tokens is left to shared.web.
 """
 
@@ -15,6 +17,12 @@ from shared.clock import Clock, SystemClock
 from shared.config import EXAMPLES, ConfigurationError, Settings
 
 WORKER_ROLE = "job_worker"
+_VISIT = "visit_"
+
+
+def is_visit(session_id: str) -> bool:
+    """Whether a session's id is a key to it, made by `open_visit`: to be kept out of logs."""
+    return session_id.startswith(_VISIT)
 
 
 class WorkerKey:

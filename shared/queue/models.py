@@ -194,6 +194,16 @@ class FeedPage(Model):
     reset: bool = False
 
 
+class Visit(Model):
+    """A session opened to somebody outside; its id is the key to it."""
+
+    session_id: str = Field(repr=False)
+    workspace_id: WorkspaceId
+    user_id: str | None = None
+    opened_at: datetime
+    expires_at: datetime
+
+
 class Step(Model):
     """A finished step; its result is not computed again."""
 

@@ -23,6 +23,7 @@ from typing import Final
 from shared.queue.client import UserQueue
 from shared.queue.errors import QueueError
 from shared.queue.follower import Freshness, Timing, Watcher
+from shared.queue.keys import is_visit
 from shared.queue.models import ENDED, FeedPage, Job, JobEvent, JobId, WorkspaceId
 from shared.queue.sequence import EventSequence, apply_event
 from shared.queue.topic import TokenSource
@@ -104,7 +105,8 @@ def watch_session(
 ) -> FeedWatcher:
     """Follow all jobs of a session, from its beginning or a cursor on; never ends.
 
-    Every event but log lines, so `seq` has holes. A session without a job is waited for.
+    Every event but log lines, so `seq` has holes. A session without a job is waited for. A visit
+    needs no token, as its id is the key; the watch raises once it has ended or was closed.
     """
     return FeedWatcher(
         "session",
@@ -254,7 +256,8 @@ class FeedWatcher(Watcher):
         try:
             page = await queue.session_feed(self._subject, self.cursor, limit=_PAGE)
         except QueueError as error:
-            if error.word == "session_not_found" and self.cursor is None:
+            awaited = self.cursor is None and not is_visit(self._subject)
+            if error.word == "session_not_found" and awaited:
                 return None
             raise
         if self.cursor is None:

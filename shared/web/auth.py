@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from shared.queue.keys import is_visit
 from shared.web.errors import unauthorized
 
 if TYPE_CHECKING:
@@ -103,6 +104,24 @@ async def stream_caller(
     return await verify(request, token)
 
 
+async def visiting_caller(
+    request: Request,
+    credentials: Credentials,
+    session_id: Annotated[str, Path(max_length=255)],
+    access_token: str | None = None,
+) -> Caller | None:
+    """Dependency for a session's events: as `stream_caller`, but a visit needs no token.
+
+    None is a visitor, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
+    """
+    services: Services = request.app.state.services
+    if is_visit(session_id) and services.settings.allow_anonymous:
+        is_stream = "text/event-stream" in request.headers.get("accept", "")
+        if bearer_token(request) is None and not (access_token and is_stream):
+            return None
+    return await stream_caller(request, credentials, access_token)
+
+
 async def verify(request: Request, token: str) -> Caller:
     """The user `token` stands for.
 
@@ -134,3 +153,5 @@ SignedIn = Annotated[Caller, Depends(require_caller)]
 MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
 #: A signed-in user who reads a stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]
+#: The same for a session, or None for a visitor.
+MaybeVisitor = Annotated[Caller | None, Depends(visiting_caller)]

@@ -24,7 +24,7 @@ CHECKS_PER_SECOND: Final = 20.0
 class Upstream(Protocol):
     """Feeds a hub: tells of news on the topics it was asked to follow."""
 
-    def follow(self, topic: str, *, token: str, until: datetime) -> None:
+    def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
         """Begin or go on following; of several readers' tokens the one that lives longest."""
         ...
 
@@ -128,13 +128,13 @@ class EventHub:
         """Follow every subject somebody reads through `upstream`; without one, readers poll."""
         self._upstream = upstream
 
-    def subscribe(self, topic: str, *, token: str, until: datetime) -> Subscription:
+    def subscribe(self, topic: str, *, token: str | None, until: datetime) -> Subscription:
         """An ear on `topic`, open while its context is.
 
         Args:
             topic: `job:<id>`, `workspace:<id>` or `session:<id>`, which the reader was found to
                 be allowed to follow.
-            token: The reader's own; the upstream joins with it.
+            token: The reader's own; the upstream joins with it. None for a visitor.
             until: When the token expires.
         """
         if self._upstream is not None:

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.clock import Clock
 from shared.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from shared.queue.keys import is_visit
 from shared.web.hub import EventHub, Subscription
 from shared.web.ring import Frame
 
@@ -129,7 +130,8 @@ def frame(event: str, data: object, *, cursor: str | None = None) -> bytes:
 class Reader:
     """Whose stream it is: its token opens the subject, and the stream ends with it."""
 
-    token: str = field(repr=False)
+    #: None for a visitor, who needs no more than the subject's name.
+    token: str | None = field(repr=False)
     expires_at: datetime
     #: When the request came, on the monotonic clock: a gateway counts from there.
     began_at: float
@@ -277,7 +279,7 @@ class Stream:
                 "an event stream waits for the database",
                 extra={
                     "event": "sse.waiting",
-                    "topic": self._feed.topic,
+                    "topic": _sayable(self._feed.topic),
                     "reason": str(error) or type(error).__name__,
                 },
             )
@@ -333,6 +335,12 @@ class EventStream(Response):
                     logger.info("a reader stalled", extra={"event": "sse.stalled"})
                     return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _sayable(topic: str) -> str:
+    """A topic as a log may show it: a visit's name is a key."""
+    kind, _, name = topic.partition(":")
+    return kind if is_visit(name) else topic
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -40,7 +40,7 @@ _REJOIN_SECONDS: Final = 30.0
 
 @dataclass
 class _Topic:
-    token: str
+    token: str | None
     until: datetime
     ref: str | None = None
     live: bool = False
@@ -65,7 +65,7 @@ class RealtimeUpstream:
         self._outbox: asyncio.Queue[str] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self, topic: str, *, token: str, until: datetime) -> None:
+    def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
         """Begin or go on following; of several readers' tokens the one that lives longest."""
         known = self._topics.get(topic)
         if known is None:
@@ -74,7 +74,7 @@ class RealtimeUpstream:
             self._topics[topic] = _Topic(token, until)
         elif until > known.until:
             known.token, known.until, known.retry_at = token, until, 0.0
-            if known.live:
+            if known.live and token is not None:
                 self._push(topic, "access_token", {"access_token": token})
         self._changed.set()
         if self._task is None or self._task.done():
@@ -178,7 +178,10 @@ class RealtimeUpstream:
             "presence": {"enabled": False, "key": ""},
             "postgres_changes": [],
         }
-        topic.ref = self._push(name, "phx_join", {"config": config, "access_token": topic.token})
+        join: dict[str, Any] = {"config": config}
+        if topic.token is not None:  # else the socket's publishable key decides
+            join["access_token"] = topic.token
+        topic.ref = self._push(name, "phx_join", join)
 
     async def _beat(self, outbox: asyncio.Queue[str]) -> None:
         while True:

@@ -153,7 +153,8 @@ def policies(patient: Patient) -> Finding:
     say = Reporter("realtime-policies")
     rows = patient.ask(
         """select policyname from pg_policies
-           where schemaname = 'realtime' and tablename = 'messages'"""
+           where schemaname = 'realtime' and tablename = 'messages'
+             and 'authenticated' = any (roles)"""
     )
     if not rows:
         return say.fail(

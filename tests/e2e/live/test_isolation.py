@@ -228,11 +228,13 @@ async def test_a_removed_member_is_out_at_the_next_refresh_and_join(
     fresh = stack.token(str(BOB.id), expires_in=900)
     await socket.push(f"realtime:{topic}", "access_token", {"access_token": fresh})
     system = await socket.expect("system")
+    await socket.expect("phx_close")
     rejoin = await socket.join(topic, access_token=fresh, private=True)
     await asyncio.to_thread(worker.report, lease, 50, "without Bob")
 
     assert system["payload"]["message"].startswith("You do not have permissions to read")
     assert rejoin["response"]["reason"].startswith("Unauthorized: ")
-    assert [f for f in socket.pending if f["event"] == "broadcast"] == []
-    await socket.expect("phx_close")
-    await socket.silence()
+    # the topic was his when it was created and leased, and news of that may have been on the way
+    heard = [*socket.pending, *await everything(socket, "broadcast")]
+    kinds = {frame["payload"]["event"] for frame in heard if frame["event"] == "broadcast"}
+    assert kinds <= {"job.created", "job.leased"}

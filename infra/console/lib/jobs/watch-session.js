@@ -2,7 +2,7 @@
 
 import { Follower } from "./follower.js";
 import { PAGE } from "./reads.js";
-import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
+import { applyEvent, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 
 export class SessionWatch extends Follower {
   #reads;
@@ -40,10 +40,6 @@ export class SessionWatch extends Follower {
 
   onSynced() {
     for (const [id, { told }] of this.#lines) this.#heard.set(id, Math.max(this.#heard.get(id) ?? 0, told));
-  }
-
-  get isLive() {
-    return [...this.#lines.values()].some(({ row }) => !ENDED.has(row.status));
   }
 
   receive(payload) {

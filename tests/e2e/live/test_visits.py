@@ -1,0 +1,316 @@
+"""A visit on the whole stack: the publishable key and an id are enough, and neither alone is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect as websocket_connect
+
+from functions.status.app import build_app
+from infra.local.parts import node_binary
+from infra.local.users import ADA, EVE
+from shared.config import Settings
+from shared.queue import QueueError, Timing, watch_session
+from tests.e2e.console.worker import HandWorker
+from tests.integration.realtime.support import Socket
+from tests.support.hostile_proxy import Faults, HostileProxy
+from tests.support.stacks import RunningStack
+
+pytestmark = [
+    pytest.mark.stack,
+    # the official client reads properties that `websockets` deprecates
+    pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:ConnectionClosed.reason is deprecated:DeprecationWarning"),
+]
+
+DRIVER = Path(__file__).parent / "js" / "visit.mjs"
+SECONDS = 60.0
+Told = list[tuple[str, int, str]]
+Say = Callable[[Callable[[dict[str, Any]], bool]], Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+def visit(stack: RunningStack, worker: HandWorker) -> str:
+    """The id of a visit to the worker's workspace, for whoever holds it."""
+    return opened(stack, worker)
+
+
+def opened(stack: RunningStack, worker: HandWorker, **options: Any) -> str:
+    """Open a visit as the workspace's manager does."""
+    answer = httpx.post(
+        f"{stack.supabase_url}/rest/v1/rpc/open_visit",
+        headers=stack.headers(stack.sign_in(ADA.email)),
+        json={"p_workspace_id": worker.workspace_id, "p_options": options},
+        timeout=20,
+    )
+    assert answer.is_success, answer.text
+    session: str = answer.json()["session_id"]
+    return session
+
+
+def written(stack: RunningStack, session: str) -> Told:
+    """The session's events in the database, log lines left out, per job in order."""
+    with stack.connect() as sql:
+        return [
+            (str(job), seq, kind)
+            for job, seq, kind in sql.execute(
+                "select job_id, seq, type from public.job_events"
+                " where session_id = %s and type <> 'job.log' order by job_id, seq",
+                (session,),
+            )
+        ]
+
+
+@asynccontextmanager
+async def visitor(stack: RunningStack, url: str, session: str) -> AsyncIterator[Say]:
+    """The browser's client in Node without a user; waits for a state that is wanted."""
+    request = {
+        "url": url,
+        "key": stack.supabase_publishable_key,
+        "session": session,
+        "options": {"pollingInterval": 300, "silence": 1000, "firstSilence": 500},
+    }
+    process = await asyncio.create_subprocess_exec(
+        str(node_binary()),
+        str(DRIVER),
+        json.dumps(request),
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**22,
+    )
+    state: dict[str, Any] = {}
+
+    async def until(wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        nonlocal state
+        assert process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            while not (state and wanted(state)):
+                line = await process.stdout.readline()
+                assert line, "the visitor has died"
+                state = json.loads(line)
+        return state
+
+    try:
+        yield until
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def run_jobs(worker: HandWorker, session: str, count: int = 3) -> list[str]:
+    """Run jobs of a session, with progress and a log line each."""
+    ids = []
+    for number in range(count):
+        options = {"session_id": session}
+        ids.append(await asyncio.to_thread(worker.enqueue, {"prompt": "hidden"}, **options))
+        [lease] = await asyncio.to_thread(worker.lease)
+        await asyncio.to_thread(worker.report, lease, 50, "inside")
+        await asyncio.to_thread(worker.settle, lease, result={"number": number})
+    return ids
+
+
+def told_in_order(state: dict[str, Any]) -> Told:
+    return sorted((job, seq, kind) for job, seq, kind in state["told"])
+
+
+def all_ended(count: int) -> Callable[[dict[str, Any]], bool]:
+    def wanted(state: dict[str, Any]) -> bool:
+        ends = [kind for _, _, kind in state["told"] if kind == "job.completed"]
+        return len(ends) == count and state["freshness"] == "live"
+
+    return wanted
+
+
+async def test_a_browser_without_a_user_follows_its_visit_to_the_letter(
+    stack: RunningStack, worker: HandWorker, wire: HostileProxy, visit: str
+) -> None:
+    """Also over a wire that loses and doubles; and it learns when the visit is closed."""
+    async with visitor(stack, wire.url, visit) as until:
+        await until(lambda state: state["freshness"] == "live")
+        wire.faults = Faults(drop=0.1, duplicate=0.1, reorder=0.1, delay_seconds=(0, 0.02))
+        ids = await run_jobs(worker, visit)
+        state = await until(all_ended(3))
+
+        assert told_in_order(state) == written(stack, visit)
+        assert {job["id"] for job in state["jobs"]} == set(ids)
+        assert sorted(job["result"]["number"] for job in state["jobs"]) == [0, 1, 2]
+        assert all("payload" not in job for job in state["jobs"])
+
+        with stack.connect() as sql:
+            sql.execute("select public.close_visit(%s)", (visit,))
+        await run_jobs(worker, visit, 1)
+        gone = await until(lambda state: state["missing"])
+        assert gone["freshness"] != "live"
+        assert told_in_order(gone) == told_in_order(state)
+
+
+async def test_a_browser_with_a_wrong_id_is_told_that_it_is_missing(
+    stack: RunningStack, worker: HandWorker, visit: str
+) -> None:
+    """A guess next to a real visit is never live, whatever happens in it."""
+    wrong = visit[:-1] + ("0" if visit[-1] != "0" else "1")
+    async with visitor(stack, stack.supabase_url, wrong) as until:
+        state = await until(lambda state: state["missing"])
+        await run_jobs(worker, visit, 1)
+
+        assert state["freshness"] != "live"
+        assert (state["told"], state["jobs"]) == ([], [])
+
+
+async def test_the_python_client_follows_a_visit_without_a_token(
+    stack: RunningStack, worker: HandWorker, visit: str
+) -> None:
+    """Every event but log lines; the watch raises when the visit is closed."""
+    timing = Timing(polling_interval=0.5, silence=1, first_silence=0.5, heartbeat=1)
+    told: Told = []
+    async with watch_session(
+        visit, supabase_url=stack.supabase_url, key=stack.supabase_publishable_key, timing=timing
+    ) as watcher:
+        running = asyncio.ensure_future(run_jobs(worker, visit))
+
+        async def read() -> None:
+            async for event in watcher:
+                told.append((event.job_id, event.seq, event.type))
+                if sum(kind == "job.completed" for _, _, kind in told) == 3:
+                    with stack.connect() as sql:
+                        sql.execute("select public.close_visit(%s)", (visit,))
+
+        with pytest.raises(QueueError, match="no such session"):
+            await asyncio.wait_for(read(), SECONDS)
+        await running
+
+    assert sorted(told) == written(stack, visit)
+
+
+@pytest.fixture
+async def connect(stack: RunningStack) -> AsyncIterator[Callable[[], Awaitable[Socket]]]:
+    """Raw sockets with the publishable key."""
+    sockets: list[Socket] = []
+
+    async def open_one() -> Socket:
+        base = stack.supabase_url.replace("http", "ws", 1)
+        url = f"{base}/realtime/v1/websocket?apikey={stack.supabase_publishable_key}&vsn=2.0.0"
+        sockets.append(Socket(await websocket_connect(url), 2))
+        return sockets[-1]
+
+    yield open_one
+    for socket in sockets:
+        await socket.connection.close()
+
+
+async def test_a_visitor_joins_the_visit_and_no_other_topic(
+    stack: RunningStack,
+    worker: HandWorker,
+    visit: str,
+    connect: Callable[[], Awaitable[Socket]],
+) -> None:
+    """By join and by replay: not the job, the workspace, another visit, nor a user's own."""
+    owned = opened(stack, worker, user_id=str(EVE.id))
+    [job_id] = await run_jobs(worker, visit, 1)
+    await run_jobs(worker, owned, 1)
+    replay = {"broadcast": {"replay": {"since": 0}}}
+    closed = [
+        f"job:{job_id}", f"workspace:{worker.workspace_id}", f"session:{visit[:-1]}",
+        f"session:{visit}0", "session:visit_%", "session:visit_", f"session:{owned}",
+    ]  # fmt: skip
+    socket = await connect()
+
+    for topic in closed:
+        for token in (None, stack.token(None, "anon")):
+            for more in ({}, replay):
+                refused = await socket.join(topic, access_token=token, private=True, **more)
+                assert refused["response"]["reason"].startswith("Unauthorized: "), (topic, refused)
+    await socket.joined(f"session:{visit}", private=True)
+    by_name = await connect()
+    await by_name.joined(f"session:{owned}", access_token=stack.sign_in(EVE.email), private=True)
+    [heard] = await run_jobs(worker, visit, 1)
+    [owns] = await run_jobs(worker, owned, 1)
+
+    once = ["job.created", "job.leased", "job.progress", "job.completed"]
+    assert await kinds_of(socket, heard) == await kinds_of(by_name, owns) == once
+
+
+async def kinds_of(socket: Socket, job_id: str) -> list[str]:
+    """What is heard of a job until its end; earlier jobs' events may still have been on the way."""
+    kinds: list[str] = []
+    while "job.completed" not in kinds:
+        event = (await socket.expect("broadcast", seconds=SECONDS))["payload"]["payload"]
+        if event["job_id"] == job_id:
+            kinds.append(event["type"])
+    return kinds
+
+
+async def ends(url: str, session: str, **headers: str) -> tuple[int, list[str], str | None]:
+    """A stream of a session read to its end: status, types of its events, and why it ended."""
+    kinds: list[str] = []
+    kind = ""
+    async with (
+        asyncio.timeout(SECONDS),
+        httpx.AsyncClient(base_url=url, timeout=SECONDS) as client,
+        client.stream(
+            "GET",
+            f"/api/sessions/{session}/events",
+            headers={"accept": "text/event-stream", **headers},
+        ) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            name, _, value = line.partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data" and kind == "end":
+                return answer.status_code, kinds, json.loads(value)["reason"]
+            elif name == "data":
+                kinds.append(kind)
+    return answer.status_code, kinds, None
+
+
+async def test_a_visit_streams_to_nobody_in_particular_until_it_is_closed(
+    stack: RunningStack, worker: HandWorker, visit: str
+) -> None:
+    """By server-sent events without a token; each other session asks for one."""
+    before = await run_jobs(worker, visit, 1)
+    reading = asyncio.ensure_future(ends(stack.api_url, visit))
+    foreign = stack.sign_in(EVE.email)
+    for session, headers, status in (
+        ("s-plain", {}, 401),
+        (visit[:-1], {}, 404),
+        (visit, {"authorization": "Bearer garbage"}, 401),
+        (opened(stack, worker, user_id=str(ADA.id)), {}, 404),
+        (opened(stack, worker, user_id=str(ADA.id)), {"authorization": f"Bearer {foreign}"}, 404),
+    ):
+        assert (await ends(stack.api_url, session, **headers))[0] == status, session
+
+    await run_jobs(worker, visit, 1)
+    async with httpx.AsyncClient(base_url=stack.api_url, timeout=SECONDS) as client:
+        page = (await client.get(f"/api/sessions/{visit}/events")).json()
+    with stack.connect() as sql:
+        sql.execute("select public.close_visit(%s)", (visit,))
+    status, kinds, reason = await reading
+
+    once = ["job.created", "job.leased", "job.progress", "job.completed"]
+    assert (status, reason) == (200, "gone")
+    assert kinds == once * 2 == [event["type"] for event in page["events"]]
+    assert before[0] == page["events"][0]["job_id"]
+
+
+async def test_where_anonymous_use_is_off_the_api_asks_for_a_token(
+    stack: RunningStack, worker: HandWorker, visit: str
+) -> None:
+    """The stage decides, whatever the database would allow."""
+    await run_jobs(worker, visit, 1)
+    settings = Settings.from_env({**stack.values, "ALLOW_ANONYMOUS": "false"})
+    app = build_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://status") as client:
+        path = f"/api/sessions/{visit}/events"
+        nobody = await client.get(path)
+        somebody = await client.get(path, headers=stack.headers(stack.sign_in(EVE.email)))
+    await app.state.services.aclose()
+
+    assert (nobody.status_code, somebody.status_code) == (401, 200)
