@@ -53,7 +53,7 @@ create table public.jobs (
   constraint jobs_payload_is_bounded check (pg_column_size(payload) <= 1048576),
   constraint jobs_result_only_when_completed check (result is null or status = 'completed')
 ) with (
-  fillfactor = 70,
+  fillfactor = 50, -- room in its page for the version that a lease makes: no index is touched then
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
   autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
 );

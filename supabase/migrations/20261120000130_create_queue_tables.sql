@@ -54,7 +54,7 @@ comment on column queue.job_types.rate_per_seconds is 'Seconds in which the buck
 comment on column queue.job_types.rate_per_key is 'One bucket per workspace and concurrency key instead of one for the type.';
 comment on column queue.job_types.payload_schema is 'JSON Schema that payloads must satisfy; null accepts any object.';
 comment on column queue.job_types.schema_version is 'Version of payload_schema.';
-comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease.';
+comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease, no line in attempts for a completion.';
 comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
 comment on column queue.job_types.retention_days is '{completed, cancelled, failed}: days ended jobs are kept; null takes the setting.';
 comment on column queue.job_types.run_p95_ms is 'Learned 95th percentile of run time, milliseconds.';

@@ -173,8 +173,9 @@ $$;
 comment on function queue.tokens is 'What a token bucket holds by now; a missing one is full.';
 
 create function queue.pick(
-  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz
-) returns jsonb
+  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz,
+  out ids uuid[], out virtual_time double precision, out due bigint
+)
 language plpgsql
 set search_path = ''
 as $$
@@ -184,7 +185,7 @@ declare
   v_virtual double precision := coalesce((select finish_tag from queue.shares where workspace_id = v_nil), 0);
   v_max_budget double precision := (queue.setting('max_budget_ms'))::double precision;
   v_lanes_each integer := 10;
-  v_picked jsonb;
+  v_cut boolean;
 begin
   -- first a look at the heads of a few lanes per tenant; only when that leaves slots empty, a deeper one
   for v_round in 1..2 loop
@@ -273,23 +274,21 @@ begin
     picked as (
       select * from by_type where nth_of_type <= type_free
       order by start_tag, ready_at, job_id limit p_limit)
-    select jsonb_build_object('ids', coalesce(jsonb_agg(job_id), '[]'), 'tag', max(start_tag), 'count', count(*),
-      'cut', v_round = 1 and count(*) < p_limit and exists (select 1 from sized as s
+    select coalesce(array_agg(p.job_id), '{}'), max(p.start_tag), v_round = 1 and count(*) < p_limit and exists (select 1 from sized as s
         where s.lanes_of_tenant >= v_lanes_each
           or s.few < s.most and (select count(*) from found as f where f.lane_id = s.lane_id) >= s.few),
-      'due', case when p_count_due then (select count(*) from (
+      case when p_count_due then (select count(*) from (
           select 1 from sized as s cross join lateral (
             select 1 from queue.ready as r where r.lane_id = s.lane_id
             limit least(1001 + p_limit, s.type_free, s.workspace_free, s.type_workspace_free, s.key_free)) as r
-          limit 1000 + p_limit) as counted) end)
-    into v_picked from picked;
-    exit when not (v_picked ->> 'cut')::boolean;
+          limit 1000 + p_limit) as counted) end
+    into ids, virtual_time, v_cut, due from picked as p;
+    exit when not v_cut;
     v_lanes_each := greatest(200, 4 * p_limit);
   end loop;
-  return v_picked;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease: {ids, tag, count, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
+comment on function queue.pick is E'Choose jobs to lease: {ids, virtual_time, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
 create function queue.take(
   p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz,
@@ -398,7 +397,7 @@ declare
   v_answered integer;
   v_reclaimed integer := 0;
   v_promoted integer := 0;
-  v_picked jsonb;
+  v_picked record;
   v_ids uuid[];
   v_lanes bigint[];
   v_expired uuid[];
@@ -455,12 +454,11 @@ begin
     perform queue.reopen_lanes(v_lanes);
   end if;
 
-  v_picked := queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
+  select * into v_picked from queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
     v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_now);
-  if (v_picked ->> 'count')::integer > 0 then
-    v_ids := array(select jsonb_array_elements_text(v_picked -> 'ids')::uuid);
+  if cardinality(v_picked.ids) > 0 then
     select coalesce(array_agg(id), '{}'), array_agg(id) filter (where deadline_at <= v_now) into v_ids, v_expired
-    from (select id, deadline_at from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked) as locked;
+    from (select id, deadline_at from public.jobs where id = any (v_picked.ids) and status = 'pending' order by id for update skip locked) as locked;
     if cardinality(v_expired) > 0 then
       perform queue.finish(v_expired, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', v_now);
       v_ids := array(select i from unnest(v_ids) as i where i <> all (v_expired));
@@ -468,7 +466,7 @@ begin
     if cardinality(v_ids) > 0 then
       select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now) as t;
       insert into queue.shares (workspace_id, finish_tag)
-      values ('00000000-0000-0000-0000-000000000000', (v_picked ->> 'tag')::double precision)
+      values ('00000000-0000-0000-0000-000000000000', v_picked.virtual_time)
       on conflict (workspace_id) do update set finish_tag = excluded.finish_tag;
     end if;
   end if;
@@ -481,7 +479,7 @@ begin
       (select v_now from queue.signals limit 1)) into v_next;
   end if;
   return json_build_object('leases', v_leases, 'reclaimed', v_reclaimed, 'promoted', v_promoted,
-    'due', coalesce(least(1000, greatest(0, (v_picked ->> 'due')::integer - v_leased)),
+    'due', coalesce(least(1000, greatest(0, v_picked.due - v_leased)),
       case when v_limit > 0 and v_leased >= v_limit then 1 else 0 end),
     'next_due_in_ms', case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - v_now) * 1000)) end);
 end;

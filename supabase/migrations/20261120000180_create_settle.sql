@@ -184,23 +184,65 @@ end;
 $$;
 comment on function queue.wait_problem is 'What is wrong with a wait a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
 
-create function queue.settle(p_items jsonb) returns jsonb
+create function queue.complete(
+  p_items jsonb, p_now timestamptz, out answered integer, out results text, out bound uuid[], out free uuid[]
+)
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_now timestamptz;
-  v_ids uuid[] := array(select distinct (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
   v_max_result integer := (queue.setting('result_max_bytes'))::integer;
-  v_free uuid[];
-  v_ended uuid[];
-  v_results jsonb;
+  v_quiet text[] := array(select t.job_type from queue.job_types as t where t.events = 'minimal');
 begin
-  perform 1 from public.jobs where id = any (v_ids) order by id for update;
-  v_now := queue.clock();
-  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps']) then
-    perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
-  end if;
+  with items as materialized (
+    select * from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text, result jsonb,
+      duration_ms double precision, cost_usd numeric)
+    where i.outcome = 'completed' and (i.result is null or pg_column_size(i.result) <= v_max_result)),
+  held as materialized (
+    delete from queue.leases as l using items as i
+    where l.job_id = i.job_id and l.fence = i.fence
+    returning l.job_id, l.fence, l.ready_at, l.attempt, l.worker_id, l.leased_at, i.result, i.duration_ms, i.cost_usd),
+  moved as (
+    update public.jobs as j set status = 'completed', outcome = 'completed', completed_at = p_now, result = h.result,
+      progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null, error_fingerprint = null,
+      next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
+      cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
+    from held as h
+    where j.id = h.job_id
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt, h.worker_id, h.leased_at,
+      h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
+      coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms,
+      j.parent_id is not null or j.batch_id is not null or j.unique_key is not null as bound),
+  history as (
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
+    select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
+    from moved as m where m.job_type <> all (v_quiet)), -- read off the job's row instead, see job_attempts
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select m.id, m.last_seq, m.workspace_id, m.session_id, 'job.completed',
+      jsonb_build_object('status', 'completed', 'attempts', m.attempts), p_now from moved as m),
+  counted as (
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
+    -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
+    select p_now, m.job_type, m.workspace_id, 'completed', count(*), sum(m.wait_ms), sum(m.run_ms), coalesce(sum(m.cost_usd), 0),
+      least(120, greatest(0, floor(ln(greatest(m.wait_ms, 0) + 1) * 4.481420117724551)))::smallint as wait_bucket,
+      least(120, greatest(0, floor(ln(greatest(m.run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
+    from moved as m
+    group by m.job_type, m.workspace_id, wait_bucket, run_bucket)
+  select count(*), string_agg(concat('{"job_id":"', m.id, '","fence":', m.fence, ',"outcome":"applied","status":"completed"}'), ','),
+    array_agg(m.id) filter (where m.bound), array_agg(m.id) filter (where not m.bound)
+  into answered, results, bound, free from moved as m;
+end;
+$$;
+comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results as JSON text, bound, free}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
+
+create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ended uuid[])
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_max_result integer := (queue.setting('result_max_bytes'))::integer;
+begin
   with items as materialized (
     select distinct on (i.job_id, i.fence) i.*
     from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text, result jsonb, error jsonb,
@@ -208,26 +250,25 @@ begin
       duration_ms double precision, cost_usd numeric)),
   held as materialized (
     delete from queue.leases as l using items as i
-    where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
+    where l.job_id = any (p_ids) and l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.lane_id, l.ready_at, l.attempt, l.worker_id, l.leased_at, l.cancel_requested,
       i.outcome, i.result, i.error, i.retry_after_seconds, i.until, i.delay_seconds, i.wait, i.duration_ms, i.cost_usd),
   acts as materialized (
-    select h.*, j.workspace_id, j.session_id, j.job_type, j.attempts, j.max_attempts, j.unique_key,
+    select h.*, j.workspace_id, j.session_id, j.job_type, j.attempts, j.max_attempts,
       case
-        when h.outcome = 'completed' and pg_column_size(h.result) > v_max_result then 'failed'
-        when h.outcome = 'completed' then 'completed'
+        when h.outcome = 'completed' then 'failed' -- its result is too large, or queue.complete had it
         when h.cancel_requested or h.outcome = 'cancelled' then 'cancelled'
         when h.outcome = 'failed' then 'failed'
-        when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= v_now then 'failed' else 'retry' end
+        when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= p_now then 'failed' else 'retry' end
         when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null then 'failed'
         when h.outcome in ('snoozed', 'released', 'waiting') then h.outcome
         else 'failed' end as act,
       case
-        when h.outcome = 'completed' and pg_column_size(h.result) > v_max_result then jsonb_build_object('type', 'ResultTooLarge',
+        when h.outcome = 'completed' then jsonb_build_object('type', 'ResultTooLarge',
           'reason', 'result_too_large', 'message', format('the result exceeds %s bytes; store it and return a reference', v_max_result))
         when h.outcome = 'retry' and j.attempts >= j.max_attempts
           then coalesce(h.error, '{}') || '{"reason": "attempts_spent"}'
-        when h.outcome = 'retry' and j.deadline_at <= v_now then coalesce(h.error, '{}') || '{"reason": "deadline_passed"}'
+        when h.outcome = 'retry' and j.deadline_at <= p_now then coalesce(h.error, '{}') || '{"reason": "deadline_passed"}'
         when h.outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(h.error, '{}')
         when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null
           then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', queue.wait_problem(h.wait))
@@ -235,12 +276,12 @@ begin
           then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(h.outcome, 'null'))
         else h.error end as problem,
       case h.outcome
-        when 'retry' then v_now + make_interval(secs => coalesce(
+        when 'retry' then p_now + make_interval(secs => coalesce(
           case when h.retry_after_seconds is not null then least(604800, greatest(0, h.retry_after_seconds)) end,
           queue.retry_delay(j.attempts, coalesce((j.backoff ->> 'first_seconds')::double precision, t.backoff_first_seconds),
             coalesce((j.backoff ->> 'cap_seconds')::double precision, t.backoff_cap_seconds),
             coalesce((j.backoff ->> 'factor')::double precision, t.backoff_factor))))
-        when 'snoozed' then coalesce(h.until, v_now + make_interval(secs => least(31536000, greatest(0, coalesce(h.delay_seconds, 60)))))
+        when 'snoozed' then coalesce(h.until, p_now + make_interval(secs => least(31536000, greatest(0, coalesce(h.delay_seconds, 60)))))
         end as run_at
     from held as h
     join public.jobs as j on j.id = h.job_id
@@ -248,41 +289,35 @@ begin
   moved as (
     update public.jobs as j set
       status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending' else a.act end,
-      outcome = case when a.act in ('completed', 'failed', 'cancelled') then a.act end,
-      completed_at = case when a.act in ('completed', 'failed', 'cancelled') then v_now end,
-      result = case when a.act = 'completed' then a.result end,
-      progress = case when a.act = 'completed' then jsonb_set(j.progress, '{percentage}', '100') else j.progress end,
-      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000)
-        when a.act = 'completed' then null else j.error_message end,
-      error_data = case when a.act in ('retry', 'failed') then a.problem - 'message' when a.act = 'completed' then null else j.error_data end,
-      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message')
-        when a.act = 'completed' then null else j.error_fingerprint end,
+      outcome = case when a.act in ('failed', 'cancelled') then a.act end,
+      completed_at = case when a.act in ('failed', 'cancelled') then p_now end,
+      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
+      error_data = case when a.act in ('retry', 'failed') then a.problem - 'message' else j.error_data end,
+      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1) else j.attempts end,
       snoozes = j.snoozes + case when a.act = 'snoozed' then 1 else 0 end,
       cost_usd = case when a.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + a.cost_usd end,
-      updated_at = v_now, last_seq = j.last_seq + 1
+      updated_at = p_now, last_seq = j.last_seq + 1
     from acts as a
     where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
-      a.outcome as said, j.error_fingerprint, a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent,
-      j.parent_id is not null or j.batch_id is not null or a.unique_key is not null as bound),
+      a.outcome as said, j.error_fingerprint, a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
-    select id, fence, workspace_id, attempt, worker_id, leased_at, v_now, act,
+    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
       case when act in ('retry', 'failed') then error_message end, case when act in ('retry', 'failed') then problem - 'message' end
     from moved),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id,
       'job.' || case act when 'retry' then 'retried' else act end,
-      case when act = 'completed' then jsonb_build_object('status', status, 'attempts', attempts)
-        else jsonb_strip_nulls(jsonb_build_object('status', status, 'attempts', attempts,
+      jsonb_strip_nulls(jsonb_build_object('status', status, 'attempts', attempts,
         'error_message', case when act in ('retry', 'failed') then left(error_message, 1000) end,
         'next_retry_at', next_retry_at,
         'wait', case when act = 'waiting' then jsonb_build_object('kind', wait ->> 'kind', 'name', wait ->> 'name',
           'question', left(wait ->> 'question', 2000), 'options', wait -> 'options',
-          'until', coalesce(wait ->> 'timeout_at', wait ->> 'until'), 'event', wait ->> 'event') end)) end, v_now
+          'until', coalesce(wait ->> 'timeout_at', wait ->> 'until'), 'event', wait ->> 'event') end)), p_now
     from moved),
   delayed as (
     insert into queue.deferred (job_id, run_at, lane_id) select id, run_at, lane_id from moved where act in ('retry', 'snoozed')),
@@ -295,52 +330,83 @@ begin
     select id, workspace_id, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''), wait ->> 'kind'), 200),
       jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids', wait -> 'job_ids')),
       case when wait ->> 'kind' = 'event' then left(wait ->> 'event', 255) end,
-      (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', v_now
+      (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', p_now
     from moved where act = 'waiting'),
   rechecked as (
     insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
   suspicious as (
     insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
-    select job_type, workspace_id, error_fingerprint, id, left(error_message, 500), v_now
+    select job_type, workspace_id, error_fingerprint, id, left(error_message, 500), p_now
     from moved where said = 'retry' and act in ('retry', 'failed')
     on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message, failed_at = excluded.failed_at),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
     -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
-    select v_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(run_ms), sum(coalesce(spent, 0)),
+    select p_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(run_ms), sum(coalesce(spent, 0)),
       least(120, greatest(0, floor(ln(greatest(wait_ms, 0) + 1) * 4.481420117724551)))::smallint as wait_bucket,
       least(120, greatest(0, floor(ln(greatest(run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
-    from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, extract(epoch from leased_at - ready_at)::double precision * 1000 as wait_ms,
-        coalesce(duration_ms, extract(epoch from v_now - leased_at)::double precision * 1000) as run_ms from moved) as m
+    from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, date_part('epoch', leased_at - ready_at) * 1000 as wait_ms,
+        coalesce(duration_ms, date_part('epoch', p_now - leased_at) * 1000) as run_ms from moved) as m
     group by job_type, workspace_id, act, wait_bucket, run_bucket)
-  select array_agg(id) filter (where act = 'completed' and not bound),
-    array_agg(id) filter (where act in ('failed', 'cancelled') or act = 'completed' and bound),
-    coalesce(('[' || string_agg(format(case when next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
+  select array_agg(id) filter (where act in ('failed', 'cancelled')),
+    string_agg(format(case when next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
       else '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s","next_retry_at":%s}' end, id, fence,
-      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ',') || ']')::jsonb, '[]')
-  into v_free, v_ended, v_results
+      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ',')
+  into ended, results
   from moved;
+end;
+$$;
+comment on function queue.settle_others is 'Apply all outcomes but completions; the caller holds the rows of p_ids.';
 
+create function queue.settled_before(p_items jsonb, p_answered jsonb) returns text
+language sql stable
+set search_path = ''
+as $$
+  -- not held: settled before (then a repeat is answered as the first time), lost, or never there
+  select string_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+    'next_retry_at', j.next_retry_at, 'outcome', case
+      when j.id is null then 'not_found'
+      when e.outcome = 'cancelled' then 'cancelled'
+      when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
+      else 'stale' end))::text, ',')
+  from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
+  left join public.jobs as j on j.id = i.job_id
+  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+  cross join lateral (select coalesce(a.outcome,
+    case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
+  where not p_answered @> jsonb_build_array(jsonb_build_object('job_id', i.job_id, 'fence', i.fence))
+$$;
+comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more.';
+
+create function queue.settle(p_items jsonb) returns text
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz;
+  v_ids uuid[] := array(select distinct (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
+  v_done record;
+  v_ended uuid[];
+  v_results text;
+begin
+  perform 1 from public.jobs where id = any (v_ids) order by id for update;
+  v_now := queue.clock();
+  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps']) then
+    perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
+  end if;
+  select * into v_done from queue.complete(p_items, v_now);
+  v_results := v_done.results;
   -- most completed jobs are tied to nothing: only who waits for them matters
-  v_ended := v_ended || array(select distinct after_id from queue.dependencies where after_id = any (v_free));
+  v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.free));
+  if v_done.answered < jsonb_array_length(p_items) then
+    select nullif(concat_ws(',', v_results, o.results), ''), v_ended || o.ended into v_results, v_ended
+    from queue.settle_others(p_items, v_ids, v_now) as o;
+    v_results := concat_ws(',', v_results, queue.settled_before(p_items, concat('[', v_results, ']')::jsonb));
+  end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
   end if;
-  if jsonb_array_length(v_results) < jsonb_array_length(p_items) then
-    -- not held: settled before (then a repeat is answered as the first time), lost, or never there
-    v_results := v_results || coalesce((
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
-        'next_retry_at', j.next_retry_at, 'outcome', case
-          when j.id is null then 'not_found'
-          when a.outcome = 'cancelled' then 'cancelled'
-          when a.outcome = i.outcome or a.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
-          else 'stale' end)))
-      from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
-      left join public.jobs as j on j.id = i.job_id
-      left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
-      where not v_results @> jsonb_build_array(jsonb_build_object('job_id', i.job_id, 'fence', i.fence))), '[]');
-  end if;
-  return v_results;
+  return '[' || coalesce(v_results, '') || ']';
 end;
 $$;
 comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';
@@ -353,7 +419,7 @@ set lock_timeout = '8s'
 as $$
 declare
   v_items jsonb := p_request -> 'items';
-  v_results jsonb := '[]';
+  v_results json := '[]';
 begin
   if jsonb_typeof(v_items) is distinct from 'array' or jsonb_array_length(v_items) > 1000 then
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');

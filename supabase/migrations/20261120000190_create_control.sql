@@ -395,7 +395,13 @@ begin
     from queue.attempts where job_id = p_job_id
     union all
     select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', null,
-      'outcome', null, 'lease_expires_at', expires_at) from queue.leases where job_id = p_job_id) as a);
+      'outcome', null, 'lease_expires_at', expires_at) from queue.leases where job_id = p_job_id
+    union all -- of a type with minimal events a completed attempt is told by the job's row alone
+    select j.fence, jsonb_build_object('attempt', j.attempts, 'fence', j.fence, 'worker_id', null, 'leased_at', j.started_at,
+      'ended_at', j.completed_at, 'outcome', 'completed', 'error_message', null, 'error_data', null)
+    from public.jobs as j
+    where j.id = p_job_id and j.outcome = 'completed'
+      and not exists (select 1 from queue.attempts as e where e.job_id = j.id and e.fence = j.fence)) as a);
 end;
 $$;
 comment on function public.job_attempts is 'Each attempt of a job, the running one last: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data}].';

@@ -26,7 +26,8 @@ from typing import Any
 
 import psutil
 import psycopg
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
+from pydantic_core import from_json, to_json
 
 from infra.local import migrations
 from infra.local.bench.compare import rate
@@ -120,6 +121,8 @@ def ours(
         most: Drain only so many of them.
     """
     with psycopg.connect(url, autocommit=True) as connection:
+        set_json_loads(from_json, connection)  # as `shared.queue` reads and writes
+        set_json_dumps(to_json, connection)
         item = {"job_type": job_type, "payload": {}}
         began = time.perf_counter()
         for _ in range(0, jobs, 1000):

@@ -1,11 +1,15 @@
 -- Whoever knows the job's id may settle it.
 do $patch$
 declare
-  v_body text := pg_get_functiondef('queue.settle'::regproc);
+  v_name text;
+  v_body text;
 begin
-  if position($old$l.job_id = i.job_id and l.fence = i.fence$old$ in v_body) = 0 then
-    raise exception 'the defect does not apply any more';
-  end if;
-  execute replace(v_body, $old$l.job_id = i.job_id and l.fence = i.fence$old$, $new$l.job_id = i.job_id$new$);
+  foreach v_name in array array['queue.complete', 'queue.settle_others'] loop
+    v_body := pg_get_functiondef(v_name::regproc);
+    if position($old$l.job_id = i.job_id and l.fence = i.fence$old$ in v_body) = 0 then
+      raise exception 'the defect does not apply any more';
+    end if;
+    execute replace(v_body, $old$l.job_id = i.job_id and l.fence = i.fence$old$, $new$l.job_id = i.job_id$new$);
+  end loop;
 end;
 $patch$;

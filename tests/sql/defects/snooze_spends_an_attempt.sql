@@ -1,7 +1,7 @@
 -- Handing back counts as trying.
 do $patch$
 declare
-  v_body text := pg_get_functiondef('queue.settle'::regproc);
+  v_body text := pg_get_functiondef('queue.settle_others'::regproc);
 begin
   if position($old$when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1)$old$ in v_body) = 0 then
     raise exception 'the defect does not apply any more';

@@ -1,7 +1,7 @@
 -- A wait does not look at events that came before it.
 do $patch$
 declare
-  v_body text := pg_get_functiondef('queue.settle'::regproc);
+  v_body text := pg_get_functiondef('queue.settle_others'::regproc);
 begin
   if position($old$and wait ->> 'kind' in ('event', 'children')$old$ in v_body) = 0 then
     raise exception 'the defect does not apply any more';
