@@ -147,7 +147,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     return body
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, seconds: float = 30.0) -> T:
+async def eventually(look: Callable[[], Awaitable[T]], *, seconds: float = 60.0) -> T:
     """What `look` finds once it finds something."""
     async with asyncio.timeout(seconds):
         while True:

@@ -97,7 +97,7 @@ async def test_a_stream_goes_on_after_an_outage(
             begun.set()
 
     listening = asyncio.ensure_future(listen())
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 60)
     gateway.stop()
     with database.connect() as connection:
         connection.execute("select public.cancel_job(%s)", (job.id,))

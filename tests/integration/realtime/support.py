@@ -29,7 +29,7 @@ PUBLISHABLE = "sb_publishable_test"
 SECRET_KEY = "sb_secret_test"
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-PATIENCE = 10.0
+PATIENCE = 60.0
 #: Long enough for a message that must not come to have come.
 QUIET = 0.3
 
@@ -305,7 +305,7 @@ class JavaScript:
         """End Node by closing its input."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        await asyncio.wait_for(self._process.wait(), 10)
+        await asyncio.wait_for(self._process.wait(), 60)
         await self._reader
 
     async def _read(self) -> None:

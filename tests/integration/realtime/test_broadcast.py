@@ -166,7 +166,7 @@ async def test_javascript_and_python_understand_each_other(
     channel, received = await python_channel(python, topic)
 
     sent = await js.call("send", channel="c", event="événement", payload=payload)
-    heard = await asyncio.wait_for(received.get(), 10)
+    heard = await asyncio.wait_for(received.get(), 60)
     await channel.send_broadcast("zurück", payload)
     [got] = await js.receive("c")
 

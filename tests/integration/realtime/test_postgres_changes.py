@@ -611,10 +611,10 @@ async def test_the_python_client_gets_changes(server: Server, sql: psycopg.Conne
     channel.on_postgres_changes("*", received.put_nowait, table="open_items", schema="public")
     channel.on_system(lambda _: ready.set())
     await channel.subscribe()
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), 60)
 
     sql.execute("insert into public.open_items values (1, 'a', 1, false)")
-    got = await asyncio.wait_for(received.get(), 10)
+    got = await asyncio.wait_for(received.get(), 60)
     await client.close()
 
     assert got["data"]["record"] == {"id": 1, "name": "a", "price": 1, "done": False}

@@ -251,10 +251,10 @@ async def test_the_python_client_sees_who_is_there(server: Server, connect: Any)
 
     await channel.track({"user": 1})
     await track(other, topic, {"user": 2})
-    came = {await asyncio.wait_for(changes.get(), 10) for _ in range(2)}
+    came = {await asyncio.wait_for(changes.get(), 60) for _ in range(2)}
     state = set(channel.presence_state())
     other.connection.transport.abort()
-    left = await asyncio.wait_for(changes.get(), 10)
+    left = await asyncio.wait_for(changes.get(), 60)
     await client.close()
 
     assert (came, state, left) == ({"+py", "+raw"}, {"py", "raw"}, "-raw")

@@ -83,12 +83,12 @@ async def test_the_python_client_comes_back_after_a_cut(
     await channel.subscribe(lambda status, _: joins.put_nowait(status))
 
     wire.cut()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while wire.accepted < 2 or not channel.is_joined:  # noqa: ASYNC110 - the client has no event
             await asyncio.sleep(0.02)
     await sender.broadcast(topic, "after", {})
 
-    assert (await asyncio.wait_for(received.get(), 10))["event"] == "after"
+    assert (await asyncio.wait_for(received.get(), 60))["event"] == "after"
     await client.close()
 
 
@@ -249,7 +249,7 @@ async def test_broken_websocket_frames_close_only_their_socket(
     for frame in frames:
         guilty = await open_socket(server)
         guilty.connection.transport.write(frame)
-        await asyncio.wait_for(guilty.connection.wait_closed(), 10)
+        await asyncio.wait_for(guilty.connection.wait_closed(), 60)
         assert guilty.connection.close_code in (1002, 1006, 1007)
 
     assert await innocent.is_alive()
@@ -276,7 +276,7 @@ async def test_broken_http_does_no_harm(server: Server, data: bytes) -> None:
         writer.write(data)
         await writer.drain()
         writer.write_eof()
-        await asyncio.wait_for(reader.read(), 10)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
 
     async with httpx.AsyncClient(base_url=server.http) as client:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from infra.local.realtime import visibility as visibility_module
 from infra.local.realtime.visibility import Visibility
 from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
@@ -81,9 +82,10 @@ async def test_a_row_change_is_tested_once_the_row_is_visible(
 
 
 async def test_ended_transactions_are_visible_whatever_their_epoch(
-    project: Database, sql: psycopg.Connection[Any]
+    project: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streamed ids have 32 bits and wrap; committed, rolled back and long gone are all over."""
+    monkeypatch.setattr(visibility_module, "_PATIENCE_SECONDS", 600.0)  # it must not give up
     ids = []
     for statement in ("commit", "rollback"):
         sql.execute("begin")
@@ -93,15 +95,16 @@ async def test_ended_transactions_are_visible_whatever_their_epoch(
         ids.append(int(row[0]))
     visibility = Visibility(project.url)
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(60):
         await visibility.wait([*ids, 3, 2**32 - 5, (ids[0] - 2**31 + 10) % 2**32])
     await visibility.close()
 
 
 async def test_a_running_transaction_is_waited_for(
-    project: Database, sql: psycopg.Connection[Any]
+    project: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one whose id is the newest of all."""
+    monkeypatch.setattr(visibility_module, "_PATIENCE_SECONDS", 600.0)
     visibility = Visibility(project.url)
     sql.execute("begin")
     row = sql.execute("select pg_current_xact_id()::text::bigint % 4294967296").fetchone()
@@ -111,7 +114,7 @@ async def test_a_running_transaction_is_waited_for(
     await asyncio.sleep(0.3)
     early = waiting.done()
     sql.execute("commit")
-    await asyncio.wait_for(waiting, 3)
+    await asyncio.wait_for(waiting, 60)
     await visibility.close()
 
     assert not early

@@ -58,7 +58,7 @@ async def test_the_next_tick_runs_the_changed_processor(
         assert reload_processors(worker, project.settings)
         await worker.register()
         job_id = (await ada.enqueue(ACME, "reloaded")).job.id
-        await worker.tick(budget_seconds=20)
+        await worker.tick(budget_seconds=120)
         results.append((await ada.get_job(job_id)).result)
 
     assert results == ["old", "new"]

@@ -52,7 +52,7 @@ async def test_a_blocked_loop_is_noticed_and_its_culprit_named(
     await worker.register()
     await ada.enqueue_many(ACME, [NewJob(job_type="innocent"), NewJob(job_type="blocker")])
 
-    summary = await worker.tick(budget_seconds=30)
+    summary = await worker.tick(budget_seconds=120)
 
     assert summary.completed == 2
     blocked: Any = events_of(caplog)["loop.blocked"]
@@ -92,7 +92,7 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
     elsewhere = threading.Thread(target=tick_elsewhere)
     elsewhere.start()
     options = TickOptions(linger_seconds=0, renew_outside_seconds=0.5)
-    summary = await worker.tick(budget_seconds=30, options=options)
+    summary = await worker.tick(budget_seconds=120, options=options)
     await asyncio.to_thread(elsewhere.join)
 
     assert (sum(reclaimed), summary.completed) == (0, 1)
@@ -118,7 +118,7 @@ async def test_tasks_left_behind_end_with_their_attempt(
     await worker.register()
     await ada.enqueue(ACME, "litter")
 
-    summary = await worker.tick(budget_seconds=20)
+    summary = await worker.tick(budget_seconds=120)
 
     assert summary.completed == 1
     assert forgotten[0].cancelled()
@@ -145,7 +145,7 @@ async def test_exiting_in_a_task_ends_only_its_own_attempt(
     await worker.register()
     batch = await ada.enqueue_many(ACME, [NewJob(job_type="innocent"), NewJob(job_type="quitter")])
 
-    summary = await worker.tick(budget_seconds=20)
+    summary = await worker.tick(budget_seconds=120)
 
     assert (summary.completed, summary.retried) == (1, 1)
     quitter_job = await ada.get_job(batch.jobs[1].job.id)
@@ -170,7 +170,7 @@ async def test_a_plain_function_runs_in_a_thread_with_the_same_context(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "plain", {"number": 1})).job.id
 
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
 
     job = await ada.get_job(job_id)
     assert job.result == {"total": 2, "elsewhere": True}
@@ -186,9 +186,9 @@ async def test_a_plain_function_may_wait_durably_too(
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "plain")).job.id
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
     await ada.answer(job_id, 3)
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
 
     assert (await ada.get_job(job_id)).result == {"answer": 3}
 
@@ -211,7 +211,7 @@ async def test_a_plain_function_is_stopped_at_its_next_instruction(
     job_id = (await ada.enqueue(ACME, "spin")).job.id
 
     summary = await worker.tick(
-        budget_seconds=30, options=TickOptions(linger_seconds=0, grace_seconds=3)
+        budget_seconds=120, options=TickOptions(linger_seconds=0, grace_seconds=3)
     )
 
     assert stopped.is_set()
@@ -238,7 +238,7 @@ async def test_a_plain_function_blocked_in_a_wait_is_stopped_too(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "blocked")).job.id
 
-    await worker.tick(budget_seconds=30, options=TickOptions(linger_seconds=0, grace_seconds=3))
+    await worker.tick(budget_seconds=120, options=TickOptions(linger_seconds=0, grace_seconds=3))
 
     assert stopped.is_set()
     assert (await ada.get_job(job_id)).error_data["type"] == "AttemptTimeout"
@@ -260,7 +260,7 @@ async def test_a_thread_that_cannot_be_stopped_does_not_keep_the_tick(
     await worker.register()
     await ada.enqueue(ACME, "deaf")
 
-    summary = await worker.tick(budget_seconds=30)
+    summary = await worker.tick(budget_seconds=120)
     release.set()
 
     assert summary.retried == 1
@@ -279,7 +279,7 @@ async def test_a_flood_of_log_lines_is_bounded(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "chatter")).job.id
 
-    summary = await worker.tick(budget_seconds=30)
+    summary = await worker.tick(budget_seconds=120)
 
     assert summary.completed == 1
     [count] = project.rows("select count(*) as n from public.job_logs where job_id = %s", job_id)
@@ -309,7 +309,7 @@ async def test_a_key_concurrency_of_one_holds(
     same = EnqueueOptions(concurrency_key="one")
     await ada.enqueue_many(ACME, [NewJob(job_type="serial", options=same)] * 4)
 
-    summary = await worker.tick(budget_seconds=30)
+    summary = await worker.tick(budget_seconds=120)
 
     assert (summary.completed, most) == (4, 1)
 
@@ -332,7 +332,7 @@ async def test_memory_that_grows_is_blamed_on_who_runs(
     await worker.register()
     await ada.enqueue(ACME, "hoarder")
 
-    await worker.tick(budget_seconds=30)
+    await worker.tick(budget_seconds=120)
 
     grew: Any = events_of(caplog)["memory.grew"]
     assert grew.grown_mb >= 100

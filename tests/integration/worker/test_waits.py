@@ -62,8 +62,8 @@ async def test_a_finished_step_is_not_run_again(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "order")).job.id
 
-    await worker.tick(budget_seconds=20)
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
+    await worker.tick(budget_seconds=120)
 
     job = await ada.get_job(job_id)
     assert (job.status, job.result) == ("completed", {"receipt": 7, "sent": "sent"})
@@ -88,7 +88,7 @@ async def test_a_step_is_stored_before_the_next_one_begins(
     await worker.register()
     await ada.enqueue(ACME, "steps")
 
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
 
     assert stored == [1]
 
@@ -115,8 +115,8 @@ async def test_equal_step_names_are_told_apart_by_their_order(
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "loop")).job.id
-    await worker.tick(budget_seconds=20)
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
+    await worker.tick(budget_seconds=120)
 
     assert (await ada.get_job(job_id)).result == {"results": [0, 10, 20]}
     assert rounds == [0, 1, 2]
@@ -135,10 +135,10 @@ async def test_a_question_holds_no_worker_and_its_answer_comes_back(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "order")).job.id
 
-    first = await worker.tick(budget_seconds=20)
+    first = await worker.tick(budget_seconds=120)
     assert (first.waiting, (await ada.get_job(job_id)).status) == (1, "waiting")
     await ada.answer(job_id, "L")
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
 
     job = await ada.get_job(job_id)
     assert (job.status, job.result) == ("completed", {"size": "L", "attempt": 1})
@@ -156,7 +156,7 @@ async def test_an_unanswered_question_ends_with_its_default(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "order")).job.id
 
-    summary = await worker.tick(budget_seconds=20, options=TickOptions(linger_seconds=5))
+    summary = await worker.tick(budget_seconds=120, options=TickOptions(linger_seconds=5))
 
     assert (summary.waiting, summary.completed) == (1, 1)
     assert (await ada.get_job(job_id)).result == {"size": "M"}
@@ -174,7 +174,7 @@ async def test_sleep_gives_the_worker_back(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "nap")).job.id
 
-    summary = await worker.tick(budget_seconds=20, options=TickOptions(linger_seconds=5))
+    summary = await worker.tick(budget_seconds=120, options=TickOptions(linger_seconds=5))
 
     assert (summary.leased, summary.waiting, summary.completed) == (3, 2, 1)
     assert (await ada.get_job(job_id)).attempts == 1
@@ -191,11 +191,11 @@ async def test_an_event_ends_the_wait_for_it(
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "ship")).job.id
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
     assert (await ada.get_job(job_id)).status == "waiting"
 
     await ada.emit_event(ACME, "paid:42", {"amount": 12})
-    await worker.tick(budget_seconds=20, options=TickOptions(linger_seconds=5))
+    await worker.tick(budget_seconds=120, options=TickOptions(linger_seconds=5))
 
     assert (await ada.get_job(job_id)).result == {"paid": {"amount": 12}, "late": "gave up"}
 
@@ -220,7 +220,7 @@ async def test_map_runs_one_child_per_item_and_keeps_their_order(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "sum")).job.id
 
-    summary = await worker.tick(budget_seconds=30)
+    summary = await worker.tick(budget_seconds=120)
 
     assert (await ada.get_job(job_id)).result == {"squares": [0, 1, 4, 9, 16]}
     assert (summary.completed, summary.waiting, summary.retried) == (6, 1, 1)
@@ -245,7 +245,7 @@ async def test_children_that_become_dead_letters_follow_the_policy(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "parent")).job.id
 
-    await worker.tick(budget_seconds=30)
+    await worker.tick(budget_seconds=120)
 
     job = await ada.get_job(job_id)
     if expected is None:
@@ -268,9 +268,9 @@ async def test_a_wait_inside_a_task_group_still_suspends(
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "grouped")).job.id
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
     await ada.answer(job_id, "yes")
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
 
     assert (await ada.get_job(job_id)).result == {"answer": "yes"}
 
@@ -291,8 +291,8 @@ async def test_spawning_twice_makes_the_same_children(
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "parent")).job.id
-    await worker.tick(budget_seconds=20)
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
+    await worker.tick(budget_seconds=120)
 
     children = project.rows("select id from public.jobs where parent_id = %s", job_id)
     assert {str(row["id"]) for row in children} == set((await ada.get_job(job_id)).result["ids"])
@@ -347,7 +347,7 @@ async def test_a_worker_whose_clock_is_wrong_does_no_harm(
     later = datetime.now(UTC) + timedelta(minutes=5)
     job_id = (await ada.enqueue(ACME, "nap", options=EnqueueOptions(deadline_at=later))).job.id
 
-    await worker.tick(budget_seconds=30)
+    await worker.tick(budget_seconds=120)
     await worker.aclose()
 
     job = await ada.get_job(job_id)

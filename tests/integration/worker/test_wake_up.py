@@ -34,13 +34,13 @@ async def test_a_tick_with_room_makes_waking_another_needless(
     await ada.enqueue(ACME, "long")
     options = TickOptions(concurrency=3, linger_seconds=0, poll_seconds=0.1)
     tick = asyncio.create_task(worker.tick(budget_seconds=120, options=options))
-    await asyncio.wait_for(started.wait(), 20)
+    await asyncio.wait_for(started.wait(), 60)
     await asyncio.sleep(0.5)  # it has polled, and said how much room it has
 
     enqueued = await ada.enqueue(ACME, "short")
 
     assert enqueued.wake is False
-    await asyncio.wait_for(short_ran.wait(), 20)
+    await asyncio.wait_for(short_ran.wait(), 60)
     release.set()
     await tick
 
@@ -56,7 +56,7 @@ async def test_a_tick_that_has_left_makes_nobody_wait(
 
     await worker.register()
     await ada.enqueue(ACME, "short")
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
 
     assert (await ada.enqueue(ACME, "short")).wake is True
 

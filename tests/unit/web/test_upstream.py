@@ -86,7 +86,7 @@ async def hub(realtime: Realtime) -> AsyncIterator[EventHub]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - what changes belongs to another party
             await asyncio.sleep(0.01)
 
