@@ -16,6 +16,14 @@ from infra.local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
 from tests.artefact.stack import Stack
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a process builds the zips: a minute here, many on a busy machine."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
     """The template of each stage; osls needs some zip to hash, not the real one."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,13 @@ async def api(
         origins=("http://app.test",),
     )
     async with (
-        LambdaRuntime(service.functions, routes=service.routes, cors=service.cors) as runtime,
-        httpx.AsyncClient(base_url=runtime.url, timeout=30) as client,
+        LambdaRuntime(
+            [replace(function, timeout=120) for function in service.functions],
+            routes=service.routes,
+            cors=service.cors,
+            mapping_key="background",
+        ) as runtime,
+        httpx.AsyncClient(base_url=runtime.url, timeout=120) as client,
     ):
         yield client
 
@@ -84,6 +90,30 @@ async def test_health_answers(api: httpx.AsyncClient) -> None:
     assert answer.status_code == 200
     assert answer.json()["status"] == "healthy"
     assert answer.json()["environment"] == {"region": "us-east-1", "env": "test"}
+
+
+async def test_a_custom_domain_may_mount_the_service_anywhere(api: httpx.AsyncClient) -> None:
+    """Each function takes the mapping key off its path; else every route behind it is a 404."""
+    statuses = {
+        path: (await api.get(f"/background{path}")).status_code
+        for path in (
+            "/health",
+            "/api/v1/health",
+            "/api/jobs",
+            "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11/events",
+            "/api/jobs/worker",
+            "/api/accounts/a%2Fb/nothing",
+        )
+    }
+
+    assert statuses == {
+        "/health": 200,
+        "/api/v1/health": 200,
+        "/api/jobs": 401,
+        "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11/events": 401,
+        "/api/jobs/worker": 401,
+        "/api/accounts/a%2Fb/nothing": 404,
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,10 +155,10 @@ def recording(self, data, path, **more):
     compiled.append(str(path))
     return original(self, data, path, **more)
 external.SourceLoader.source_to_code = recording
-began = time.perf_counter()
+began = time.process_time()
 __import__(sys.argv[1])
 print(json.dumps({
-    "seconds": time.perf_counter() - began,
+    "seconds": time.process_time() - began,
     "compiled": [p for p in compiled if p.startswith(os.environ["LAMBDA_TASK_ROOT"])],
     "modules": sorted({name.split(".")[0] for name in sys.modules}),
 }))
@@ -208,21 +238,39 @@ def test_reading_the_secrets_does_not_import_boto3(
 #: Shares of what `import fastapi, mangum` costs beside it (250 ms where the issue's 30, 350 and
 #: 450 ms were set).
 BUDGET = {"health": 0.15, "worker": 1.4, "jobs": 2.0, "status": 1.8}
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def import_cost(host_package: Package, runtime_site: Path) -> dict[str, float]:
+    """Processor seconds of each import: the least of several rounds through all of them.
+
+    Not the clock's seconds: those would be the machine's other work.
+    """
+    app = host_package.unzipped("app")
+    imports = {
+        "fastapi": (app, "fastapi"),
+        "mangum": (app, "mangum"),
+        **{
+            name: (host_package.unzipped(BUNDLE_OF[name]), f"functions.{name}.handler")
+            for name in FUNCTIONS
+        },
+    }
+    rounds = [
+        {
+            name: float(probe(root, runtime_site, module)["seconds"])
+            for name, (root, module) in imports.items()
+        }
+        for _ in range(ROUNDS)
+    ]
+    return {name: min(one[name] for one in rounds) for name in imports}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_imports_keep_to_their_share_of_a_web_framework(
-    host_package: Package, runtime_site: Path, name: str
+    import_cost: dict[str, float], name: str
 ) -> None:
-    """The best of several rounds, each against its own yardstick: that holds on a busy machine."""
-    app = host_package.unzipped("app")
-    root = host_package.unzipped(BUNDLE_OF[name])
+    """Against a yardstick measured beside it: that holds on any machine, and on a busy one."""
+    bare = import_cost["fastapi"] + import_cost["mangum"]
 
-    def seconds(folder: Path, module: str) -> float:
-        return float(probe(folder, runtime_site, module)["seconds"])
-
-    def share() -> float:
-        bare = seconds(app, "fastapi") + seconds(app, "mangum")
-        return seconds(root, f"functions.{name}.handler") / bare
-
-    assert min(share() for _ in range(4)) <= BUDGET[name]
+    assert import_cost[name] / bare <= BUDGET[name], import_cost

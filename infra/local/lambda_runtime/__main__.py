@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -16,8 +17,10 @@ from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
+import psutil
 from botocore.config import Config
 from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 
@@ -25,9 +28,13 @@ from infra.aws.bundles import BUNDLES, ROOT
 from infra.aws.lockfile import read_lock, select
 from infra.aws.package import TEMPLATE, compile_template
 from infra.aws.parameters import write_parameters
+from infra.local.breaking import BREAK_PATH, HEADER, Breaker
 from infra.local.lambda_runtime.server import LambdaRuntime, report_line
-from infra.local.lambda_runtime.site import console_site
+from infra.local.lambda_runtime.site import Site, console_site
 from infra.local.lambda_runtime.template import Service, read_service
+from infra.local.lambda_runtime.wire import Request, Response
+from infra.local.site import console_config, security_headers
+from shared.config import Settings
 
 #: Of the local stack's environment, what serverless.yml would set on AWS.
 PASSED_ON = (
@@ -150,7 +157,7 @@ async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
             routes=service.routes,
             cors=service.cors,
             schedule=None if options.no_schedule else service.schedule,
-            site=console_site(ROOT, console_config(values)),
+            site=local_site(values),
             sqs_endpoint=values["AWS_ENDPOINT_URL"],
             pace=options.pace,
             say=report_line,
@@ -166,15 +173,37 @@ async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
             await runtime.stop()
 
 
-def console_config(values: Mapping[str, str]) -> dict[str, str]:
-    """What the console asks for at /config.json."""
-    return {
-        "supabaseUrl": values["SUPABASE_URL"],
-        "supabaseKey": values["SUPABASE_PUBLISHABLE_KEY"],
-        "apiUrl": values.get("API_URL", ""),
-        "demoEmail": values.get("DEMO_EMAIL", ""),
-        "stage": "local",
-    }
+def local_site(values: Mapping[str, str]) -> Site:
+    """The console as the one-process stack serves it: demo accounts, policy, "Break it" panel."""
+    settings = Settings.from_env({**values, "STAGE": "local"})
+    breaker = Breaker(values, workers=worker_environments)
+
+    async def break_it(request: Request) -> Response:
+        if request.method != "POST" or not request.path.startswith(BREAK_PATH):
+            return Response.of_json(404, {"message": "Not Found"})
+        host = urlsplit(f"http://{request.header('host')}").hostname or ""
+        return Response.of_json(
+            *await breaker.answer(
+                request.path.removeprefix(BREAK_PATH), host=host, given=request.header(HEADER)
+            )
+        )
+
+    return console_site(
+        ROOT,
+        console_config(settings, values),
+        headers=security_headers(settings, values),
+        local=break_it,
+    )
+
+
+def worker_environments() -> list[int]:
+    """The worker function's environments: those of our children that were started as it."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.environ().get("AWS_LAMBDA_FUNCTION_NAME", "").endswith("-worker"):
+                found.append(child.pid)
+    return found
 
 
 def main() -> int:

@@ -23,8 +23,9 @@ from infra.local.lambda_runtime.invocation import Invocation, Outcome
 logger = logging.getLogger(__name__)
 
 ACCOUNT = "123456789012"
-#: How long a caller's answer may wait for the environment to become reusable, in seconds.
-LINGER = 0.5
+#: How long a caller's answer may wait for the environment to become reusable, in seconds: a moment,
+#: but on a machine with other work a longer one.
+LINGER = 10.0
 
 
 class TooManyRequests(Exception):

@@ -1,6 +1,6 @@
 """API Gateway's HTTP API, payload format 2.0: HTTP in, an event to the function, HTTP out.
 
-Routes and CORS come from the compiled template; throttles and custom domains are left out. See
+Routes and CORS come from the compiled template; throttles are left out. See
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
 
@@ -93,6 +93,8 @@ class HttpApi:
     functions: Mapping[str, Function]
     routes: Sequence[Route]
     cors: Cors = field(default_factory=Cors)
+    #: Of a custom domain: routes match what follows it, the event's path keeps it.
+    mapping_key: str = ""
     integration_seconds: float = INTEGRATION_SECONDS
 
     def __post_init__(self) -> None:
@@ -112,8 +114,12 @@ class HttpApi:
         return Response(response.status, response.body, (*theirs, *ours))
 
     async def _route(self, request: Request) -> Response:
+        mounted = f"/{self.mapping_key}/"
+        path = request.path
+        if self.mapping_key and path.startswith(mounted):
+            path = path[len(mounted) - 1 :]
         for route in self.routes:
-            variables = route.match(request.method, request.path)
+            variables = route.match(request.method, path)
             if variables is not None:
                 return await self._integrate(route, variables, request)
         return _message(404, "Not Found")

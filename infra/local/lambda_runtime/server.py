@@ -48,6 +48,7 @@ class LambdaRuntime:
         *,
         routes: Sequence[Route] = (),
         cors: Cors | None = None,
+        mapping_key: str = "",
         schedule: Schedule | None = None,
         site: Site | None = None,
         sqs_endpoint: str | None = None,
@@ -59,7 +60,7 @@ class LambdaRuntime:
         }
         self.queue = AsynchronousQueue(self._deliver, pace=pace)
         self._invoke_api = InvokeApi(self.functions, self.queue)
-        self._http_api = HttpApi(self.functions, routes, cors or Cors())
+        self._http_api = HttpApi(self.functions, routes, cors or Cors(), mapping_key)
         self._site = site
         self._schedule = schedule
         self._sqs_endpoint = sqs_endpoint
@@ -102,7 +103,7 @@ class LambdaRuntime:
         if self._invoke_api.serves(request):
             return await self._invoke_api(request)
         if self._site is not None and self._site.serves(request):
-            return self._site(request)
+            return await self._site.answer(request)
         return await self._http_api(request)
 
     async def _tick(self, schedule: Schedule) -> None:

@@ -1,14 +1,16 @@
 """What CloudFront serves beside the API on one origin: the console's files and its configuration.
 
-Caching, headers and TLS are CloudFront's business and not imitated.
+Caching and TLS are CloudFront's business and not imitated; the headers come from the caller, and
+so does what only a developer's machine answers.
 """
 
 from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from infra.local.lambda_runtime.wire import Request, Response
@@ -17,16 +19,43 @@ from infra.local.lambda_runtime.wire import Request, Response
 API_PREFIXES = ("/api/", "/health")
 
 
-class Site:
-    """Static files below some folders, by prefix; and `/config.json`."""
+#: The paths of this machine alone: see infra/local/breaking.py.
+LOCAL_PREFIX = "/local/"
+LocalAnswer = Callable[[Request], Awaitable[Response]]
 
-    def __init__(self, folders: Mapping[str, Path], config: Mapping[str, str]) -> None:
+
+class Site:
+    """Static files below some folders, by prefix; and `/config.json`.
+
+    Args:
+        headers: Added to every file.
+        local: Answers everything below `LOCAL_PREFIX`, whatever the method.
+    """
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        config: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        local: LocalAnswer | None = None,
+    ) -> None:
         self._folders = {prefix: folder.resolve() for prefix, folder in folders.items()}
         self._config = config
+        self._headers = tuple((name.lower(), value) for name, value in (headers or {}).items())
+        self._local = local
 
     def serves(self, request: Request) -> bool:
         """Whether this is not the API's."""
+        if self._local is not None and request.path.startswith(LOCAL_PREFIX):
+            return True
         return request.method in {"GET", "HEAD"} and not request.path.startswith(API_PREFIXES)
+
+    async def answer(self, request: Request) -> Response:
+        """What this machine alone answers, else a file."""
+        if self._local is not None and request.path.startswith(LOCAL_PREFIX):
+            return await self._local(request)
+        return self(request)
 
     def __call__(self, request: Request) -> Response:
         """A file, the console's page for a path of its router, or 404."""
@@ -43,20 +72,19 @@ class Site:
                 return answer
         return Response.of_json(404, {"message": "Not Found"})
 
-    @staticmethod
-    def _file(folder: Path, name: str) -> Response:
+    def _file(self, folder: Path, name: str) -> Response:
         file = (folder / name).resolve()
         if file.is_dir():
             file /= "index.html"
         if not file.is_file() or not file.is_relative_to(folder):
             return Response.of_json(404, {"message": "Not Found"})
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        return Response(200, file.read_bytes(), (("content-type", kind),))
+        return Response(200, file.read_bytes(), (("content-type", kind), *self._headers))
 
 
-def console_site(root: Path, config: Mapping[str, str]) -> Site:
+def console_site(root: Path, config: Mapping[str, Any], **more: Any) -> Site:
     """The console and the npm packages that package.json names."""
     names = json.loads((root / "package.json").read_text("utf-8"))
     packages = {**names.get("dependencies", {}), **names.get("devDependencies", {})}
     vendored = {f"/vendor/{name}/": root / "node_modules" / name for name in packages}
-    return Site({"/": root / "infra" / "console", **vendored}, config)
+    return Site({"/": root / "infra" / "console", **vendored}, config, **more)

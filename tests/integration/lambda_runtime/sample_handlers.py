@@ -17,6 +17,8 @@ def count(event, context):
     CALLS += 1
     if event.get("seconds"):
         time.sleep(event["seconds"])
+    while event.get("until") and not os.path.exists(event["until"]):
+        time.sleep(0.01)
     return {
         "calls": CALLS,
         "pid": os.getpid(),
@@ -55,8 +57,12 @@ def fail(event, context):
 
 
 def background(event, context):
-    """Start a thread that counts in a file for ever; frozen, it cannot count."""
+    """Start a thread that counts in a file for ever; frozen, it cannot count.
+
+    Returns once it has counted on, however slow the machine is.
+    """
     path = pathlib.Path(event["mark"])
+    before = path.stat().st_size if path.exists() else 0
 
     def run():
         # one byte per beat: a freeze in the middle of a rewrite would leave an empty file
@@ -67,7 +73,8 @@ def background(event, context):
 
     if event.get("start"):
         threading.Thread(target=run, daemon=True).start()
-    time.sleep(event.get("seconds", 0))
+    while not path.exists() or path.stat().st_size <= before:
+        time.sleep(0.005)
     return {"pid": os.getpid()}
 
 

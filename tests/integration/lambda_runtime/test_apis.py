@@ -31,6 +31,7 @@ KEYS = {
 
 
 def config(name: str, handler: str = "", **settings: Any) -> FunctionConfig:
+    settings.setdefault("timeout", 60)
     return FunctionConfig(
         name=name, handler=f"sample_handlers.{handler or name}", task_root=HERE, **settings
     )
@@ -60,11 +61,11 @@ def sqs(moto: str) -> Iterator[Any]:
 async def runtime(moto: str) -> AsyncIterator[LambdaRuntime]:
     arn = f"arn:aws:sqs:us-east-1:123456789012:{QUEUE}"
     functions = [
-        config("count", max_concurrency=1, timeout=5),
+        config("count", max_concurrency=1),
         config("fail", max_retries=2, on_failure=arn),
         config("hang", timeout=0.5, max_retries=0, on_failure=arn),
         config("tick", "count"),
-        config("http", timeout=5),
+        config("http"),
     ]
     routes = [
         Route("GET /slow", "http"),
@@ -109,9 +110,12 @@ async def invoke(runtime: LambdaRuntime) -> AsyncIterator[Invoker]:
 async def received(sqs: Any) -> dict[str, Any]:
     """The one message of the failure queue."""
     url = sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]
-    answer = await asyncio.to_thread(
-        sqs.receive_message, QueueUrl=url, WaitTimeSeconds=5, MaxNumberOfMessages=10
-    )
+    answer: dict[str, Any] = {}
+    async with asyncio.timeout(120):
+        while "Messages" not in answer:
+            answer = await asyncio.to_thread(
+                sqs.receive_message, QueueUrl=url, WaitTimeSeconds=5, MaxNumberOfMessages=10
+            )
     [message] = answer["Messages"]
     body: dict[str, Any] = json.loads(message["Body"])
     return body
@@ -154,14 +158,18 @@ async def test_an_unknown_function_is_not_found(invoke: Invoker) -> None:
     assert caught.value.response["Error"]["Code"] == "ResourceNotFoundException"
 
 
-async def test_beyond_the_cap_is_429(invoke: Invoker, runtime: LambdaRuntime) -> None:
+async def test_beyond_the_cap_is_429(
+    invoke: Invoker, runtime: LambdaRuntime, tmp_path: Path
+) -> None:
     """A throttled wake-up is normal, and its caller has to recognise it."""
-    first = asyncio.create_task(invoke("count", {"seconds": 1}))
-    async with asyncio.timeout(5):
+    gate = tmp_path / "gate"
+    first = asyncio.create_task(invoke("count", {"until": str(gate)}))
+    async with asyncio.timeout(60):
         while not runtime.functions["count"].environments:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     with pytest.raises(ClientError) as caught:
         await invoke("count", {})
+    gate.touch()
     await first
 
     assert caught.value.response["Error"]["Code"] == "TooManyRequestsException"
@@ -226,7 +234,7 @@ async def test_the_schedule_invokes_with_its_input_filled_in(tmp_path: Path) -> 
         LambdaRuntime(
             [config("tick", "count")], schedule=schedule, say=lambda _, line: lines.append(line)
         ),
-        asyncio.timeout(5),
+        asyncio.timeout(120),
     ):
         while sum('"status": "success"' in line for line in lines) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -236,7 +244,7 @@ async def test_the_schedule_invokes_with_its_input_filled_in(tmp_path: Path) -> 
 
 async def test_http_becomes_an_event_of_format_2(runtime: LambdaRuntime) -> None:
     """Field by field what Mangum reads on AWS."""
-    async with httpx.AsyncClient(base_url=runtime.url) as client:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         answer = await client.post(
             "/things/a%20b?x=1&x=2&empty=",
             json={"k": "v"},
@@ -261,7 +269,7 @@ async def test_http_becomes_an_event_of_format_2(runtime: LambdaRuntime) -> None
 
 async def test_binary_bodies_travel_as_base64_both_ways(runtime: LambdaRuntime) -> None:
     """An uploaded file must arrive byte for byte."""
-    async with httpx.AsyncClient(base_url=runtime.url) as client:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         event = (
             await client.post("/up", content=b"\x00\xff", headers={"content-type": "image/png"})
         ).json()
@@ -275,7 +283,7 @@ async def test_binary_bodies_travel_as_base64_both_ways(runtime: LambdaRuntime) 
 
 async def test_the_most_specific_route_wins(runtime: LambdaRuntime) -> None:
     """`GET /jobs/{id}` is not swallowed by the catch-all."""
-    async with httpx.AsyncClient(base_url=runtime.url) as client:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         one = await client.get("/jobs/17")
         other = await client.post("/jobs/17")
 
@@ -283,9 +291,27 @@ async def test_the_most_specific_route_wins(runtime: LambdaRuntime) -> None:
     assert other.status_code == 201
 
 
+async def test_a_custom_domains_mapping_key_is_in_the_events_path_and_in_no_route(
+    moto: str,
+) -> None:
+    """Two services can share a domain; each one's routes stay as they are."""
+    runtime = LambdaRuntime(
+        [config("http")], routes=[Route("ANY /things/{proxy+}", "http")], mapping_key="background"
+    )
+    async with runtime, httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
+        mounted = (await client.get("/background/things/a")).json()
+        nowhere = await client.get("/background/other")
+
+    assert mounted["routeKey"] == "ANY /things/{proxy+}"
+    assert mounted["pathParameters"] == {"proxy": "a"}
+    assert mounted["rawPath"] == "/background/things/a"
+    assert mounted["requestContext"]["http"]["path"] == "/background/things/a"
+    assert nowhere.status_code == 404
+
+
 async def test_an_answer_without_a_status_code_is_the_body(runtime: LambdaRuntime) -> None:
     """The inferred response of payload format 2.0."""
-    async with httpx.AsyncClient(base_url=runtime.url) as client:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         answer = await client.get("/bare")
 
     assert (answer.status_code, answer.json()) == (200, {"plain": True})
@@ -293,7 +319,7 @@ async def test_an_answer_without_a_status_code_is_the_body(runtime: LambdaRuntim
 
 async def test_a_raising_handler_is_a_plain_500(runtime: LambdaRuntime) -> None:
     """No stack trace leaves the gateway."""
-    async with httpx.AsyncClient(base_url=runtime.url) as client:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         answer = await client.get("/raise")
 
     assert (answer.status_code, answer.json()) == (500, {"message": "Internal Server Error"})
@@ -301,9 +327,9 @@ async def test_a_raising_handler_is_a_plain_500(runtime: LambdaRuntime) -> None:
 
 async def test_the_gateway_gives_up_before_the_function(moto: str) -> None:
     """HTTP API waits 30 s at most; the function runs on."""
-    runtime = LambdaRuntime([config("http", timeout=5)], routes=[Route("ANY /{proxy+}", "http")])
+    runtime = LambdaRuntime([config("http")], routes=[Route("ANY /{proxy+}", "http")])
     runtime._http_api.integration_seconds = 0.3
-    async with runtime, httpx.AsyncClient(base_url=runtime.url) as client:
+    async with runtime, httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         answer = await client.get("/slow")
 
     assert (answer.status_code, answer.json()) == (503, {"message": "Service Unavailable"})
@@ -312,7 +338,7 @@ async def test_the_gateway_gives_up_before_the_function(moto: str) -> None:
 async def test_cors_is_the_gateways_business(runtime: LambdaRuntime) -> None:
     """Preflights never reach a function, and its own CORS headers are dropped."""
     allowed = {"origin": "https://app.example.com"}
-    async with httpx.AsyncClient(base_url=runtime.url) as client:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
         preflight = await client.options(
             "/x", headers={**allowed, "access-control-request-method": "POST"}
         )

@@ -44,7 +44,7 @@ class _Invoke(BaseHTTPRequestHandler):
             }
         )
         self.server.arrived.set()
-        self.server.gate.wait(10)
+        self.server.gate.wait(60)
         self.send_response(self.server.status)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -102,7 +102,7 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
     """Who comes while an invoke is under way may have committed after its lease."""
     lambda_api.gate.clear()
     first = asyncio.ensure_future(waker.wake())
-    await asyncio.to_thread(lambda_api.arrived.wait, 5)
+    await asyncio.to_thread(lambda_api.arrived.wait, 60)
 
     crowd = [asyncio.ensure_future(waker.wake()) for _ in range(50)]
     await asyncio.sleep(0.02)
@@ -147,7 +147,7 @@ async def test_a_waiter_that_leaves_takes_nobody_elses_wake_up_along(
     """A client that hangs up cancels its request, not the invoke others wait for."""
     lambda_api.gate.clear()
     first = asyncio.ensure_future(waker.wake())
-    await asyncio.to_thread(lambda_api.arrived.wait, 5)
+    await asyncio.to_thread(lambda_api.arrived.wait, 60)
     leaving = asyncio.ensure_future(waker.wake())
     staying = asyncio.ensure_future(waker.wake())
     await asyncio.sleep(0.01)
