@@ -25,6 +25,7 @@ from shared.config import Settings
 
 FREEZE_SECONDS = 15
 HEADER = "x-break-token"
+BREAK_PATH = "/local/break/"
 _LOOPBACK = {"127.0.0.1", "localhost"}
 _FREEZE = "import os, sys, time; pid = int(sys.argv[1]); time.sleep(0.2); os.kill(pid, {stop})"
 _THAW = "; time.sleep(float(sys.argv[2])); os.kill(pid, {go})"
@@ -41,9 +42,17 @@ def break_token(environ: Mapping[str, str]) -> str:
 
 
 class Breaker:
-    """The ways to break this stack; each returns what was done, in a sentence."""
+    """The ways to break this stack; each returns what was done, in a sentence.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    Args:
+        workers: The processes that run jobs; this one, if left out.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], *, workers: Callable[[], list[int]] | None = None
+    ) -> None:
+        self._token = break_token(environ)
+        self._workers = workers
         self._database_url = environ["DATABASE_URL"]
         self._state = Path(environ.get("SEALING_KEY_FILE", "")).parent
         self.ways: dict[str, Callable[[], Awaitable[str]]] = {
@@ -55,20 +64,47 @@ class Breaker:
             "jump-clock": self.jump_clock,
         }
 
+    async def answer(self, way: str, *, host: str, given: str) -> tuple[int, dict[str, str]]:
+        """Break it that way, if the request comes from the stack's own console: status and body."""
+        # a page of another origin may reach loopback by a name of its own, but not with our name
+        if host not in _LOOPBACK or not hmac.compare_digest(given.encode(), self._token.encode()):
+            return _refusal(403, "forbidden", "Only this stack's own console may break it")
+        act = self.ways.get(way)
+        if act is None:
+            return _refusal(404, "unknown_way", "There is no such way to break it")
+        try:
+            return 200, {"done": await act()}
+        except NotOurs as error:
+            return _refusal(409, "not_ours", str(error))
+        except psycopg.OperationalError as error:
+            return _refusal(503, "unavailable", f"The database is away: {error}".strip())
+
     async def kill_worker(self) -> str:
-        """Kill the process that runs the jobs; the API goes with it."""
+        """Kill what runs the jobs; in the one-process stack the API goes with it."""
+        if self._workers is not None:
+            for pid in self._running_workers():
+                os.kill(pid, signal.SIGKILL)
+            return "The worker's environments are killed; the next tick gets a new one."
         asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGKILL)
         return "The worker and the API are killed; the launcher starts them again."
 
     async def freeze_worker(self) -> str:
         """Stop the worker's clock for a while: its leases lapse under it."""
         program = _FREEZE.format(stop=int(signal.SIGSTOP)) + _THAW.format(go=int(signal.SIGCONT))
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-c", program, str(os.getpid()), str(FREEZE_SECONDS)),
-            start_new_session=True,
-        )
-        return f"The worker and the API stand still for {FREEZE_SECONDS} s."
+        for pid in self._running_workers():
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-c", program, str(pid), str(FREEZE_SECONDS)),
+                start_new_session=True,
+            )
+        also = "" if self._workers is not None else " and the API stand"
+        return f"The worker{also or ' stands'} still for {FREEZE_SECONDS} s."
+
+    def _running_workers(self) -> list[int]:
+        pids = [os.getpid()] if self._workers is None else self._workers()
+        if not pids:
+            raise NotOurs("No worker is running at this moment: enqueue a job first.")
+        return pids
 
     async def kill_realtime(self) -> str:
         """Kill the Realtime server: messages in flight are lost."""
@@ -124,25 +160,17 @@ def break_routes(settings: Settings, environ: Mapping[str, str]) -> list[Route]:
     if settings.stage != "local":
         return []
     breaker = Breaker(environ)
-    token = break_token(environ)
 
     async def break_it(request: Request) -> JSONResponse:
-        given = request.headers.get(HEADER, "")
-        # a page of another origin may reach loopback by a name of its own, but not with our name
-        if request.url.hostname not in _LOOPBACK or not hmac.compare_digest(given, token):
-            return _refusal(403, "forbidden", "Only this stack's own console may break it")
-        way = breaker.ways.get(request.path_params["way"])
-        if way is None:
-            return _refusal(404, "unknown_way", "There is no such way to break it")
-        try:
-            return JSONResponse({"done": await way()})
-        except NotOurs as error:
-            return _refusal(409, "not_ours", str(error))
-        except psycopg.OperationalError as error:
-            return _refusal(503, "unavailable", f"The database is away: {error}".strip())
+        status, body = await breaker.answer(
+            request.path_params["way"],
+            host=request.url.hostname or "",
+            given=request.headers.get(HEADER, ""),
+        )
+        return JSONResponse(body, status_code=status)
 
-    return [Route("/local/break/{way}", break_it, methods=["POST"])]
+    return [Route(f"{BREAK_PATH}{{way}}", break_it, methods=["POST"])]
 
 
-def _refusal(status: int, code: str, text: str) -> JSONResponse:
-    return JSONResponse({"error": text, "code": code}, status_code=status)
+def _refusal(status: int, code: str, text: str) -> tuple[int, dict[str, str]]:
+    return status, {"error": text, "code": code}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from infra.local.breaking import break_token
+from infra.local.lambda_runtime.__main__ import local_site
 from infra.local.lambda_runtime.site import Site
 from infra.local.lambda_runtime.wire import Request
+from infra.local.site import console_config, security_headers
+from shared.config import Settings
 
 
 @pytest.fixture
@@ -63,3 +68,45 @@ def test_nothing_outside_its_folders_is_served(site: Site, path: str) -> None:
 def test_the_api_keeps_its_paths(site: Site, method: str, path: str, served: bool) -> None:
     """One origin, two servants."""
     assert site.serves(Request(method, path, (), b"")) is served
+
+
+VALUES = {
+    "SUPABASE_URL": "http://127.0.0.1:5",
+    "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_test",
+    "SUPABASE_JWT_SECRET": "a-secret-of-thirty-two-characters-or-more",
+    "DATABASE_URL": "postgresql://nobody@127.0.0.1:6/none",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:7",
+}
+
+
+def test_the_console_is_the_one_processs_console() -> None:
+    """Demo accounts, the panel's token and the same policy, whoever runs the functions."""
+    site = local_site(VALUES)
+    config = json.loads(site(Request("GET", "/config.json", (), b"")).body)
+    page = dict(site(Request("GET", "/jobs/1", (), b"")).headers)
+
+    settings = Settings.from_env({**VALUES, "STAGE": "local"})
+    assert config == console_config(settings, VALUES)
+    assert config["demoAccounts"]
+    assert config["breakToken"]
+    expected = security_headers(settings, VALUES)
+    assert {name: page[name.lower()] for name in expected} == expected
+
+
+async def test_only_the_consoles_own_page_may_break_the_stack() -> None:
+    """Another name, another token, another method: refused before anything is done."""
+    site = local_site(VALUES)
+    token = break_token(VALUES)
+
+    async def post(way: str, given: str, host: str = "127.0.0.1:8000", method: str = "POST") -> int:
+        headers = (("host", host), ("x-break-token", given))
+        request = Request(method, f"/local/break/{way}", headers, b"")
+        assert site.serves(request)
+        return (await site.answer(request)).status
+
+    assert await post("kill-worker", "") == 403
+    assert await post("kill-worker", "ünlike") == 403
+    assert await post("kill-worker", token, host="rebound.example") == 403
+    assert await post("kill-worker", token, method="GET") == 404
+    assert await post("everything", token) == 404
+    assert await post("kill-worker", token, host="localhost:8000") == 409  # none is running here
