@@ -162,7 +162,16 @@ export const jobs = {
   list: (filter, signal) => request("GET", "/api/jobs", { query: filter, signal }),
   /** Rows by id, in no promised order; those that are gone are left out. */
   byIds: (ids) => unwrap(client.from("jobs").select("*").in("id", ids)),
-  children: (id) => unwrap(client.from("jobs").select("*").eq("parent_id", id).order("created_at").order("id").limit(200)),
+  /** The jobs below a job, a level at a time: at most 200 of a level, four levels. */
+  async descendants(id, signal) {
+    const found = [];
+    for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
+      const children = await unwrap(client.from("jobs").select("*").in("parent_id", parents).order("created_at").order("id").limit(200).abortSignal(signal));
+      found.push(...children);
+      parents = children.map((child) => child.id);
+    }
+    return found;
+  },
   logs: (id, after, signal) => request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
@@ -191,8 +200,7 @@ export const jobs = {
 
 // Operations ----------------------------------------------------------------------------------
 
-/** What has no route yet is the same SQL function that the API would call. */
-const rpc = (name, args) => unwrap(client.rpc(name, args));
+const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
 
 export const operations = {
   stats: (workspaceId, signal) => request("GET", "/api/status", { query: { workspace_id: workspaceId }, signal }),
@@ -209,14 +217,19 @@ export const operations = {
         .eq("workspace_id", workspaceId).eq("outcome", "failed").not("completed_at", "is", null)
         .order("completed_at", { ascending: false }).limit(limit),
     ),
-  pause: (workspaceId, paused, reason) =>
-    rpc("pause_jobs", { p_request: { kind: "workspace", name: workspaceId, paused, reason: reason || null } }),
-  limits: (workspaceId) => rpc("workspace_limits", { p_workspace_id: workspaceId }),
-  setLimits: (workspaceId, limits) => rpc("set_workspace_limits", { p_workspace_id: workspaceId, p_limits: limits }),
-  schedules: async (workspaceId) => (await rpc("list_schedules", { p_workspace_id: workspaceId })).schedules,
-  putSchedule: (workspaceId, schedule) => rpc("put_schedule", { p_workspace_id: workspaceId, p_schedule: schedule }),
-  deleteSchedule: (workspaceId, name) => rpc("delete_schedule", { p_workspace_id: workspaceId, p_name: name }),
-  webhooks: async (workspaceId) => (await rpc("list_webhooks", { p_workspace_id: workspaceId })).webhooks,
-  putWebhook: (workspaceId, webhook) => rpc("put_webhook", { p_workspace_id: workspaceId, p_webhook: webhook }),
-  deleteWebhook: (workspaceId, id) => rpc("delete_webhook", { p_workspace_id: workspaceId, p_webhook_id: id }),
+  pause: (workspaceId, paused, reason) => post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
+  limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
+  setLimits: (workspaceId, limits) => request("PATCH", room(workspaceId, "limits"), { body: limits }),
+  retention: (workspaceId, signal) => request("GET", room(workspaceId, "retention"), { signal }),
+  schedules: async (workspaceId) => (await request("GET", room(workspaceId, "schedules"))).schedules,
+  putSchedule: (workspaceId, { name, ...schedule }) => request("PUT", room(workspaceId, `schedules/${encodeURIComponent(name)}`), { body: schedule }),
+  deleteSchedule: (workspaceId, name) => request("DELETE", room(workspaceId, `schedules/${encodeURIComponent(name)}`)),
+  /** The next runs of `{schedule: name}` or `{cron, timezone}`. */
+  nextRuns: async (workspaceId, wanted, signal) => (await request("GET", room(workspaceId, "next-runs"), { query: wanted, signal })).runs,
+  webhooks: async (workspaceId) => (await request("GET", room(workspaceId, "webhooks"))).webhooks,
+  createWebhook: (workspaceId, webhook) => post(room(workspaceId, "webhooks"), webhook),
+  changeWebhook: (workspaceId, id, changes) => request("PATCH", room(workspaceId, `webhooks/${id}`), { body: changes }),
+  rotateSecret: (workspaceId, id) => post(room(workspaceId, `webhooks/${id}/rotate-secret`)),
+  deleteWebhook: (workspaceId, id) => request("DELETE", room(workspaceId, `webhooks/${id}`)),
+  deliveries: async (workspaceId, id, signal) => (await request("GET", room(workspaceId, `webhooks/${id}/deliveries`), { query: { limit: 50 }, signal })).jobs,
 };

@@ -48,7 +48,7 @@ export function DeadLetters({ workspaceId }) {
   };
   return html`${letters.value.length === MOST && html`<p class="muted small">Of the latest ${number(MOST)}.</p>`}
     <div class="scroll-x" tabindex="0" role="group" aria-label="Dead letters"><table class="table"><thead><tr><th scope="col" class="num">Jobs</th><th scope="col">Type</th><th scope="col">Error</th><th scope="col">Latest</th><th scope="col">Fingerprint</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-    <tbody>${groups.map((group) => html`<tr key=${group.key}><td class="num strong">${number(group.count)}</td><td>${group.job_type}</td>
-      <td class="wrap"><a href=${`/jobs/${group.sample}`}>${group.message ?? "no message"}</a></td><td><${When} at=${group.last} /></td><td class="mono small muted">${group.fingerprint ?? "–"}</td>
+    <tbody>${groups.map((group) => html`<tr key=${group.key}><td class="num strong">${number(group.count)}</td><td class="wrap">${group.job_type}</td>
+      <td class="wrap wide"><a class="clamp" href=${`/jobs/${group.sample}`} title=${group.message}>${group.message ?? "no message"}</a></td><td><${When} at=${group.last} /></td><td class="mono small muted">${group.fingerprint ?? "–"}</td>
       <td class="num"><${ActionButton} run=${() => redrive(group)}>Redrive ${number(group.count)}<//></td></tr>`)}</tbody></table></div>`;
 }

@@ -61,32 +61,57 @@ export function JobTimeline({ job, attempts, events, now }) {
   const summary = bars.length === 0 ? "Not started yet." : bars.map(({ attempt }) => `Attempt ${attempt.attempt}: ${wordOf(attempt)}, ${duration(between(attempt.leased_at, attempt.ended_at ?? new Date(now).toISOString()))}.`).join(" ");
   return html`<div class="timeline" ref=${box}>
     <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${`Timeline. ${summary}`}>
+      <defs><pattern id="timeline-hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="timeline-hatch" x1="0" x2="0" y1="0" y2="6" /></pattern></defs>
       ${ticks(end - begin, width).map((offset) => {
         const at = x(begin + offset);
         return html`<g class="timeline-tick"><line x1=${at} x2=${at} y1="0" y2=${height - AXIS + 4} />
-          <text x=${at} y=${height - 4} text-anchor=${at < 30 ? "start" : at > width - 40 ? "end" : "middle"}>${offset === 0 ? "0" : duration(offset)}</text></g>`;
+          <text x=${at} y=${height - 4} text-anchor=${at < 30 ? "start" : at > width - 40 ? "end" : "middle"}>${offset === 0 ? "0" : roundly(offset)}</text></g>`;
       })}
       ${bars.length === 0 && html`<line class="timeline-wait" x1=${x(begin)} x2=${x(end)} y1=${ROW / 2} y2=${ROW / 2} />`}
-      ${isLive && job.status !== "processing" && bars.length > 0 && html`<line class="timeline-wait" x1=${x(bars.at(-1).to)} x2=${x(now)} y1=${(rows - 0.5) * ROW} y2=${(rows - 0.5) * ROW} />`}
+      ${isLive && job.status !== "processing" && bars.length > 0 && html`<line class="timeline-wait" x1=${afterLabel(bars.at(-1), x, width)} x2=${x(now)} y1=${(rows - 0.5) * ROW} y2=${(rows - 0.5) * ROW} />`}
       ${bars.map(({ row, attempt, from, to, ready, marks }) => {
         const y = row * ROW + ROW / 2;
         const barWidth = Math.max(4, x(to) - x(from));
+        const label = labelOf(attempt, to - from, roomFor(barWidth, x(from), width));
         return html`<g key=${attempt.fence} data-tone=${toneOf(attempt)}>
           <line class="timeline-wait" x1=${x(ready)} x2=${x(from)} y1=${y} y2=${y} />
           <rect class=${attempt.ended_at ? "timeline-bar" : "timeline-bar running"} x=${x(from)} y=${y - 9} width=${barWidth} height="18" rx=${Math.min(4, barWidth / 2)}>
             <title>${`Attempt ${attempt.attempt}: ${wordOf(attempt)}, ${duration(to - from)}, from ${utc(attempt.leased_at)}`}</title>
           </rect>
-          ${marks.map((mark) => html`<line class="timeline-mark" x1=${x(mark.at)} x2=${x(mark.at)} y1=${y + 3} y2=${y + 9} key=${mark.seq} />`)}
-          <text class="timeline-label" x=${barWidth > 64 ? x(from) + 8 : Math.min(x(from) + barWidth + 6, width - 76)} y=${y + 4} data-inside=${barWidth > 64}>
-            ${`${attempt.attempt} · ${duration(to - from)}`}
+          ${attempt.outcome === "lost" && html`<rect class="timeline-lost" x=${x(from)} y=${y - 9} width=${barWidth} height="18" rx=${Math.min(4, barWidth / 2)} fill="url(#timeline-hatch)" />`}
+          ${marks.map((mark) => html`<line class="timeline-mark" x1=${x(mark.at)} x2=${x(mark.at)} y1=${y + 5.5} y2=${y + 9} key=${mark.seq} />`)}
+          <text class="timeline-label" x=${barWidth > INSIDE ? x(from) + 8 : Math.min(x(from) + barWidth + 6, width - 76)} y=${y + 4} data-inside=${barWidth > INSIDE}>
+            ${label}
           </text>
         </g>`;
       })}
       ${cancels.map((mark) => html`<line class="timeline-cancel" key=${mark.seq} x1=${x(mark.at)} x2=${x(mark.at)} y1="0" y2=${height - AXIS}><title>Cancel asked for</title></line>`)}
-      ${isLive && job.next_retry_at && Date.parse(job.next_retry_at) > now && html`<text class="timeline-next" x=${width - LEFT} y=${ROW * rows - 4} text-anchor="end">next attempt ${relative(job.next_retry_at, now)}</text>`}
+      ${isLive && job.next_retry_at && Date.parse(job.next_retry_at) > now && html`<text class="timeline-next" x=${width - LEFT} y=${ROW * (rows - 0.5) - 8} text-anchor="end">next attempt ${relative(job.next_retry_at, now)}</text>`}
     </svg>
   </div>`;
 }
+
+const SIGN = 6.6; // pixels of a label's average sign
+const INSIDE = 64;
+
+/** The attempt and how long it took; and how it ended, where there is room. */
+function labelOf(attempt, ms, room) {
+  const short = `${attempt.attempt} · ${duration(ms)}`;
+  const long = `${attempt.attempt} · ${wordOf(attempt)} · ${duration(ms)}`;
+  return long.length * SIGN + 16 < room ? long : short;
+}
+
+/** Where a wait's line may begin without crossing the label beside a short bar. */
+function afterLabel({ attempt, from, to }, x, whole) {
+  const width = Math.max(4, x(to) - x(from));
+  return width > INSIDE ? x(to) : x(from) + width + 10 + labelOf(attempt, to - from, roomFor(width, x(from), whole)).length * SIGN;
+}
+
+/** A label stands in its bar, or beside one that is too short for any. */
+const roomFor = (barWidth, from, whole) => (barWidth > INSIDE ? barWidth : whole - from - barWidth - 6);
+
+/** A round duration: 5 s, 2 min, 1 h. */
+const roundly = (ms) => duration(ms).replace(/\.0 s$/, " s").replace(/ 00 (s|min)$/, "").replace(/ 0 h$/, "");
 
 const toneOf = (attempt) => ATTEMPT_OUTCOMES[attempt.outcome]?.tone ?? "processing";
 const wordOf = (attempt) => ATTEMPT_OUTCOMES[attempt.outcome]?.word ?? "Running";

@@ -1,4 +1,4 @@
-// What a waiting job waits for; and when that is a person, the question with its answer box.
+// The question of a job that waits for a person, with its answer box.
 
 import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";
@@ -37,13 +37,4 @@ export function Question({ jobId, wait, onAnswered }) {
     </form>`}
     ${wait.timeout_at && html`<p class="muted small">If nobody answers, it goes on by itself <${When} at=${wait.timeout_at} />.</p>`}
   </section>`;
-}
-
-/** The other waits, in a sentence. */
-export function WaitNote({ wait }) {
-  const until = wait.timeout_at && html` until <${When} at=${wait.timeout_at} />`;
-  if (wait.kind === "sleep") return html`<p class="wait">Sleeping${until}.</p>`;
-  if (wait.kind === "event") return html`<p class="wait">Waiting for the event <code>${wait.event}</code>${until}.</p>`;
-  if (wait.kind === "children") return html`<p class="wait">Waiting for ${wait.job_ids?.length ?? "its"} child jobs.</p>`;
-  return html`<p class="wait">Waiting for ${wait.job_ids?.length ?? "other"} jobs to end first.</p>`;
 }

@@ -1,9 +1,9 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
 import { operations } from "../api.js";
-import { pretty, shortId } from "../lib/format.js";
+import { pretty, shortId, utc } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
-import { html, useState } from "../lib/ui.js";
+import { html, useEffect, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
@@ -44,6 +44,22 @@ export function Schedules({ workspace }) {
   </section>`;
 }
 
+const LOOKS_WHOLE = /^\s*(@\w+|\S+(\s+\S+){4})\s*$/;
+const TYPING_MS = 400;
+
+/** When an expression will run, while it is being typed. */
+function NextRuns({ workspaceId, cron, timezone }) {
+  const [wanted, setWanted] = useState({ cron, timezone });
+  useEffect(() => {
+    const timer = setTimeout(() => setWanted({ cron, timezone }), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [cron, timezone]);
+  const isWhole = LOOKS_WHOLE.test(wanted.cron) && wanted.timezone.trim() !== "";
+  const runs = useRead((signal) => (isWhole ? operations.nextRuns(workspaceId, { ...wanted, count: 3 }, signal) : Promise.resolve(null)), [workspaceId, wanted.cron, wanted.timezone]);
+  const text = runs.error ? runs.error.message : runs.value ? runs.value.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never" : "…";
+  return html`<p class="hint num" aria-live="polite">Next runs: ${isWhole ? text : "…"}</p>`;
+}
+
 function Editor({ like, workspaceId, onClose }) {
   const [draft, setDraft] = useState({ name: like.name ?? "", cron: like.cron ?? "0 * * * *", timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC", job_type: like.job_type ?? "", payload: pretty(like.payload ?? {}), missed: like.missed ?? "once" });
   const [problem, setProblem] = useState(null);
@@ -64,7 +80,8 @@ function Editor({ like, workspaceId, onClose }) {
   };
   return html`<${Dialog} title=${like.id ? `Edit ${like.name}` : "Add a schedule"} onClose=${() => onClose(false)}>
     <form class="stack" onSubmit=${save}>
-      ${field("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}${field("cron", "Cron: minute hour day month weekday", { class: "mono" })}${field("timezone", "Time zone")}${field("job_type", "Job type", { class: "mono" })}
+      ${field("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}${field("cron", "Cron: minute hour day month weekday", { class: "mono" })}${field("timezone", "Time zone")}
+      <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />${field("job_type", "Job type", { class: "mono" })}
       <label class="field"><span>Payload, JSON</span><textarea rows="4" class="mono" value=${draft.payload} onInput=${(event) => change("payload", event)}></textarea></label>
       <label class="field"><span>Missed runs</span><select value=${draft.missed} onChange=${(event) => change("missed", event)}><option value="once">run once</option><option value="skip">are skipped</option><option value="all">all run</option></select></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}

@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, supabase } from "../api.js";
-import { duration, money, number } from "../lib/format.js";
+import { counted, duration, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { usePolling, useRead } from "../lib/store.js";
@@ -14,7 +14,7 @@ import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
 import { AttemptsTable, JobTimeline } from "../parts/job-timeline.js";
 import { JsonView } from "../parts/json-view.js";
-import { Question, WaitNote } from "../parts/question.js";
+import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
 import { Sentence, Took, useNow, When } from "../parts/when.js";
@@ -23,6 +23,7 @@ import NotFound from "./not-found.js";
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 const CHILDREN_MS = 2000;
+const EXPLAIN_MS = 5000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -31,10 +32,12 @@ function useDetails(job) {
   const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.completed_at}`;
   const attempts = useRead((signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const children = useRead(() => (job ? api.children(job.id) : Promise.resolve(undefined)), [job?.id]);
+  const children = useRead((signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   // a child's progress is no event of its parent
   usePolling(children, children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null);
+  // why it does not run depends on others, whose changes are no events of this job
+  usePolling(explained, job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null);
   const seen = useRef(stamp);
   useEffect(() => {
     if (seen.current === stamp) return;
@@ -72,17 +75,16 @@ function Loaded({ watch, job, freshness }) {
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
     <${JobProgress} job=${job} />
     ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
-    ${wait && wait.kind !== "ask" && html`<${WaitNote} wait=${wait} />`}
     <div class="columns">
       <div class="column main">
         ${job.error_message && job.status !== "completed" && html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
           <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
         <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
         <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
-        ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
-        <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
-        <${Steps} steps=${steps} />
         <${Children} list=${children} />
+        ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
+        <${Steps} steps=${steps} />
+        <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
       </div>
       <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
     </div>
@@ -161,13 +163,25 @@ function Steps({ steps }) {
 }
 
 function Children({ list }) {
-  if (!list.value?.length) return null;
-  const ended = list.value.filter((child) => ENDED.has(child.status)).length;
-  return html`<section class="card" aria-labelledby="h-children"><h2 id="h-children">Child jobs</h2>
-    <p class="muted small num">${ended} of ${list.value.length} ended</p>
-    <ul class="children">${list.value.map((child) => html`<li key=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a> <${StateBadge} status=${child.status} /> <${JobProgress} job=${child} compact /></li>`)}</ul>
-  </section>`;
+  const all = list.value ?? [];
+  if (all.length === 0) return null;
+  const ended = all.filter((child) => ENDED.has(child.status)).length;
+  const ids = new Set(all.map((child) => child.id));
+  const tops = all.filter((child) => !ids.has(child.parent_id));
+  return html`<section class="card" aria-labelledby="h-children"><div class="bar"><h2 id="h-children">Child jobs</h2><span class="muted small num">${number(ended)} of ${counted(all.length, "job")} ended</span></div>
+    <${Branch} of=${tops} all=${all} /></section>`;
 }
+
+/** Children, and below each its own. */
+function Branch({ of: children, all }) {
+  return html`<ul class="children">${children.map((child) => {
+    const own = all.filter((one) => one.parent_id === child.id);
+    return html`<li key=${child.id}><div class="child" data-job=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a><span class="child-note muted">${hasFailed(child) ? child.error_message : glimpse(child.payload)}</span>
+      <${StateBadge} status=${child.status} /><${JobProgress} job=${child} compact /></div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
+  })}</ul>`;
+}
+
+const hasFailed = (job) => job.status === "failed" && Boolean(job.error_message);
 
 function Facts({ job }) {
   const fact = (name, value) => value !== null && value !== undefined && value !== false && html`<div><dt>${name}</dt><dd>${value}</dd></div>`;

@@ -8,6 +8,7 @@ import { Tag } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { DeadLetters } from "../parts/dead-letters.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
+import { Retention } from "../parts/retention.js";
 import { Schedules } from "../parts/schedules.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
@@ -34,7 +35,7 @@ export default function Operations({ workspace }) {
     ${!stats.value && !stats.error && html`<${Loading} what="Reading statistics" />`}
     ${stats.value && html`<${Numbers} stats=${stats.value} workspace=${workspace} refresh=${stats.refresh} isWhole=${Boolean(operatorToken)} />`}
     <section class="card" aria-labelledby="h-dead"><h2 id="h-dead">Dead letters</h2><${DeadLetters} workspaceId=${workspace.id} /></section>
-    <${WorkspaceLimits} workspace=${workspace} /><${Schedules} workspace=${workspace} /><${Webhooks} workspace=${workspace} />
+    <${WorkspaceLimits} workspace=${workspace} /><${Schedules} workspace=${workspace} /><${Webhooks} workspace=${workspace} /><${Retention} workspaceId=${workspace.id} />
   </div>`;
 }
 
@@ -78,17 +79,18 @@ function Numbers({ stats, workspace, refresh, isWhole }) {
       <${Chart} label="Jobs per minute" minutes=${stats.throughput} since=${stats.since} now=${stats.now} /></section>
     <section class="card" aria-labelledby="h-types"><h2 id="h-types">By type</h2>
       ${types.length === 0 ? html`<${Empty} title="No job ran in the last hour" />` : html`<div class="scroll-x" tabindex="0" role="group" aria-label="By type"><table class="table">
-        <thead><tr><th scope="col">Type</th><th scope="col" class="num">Completed</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Retried</th><th scope="col" class="num">Success</th>
-          <th scope="col" class="num">Queue wait p50 · p95 · p99</th><th scope="col" class="num">Run time p50 · p95 · p99</th></tr></thead>
-        <tbody>${types.map(([type, line]) => html`<tr key=${type}><th scope="row"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
+        <thead><tr><th scope="col" rowspan="2">Type</th>${["Completed", "Failed", "Retried", "Success"].map((word) => html`<th scope="col" rowspan="2" class="num" key=${word}>${word}</th>`)}
+          <th scope="colgroup" colspan="3" class="num group-head">Queue wait</th><th scope="colgroup" colspan="3" class="num group-head">Run time</th></tr>
+          <tr>${["wait", "run"].flatMap((name) => PERCENTILES.map(([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>${word}</th>`))}</tr></thead>
+        <tbody>${types.map(([type, line]) => html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
           <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(share(line))}</td>
-          <td class="num">${three(line.wait)}</td><td class="num">${three(line.run)}</td></tr>`)}</tbody>
+          ${[line.wait, line.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${duration(times?.[name] ?? Number.NaN)}</td>`))}</tr>`)}</tbody>
       </table></div>`}
     </section>
     ${isWhole && html`<${Limits} limits=${stats.limits ?? []} /><${Ticks} ticks=${stats.workers ?? []} />`}`;
 }
 
-const three = (percentiles) => ["p50_ms", "p95_ms", "p99_ms"].map((name) => duration(percentiles?.[name] ?? Number.NaN)).join(" · ");
+const PERCENTILES = [["p50_ms", "p50"], ["p95_ms", "p95"], ["p99_ms", "p99"]];
 
 function Pauses({ stats, workspace, refresh }) {
   const own = (stats.pauses ?? []).find((pause) => pause.kind === "workspace" && pause.name === workspace.id);

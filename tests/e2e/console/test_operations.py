@@ -101,6 +101,7 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     form.get_by_role("button", name="Save").click()
     expect(form.get_by_role("alert")).to_contain_text("cron")
     form.get_by_label("Cron").fill("30 2 * * *")
+    expect(form.get_by_text("Next runs")).to_contain_text("02:30 UTC")
     form.get_by_role("button", name="Save").click()
     row = page.get_by_role("group", name="Schedules").get_by_role("row", name="nightly")
     expect(row).to_contain_text("30 2 * * *")
@@ -119,6 +120,9 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     form.get_by_role("button", name="I have kept it").click()
     expect(page.get_by_role("group", name="Webhooks")).to_contain_text("job.completed, job.failed")
     assert "whsec_" not in page.content()
+    page.get_by_role("button", name="Deliveries").click()
+    expect(form).to_contain_text("Nothing delivered yet")
+    form.get_by_role("button", name="Close").click()
 
     page.get_by_label("Own limit").fill("3")
     page.get_by_role("button", name="Set", exact=True).click()
@@ -126,3 +130,19 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     bob = visit(BOB, "/operations").page
     expect(bob.get_by_text("0 of 3 running")).to_be_visible()
     expect(bob.get_by_role("button", name="Add a webhook")).to_have_count(0)
+
+
+def test_members_see_how_long_jobs_are_kept_and_what_was_removed(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str]
+) -> None:
+    """Retention is no secret of the engine."""
+    with stack.connect() as connection:
+        connection.execute(
+            "select queue.note_removed(%s, 'completed', 1234, now())", (workspace["id"],)
+        )
+    page = visit(BOB, "/operations").page
+
+    card = page.get_by_role("region", name="Retention")
+    expect(card.get_by_role("row", name="Kept for")).to_contain_text("30 days")
+    expect(card.get_by_role("row", name="Removed in 30 days")).to_contain_text("1,234")
+    expect(card).to_contain_text("Last removed")

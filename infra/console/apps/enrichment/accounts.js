@@ -21,7 +21,7 @@ const place = (row) => [row.city, row.state, row.country].filter(Boolean).join("
 export const Enriched = ({ row }) => (row.enriched_at ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />` : html`<${Tag} tone="pending">Not yet<//>`);
 
 const COLUMNS = [
-  { head: "Name", cell: (row) => html`<a class="row-link strong" href=${`/accounts/${row.id}`}>${row.name}</a>` },
+  { head: "Name", width: "26%", cell: (row) => html`<a class="row-link strong" href=${`/accounts/${row.id}`}>${row.name}</a>` },
   { head: "Domain", wide: true, cell: (row) => (safeUrl(`https://${row.domain}`) && row.domain ? row.domain : "–") },
   { head: "Industry", wide: true, cell: (row) => row.industry ?? "–" },
   { head: "Employees", num: true, wide: true, width: "7rem", cell: (row) => number(row.employee_count) },
