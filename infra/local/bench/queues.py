@@ -30,7 +30,7 @@ from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 from pydantic_core import from_json, to_json
 
 from infra.local import migrations
-from infra.local.bench.compare import rate
+from infra.local.bench.measure import rate
 from infra.local.bench.others import COUNT
 from infra.local.parts import node_binary
 from infra.local.postgres import Postgres
