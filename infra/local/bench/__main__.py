@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 from infra.local.bench import compare, measure
-from infra.local.bench.others import REQUIREMENTS
 from infra.local.bench.scratch import Scratch, scratch_project
 
 MEASUREMENTS = ("pickup", "ticks", "idle", "drain")
@@ -56,7 +55,7 @@ def main() -> int:
                 pickups=60,
                 rounds=3,
                 concurrency=options.concurrency,
-                others=list(REQUIREMENTS),
+                others=list(compare.PEERS),
             )
             for line in compare.table(scratch, others):
                 print(line, flush=True)

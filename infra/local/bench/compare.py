@@ -14,20 +14,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
-
-from infra.local.bench.measure import drain_processes, fill, percentile, pick_up_waits
+from infra.local.bench.measure import drain_processes, fill, percentile, pick_up_waits, rate
 from infra.local.bench.others import COUNT, REQUIREMENTS
+from infra.local.bench.queues import NODE_PEERS, Peers
 from infra.local.bench.scratch import Scratch, scratch_project
+from infra.local.parts import node_binary
 from infra.local.processes import spawn, stop
 
 OTHERS = Path(__file__).with_name("others.py")
+NODE_PICK_UPS = Path(__file__).with_name("node_pickups.mjs")
+#: Everything that is measured by default; of the last two the pick-up only.
+PEERS = (*REQUIREMENTS, *NODE_PEERS)
 OURS_DONE = "select count(*) from public.jobs where completed_at is not null"
 
 
@@ -49,22 +51,6 @@ class Line:
         return percentile(self.waits, share) * 1000
 
 
-def rate(url: str, count: str, jobs: int, *, seconds: float = 300.0) -> float:
-    """Jobs a second between the first hundredth and the last job, seen from the database."""
-    began = None
-    give_up = time.monotonic() + seconds
-    with psycopg.connect(url, autocommit=True) as connection:
-        while time.monotonic() < give_up:
-            row = connection.execute(count.encode()).fetchone()
-            done = int(row[0]) if row else 0
-            if began is None and done >= jobs // 100:
-                began, at = time.monotonic(), done
-            if began is not None and done >= jobs:
-                return (done - at) / max(0.001, time.monotonic() - began)
-            time.sleep(0.02)
-    raise TimeoutError(f"{jobs} jobs were not done after {seconds} s")
-
-
 def measure_ours(line: Line, scratch: Scratch, options: argparse.Namespace) -> None:
     """Minutehand, the whole way over HTTP."""
     line.waits += asyncio.run(pick_up_waits(scratch, jobs=options.pickups)).waits
@@ -78,10 +64,13 @@ def measure_ours(line: Line, scratch: Scratch, options: argparse.Namespace) -> N
 def measure_other(line: Line, scratch: Scratch, options: argparse.Namespace) -> None:
     """Another queue, on a direct connection, in a fresh database of its own."""
     name = line.name
-    database = f"other_{name}_{len(line.drains)}"
+    database = f"other_{name}_{len(line.drains)}_{len(line.waits)}"
     with scratch.connect() as connection:
-        connection.execute(f"create database {database}".encode())
+        connection.execute(f'create database "{database}"'.encode())
     url = scratch.postgres.url(database=database)
+    if name in NODE_PEERS:
+        line.waits += _run_node(name, url, options.pickups)
+        return
     _run(name, "fill", url, options.jobs)
     with _drainers(name, url, options):
         line.drains.append(rate(url, COUNT[name], options.jobs))
@@ -103,11 +92,27 @@ def _run(name: str, what: str, url: str, jobs: int) -> list[float]:
     done = subprocess.run(
         _command(name, what, url, jobs), capture_output=True, text=True, check=False
     )
+    return _seen(f"{name} {what}", done)
+
+
+def _seen(what: str, done: subprocess.CompletedProcess[str]) -> list[float]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("SEEN")]
     if not lines:
-        raise RuntimeError(f"{name} {what} failed: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{what} failed: {done.stderr[-2000:]}")
     waits: list[float] = json.loads(lines[-1].removeprefix("SEEN"))["waits"]
     return waits
+
+
+def _run_node(name: str, url: str, jobs: int) -> list[float]:
+    home = Peers(Path(tempfile.gettempdir()) / "minutehand-bench-peers").node()
+    done = subprocess.run(
+        [str(node_binary()), str(NODE_PICK_UPS), name, url, str(jobs)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=home,
+    )
+    return _seen(f"{name} pickup", done)
 
 
 @contextmanager
@@ -149,9 +154,13 @@ def table(scratch: Scratch, options: argparse.Namespace) -> Iterator[str]:
 
 
 def _row(line: Line, base: Line) -> str:
+    drain = f"{'-':>9}{'-':>7}"
+    if line.drains:
+        drain = (
+            f"{line.drain_per_second:>9,.0f}{base.drain_per_second / line.drain_per_second:>7.2f}"
+        )
     return (
-        f"{line.name:<24}{line.drain_per_second:>9,.0f}"
-        f"{base.drain_per_second / line.drain_per_second:>7.2f}"
+        f"{line.name:<24}{drain}"
         f"{line.pick_up_ms(0.5):>8.1f}{line.pick_up_ms(0.95):>8.1f}"
         f"{base.pick_up_ms(0.5) / line.pick_up_ms(0.5):>7.2f}"
     )
@@ -164,7 +173,7 @@ def main() -> int:
     parser.add_argument("--pickups", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=300)
-    parser.add_argument("--with", dest="others", nargs="*", default=list(REQUIREMENTS))
+    parser.add_argument("--with", dest="others", nargs="*", default=list(PEERS))
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="minutehand-compare-") as folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+import psycopg
 
+from infra.local.bench.others import spread
 from infra.local.bench.processors import bench_registry
 from infra.local.bench.scratch import WORKSPACE, Scratch, user_token
 from infra.local.parts import ROOT
@@ -27,6 +30,22 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value that `share` of `values` do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def rate(url: str, count: str, jobs: int, *, seconds: float = 300.0) -> float:
+    """Jobs a second between the first hundredth and the last job, seen from the database."""
+    began = None
+    give_up = time.monotonic() + seconds
+    with psycopg.connect(url, autocommit=True) as connection:
+        while time.monotonic() < give_up:
+            row = connection.execute(count.encode()).fetchone()
+            done = int(row[0]) if row else 0
+            if began is None and done >= jobs // 100:
+                began, at = time.monotonic(), done
+            if began is not None and done >= jobs:
+                return (done - at) / max(0.001, time.monotonic() - began)
+            time.sleep(0.02)
+    raise TimeoutError(f"{jobs} jobs were not done after {seconds} s")
 
 
 @contextmanager
@@ -68,16 +87,20 @@ async def pick_up_waits(scratch: Scratch, *, jobs: int) -> PickUps:
     await fill(scratch, "bench_stamp", 0)
     client = QueueClient(scratch.settings)
     queue = client.acting_as(user_token())
-    waits, calls = [], []
+    began: dict[str, float] = {}
+    calls = []
+    rng = random.Random(0)
     with worker_process(scratch):
         await queue.enqueue(WORKSPACE, "bench_stamp")
         await asyncio.sleep(1.0)
         for _ in range(jobs):
-            began = time.time()
+            at = time.time()
             enqueued = await queue.enqueue(WORKSPACE, "bench_stamp")
-            calls.append(time.time() - began)
-            waits.append(await _started(queue, enqueued.job.id) - began)
-            await asyncio.sleep(0.02)
+            calls.append(time.time() - at)
+            began[enqueued.job.id] = at
+            # nobody asks for the job meanwhile: the question would compete with its lease
+            await asyncio.sleep(spread(rng))
+        waits = [await _started(queue, job_id) - at for job_id, at in began.items()]
     await client.aclose()
     return PickUps(waits, calls)
 
@@ -87,7 +110,7 @@ async def _started(queue: UserQueue, job_id: str) -> float:
         job = await queue.get_job(job_id)
         if job.status == "completed":
             return float(job.result["started"])
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
 
 
 async def drain(
