@@ -16,6 +16,8 @@ export class ApiError extends Error {
 
 let client = null;
 let config = null;
+let apiOrigin = globalThis.location?.origin;
+let isHost = false; // whether this client, and its signing out, are the console's own
 
 /** `{status: "starting" | "out" | "in", user, workspaces, workspace}`; `workspace` has `role`. */
 export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null });
@@ -36,12 +38,24 @@ export async function start() {
     auth: { storageKey: "minutehand.session", detectSessionInUrl: false },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
+  isHost = true;
   client.auth.onAuthStateChange((event, found) => {
     // supabase-js holds a lock here: ask nothing of it before it is let go
     if (event === "SIGNED_OUT") setTimeout(signedOut);
     else if (found && found.user.id !== session.get().user?.id) setTimeout(() => signedIn(found.user));
     else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
   });
+}
+
+/**
+ * Use the parts outside the console, with a client that the page keeps and signs in itself.
+ *
+ * @param {object} supabaseClient
+ * @param {{api?: string}} [options] Where the HTTP API is, if not on the page's own origin.
+ */
+export function connect(supabaseClient, { api = location.origin } = {}) {
+  client = supabaseClient;
+  apiOrigin = api;
 }
 
 function signedOut() {
@@ -97,7 +111,7 @@ async function token({ fresh = false } = {}) {
     throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
   }
   if (error || !data.session) {
-    await signOut();
+    if (isHost) await signOut();
     throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
   }
   return data.session.access_token;
@@ -112,7 +126,7 @@ async function token({ fresh = false } = {}) {
  *   as?: "json" | "blob", token?: string}} [options]
  */
 export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given } = {}) {
-  const url = new URL(path, location.origin);
+  const url = new URL(path, apiOrigin);
   for (const [name, value] of Object.entries(query ?? {})) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }

@@ -6,6 +6,11 @@ import { navigate } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
+const COPIED = ["queue", "priority", "max_attempts", "concurrency_key", "session_id", "timeout_seconds", "schema_version"];
+
+/** What a duplicate takes over: how it runs, but neither its keys against repetition nor its family. */
+const ofLike = (job) => Object.fromEntries(COPIED.filter((name) => job[name] !== null && job[name] !== undefined).map((name) => [name, job[name]]));
+
 /** @param {{workspaceId: string, like?: object, onClose: () => void}} props `like` is a job. */
 export function EnqueueDialog({ workspaceId, like, onClose }) {
   const [type, setType] = useState(like?.job_type ?? "");
@@ -27,7 +32,7 @@ export function EnqueueDialog({ workspaceId, like, onClose }) {
       const job = await api.create({
         workspace_id: workspaceId, job_type: type.trim(), payload: parsed,
         ...(delay && { delay_seconds: Number(delay) }),
-        ...(like && { queue: like.queue, priority: like.priority, max_attempts: like.max_attempts }),
+        ...(like && ofLike(like)),
       });
       onClose();
       navigate(`/jobs/${job.id}`);

@@ -19,10 +19,11 @@ const ROW = 52;
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
- * @param {{workspaceId: string, filter: {status?, job_type?, search?}, onFilter: (changes: object)
- *   => void}} props The filter is kept by the caller, so that it can live in the address.
+ * @param {{workspaceId: string, filter: {status?, job_type?, queue?, search?}, onFilter: (changes:
+ *   object) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
+ *   that it can live in the address; `hrefOf` gives the address of a job's page.
  */
-export function JobMonitor({ workspaceId, filter, onFilter }) {
+export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/jobs/${id}` }) {
   const { list, state } = useJobList(workspaceId, filter);
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
@@ -34,7 +35,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   useEffect(() => {
     if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30) list.current?.more();
   }, [view.last, rows.length, state.isAll, state.isLoadingMore]);
-  useLayoutEffect(() => setChosen(new Set()), [workspaceId, filter.status, filter.job_type, filter.search]);
+  useLayoutEffect(() => setChosen(new Set()), [workspaceId, filter.status, filter.job_type, filter.queue, filter.search]);
   const toggle = (id) => setChosen((now) => {
     const next = new Set(now);
     if (!next.delete(id)) next.add(id);
@@ -47,6 +48,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
       ${filter.job_type && html`<button type="button" class="chip" onClick=${() => onFilter({ job_type: "" })} aria-label=${`Remove filter type ${filter.job_type}`}>type: ${filter.job_type} <${Icon} name="cross" /></button>`}
+      ${filter.queue && html`<button type="button" class="chip" onClick=${() => onFilter({ queue: "" })} aria-label=${`Remove filter queue ${filter.queue}`}>queue: ${filter.queue} <${Icon} name="cross" /></button>`}
       <span class="spacer"></span>
       ${state.newer > 0 && !state.isPaused && html`<button type="button" class="quiet" onClick=${() => { if (view.box.current) view.box.current.scrollTop = 0; list.current.refresh(); }}>${counted(state.newer, "newer job")}</button>`}
       <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
@@ -66,7 +68,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
         </tr></thead>
         <tbody onKeyDown=${moveByArrows}>
           ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
-          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} />`)}
+          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} href=${hrefOf(row.id)} />`)}
           ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td style=${{ height: `${view.after}px` }}></td></tr>`}
         </tbody>
       </table>
@@ -126,8 +128,8 @@ function Body({ state, filter, onFilter, retry }) {
   if (state.rows.length > 0) return null;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (state.error) return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
-  if (filter.status || filter.search || filter.job_type) {
-    return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter({ status: "", search: "", job_type: "" })}>Show all jobs</button><//>`;
+  if (filter.status || filter.search || filter.job_type || filter.queue) {
+    return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter({ status: "", search: "", job_type: "", queue: "" })}>Show all jobs</button><//>`;
   }
   return html`<${Empty} title="No jobs yet">A job appears here the moment it is enqueued: from the API, from SQL, or from one of the apps in the menu.<//>`;
 }
@@ -136,10 +138,10 @@ function Body({ state, filter, onFilter, retry }) {
 const hasTrouble = (row) => Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 const second = (row) => (hasTrouble(row) ? row.error_message : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || glimpse(row.payload));
 
-function Row({ row, index, isChosen, toggle }) {
+function Row({ row, index, isChosen, toggle, href }) {
   return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
     <td class="c-check"><label class="tick"><input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span></label></td>
-    <td class="c-job"><a class="row-link" href=${`/jobs/${row.id}`}><span class="job-type">${row.job_type}</span>
+    <td class="c-job"><a class="row-link" href=${href}><span class="job-type">${row.job_type}</span>
       <span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row) || "\u00a0"}</span></a></td>
     <td class="c-state"><${StateBadge} status=${row.status} cancelling=${Boolean(row.cancel_requested_at)} /></td>
     <td class="c-progress">${row.status === "processing" ? html`<${LiveProgress} row=${row} />` : percentage(row.progress) > 0 || row.status === "completed" ? html`<${JobProgress} job=${row} compact />` : html`<span class="none">–</span>`}</td>
@@ -177,7 +179,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const failed = picked.filter((row) => row.status === "failed");
   const cancelled = picked.filter((row) => row.status === "cancelled");
   const matching = total && filter.status && !filter.search ? total[filter.status] : 0;
-  const where = Object.fromEntries(Object.entries({ status: filter.status, job_type: filter.job_type }).filter(([, value]) => value));
+  const where = Object.fromEntries(Object.entries({ status: filter.status, job_type: filter.job_type, queue: filter.queue }).filter(([, value]) => value));
 
   const act = async ({ title, text, action, danger, run, done }) => {
     if (!(await confirm({ title, text, action, danger }))) return;
@@ -206,7 +208,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const cancelPicked = () => act({ title: `Cancel ${counted(live.length, "job")}?`, text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.", action: `Cancel ${counted(live.length, "job")}`, danger: true, run: () => chunks(api.cancelMany, live), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redrivePicked = () => act({ title: `Redrive ${counted(failed.length, "job")}?`, text: "Each starts again with fresh attempts; finished steps are kept.", action: `Redrive ${counted(failed.length, "job")}`, run: () => chunks(api.redriveMany, failed), done: (count) => `Redriven ${counted(count, "job")}` });
   const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: async () => (await Promise.all(cancelled.map((row) => api.retry(row.id)))).length, done: (count) => `Retried ${counted(count, "job")}` });
-  const cancelAll = () => act({ title: `Cancel all ${counted(matching, "job")}?`, text: `Every ${STATES[filter.status].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${counted(matching, "job")}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
+  const cancelAll = () => act({ title: `Cancel all ${counted(matching, "job")}?`, text: `Every ${STATES[filter.status].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${counted(matching, "job")}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redriveAll = () => act({ title: `Redrive all ${counted(matching, "job")}?`, text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.", action: `Redrive ${counted(matching, "job")}`, run: () => repeat(api.redriveMany, where), done: (count) => `Redriven ${counted(count, "job")}` });
 
   const offersAll = matching > 0 && (LIVE.has(filter.status) || filter.status === "failed");

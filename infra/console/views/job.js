@@ -198,7 +198,7 @@ function Facts({ job }) {
     ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}
     ${fact("Snoozed", job.snoozes > 0 && html`<span class="num">${job.snoozes}</span>`)}
     ${fact("Cost", job.cost_usd && Number(job.cost_usd) > 0 && html`<span class="num">${money(job.cost_usd)}</span>`)}
-    ${fact("Queue", job.queue)}
+    ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
     ${fact("Priority", html`<span class="num">${job.priority}</span>`)}
     ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
     ${fact("Concurrency key", job.concurrency_key && html`<span class="mono">${job.concurrency_key}</span>`)}
