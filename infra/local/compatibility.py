@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -99,12 +100,12 @@ class Server:
         """Bring a database up to date by our own runner."""
         migrations.apply_migrations(migrations.as_user(url, "postgres"), wanted)
 
-    def push(self, cli: Path, name: str) -> str:
+    def push(self, cli: Path, project: Path, name: str) -> str:
         """Bring a database up to date by `supabase db push`; return what it said."""
         url = self.postgres.url(database=name, user="postgres")
         told = subprocess.run(
             [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes"],
-            cwd=migrations.ROOT,
+            cwd=project,
             capture_output=True,
             text=True,
             check=False,
@@ -171,10 +172,12 @@ def check(server: Server, cli: Path | None, release: str | None, folder: Path) -
         expect_equal(f"from {release}", expected, catalogue(upgraded))
     if cli is not None:
         pushed = server.empty("pushed")
-        server.push(cli, "pushed")
+        project = folder / "project"  # the CLI leaves files beside the migrations
+        shutil.copytree(migrations.ROOT / "supabase", project / "supabase")
+        server.push(cli, project, "pushed")
         expect_equal("by supabase db push", expected, catalogue(pushed))
         for name in ("pushed", "fresh"):
-            if "up to date" not in (said := server.push(cli, name)):
+            if "up to date" not in (said := server.push(cli, project, name)):
                 raise Incompatible(f"supabase db push has something to do on {name}: {said}")
     run_a_job(fresh)
     return expected

@@ -104,6 +104,3 @@ exception when invalid_text_representation then
 end;
 $$;
 comment on function queue.uuid_or_refuse is 'Cast to uuid, or answer 400 naming the field.';
-
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.clock, queue.new_id to authenticated, service_role; -- defaults of rows they insert

@@ -88,7 +88,3 @@ create policy "members see who shares their workspaces" on public.workspace_memb
 revoke all on public.workspaces, public.workspace_members from public, anon, authenticated;
 grant select on public.workspaces, public.workspace_members to authenticated;
 grant select, insert, update, delete on public.workspaces, public.workspace_members to service_role;
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;

@@ -73,7 +73,6 @@ begin
   if new.queue = 'default' then
     new.queue := v_type.queue;
   end if;
-  perform pg_current_xact_id(); -- as in queue.enqueue
   new.created_at := queue.clock();
   new.updated_at := new.created_at;
   new.attempts := 0;
@@ -458,7 +457,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_now timestamptz;
+  v_now timestamptz := queue.clock();
   v_max_bytes integer := (queue.setting('payload_max_bytes'))::integer;
   v_count integer := jsonb_array_length(p_items);
   v_bad record;
@@ -471,8 +470,6 @@ declare
   v_holders jsonb := '{}';
   v_plain boolean;
 begin
-  perform pg_current_xact_id(); -- before the clock: who claims the lanes trusts that no older job appears behind them
-  v_now := queue.clock();
   v_plain := not exists (
     select 1 from jsonb_array_elements(p_items) as item
     where case when jsonb_typeof(item.value) = 'object' then item.value - '{job_type,payload}'::text[] <> '{}' else true end);
@@ -692,9 +689,5 @@ end;
 $$;
 comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, fresh, wake} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.enqueue_job, public.enqueue_jobs from public, anon, authenticated, service_role;
 grant execute on function public.enqueue_job, public.enqueue_jobs to authenticated, service_role, job_worker;

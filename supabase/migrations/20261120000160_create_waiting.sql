@@ -390,10 +390,6 @@ end;
 $$;
 comment on function queue.visible_job is 'The job if the caller may see it; the same 404 whether it is missing or another''s.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch
   from public, anon, authenticated, service_role;
 grant execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch

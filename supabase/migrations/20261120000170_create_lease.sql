@@ -501,9 +501,5 @@ end;
 $$;
 comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, reclaimed, promoted, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt. Lapsed leases are reclaimed and due jobs promoted first; with nothing to do this is the one query of an idle tick.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.lease_jobs from public, anon, authenticated, service_role;
 grant execute on function public.lease_jobs to job_worker, service_role;

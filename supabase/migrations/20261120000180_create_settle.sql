@@ -493,10 +493,6 @@ end;
 $$;
 comment on function public.tick_finished is 'A tick says goodbye: {tick_id, worker_id, summary}.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.report_jobs, public.settle_jobs, public.spawn_jobs, public.tick_finished
   from public, anon, authenticated, service_role;
 grant execute on function public.report_jobs, public.settle_jobs, public.spawn_jobs, public.tick_finished

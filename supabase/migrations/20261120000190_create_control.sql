@@ -84,6 +84,37 @@ end;
 $$;
 comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match everything.';
 
+create function queue.matching_jobs(p_workspace_id uuid, p_filter jsonb, p_condition text, p_limit integer) returns uuid[]
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+begin
+  perform queue.match_filter(p_filter);
+  -- planned anew each time, so that the condition picks its index and the filter's values are known
+  execute format($query$
+    select array(
+      select id from public.jobs
+      where workspace_id = $1 and %s
+        and ($2 ->> 'job_type' is null or job_type = $2 ->> 'job_type')
+        and ($2 ->> 'queue' is null or queue = $2 ->> 'queue')
+        and ($2 ->> 'status' is null or status = $2 ->> 'status')
+        and ($2 ->> 'session_id' is null or session_id = $2 ->> 'session_id')
+        and ($2 ->> 'error_fingerprint' is null or error_fingerprint = $2 ->> 'error_fingerprint')
+        and ($2 ->> 'created_before' is null or created_at < ($2 ->> 'created_before')::timestamptz)
+        and ($2 ->> 'created_after' is null or created_at > ($2 ->> 'created_after')::timestamptz)
+        and (not $2 ? 'ids' or id in (select jsonb_array_elements_text($2 -> 'ids')::uuid))
+      order by created_at, id limit $3)$query$, p_condition)
+  into v_ids using p_workspace_id, p_filter, p_limit;
+  return v_ids;
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+end;
+$$;
+comment on function queue.matching_jobs is 'The oldest jobs of a workspace that meet p_condition, SQL written here and never a caller''s, and the filter of cancel_jobs.';
+
 create function queue.may_steer(p_workspace_id uuid) returns void
 language plpgsql stable
 set search_path = ''
@@ -107,23 +138,8 @@ declare
   v_filter jsonb := coalesce(p_filter, '{}');
 begin
   perform queue.may_steer(p_workspace_id);
-  perform queue.match_filter(v_filter);
-  v_ids := array(
-    select id from public.jobs
-    where workspace_id = p_workspace_id and completed_at is null and cancel_requested_at is null
-      and (v_filter ->> 'job_type' is null or job_type = v_filter ->> 'job_type')
-      and (v_filter ->> 'queue' is null or queue = v_filter ->> 'queue')
-      and (v_filter ->> 'status' is null or status = v_filter ->> 'status')
-      and (v_filter ->> 'session_id' is null or session_id = v_filter ->> 'session_id')
-      and (v_filter ->> 'error_fingerprint' is null or error_fingerprint = v_filter ->> 'error_fingerprint')
-      and (v_filter ->> 'created_before' is null or created_at < (v_filter ->> 'created_before')::timestamptz)
-      and (v_filter ->> 'created_after' is null or created_at > (v_filter ->> 'created_after')::timestamptz)
-      and (not v_filter ? 'ids' or id in (select jsonb_array_elements_text(v_filter -> 'ids')::uuid))
-    order by created_at, id limit v_limit + 1);
+  v_ids := queue.matching_jobs(p_workspace_id, v_filter, 'completed_at is null and cancel_requested_at is null', v_limit + 1);
   return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Call again while more is true.';
@@ -215,25 +231,10 @@ declare
   v_count integer;
 begin
   perform queue.may_steer(p_workspace_id);
-  perform queue.match_filter(v_filter);
-  v_ids := array(
-    select id from public.jobs
-    where workspace_id = p_workspace_id and outcome = 'failed'
-      and coalesce(v_filter ->> 'status', 'failed') = 'failed'
-      and (v_filter ->> 'job_type' is null or job_type = v_filter ->> 'job_type')
-      and (v_filter ->> 'queue' is null or queue = v_filter ->> 'queue')
-      and (v_filter ->> 'session_id' is null or session_id = v_filter ->> 'session_id')
-      and (v_filter ->> 'error_fingerprint' is null or error_fingerprint = v_filter ->> 'error_fingerprint')
-      and (v_filter ->> 'created_before' is null or created_at < (v_filter ->> 'created_before')::timestamptz)
-      and (v_filter ->> 'created_after' is null or created_at > (v_filter ->> 'created_after')::timestamptz)
-      and (not v_filter ? 'ids' or id in (select jsonb_array_elements_text(v_filter -> 'ids')::uuid))
-    order by created_at, id limit v_limit + 1);
+  v_ids := queue.matching_jobs(p_workspace_id, v_filter, $condition$outcome = 'failed'$condition$, v_limit + 1);
   perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
   v_count := queue.revive(v_ids[1:v_limit], queue.clock());
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
 comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more}.\n\nFilters as in cancel_jobs. Call again while more is true.';
@@ -423,10 +424,6 @@ end;
 $$;
 comment on function public.job_steps is 'Finished steps of a job and what it waits for: {steps: [{name, result, created_at}], waiting_for}.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
   public.get_job, public.job_attempts, public.job_steps from public, anon, authenticated, service_role;
 grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,

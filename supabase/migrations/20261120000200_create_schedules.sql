@@ -359,10 +359,6 @@ end;
 $$;
 comment on function public.list_schedules is 'Schedules of a workspace, by name, at most 1,000: {schedules: […]}.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.put_schedule, public.delete_schedule, public.list_schedules
   from public, anon, authenticated, service_role;
 grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules to authenticated, service_role;

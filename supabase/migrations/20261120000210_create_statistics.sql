@@ -348,10 +348,6 @@ end;
 $$;
 comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live counts stop at 100,000.';
 
-revoke execute on all functions in schema queue from public, anon, authenticated, service_role;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
-  to authenticated, service_role;
 revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.queue_health to job_worker, service_role;
 grant execute on function public.queue_stats to authenticated, job_worker, service_role;

@@ -326,7 +326,8 @@ as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_ok boolean := coalesce((p_request ->> 'ok')::boolean, false);
-  v_most integer := (queue.setting('webhook_failures_max'))::integer;
+  v_gone boolean := not v_ok and p_request ->> 'status' = '410';
+  v_most integer := case when v_gone then 0 else (queue.setting('webhook_failures_max'))::integer end;
   v_webhook queue.webhooks;
 begin
   update queue.webhooks as w set
@@ -337,14 +338,15 @@ begin
     enabled = w.enabled and (v_ok or w.failures + 1 < v_most),
     disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock() else w.disabled_at end,
     disabled_reason = case when w.enabled and not v_ok and w.failures + 1 >= v_most
-      then format('%s deliveries in a row failed, the last with: %s', w.failures + 1, left(p_request ->> 'message', 300)) else w.disabled_reason end
+      then case when v_gone then 'the endpoint answered 410: it is gone for good'
+        else format('%s deliveries in a row failed, the last with: %s', w.failures + 1, left(p_request ->> 'message', 300)) end else w.disabled_reason end
   from queue.leases as l join public.jobs as j on j.id = l.job_id and j.job_type = 'webhook_delivery'
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
   returning w.* into v_webhook;
   return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false), 'failures', v_webhook.failures);
 end;
 $$;
-comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason.';
+comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
 revoke execute on function queue.collect_outbox, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
   from public, anon, authenticated, service_role;

@@ -150,6 +150,25 @@ def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine
     assert [m["send"] for m in deliver(engine)] == [True]
 
 
+def test_a_webhook_whose_endpoint_is_gone_is_disabled_at_once(engine: Engine) -> None:
+    """One 410 Gone is enough, and a later enabling starts anew."""
+    made = subscribe(engine)
+    engine.enqueue()
+    lease = engine.lease_one(job_types=["webhook_delivery"])
+
+    noted = engine.rpc(
+        "webhook_sent",
+        p_request={**handle(lease), "ok": False, "status": 410, "message": "410 from upstream"},
+    )
+
+    assert noted["enabled"] is False
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert listed["disabled_reason"] == "the endpoint answered 410: it is gone for good"
+    again = {"id": made["id"], "enabled": True}
+    enabled = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=again)
+    assert (enabled["enabled"], enabled["disabled_reason"]) == (True, None)
+
+
 def test_only_the_holder_of_a_delivery_learns_the_secret(engine: Engine) -> None:
     """Fenced like every other write of a worker."""
     subscribe(engine)

@@ -52,7 +52,6 @@ async def test_a_failure_is_sent_again_under_the_same_id(post: Post, endpoint: E
     [
         ("429 Too Many Requests\r\nRetry-After: 120", "answered 429", 120),
         ("302 Found\r\nLocation: http://127.0.0.1:1/", "302; redirects are not followed", 10),
-        ("410 Gone", "answered 410", 10),
         (None, "did not answer in time", 10),
     ],
 )
@@ -90,6 +89,22 @@ async def test_this_machine_is_refused_outside_development(
     assert row["status"] == "pending"
     assert says in row["error_message"]
     assert endpoint.received == []
+
+
+async def test_an_endpoint_that_is_gone_is_not_asked_again(post: Post, endpoint: Endpoint) -> None:
+    """410 says that nobody will ever listen there; other failures get twenty tries."""
+    await post.subscribe(endpoint.url, event_types=["job.created"])
+    endpoint.answers = ["410 Gone"]
+    post.project.insert("work")
+
+    [row] = await post.settle()
+
+    assert row["status"] == "failed"
+    assert row["error_message"] == "the endpoint answered 410; the webhook is disabled"
+    listed = await post.listed()
+    assert (listed["enabled"], listed["last_status"]) == (False, 410)
+    assert listed["disabled_reason"] == "the endpoint answered 410: it is gone for good"
+    assert len(endpoint.received) == 1
 
 
 async def test_an_endpoint_that_keeps_failing_is_disabled_for_all_to_see(
