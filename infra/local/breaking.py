@@ -24,11 +24,28 @@ from infra.local.processes import Identity
 from shared.config import Settings
 
 FREEZE_SECONDS = 15
+DROP_SECONDS = 20
 HEADER = "x-break-token"
 BREAK_PATH = "/local/break/"
 _LOOPBACK = {"127.0.0.1", "localhost"}
 _FREEZE = "import os, sys, time; pid = int(sys.argv[1]); time.sleep(0.2); os.kill(pid, {stop})"
 _THAW = "; time.sleep(float(sys.argv[2])); os.kill(pid, {go})"
+
+
+# it ends by its own clock: whoever asked for it may be killed meanwhile
+_DROP = """
+do $do$ begin
+  create schema if not exists minutehand_local;
+  execute format($make$
+    create or replace function minutehand_local.drop_message() returns trigger
+    language plpgsql set search_path = '' as $body$
+    begin
+      return case when clock_timestamp() < %L then null else new end;
+    end $body$ $make$, clock_timestamp() + interval '{seconds} seconds');
+  create or replace trigger drop_for_a_while before insert on realtime.messages
+    for each row execute function minutehand_local.drop_message();
+end $do$
+"""
 
 
 class NotOurs(Exception):
@@ -59,6 +76,7 @@ class Breaker:
             "kill-worker": self.kill_worker,
             "freeze-worker": self.freeze_worker,
             "kill-realtime": self.kill_realtime,
+            "drop-messages": self.drop_messages,
             "restart-postgres": self.restart_postgres,
             "lapse-leases": self.lapse_leases,
             "jump-clock": self.jump_clock,
@@ -115,6 +133,11 @@ class Breaker:
                 return "Realtime is killed; watchers poll until it is back."
         raise NotOurs("No Realtime server of this stack is running.")
 
+    async def drop_messages(self) -> str:
+        """Lose every broadcast for a while, as a plan's limit or a full pool would."""
+        await self._ask(_DROP.format(seconds=DROP_SECONDS))
+        return f"Realtime messages are dropped for {DROP_SECONDS} s; watchers read what they miss."
+
     async def restart_postgres(self) -> str:
         """End Postgres as a crash would; every connection is cut."""
         folder = await self._ask("show data_directory")
@@ -151,7 +174,7 @@ class Breaker:
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:
             found = await connection.execute(statement.encode())
-            row = await found.fetchone()
+            row = await found.fetchone() if found.description else None
         return row[0] if row else None
 
 

@@ -17,6 +17,7 @@ const WAYS = [
   ["freeze-worker", "Freeze the worker", "It comes back as a zombie: nothing it then sends about lapsed jobs is stored."],
   ["restart-postgres", "Crash Postgres", "Committed jobs are all there after the recovery."],
   ["kill-realtime", "Kill Realtime", "Watchers poll, say so, and miss nothing."],
+  ["drop-messages", "Drop Realtime messages", "For 20 s nothing is broadcast; watchers find what they miss by reading."],
   ["lapse-leases", "Lapse all leases", "Running jobs are reclaimed; their holders are told that the lease is lost."],
   ["jump-clock", "Jump the clock", "Delayed jobs and retries are due now."],
 ];

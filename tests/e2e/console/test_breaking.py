@@ -102,6 +102,29 @@ def test_a_vendor_that_refuses_leaves_dead_letters_with_its_reason(
     expect(page.locator("h1 .badge")).to_have_text("Completed")
 
 
+def test_dropped_messages_are_lost_and_nothing_else_is(
+    stack: RunningStack, worker: HandWorker
+) -> None:
+    """For a while nothing is broadcast; the job goes on, and its events are in the log."""
+    with httpx.Client(base_url=stack.api_url, timeout=20) as client:
+        token = client.get("/config.json").json()["breakToken"]
+        answer = client.post("/local/break/drop-messages", headers={"X-Break-Token": token})
+    assert "dropped" in answer.json()["done"], answer.text
+
+    job_id = worker.enqueue()
+    worker.run()
+
+    with stack.connect() as connection:
+        # the tests after this one need their messages at once
+        connection.execute("drop trigger drop_for_a_while on realtime.messages")
+        [sent, told] = connection.execute(
+            "select (select count(*) from realtime.messages where topic = %s),"
+            " (select count(*) from public.job_events where job_id = %s)",
+            (f"job:{job_id}", job_id),
+        ).fetchone() or (None, None)
+    assert (sent, told) == (0, 3)
+
+
 def test_only_the_stacks_own_console_may_break_it(stack: RunningStack) -> None:
     """No token, a wrong one or a foreign name: refused; and the stack goes on."""
     with httpx.Client(base_url=stack.api_url, timeout=10) as client:
