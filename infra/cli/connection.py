@@ -18,6 +18,20 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL_ENV = ROOT / ".local" / "env"
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
+#: What to do next, by the API's stable words.
+FIXES: Mapping[str, str] = {
+    "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
+    "name right? `minutehand stats` lists what ran",
+    "job_not_found": "`minutehand ls` lists your jobs; another workspace's: --workspace",
+    "workspace_not_found": "leave --workspace away, and yours are listed",
+    "unauthorized": "sign in anew: `minutehand token`, or drop --token",
+    "401": "sign in anew: `minutehand token`, or drop --token",
+    "forbidden": "ask a manager of the workspace",
+    "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
+    "rate_limited": "wait a moment",
+    "unavailable": "`minutehand doctor` tells which part is away",
+}
+
 
 class CommandFailed(Exception):
     """Something a person can act on; printed without a traceback, exit code 1.
@@ -50,8 +64,12 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
         CommandFailed: There is none of the three.
     """
     if env_file is not None:
-        if not env_file.exists():
-            raise CommandFailed(f"{env_file} does not exist", code="no_env_file")
+        if not env_file.is_file():
+            raise CommandFailed(
+                f"{env_file} {'is no file' if env_file.exists() else 'does not exist'}",
+                code="no_env_file",
+                fix="name one with KEY=value lines, as .local/env has them",
+            )
         return {**environ, **read_env_file(env_file)}
     if environ.get("SUPABASE_URL") and environ.get("API_URL"):
         return dict(environ)
@@ -202,7 +220,9 @@ class Connection:
             )
         if answer.status_code != 200:
             raise CommandFailed(
-                f"{email} could not sign in: {answer.text[:200]}", code="sign_in_failed"
+                f"{email} could not sign in: {_said(answer)}",
+                code="sign_in_failed",
+                fix="correct MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD",
             )
         token: str = answer.json()["access_token"]
         return token
@@ -240,7 +260,18 @@ def parsed(answer: httpx.Response) -> Any:
     detail = body.get("detail") or body.get("details")
     told = _told(detail)
     more = f" ({told})" if told and str(message) not in told else ""
-    raise CommandFailed(f"{message}{more}", code=str(code or answer.status_code))
+    word = str(code or answer.status_code)
+    raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
+
+
+def _said(answer: httpx.Response) -> str:
+    """What Auth says is wrong, without its wrapping."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    told = body.get("msg") or body.get("error_description") if isinstance(body, dict) else None
+    return str(told or answer.text[:200] or answer.reason_phrase)
 
 
 def _told(detail: Any) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,18 @@ from infra.cli.connection import CommandFailed, Connection
 from infra.cli.options import EnvFile, JobId, Json, Token, Workspace, connected
 from infra.cli.output import Output, ago
 from infra.cli.watch import follow_job
+
+
+class Status(StrEnum):
+    """The states a job can be asked for by."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
 
 COLUMNS = {
     "id": "ID",
@@ -118,7 +131,9 @@ def enqueue(
 
 def ls(
     *,
-    status: Annotated[list[str] | None, typer.Option("--status", "-s", help="Repeatable.")] = None,
+    status: Annotated[
+        list[Status] | None, typer.Option("--status", "-s", help="Repeatable.")
+    ] = None,
     job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
     queue: Annotated[str | None, typer.Option(help="The lane.")] = None,
     search: Annotated[str | None, typer.Option(help="Words in the job.")] = None,
@@ -132,7 +147,7 @@ def ls(
     with connected(as_json, env_file, token, workspace) as (output, connection):
         filters: dict[str, Any] = {
             "workspace_id": connection.workspace,
-            "status": status,
+            "status": [state.value for state in status or ()],
             "job_type": job_type,
             "queue": queue,
             "search": search,
@@ -253,7 +268,9 @@ def redrive(
             before = datetime.now(UTC) - timedelta(seconds=seconds_of(older_than))
             wanted["created_before"] = before.isoformat()
         chosen = {name: value for name, value in wanted.items() if value is not None}
-        _confirm(output, connection, chosen, limit, yes)
+        if not _confirmed(output, connection, chosen, limit, yes):
+            output.value({"count": 0, "more": False}, text="no dead letter is meant")
+            return
         result = connection.call(
             "POST",
             "/api/jobs/redrive",
@@ -263,12 +280,12 @@ def redrive(
         output.value(result, text=f"{result['count']} sent round again{more}")
 
 
-def _confirm(
+def _confirmed(
     output: Output, connection: Connection, chosen: dict[str, Any], limit: int, yes: bool
-) -> None:
-    """Say how many jobs are meant before touching them."""
+) -> bool:
+    """Say how many jobs are meant before touching them; False when there are none."""
     if yes:
-        return
+        return True
     filters = {
         "workspace_id": connection.workspace,
         "status": ["failed"],
@@ -277,9 +294,12 @@ def _confirm(
         "created_before": chosen.get("created_before"),
     }
     count = len(list_jobs(connection, filters, min(limit, 1000)))
+    if count == 0:
+        return False
     if output.as_json or not sys.stdin.isatty():
         raise CommandFailed(
             f"{count} failed jobs may be sent round again", code="not_confirmed", fix="pass --yes"
         )
     if not typer.confirm(f"Send up to {count} failed jobs round again?", err=True):
         raise CommandFailed("nothing was changed", code="not_confirmed")
+    return True

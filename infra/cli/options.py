@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,21 @@ Token = Annotated[
     str | None, typer.Option("--token", help="Act with this access token instead of signing in.")
 ]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's id.")]
-JobId = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+def _job_id(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no job's id; `minutehand ls` lists them") from error
+
+
+JobId = Annotated[str, typer.Argument(help="The job's id.", callback=_job_id)]
+AnyJobId = Annotated[
+    str | None, typer.Argument(help="A job; without it, the workspace.", callback=_job_id)
+]
 
 
 @contextmanager

@@ -25,6 +25,12 @@ COLOURS = {
 }
 
 
+#: Columns that say something in words.
+PROSE = {"error_message", "value"}
+#: Columns that are copied, so never cut.
+WHOLE = {"id": 36, "status": 10}
+
+
 class Output:
     """One command's way to speak; `json` decides the form."""
 
@@ -59,7 +65,14 @@ class Output:
             return
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name, heading in columns.items():
-            table.add_column(heading, overflow="fold", no_wrap=name in {"id", "status"})
+            # a row is a line, cut short on a narrow screen; only prose may take several
+            prose = name in PROSE
+            table.add_column(
+                heading,
+                overflow="fold" if prose else "ellipsis",
+                no_wrap=not prose,
+                min_width=WHOLE.get(name),
+            )
         for row in rows:
             table.add_row(*(cell(name, row.get(name)) for name in columns))
         self.out.print(table)

@@ -91,6 +91,7 @@ def init(
         lines = [
             *written,
             f"Try it: make test ARGS=tests/unit/{app}",
+            "A running worker finds it when it starts anew: stop `minutehand up`, start it again.",
             f"""Run it: minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
         ]
         output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
@@ -110,11 +111,18 @@ def scaffold(job_type: str, root: Path) -> list[Path]:
         )
     app, _, verb = job_type.partition(".")
     if keyword.iskeyword(app) or keyword.iskeyword(verb):
-        raise CommandFailed(f"{job_type!r} uses a word of Python", code="bad_name")
+        raise CommandFailed(
+            f"{job_type!r} uses a word of Python", code="bad_name", fix="take another word"
+        )
     home = root / "shared" / "apps" / app
     tests = root / "tests" / "unit" / app
     if home.exists() or tests.exists():
-        raise CommandFailed(f"{home.relative_to(root)} is already there", code="exists")
+        there = home if home.exists() else tests
+        raise CommandFailed(
+            f"{there.relative_to(root)} is already there",
+            code="exists",
+            fix="add the processor to that app by hand, or take another name",
+        )
     names = {
         "app": app,
         "job_type": job_type,

@@ -17,7 +17,7 @@ import typer
 from rich.text import Text
 
 from infra.cli.connection import CommandFailed, Connection, parsed
-from infra.cli.options import EnvFile, JobId, Json, Token, Workspace, connected
+from infra.cli.options import AnyJobId, EnvFile, JobId, Json, Token, Workspace, connected
 from infra.cli.output import COLOURS, Output, joined
 
 ENDED = {"completed", "failed", "cancelled"}
@@ -131,7 +131,7 @@ def sentence(event: Event) -> Text:
 
 
 def watch(
-    job_id: Annotated[str | None, typer.Argument(help="A job; without it, the workspace.")] = None,
+    job_id: AnyJobId = None,
     *,
     workspace: Workspace = None,
     token: Token = None,

@@ -128,10 +128,32 @@ def failures(patient: Patient) -> Finding:
     return say.ok("empty")
 
 
+def alerts(patient: Patient) -> Finding:
+    """Somebody has confirmed that alarms reach them."""
+    say = Reporter("alerts")
+    sns = patient.aws("sns")
+    name = f"minutehand-{patient.stage}-alerts"
+    pages = sns.get_paginator("list_topics").paginate().build_full_result()
+    topics = [topic["TopicArn"] for topic in pages.get("Topics", [])]
+    found = [arn for arn in topics if arn.endswith(f":{name}")]
+    if not found:
+        return say.fail(f"{name} does not exist: alarms reach nobody", deploy_command(patient))
+    subscriptions = sns.list_subscriptions_by_topic(TopicArn=found[0])["Subscriptions"]
+    waiting = [s["Endpoint"] for s in subscriptions if not s["SubscriptionArn"].startswith("arn:")]
+    if len(waiting) == len(subscriptions):
+        who = ", ".join(waiting) or "nobody is subscribed"
+        return say.fail(
+            f"no alarm reaches anybody: not confirmed by {who}",
+            "open the mail from AWS Notifications and confirm; alarmEmail in stages.yml names it",
+        )
+    return say.ok(f"{len(subscriptions) - len(waiting)} confirmed")
+
+
 CHECKS = (
     Check("placeholders", filled, deployed=True),
     Check("parameters", parameters, deployed=True),
     Check("aws-schedule", schedule, deployed=True),
     Check("aws-functions", functions_configured, deployed=True),
     Check("failure-queues", failures, deployed=True),
+    Check("alerts", alerts, deployed=True),
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +13,13 @@ from typing import Any
 
 import jwt
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from infra.cli.__main__ import app
+from infra.cli.connection import ROOT
+from infra.cli.jobs import COLUMNS
+from infra.cli.output import Output
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")
@@ -156,8 +163,17 @@ def test_logs_are_printed_oldest_first(run: Run, account: str) -> None:
     assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
 
 
-def test_redrive_asks_before_it_touches_anything(run: Run) -> None:
+def test_redrive_asks_before_it_touches_anything(
+    run: Run, account: str, stack: RunningStack
+) -> None:
     """Bulk changes are confirmed; a script says --yes."""
+    job = enqueued(run, account, "--in", "1h")
+    with stack.connect() as connection:
+        connection.execute(
+            "update public.jobs set status = 'failed', outcome = 'failed', completed_at = now(),"
+            " error_message = 'no' where id = %s",
+            [job["id"]],
+        )
     refused = json.loads(run("redrive", "--json", code=1).stderr)
     result = as_json(run("redrive", "--type", "nobody_has_this", "--yes", "--json"))
 
@@ -259,3 +275,101 @@ def test_an_unreachable_api_is_named(run: Run, stack: RunningStack, tmp_path: Pa
 
     assert "http://127.0.0.1:9 does not answer" in result.stderr
     assert "doctor" in result.stderr
+
+
+def test_a_directory_is_no_env_file(run: Run, tmp_path: Path) -> None:
+    """Not a traceback either."""
+    result = run("ls", "--env-file", str(tmp_path), code=1)
+
+    assert f"{tmp_path} is no file" in result.stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize("verb", ["show", "explain", "cancel", "retry", "logs", "watch"])
+def test_what_is_no_id_is_told_from_a_job_that_is_not_there(run: Run, verb: str) -> None:
+    """`No such route` is true and helps nobody."""
+    wrong = run(verb, "17", code=2)
+    absent = run(verb, str(uuid.uuid4()), "--json", code=1)
+
+    assert "minutehand ls" in wrong.stderr
+    told = json.loads(absent.stderr.splitlines()[-1])
+    assert told["code"] == "job_not_found"
+    assert "--workspace" in told["fix"]
+
+
+@pytest.mark.parametrize("verb", ["show", "explain", "cancel", "retry", "logs", "watch"])
+def test_anothers_job_is_one_that_does_not_exist(
+    run: Run, account: str, stack: RunningStack, verb: str
+) -> None:
+    """The same words, whoever asks."""
+    job = enqueued(run, account, "--in", "1h")
+    eve = stack.sign_in(stack.values["DEMO_OTHER_EMAIL"])
+
+    theirs = json.loads(run(verb, job["id"], "--token", eve, "--json", code=1).stderr)
+    nobodys = json.loads(run(verb, str(uuid.uuid4()), "--token", eve, "--json", code=1).stderr)
+
+    assert theirs["code"] == nobodys["code"] == "job_not_found"
+    assert theirs["fix"] == nobodys["fix"]
+
+
+def test_a_state_nobody_knows_is_refused_with_the_known_ones(run: Run) -> None:
+    """Before anything is asked over the network."""
+    result = run("ls", "--status", "done", code=2)
+
+    assert "completed" in result.stderr
+
+
+def test_a_refusal_says_what_to_do_next(run: Run) -> None:
+    """By the API's stable word, whatever its sentence is."""
+    unknown = run("enqueue", "nobody_registered_this", "--json", code=1)
+    stranger = run("ls", "--token", "x.y.z", "--json", code=1)
+
+    assert "first tick" in json.loads(unknown.stderr)["fix"]
+    assert "minutehand token" in json.loads(stranger.stderr)["fix"]
+
+
+def test_a_wrong_password_is_told_in_auths_own_words(
+    run: Run, monkeypatch: pytest.MonkeyPatch, stack: RunningStack
+) -> None:
+    """Not as a JSON document in a sentence."""
+    monkeypatch.setenv("MINUTEHAND_EMAIL", stack.demo_email)
+    monkeypatch.setenv("MINUTEHAND_PASSWORD", "wrong")
+
+    told = json.loads(run("ls", "--json", code=1).stderr)
+
+    assert told["code"] == "sign_in_failed"
+    assert "{" not in told["error"]
+    assert "MINUTEHAND_PASSWORD" in told["fix"]
+
+
+def test_nothing_to_redrive_is_no_question(run: Run) -> None:
+    """There is nothing to confirm."""
+    result = run("redrive", "--type", "a_type_without_jobs")
+
+    assert "no dead letter" in result.stdout
+
+
+def test_a_narrow_screen_keeps_a_row_on_its_line(
+    run: Run, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folded ids cannot be copied."""
+    job = enqueued(run, account, "--in", "1h")
+    narrow = Output()
+    narrow.out = Console(width=60, highlight=False)
+    with narrow.out.capture() as drawn:
+        narrow.table([{**job, "tries": "0/5"}], COLUMNS, empty="")
+
+    lines = drawn.get().splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(job["id"])
+
+
+def test_a_reader_that_leaves_early_is_no_error(stack: RunningStack, account: str) -> None:
+    """`| head -1` is how people look at long lists."""
+    done = subprocess.run(
+        f"{sys.executable} -m infra.cli ls -n 1000 --json | head -c 1",
+        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "MINUTEHAND_ENV_FILE": str(stack.folder / "env")},
+    )  # fmt: skip
+
+    assert done.stdout == "["
+    assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.sns.models import sns_backends
 from typer.testing import CliRunner
 
 from infra.aws import console
@@ -221,6 +222,24 @@ def test_doctor_sees_waiting_failures(aws: None) -> None:
 
     assert told.verdict is Verdict.WARN
     assert "worker-failures holds 1" in told.detail
+
+
+def test_doctor_sees_that_alarms_reach_nobody(aws: None) -> None:
+    """AWS asks by mail once, and a mail nobody confirmed makes every alarm silent."""
+    sns = client("sns")
+    topic = sns.create_topic(Name="minutehand-dev-alerts")["TopicArn"]
+    assert "nobody is subscribed" in finding(CHECKS["alerts"]).detail
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="on-call@example.com")
+    assert finding(CHECKS["alerts"]).verdict is Verdict.OK
+
+    # moto confirms at once; AWS shows this instead of an ARN until somebody did
+    [subscription] = sns_backends["123456789012"]["us-east-1"].subscriptions.values()
+    subscription.arn = "PendingConfirmation"
+    told = finding(CHECKS["alerts"])
+
+    assert told.verdict is Verdict.FAIL
+    assert "on-call@example.com" in told.detail
+    assert "confirm" in str(told.fix)
 
 
 def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
