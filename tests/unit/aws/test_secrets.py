@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from functions.worker.invocations import LambdaWorker
 from shared.aws.clients import client
 from shared.aws.rotation import RotatingHandler
 from shared.aws.secrets import fill_environment, read_parameter
@@ -103,6 +104,40 @@ def test_without_a_parameter_nothing_is_read() -> None:
     handler = RotatingHandler({"TOKEN": "plain"}, Built, wall_clock=lambda: 0.0)
 
     assert handler({}, None) == {"token": "plain"}
+
+
+def test_the_workers_token_is_rotated_without_a_deploy(settings: Settings) -> None:
+    """As every function's; its connections and loop are made anew with it."""
+    names = {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x", "SUPABASE_SECRET_KEY": "sb_secret_x"}
+    keys = {"SUPABASE_URL": "https://project.example", **names, "USE_MOCK_APOLLO": "true"}
+    tokens = {"WORKER_SECRET_TOKEN": "one", "BACKGROUND_JOB_TOKEN": "b"}
+    put(settings, "/minutehand/test/w", json.dumps({**keys, **tokens}))
+    now = 0.0
+    environ = {
+        "SECRETS_PARAMETER": "/minutehand/test/w",
+        "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
+        "AWS_REGION": settings.aws_region,
+    }
+    handler = RotatingHandler(
+        environ, lambda given: LambdaWorker(Settings.from_env(given)), wall_clock=lambda: now
+    )
+
+    def status(token: str) -> int:
+        event = {
+            "routeKey": "GET /api/jobs/worker",
+            "requestContext": {"requestId": "r", "http": {"method": "GET"}},
+            "headers": {"authorization": f"Bearer {token}"},
+        }
+        code: int = handler(event, None)["statusCode"]
+        return code
+
+    assert (status("one"), status("two")) == (200, 401)
+    put(
+        settings, "/minutehand/test/w", json.dumps({**keys, **tokens, "WORKER_SECRET_TOKEN": "two"})
+    )
+    now = 301.0
+    assert (status("one"), status("two")) == (401, 200)
+    handler.close()
 
 
 @pytest.mark.parametrize("value", ["not json", "[]", '{"a": 1}'])
