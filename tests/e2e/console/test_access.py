@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,32 @@ def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker) ->
     keyboard.type("change theme")
     keyboard.press("Enter")
     expect(page.locator("html")).to_have_attribute("data-theme", "light")
+
+
+def test_a_quick_hand_on_a_slow_machine_loses_no_key(visit: Visit, worker: HandWorker) -> None:
+    """Keys follow each other at once, while the page takes a dozen times as long to draw."""
+    worker.enqueue_many([{"idempotency_key": "needle"}, {"idempotency_key": "hay"}])
+    visitor = visit(ADA)
+    page, keyboard = visitor.page, visitor.page.keyboard
+    expect(page.locator("tr.job-row")).to_have_count(2)
+    slow = visitor.context.new_cdp_session(page)
+    slow.send("Emulation.setCPUThrottlingRate", {"rate": 12})
+
+    keyboard.press("Control+k")
+    keyboard.type("go to operations")
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Operations", level=1)).to_be_focused()
+    keyboard.press("Control+k")
+    keyboard.type("go to jobs")
+    keyboard.press("Enter")
+    keyboard.press("/")
+    keyboard.type("needle")
+
+    expect(page).to_have_url(re.compile("search=needle"))
+    expect(page.locator("tr.job-row")).to_have_count(1)
+    page.locator(".group[data-group=pending]").click()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
 
 def test_nothing_moves_where_motion_is_unwanted(visit: Visit, worker: HandWorker) -> None:
