@@ -50,6 +50,7 @@ EXAMPLES: Mapping[str, str] = {
     "APOLLO_BASE_URL": "https://api.apollo.io/api/v1",
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
+    "WORKER_SIBLINGS": "10",
 }
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -91,6 +92,8 @@ class Settings(BaseModel):
     use_mock_apollo: bool = False
     apollo_base_url: str = "https://api.apollo.io/api/v1"
     worker_concurrency: int = 5
+    #: Most workers one tick starts beside itself for a backlog.
+    worker_siblings: int = 10
     #: What a tick reports about itself, so that two versions side by side can be told apart.
     version: str = "0.1.0"
 
@@ -126,6 +129,7 @@ class Settings(BaseModel):
             use_mock_apollo=_flag(environ, "USE_MOCK_APOLLO"),
             apollo_base_url=_url(environ, "APOLLO_BASE_URL") or EXAMPLES["APOLLO_BASE_URL"],
             worker_concurrency=_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
+            worker_siblings=_count(environ, "WORKER_SIBLINGS", default=10, most=1000),
             version=_text(environ, "MINUTEHAND_VERSION")
             or _text(environ, "AWS_LAMBDA_FUNCTION_VERSION")
             or "0.1.0",

@@ -59,7 +59,7 @@ class LambdaWorker:
                 version=settings.version,
                 usd_per_second=memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
             ),
-            fan_out=FanOut(),
+            fan_out=FanOut(most=settings.worker_siblings),
             start_siblings=self._start_siblings,
             on_tick=self._write_metrics,
         )

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 
 import psycopg
 import uvicorn
@@ -34,6 +35,7 @@ from infra.local.hot_reload import reload_on_change
 from infra.local.site import ConsoleFiles, console_config, security_headers
 from shared.config import Settings
 from shared.log import configure_logging
+from shared.web.hub import EventHub
 from shared.web.services import Services
 from shared.worker.loop import Worker
 
@@ -97,16 +99,38 @@ def best_match(routes: list[BaseRoute], scope: Scope) -> Match:
 class Host:
     """The API's paths to the functions, everything else to the console's files."""
 
-    def __init__(self, functions: ASGIApp, site: Starlette) -> None:
+    def __init__(self, functions: ASGIApp, site: Starlette, hub: EventHub) -> None:
         self._functions = functions
         self._site = site
+        self._hub = hub
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan of the host."""
+        if scope["type"] == "lifespan":
+            self._loop = asyncio.get_running_loop()
         path = scope.get("path", "")
         is_api = path == "/health" or path.startswith("/api/")
         app = self._functions if scope["type"] == "http" and is_api else self._site
         await app(scope, receive, send)
+
+    def let_streams_go(self) -> None:
+        """End event streams in good order, so that clients come back; safe in a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hub.close)
+
+
+class Server(uvicorn.Server):
+    """Lets event streams end before it waits for its connections."""
+
+    def __init__(self, config: uvicorn.Config, host: Host) -> None:
+        super().__init__(config)
+        self._host = host
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown that a signal asks for."""
+        self._host.let_streams_go()
+        super().handle_exit(sig, frame)
 
 
 def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, str]) -> Host:
@@ -154,7 +178,7 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
         headers = security_headers(settings, environ)
         routes.append(Mount("/", app=ConsoleFiles(CONSOLE, headers)))
     functions = Functions(build_worker_routes(settings, worker), apps)
-    return Host(functions, Starlette(routes=routes, lifespan=lifespan))
+    return Host(functions, Starlette(routes=routes, lifespan=lifespan), services.hub)
 
 
 def vendored_modules() -> list[BaseRoute]:
@@ -217,10 +241,10 @@ def main(environ: Mapping[str, str]) -> int:
         log_config=None,
         access_log=False,
         timeout_keep_alive=75,  # as the gateway: clients close first
-        timeout_graceful_shutdown=2,  # open event streams end by themselves when asked
+        timeout_graceful_shutdown=2,  # for requests under way; streams end by themselves
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    Server(config, host).run()
     return 0
 
 

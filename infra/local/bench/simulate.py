@@ -32,6 +32,7 @@ class Parameters:
         cold_start: Import and init of the worker with pre-compiled bytecode, on one vCPU.
         invoke: An asynchronous invoke until the handler runs, warm.
         database_calls: Calls a second the database answers; beyond it they queue.
+        siblings: The product's own cap, WORKER_SIBLINGS: most workers a tick starts beside itself.
     """
 
     lease: float = 0.026
@@ -41,6 +42,7 @@ class Parameters:
     timeout: float = 300.0
     concurrency: int = 5
     most_workers: int = 10
+    siblings: int = FanOut().most
     database_calls: float = 500.0
     dead_ticks: float = 0.0
     lost_wakeups: float = 0.0
@@ -103,7 +105,7 @@ class Simulation:
         self._load = load
         self._world = parameters
         self._rng = random.Random(seed)
-        self._policy = FanOut()
+        self._policy = FanOut(most=parameters.siblings)
         self._now = 0.0
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], object]]] = []
@@ -253,13 +255,14 @@ def loads(seed: int) -> Iterator[Load]:
     yield Load("300 every minute, 1 s each", waves, lambda r: r.expovariate(1))
 
 
-def table(seed: int, workers: tuple[int, ...]) -> Iterator[str]:
+def table(seed: int, workers: tuple[int, ...], *, siblings: int = FanOut().most) -> Iterator[str]:
     """The table, line by line."""
+    common = Parameters(siblings=siblings)
     head = f"{'load':<30}{'workers':>12}{'p50 s':>8}{'p95 s':>8}{'p99 s':>8}"
     yield f"{head}{'invoked':>9}{'429':>6}{'cold':>6}{'lost':>6}{'USD':>10}"
-    worlds = [(str(count), replace(Parameters(), most_workers=count)) for count in workers]
-    worlds.append(("10, 1/3 die", Parameters(dead_ticks=1 / 3)))
-    worlds.append(("10, no wake", Parameters(lost_wakeups=1.0)))
+    worlds = [(str(count), replace(common, most_workers=count)) for count in workers]
+    worlds.append(("10, 1/3 die", replace(common, dead_ticks=1 / 3)))
+    worlds.append(("10, no wake", replace(common, lost_wakeups=1.0)))
     for load in loads(seed):
         for name, world in worlds:
             result = Simulation(load, world, seed=seed).run()
@@ -276,8 +279,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 500])
+    parser.add_argument("--siblings", type=int, default=FanOut().most, help="WORKER_SIBLINGS")
     options = parser.parse_args()
-    for line in table(options.seed, tuple(options.workers)):
+    for line in table(options.seed, tuple(options.workers), siblings=options.siblings):
         print(line)
     return 0
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from infra.local.ports import reserve_port
 from infra.local.users import ADA, EVE
 from shared.config import Settings
 from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of, eventually
-from tests.support.stacks import RunningStack
+from tests.support.stacks import ROOT, RunningStack
 
 
 @dataclass
@@ -420,3 +424,48 @@ async def test_a_buffered_workspace_stream_hands_out_its_cursor_although_nothing
 
     assert read.events == []
     assert read.last_id is not None
+
+
+async def test_a_host_that_is_told_to_stop_lets_its_streams_end(
+    hand: Hand, stack: RunningStack, tmp_path: Path
+) -> None:
+    """In good order, without an `end`: the client comes back to whoever serves next."""
+    job = await hand.enqueue()
+    port = reserve_port()
+    environ = {**os.environ, **stack.values, "API_PORT": str(port)}
+    with (tmp_path / "out").open("wb") as output:
+        host = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "infra.local.api"),
+            cwd=ROOT,
+            env=environ,
+            stdout=output,
+            stderr=output,
+        )
+    headers = {"authorization": f"Bearer {stack.sign_in(ADA.email)}"}
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as api:
+
+            async def answers() -> bool:
+                with contextlib.suppress(httpx.ConnectError):
+                    return (await api.get("/health")).is_success
+                return False
+
+            await eventually(answers)
+            read = Read()
+            reading = asyncio.ensure_future(follow(api, events_path(job.id), read=read))
+
+            async def begun() -> bool:
+                return read.seqs == [1]
+
+            await eventually(begun)
+            host.terminate()
+            # a stream that is cut would raise here
+            await asyncio.wait_for(reading, 60)
+    finally:
+        if host.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                host.terminate()
+        await asyncio.wait_for(host.wait(), 60)
+
+    assert (read.status, read.seqs, read.end) == (200, [1], None)

@@ -38,5 +38,15 @@ def test_siblings_shorten_the_wait_and_cost_about_the_same() -> None:
     assert many.usd(Parameters()) < alone.usd(Parameters()) * 1.5
 
 
+def test_the_products_cap_on_siblings_bounds_what_more_workers_bring() -> None:
+    """A hundred allowed workers help only as far as one tick may start them."""
+    room = replace(Parameters(), most_workers=100)
+    few = Simulation(BURST, replace(room, siblings=2)).run()
+    many = Simulation(BURST, replace(room, siblings=20)).run()
+
+    assert few.invocations < many.invocations
+    assert many.wait(0.95) < few.wait(0.95)
+
+
 def test_the_table_is_the_same_for_the_same_seed() -> None:
     assert list(table(4, (2,))) == list(table(4, (2,)))
