@@ -1,8 +1,8 @@
 """`minutehand deploy`: from a checkout to a running stack, each step said before it is done.
 
-Steps: nothing left to fill, account, package, stack, secrets, database, console, first tick. The
-stack comes before the secrets, because it makes the key that encrypts them; functions read them at
-their next cold start, so the first tick comes last.
+Steps: nothing left to fill, account, package, database, stack, secrets, console, first tick. The
+database is one migration ahead of the code, never behind it. The stack makes the key that encrypts
+the secrets; functions read those at their next cold start, so the first tick comes last.
 """
 
 from __future__ import annotations
@@ -154,9 +154,9 @@ def planned(
         check,
         account,
         build,
+        ("push the migrations to Supabase", lambda: push_database(output)),
         ("create or update the stack", lambda: osls(plan, "deploy")),
         secrets,
-        ("push the migrations to Supabase", lambda: push_database(output)),
         ("upload the console", lambda: upload_console(plan)),
         ("run the first tick, which publishes the job types", lambda: first_tick(plan)),
     ]

@@ -9,6 +9,29 @@ from typing import Any
 
 FUNCTIONS = ("jobs", "status", "worker", "health")
 
+#: Checked by cfn-lint against AWS's schemas only, see test_deploy.py.
+NOT_IN_MOTO = {
+    "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Integration",
+    "AWS::ApiGatewayV2::Route",
+    "AWS::ApiGatewayV2::Stage",
+    "AWS::Budgets::Budget",
+    "AWS::CloudFront::Distribution",
+    "AWS::CloudFront::Function",
+    "AWS::CloudFront::OriginAccessControl",
+    "AWS::CloudFront::ResponseHeadersPolicy",
+    "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription",
+    "AWS::SQS::QueuePolicy",
+}
+#: Made in moto through their own services.
+BY_THEIR_OWN_API = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Scheduler::Schedule",
+    "AWS::Scheduler::ScheduleGroup",
+}
+
 
 @dataclass(frozen=True)
 class Stack:

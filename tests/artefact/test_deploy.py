@@ -20,29 +20,9 @@ from moto.cloudformation.parsing import get_model_map
 
 from infra.aws.package import TEMPLATE
 from infra.local.lambda_runtime.__main__ import EMPTY_ZIP
-from tests.artefact.stack import FUNCTIONS, Stack
+from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack
 
 ACCOUNT = "123456789012"
-NOT_IN_MOTO = {
-    "AWS::ApiGatewayV2::Api",
-    "AWS::ApiGatewayV2::Integration",
-    "AWS::ApiGatewayV2::Route",
-    "AWS::ApiGatewayV2::Stage",
-    "AWS::Budgets::Budget",
-    "AWS::CloudFront::Distribution",
-    "AWS::CloudFront::Function",
-    "AWS::CloudFront::OriginAccessControl",
-    "AWS::CloudFront::ResponseHeadersPolicy",
-    "AWS::S3::BucketPolicy",
-    "AWS::SNS::Subscription",
-    "AWS::SQS::QueuePolicy",
-}
-BY_THEIR_OWN_API = {
-    "AWS::CloudWatch::Alarm",
-    "AWS::Lambda::EventInvokeConfig",
-    "AWS::Scheduler::Schedule",
-    "AWS::Scheduler::ScheduleGroup",
-}
 
 
 class Deployed:

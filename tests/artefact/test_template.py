@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -11,6 +13,7 @@ import pytest
 from botocore import xform_name
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from infra.aws.bundles import ROOT
 from infra.aws.package import TEMPLATE
@@ -18,7 +21,7 @@ from shared.config import Settings
 from shared.web.application import create_app
 from shared.web.context import AllowedOrigins
 from shared.web.services import Services
-from tests.artefact.stack import FUNCTIONS, Stack, flat
+from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack, flat
 
 ALARMS = {
     *(
@@ -94,7 +97,7 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
         },
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
-        | seal
+        | {("kms:Decrypt", "<ServiceKey.Arn>", VENDOR)}
         | {("s3:ListBucket", "<UploadsBucket.Arn>", "")}
         | {
             (f"s3:{action}", UPLOADS, "")
@@ -112,6 +115,128 @@ def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
     )
 
     assert [str(match) for match in found] == []
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+def test_cfn_lint_knows_every_type_we_use(compiled: Stack, region: str) -> None:
+    """A type without a schema would be passed over in silence."""
+    for kind in {resource["Type"] for resource in compiled.resources.values()}:
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, kind).schema
+        assert schema["properties"], kind
+        assert schema.get("additionalProperties") is False, kind
+
+
+def test_cfn_lint_finds_what_is_planted_in_each_type_that_moto_lacks(
+    stacks: dict[str, Stack], tmp_path: Path
+) -> None:
+    """Clean means looked at: a misspelt property and a reference to nowhere, one of each a type."""
+    template = json.loads(json.dumps(stacks["prod"].template))
+    planted = {}
+    for name, resource in template["Resources"].items():
+        if resource["Type"] in NOT_IN_MOTO | BY_THEIR_OWN_API and resource["Type"] not in planted:
+            first = next(iter(resource["Properties"]))
+            resource["Properties"][first] = {"Fn::GetAtt": ["ServiceKey", "Nothing"]}
+            resource["Properties"]["Misspelt"] = 1
+            planted[resource["Type"]] = name
+    template["Resources"]["Tick"]["Properties"]["Target"]["Arn"] = {"Ref": "Nowhere"}
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(template, indent=2))
+
+    found = lint_file(broken, config=ManualArgs(regions=["us-east-1"]))
+
+    unknown = {str(m.path[1]) for m in found if "Misspelt" in m.message and m.path}
+    dangling = {str(m.path[1]) for m in found if "Nothing" in m.message and m.path}
+    assert set(planted) == NOT_IN_MOTO | BY_THEIR_OWN_API
+    assert unknown == set(planted.values())
+    assert dangling == set(planted.values())
+    assert any("Nowhere" in match.message for match in found)
+
+
+def references(value: Any) -> Iterator[str]:
+    """Logical ids that a value refers to, in whatever way."""
+    match value:
+        case {"Ref": str() as name}:
+            yield name
+        case {"Fn::GetAtt": [name, *_]}:
+            yield name
+        case {"Fn::Sub": str() as text}:
+            yield from (name.split(".")[0] for name in re.findall(r"\$\{([^!}]+)\}", text))
+        case dict():
+            for item in value.values():
+                yield from references(item)
+        case list():
+            for item in value:
+                yield from references(item)
+
+
+def test_every_reference_has_its_target(compiled: Stack) -> None:
+    """References, order and outputs; a dangling one fails a deploy half way."""
+    known = {*compiled.resources, *compiled.template.get("Parameters", {})}
+    used = set(references(compiled.template["Resources"])) | set(
+        references(compiled.template["Outputs"])
+    )
+    for resource in compiled.resources.values():
+        depends = resource.get("DependsOn", [])
+        used |= {depends} if isinstance(depends, str) else set(depends)
+
+    assert {name for name in used if not name.startswith("AWS::")} <= known
+
+
+def test_nothing_is_made_that_nothing_reaches(compiled: Stack) -> None:
+    """A queue without a sender, a policy without its bucket: somebody forgot the other half."""
+    leaves = {
+        "AWS::ApiGatewayV2::Route", "AWS::ApiGatewayV2::Stage", "AWS::Budgets::Budget",
+        "AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::KMS::Alias",
+        "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy",
+        "AWS::SNS::Subscription", "AWS::SQS::QueuePolicy", "AWS::Scheduler::Schedule",
+        "AWS::CloudFront::Distribution",
+    }  # fmt: skip
+    used = set(references(compiled.template["Resources"]))
+    named = {
+        group["LogGroupName"].rsplit("/", 1)[-1]
+        for group in compiled.of_type("AWS::Logs::LogGroup").values()
+    }
+    functions = compiled.of_type("AWS::Lambda::Function").values()
+
+    assert named >= {function["FunctionName"] for function in functions}
+    assert [
+        name
+        for name, resource in compiled.resources.items()
+        if resource["Type"] not in leaves | {"AWS::Logs::LogGroup"} and name not in used
+    ] == []
+
+
+def test_every_queue_of_failures_has_its_alarms(compiled: Stack) -> None:
+    """One for what waits in it, one for what could not even be put there."""
+    alarms = compiled.of_type("AWS::CloudWatch::Alarm")
+    watched = {
+        flat(dimension["Value"])
+        for alarm in alarms.values()
+        for dimension in alarm.get("Dimensions", [])
+        if dimension["Name"] == "QueueName"
+    }
+
+    assert watched == {f"<{name}.QueueName>" for name in compiled.of_type("AWS::SQS::Queue")}
+    assert alarms["WorkerFailuresLostAlarm"]["MetricName"] == "DestinationDeliveryFailures"
+    assert (
+        alarms["TickFailuresLostAlarm"]["MetricName"]
+        == "InvocationsFailedToBeSentToDeadLetterCount"
+    )
+
+
+def test_the_share_of_failed_requests_counts_requests(compiled: Stack) -> None:
+    """Zero failures are no data, and no requests are no failure."""
+    [rate, failed, requests] = compiled.resources["Api5xxAlarm"]["Properties"]["Metrics"]
+
+    assert rate["Expression"] == "100 * FILL(failed, 0) / requests"
+    assert failed["MetricStat"]["Metric"]["MetricName"] == "5xx"
+    assert requests["MetricStat"]["Metric"]["MetricName"] == "Count"
+    assert {failed["MetricStat"]["Stat"], requests["MetricStat"]["Stat"]} == {"Sum"}
+
+
+def test_the_first_tick_waits_for_the_slow_part_of_the_stack(compiled: Stack) -> None:
+    """Secrets come after the stack; ticks without them would wake somebody on the first day."""
+    assert set(compiled.resources["Tick"]["DependsOn"]) == {"Console", "TicksMissedAlarm"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
