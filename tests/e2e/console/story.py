@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 from tests.e2e.console.worker import HandWorker
@@ -14,6 +16,11 @@ LINES = [
 ]
 
 
+def at(percentage: int, stage: str, message: str) -> dict[str, object]:
+    """Progress as a processor would word it."""
+    return {"progress": {"percentage": percentage, "stage": stage, "message": message}}
+
+
 @dataclass(frozen=True)
 class Story:
     """Paths worth a picture."""
@@ -23,8 +30,24 @@ class Story:
     failed: str
 
 
+def remember(stack: RunningStack, workspace_id: str) -> None:
+    """An hour of numbers before now, as the engine keeps them."""
+    with stack.connect() as connection:
+        for ago in range(2, 60):
+            busy = 30 + round(18 * math.sin(ago / 7)) + ago % 4
+            for outcome, jobs in (("enqueued", busy), ("completed", busy - 2), ("failed", ago % 3)):
+                connection.execute(
+                    "insert into queue.stat_minutes (minute, job_type, workspace_id, outcome,"
+                    " wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)"
+                    " values (date_trunc('minute', now()) - make_interval(mins => %s),"
+                    " 'send_digest', %s, %s, %s, %s, %s, 0, 0, 0)",
+                    (ago, workspace_id, outcome, 12 + ago % 9, 22 + ago % 7, jobs),
+                )
+
+
 def tell(stack: RunningStack, workspace_id: str) -> Story:
     """Make jobs of several types in every state."""
+    remember(stack, workspace_id)
     reports = HandWorker(stack, workspace_id, job_type="reconcile_ledger")
     mails = HandWorker(stack, workspace_id, job_type="send_digest")
     mails.enqueue_many([{"payload": {"to": f"team-{n}@acme.test"}} for n in range(14)])
@@ -40,13 +63,15 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
     failed = mails.enqueue({"to": "team-9@acme.test"}, priority=0, max_attempts=3)
     for _ in range(3):
         [lease] = mails.lease()
-        mails.report(lease, 20, "Rendering", "Handing over to the mail server")
+        mails.report(lease, None, "Rendering", "Handing over to the mail server")
+        mails.report(lease, **at(20, "deliver", "Handing over to the mail server"))
         mails.report(lease, logs=[{"level": "error", "message": "552 mailbox is full"}])
         error = {"type": "Refused", "message": "552 mailbox is full", "data": {"code": 552}}
         mails.settle(lease, "retry", error=error, retry_after_seconds=0)
     asking = reports.enqueue({"month": "2026-09"})
     [lease] = reports.lease()
-    reports.report(lease, 60, *LINES, steps=[{"name": "match", "result": {"matched": 1172}}])
+    reports.report(lease, **at(60, "compare", "Compared 1,204 invoices with the ledger"))
+    reports.report(lease, None, *LINES, steps=[{"name": "match", "result": {"matched": 1172}}])
     wait = {
         "kind": "ask",
         "name": "difference",
@@ -55,11 +80,19 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
     }
     reports.settle(lease, "waiting", wait=wait)
     running = reports.enqueue({"month": "2026-10", "accounts": ["1200", "1210"], "dry_run": False})
-    [lease] = reports.lease(lease_seconds=900)
-    error = {"type": "Timeout", "message": "the bank did not answer within 10 s"}
-    reports.report(lease, 15, LINES[0])
+    reports.lease(lease_seconds=1)  # whoever took it is never heard of again
+    lease = reports.lease_soon()
+    error = {"type": "Timeout", "message": "the bank did not answer within 2 s"}
+    reports.report(lease, None, LINES[0])
+    for percentage in (15, 25, 35):
+        reports.report(lease, **at(percentage, "read", "Reading invoices"))
+        time.sleep(0.7)
     reports.settle(lease, "retry", error=error, retry_after_seconds=0)
     [lease] = reports.lease(lease_seconds=900)
-    reports.report(lease, 45, *LINES)
-    reports.report(lease, 68, logs=[{"level": "warning", "message": "Statement 7 is late"}])
+    reports.report(lease, None, *LINES)
+    for percentage in (45, 52, 60):
+        reports.report(lease, **at(percentage, "match", "Matched 1,172 of 1,204 invoices"))
+        time.sleep(0.7)
+    reports.report(lease, **at(68, "statements", "Statement 7 of 12 from the bank"))
+    reports.report(lease, logs=[{"level": "warning", "message": "Statement 7 is late"}])
     return Story(running=f"/jobs/{running}", asking=f"/jobs/{asking}", failed=f"/jobs/{failed}")
