@@ -11,7 +11,7 @@ NODE_READY := node_modules/.ready-node
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package bench-console screenshots
+.PHONY: help lock setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -51,6 +51,13 @@ format: setup ## Let ruff rewrite what it can
 
 compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supabase db push`, compare
 	@$(BIN)/python -m infra.local.compatibility $(ARGS)
+
+# the machine's own certificates, where there are any: a company's proxy may sign with its own
+CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),UV_SYSTEM_CERTS=1)
+LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url
+lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.local.bench $(ARGS)

@@ -72,13 +72,13 @@ def test_actions_are_pinned_to_commits(workflows: dict[str, Any]) -> None:
 
 def test_ci_only_calls_what_a_developer_can_call(workflows: dict[str, Any]) -> None:
     """A check that runs in CI alone is found out too late."""
-    targets = set(re.findall(r"^([a-z]+):", Path(ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", Path(ROOT / "Makefile").read_text(), re.MULTILINE))
     for workflow in workflows.values():
         assert workflow["permissions"] == {"contents": "read"}
         for job in workflow["jobs"].values():
             assert job["timeout-minutes"] <= 60
             for step in job["steps"]:
-                if step.get("name") == "Publish":  # the one thing that only GitHub can do
+                if step.get("name") in {"Publish", "Propose"}:  # what only GitHub can do
                     continue
                 command = step.get("run", ".ci/run").split()
                 assert command[0] == ".ci/run" or (command[0] == "make" and command[1] in targets)
@@ -105,3 +105,40 @@ def test_only_placeholders_are_left_to_fill() -> None:
 
     assert re.findall(r"<[a-z-]+>", text)
     assert others == []
+
+
+def test_what_writes_to_the_repository_holds_the_right_alone_and_says_why() -> None:
+    """A token that may write is what an attacker of CI wants."""
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for line in path.read_text("utf-8").splitlines():
+            if ": write" in line:
+                assert re.search(r": write # \w", line), (path.name, line)
+
+
+def test_workflows_do_not_run_words_of_strangers(workflows: dict[str, Any]) -> None:
+    """An expression is replaced before the shell reads the script: a title becomes a command."""
+    for workflow in workflows.values():
+        for job in workflow["jobs"].values():
+            for step in job["steps"]:
+                assert "${{" not in step.get("run", "")
+                if "checkout" in step.get("uses", ""):
+                    assert step["with"]["persist-credentials"] is False
+
+
+def test_every_world_of_dependencies_is_watched(workflows: dict[str, Any]) -> None:
+    """Npm and actions by Dependabot; Python's locks by their own target, option for option."""
+    dependabot = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    steps = workflows["dependencies.yml"]["jobs"]["python"]["steps"]
+
+    assert {update["package-ecosystem"] for update in dependabot["updates"]} == {
+        "npm",
+        "github-actions",
+    }
+    assert "make lock UPGRADE=1" in [step.get("run") for step in steps]
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        header = (ROOT / name).read_text("utf-8").splitlines()[1].lstrip("# ")
+        options = set(header.removeprefix("uv pip compile ").split())
+        [line] = [line for line in makefile.splitlines() if line.endswith(f"-o {name}")]
+        compiled = makefile[makefile.index("LOCK :=") :].splitlines()[0]
+        assert options <= {*line.split(), *compiled.split()}, name
