@@ -6,6 +6,7 @@ Reading the values comes first and fails with the name of what is missing; nothi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,13 +49,23 @@ class CommandFailed(Exception):
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """KEY=value lines; `#` comments and blank lines are skipped, quotes around a value dropped."""
+    """KEY=value lines; blank lines and comments, also behind a value, are skipped.
+
+    Quotes around a value are dropped; within them `#` is a character like others.
+    """
     values = {}
     for line in path.read_text("utf-8").splitlines():
         name, found, value = line.partition("=")
         if found and not name.lstrip().startswith("#"):
-            values[name.removeprefix("export ").strip()] = value.strip().strip("'\"")
+            values[name.removeprefix("export ").strip()] = _value(value)
     return values
+
+
+def _value(text: str) -> str:
+    text = text.strip()
+    if text[:1] in {"'", '"'} and (end := text.find(text[0], 1)) > 0:
+        return text[1:end]
+    return re.sub(r"(^|\s)#.*", "", text).strip()
 
 
 def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

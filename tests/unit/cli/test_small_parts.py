@@ -90,6 +90,16 @@ def test_an_event_is_one_readable_line() -> None:
     assert sentence(event).plain == "12:34:56.789  progress     40 % enriching"
 
 
+def test_a_template_that_was_not_filled_in_is_empty(tmp_path: Path) -> None:
+    """The README's files have a remark behind each name; it must not become the secret."""
+    file = tmp_path / "secrets.env"
+    file.write_text(
+        "A=    # minutehand token secret\nB=x#y # a remark\nC='x # y' # z\nD=\"q\"\n# E=1\nF='\n"
+    )
+
+    assert read_env_file(file) == {"A": "", "B": "x#y", "C": "x # y", "D": "q", "F": "'"}
+
+
 def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     """`--env-file prod.env` must not be mixed with the shell's leftovers."""
     file = tmp_path / "prod.env"
