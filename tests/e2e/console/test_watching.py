@@ -150,6 +150,29 @@ def test_an_expired_session_is_renewed_before_anything_is_shown(
     is_live(visitor.page)
 
 
+ASK = """
+async (status) => {
+  const api = await import("/api.js");
+  let signedOut = 0;
+  const answer = { data: { session: null }, error: { status } };
+  const auth = { getSession: async () => answer, signOut: async () => { signedOut += 1; } };
+  api.connect({ auth });
+  const code = await api.request("GET", "/api/jobs").catch((error) => error.code);
+  return [code, signedOut];
+}
+"""
+
+
+def test_only_a_refused_renewal_signs_out(visit: Visit) -> None:
+    """Auth that is away for a moment, as supabase-js tells of it, costs nobody their session."""
+    page = visit(ADA, "/workspace/settings/api").page
+
+    answers = {status: page.evaluate(ASK, status) for status in (0, 502, 503, 400, 403)}
+
+    away, refused = ["unreachable", 0], ["unauthorized", 1]
+    assert answers == {0: away, 502: away, 503: away, 400: refused, 403: refused}
+
+
 def test_a_fresh_token_reaches_the_open_socket_before_the_old_one_ends(
     visit: Visit, worker: HandWorker, stack: RunningStack
 ) -> None:
