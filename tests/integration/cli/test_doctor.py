@@ -82,7 +82,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("sealing", {"SEALING_KEY_FILE": None}, Verdict.FAIL, "cannot be stored", "KMS_KEY_ID"),
     ("jwt-algorithm", {"SUPABASE_JWT_SECRET": None}, Verdict.FAIL, "every user is refused", "ES256"),
     ("jwt-algorithm", PROD, Verdict.WARN, "HS256", "ES256"),
-    ("sign-in", {"DEMO_PASSWORD": "wrong"}, Verdict.FAIL, "could not sign in", "password"),
+    ("sign-in", {"DEMO_PASSWORD": "wrong"}, Verdict.FAIL, "could not sign in", "PASSWORD"),
     ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
     ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, Verdict.FAIL, "refuses the worker", "token worker"),
     ("worker-key", {"SUPABASE_JWT_SECRET": None}, Verdict.WARN, "more rights", "token worker"),
