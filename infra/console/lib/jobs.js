@@ -50,11 +50,13 @@ function started(watch) {
  *   order; without `history` those that happen from now on.
  * @param {(state: object) => void} [options.onChange] At most once per frame; see `JobWatch.state`.
  * @param {(jobId: string) => Promise<object>} [options.cancel] How to cancel; by RPC if left out.
+ * @param {string} [options.visit] The visit the job belongs to, for the user it was opened for.
  * @param {number} [options.pollingInterval] Milliseconds between reads while Realtime is away.
  * @returns {JobWatch} `.state .ended .subscribe() .refresh() .cancel() .close()`
  */
 export function watchJob(client, jobId, options = {}) {
-  return started(new JobWatch(client, readsOf(client), topicsOf(client), jobId, options));
+  const reads = readsOfSession(client, options.visit);
+  return started(new JobWatch(client, reads, topicsOf(client), jobId, options));
 }
 
 /**

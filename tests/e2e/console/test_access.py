@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
 from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
@@ -19,8 +21,10 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 
 @pytest.fixture
-def job_page(worker: HandWorker) -> str:
-    """The path of a job that has been through everything, and asks."""
+def paths(
+    worker: HandWorker, stack: RunningStack, workspace: dict[str, str], api: Callable[..., Any]
+) -> dict[str, str]:
+    """Where things of this test are: a job that has been through everything, an account, an import."""
     worker.enqueue_many([{}] * 5)
     worker.run()
     worker.run("failed", error={"type": "Boom", "message": "no luck", "data": {"code": 7}})
@@ -38,7 +42,27 @@ def job_page(worker: HandWorker) -> str:
         "waiting",
         wait={"kind": "ask", "name": "q", "question": "Really?", "options": ["Yes"]},
     )
-    return f"/jobs/{job_id}"
+    room = f"/api/workspaces/{workspace['id']}"
+    schedule = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "job_type": worker.job_type}
+    api("PUT", f"{room}/schedules/nightly", schedule)
+    api("POST", f"{room}/webhooks", {"url": f"https://hooks.example/{'long' * 30}"})
+    with stack.connect() as connection:
+        account, imported = connection.execute(
+            "with account as (insert into public.accounts (workspace_id, name, domain)"
+            " values (%(id)s, 'A long name of a company, & sons', 'a.example') returning id),"
+            " file as (insert into public.account_imports (workspace_id, object_key, file_name,"
+            " total_bytes, rows_read, rows_failed) values (%(id)s, 'imports/' || %(id)s || '/x',"
+            " %(name)s, 900, 1, 1) returning id),"
+            " refused as (insert into public.account_import_errors"
+            " select id, 1, 'domain', 'is no domain', repeat('line', 200) from file)"
+            " select account.id, file.id from account, file",
+            {"id": workspace["id"], "name": f"{'companies-' * 12}.csv"},
+        ).fetchone() or (None, None)
+    return {
+        "JOB": f"/jobs/{job_id}",
+        "ACCOUNT": f"/accounts/{account}",
+        "IMPORT": f"/accounts/import/{imported}",
+    }
 
 
 def violations(page: Page, axe: str) -> list[str]:
@@ -62,6 +86,8 @@ PATHS = [
     "JOB",
     "/operations",
     "/accounts",
+    "ACCOUNT",
+    "IMPORT",
     "/contacts",
     "/workspace/settings/api",
     "/break-it",
@@ -71,19 +97,25 @@ PATHS = [
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_any_page(
-    visit: Visit, job_page: str, scheme: Any, repository: Path
+    visit: Visit, paths: dict[str, str], scheme: Any, repository: Path
 ) -> None:
     """Contrast, names, roles, landmarks, headings."""
     axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
     visitor = visit(ADA, color_scheme=scheme)
     found = {}
     for path in PATHS:
-        visitor.open(job_page if path == "JOB" else path)
+        visitor.open(paths.get(path, path))
         visitor.settle()
         for summary in visitor.page.locator("main details > summary").all():
             summary.click()
         visitor.settle()
         found[path] = violations(visitor.page, axe)
+    visitor.open("/operations")
+    for button in ("Deliveries", "Edit nightly"):
+        visitor.page.get_by_role("button", name=button).click()
+        visitor.settle()
+        found[button] = violations(visitor.page, axe)
+        visitor.page.keyboard.press("Escape")
     visitor.page.keyboard.press("Control+k")
     expect(visitor.page.get_by_role("dialog")).to_be_visible()
     found["palette"] = violations(visitor.page, axe)
@@ -121,11 +153,9 @@ def test_demo_accounts_are_one_click_away_and_signing_out_leads_back(visit: Visi
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_page_fits_320_pixels(visit: Visit, job_page: str, path: str) -> None:
+def test_every_page_fits_320_pixels(visit: Visit, paths: dict[str, str], path: str) -> None:
     """Nothing is cut off on the smallest phone, and the menu is there."""
-    visitor = visit(
-        ADA, job_page if path == "JOB" else path, viewport={"width": 320, "height": 640}
-    )
+    visitor = visit(ADA, paths.get(path, path), viewport={"width": 320, "height": 640})
     page = visitor.page
     visitor.settle()
 

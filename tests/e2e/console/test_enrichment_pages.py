@@ -143,12 +143,18 @@ def test_a_csv_is_imported_with_progress_and_its_refused_rows_come_back_as_a_fil
     expect(page.get_by_role("heading", level=1)).to_have_text(file.name)
     expect(page.locator("[data-figure=Created]")).to_have_text("40")
     expect(page.locator("[data-figure=Refused]")).to_have_text("1")
+    refused = page.get_by_role("group", name="Refused rows").get_by_role("row", name="41")
+    expect(refused).to_contain_text("Bad,not a domain,x")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download 1 refused row").click()
     text = Path(download.value.path()).read_text()
     assert "not a domain" in text
     page.get_by_role("link", name="See the accounts").click()
     expect(page.get_by_text("Company 0", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Import CSV").click()
+    earlier = page.get_by_role("dialog").get_by_role("link", name=file.name)
+    earlier.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(file.name)
 
 
 def test_a_contact_is_enriched_by_its_button(

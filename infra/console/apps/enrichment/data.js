@@ -60,6 +60,11 @@ export const imports = {
     return request("POST", "/api/accounts/import", { form });
   },
   get: (id, signal) => request("GET", `/api/accounts/imports/${id}`, { signal }),
+  /** The first rows that were refused, and why. */
+  firstErrors: (id, signal) =>
+    unwrap(supabase().from("account_import_errors").select("row_number,field,problem,line").eq("import_id", id).order("row_number").limit(20).abortSignal(signal)),
+  recent: (workspaceId, signal) =>
+    unwrap(supabase().from("account_imports").select("id,file_name,created_at,finished_at,rows_read,rows_failed").eq("workspace_id", workspaceId).order("created_at", { ascending: false }).order("id", { ascending: false }).limit(5).abortSignal(signal)),
   errors: (id) => request("GET", `/api/accounts/imports/${id}/errors.csv`, { as: "blob" }),
 };
 

@@ -1,8 +1,10 @@
 // Hands in a CSV file; the import itself is a job with a page of its own.
 
-import { bytes } from "../../lib/format.js";
+import { bytes, counted } from "../../lib/format.js";
+import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { Dialog } from "../../parts/dialog.js";
+import { When } from "../../parts/when.js";
 import { imports } from "./data.js";
 
 /** @param {{workspaceId: string, onClose: () => void, onStarted: (made: object) => void}} props */
@@ -11,6 +13,7 @@ export function ImportDialog({ workspaceId, onClose, onStarted }) {
   const [enrich, setEnrich] = useState(false);
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState(null);
+  const recent = useRead((signal) => imports.recent(workspaceId, signal), [workspaceId]);
   const submit = async (event) => {
     event.preventDefault();
     if (!file) return;
@@ -34,5 +37,7 @@ export function ImportDialog({ workspaceId, onClose, onStarted }) {
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy || !file}>${busy ? "Uploading…" : "Import"}</button></div>
     </form>
+    ${recent.value?.length > 0 && html`<section aria-labelledby="h-recent"><h3 id="h-recent" class="small muted">Earlier imports</h3>
+      <ul class="runs">${recent.value.map((one) => html`<li key=${one.id}><a class="wrap" href=${`/accounts/import/${one.id}`} onClick=${onClose}>${one.file_name}</a> <span class="muted small num">${counted(one.rows_read, "row")}${one.rows_failed > 0 && `, ${one.rows_failed} refused`}${!one.finished_at && ", unfinished"} · <${When} at=${one.created_at} /></span></li>`)}</ul></section>`}
   <//>`;
 }

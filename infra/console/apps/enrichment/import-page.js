@@ -45,7 +45,19 @@ export default function ImportPage({ id }) {
       ${figure("Rows read", one.rows_read, `${bytes(one.bytes_read)} of ${bytes(one.total_bytes)}`)}
       ${figure("Created", one.rows_created)}${figure("Updated", one.rows_updated)}${figure("Refused", one.rows_failed)}
     </section>
+    ${one.rows_failed > 0 && html`<${Refused} id=${id} count=${one.rows_failed} />`}
     <div class="bar">${one.rows_failed > 0 && html`<${ActionButton} run=${getErrors}>Download ${counted(one.rows_failed, "refused row")}<//>`}
       ${one.finished_at && html`<a href="/accounts">See the accounts</a>`}</div>
   </article>`;
+}
+
+/** The first refused rows, where one sees at a glance what is wrong with the file. */
+function Refused({ id, count }) {
+  const rows = useRead((signal) => imports.firstErrors(id, signal), [id, Math.min(count, 20)]);
+  return html`<section class="card" aria-labelledby="h-refused"><h2 id="h-refused">Refused rows</h2>
+    ${!rows.value ? (rows.error ? html`<${Failed} error=${rows.error} retry=${rows.refresh} what="The refused rows could not be read" />` : html`<${Loading} what="Reading refused rows" />`)
+      : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Refused rows"><table class="table"><thead><tr><th scope="col" class="num">Row</th><th scope="col">Column</th><th scope="col">Problem</th><th scope="col">As it stands in the file</th></tr></thead>
+        <tbody>${rows.value.map((row) => html`<tr key=${row.row_number}><th scope="row" class="num">${number(row.row_number)}</th><td>${row.field ?? "–"}</td><td class="wrap">${row.problem}</td><td class="wrap wide"><code class="clamp" title=${row.line}>${row.line}</code></td></tr>`)}</tbody></table></div>
+        ${count > rows.value.length && html`<p class="muted small">The first ${number(rows.value.length)} of ${number(count)}; the file has them all.</p>`}`}
+  </section>`;
 }
