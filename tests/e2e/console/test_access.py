@@ -24,7 +24,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 def paths(
     worker: HandWorker, stack: RunningStack, workspace: dict[str, str], api: Callable[..., Any]
 ) -> dict[str, str]:
-    """Where things of this test are: a job that has been through everything, an account, an import."""
+    """Where things are: a job that has been through everything, an account, an import."""
     worker.enqueue_many([{}] * 5)
     worker.run()
     worker.run("failed", error={"type": "Boom", "message": "no luck", "data": {"code": 7}})
