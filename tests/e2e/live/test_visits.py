@@ -69,9 +69,10 @@ def written(stack: RunningStack, session: str) -> Told:
 
 
 @asynccontextmanager
-async def visitor(stack: RunningStack, url: str, session: str) -> AsyncIterator[Say]:
+async def visitor(stack: RunningStack, url: str, session: str, **owner: str) -> AsyncIterator[Say]:
     """The browser's client in Node without a user; waits for a state that is wanted."""
     request = {
+        **owner,
         "url": url,
         "key": stack.supabase_publishable_key,
         "session": session,
@@ -116,12 +117,12 @@ async def run_jobs(worker: HandWorker, session: str, count: int = 3) -> list[str
 
 
 def told_in_order(state: dict[str, Any]) -> Told:
-    return sorted((job, seq, kind) for job, seq, kind in state["told"])
+    return sorted((job, seq, kind) for job, seq, kind, _ in state["told"])
 
 
 def all_ended(count: int) -> Callable[[dict[str, Any]], bool]:
     def wanted(state: dict[str, Any]) -> bool:
-        ends = [kind for _, _, kind in state["told"] if kind == "job.completed"]
+        ends = [kind for _, _, kind, _ in state["told"] if kind == "job.completed"]
         return len(ends) == count and state["freshness"] == "live"
 
     return wanted
@@ -161,6 +162,21 @@ async def test_a_browser_with_a_wrong_id_is_told_that_it_is_missing(
 
         assert state["freshness"] != "live"
         assert (state["told"], state["jobs"]) == ([], [])
+
+
+async def test_the_user_a_visit_is_for_follows_one_job_with_its_log_lines(
+    stack: RunningStack, worker: HandWorker
+) -> None:
+    """Live and to the letter, although he is in no workspace of the job's."""
+    session = opened(stack, worker, user_id=str(EVE.id))
+    [job_id] = await run_jobs(worker, session, 1)
+    owner = {"token": stack.token(str(EVE.id)), "job": job_id}
+    async with visitor(stack, stack.supabase_url, session, **owner) as until:
+        state = await until(all_ended(1))
+
+    assert [seq for _, seq, _, _ in state["told"]] == [1, 2, 3, 4, 5]
+    assert [log for _, _, kind, log in state["told"] if kind == "job.log"] == ["inside"]
+    assert state["jobs"] == [{"id": job_id, "status": "completed", "result": {"number": 0}}]
 
 
 async def test_the_python_client_follows_a_visit_without_a_token(

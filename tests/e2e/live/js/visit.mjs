@@ -1,20 +1,24 @@
-// A visitor without a user: {url, key, session} as argument. Prints {"freshness", "told", "jobs",
-// "missing"} whenever it changes, until it is killed.
+// A visitor without a user: {url, key, session} as argument; with {token, job} the user a visit was
+// opened for. Prints {"freshness", "told", "jobs", "missing"} whenever it changes, until it is killed.
 import { createClient } from '@supabase/supabase-js'
-import { watchSession } from '../../../../infra/console/lib/jobs.js'
+import { watchJob, watchSession } from '../../../../infra/console/lib/jobs.js'
 
-const { url, key, session, options } = JSON.parse(process.argv[2])
-const client = createClient(url, key, { auth: { persistSession: false, autoRefreshToken: false } })
+const { url, key, session, token, job, options } = JSON.parse(process.argv[2])
+const client = createClient(url, key, {
+  auth: { persistSession: false, autoRefreshToken: false },
+  ...(token && { accessToken: async () => token }),
+})
 const told = []
 let said = ''
-const watch = watchSession(client, session, {
+const settings = {
   history: true,
-  onEvent: (event) => told.push([event.job_id, event.seq, event.type]),
-  onChange: ({ freshness, jobs, missing }) => {
+  onEvent: (event) => told.push([event.job_id, event.seq, event.type, event.data.log?.message]),
+  onChange: ({ freshness, job, jobs = [job].filter(Boolean), missing }) => {
     const rows = jobs.map(({ id, status, result, payload }) => ({ id, status, result, payload }))
     const state = JSON.stringify({ freshness, told, jobs: rows, missing })
     if (state !== said) process.stdout.write((said = state) + '\n')
   },
   ...options,
-})
+}
+const watch = job ? watchJob(client, job, { ...settings, visit: session }) : watchSession(client, session, settings)
 setInterval(() => watch, 60_000)
