@@ -460,6 +460,7 @@ class JobTypeSpec(Model):
     payload_schema: dict[str, Any] | None = None
     schema_version: int | None = None
     events: Literal["full", "minimal"] | None = None
+    internal: bool | None = None
 
     def wire(self) -> dict[str, Any]:
         """The type as `register_job_types` takes it."""

@@ -71,6 +71,7 @@ class JobType(Generic[P]):
     version: int = 1
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
     events: Literal["full", "minimal"] = "full"
+    internal: bool = False
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
 
     def read_payload(self, raw: Any, version: int | None) -> P:
@@ -125,6 +126,7 @@ class JobType(Generic[P]):
             payload_schema=self.adapter.json_schema(),
             schema_version=self.version,
             events=self.events,
+            internal=self.internal,
         )
 
 
@@ -215,6 +217,7 @@ class Registry:
         version: int = 1,
         upcasters: Mapping[int, Upcaster] | None = None,
         events: Literal["full", "minimal"] = "full",
+        internal: bool = False,
     ) -> Decorator[P]:
         """Register the decorated function as the processor of `job_type`.
 
@@ -233,6 +236,8 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
+            internal: True for jobs that only the platform's own code makes: every door refuses
+                a person who would enqueue, schedule or insert one.
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
@@ -260,6 +265,7 @@ class Registry:
                 version=version,
                 upcasters=steps,
                 events=events,
+                internal=internal,
                 adapter=TypeAdapter(payload),
             )
             return run

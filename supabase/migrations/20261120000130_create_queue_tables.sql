@@ -21,6 +21,7 @@ create table queue.job_types (
   events text not null default 'full',
   ageing_seconds integer,
   retention_days jsonb,
+  internal boolean not null default false,
   run_p95_ms double precision,
   paused_at timestamptz,
   paused_by text,
@@ -57,6 +58,7 @@ comment on column queue.job_types.schema_version is 'Version of payload_schema.'
 comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease, no line in attempts for a completion.';
 comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
 comment on column queue.job_types.retention_days is '{completed, cancelled, failed}: days ended jobs are kept; null takes the setting.';
+comment on column queue.job_types.internal is 'Enqueued by the platform alone: every door refuses a person.';
 comment on column queue.job_types.run_p95_ms is 'Learned 95th percentile of run time, milliseconds.';
 comment on column queue.job_types.paused_at is 'Since when no job of the type starts; null while running.';
 comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';

@@ -34,6 +34,18 @@ end;
 $$;
 comment on function queue.request_wake is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
 
+create function queue.refuse_internal(p_job_type text) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if auth.uid() is not null and exists (select from queue.job_types where job_type = p_job_type and internal) then
+    perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the type %s', p_job_type), 'job_type');
+  end if;
+end;
+$$;
+comment on function queue.refuse_internal is 'Refuse a person with 403 to have a job of an internal type made, now or later.';
+
 create function queue.check_insert() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
@@ -59,6 +71,9 @@ begin
   select * into v_type from queue.job_types where job_type = new.job_type;
   if not found then
     perform queue.refuse(422, 'unknown_job_type', format('no worker has registered the job type %s', left(new.job_type, 100)), new.job_type);
+  end if;
+  if v_type.internal then
+    perform queue.refuse_internal(new.job_type);
   end if;
   if pg_column_size(new.payload) > (queue.setting('payload_max_bytes'))::integer then
     perform queue.refuse(413, 'payload_too_large', 'the payload exceeds ' || queue.setting('payload_max_bytes') || ' bytes; store it and pass a reference', 'payload');
@@ -491,12 +506,13 @@ begin
 
   select checked.index, checked.problem into v_bad
   from (
-    select items.ordinality - 1 as index, queue.item_problem(
-      jsonb_populate_record(null::queue.enqueue_item, items.value), types, v_max_bytes) as problem
+    select items.ordinality - 1 as index, case when types.internal and p_user_id is not null
+      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s', types.job_type), 'job_type']
+      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, items.value), types, v_max_bytes) end as problem
     from jsonb_array_elements(p_items) with ordinality as items
     left join queue.job_types as types on types.job_type = items.value ->> 'job_type'
     -- a type and a small payload alone need no closer look
-    where types.job_type is null or types.payload_schema is not null
+    where types.job_type is null or types.payload_schema is not null or types.internal
       or not v_plain and items.value - '{job_type,payload}'::text[] <> '{}'
       or jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' or pg_column_size(items.value) > v_max_bytes) as checked
   where checked.problem is not null
@@ -615,7 +631,7 @@ begin
     'wake', current_setting('queue.wake', true) = 'true');
 end;
 $$;
-comment on function queue.enqueue is 'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.';
+comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person at the door, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
 
 create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
 language plpgsql

@@ -338,6 +338,7 @@ begin
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
   if p_callback is not null then
+    perform queue.refuse_internal(p_callback ->> 'job_type');
     select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_callback), t,
       (queue.setting('payload_max_bytes'))::integer)
     into v_problem

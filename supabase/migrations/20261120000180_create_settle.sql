@@ -466,9 +466,9 @@ begin
   end if;
   v_made := '{}';
   if jsonb_array_length(v_children) > 0 then
-    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, v_job.user_id, (
+    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, null, ( -- it is the platform's code that spawns
       select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
-        || c.value || jsonb_build_object('parent_id', v_id) order by c.ordinality)
+        || c.value || jsonb_build_object('parent_id', v_id, 'user_id', v_job.user_id) order by c.ordinality)
       from jsonb_array_elements(v_children) with ordinality as c), true) -> 'ids')::uuid);
   end if;
   insert into queue.spawns (job_id, name, job_ids) values (v_id, p_request ->> 'name', v_made);

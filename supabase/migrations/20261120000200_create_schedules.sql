@@ -291,6 +291,7 @@ begin
   if found then
     perform queue.refuse(400, 'invalid_argument', format('a schedule cannot set the option %s', left(v_field, 80)), 'options.' || left(v_field, 80));
   end if;
+  perform queue.refuse_internal(p_schedule ->> 'job_type');
   select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, v_options
       || jsonb_build_object('job_type', p_schedule ->> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}'))),
     t, (queue.setting('payload_max_bytes'))::integer)

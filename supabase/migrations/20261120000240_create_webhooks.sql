@@ -74,8 +74,8 @@ revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, a
 
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
 insert into queue.job_types (job_type, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds, backoff_cap_seconds,
-  backoff_factor, events)
-values ('webhook_delivery', 4, 60, 30, 12, 10, 7200, 3, 'minimal');
+  backoff_factor, events, internal)
+values ('webhook_delivery', 4, 60, 30, 12, 10, 7200, 3, 'minimal', true);
 
 create function queue.collect_outbox() returns trigger
 language plpgsql
@@ -290,17 +290,21 @@ as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_now timestamptz := queue.clock();
+  v_delivery public.jobs;
   v_payload jsonb;
   v_webhook queue.webhooks;
   v_event public.job_events;
   v_job public.jobs;
 begin
-  select j.payload into v_payload from queue.leases as l join public.jobs as j on j.id = l.job_id
+  select j.* into v_delivery from queue.leases as l join public.jobs as j on j.id = l.job_id
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and j.job_type = 'webhook_delivery';
   if not found then
     perform queue.refuse(409, 'lease_lost', 'the lease on the delivery is lost', v_id::text);
   end if;
-  select * into v_webhook from queue.webhooks where id = (v_payload ->> 'webhook_id')::uuid;
+  v_payload := v_delivery.payload;
+  -- another tenant's webhook is none, whoever made the job
+  select * into v_webhook from queue.webhooks
+  where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
   select * into v_event from public.job_events where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
   if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null or v_event.workspace_id <> v_webhook.workspace_id then
     return jsonb_build_object('send', false, 'reason', case when v_webhook.id is null then 'webhook_deleted'
@@ -342,6 +346,7 @@ begin
         else format('%s deliveries in a row failed, the last with: %s', w.failures + 1, left(p_request ->> 'message', 300)) end else w.disabled_reason end
   from queue.leases as l join public.jobs as j on j.id = l.job_id and j.job_type = 'webhook_delivery'
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
+    and w.workspace_id = j.workspace_id
   returning w.* into v_webhook;
   return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false), 'failures', v_webhook.failures);
 end;

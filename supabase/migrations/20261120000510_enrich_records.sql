@@ -430,6 +430,27 @@ as $$
 $$;
 comment on function public.enrichment_load_key is 'The workspace''s sealed Apollo key, for the service itself; null while none is set.';
 
+create function public.reseal_apollo_key(p_workspace_id uuid)
+returns jsonb
+language plpgsql
+security definer -- the job's type is internal: only the platform enqueues it
+set search_path = ''
+as $$
+declare
+  v_done jsonb;
+begin
+  perform enrichment.require_member(p_workspace_id, true);
+  v_done := queue.enqueue(p_workspace_id, null, jsonb_build_array(jsonb_build_object(
+    'job_type', 'reseal_apollo_key', 'user_id', auth.uid()
+  )), false);
+  return jsonb_build_object(
+    'job', (select to_jsonb(jobs) from public.jobs as jobs where jobs.id = (v_done #>> '{ids,0}')::uuid),
+    'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake'
+  );
+end;
+$$;
+comment on function public.reseal_apollo_key is E'Seal the stored key under the present wrapping key, by a job: {job, created, wake}.\n\nFor managers of the workspace.';
+
 create function public.enrichment_swap_key(p_workspace_id uuid, p_old text, p_new text)
 returns jsonb
 language sql
@@ -453,11 +474,11 @@ revoke execute on function enrichment.once_per, enrichment.account_job, enrichme
 enrichment.held_job, enrichment.applicable
 from public, anon, authenticated, service_role;
 grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
-revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
+revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts, public.reseal_apollo_key,
 public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
 public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key, public.enrichment_swap_key
 from public, anon, authenticated, service_role;
-grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts
+grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts, public.reseal_apollo_key
 to authenticated, service_role;
 grant execute on function public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
 public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key, public.enrichment_swap_key

@@ -236,3 +236,59 @@ def test_another_workspaces_webhook_is_not_found_by_its_id(engine: Engine) -> No
         eve.rpc("put_webhook", p_workspace_id=GLOBEX, p_webhook={"id": made["id"], "url": URL})
 
     assert refusal(refused.value)[:2] == ("PT404", "webhook_not_found")
+
+
+def test_a_delivery_made_in_another_workspace_reaches_no_webhook(engine: Engine) -> None:
+    """Neither its address and secret, nor its count of failures, whoever made the job."""
+    made = subscribe(engine)
+    engine.enqueue(workspace=GLOBEX)
+    forged = {"webhook_id": made["id"], "job_id": engine.enqueue(), "seq": 1}
+    engine.enqueue(forged, job_type="webhook_delivery", workspace=GLOBEX, priority=0)
+    lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
+    assert lease["job"]["workspace_id"] == GLOBEX
+
+    sending = engine.rpc("webhook_to_send", p_request=handle(lease))
+    failed = {"ok": False, "status": 410, "message": "410 from upstream"}
+    noted = engine.rpc("webhook_sent", p_request={**handle(lease), **failed})
+
+    assert sending == {"send": False, "reason": "webhook_deleted"}
+    assert noted["known"] is False
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert (listed["enabled"], listed["failures"]) == (True, 0)
+
+
+@pytest.mark.parametrize("user", [BOB, ADA])
+def test_no_person_makes_a_delivery(engine: Engine, user: str) -> None:
+    """By no door: one job, many, a row, a schedule, a batch's callback."""
+    engine.register("seal", internal=True)
+    forged = {"webhook_id": ACME, "job_id": ACME, "seq": 1}
+    with engine.member(user) as member:
+        doors = [
+            lambda t: member.enqueue(forged, job_type=t),
+            lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": t}]),
+            lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": t, "priority": 1}]),
+            lambda t: member.run("insert into public.jobs (workspace_id, job_type, status, user_id) values (%s, %s, 'pending', %s)", ACME, t, user),
+            lambda t: member.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": t, "payload": forged}),
+        ]  # fmt: skip
+        if user == ADA:
+            schedule = {"name": "s", "cron": "* * * * *"}
+            doors.append(lambda t: member.rpc("put_schedule", p_workspace_id=ACME, p_schedule={**schedule, "job_type": t}))  # fmt: skip
+        for job_type in ("webhook_delivery", "seal"):
+            for door in doors:
+                with pytest.raises(psycopg.Error) as refused:
+                    door(job_type)
+                assert refusal(refused.value)[:2] == ("PT403", "forbidden")
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_a_processor_spawns_internal_jobs_for_the_person_its_job_is_of(engine: Engine) -> None:
+    """The platform's own code makes them, also on behalf of somebody."""
+    engine.register("seal", internal=True)
+    engine.register("seal")  # a worker that does not say leaves it as it is
+    assert engine.one("select internal from queue.job_types where job_type = 'seal'") is True
+    with engine.member(BOB) as bob:
+        bob.enqueue()
+
+    [child] = engine.spawn(engine.lease_one(), "seals", [{"job_type": "seal"}])
+
+    assert str(engine.one("select user_id from public.jobs where id = %s", child)) == BOB

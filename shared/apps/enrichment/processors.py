@@ -295,7 +295,7 @@ def register(
     registry.processor(
         "enrich_contact", payload=EnrichContact, workspace_concurrency=5, backoff=backoff
     )(processors.enrich_contact)
-    registry.processor("reseal_apollo_key", payload=ResealKey, backoff=backoff)(
+    registry.processor("reseal_apollo_key", payload=ResealKey, backoff=backoff, internal=True)(
         processors.reseal_apollo_key
     )
     importer = ImportProcessor(app.store, app.files)

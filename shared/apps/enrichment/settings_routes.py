@@ -170,8 +170,8 @@ class SettingsRoutes:
     async def reseal_key(self, workspace_id: UUID, caller: SignedIn, services: Provided) -> Job:
         """Seal the stored key under the present wrapping key, by a job; managers only."""
         await self._require_manager(workspace_id, caller)
-        enqueued: Enqueued = await services.queue_of(caller).enqueue(
-            str(workspace_id), "reseal_apollo_key"
+        enqueued = Enqueued.model_validate(
+            await self._app.acting_as(caller.token).reseal_key(workspace_id)
         )
         if enqueued.wake:
             await services.waker.wake()

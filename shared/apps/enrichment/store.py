@@ -168,6 +168,10 @@ class UserStore:
             {"p_workspace_id": str(workspace_id), "p_changes": dict(changes)},
         )
 
+    async def reseal_key(self, workspace_id: UUID) -> dict[str, Any]:
+        """Enqueue the job that seals the stored key anew; managers only."""
+        return await self._call("reseal_apollo_key", {"p_workspace_id": str(workspace_id)})
+
     async def enrich(self, kind: Kind, record_id: UUID) -> dict[str, Any]:
         """Enqueue one record's enrichment, or find the job under way."""
         return await self._call(f"enrich_{kind}", {f"p_{kind}_id": str(record_id)}, repeatable=True)

@@ -230,5 +230,6 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         max_attempts=12,
         backoff=Backoff(first=10, cap=7200, factor=3),
         events="minimal",
+        internal=True,
     )(app.deliver)
     return app

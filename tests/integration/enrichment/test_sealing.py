@@ -74,8 +74,10 @@ async def test_resealing_what_is_current_does_nothing(office: Office) -> None:
     await office.call("PUT", PATH, json={"apollo_api_key": "test-key-current"})
     before = sealed(office)
 
-    job = await office.run("reseal_apollo_key", {})
+    answer = await office.call("POST", f"{PATH}/reseal")
+    await office.tick()
 
+    job = office.project.row(answer.json()["id"])
     assert job["result"] == {"resealed": False}
     assert sealed(office) == before
 

@@ -55,6 +55,7 @@ def test_everything_said_is_published() -> None:
         rate_limit=RateLimit(10, per=timedelta(minutes=1), per_key=True),
         version=2,
         events="minimal",
+        internal=True,
     )(enrich)
 
     [spec] = registry.specs()
@@ -74,6 +75,7 @@ def test_everything_said_is_published() -> None:
         "rate_limit": {"limit": 10, "per_seconds": 60, "per_key": True},
         "schema_version": 2,
         "events": "minimal",
+        "internal": True,
     }
     assert schema["required"] == ["account_id"]
 
