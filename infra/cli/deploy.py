@@ -130,7 +130,11 @@ def read_secrets(path: Path) -> dict[str, str]:
         CommandFailed: It does not exist, or others may read it.
     """
     if not path.exists():
-        raise CommandFailed(f"{path} does not exist", code="no_secrets_file")
+        raise CommandFailed(
+            f"{path} does not exist",
+            code="no_secrets_file",
+            fix="write it as infra/aws/README.md shows, for your eyes only: chmod 600",
+        )
     if path.stat().st_mode & 0o077:
         raise CommandFailed(
             f"others may read {path}", code="secrets_exposed", fix=f"chmod 600 {path}"

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from infra.aws.parameters import NEEDED, missing_for, parameter_name
+from infra.cli.account import caller
 from infra.cli.deploy import placeholders
 from infra.cli.doctor.findings import Check, Finding, Patient, Reporter
 
@@ -149,11 +150,20 @@ def alerts(patient: Patient) -> Finding:
     return say.ok(f"{len(subscriptions) - len(waiting)} confirmed")
 
 
+def account(patient: Patient) -> Finding:
+    """Somebody is signed in, so that the rest can be looked at."""
+    say = Reporter("aws-account")
+    if patient.aws_away is not None:
+        return say.fail(str(patient.aws_away), patient.aws_away.fix or "see the message")
+    return say.ok(f"{caller(patient.aws('sts'))}, {patient.region}")
+
+
 CHECKS = (
     Check("placeholders", filled, deployed=True),
-    Check("parameters", parameters, deployed=True),
-    Check("aws-schedule", schedule, deployed=True),
-    Check("aws-functions", functions_configured, deployed=True),
-    Check("failure-queues", failures, deployed=True),
-    Check("alerts", alerts, deployed=True),
+    Check("aws-account", account, deployed=True),
+    Check("parameters", parameters, deployed=True, held_by_aws=True),
+    Check("aws-schedule", schedule, deployed=True, held_by_aws=True),
+    Check("aws-functions", functions_configured, deployed=True, held_by_aws=True),
+    Check("failure-queues", failures, deployed=True, held_by_aws=True),
+    Check("alerts", alerts, deployed=True, held_by_aws=True),
 )

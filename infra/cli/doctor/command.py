@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -11,8 +13,10 @@ import psycopg
 import typer
 from rich.text import Text
 
+from infra.cli.account import check_region
 from infra.cli.connection import CommandFailed, load_values
 from infra.cli.doctor import cloud, database, machine, service, settings
+from infra.cli.doctor.deployed import filled_in, stage_values
 from infra.cli.doctor.findings import Check, Finding, Patient, Reporter, Verdict
 from infra.cli.options import EnvFile, Json, speaking
 from infra.cli.output import Output
@@ -23,6 +27,14 @@ CHECKS: tuple[Check, ...] = (
     *database.CHECKS,
     *service.CHECKS,
     *cloud.CHECKS,
+)
+#: Of the environment, with --stage: who asks, and the database.
+ASKING = (
+    "AWS_ENDPOINT_URL",
+    "DATABASE_URL",
+    "MINUTEHAND_EMAIL",
+    "MINUTEHAND_PASSWORD",
+    "MINUTEHAND_TOKEN",
 )
 MARKS = {
     Verdict.OK: ("ok  ", "green"),
@@ -51,14 +63,11 @@ def doctor(
                 code="unknown_check",
                 fix=", ".join(sorted(names)),
             )
-        try:
-            values = load_values(env_file)
-        except CommandFailed as failed:
-            if env_file is not None:
-                raise
-            output.note(f"{failed}; looking at this machine only")
-            values = {}
-        patient = Patient(values, stage, region=region)
+        patient = (
+            Patient(_values(output, env_file))
+            if stage is None
+            else deployed_patient(stage, region, env_file)
+        )
         try:
             findings = report(output, examine(patient, only), quiet=as_json)
         finally:
@@ -67,6 +76,35 @@ def doctor(
             output.line([asdict(finding) for finding in findings])
         if any(finding.verdict is Verdict.FAIL for finding in findings):
             raise typer.Exit(1)
+
+
+def _values(output: Output, env_file: Path | None) -> dict[str, str]:
+    try:
+        return load_values(env_file)
+    except CommandFailed as failed:
+        if env_file is not None:
+            raise
+        output.note(f"{failed}; looking at this machine only")
+        return {}
+
+
+def deployed_patient(stage: str, region: str, env_file: Path | None) -> Patient:
+    """A stage with the values it runs with; a named file's values win over what AWS tells.
+
+    The environment adds who is asking and the database's address, never the local stack's values.
+    """
+    check_region(region)
+    asking = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
+    given = {} if env_file is None else load_values(env_file, asking)
+    patient = Patient({**filled_in(stage), **asking, **given}, stage, region=region)
+    try:
+        told = stage_values(stage, region, patient.aws)
+    except CommandFailed as failed:
+        patient.aws_away = failed
+        return patient
+    named = {name: value for name, value in given.items() if value}
+    patient.values = {**filled_in(stage), **told, **asking, **named}
+    return patient
 
 
 def examine(patient: Patient, only: Iterable[str] | None = None) -> Iterator[Finding]:
@@ -83,6 +121,8 @@ def examine(patient: Patient, only: Iterable[str] | None = None) -> Iterator[Fin
 def run(check: Check, patient: Patient) -> Finding:
     """One check; what it could not reach is a finding, not a traceback."""
     say = Reporter(check.name)
+    if check.held_by_aws and patient.aws_away is not None:
+        return say.skip("kept in AWS, which cannot be asked")
     missing = [name for name in check.needs if not patient.values.get(name)]
     if missing:
         return say.skip(f"{', '.join(missing)} not set")
@@ -93,7 +133,9 @@ def run(check: Check, patient: Patient) -> Finding:
         url = str(where.url) if where is not None else "the service"
         return say.fail(
             f"{url} does not answer ({type(error).__name__})",
-            "start it: `minutehand up`, or correct its address",
+            "start it: `minutehand up`, or correct its address"
+            if patient.is_local
+            else "correct its address, or see its status page",
         )
     except psycopg.OperationalError as error:
         told = str(error).strip().splitlines()[0]

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from infra.cli.connection import ROOT, Connection
+from infra.cli.connection import ROOT, CommandFailed, Connection
 
 
 class Verdict(StrEnum):
@@ -45,6 +45,8 @@ class Patient:
     stage: str | None = None
     root: Path = ROOT
     region: str = "us-east-1"
+    #: Why AWS cannot be asked about the stage; what the functions hold is then unknown.
+    aws_away: CommandFailed | None = None
     _database: psycopg.Connection[tuple[Any, ...]] | None = None
     _connection: Connection | None = field(default=None, repr=False)
 
@@ -104,6 +106,8 @@ class Check:
     needs: tuple[str, ...] = ()
     #: Only with --stage.
     deployed: bool = False
+    #: Looks at what a deployed stage keeps in AWS.
+    held_by_aws: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from infra.aws.parameters import parameter_name
 from infra.cli import account, deploy
 from infra.cli.__main__ import app
 from infra.cli.connection import CommandFailed
-from infra.cli.doctor import cloud
+from infra.cli.doctor import cloud, settings
+from infra.cli.doctor.command import deployed_patient
 from infra.cli.doctor.command import run as run_check
 from infra.cli.doctor.findings import Check, Finding, Patient, Verdict
 
@@ -133,7 +134,8 @@ def test_doctor_misses_what_was_never_deployed(aws: None) -> None:
     """An empty account, told check by check."""
     told = {name: finding(check) for name, check in CHECKS.items()}
 
-    assert {name: f.verdict for name, f in told.items()} == dict.fromkeys(CHECKS, Verdict.FAIL)
+    assert {name for name, f in told.items() if f.verdict is Verdict.OK} == {"aws-account"}
+    told.pop("aws-account")
     assert "does not exist" in told["parameters"].detail
     assert "no schedule" in told["aws-schedule"].detail
     assert "minutehand-dev-jobs does not exist" in told["aws-functions"].detail
@@ -176,6 +178,63 @@ def test_doctor_sees_a_secret_in_a_functions_environment(aws: None) -> None:
     assert told.verdict is Verdict.FAIL
     assert "shows ANYTHING" in told.detail
     assert "rotate" in str(told.fix)
+
+
+def test_doctor_looks_at_what_the_stage_runs_with(
+    aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody should copy secrets out of AWS to have them checked."""
+    monkeypatch.setenv("SUPABASE_URL", "http://the-shells-leftover")
+    make_functions(Environment={"Variables": {"KMS_KEY_ID": "arn:k", "CORS_ORIGINS": "https://a"}})
+    stack: dict[str, Any] = {"Resources": {"B": {"Type": "AWS::S3::Bucket"}}}
+    stack["Outputs"] = {"ConsoleUrl": {"Value": "https://d1.cloudfront.net"}}
+    client("cloudformation").create_stack(
+        StackName="minutehand-dev", TemplateBody=json.dumps(stack)
+    )
+    deploy.write_parameters(client("ssm"), "dev", SECRETS)
+    file = tmp_path / "prod.env"
+    file.write_text("SUPABASE_URL=https://named.supabase.co\nAPI_URL=   # not yet\n")
+
+    alone = deployed_patient("dev", "us-east-1", None)
+    named = deployed_patient("dev", "us-east-1", file)
+
+    assert alone.aws_away is None
+    assert alone.values["WORKER_SECRET_TOKEN"] == SECRETS["WORKER_SECRET_TOKEN"]
+    assert alone.values["KMS_KEY_ID"] == "arn:k"
+    assert alone.values["API_URL"] == named.values["API_URL"] == "https://d1.cloudfront.net"
+    assert "SUPABASE_URL" not in alone.values  # stages.yml has its placeholder, the shell no say
+    assert named.values["SUPABASE_URL"] == "https://named.supabase.co"
+    verdicts = {check.name: run_check(check, named).verdict for check in settings.CHECKS}
+    assert verdicts["tokens"] is verdicts["sealing"] is verdicts["cors"] is Verdict.OK
+
+
+def test_without_credentials_doctor_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five times the same failure hides the sixth."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    patient = deployed_patient("dev", "us-east-1", None)
+    told = {check.name: run_check(check, patient) for check in cloud.CHECKS}
+
+    assert told["aws-account"].verdict is Verdict.FAIL
+    assert "aws sts get-caller-identity" in str(told["aws-account"].fix)
+    assert {name for name, f in told.items() if f.verdict is Verdict.FAIL} == {
+        "aws-account",
+        "placeholders",
+    }
+
+
+def test_doctor_knows_no_unknown_stage_or_region() -> None:
+    """A typing error is not a sick stack."""
+    stage = CliRunner().invoke(app, ["doctor", "--stage", "nope", "--json"])
+    region = CliRunner().invoke(app, ["doctor", "--stage", "dev", "--region", "x", "--json"])
+
+    assert json.loads(stage.stderr.splitlines()[-1])["code"] == "unknown_stage"
+    assert json.loads(region.stderr.splitlines()[-1])["code"] == "unknown_region"
 
 
 def test_doctor_sees_the_wrong_runtime(aws: None) -> None:
