@@ -418,6 +418,17 @@ comment on table queue.dependencies is 'job_id runs after after_id has ended.';
 comment on column queue.dependencies.after_id is 'The job waited for.';
 comment on column queue.dependencies.job_id is 'The job that waits.';
 
+create table queue.sessions (
+  session_id text primary key,
+  workspace_id uuid not null,
+  claimed_at timestamptz not null default queue.clock()
+);
+create index sessions_by_workspace on queue.sessions (workspace_id);
+comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another that uses the same id enqueues as ever, but its jobs are not sent there and its watchers poll. Ids that nobody guesses keep a neighbour from coming first; visits own theirs in queue.visits.';
+comment on column queue.sessions.session_id is 'The id, as clients chose it.';
+comment on column queue.sessions.workspace_id is 'The tenant that owns it.';
+comment on column queue.sessions.claimed_at is 'When it first used it.';
+
 create table queue.signals (
   id bigint generated always as identity primary key,
   kind text not null,

@@ -46,6 +46,39 @@ end;
 $$;
 comment on function queue.refuse_internal is 'Refuse a person with 403 to have a job of an internal type made, now or later.';
 
+create function queue.claim_sessions(p_workspace_id uuid, p_session_ids text[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids text[] := array(select distinct s from unnest(p_session_ids) as s where s not like 'visit\_%' order by 1);
+begin
+  loop
+    insert into queue.sessions (session_id, workspace_id)
+    select s, p_workspace_id from unnest(v_ids) as s on conflict (session_id) do nothing;
+    -- held until these jobs are there to be seen, so that retention cannot free an id between
+    perform 1 from queue.sessions where session_id = any (v_ids) and workspace_id = p_workspace_id order by session_id for key share;
+    exit when not exists (select 1 from unnest(v_ids) as s where not exists (select 1 from queue.sessions where session_id = s));
+  end loop;
+end;
+$$;
+comment on function queue.claim_sessions is 'Make session ids the workspace''s own where they are nobody''s yet; another''s stay theirs.';
+
+create function queue.free_sessions(p_workspace_id uuid, p_session_ids text[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- one that is being enqueued to this moment is passed over: its new job will free it
+  v_ids text[] := array(select session_id from queue.sessions
+    where session_id = any (p_session_ids) and workspace_id = p_workspace_id order by session_id for update skip locked);
+begin
+  delete from queue.sessions as s where s.session_id = any (v_ids)
+    and not exists (select 1 from public.jobs as j where j.session_id = s.session_id and j.workspace_id = p_workspace_id);
+end;
+$$;
+comment on function queue.free_sessions is 'Give up session ids of which the workspace has no job any more.';
+
 create function queue.check_insert() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
@@ -106,6 +139,9 @@ begin
   new.next_retry_at := null;
   new.cancel_requested_at := null;
   new.unique_key := null;
+  if new.session_id is not null then
+    perform queue.claim_sessions(new.workspace_id, array[new.session_id]);
+  end if;
   if new.idempotency_key is not null then
     v_key := queue.claim_key(new.workspace_id, new.job_type, new.idempotency_key, md5(new.payload::text), new.id, null);
     if v_key.job_id <> new.id then
@@ -285,6 +321,8 @@ begin
   delete from queue.dependencies where after_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
+  perform queue.free_sessions(gone.workspace_id, gone.ids) from (
+    select workspace_id, array_agg(distinct session_id) as ids from removed where session_id is not null group by 1) as gone;
   return null;
 end;
 $$;
@@ -300,6 +338,7 @@ begin
   delete from queue.pauses where workspace_id = p_workspace_id;
   delete from queue.named_events where workspace_id = p_workspace_id;
   delete from queue.batches where workspace_id = p_workspace_id;
+  delete from queue.sessions where workspace_id = p_workspace_id;
   delete from queue.schedules where workspace_id = p_workspace_id;
   delete from queue.removals where workspace_id = p_workspace_id;
   delete from queue.webhooks where workspace_id = p_workspace_id;
@@ -591,6 +630,10 @@ begin
     perform queue.join_batches(p_workspace_id, array(
       select distinct items.batch_id from jsonb_populate_recordset(null::queue.enqueue_item, p_items) as items
       where items.batch_id is not null));
+    if p_items @? '$[*].session_id ? (@ != null)' then
+      perform queue.claim_sessions(p_workspace_id, array(
+        select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items where items.value ->> 'session_id' is not null));
+    end if;
   end if;
 
   perform set_config('queue.checked', 'on', true), set_config('queue.wake', 'false', true);

@@ -19,9 +19,10 @@ begin
     select 'workspace:' || e.workspace_id where e.type not in ('job.progress', 'job.log')
     union all
     select 'session:' || e.session_id where e.session_id is not null and e.type <> 'job.log'
-      -- a visit that has ended or was closed falls silent at once, and no other tenant speaks in it
-      and (e.session_id not like 'visit\_%' or exists (
-        select from queue.live_visit(e.session_id) as v where v.workspace_id = e.workspace_id))) as t
+      -- a visit that has ended or was closed falls silent at once, and no other tenant speaks in it or in a session
+      and case when e.session_id like 'visit\_%' then exists (
+          select from queue.live_visit(e.session_id) as v where v.workspace_id = e.workspace_id)
+        else exists (select from queue.sessions as s where s.session_id = e.session_id and s.workspace_id = e.workspace_id) end) as t
   order by e.job_id, e.seq;
   return null;
 exception when others then
@@ -29,7 +30,7 @@ exception when others then
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: send job events to job:<id> (all), workspace:<id> (state changes) and session:<id> (all but logs).\n\nA failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: send job events to job:<id> (all), workspace:<id> (state changes) and session:<id> (all but logs).\n\nA session''s topic belongs to the workspace that used the id first: another''s jobs with the same id are not sent there, and whoever watches those polls session_feed. A failure only warns; the events stay in job_events.';
 
 create trigger job_events_publish after insert on public.job_events
   referencing new table as events for each statement execute function queue.publish_events();
@@ -57,13 +58,11 @@ begin
     when 'workspace' then
       return v_id::uuid in (select queue.my_workspaces());
     when 'session' then
-      return exists (select 1 from public.jobs as j
-        where j.session_id = substr(p_topic, 9) and j.workspace_id in (select queue.my_workspaces()))
-        and not exists (select 1 from public.jobs as j
-        where j.session_id = substr(p_topic, 9) and j.workspace_id not in (select queue.my_workspaces()));
+      return exists (select 1 from queue.sessions as s
+        where s.session_id = substr(p_topic, 9) and s.workspace_id in (select queue.my_workspaces()));
   end case;
 end;
 $$;
-comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session that spans tenants is followed by nobody. A visit is followed by whoever it was opened to, and its jobs by the user it is for.';
+comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. A visit is followed by whoever it was opened to, and its jobs by the user it is for.';
 revoke execute on function queue.publish_events, queue.may_follow from public, anon, authenticated, service_role;
 grant execute on function queue.may_follow to authenticated, anon;
