@@ -221,8 +221,12 @@ export const operations = {
   wholeStats: (operatorToken, signal) => request("GET", "/api/status", { token: operatorToken, signal }),
   /** Readiness; "not ready" is an answer as well. */
   async health(signal) {
-    const answer = await fetch("/api/health/ready", { cache: "no-store", signal: signal ?? AbortSignal.timeout(TIMEOUT_MS) });
-    return answer.json();
+    try {
+      const answer = await fetch(new URL("/api/health/ready", apiOrigin), { cache: "no-store", signal: signal ?? AbortSignal.timeout(TIMEOUT_MS) });
+      return await answer.json();
+    } catch {
+      throw new ApiError({ status: 0, code: "unreachable", error: "The server cannot be reached" });
+    }
   },
   /** The latest dead letters, with their fingerprints. */
   deadLetters: (workspaceId, limit = 1000) =>

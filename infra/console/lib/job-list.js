@@ -2,12 +2,14 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
+import { isPassing } from "./store.js";
 import { STATUSES } from "./states.js";
 import { useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 100;
 const FLUSH_MS = 200;
 const RECOUNT_MS = 1200;
+const RETRY_MS = 5000;
 
 /** One list's state and its moves; drawn by JobMonitor. */
 export class JobList {
@@ -74,10 +76,16 @@ export class JobList {
       this.#set({ rows: [...this.#rows.values()], isAll: page.next_cursor === null, error: null, isLoading: false, isLoadingMore: false });
     } catch (error) {
       if (!this.#controller.signal.aborted) this.#set({ error, isLoading: false, isLoadingMore: false });
+      this.#retryLater(error);
     } finally {
       this.#loading = false;
     }
     await this.#catchUp();
+  }
+
+  /** A server that was away is asked again, whether or not Realtime noticed. */
+  #retryLater(error) {
+    if (isPassing(error)) this.#later("retry", RETRY_MS, () => (this.#rows.size === 0 ? this.load() : this.refresh()));
   }
 
   async #catchUp() {
@@ -109,6 +117,7 @@ export class JobList {
       this.#recount();
     } catch (error) {
       if (!this.#controller.signal.aborted) this.#set({ error });
+      this.#retryLater(error);
     } finally {
       this.#refreshing = false;
     }

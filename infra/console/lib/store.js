@@ -34,9 +34,16 @@ export function useStore(store) {
   return shown.current;
 }
 
+const RETRY_MS = 5000;
+
+/** Whether repeating may help: the server was away, or failed; a refusal stays one. */
+export const isPassing = (error) => error?.status === 0 || error?.status >= 500;
+
 /**
  * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
  * stale (`isStale`: an older value is shown because reading the newer one failed or goes on).
+ *
+ * A server that was away is asked again by itself.
  *
  * @param {(signal: AbortSignal) => Promise<any>} read
  * @param {any[]} inputs Read again when one of them changes.
@@ -47,12 +54,20 @@ export function useRead(read, inputs) {
   useLayoutEffect(() => setState({ value: undefined, error: null, isLoading: true }), inputs);
   useEffect(() => {
     const controller = new AbortController();
+    let again = null;
     setState((before) => ({ ...before, isLoading: true }));
     read(controller.signal).then(
       (value) => !controller.signal.aborted && setState({ value, error: null, isLoading: false }),
-      (error) => !controller.signal.aborted && setState((before) => ({ ...before, error, isLoading: false })),
+      (error) => {
+        if (controller.signal.aborted) return;
+        setState((before) => ({ ...before, error, isLoading: false }));
+        if (isPassing(error)) again = setTimeout(() => setTurn((value) => value + 1), RETRY_MS);
+      },
     );
-    return () => controller.abort();
+    return () => {
+      controller.abort();
+      clearTimeout(again);
+    };
   }, [...inputs, turn]);
   return {
     ...state,

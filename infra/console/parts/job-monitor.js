@@ -34,7 +34,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => {
     if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30) list.current?.more();
-  }, [view.last, rows.length, state.isAll, state.isLoadingMore]);
+  }, [view.last, rows.length, state.isAll, state.isLoadingMore, state.error]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, filter.status, filter.job_type, filter.queue, filter.search]);
   const toggle = (id) => setChosen((now) => {
     const next = new Set(now);

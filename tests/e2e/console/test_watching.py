@@ -129,6 +129,26 @@ def test_a_restarted_realtime_server_is_polled_around_and_joined_again(
     expect(badge(page)).to_have_text("Completed")
 
 
+def test_pages_opened_while_the_api_was_away_fill_themselves(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Nobody has to press "Try again", neither on a list nor on a page of many reads."""
+    job_id = worker.enqueue()
+    visitor = visit(ADA, "/workspace/settings/api", allow=(NETWORK,))
+    page = visitor.page
+    pages = {"/operations": page, "/jobs": visitor.another_tab("/workspace/settings/api")}
+    visitor.context.route("**/api/**", lambda route: route.abort())
+    for path, tab in pages.items():
+        tab.goto(path)
+        expect(tab.get_by_text("could not be read").first).to_be_visible()
+
+    visitor.context.unroute("**/api/**")
+
+    expect(page.get_by_text("No schedules")).to_be_visible()
+    expect(page.get_by_text("could not be read")).to_have_count(0)
+    expect(pages["/jobs"].locator(f"tr[data-job='{job_id}']")).to_be_visible()
+
+
 def test_an_expired_session_is_renewed_before_anything_is_shown(
     visit: Visit, worker: HandWorker, stack: RunningStack
 ) -> None:
