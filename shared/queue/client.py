@@ -200,7 +200,9 @@ class UserQueue:
         if either:
             # inside one `and`, because not every Data API joins a repeated `or` as PostgREST does
             params.append(("and", f"({','.join(either)})"))
-        rows = await self._api.select("jobs", params, headers=self._headers)
+        # reads the running ones alone, however many younger jobs wait
+        table = "running_jobs" if set(status) == {"processing"} else "jobs"
+        rows = await self._api.select(table, params, headers=self._headers)
         page = rows[:limit]
         more = len(rows) > limit
         next_cursor = (

@@ -138,6 +138,8 @@ create table queue.lanes (
   priority integer not null,
   last_leased_at timestamptz not null default '-infinity',
   claim_from timestamptz not null default '-infinity',
+  mark_from timestamptz,
+  mark_xid xid8,
   opened_at timestamptz not null default queue.clock()
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 create index lanes_by_id on queue.lanes (id);
@@ -152,6 +154,8 @@ comment on column queue.lanes.concurrency_key is 'The concurrency key; empty for
 comment on column queue.lanes.priority is 'The priority of its jobs.';
 comment on column queue.lanes.last_leased_at is 'When a job was last leased from it: fairness order.';
 comment on column queue.lanes.claim_from is 'Claim watermark: no job older than this is left, as far as known; swept back each minute.';
+comment on column queue.lanes.mark_from is 'The next claim_from: at its lease no older job of the lane was left that had been committed.';
+comment on column queue.lanes.mark_xid is 'mark_from holds once all transactions below this have ended: none can commit an older job then.';
 comment on column queue.lanes.opened_at is 'When it was opened.';
 
 create function queue.lane_id(p_workspace_id uuid, p_queue text, p_job_type text, p_key text, p_priority integer)

@@ -121,6 +121,7 @@ begin
   if new.queue = 'default' then
     new.queue := v_type.queue;
   end if;
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
   new.created_at := queue.clock();
   new.updated_at := new.created_at;
   new.attempts := 0;
@@ -230,7 +231,11 @@ create function queue.place(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_now timestamptz;
 begin
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
+  v_now := greatest(p_now, queue.clock());
   with placed as materialized (
     select id, workspace_id, queue, job_type, concurrency_key, priority,
       queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id,
@@ -242,9 +247,9 @@ begin
     from placed where not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
   soon as (
     insert into queue.ready (lane_id, ready_at, job_id)
-    select lane_id, p_now, id from placed where run_at <= p_now)
+    select lane_id, v_now, id from placed where run_at <= v_now)
   insert into queue.deferred (job_id, run_at, lane_id)
-  select id, run_at, lane_id from placed where run_at > p_now;
+  select id, run_at, lane_id from placed where run_at > v_now;
 end;
 $$;
 comment on function queue.place is 'Make pending jobs reachable: into ready, or deferred until they are due. The caller holds their rows.';
@@ -511,7 +516,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := queue.clock();
+  v_now timestamptz;
   v_max_bytes integer := (queue.setting('payload_max_bytes'))::integer;
   v_count integer := jsonb_array_length(p_items);
   v_bad record;
@@ -524,6 +529,8 @@ declare
   v_holders jsonb := '{}';
   v_plain boolean;
 begin
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
+  v_now := queue.clock();
   v_plain := not exists (
     select 1 from jsonb_array_elements(p_items) as item
     where case when jsonb_typeof(item.value) = 'object' then item.value - '{job_type,payload}'::text[] <> '{}' else true end);

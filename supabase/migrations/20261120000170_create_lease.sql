@@ -143,7 +143,7 @@ set search_path = ''
 as $$
 begin
   -- watermarks go back to the start, so that a job committed late below one is found
-  update queue.lanes set claim_from = '-infinity' where claim_from > '-infinity';
+  update queue.lanes set claim_from = '-infinity', mark_xid = null, mark_from = null where claim_from > '-infinity';
   delete from queue.lanes as l
   where greatest(l.last_leased_at, l.opened_at) < p_now - interval '1 minute'
     and not exists (select 1 from queue.ready where lane_id = l.id)
@@ -291,7 +291,7 @@ $$;
 comment on function queue.pick is E'Choose jobs to lease: {ids, virtual_time, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
 create function queue.take(
-  p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz,
+  p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz, p_horizon xid8,
   out leases json, out leased integer
 )
 language plpgsql
@@ -335,7 +335,13 @@ begin
       jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id), p_now
     from started where events = 'full'),
   touched as (
-    update queue.lanes as l set last_leased_at = p_now, claim_from = greatest(l.claim_from, g.oldest - interval '5 seconds')
+    -- what is taken of a lane is its head: nothing older is left but what an open transaction adds or
+    -- locks, and whoever starts later brings nothing older. So dead rows before the mark are never
+    -- looked at again, not even while a held snapshot keeps them.
+    update queue.lanes as l set last_leased_at = p_now,
+      claim_from = greatest(l.claim_from, g.oldest - interval '5 seconds', case when l.mark_xid <= p_horizon then l.mark_from end),
+      mark_from = case when l.mark_xid > p_horizon then l.mark_from else g.oldest end,
+      mark_xid = case when l.mark_xid > p_horizon then l.mark_xid else pg_snapshot_xmax(pg_current_snapshot()) end
     from (select lane_id, min(ready_at) as oldest from gone group by 1) as g
     where l.id = g.lane_id),
   shared as (
@@ -358,7 +364,7 @@ begin
   select coalesce(json_agg(s.lease order by s.priority, s.created_at, s.id), '[]'), count(*) into leases, leased from started as s;
 end;
 $$;
-comment on function queue.take is 'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.';
+comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.\n\np_horizon: every transaction below it had ended before these jobs were chosen.';
 
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns jsonb
 language sql stable
@@ -398,6 +404,7 @@ declare
   v_reclaimed integer := 0;
   v_promoted integer := 0;
   v_picked record;
+  v_horizon xid8;
   v_ids uuid[];
   v_lanes bigint[];
   v_expired uuid[];
@@ -450,10 +457,11 @@ begin
   v_lanes := array(select lane_id from queue.rewinds order by id limit 10000 for update skip locked);
   if cardinality(v_lanes) > 0 then
     delete from queue.rewinds where lane_id = any (v_lanes);
-    update queue.lanes set claim_from = '-infinity' where id = any (v_lanes);
+    update queue.lanes set claim_from = '-infinity', mark_xid = null, mark_from = null where id = any (v_lanes);
     perform queue.reopen_lanes(v_lanes);
   end if;
 
+  v_horizon := pg_snapshot_xmin(pg_current_snapshot()); -- of a snapshot before that of the choice
   select * into v_picked from queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
     v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_now);
   if cardinality(v_picked.ids) > 0 then
@@ -464,7 +472,7 @@ begin
       v_ids := array(select i from unnest(v_ids) as i where i <> all (v_expired));
     end if;
     if cardinality(v_ids) > 0 then
-      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now) as t;
+      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now, v_horizon) as t;
       insert into queue.shares (workspace_id, finish_tag)
       values ('00000000-0000-0000-0000-000000000000', v_picked.virtual_time)
       on conflict (workspace_id) do update set finish_tag = excluded.finish_tag;

@@ -179,6 +179,30 @@ def test_lists_read_a_page(full: Engine, condition: str) -> None:
         assert touched(ada, page) <= 400
 
 
+def test_a_list_of_running_jobs_reads_those_alone(full: Engine) -> None:
+    """Running jobs are older than the backlog, which a scan of live jobs would read first."""
+    leases = leased(full, 20)
+    mine = {lease["job"]["id"] for lease in leases if lease["job"]["workspace_id"] == ACME}
+    seen: set[str] = set()
+    try:
+        with full.member(ADA) as ada:
+
+            def page() -> None:
+                rows = ada.connection.execute(
+                    b"select id::text from public.running_jobs where workspace_id = %s"
+                    b" and status in ('processing') and completed_at is null"
+                    b" order by created_at desc, id desc limit 50",
+                    (ACME,),
+                ).fetchall()
+                seen.update(row[0] for row in rows)
+
+            assert touched(ada, page) <= 400
+    finally:
+        full.settle_all([{**handle(lease), "outcome": "released"} for lease in leases])
+
+    assert seen == mine
+
+
 def test_a_members_enqueue_into_a_backlog_counts_it_once_in_ten_seconds(full: Engine) -> None:
     """The quota must not make a large tenant's enqueue slow."""
     with full.member(ADA) as ada:

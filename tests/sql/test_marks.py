@@ -1,0 +1,94 @@
+"""Leases pass by what they have consumed: no dead row is read again, and no late job is missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.engine import Engine
+
+CLAIM_FROM = "select max(claim_from) from queue.lanes"
+
+
+@pytest.fixture(autouse=True)
+def _no_sweep(engine: Engine) -> None:
+    """Once a minute a sweep looks from the start; here nothing is to be found by it."""
+    engine.run("update queue.upkeep set done_at = 'infinity' where name = 'sweep'")
+
+
+def lease_and_settle(engine: Engine, limit: int) -> list[dict[str, Any]]:
+    """One batch of a busy worker."""
+    leases = engine.lease(limit)
+    engine.settle_all(
+        [
+            {"job_id": one["job"]["id"], "fence": one["fence"], "outcome": "completed"}
+            for one in leases
+        ]
+    )
+    return leases
+
+
+def test_the_mark_follows_the_head_also_under_a_held_snapshot(engine: Engine) -> None:
+    """A burst is consumed without looking back, whoever keeps its dead rows alive."""
+    engine.enqueue_many(60)
+    with engine.beside() as holder:
+        holder.run("begin isolation level repeatable read")
+        holder.run("select 1 from pg_class limit 1")
+        for _ in range(3):
+            lease_and_settle(engine, 10)
+        second = lease_and_settle(engine, 10)
+        lease_and_settle(engine, 10)
+
+        created = min(engine.job(one["job"]["id"])["created_at"] for one in second)
+        assert engine.one(CLAIM_FROM).isoformat() >= created
+        holder.run("rollback")
+
+    assert len(engine.lease(20)) == 10
+
+
+def test_a_job_committed_late_is_leased_at_once(engine: Engine) -> None:
+    """Enqueued before those that were leased meanwhile, and committed after them."""
+    engine.enqueue_many(10)
+    lease_and_settle(engine, 10)  # else each of the two would open a lane of its own
+    with engine.beside() as late:
+        late.run("begin")
+        job = late.enqueue()
+        engine.enqueue_many(50)
+        for _ in range(4):
+            lease_and_settle(engine, 10)
+        late.run("commit")
+
+    assert job in [one["job"]["id"] for one in engine.lease(20)]
+
+
+def test_a_job_that_was_busy_is_leased_once_it_is_free(engine: Engine) -> None:
+    """Leases pass by a locked row; the mark must not pass it too."""
+    jobs = engine.enqueue_many(50)
+    busy = jobs[3]
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select 1 from public.jobs where id = %s for update", busy)
+        for _ in range(4):
+            lease_and_settle(engine, 10)
+        other.run("rollback")
+
+    assert busy in [one["job"]["id"] for one in engine.lease(20)]
+
+
+def test_a_job_handed_back_is_before_the_mark_and_found(engine: Engine) -> None:
+    """It keeps its old place, which may lie before what was leased since."""
+    engine.enqueue_many(50)
+    held = engine.lease(10)
+    for _ in range(3):
+        lease_and_settle(engine, 10)
+    engine.settle_all(
+        [{"job_id": one["job"]["id"], "fence": one["fence"], "outcome": "released"} for one in held]
+    )
+    first = engine.lease(3)
+    lease_and_settle(engine, 5)
+
+    again = {one["job"]["id"] for one in [*first, *engine.lease(50)]}
+
+    assert {one["job"]["id"] for one in held} & again
+    assert engine.one("select count(*) from queue.ready") == 0
