@@ -20,6 +20,7 @@ FORBIDDEN = {
     "postgrest",
     "realtime",
     "rich",
+    "h2",
     "pygments",
     "click",
     "typer",
@@ -58,3 +59,20 @@ def test_settings_and_logs_need_almost_nothing(repository: Path) -> None:
     loaded = modules_after_importing("shared.log, shared.clock", repository)
 
     assert loaded & (FORBIDDEN | {"pydantic", "httpx", "asyncio"}) == set()
+
+
+def test_what_is_not_imported_in_case_is_found_when_asked_for(repository: Path) -> None:
+    """A processor may well speak HTTP/2."""
+    script = (
+        "from shared.queue.lean_httpx import httpx; httpx.Client(http2=True).close();"
+        "from httpcore._async.http2 import AsyncHTTP2Connection; import httpx._main"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=repository,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
