@@ -157,31 +157,49 @@ end;
 $$;
 comment on function queue.try_resume is 'Look again at waiting jobs and let those go on whose wait is over. The caller holds their rows.';
 
+create function queue.enqueue_unwaited(p_workspace_id uuid, p_item jsonb) returns jsonb
+language sql
+set search_path = ''
+set lock_timeout = '5ms'
+as $$ select queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) $$;
+comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own making under the lease lock: lock_not_available rather than wait for somebody''s transaction.\n\nThe caller leaves what it was for to a later lease.';
+
 create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_batch queue.batches;
+  v_looked uuid[] := '{}';
   v_done jsonb;
 begin
   for v_batch in
     select * from queue.batches where id = any (p_ids) and closed_at is not null and finished_at is null
-    order by id for update
+    order by id for update skip locked
   loop
-    continue when exists (select 1 from public.jobs where batch_id = v_batch.id and completed_at is null);
-    update queue.batches set finished_at = p_now where id = v_batch.id;
-    continue when v_batch.callback is null;
-    begin -- a callback that no longer fits its type's schema must not stop everyone's leases
-      v_done := queue.enqueue(v_batch.workspace_id, null, jsonb_build_array(v_batch.callback), false);
-      update queue.batches set callback_job_id = (v_done #>> '{ids,0}')::uuid where id = v_batch.id;
-    exception when others then
-      update queue.batches set problem = sqlerrm where id = v_batch.id;
-    end;
+    v_done := null;
+    if not exists (select 1 from public.jobs where batch_id = v_batch.id and completed_at is null) then
+      begin -- a callback that no longer fits its type's schema must not stop everyone's leases
+        if v_batch.callback is not null then
+          v_done := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
+        end if;
+        update queue.batches set finished_at = p_now, callback_job_id = (v_done #>> '{ids,0}')::uuid where id = v_batch.id;
+      exception
+        when lock_not_available or deadlock_detected or serialization_failure then
+          continue; -- somebody else's moment, nothing of the callback's
+        when others then
+          update queue.batches set finished_at = p_now, problem = sqlerrm where id = v_batch.id;
+      end;
+    end if;
+    v_looked := v_looked || v_batch.id;
   end loop;
+  -- who is busy elsewhere, or whose callback is, is looked at again by a later lease
+  insert into queue.signals (kind, job_id)
+  select 'batch', id from queue.batches
+  where id = any (p_ids) and closed_at is not null and finished_at is null and id <> all (v_looked);
 end;
 $$;
-comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once.';
+comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for nobody.';
 
 create function queue.drain_signals(p_limit integer, p_now timestamptz) returns integer
 language plpgsql

@@ -195,12 +195,14 @@ declare
   v_problem text;
   v_fired integer := 0;
   v_of_this integer;
+  v_fires integer;
 begin
   for v_schedule in
     select * from queue.schedules where enabled and next_at <= p_now order by next_at, id limit p_limit for update skip locked
   loop
     v_slot := v_schedule.next_at;
     v_of_this := 0;
+    v_fires := 0;
     v_problem := null;
     v_done := null;
     v_next := v_slot;
@@ -211,21 +213,25 @@ begin
       while v_slot is not null loop
         insert into queue.schedule_slots (schedule_id, slot_at) values (v_schedule.id, v_slot) on conflict do nothing;
         if found then
-          v_done := queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
-            || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false);
+          v_done := queue.enqueue_unwaited(v_schedule.workspace_id, v_schedule.options
+            || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload));
           update queue.schedule_slots set job_id = (v_done #>> '{ids,0}')::uuid
           where schedule_id = v_schedule.id and slot_at = v_slot;
-          v_fired := v_fired + 1;
+          v_fires := v_fires + 1;
           v_schedule.last_slot_at := v_slot;
         end if;
         v_of_this := v_of_this + 1;
         v_next := queue.cron_next(v_schedule.cron, v_schedule.timezone, v_slot);
         v_slot := case when v_schedule.missed = 'all' and v_next <= p_now and v_of_this < 100 then v_next end;
       end loop;
-    exception when others then
-      v_problem := sqlerrm;
-      v_next := null;
+    exception
+      when lock_not_available or deadlock_detected or serialization_failure then
+        continue; -- it stays due, and the next look fires it
+      when others then
+        v_problem := sqlerrm;
+        v_next := null;
     end;
+    v_fired := v_fired + v_fires;
     if v_schedule.missed <> 'all' or v_next is null then
       begin
         v_next := queue.cron_next(v_schedule.cron, v_schedule.timezone, p_now);
@@ -241,7 +247,7 @@ begin
   return v_fired;
 end;
 $$;
-comment on function queue.fire_schedules is E'Enqueue the jobs of due schedules; returns how many.\n\nA run more than five minutes late counts as missed where those are skipped.';
+comment on function queue.fire_schedules is E'Enqueue the jobs of due schedules; returns how many.\n\nA run more than five minutes late counts as missed where those are skipped. One whose job would have to wait for somebody''s transaction stays due.';
 
 create function queue.may_manage(p_workspace_id uuid) returns void
 language plpgsql stable

@@ -120,16 +120,20 @@ begin
       join public.jobs as j on j.id = l.delivery_id and j.completed_at is null
       where l.webhook_id = v_one.webhook_id and l.job_id = v_one.job_id;
       begin
-        v_done := queue.enqueue(v_one.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'webhook_delivery',
+        v_done := queue.enqueue_unwaited(v_one.workspace_id, jsonb_build_object('job_type', 'webhook_delivery',
           'payload', jsonb_build_object('webhook_id', v_one.webhook_id, 'job_id', v_one.job_id, 'seq', v_one.seq),
           'concurrency_key', v_one.webhook_id, 'after_failed', 'run')
-          || case when v_before is null then '{}' else jsonb_build_object('after', jsonb_build_array(v_before)) end), false);
+          || case when v_before is null then '{}' else jsonb_build_object('after', jsonb_build_array(v_before)) end);
         insert into queue.last_deliveries (webhook_id, job_id, delivery_id, made_at)
         values (v_one.webhook_id, v_one.job_id, (v_done #>> '{ids,0}')::uuid, p_now)
         on conflict (webhook_id, job_id) do update set delivery_id = excluded.delivery_id, made_at = excluded.made_at;
         v_count := v_count + 1;
-      exception when others then
-        update queue.webhooks set problem = sqlerrm where id = v_one.webhook_id;
+      exception
+        when lock_not_available or deadlock_detected or serialization_failure then
+          exit; -- and not on to the next, which may be of the same job: a later lease goes on here
+        when others then
+          update queue.webhooks set problem = sqlerrm
+          where id = (select id from queue.webhooks where id = v_one.webhook_id for update skip locked);
       end;
     end if;
     delete from queue.outbox where id = v_one.id;
@@ -137,7 +141,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, each after the one before of the same job. The caller holds the lease lock.';
+comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, each after the one before of the same job. The caller holds the lease lock; waits for nobody.';
 
 create function queue.url_problem(p_url text) returns text
 language plpgsql stable

@@ -180,6 +180,33 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_nobody(engine: Engine)
     assert schedule["next_at"] > datetime.now(UTC).isoformat()[:16]
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_whose_key_is_held_stays_due(engine: Engine, fresh: bool) -> None:
+    """By an open transaction that has the holder's row, or makes the holder that very moment."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    holder = None if fresh else engine.enqueue(unique=unique, delay_seconds=86400)
+    put(engine, name="s", cron="* * * * *", options={"unique": unique})
+    due(engine, 60)
+
+    with engine.beside() as other, other.connection.transaction():
+        if fresh:
+            holder = other.enqueue(unique=unique)
+        else:
+            other.run("update public.jobs set priority = 7 where id = %s", holder)
+        engine.lease()
+        assert engine.one("select next_at <= queue.clock(), problem from queue.schedules") == (
+            True,
+            None,
+        )
+    engine.advance(2)
+    engine.lease()
+
+    next_at, job_id, problem = engine.one(
+        "select next_at > queue.clock(), last_job_id, problem from queue.schedules"
+    )
+    assert (next_at, str(job_id), problem) == (True, holder, None)
+
+
 def test_saving_a_schedule_again_neither_skips_nor_repeats_a_run(engine: Engine) -> None:
     """Deployments put the same schedules every time."""
     first = put(engine)

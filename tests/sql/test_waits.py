@@ -279,6 +279,43 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     assert refusal(refused.value) == ("PT409", "invalid_state", batch)
 
 
+def test_a_callback_whose_key_is_held_is_made_by_a_later_lease(engine: Engine) -> None:
+    """Somebody's open transaction, a settle before its own lease, is waited for by nobody."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    holder = engine.enqueue(unique=unique)
+    held = engine.lease_one()
+    callback = {"job_type": "work", "payload": {"ended": True}, "unique": unique}
+    batch = engine.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)["batch_id"]
+    engine.rpc("close_batch", p_batch_id=batch)
+
+    with engine.beside() as other, other.connection.transaction():
+        other.settle(held, "snoozed", delay_seconds=600)
+        engine.lease()
+        look = "select finished_at is not null, callback_job_id, problem from queue.batches"
+        assert engine.one(look) == (False, None, None)
+        other.lease()  # in one transaction with the settle, as a worker does
+    engine.lease()
+
+    finished, made, problem = engine.one(look)
+    assert (finished, str(made), problem) == (True, holder, None)
+    assert engine.job(holder)["payload"] == {"ended": True}
+
+
+def test_a_batch_that_somebody_holds_stalls_nobody(engine: Engine) -> None:
+    """It is looked at again once its row is free."""
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    engine.rpc("close_batch", p_batch_id=batch)
+    job_id = engine.enqueue()
+
+    with engine.beside() as other, other.connection.transaction():
+        other.rpc("close_batch", p_batch_id=batch)
+        assert engine.lease_one()["job"]["id"] == job_id
+        assert engine.one("select finished_at from queue.batches") is None
+    engine.lease()
+
+    assert engine.one("select finished_at from queue.batches") is not None
+
+
 def test_a_callback_that_no_longer_fits_does_not_stop_the_queue(engine: Engine) -> None:
     """Its batch says why; everybody's leases go on."""
     engine.register("callback")
