@@ -1,6 +1,6 @@
 // JobTimeline: a job's life as a picture: waits as lines, attempts as bars, events as marks.
 
-import { between, duration, relative, utc } from "../lib/format.js";
+import { between, counted, duration, relative, utc } from "../lib/format.js";
 import { ENDED } from "../lib/jobs.js";
 import { ATTEMPT_OUTCOMES } from "../lib/states.js";
 import { html, useLayoutEffect, useRef, useState } from "../lib/ui.js";
@@ -9,6 +9,8 @@ import { When } from "./when.js";
 const ROW = 30;
 const LEFT = 12;
 const AXIS = 22;
+const MOST_ROWS = 12;
+const MOST_LINES = 200;
 
 function useWidth(ref) {
   const [width, setWidth] = useState(640);
@@ -20,9 +22,12 @@ function useWidth(ref) {
   return width;
 }
 
-/** The parts of the picture, in time: waits, attempts, marks. Pure. */
-export function layout({ job, attempts, events, now }) {
-  const begin = Date.parse(job.created_at);
+/** The parts of the picture, in time: waits, attempts, marks; of many attempts the latest. Pure. */
+export function layout({ job, attempts: all, events, now }) {
+  const skipped = Math.max(0, all.length - MOST_ROWS);
+  const attempts = all.slice(skipped);
+  const before = all[skipped - 1];
+  const begin = Date.parse(before ? (before.ended_at ?? before.leased_at) : job.created_at);
   const end = Math.max(begin + 1000, job.completed_at ? Date.parse(job.completed_at) : now);
   const bars = attempts.map((attempt, row) => {
     const from = Date.parse(attempt.leased_at);
@@ -35,7 +40,7 @@ export function layout({ job, attempts, events, now }) {
     return { row, attempt, from, to, ready, marks: thin(marks) };
   });
   const cancels = events.filter((event) => event.type === "job.cancel_requested").map((event) => ({ at: Date.parse(event.at), kind: "cancel", seq: event.seq }));
-  return { begin, end, bars, cancels };
+  return { begin, end, bars, cancels, skipped };
 }
 
 const thin = (marks) => (marks.length <= 120 ? marks : marks.filter((_, index) => index % Math.ceil(marks.length / 120) === 0));
@@ -52,7 +57,7 @@ export function ticks(span, width) {
 export function JobTimeline({ job, attempts, events, now }) {
   const box = useRef(null);
   const width = useWidth(box);
-  const { begin, end, bars, cancels } = layout({ job, attempts, events, now });
+  const { begin, end, bars, cancels, skipped } = layout({ job, attempts, events, now });
   const rows = Math.max(1, bars.length);
   const height = rows * ROW + AXIS;
   const scale = (width - LEFT * 2) / (end - begin);
@@ -65,7 +70,7 @@ export function JobTimeline({ job, attempts, events, now }) {
       ${ticks(end - begin, width).map((offset) => {
         const at = x(begin + offset);
         return html`<g class="timeline-tick"><line x1=${at} x2=${at} y1="0" y2=${height - AXIS + 4} />
-          <text x=${at} y=${height - 4} text-anchor=${at < 30 ? "start" : at > width - 40 ? "end" : "middle"}>${offset === 0 ? "0" : roundly(offset)}</text></g>`;
+          <text x=${at} y=${height - 4} text-anchor=${at < 30 ? "start" : at > width - 40 ? "end" : "middle"}>${offset === 0 && skipped === 0 ? "0" : roundly(offset + begin - Date.parse(job.created_at))}</text></g>`;
       })}
       ${bars.length === 0 && html`<line class="timeline-wait" x1=${x(begin)} x2=${x(end)} y1=${ROW / 2} y2=${ROW / 2} />`}
       ${isLive && job.status !== "processing" && bars.length > 0 && html`<line class="timeline-wait" x1=${afterLabel(bars.at(-1), x, width)} x2=${x(now)} y1=${(rows - 0.5) * ROW} y2=${(rows - 0.5) * ROW} />`}
@@ -88,6 +93,7 @@ export function JobTimeline({ job, attempts, events, now }) {
       ${cancels.map((mark) => html`<line class="timeline-cancel" key=${mark.seq} x1=${x(mark.at)} x2=${x(mark.at)} y1="0" y2=${height - AXIS}><title>Cancel asked for</title></line>`)}
       ${isLive && job.next_retry_at && Date.parse(job.next_retry_at) > now && html`<text class="timeline-next" x=${width - LEFT} y=${ROW * (rows - 0.5) - 8} text-anchor="end">next attempt ${relative(job.next_retry_at, now)}</text>`}
     </svg>
+    ${skipped > 0 && html`<p class="muted small num">The latest ${bars.length} attempts; ${counted(skipped, "earlier one")} left out.</p>`}
   </div>`;
 }
 
@@ -118,9 +124,10 @@ const wordOf = (attempt) => ATTEMPT_OUTCOMES[attempt.outcome]?.word ?? "Running"
 
 /** The same as a table, with errors and workers. */
 export function AttemptsTable({ attempts }) {
-  return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Attempts"><table class="table">
+  const shown = attempts.slice(-MOST_LINES);
+  return html`${shown.length < attempts.length && html`<p class="muted small num">The latest ${MOST_LINES} of ${counted(attempts.length, "attempt")}.</p>`}<div class="scroll-x" tabindex="0" role="group" aria-label="Attempts"><table class="table">
     <thead><tr><th scope="col" class="num">Attempt</th><th scope="col">Outcome</th><th scope="col">Started</th><th scope="col" class="num">Took</th><th scope="col">Worker</th><th scope="col">Error</th></tr></thead>
-    <tbody>${attempts.map(
+    <tbody>${shown.map(
       (attempt) => html`<tr key=${attempt.fence}>
         <td class="num">${attempt.attempt}</td>
         <td><span class="badge" data-tone=${toneOf(attempt)}>${wordOf(attempt)}</span></td>

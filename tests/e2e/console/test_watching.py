@@ -245,6 +245,20 @@ def test_a_lost_worker_and_a_retry_are_told_in_the_timeline(
     expect(outcomes).to_have_text(["Worker lost", "Failed, retried", "Completed"])
 
 
+def test_of_many_attempts_the_picture_shows_the_latest(visit: Visit, worker: HandWorker) -> None:
+    """A job that was handed back again and again fits on a page."""
+    job_id = worker.enqueue()
+    for _ in range(15):
+        worker.settle(worker.lease()[0], "released")
+
+    page = visit(ADA, f"/jobs/{job_id}").page
+
+    expect(page.locator(".timeline-bar")).to_have_count(12)
+    expect(page.locator(".timeline")).to_contain_text("3 earlier ones left out")
+    page.get_by_text(re.compile(r"^Attempts \(15\)")).click()
+    expect(page.get_by_role("group", name="Attempts").locator("tbody tr")).to_have_count(15)
+
+
 def test_a_question_is_answered_where_it_is_asked(visit: Visit, worker: HandWorker) -> None:
     """A waiting job shows what it wants to know, and goes on with the answer."""
     job_id = worker.enqueue()
