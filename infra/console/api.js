@@ -176,11 +176,12 @@ export const jobs = {
   list: (filter, signal) => request("GET", "/api/jobs", { query: filter, signal }),
   /** Rows by id, in no promised order; those that are gone are left out. */
   byIds: (ids) => unwrap(client.from("jobs").select("*").in("id", ids)),
-  /** The jobs below a job, a level at a time: at most 200 of a level, four levels. */
+  MOST_OF_LEVEL: 200,
+  /** The jobs below a job, a level at a time: at most `MOST_OF_LEVEL` of each, four levels. */
   async descendants(id, signal) {
     const found = [];
     for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
-      const children = await unwrap(client.from("jobs").select("*").in("parent_id", parents).order("created_at").order("id").limit(200).abortSignal(signal));
+      const children = await unwrap(client.from("jobs").select("*").in("parent_id", parents).order("created_at").order("id").limit(jobs.MOST_OF_LEVEL).abortSignal(signal));
       found.push(...children);
       parents = children.map((child) => child.id);
     }

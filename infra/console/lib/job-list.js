@@ -200,8 +200,8 @@ export class JobList {
   #recount() {
     this.#later("count", this.state.counts ? RECOUNT_MS : 0, async () => {
       try {
-        const { job_type, queue } = this.#filter;
-        const counts = await api.counts(this.#workspaceId, STATUSES, { job_type, queue });
+        const { job_type, queue, parent_id } = this.#filter;
+        const counts = await api.counts(this.#workspaceId, STATUSES, { job_type, queue, parent_id });
         if (!this.#controller.signal.aborted) this.#set({ counts });
       } catch (error) {
         if (!this.#controller.signal.aborted) this.#set({ error });

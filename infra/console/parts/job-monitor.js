@@ -16,10 +16,11 @@ import { tell, tellFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
 const ROW = 52;
+const CHIPS = [["job_type", "type"], ["queue", "queue"], ["parent_id", "parent"]];
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
- * @param {{workspaceId: string, filter: {status?, job_type?, queue?, search?}, onFilter: (changes:
+ * @param {{workspaceId: string, filter: {status?, job_type?, queue?, parent_id?, search?}, onFilter: (changes:
  *   object) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
  *   that it can live in the address; `hrefOf` gives the address of a job's page.
  */
@@ -35,7 +36,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   useEffect(() => {
     if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30) list.current?.more();
   }, [view.last, rows.length, state.isAll, state.isLoadingMore, state.error]);
-  useLayoutEffect(() => setChosen(new Set()), [workspaceId, filter.status, filter.job_type, filter.queue, filter.search]);
+  useLayoutEffect(() => setChosen(new Set()), [workspaceId, JSON.stringify(filter)]);
   const toggle = (id) => setChosen((now) => {
     const next = new Set(now);
     if (!next.delete(id)) next.add(id);
@@ -47,8 +48,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
     <${Groups} counts=${counts} status=${filter.status} onFilter=${onFilter} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
-      ${filter.job_type && html`<button type="button" class="chip" onClick=${() => onFilter({ job_type: "" })} aria-label=${`Remove filter type ${filter.job_type}`}>type: ${filter.job_type} <${Icon} name="cross" /></button>`}
-      ${filter.queue && html`<button type="button" class="chip" onClick=${() => onFilter({ queue: "" })} aria-label=${`Remove filter queue ${filter.queue}`}>queue: ${filter.queue} <${Icon} name="cross" /></button>`}
+      ${CHIPS.filter(([name]) => filter[name]).map(([name, word]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(filter[name]) : filter[name]} <${Icon} name="cross" /></button>`)}
       <span class="spacer"></span>
       ${state.newer > 0 && !state.isPaused && html`<button type="button" class="quiet" onClick=${() => { if (view.box.current) view.box.current.scrollTop = 0; list.current.refresh(); }}>${counted(state.newer, "newer job")}</button>`}
       <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
@@ -128,8 +128,8 @@ function Body({ state, filter, onFilter, retry }) {
   if (state.rows.length > 0) return null;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (state.error) return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
-  if (filter.status || filter.search || filter.job_type || filter.queue) {
-    return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter({ status: "", search: "", job_type: "", queue: "" })}>Show all jobs</button><//>`;
+  if (Object.values(filter).some(Boolean)) {
+    return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])))}>Show all jobs</button><//>`;
   }
   return html`<${Empty} title="No jobs yet">A job appears here the moment it is enqueued: from the API, from SQL, or from one of the apps in the menu.<//>`;
 }
@@ -178,7 +178,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const live = picked.filter((row) => LIVE.has(row.status));
   const failed = picked.filter((row) => row.status === "failed");
   const cancelled = picked.filter((row) => row.status === "cancelled");
-  const matching = total && filter.status && !filter.search ? total[filter.status] : 0;
+  const matching = total && filter.status && !filter.search && !filter.parent_id ? total[filter.status] : 0;
   const where = Object.fromEntries(Object.entries({ status: filter.status, job_type: filter.job_type, queue: filter.queue }).filter(([, value]) => value));
 
   const act = async ({ title, text, action, danger, run, done }) => {

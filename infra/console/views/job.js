@@ -24,6 +24,7 @@ const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 const CHILDREN_MS = 2000;
 const EXPLAIN_MS = 5000;
+const MOST_STEPS = 100;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -81,7 +82,7 @@ function Loaded({ watch, job, freshness }) {
           <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
         <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
         <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
-        <${Children} list=${children} />
+        <${Children} list=${children} parentId=${job.id} />
         ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
         <${Steps} steps=${steps} />
         <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
@@ -158,17 +159,18 @@ function Steps({ steps }) {
   if (list.length === 0) return null;
   return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
     <p class="muted small">Finished steps are remembered: a retry goes on after the last one.</p>
-    ${list.map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
+    ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
+    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
   </section>`;
 }
 
-function Children({ list }) {
+function Children({ list, parentId }) {
   const all = list.value ?? [];
   if (all.length === 0) return null;
   const ended = all.filter((child) => ENDED.has(child.status)).length;
   const ids = new Set(all.map((child) => child.id));
   const tops = all.filter((child) => !ids.has(child.parent_id));
-  return html`<section class="card" aria-labelledby="h-children"><div class="bar"><h2 id="h-children">Child jobs</h2><span class="muted small num">${number(ended)} of ${counted(all.length, "job")} ended</span></div>
+  return html`<section class="card" aria-labelledby="h-children"><div class="bar"><h2 id="h-children">Child jobs</h2><span class="muted small num">${number(ended)} of ${all.length >= api.MOST_OF_LEVEL ? "the first " : ""}${counted(all.length, "job")} ended</span><span class="spacer"></span><a href=${`/jobs?parent_id=${parentId}`}>As a list</a></div>
     <${Branch} of=${tops} all=${all} /></section>`;
 }
 

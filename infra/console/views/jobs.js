@@ -10,7 +10,7 @@ export const title = () => "Jobs";
 export default function Jobs({ workspace }) {
   const query = useQuery();
   const [enqueuing, setEnqueuing] = useState(false);
-  const filter = Object.fromEntries(["status", "job_type", "queue", "search"].map((name) => [name, query.get(name) || undefined]));
+  const filter = Object.fromEntries(["status", "job_type", "queue", "parent_id", "search"].map((name) => [name, query.get(name) || undefined]));
   return html`<div class="page fill">
     <header class="page-head"><h1 tabindex="-1">Jobs</h1><span class="spacer"></span>
       <button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button></header>

@@ -314,6 +314,11 @@ def test_children_and_steps_are_shown_and_followed(visit: Visit, worker: HandWor
     expect(page).to_have_url(re.compile(children[0]))
     page.get_by_role("region", name="Facts").get_by_role("link", name=job_id[-8:]).click()
     expect(page).to_have_url(re.compile(job_id))
+    page.get_by_role("link", name="As a list").click()
+    expect(page.locator("tr.job-row")).to_have_count(2)
+    expect(page.locator(".group[data-group=completed] .group-count")).to_have_text("2")
+    page.get_by_role("button", name=f"Remove filter parent {job_id}").click()
+    expect(page.locator("tr.job-row")).to_have_count(4)
 
 
 def test_a_long_log_is_read_from_its_end_and_downloaded_whole(
