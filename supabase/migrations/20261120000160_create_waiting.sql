@@ -351,11 +351,21 @@ as $$
 declare
   v_id uuid := queue.new_id();
   v_problem text[];
+  v_field text;
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
   if p_callback is not null then
+    if jsonb_typeof(p_callback) <> 'object' then
+      perform queue.refuse(400, 'invalid_argument', 'callback must be an object', 'callback');
+    end if;
+    select key into v_field from jsonb_object_keys(p_callback) as key
+    where key <> all (array['job_type', 'payload', 'queue', 'priority', 'max_attempts', 'concurrency_key', 'session_id', 'timeout_seconds',
+      'backoff', 'unique', 'delay_seconds', 'traceparent']) and (key <> 'user_id' or auth.uid() is not null) limit 1;
+    if found then
+      perform queue.refuse(400, 'invalid_argument', format('a callback cannot set the option %s', left(v_field, 80)), 'callback.' || left(v_field, 80));
+    end if;
     perform queue.refuse_internal(p_callback ->> 'job_type');
     select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_callback), t,
       (queue.setting('payload_max_bytes'))::integer)
@@ -365,11 +375,15 @@ begin
       perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], 'callback.' || v_problem[4]);
     end if;
   end if;
-  insert into queue.batches (id, workspace_id, callback) values (v_id, p_workspace_id, p_callback);
+  insert into queue.batches (id, workspace_id, callback) values (v_id, p_workspace_id,
+    p_callback || case when auth.uid() is null then '{}' else jsonb_build_object('user_id', auth.uid()) end);
   return jsonb_build_object('batch_id', v_id);
+exception
+  when invalid_text_representation or numeric_value_out_of_range then
+    perform queue.refuse(400, 'invalid_argument', 'a value of the callback has the wrong type: ' || sqlerrm, 'callback');
 end;
 $$;
-comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended.';
+comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who made the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
 
 create function public.close_batch(p_batch_id uuid) returns jsonb
 language plpgsql

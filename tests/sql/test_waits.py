@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 
 def wait(engine: Engine, **wait_: Any) -> str:
@@ -277,6 +277,19 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     with pytest.raises(psycopg.Error) as refused:
         engine.enqueue(batch_id=batch)
     assert refusal(refused.value) == ("PT409", "invalid_state", batch)
+
+
+def test_a_callback_is_for_whoever_made_the_batch(engine: Engine) -> None:
+    """What a caller could not say of a job's owner or kin, a callback cannot say either."""
+    with engine.member(BOB) as bob:
+        for field, value in {"user_id": ADA, "parent_id": ACME, "batch_id": ACME, "x": 1}.items():
+            with pytest.raises(psycopg.Error) as refused:
+                bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work", field: value})  # fmt: skip
+            assert refusal(refused.value) == ("PT400", "invalid_argument", f"callback.{field}")
+        made = bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work"})
+        bob.rpc("close_batch", p_batch_id=made["batch_id"])
+
+    assert engine.lease_one()["job"]["user_id"] == BOB
 
 
 def test_a_callback_whose_key_is_held_is_made_by_a_later_lease(engine: Engine) -> None:
