@@ -201,10 +201,12 @@ begin
         where p.kind = 'workspace_type' and p.workspace_id = h.workspace_id and p.job_type = h.job_type)
     union all
     -- the type is stopped for all only when several tenants meet the error and no other tenant's jobs succeed
-    select 'job_type', h.job_type, null, sum(h.jobs), min(h.since), max(h.message)
+    -- each with a quarter of what it takes, and none counted for more than half; no tenant's message is told to the others
+    select 'job_type', h.job_type, null, sum(h.jobs), min(h.since), null
     from hit as h join queue.job_types as t on t.job_type = h.job_type and t.paused_at is null
+    where h.jobs >= ceil(v_most / 4.0)
     group by h.job_type, h.fingerprint
-    having sum(h.jobs) >= v_most
+    having sum(least(h.jobs, ceil(v_most / 2.0))) >= v_most
       and not exists (select 1 from fine as f where f.job_type = h.job_type
         and (f.workspace_id <> all (array_agg(h.workspace_id))
           or f.jobs >= coalesce((select x.jobs from hit as x where x.job_type = h.job_type
@@ -213,8 +215,8 @@ begin
   loop
     if v_one.kind = 'job_type' then
       update queue.job_types set paused_at = p_now, paused_by = 'poison', pause_reason = format(
-        '%s jobs of several workspaces failed with the same error since %s: %s', v_one.jobs,
-        to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"'), v_one.message)
+        '%s jobs of several workspaces failed with the same error since %s', v_one.jobs,
+        to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"'))
       where job_type = v_one.job_type and paused_at is null;
     else
       insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
@@ -226,7 +228,7 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One workspace''s failures pause the type for that workspace; the type is paused for all only when three workspaces are hit (two, when nothing of it succeeds anywhere) and no other''s jobs succeed.';
+comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One workspace''s failures pause the type for that workspace; the type is paused for all only when three workspaces are hit (two, when nothing of it succeeds anywhere) and no other''s jobs succeed; each of them with at least a quarter of those jobs, and none counted for more than half. That reason shows no message: it would be another tenant''s.';
 
 create function public.queue_health() returns jsonb
 language plpgsql
