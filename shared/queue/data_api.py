@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -173,8 +174,8 @@ def encode(value: object) -> bytes:
 def _answer(response: httpx.Response) -> Any:
     content = response.content
     try:
-        body = from_json(content) if content else None
-    except ValueError as error:
+        body = _read(content) if content else None
+    except (ValueError, RecursionError) as error:
         if response.is_success:
             raise QueueUnavailable(
                 f"the Data API answered {response.status_code} with a body cut short or no JSON",
@@ -184,6 +185,14 @@ def _answer(response: httpx.Response) -> Any:
     if response.is_success:
         return body
     raise error_from_response(response.status_code, body)
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return from_json(content)
+    except ValueError:
+        # one deep or huge value must not hide the others beside it: this reader stops later
+        return json.loads(content)
 
 
 def _is_loopback(url: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NewType
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
@@ -311,6 +311,15 @@ class Lease(Model):
     log_count: int = 0
 
 
+class UnreadableLease(Model):
+    """A lease this version cannot read; its job must not keep the others from running."""
+
+    job_id: JobId
+    fence: int
+    #: What is wrong, for people.
+    problem: str
+
+
 class LeaseRequest(Model):
     """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""
 
@@ -338,11 +347,34 @@ class LeaseResponse(Model):
     """What was leased, and what the queue looks like beyond it."""
 
     leases: tuple[Lease, ...] = ()
+    #: Leases among those sent that no model fits, kept apart.
+    unreadable: tuple[UnreadableLease, ...] = ()
     reclaimed: int = 0
     promoted: int = 0
     #: Due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_unreadable_apart(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict) or not isinstance(sent.get("leases"), list):
+            return sent
+        leases: list[Lease] = []
+        unreadable: list[UnreadableLease] = []
+        for raw in sent["leases"]:
+            try:
+                leases.append(Lease.model_validate(raw))
+            except ValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                unreadable.append(
+                    UnreadableLease(
+                        job_id=raw["job"]["id"],
+                        fence=raw["fence"],
+                        problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+                    )
+                )
+        return {**sent, "leases": leases, "unreadable": unreadable}
 
 
 class LogLine(Model):

@@ -13,13 +13,16 @@ from shared.queue.data_api import encode
 
 #: Largest result, step or error kept, in bytes of JSON.
 MAX_BYTES = 1_000_000
+#: Deepest nesting kept; JSON readers stop at about twice as much.
+MAX_LEVELS = 100
 
 
 def plain(value: Any) -> Any:
     """`value` as JSON reads it back: models dumped, tuples as lists, NaN as None.
 
     Raises:
-        ValueError: JSON cannot hold it, or it is larger than `MAX_BYTES`.
+        ValueError: JSON cannot hold it, or it is larger than `MAX_BYTES` or deeper than
+            `MAX_LEVELS`.
     """
     raw = encode(value)
     if len(raw) > MAX_BYTES:
@@ -27,6 +30,9 @@ def plain(value: Any) -> Any:
             f"value of {len(raw)} bytes is larger than {MAX_BYTES}; store it elsewhere and keep "
             "a reference"
         )
+    if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
+        # a reader stops at 200 levels: what still reads inside 100 more has at most 100
+        from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
     read = from_json(raw)
     # jsonb has no NUL character, and one would make the whole batch fail
     return _without_nul(read) if b"\\u0000" in raw else read

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 from shared.clock import Clock, SystemClock
 from shared.queue.errors import QueueError, QueueUnavailable
 from shared.queue.models import (
+    ErrorInfo,
     JobId,
     LeaseRequest,
     LeaseResponse,
     NewJob,
     ReportItem,
     SettleItem,
+    UnreadableLease,
 )
 from shared.queue.worker_client import WorkerQueue
 from shared.worker.attempt import Attempt
@@ -310,6 +312,8 @@ class Tick:
             found,
             extra=self._extra("tick.leased") | {"due": response.due},
         )
+        for broken in response.unreadable:
+            self._refuse(broken)
         for lease in response.leases:
             if lease.job.id in self._running:
                 continue  # a repeated answer
@@ -352,6 +356,25 @@ class Tick:
             if self._watchdog is not None:
                 self._watchdog.start()
             self._reporter.announce()
+
+    def _refuse(self, lease: UnreadableLease) -> None:
+        """Make a job that this worker cannot read a dead letter, to be redriven once it can."""
+        logger.error(
+            "Job %s cannot be read: %s",
+            lease.job_id,
+            lease.problem,
+            extra=self._extra("lease.unreadable") | {"job_id": lease.job_id},
+        )
+        self.summary.leased += 1
+        self._unstarted.append(
+            SettleItem(
+                job_id=lease.job_id,
+                fence=lease.fence,
+                outcome="failed",
+                error=ErrorInfo(type="LeaseUnreadable", message=lease.problem),
+            )
+        )
+        self._pulse.set()
 
     def _grace(self, now: float) -> float:
         """Time to stop in, but never past the tick's own end."""

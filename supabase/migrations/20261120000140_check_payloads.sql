@@ -130,6 +130,27 @@ end;
 $$;
 comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nThe part of JSON Schema 2020-12 that pydantic writes: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
 
+create function queue.json_problem(p_value jsonb, p_field text, p_max_bytes integer) returns text[]
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_text text := p_value::text;
+begin
+  -- measured as text: 1e131000 is ten bytes inside and 131,001 for whoever reads it
+  if octet_length(v_text) > p_max_bytes then
+    return array['413', 'payload_too_large', format('%s exceeds %s bytes; store it and pass a reference', p_field, p_max_bytes), p_field];
+  elsif pg_column_size(p_value) > 800 and p_value @? 'strict $.**{101}' then
+    return array['422', 'payload_invalid', p_field || ' is nested more than 100 levels deep', p_field];
+  elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}'
+      and p_value @? 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
+    return array['422', 'payload_invalid', p_field || ' holds a number that no double can hold', p_field];
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.json_problem is E'What keeps p_value from being read by every client: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
+
 create function public.register_job_types(p_types jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on queue.job_types

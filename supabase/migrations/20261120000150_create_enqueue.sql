@@ -86,7 +86,7 @@ set search_path = ''
 as $$
 declare
   v_type queue.job_types;
-  v_error text;
+  v_problem text[];
   v_user uuid := auth.uid();
   v_key queue.job_keys;
 begin
@@ -108,14 +108,13 @@ begin
   if v_type.internal then
     perform queue.refuse_internal(new.job_type);
   end if;
-  if pg_column_size(new.payload) > (queue.setting('payload_max_bytes'))::integer then
-    perform queue.refuse(413, 'payload_too_large', 'the payload exceeds ' || queue.setting('payload_max_bytes') || ' bytes; store it and pass a reference', 'payload');
+  if v_user is not null then
+    new.schema_version := v_type.schema_version; -- a member cannot name one
   end if;
-  if v_type.payload_schema is not null then
-    v_error := queue.schema_error(v_type.payload_schema, new.payload, 'payload');
-    if v_error is not null then
-      perform queue.refuse(422, 'payload_invalid', v_error, split_part(v_error, ' ', 1));
-    end if;
+  v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, to_jsonb(new)), v_type,
+    (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
   new.id := coalesce(new.id, queue.new_id());
   if new.queue = 'default' then
@@ -384,6 +383,7 @@ set search_path = ''
 as $$
 declare
   v_error text;
+  v_problem text[];
 begin
   if p_item.job_type is null then
     return array['400', 'invalid_argument', 'job_type is required', 'job_type'];
@@ -391,14 +391,18 @@ begin
     return array['422', 'unknown_job_type', format('no worker has registered the job type %s', left(p_item.job_type, 100)), 'job_type'];
   elsif p_item.payload is not null and jsonb_typeof(p_item.payload) <> 'object' then
     return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
-  elsif pg_column_size(p_item.payload) > p_max_bytes then
-    return array['413', 'payload_too_large', format('the payload exceeds %s bytes; store it and pass a reference', p_max_bytes), 'payload'];
   elsif p_item.priority not between 0 and 1000 then
     return array['400', 'invalid_argument', 'priority must be between 0 and 1000', 'priority'];
   elsif p_item.max_attempts not between 1 and 50 then
     return array['400', 'invalid_argument', 'max_attempts must be between 1 and 50', 'max_attempts'];
   elsif p_item.delay_seconds not between 0 and 315360000 then
     return array['400', 'invalid_argument', 'delay_seconds must be between 0 and ten years', 'delay_seconds'];
+  elsif p_item.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
+    return array['400', 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999', 'scheduled_for'];
+  elsif p_item.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
+    return array['400', 'invalid_argument', 'deadline_at must lie between the years 1970 and 9999', 'deadline_at'];
+  elsif p_item.schema_version > p_type.schema_version then
+    return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
   elsif p_item.timeout_seconds not between 1 and 43200 then
     return array['400', 'invalid_argument', 'timeout_seconds must be between 1 and 43200', 'timeout_seconds'];
   elsif char_length(p_item.queue) not between 1 and 100 then
@@ -423,10 +427,15 @@ begin
   elsif p_item.debounce_seconds is not null and (p_item."unique" is null or p_item.debounce_seconds not between 0.1 and 86400) then
     return array['400', 'invalid_argument', 'debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'];
   elsif p_item.backoff is not null and (jsonb_typeof(p_item.backoff) <> 'object'
+      or p_item.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
       or coalesce((p_item.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
       or coalesce((p_item.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
       or coalesce((p_item.backoff ->> 'factor')::double precision, 2) not between 1 and 10) then
     return array['400', 'invalid_argument', 'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
+  end if;
+  v_problem := queue.json_problem(p_item.payload, 'payload', p_max_bytes);
+  if v_problem is not null then
+    return v_problem;
   end if;
   if p_type.payload_schema is not null and (p_item.schema_version is null or p_item.schema_version = p_type.schema_version) then
     v_error := queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload');
@@ -560,7 +569,7 @@ begin
     -- a type and a small payload alone need no closer look
     where types.job_type is null or types.payload_schema is not null or types.internal
       or not v_plain and items.value - '{job_type,payload}'::text[] <> '{}'
-      or jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' or pg_column_size(items.value) > v_max_bytes) as checked
+      or jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' or octet_length(items.value::text) > 200 and queue.json_problem(items.value -> 'payload', 'payload', v_max_bytes) is not null) as checked
   where checked.problem is not null
   order by checked.index
   limit 1;

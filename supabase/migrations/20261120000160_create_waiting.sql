@@ -292,9 +292,14 @@ declare
   v_now timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
   v_wait queue.waits;
+  v_problem text[];
 begin
   if jsonb_typeof(p_answer) is distinct from 'object' or not p_answer ? 'answer' then
     perform queue.refuse(400, 'invalid_argument', 'p_answer must be {"answer": …}', 'answer');
+  end if;
+  v_problem := queue.json_problem(p_answer, 'answer', (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
   perform 1 from public.jobs where id = p_job_id for update;
   select * into v_wait from queue.waits where job_id = p_job_id and kind = 'ask';
@@ -323,13 +328,16 @@ set search_path = ''
 as $$
 declare
   v_first boolean;
+  v_problem text[];
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   elsif char_length(p_name) not between 1 and 255 or p_name is null then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');
-  elsif pg_column_size(p_payload) > (queue.setting('payload_max_bytes'))::integer then
-    perform queue.refuse(413, 'payload_too_large', 'the event''s payload is too large', 'payload');
+  end if;
+  v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
   insert into queue.named_events (workspace_id, name, payload)
   values (p_workspace_id, p_name, coalesce(p_payload, '{}')) on conflict (workspace_id, name) do nothing;

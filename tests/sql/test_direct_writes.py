@@ -47,7 +47,7 @@ def test_a_member_inserts_as_themselves(engine: Engine) -> None:
         (ADA, "insert into public.jobs (workspace_id, job_type, status) values (%s, 'work', 'completed')", (ACME,), "PT400", "invalid_argument"),
         (ADA, "insert into public.jobs (workspace_id, job_type, fence) values (%s, 'work', 9)", (ACME,), "42501", None),
         (ADA, "insert into public.jobs (workspace_id, job_type, result) values (%s, 'work', '1')", (ACME,), "42501", None),
-        (ADA, "insert into public.jobs (workspace_id, job_type, priority) values (%s, 'work', 5000)", (ACME,), "23514", None),
+        (ADA, "insert into public.jobs (workspace_id, job_type, priority) values (%s, 'work', 5000)", (ACME,), "PT400", "invalid_argument"),
         (ADA, "delete from public.jobs where workspace_id = %s", (ACME,), "42501", None),
         (ADA, "insert into public.job_events (job_id, seq, workspace_id, type) values (gen_random_uuid(), 1, %s, 'x')", (ACME,), "42501", None),
         (ADA, "select 1 from queue.leases where workspace_id = %s", (ACME,), "42501", None),
@@ -64,6 +64,110 @@ def test_what_a_member_may_not_insert_is_refused(
 
     assert refusal(refused.value)[:2] == (state, hint)
     assert engine.one("select count(*) from public.jobs") == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "state", "field"),
+    [
+        ("concurrency_key", "k" * 9000, "PT400", "concurrency_key"),
+        ("queue", "q" * 9000, "PT400", "queue"),
+        ("session_id", "s" * 9000, "PT400", "session_id"),
+        ("scheduled_for", "infinity", "PT400", "scheduled_for"),
+        ("deadline_at", "20000-01-01T00:00:00Z", "PT400", "deadline_at"),
+        ("payload", '{"x": %s}' % ("[" * 250 + "]" * 250), "PT422", "payload"),
+        ("payload", '{"x": 1e5000}', "PT422", "payload"),
+        ("payload", '{"x": [1e131000, 1e131000, 1e131000]}', "PT413", "payload"),
+    ],
+)  # fmt: skip
+def test_what_would_spoil_an_answer_for_others_is_refused(
+    engine: Engine, column: str, value: str, state: str, field: str
+) -> None:
+    """Too long for an index row, too late for a calendar, too deep or too large for a reader."""
+    with engine.member(ADA) as ada:
+        with pytest.raises(psycopg.Error) as inserted:
+            ada.run(
+                f"insert into public.jobs (workspace_id, job_type, {column}) values (%s, 'work', %s)",
+                ACME,
+                value,
+            )
+        name = "p_payload" if column == "payload" else "p_options"
+        enqueue = (
+            f"select public.enqueue_job(p_workspace_id => %s, p_job_type => 'work', {name} => {{}})"
+        )
+        given = "%s::jsonb" if column == "payload" else f"jsonb_build_object('{column}', %s::text)"
+        with pytest.raises(psycopg.Error) as enqueued:
+            ada.run(enqueue.format(given), ACME, value)
+
+    assert refusal(inserted.value)[::2] == refusal(enqueued.value)[::2] == (state, field)
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_a_job_is_not_put_off_for_ever(engine: Engine) -> None:
+    """Updates obey the table's own checks."""
+    job = engine.enqueue()
+
+    with engine.member(ADA) as ada, pytest.raises(psycopg.errors.CheckViolation, match="instants"):
+        ada.run("update public.jobs set scheduled_for = 'infinity' where id = %s", job)
+
+    assert len(engine.lease()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("[" * 101 + "]" * 101, None),
+        ("[" * 102 + "]" * 102, "nested"),
+        ('{"a":' * 102 + "1" + "}" * 102, "nested"),
+        ("[1.7e308, -1.7e308, 1e-320]", None),
+        ('["%s"]' % ("9" * 400), None),
+        ("[-1e309]", "double"),
+        ('["%s"]' % ("x" * 996), None),
+        ('["%s"]' % ("x" * 997), "exceeds 1000 bytes"),
+        ("[1e999]", "exceeds 1000 bytes"),
+        ('["%s"]' % ("é" * 500), "exceeds 1000 bytes"),
+    ],
+)
+def test_stored_json_can_be_read_by_every_client(
+    engine: Engine, value: str, problem: str | None
+) -> None:
+    """Depth, range and size as text; digits inside a string are no number."""
+    found = engine.one("select (queue.json_problem(%s::jsonb, 'x', 1000))[3]", value)
+
+    assert found is None if problem is None else problem in found
+
+
+@pytest.mark.parametrize("call", ["answer_job", "emit_event"])
+def test_answers_and_named_events_are_bounded_too(engine: Engine, call: str) -> None:
+    """Their values travel in the leases of the jobs that waited."""
+    job = engine.enqueue()
+    engine.settle(engine.lease_one(), "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep]
+    values: dict[str, Any] = (
+        {"p_job_id": job, "p_answer": {"answer": deep}}
+        if call == "answer_job"
+        else {"p_workspace_id": ACME, "p_name": "n", "p_payload": {"x": deep}}
+    )
+
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.rpc(call, **values)
+
+    assert refusal(refused.value)[:2] == ("PT422", "payload_invalid")
+    assert engine.status(job) == "waiting"
+
+
+def test_a_version_that_nobody_knows_is_refused(engine: Engine) -> None:
+    """Else any number would pass by the schema."""
+    engine.register(
+        "strict", payload_schema={"type": "object", "required": ["x"]}, schema_version=2
+    )
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue({}, job_type="strict", schema_version=99)
+
+    assert refusal(refused.value) == ("PT422", "payload_invalid", "schema_version")
+    assert engine.enqueue({}, job_type="strict", schema_version=1)
 
 
 def test_quotas_bind_members_by_every_door(engine: Engine) -> None:

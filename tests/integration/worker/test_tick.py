@@ -369,6 +369,30 @@ async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
     assert project.event_types(job_id).count("completed") == 1
 
 
+async def test_a_job_that_cannot_be_read_takes_nobody_along(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """No door lets one in; an older worker or a hand on the database might still meet one."""
+
+    @registry.processor("plain", payload=Nothing)
+    async def plain(job: Job[Nothing], ctx: JobContext) -> None:
+        """Nothing to do."""
+
+    await worker.register()
+    odd = (await ada.enqueue(ACME, "plain")).job.id
+    healthy = (await ada.enqueue(ACME, "plain")).job.id
+    project.run_sql("alter table public.jobs drop constraint jobs_instants_are_finite")
+    project.run_sql("update public.jobs set deadline_at = 'infinity' where id = %s", odd)
+
+    summary = await worker.tick(budget_seconds=30)
+
+    assert (summary.leased, summary.completed) == (2, 1)
+    assert project.row(healthy)["status"] == "completed"
+    project.run_sql("update public.jobs set deadline_at = null where id = %s", odd)
+    row = project.row(odd)
+    assert (row["status"], row["error_data"]["type"]) == ("failed", "LeaseUnreadable")
+
+
 async def test_the_timeout_of_an_attempt_is_enforced(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:

@@ -95,3 +95,14 @@ def test_half_a_surrogate_pair_is_refused_before_it_is_sent() -> None:
     """Postgres would refuse the whole batch with it."""
     with pytest.raises(ValueError, match="surrogate"):
         encode({"text": "\ud800"})
+
+
+@pytest.mark.parametrize("value", ["[" * 250 + "]" * 250, "1e5000"])
+async def test_one_odd_value_does_not_hide_the_answer(value: str) -> None:
+    """The fast reader stops at 200 levels and at what a double holds."""
+    network = Network(httpx.Response(200, text=f'{{"odd": {value}, "fine": 1}}'))
+
+    answer = await api(network).rpc("get_job", {}, headers={}, repeatable=True)
+
+    assert answer["fine"] == 1
+    assert len(network.requests) == 1

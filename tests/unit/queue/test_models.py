@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.queue import Cursor, EnqueueOptions, JobId, NewJob
-from shared.queue.models import ReportItem, SettleItem
+from shared.queue.models import LeaseResponse, ReportItem, SettleItem
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
@@ -52,3 +52,24 @@ def test_a_result_of_none_is_left_out() -> None:
     item = SettleItem(job_id=JobId("j"), fence=3, outcome="completed")
 
     assert item.wire() == {"job_id": "j", "fence": 3, "outcome": "completed"}
+
+
+def test_a_lease_that_no_model_fits_is_set_apart_from_the_others() -> None:
+    """One job must not take those leased beside it along."""
+    good = {
+        "job": {
+            "id": "a",
+            "workspace_id": "w",
+            "job_type": "t",
+            "created_at": "2026-01-01T00:00:00Z",
+        },
+        "fence": 1,
+    }
+    bad = {"job": {**good["job"], "id": "b", "deadline_at": "infinity"}, "fence": 7}
+
+    response = LeaseResponse.model_validate({"leases": [bad, good], "due": 3})
+
+    assert [lease.job.id for lease in response.leases] == ["a"]
+    [broken] = response.unreadable
+    assert (broken.job_id, broken.fence, response.due) == ("b", 7, 3)
+    assert "deadline_at" in broken.problem

@@ -222,3 +222,17 @@ def test_what_the_processor_decided_counts_even_when_it_was_stopped(stop: Any) -
     assert wait is not None
     assert final is not None
     assert (wait.outcome, final.outcome) == ("waiting", "failed")
+
+
+def test_a_result_too_deep_to_read_is_final() -> None:
+    """It would spoil every list its job is in."""
+    deep: object = 1
+    for _ in range(150):
+        deep = [deep]
+
+    item = verdict(Returned(deep), Circumstances())
+
+    assert item is not None
+    assert item.outcome == "failed"
+    assert item.error is not None
+    assert item.error.type == "ResultRejected"
