@@ -170,6 +170,8 @@ begin
   if v_max > 2000 then -- counted at most every ten seconds, so that enqueueing into a backlog costs what it always costs
     select live into v_live from queue.live_counts
     where workspace_id = p_workspace_id and counted_at > v_now - interval '10 seconds';
+  elsif v_max <= 2000 then -- one after another to the end of each transaction, so that the count below sees whoever came first; keys were taken before
+    perform pg_advisory_xact_lock(7106383, hashtext(p_workspace_id::text));
   end if;
   if v_live is null then
     select count(*) into v_live from (
@@ -185,7 +187,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs exceed the live jobs allowed to the workspace.\n\nExact up to 2,000; above, the count may be ten seconds old.';
+comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs exceed the live jobs allowed to the workspace.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and nobody waits.';
 
 create function queue.claim_key(
   p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds double precision

@@ -250,3 +250,27 @@ def test_an_open_transaction_of_a_user_blocks_neither_enqueue_nor_lease(engine: 
         engine.settle(engine.lease_one())
         slow.run("commit")
     assert len(engine.lease()) == 1
+
+
+def test_a_small_quota_is_exact_under_races(engine: Engine) -> None:
+    """Enqueues into a limited workspace see those before them; others wait for nobody."""
+    for workspace, most in ((ACME, 2), (GLOBEX, 3000)):
+        limits = {"max_pending": most}
+        engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
+
+    with engine.member(ADA) as first, engine.member(BOB) as second, engine.member(EVE) as other:
+        with first.connection.transaction():
+            first.enqueue_many(2)
+            for session in (second, other):
+                session.run("set lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                second.enqueue()
+            with other.connection.transaction():
+                other.enqueue(workspace=GLOBEX)
+                with engine.member(EVE) as beside:
+                    beside.enqueue(workspace=GLOBEX)
+            engine.enqueue()  # a service
+        with pytest.raises(psycopg.Error) as refused:
+            second.enqueue()
+
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "2")
