@@ -282,10 +282,14 @@ begin
     returning 1)
   select exists (select 1 from soon) into v_wake;
 
+  with kinds as materialized ( -- built once per kind: per row it would cost as much as the row
+    select k.status, k.job_type, jsonb_build_object('status', k.status, 'attempts', 0, 'job_type', k.job_type) as data
+    from (select distinct a.status, a.job_type from added as a) as k)
   insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-  select a.id, 1, a.workspace_id, a.session_id, 'job.created',
-    jsonb_build_object('status', a.status, 'attempts', 0, 'job_type', a.job_type), a.created_at
-  from added as a where a.last_seq = 1;
+  select a.id, 1, a.workspace_id, a.session_id, 'job.created', k.data, a.created_at
+  from added as a
+  join kinds as k on k.status = a.status and k.job_type = a.job_type
+  where a.last_seq = 1;
 
   insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
   select v_now, a.job_type, a.workspace_id, 'enqueued', count(*) from added as a group by 2, 3;

@@ -299,6 +299,7 @@ set search_path = ''
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_first constant jsonb := jsonb_build_object('status', 'processing', 'attempts', 1, 'worker_id', p_worker_id);
 begin
   if exists (select 1 from queue.unique_jobs) then
     delete from queue.unique_jobs where job_id = any (p_ids) and until = 'leased';
@@ -332,7 +333,8 @@ begin
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.leased',
-      jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id), p_now
+      case attempts when 1 then v_first
+        else jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id) end, p_now
     from started where events = 'full'),
   touched as (
     -- what is taken of a lane is its head: nothing older is left but what an open transaction adds or

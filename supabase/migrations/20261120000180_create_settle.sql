@@ -220,7 +220,8 @@ begin
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select m.id, m.last_seq, m.workspace_id, m.session_id, 'job.completed',
-      jsonb_build_object('status', 'completed', 'attempts', m.attempts), p_now from moved as m),
+      case m.attempts when 1 then '{"status": "completed", "attempts": 1}'
+        else jsonb_build_object('status', 'completed', 'attempts', m.attempts) end, p_now from moved as m),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
     -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
