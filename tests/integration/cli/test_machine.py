@@ -1,0 +1,113 @@
+"""What doctor says about this machine and this checkout: packages and zips, planted wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.aws.build import source_files, sources_hash
+from infra.aws.bundles import BUNDLES, ROOT
+from infra.cli.doctor import machine
+from infra.cli.doctor.findings import Finding, Patient, Verdict
+
+CHECKS = {check.name: check for check in machine.CHECKS}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The sources and locks of this checkout, with zips of exactly them."""
+    names = ("functions", "shared", "requirements.lock", "pyproject.toml", "package-lock.json")
+    for name in (*names, "node_modules"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    folder = tmp_path / "build" / "aws"
+    folder.mkdir(parents=True)
+    for bundle in BUNDLES:
+        (folder / f"{bundle.name}.zip").write_bytes(b"")
+        sources = sources_hash(source_files(bundle, tmp_path), tmp_path)
+        write(
+            tmp_path,
+            bundle.name,
+            magic=machine.MAGIC_3_13,
+            python="3.13.2",
+            sources_sha256=sources,
+            archive=f"{bundle.name}.zip",
+        )
+    return tmp_path
+
+
+def write(root: Path, bundle: str, **manifest: Any) -> None:
+    """Change some of what a zip's manifest says."""
+    path = root / "build" / "aws" / f"{bundle}.manifest.json"
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**known, **manifest}), "utf-8")
+
+
+def found(root: Path, check: str, stage: str | None = None) -> Finding:
+    return CHECKS[check].run(Patient({}, stage, root=root))
+
+
+def test_fresh_zips_and_locked_packages_are_fine(checkout: Path) -> None:
+    """A doctor that cries wolf is not asked twice."""
+    for name in ("package", "python-packages", "node-packages"):
+        assert found(checkout, name).verdict is Verdict.OK, found(checkout, name)
+
+
+def test_an_old_zip_matters_to_a_deploy_and_not_to_a_developer(checkout: Path) -> None:
+    """Every edit makes the zip an old one."""
+    write(checkout, "app", sources_sha256="of yesterday")
+
+    assert found(checkout, "package").verdict is Verdict.WARN
+    deploying = found(checkout, "package", stage="prod")
+    assert deploying.verdict is Verdict.FAIL
+    assert "older than the sources" in deploying.detail
+    assert deploying.fix == "make package"
+
+
+def test_byte_code_of_another_python_is_found(checkout: Path) -> None:
+    """Lambda would ignore it and compile everything at each cold start."""
+    write(checkout, "health", magic="a70d0d0a", python="3.11.2")
+
+    told = found(checkout, "package")
+
+    assert told.verdict is Verdict.FAIL
+    assert "Python 3.11.2" in told.detail
+
+
+def test_a_zip_that_is_gone_and_one_that_never_was(checkout: Path) -> None:
+    """The first is an accident, the second a beginning."""
+    (checkout / "build" / "aws" / "app.zip").unlink()
+    assert "app.zip is gone" in found(checkout, "package").detail
+
+    (checkout / "build" / "aws" / "app.manifest.json").unlink()
+    assert found(checkout, "package").verdict is Verdict.SKIP
+
+
+def test_an_npm_package_that_is_not_the_locked_one_is_named(checkout: Path) -> None:
+    """`npm install` by hand moves versions that `make setup` would not."""
+    lock = json.loads((ROOT / "package-lock.json").read_text("utf-8"))
+    lock["packages"]["node_modules/osls"]["version"] = "0.0.1"
+    (checkout / "package-lock.json").unlink()
+    (checkout / "package-lock.json").write_text(json.dumps(lock), "utf-8")
+
+    told = found(checkout, "node-packages")
+
+    assert told.verdict is Verdict.FAIL
+    assert "osls is" in told.detail
+    assert "locked 0.0.1" in told.detail
+    assert told.fix == "make setup"
+
+
+def test_a_python_package_that_is_not_the_locked_one_is_named(checkout: Path) -> None:
+    """What the tests ran with must be what is shipped."""
+    text = (ROOT / "requirements.lock").read_text("utf-8")
+    [line] = [line for line in text.splitlines() if line.startswith("fastapi==")]
+    (checkout / "requirements.lock").unlink()
+    (checkout / "requirements.lock").write_text(text.replace(line, "fastapi==0.0.1 \\"), "utf-8")
+
+    told = found(checkout, "python-packages")
+
+    assert told.verdict is Verdict.FAIL
+    assert "locked 0.0.1" in told.detail
