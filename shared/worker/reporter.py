@@ -79,7 +79,7 @@ class Reporter:
             now = self._clock.monotonic()
             self.alive_at = now
             self._give_up_lapsed(now)
-            if any(attempt.is_urgent for attempt in self._running.values()):
+            if any(attempt.is_urgent for attempt in self._reportable()):
                 return
             next_at = self._next_report_at()
             if next_at is not None and next_at <= now:
@@ -92,12 +92,18 @@ class Reporter:
             except TimeoutError:
                 continue
 
+    def _reportable(self) -> list[Attempt]:
+        """Attempts under way; the last news of one that ended travels with its settle."""
+        return [
+            attempt
+            for attempt in self._running.values()
+            if attempt.stop_reason != "lost" and attempt.ending is None
+        ]
+
     def _next_report_at(self) -> float | None:
         """When to send next: soon for news, at a third of the lease to renew, never if idle."""
         at: float | None = None
-        for attempt in self._running.values():
-            if attempt.stop_reason == "lost":
-                continue
+        for attempt in self._reportable():
             due = (
                 self._sent_at + self._interval
                 if attempt.news
@@ -114,13 +120,10 @@ class Reporter:
         now = self._clock.monotonic()
         chosen = [
             attempt
-            for attempt in self._running.values()
-            if attempt.stop_reason != "lost"
-            and (
-                attempt.news
-                or attempt.is_urgent
-                or now >= attempt.renewed_at + attempt.lease.lease_seconds / 4
-            )
+            for attempt in self._reportable()
+            if attempt.news
+            or attempt.is_urgent
+            or now >= attempt.renewed_at + attempt.lease.lease_seconds / 4
         ]
         # those that renewed longest ago first, should there be more than fit
         chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.renewed_at))

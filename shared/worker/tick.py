@@ -396,10 +396,12 @@ class Tick:
 
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""
-        if any(attempt.reporting for attempt in self._ended):
-            # its news is on its way; if it gets lost there, the settle has to carry it
-            left = self._moments.end - self._clock.monotonic()
-            await self._reporter.settled_down(seconds=max(0.0, min(2.0, left / 3)))
+        now = self._clock.monotonic()
+        patience = now + max(0.0, min(2.0, (self._moments.end - now) / 3))
+        # their news is on its way; if it gets lost there, the settle has to carry it
+        while now < patience and any(attempt.reporting for attempt in self._ended):
+            await self._reporter.settled_down(seconds=patience - now)
+            now = self._clock.monotonic()
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
