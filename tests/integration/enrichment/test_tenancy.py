@@ -15,6 +15,7 @@ USER_FUNCTIONS = {
     "enrich_account",
     "enrich_contact",
     "enrich_accounts",
+    "reseal_apollo_key",
     "create_account_import",
 }
 WORKER_FUNCTIONS = {
