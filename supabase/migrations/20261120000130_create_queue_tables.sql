@@ -474,18 +474,19 @@ comment on column queue.spawns.name is 'Name of the spawn.';
 comment on column queue.spawns.job_ids is 'The children, in order.';
 
 create table queue.batches (
-  id uuid primary key,
+  id uuid not null,
   workspace_id uuid not null,
   callback jsonb,
   callback_job_id uuid,
   closed_at timestamptz,
   finished_at timestamptz,
   problem text,
-  created_at timestamptz not null default queue.clock()
+  created_at timestamptz not null default queue.clock(),
+  primary key (id, workspace_id)
 );
 create index batches_by_end on queue.batches (finished_at) where finished_at is not null;
 comment on table queue.batches is 'Jobs enqueued together, with a callback when all have ended.';
-comment on column queue.batches.id is 'Identity.';
+comment on column queue.batches.id is 'Identity within the tenant: an id of the caller''s choosing is no other''s business.';
 comment on column queue.batches.workspace_id is 'The tenant.';
 comment on column queue.batches.callback is '{job_type, payload, …} enqueued once at the end; null for none.';
 comment on column queue.batches.callback_job_id is 'The job the callback became.';

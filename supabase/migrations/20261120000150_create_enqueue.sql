@@ -516,10 +516,10 @@ declare
   v_batch uuid;
 begin
   for v_batch in select distinct b from unnest(p_batch_ids) as b order by 1 loop
-    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id) on conflict (id) do nothing;
+    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id) on conflict (id, workspace_id) do nothing;
     perform 1 from queue.batches where id = v_batch and workspace_id = p_workspace_id and closed_at is null for share;
     if not found then
-      perform queue.refuse(409, 'invalid_state', 'the batch is closed, or not of this workspace', v_batch::text);
+      perform queue.refuse(409, 'invalid_state', 'the batch is closed', v_batch::text);
     end if;
   end loop;
 end;

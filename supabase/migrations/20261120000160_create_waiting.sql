@@ -170,7 +170,7 @@ set search_path = ''
 as $$
 declare
   v_batch queue.batches;
-  v_looked uuid[] := '{}';
+  v_looked text[] := '{}'; -- id and tenant of each
   v_done jsonb;
 begin
   for v_batch in
@@ -178,28 +178,29 @@ begin
     order by id for update skip locked
   loop
     v_done := null;
-    if not exists (select 1 from public.jobs where batch_id = v_batch.id and completed_at is null) then
+    if not exists (select 1 from public.jobs where batch_id = v_batch.id and workspace_id = v_batch.workspace_id and completed_at is null) then
       begin -- a callback that no longer fits its type's schema must not stop everyone's leases
         if v_batch.callback is not null then
           v_done := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
         end if;
-        update queue.batches set finished_at = p_now, callback_job_id = (v_done #>> '{ids,0}')::uuid where id = v_batch.id;
+        update queue.batches set finished_at = p_now, callback_job_id = (v_done #>> '{ids,0}')::uuid
+        where id = v_batch.id and workspace_id = v_batch.workspace_id;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
           continue; -- somebody else's moment, nothing of the callback's
         when others then
-          update queue.batches set finished_at = p_now, problem = sqlerrm where id = v_batch.id;
+          update queue.batches set finished_at = p_now, problem = sqlerrm where id = v_batch.id and workspace_id = v_batch.workspace_id;
       end;
     end if;
-    v_looked := v_looked || v_batch.id;
+    v_looked := v_looked || (v_batch.id || '/' || v_batch.workspace_id);
   end loop;
   -- who is busy elsewhere, or whose callback is, is looked at again by a later lease
   insert into queue.signals (kind, job_id)
-  select 'batch', id from queue.batches
-  where id = any (p_ids) and closed_at is not null and finished_at is null and id <> all (v_looked);
+  select distinct 'batch', id from queue.batches
+  where id = any (p_ids) and closed_at is not null and finished_at is null and id || '/' || workspace_id <> all (v_looked);
 end;
 $$;
-comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for nobody.';
+comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for nobody; tenants that chose the same id are looked at alike.';
 
 create function queue.drain_signals(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -393,27 +394,33 @@ end;
 $$;
 comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who made the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
 
-create function public.close_batch(p_batch_id uuid) returns jsonb
+create function public.close_batch(p_batch_id uuid, p_workspace_id uuid default null) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables: this is the door
 set search_path = ''
 as $$
 declare
   v_batch queue.batches;
+  v_owners uuid[];
 begin
-  select * into v_batch from queue.batches where id = p_batch_id for update;
-  if not found or not (queue.is_member(v_batch.workspace_id) or auth.uid() is null and queue.is_service()) then
+  v_owners := array(select b.workspace_id from queue.batches as b
+    where b.id = p_batch_id and (p_workspace_id is null or b.workspace_id = p_workspace_id)
+      and (b.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()));
+  if cardinality(v_owners) = 0 then
     perform queue.refuse(404, 'job_not_found', 'no such batch', p_batch_id::text);
+  elsif cardinality(v_owners) > 1 then
+    perform queue.refuse(400, 'invalid_argument', 'several of your workspaces have a batch of this id: name the one', 'workspace_id');
   end if;
+  select * into v_batch from queue.batches where id = p_batch_id and workspace_id = v_owners[1] for update;
   if v_batch.closed_at is null then
-    update queue.batches set closed_at = queue.clock() where id = p_batch_id returning * into v_batch;
+    update queue.batches set closed_at = queue.clock() where id = p_batch_id and workspace_id = v_owners[1] returning * into v_batch;
     insert into queue.signals (kind, job_id) values ('batch', p_batch_id);
     perform queue.request_wake();
   end if;
   return to_jsonb(v_batch);
 end;
 $$;
-comment on function public.close_batch is 'No more jobs join; the callback comes when the last one has ended. Idempotent.';
+comment on function public.close_batch is E'No more jobs join; the callback comes when the last one has ended. Idempotent.\n\nA batch id is its workspace''s own; p_workspace_id is needed by whoever sees several that chose the same.';
 
 create function queue.visible_job(p_job_id uuid) returns public.jobs
 language plpgsql stable

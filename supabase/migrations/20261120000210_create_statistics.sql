@@ -71,8 +71,8 @@ begin
     select tick_id from queue.ticks where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
   delete from queue.named_events where (workspace_id, name) in (
     select workspace_id, name from queue.named_events where emitted_at < p_now - interval '30 days' order by emitted_at limit p_limit for update skip locked);
-  delete from queue.batches where id in (
-    select id from queue.batches where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
+  delete from queue.batches where (id, workspace_id) in (
+    select id, workspace_id from queue.batches where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
   delete from queue.failures where (job_type, workspace_id, fingerprint, job_id) in (
     select job_type, workspace_id, fingerprint, job_id from queue.failures
     where failed_at < p_now - interval '1 hour' order by failed_at limit p_limit for update skip locked);

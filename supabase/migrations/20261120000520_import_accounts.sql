@@ -64,13 +64,19 @@ security definer -- the import and its job are made together; members may only r
 set search_path = ''
 as $$
 declare
+  v_id uuid;
   v_import public.account_imports;
   v_answer jsonb;
 begin
   perform enrichment.require_member(p_workspace_id, false);
+  v_id := (p_import ->> 'id')::uuid;
+  -- an id that another workspace chose before is answered like any other
+  if exists (select 1 from public.account_imports where id = v_id and workspace_id <> p_workspace_id) then
+    v_id := gen_random_uuid();
+  end if;
   insert into public.account_imports (id, workspace_id, user_id, object_key, file_name, total_bytes, enrich)
   values (
-    (p_import ->> 'id')::uuid, p_workspace_id, auth.uid(), p_import ->> 'object_key', p_import ->> 'file_name',
+    v_id, p_workspace_id, auth.uid(), p_import ->> 'object_key', p_import ->> 'file_name',
     (p_import ->> 'total_bytes')::bigint, coalesce((p_import ->> 'enrich')::boolean, false)
   )
   returning * into v_import;
@@ -90,7 +96,7 @@ exception
       message = 'The import is not acceptable: ' || sqlerrm, detail = 'p_import', hint = 'invalid_argument';
 end;
 $$;
-comment on function public.create_account_import is E'Hand in an uploaded CSV file: makes the import and its job in one transaction.\n\np_import holds id, object_key (imports/<workspace>/…), file_name, total_bytes and enrich.';
+comment on function public.create_account_import is E'Hand in an uploaded CSV file: makes the import and its job in one transaction.\n\np_import holds id, object_key (imports/<workspace>/…), file_name, total_bytes and enrich. The import''s id in the answer is what counts: one that is taken elsewhere is replaced.';
 
 create function public.enrichment_load_import(p_job_id uuid, p_import_id uuid)
 returns jsonb

@@ -279,6 +279,26 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     assert refusal(refused.value) == ("PT409", "invalid_state", batch)
 
 
+def test_batch_ids_of_two_tenants_may_be_the_same(engine: Engine) -> None:
+    """Neither learns of the other's, closes it, or waits for it."""
+    same = "bbbbbbbb-0000-4000-8000-000000000001"
+    with engine.member(ADA) as ada, engine.member(EVE) as eve:
+        ada.enqueue(batch_id=same)
+        eve.enqueue(workspace=GLOBEX, batch_id=same)
+        assert ada.rpc("close_batch", p_batch_id=same)["workspace_id"] == ACME
+        eve.enqueue(workspace=GLOBEX, batch_id=same)
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("close_batch", p_batch_id=same)
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "workspace_id")
+    [of_acme] = [one for one in engine.lease(3) if one["job"]["workspace_id"] == ACME]
+    engine.settle(of_acme)
+    engine.lease()
+
+    ended = "select finished_at is not null from queue.batches where workspace_id = %s"
+    assert (engine.one(ended, ACME), engine.one(ended, GLOBEX)) == (True, False)
+    engine.rpc("close_batch", p_batch_id=same, p_workspace_id=GLOBEX)
+
+
 def test_a_callback_is_for_whoever_made_the_batch(engine: Engine) -> None:
     """What a caller could not say of a job's owner or kin, a callback cannot say either."""
     with engine.member(BOB) as bob:

@@ -418,9 +418,18 @@ async def test_strangers_neither_import_nor_see_imports(office: Office) -> None:
         user=EVE,
         json={"workspace_id": GLOBEX, "import_id": mine},
     )
+    file = {"object_key": f"imports/{GLOBEX}/x.csv", "file_name": "x", "total_bytes": 1}
+    by_rpc = await office.rest(
+        "POST",
+        "/rpc/create_account_import",
+        user=EVE,
+        json={"p_workspace_id": GLOBEX, "p_import": {"id": mine, **file}},
+    )
     seen = await office.call("GET", f"/api/accounts/imports/{mine}", user=EVE)
     errors = await office.call("GET", f"/api/accounts/imports/{mine}/errors.csv", user=EVE)
 
     assert (by_form.status_code, by_address.status_code) == (404, 404)
     assert by_json.status_code == 400
+    assert by_rpc.status_code == 200, by_rpc.text
+    assert by_rpc.json()["import"]["id"] != mine
     assert (seen.status_code, errors.status_code) == (404, 404)
