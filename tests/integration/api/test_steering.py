@@ -151,11 +151,10 @@ async def test_limits_and_retention_are_read_by_members_and_set_by_managers(
     assert lifted.json()["own_max_running"] is None
 
 
-DELIVERY = {"webhook_id": str(uuid.uuid4()), "job_id": str(uuid.uuid4()), "seq": 1}
 SCHEDULE: dict[str, Any] = {
     "cron": "* * * * *",
-    "job_type": "webhook_delivery",
-    "payload": DELIVERY,
+    "job_type": "enrich_account",
+    "payload": {"account_id": str(uuid.uuid4())},
 }
 WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/pause", {}),
