@@ -396,24 +396,28 @@ end;
 $$;
 comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Answers which fields were updated and which were kept, or missing.';
 
-create function public.enrichment_pause(p_job_id uuid, p_seconds double precision)
+create function public.enrichment_pause(p_job_id uuid, p_fence bigint, p_seconds double precision)
 returns jsonb
-language sql
+language plpgsql
 security definer -- the worker's role holds no rights on tables
 set search_path = ''
 as $$
-  with paused as (
-    update public.workspace_settings as settings
-    set apollo_paused_until = greatest(
-      settings.apollo_paused_until, queue.clock() + make_interval(secs => least(p_seconds, 86400))
-    )
-    from public.jobs as jobs
-    where jobs.id = p_job_id and settings.workspace_id = jobs.workspace_id
-    returning settings.apollo_paused_until
+declare
+  v_until timestamptz;
+begin
+  update public.workspace_settings as settings
+  set apollo_paused_until = greatest(
+    settings.apollo_paused_until, queue.clock() + make_interval(secs => least(p_seconds, 86400))
   )
-  select jsonb_build_object('paused_until', max(apollo_paused_until)) from paused;
+  from public.jobs as jobs
+  where jobs.id = p_job_id and settings.workspace_id = jobs.workspace_id
+  returning settings.apollo_paused_until into v_until;
+  -- Last, so that waiting for somebody's edit does not hold up the job's reports; a zombie rolls back.
+  perform enrichment.held_job(p_job_id, p_fence);
+  return jsonb_build_object('paused_until', v_until);
+end;
 $$;
-comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.';
+comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.\n\nFor whoever holds the job; lease_lost for anybody else.';
 
 create function public.enrichment_load_key(p_workspace_id uuid)
 returns jsonb

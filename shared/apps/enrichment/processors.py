@@ -156,7 +156,9 @@ class Processors:
             if error.retry_after is None:
                 return Retry(str(error), data={"code": error.code, "status": error.status})
             # the limit is the key's: its other jobs need not run into it one by one
-            await self._app.store.pause(job.id, seconds=error.retry_after.total_seconds())
+            await self._app.store.pause(
+                job.id, job.fence, seconds=error.retry_after.total_seconds()
+            )
             return _wait_for_apollo(error.retry_after, ctx)
         except ApolloError as error:
             return _ending(error)

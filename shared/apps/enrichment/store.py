@@ -89,9 +89,11 @@ class WorkerStore:
         )
         return Applied.model_validate(answer)
 
-    async def pause(self, job_id: str, *, seconds: float) -> None:
+    async def pause(self, job_id: str, fence: int, *, seconds: float) -> None:
         """Let the workspace's other jobs wait as well, without asking Apollo each."""
-        await self._call("enrichment_pause", {"p_job_id": job_id, "p_seconds": seconds})
+        await self._call(
+            "enrichment_pause", {"p_job_id": job_id, "p_fence": fence, "p_seconds": seconds}
+        )
 
     async def load_key(self, workspace_id: str) -> Loaded:
         """Load a workspace's sealed key; the caller has checked who is asking."""

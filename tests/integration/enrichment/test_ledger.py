@@ -132,3 +132,26 @@ def test_credits_add_up_in_any_order_of_events(database: Database) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
+
+
+def test_only_the_holder_of_a_job_pauses_its_workspaces_key(database: Database) -> None:
+    """A worker stops a workspace's calls for a job it was leased, and for no other."""
+    database.seed()
+    pause = "select public.enrichment_pause(%s, %s, 600) ->> 'paused_until'"
+    until = b"select apollo_paused_until from public.workspace_settings where workspace_id = %s"
+    with database.connect() as connection:
+        connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
+        made = connection.execute(
+            "select public.enqueue_job(%s, 'enrich_account', '{}') -> 'job' ->> 'id'", (ACME,)
+        ).fetchone()
+        assert made is not None
+        connection.execute("update public.workspace_settings set apollo_paused_until = null")
+        with database.as_role("job_worker") as worker:
+            for fence in (0, 1):
+                with pytest.raises(psycopg.Error) as refused:
+                    worker.execute(pause, (made[0], fence))
+                assert refused.value.sqlstate == "PT409"
+            assert connection.execute(until, (ACME,)).fetchone() == (None,)
+            connection.execute("update public.jobs set status = 'processing', fence = 1")
+            worker.execute(pause, (made[0], 1))
+        assert connection.execute(until, (ACME,)).fetchone() != (None,)
