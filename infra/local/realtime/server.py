@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -65,6 +66,8 @@ class Hub:
             on_changes=self._deliver,
             on_start=self._deliver_missed,
         )
+        #: The latest transactions that were streamed while nobody listened to what they sent.
+        self._unheard: deque[int] = deque(maxlen=64)
         self.sessions: set[Session] = set()
         self.shutting_down = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -125,10 +128,16 @@ class Hub:
             raise JoinRefused(UNREACHABLE)
 
     async def _deliver(self, changes: list[Change]) -> None:
-        await self.visibility.wait(c.transaction_id for c in changes if self.rooms.heard(c))
+        heard = {c.transaction_id for c in changes if self.rooms.heard(c)}
+        self._unheard.extend({c.transaction_id for c in changes} - heard)
+        await self.visibility.wait(heard)
         for at in range(0, len(changes), _BATCH):
             self.rooms.deliver_changes(changes[at : at + _BATCH])
             await self.flow.brake()
+
+    async def settle_unheard(self) -> None:
+        """Wait until what nobody heard can be read, for who has just entered a room and reads."""
+        await self.visibility.wait(self._unheard)
 
     async def _deliver_missed(self) -> None:
         if self.messages.lost_at is not None:

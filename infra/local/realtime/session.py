@@ -172,6 +172,7 @@ class Session:
             if request.replay is not None:
                 channel.held = []
                 hub.rooms.enter(channel)
+                await hub.settle_unheard()
                 replayed = await read_replay(hub.database, channel, request.replay)
             if request.changes and request.wait_for_changes:
                 await hub.changes.subscribe_and_wait(channel, request.wait_timeout_seconds)
