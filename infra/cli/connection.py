@@ -122,6 +122,16 @@ class Connection:
             self._token = self.given_token or self.values.get("MINUTEHAND_TOKEN") or self._sign_in()
         return self._token
 
+    def renew(self) -> bool:
+        """Sign in again, as the token has expired; False when it was given and not made here."""
+        if self.given_token or self.values.get("MINUTEHAND_TOKEN"):
+            return False
+        self._token = self._sign_in()
+        for client in (self._api, self._data):
+            if client is not None:
+                client.headers["authorization"] = f"Bearer {self._token}"
+        return True
+
     @property
     def api(self) -> httpx.Client:
         """The service's HTTP API, as the person."""

@@ -39,10 +39,13 @@ def stream(
 ) -> Iterator[Event]:
     """Events of a feed until the server says that there are no more, by `end` or by 204.
 
+    An access token lives an hour; a watch that signed in by itself does so again and goes on.
+
     Raises:
-        CommandFailed: The feed was refused, or stays away for `tries` attempts in a row.
+        CommandFailed: The feed was refused, stays away for `tries` attempts in a row, or a given
+            token has expired.
     """
-    failures = 0
+    failures, renewed = 0, False
     while True:
         headers = {"accept": "text/event-stream"}
         if cursor is not None:
@@ -55,12 +58,25 @@ def stream(
                     return
                 if not answer.is_success:
                     answer.read()
+                    # it may have expired while the feed was away; once, for a wrong one stays wrong
+                    if answer.status_code == 401 and cursor and not renewed and connection.renew():
+                        renewed = True
+                        continue
                     if answer.status_code < 500:
                         parsed(answer)
                     raise httpx.ReadError(f"answered {answer.status_code}")
                 for event in events_of(answer.iter_lines()):
-                    failures = 0
+                    failures, renewed = 0, False
                     cursor = event.id or cursor
+                    if event.type == "end" and event.data.get("reason") == "token_expired":
+                        if connection.renew():
+                            break
+                        raise CommandFailed(
+                            "the access token has expired",
+                            code="token_expired",
+                            fix="`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
+                            "MINUTEHAND_PASSWORD it is renewed by itself",
+                        )
                     yield event
                     if event.type == "end":
                         return
@@ -68,7 +84,9 @@ def stream(
             failures += 1
             if failures >= tries:
                 raise CommandFailed(
-                    f"the feed does not answer ({type(error).__name__})", code="unreachable"
+                    f"the feed does not answer ({type(error).__name__})",
+                    code="unreachable",
+                    fix="`minutehand doctor` tells which part is away",
                 ) from error
             time.sleep(RETRY_SECONDS)
 
@@ -102,8 +120,6 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
             if event.type.removeprefix("job.") in ENDED and _ended(connection, job_id):
                 break
     ended = ended or str(connection.call("GET", f"/api/jobs/{job_id}")["status"])
-    if ended == "token_expired":
-        raise CommandFailed("the access token has expired", code="token_expired")
     if ended != "completed":
         raise typer.Exit(1)
 
