@@ -184,3 +184,21 @@ def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: En
 
     assert answers == [None] * 4
     assert engine.one("select count(*) from public.jobs where completed_at is null") == 0
+
+
+def test_a_quiet_types_success_is_told_by_its_row_and_settled_once(engine: Engine) -> None:
+    """It leaves no line in attempts; a repeat gets the first answer, another outcome is stale."""
+    engine.register("quiet", events="minimal")
+    job = engine.enqueue(job_type="quiet")
+    lease = engine.lease_one(job_types=["quiet"])
+
+    answers = [
+        engine.settle_all([{**handle(lease), "outcome": outcome}])[0]["outcome"]
+        for outcome in ("completed", "completed", "retry")
+    ]
+
+    assert answers == ["applied", "applied", "stale"]
+    assert engine.one("select count(*) from queue.attempts") == 0
+    [attempt] = engine.rpc("job_attempts", p_job_id=job)
+    assert (attempt["attempt"], attempt["fence"], attempt["outcome"]) == (1, 1, "completed")
+    assert engine.events(job) == ["job.completed"]
