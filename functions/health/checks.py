@@ -13,8 +13,10 @@ from typing import Any, Protocol
 PATIENCE = 4.0
 #: `due` above this is a backlog worth looking at.
 BACKLOG = 10_000
-#: Seconds a due job may wait before that is worth looking at, and before it is a failure.
-LATE, TOO_LATE = 120.0, 900.0
+#: Seconds a due job may wait before that is worth looking at.
+LATE = 120.0
+#: Seconds without any lease of its kind before that is a failure; a long backlog is none.
+STALLED = 900.0
 #: Seconds since the last tick: one missed is worth looking at, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
 
@@ -26,6 +28,7 @@ class Health(Protocol):
 
     due: int
     oldest_due_seconds: float | None
+    stalled_seconds: float | None
     last_tick_seconds: float | None
 
 
@@ -57,16 +60,20 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
     """Verdicts on a queue whose database answers."""
     due = health.due
     oldest = health.oldest_due_seconds
+    stalled = health.stalled_seconds or 0.0
     tick = health.last_tick_seconds
     return {
         "queue_depth": _verdict(
             WARN if due > BACKLOG else PASS, due, "jobs", f"{due} due and not yet leased"
         ),
         "oldest_due": _verdict(
-            _grade(oldest or 0.0, LATE, TOO_LATE),
+            FAIL if stalled > STALLED else WARN if (oldest or 0.0) > LATE else PASS,
             oldest,
             "s",
-            "nothing is due" if oldest is None else f"has waited {oldest:.0f} s",
+            "nothing is due"
+            if oldest is None
+            else f"has waited {oldest:.0f} s"
+            + (f"; none of its kind was leased for {stalled:.0f} s" if stalled > LATE else ""),
         ),
         "last_tick": _verdict(
             # a database that never saw a tick is young; if it is not, `oldest_due` will tell

@@ -506,7 +506,10 @@ class QueueHealth(BaseModel):
 
     now: datetime | None = None
     due: int = 0
+    #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
+    #: For how long some of these jobs saw none of their kind being leased.
+    stalled_seconds: float | None = None
     processing: int = 0
     pending: int = 0
     waiting: int = 0

@@ -242,13 +242,24 @@ declare
   v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
   v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
 begin
-  select count(*) as n, min(head.ready_at) as oldest into v_due
+  with active as (
+    select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
+    where t.seen_at > v_now - interval '3 minutes')
+  select min(head.ready_at) as oldest, max(v_now - greatest(head.ready_at, l.last_leased_at)) as stalled into v_due
   from queue.lanes as l
-  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head;
+  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+  -- what is paused, or served by none of the workers there are, waits on purpose
+  where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
+    and not exists (select 1 from queue.pauses as p
+      where p.kind = 'workspace' and p.workspace_id = l.workspace_id or p.kind = 'queue' and p.name = l.queue
+        or p.kind = 'workspace_type' and p.workspace_id = l.workspace_id and p.job_type = l.job_type)
+    and (not exists (select 1 from active) or exists (select 1 from active as a
+      where (a.job_types is null or l.job_type = any (a.job_types)) and (a.queues is null or l.queue = any (a.queues))));
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
     'due', v_ready,
     'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
+    'stalled_seconds', extract(epoch from v_due.stalled),
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
@@ -274,7 +285,7 @@ begin
     'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'));
 end;
 $$;
-comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the last tick, who holds an old snapshot.\n\nCounts stop at 10,000.';
+comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or served by no active worker; a lane is stalled since a job of it was leased, or its oldest became due. Counts stop at 10,000.';
 
 create function queue.percentiles(p_buckets jsonb) returns jsonb
 language sql immutable

@@ -136,6 +136,27 @@ def test_health_names_the_depth_the_tick_and_who_holds_a_snapshot(engine: Engine
     assert health["workers"][0]["worker_id"] == "w1"
 
 
+def test_health_does_not_blame_what_waits_on_purpose(engine: Engine) -> None:
+    """A paused type or one that nobody serves any more must not make the service not ready."""
+    engine.register("gone")
+    engine.register("halted")
+    engine.enqueue(job_type="gone")
+    engine.enqueue(job_type="halted")
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "halted"})
+    engine.advance(1000)
+    engine.lease_call(0, job_types=["work", "halted"])
+
+    assert engine.rpc("queue_health")["oldest_due_seconds"] is None
+
+    engine.enqueue_many(2)
+    engine.advance(100)
+    engine.lease_call(1, job_types=["work", "halted"])
+    engine.advance(10)
+    health = engine.rpc("queue_health")
+    assert 109 < health["oldest_due_seconds"] < 120
+    assert 9 < health["stalled_seconds"] < 20
+
+
 def test_long_types_are_not_leased_near_the_end_of_a_tick(engine: Engine) -> None:
     """What usually takes a minute is not begun with ten seconds left."""
     engine.enqueue_many(20)

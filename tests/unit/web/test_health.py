@@ -14,8 +14,15 @@ from functions.health import checks
 from functions.health.checks import judge, readiness
 
 
-def health(due: int = 0, oldest: float | None = None, tick: float | None = 5.0) -> Any:
-    return SimpleNamespace(due=due, oldest_due_seconds=oldest, last_tick_seconds=tick)
+def health(
+    due: int = 0,
+    oldest: float | None = None,
+    tick: float | None = 5.0,
+    stalled: float | None = None,
+) -> Any:
+    return SimpleNamespace(
+        due=due, oldest_due_seconds=oldest, last_tick_seconds=tick, stalled_seconds=stalled
+    )
 
 
 class Queue:
@@ -36,7 +43,8 @@ class Queue:
         (health(), 200, "ready", {}),
         (health(due=10_001), 200, "degraded", {"queue_depth": "warn"}),
         (health(oldest=121), 200, "degraded", {"oldest_due": "warn"}),
-        (health(oldest=901), 503, "not_ready", {"oldest_due": "fail"}),
+        (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
+        (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
         (health(tick=91), 200, "degraded", {"last_tick": "warn"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
@@ -74,7 +82,9 @@ def test_verdicts_grow_worse_with_age() -> None:
     order = {"pass": 0, "warn": 1, "fail": 2}
     ages = [0.0, 60.0, 119.0, 121.0, 500.0, 901.0, 10_000.0]
 
-    oldest = [order[judge(health(oldest=age))["oldest_due"]["verdict"]] for age in ages]
+    oldest = [
+        order[judge(health(oldest=age, stalled=age))["oldest_due"]["verdict"]] for age in ages
+    ]
     ticks = [order[judge(health(tick=age))["last_tick"]["verdict"]] for age in ages]
 
     assert oldest == sorted(oldest)
