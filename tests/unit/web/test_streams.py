@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -151,6 +152,18 @@ async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() ->
     assert "id: 1\n" in at_once
     assert "id: 1\n" in waited
     assert nothing == "retry: 2000\n\n"
+
+
+async def test_a_visitors_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The name of a visit's topic is all that its holder needs."""
+    feed = Script(QueueUnavailable("away"), Batch(end="gone"))
+    feed.topic = f"session:visit_{'a' * 64}"
+
+    with caplog.at_level(logging.DEBUG):
+        await asyncio.wait_for(read_all(feed), 60)
+
+    [told] = [r.__dict__ for r in caplog.records if r.__dict__.get("event") == "sse.waiting"]
+    assert told["topic"] == "session"
 
 
 async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:
