@@ -80,7 +80,7 @@ function Editor({ like, workspaceId, onClose }) {
   };
   return html`<${Dialog} title=${like.id ? `Edit ${like.name}` : "Add a schedule"} onClose=${() => onClose(false)}>
     <form class="stack" onSubmit=${save}>
-      ${field("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}${field("cron", "Cron: minute hour day month weekday", { class: "mono" })}${field("timezone", "Time zone")}
+      ${field("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}${field("cron", "Cron: minute hour day month weekday", { class: "mono", autofocus: Boolean(like.id) })}${field("timezone", "Time zone")}
       <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />${field("job_type", "Job type", { class: "mono" })}
       <label class="field"><span>Payload, JSON</span><textarea rows="4" class="mono" value=${draft.payload} onInput=${(event) => change("payload", event)}></textarea></label>
       <label class="field"><span>Missed runs</span><select value=${draft.missed} onChange=${(event) => change("missed", event)}><option value="once">run once</option><option value="skip">are skipped</option><option value="all">all run</option></select></label>
