@@ -61,8 +61,8 @@ function rows(p) {
     ...perFunction,
     {
       id: "OldestDueJob", ...own("OldestDueSeconds"), Statistic: "Maximum", ...minutes(3), over: p.oldestDueSeconds,
-      runbook: "Due jobs are not being run. `minutehand stats --all`, then `minutehand explain <oldest>` says why: paused type, " +
-        "limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
+      runbook: "Due jobs are not being run. `minutehand stats --all` shows what waits and what is paused, `minutehand explain <id>` " +
+        "of a waiting job says why: paused, limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
     },
     {
       // a throttled tick was a tick: while every worker is busy none starts, and nothing is wrong

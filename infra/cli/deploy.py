@@ -31,6 +31,7 @@ from infra.cli.options import Json, speaking
 from infra.cli.output import Output
 
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
+STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
 STAGES = ROOT / "infra" / "aws" / "stages.yml"
 SERVICE = "minutehand"
 
@@ -70,6 +71,12 @@ def parameters(stage: str, path: Path = STAGES) -> dict[str, Any]:
         CommandFailed: The file names no such stage.
     """
     stages = yaml.safe_load(path.read_text("utf-8"))
+    if not STAGE_NAME.fullmatch(stage):
+        raise CommandFailed(
+            f"{stage!r} cannot name a stage: it becomes part of bucket names",
+            code="bad_stage",
+            fix="small letters, digits and dashes, 16 at most, a letter first",
+        )
     if stage not in stages or stage == "default":
         names = ", ".join(name for name in stages if name != "default")
         raise CommandFailed(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from infra.aws.bundles import ROOT
 from infra.aws.parameters import NEEDED, TAKEN, parameter_name
+from infra.cli.__main__ import app
+from infra.cli.doctor.command import CHECKS
 from tests.artefact.stack import FUNCTIONS, Stack
 
 
@@ -41,13 +45,15 @@ def test_tokens_live_an_hour_at_most(supabase: dict[str, Any]) -> None:
 
 
 def test_the_hosted_checklist_says_where_and_what() -> None:
-    """A setting without its place is a riddle."""
+    """A setting without its place is a riddle, and a check that does not exist finds nothing."""
+    checks = {check.name for check in CHECKS} | {"by hand"}
     settings = yaml.safe_load((ROOT / "infra/aws/hosted.yml").read_text())["settings"]
 
     assert len(settings) >= 10
     for setting in settings:
         assert set(setting) == {"name", "where", "value", "check"}, setting
         assert all(isinstance(value, str) and value for value in setting.values()), setting
+        assert setting["check"] in checks, setting
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +148,50 @@ def test_every_world_of_dependencies_is_watched(workflows: dict[str, Any]) -> No
         [line] = [line for line in makefile.splitlines() if line.endswith(f"-o {name}")]
         compiled = makefile[makefile.index("LOCK :=") :].splitlines()[0]
         assert options <= {*line.split(), *compiled.split()}, name
+
+
+def told_commands(stacks: dict[str, Stack]) -> Iterator[tuple[str, str]]:
+    """Every command line of ours that an alarm, a page or another command tells people to type."""
+    sources = {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+        for path in [
+            ROOT / "README.md",
+            *(ROOT / "infra").glob("*/README.md"),
+            *(ROOT / "infra" / "cli").rglob("*.py"),
+        ]
+    }
+    for name, alarm in stacks["prod"].of_type("AWS::CloudWatch::Alarm").items():
+        sources[name] = alarm["AlarmDescription"]
+    for where, text in sources.items():
+        # a sentence may break inside of the backticks
+        for line in re.findall(r"`[^`\n]*?minutehand (?:[^`]|\n)*?`", text):
+            yield where, " ".join(line.strip("`").split())
+        for line in re.findall(r"^\s+.*?(minutehand \w.*)$", text, re.MULTILINE):
+            if "#" in text[text.index(line) - 4 : text.index(line)]:
+                yield where, line
+
+
+def test_every_command_that_people_are_told_to_type_exists(stacks: dict[str, Stack]) -> None:
+    """At three in the morning a verb that was renamed is one too many."""
+    group: Any = typer.main.get_command(app)
+    unknown = []
+    seen = set()
+    for where, line in told_commands(stacks):
+        words = line.split("minutehand ", 1)[1].split()
+        verb = words[0].strip("…,.;:")
+        if not re.fullmatch(r"[a-z]+", verb):
+            continue
+        seen.add(verb)
+        command = group.commands.get(verb)
+        options = {
+            option
+            for each in [command, *getattr(command, "commands", {}).values()]
+            for parameter in getattr(each, "params", ())
+            for option in [*parameter.opts, *parameter.secondary_opts]
+        }
+        wanted = {word.strip("`,.;:)…") for word in words if word.startswith("--")}
+        if command is None or not wanted <= options | {"--help"}:
+            unknown.append((where, line, sorted(wanted - options)))
+
+    assert {"stats", "explain", "redrive", "deploy", "doctor", "token", "up"} <= seen
+    assert unknown == []

@@ -387,6 +387,12 @@ def test_an_unknown_stage_is_refused_and_the_known_ones_are_named() -> None:
     assert "dev, prod" in words["fix"]
 
 
+@pytest.mark.parametrize("name", ["Prod", "a_b", "1st", "a-stage-with-a-long-name", ""])
+def test_a_stage_that_no_bucket_can_carry_is_refused(name: str) -> None:
+    """CloudFormation would find out half way."""
+    assert told(name)["code"] == "bad_stage"
+
+
 def test_an_unknown_region_is_refused_and_near_ones_are_named() -> None:
     """Otherwise a typing error is a connection error, minutes later."""
     words = told("dev", "--region", "eu-centrl-1")
