@@ -29,8 +29,8 @@ $(NODE_READY): package.json package-lock.json .npmrc | $(PYTHON_READY)
 $(BIN)/minutehand: infra/cli/minutehand $(PYTHON_READY)
 	@install -m 755 $< $@
 
-run: setup ## Start the whole stack and its demo; ONCE=1 exits when the demo jobs have ended
-	@exec $(BIN)/python -m infra.local up --with-parent $(if $(ONCE),--once) $(if $(LAMBDA),--lambda)
+run: setup ## Start the whole stack and its demo; ONCE=1 exits when its jobs have ended, DEMO=0 leaves it out
+	@exec $(BIN)/python -m infra.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo) $(if $(LAMBDA),--lambda)
 
 reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m infra.local reset

@@ -161,7 +161,7 @@ def summary(jobs: list[dict[str, Any]]) -> Table:
     for job in jobs:
         colour = COLOURS.get(job["status"], "cyan")
         table.add_row(
-            job["id"][:8],
+            job["id"][-8:],  # an id begins with its time: these differ, and the console shows them
             job["job_type"],
             f"[{colour}]{job['status']}[/]",
             str(job["attempts"]),

@@ -421,6 +421,8 @@ def _search(text: str) -> str:
     Signs other than letters, digits, blanks and hyphens stand for any one sign: Data APIs differ
     in how they quote a pattern.
     """
+    if not any(sign.isalnum() for sign in text):
+        return "id.is.null"  # else it would match whatever has as many signs
     plain = "".join(sign if sign.isalnum() or sign in " -" else "_" for sign in text)
     clauses = [
         f"{column}.ilike.*{plain}*" for column in ("job_type", "error_message", "idempotency_key")
