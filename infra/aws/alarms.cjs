@@ -32,6 +32,10 @@ function rows(p) {
     Dimensions: [{ Name: "stage", Value: p.stage }],
   });
 
+  // CloudFormation compares templates, not the account: what a hand changed, a deploy leaves alone
+  const drift = `\`aws cloudformation detect-stack-drift --stack-name minutehand-${p.stage}\` and then ` +
+    "describe-stack-resource-drifts name what was changed by hand. Undo it by hand too: a deploy touches only what the template changes.";
+
   const perFunction = Object.entries(functions).flatMap(([name, short]) => [
     {
       id: `${name}Errors`, ...lambda(name, "Errors"), Statistic: "Sum", ...minutes(5), datapoints: 2, over: 0,
@@ -79,7 +83,7 @@ function rows(p) {
       // Invocations also counts wake-ups, so a dead schedule could hide behind a busy day
       id: "ScheduleStopped", ...schedule("InvocationAttemptCount"), Statistic: "Sum", ...minutes(5), under: 1, missing: "breaching",
       runbook: "The schedule itself is silent: deleted, disabled, or its role lost lambda:InvokeFunction. `minutehand doctor " +
-        "--stage` names which; `minutehand deploy` puts it back.",
+        `--stage ${p.stage}\` names the first two. ${drift}`,
     },
     {
       id: "ScheduleDropped", ...schedule("InvocationDroppedCount"), Statistic: "Sum", ...minutes(5), over: 0,
@@ -120,12 +124,12 @@ function rows(p) {
       // the two queues catch what failed; these two notice when the catching fails
       id: "WorkerFailuresLost", ...lambda("Worker", "DestinationDeliveryFailures"), Statistic: "Sum", ...minutes(5), datapoints: 1, over: 0,
       runbook: `A failed invoke could not be written to minutehand-${p.stage}-worker-failures: the queue or the worker role's ` +
-        "sqs:SendMessage was changed by hand. No job is lost; `minutehand deploy` puts both back.",
+        `sqs:SendMessage was changed by hand. No job is lost. ${drift}`,
     },
     {
       id: "TickFailuresLost", ...schedule("InvocationsFailedToBeSentToDeadLetterCount"), Statistic: "Sum", ...minutes(5), datapoints: 1, over: 0,
       runbook: `A dropped tick could not be written to minutehand-${p.stage}-tick-failures: the queue or the tick role's ` +
-        "sqs:SendMessage was changed by hand. `minutehand deploy` puts both back.",
+        `sqs:SendMessage was changed by hand. ${drift}`,
     },
   ];
 }

@@ -64,7 +64,11 @@ def schedule(patient: Patient) -> Finding:
     except client.exceptions.ResourceNotFoundException:
         return say.fail("there is no schedule: nothing ticks", deploy_command(patient))
     if found["State"] != "ENABLED":
-        return say.fail("the schedule is disabled: nothing ticks", "set tickState: ENABLED, deploy")
+        return say.fail(
+            "the schedule is disabled: nothing ticks",
+            "enable it in EventBridge → Scheduler, and set tickState: ENABLED in stages.yml: "
+            "a deploy alone does not undo what was done by hand",
+        )
     if "DeadLetterConfig" not in found["Target"]:
         return say.warn("failed ticks vanish: no dead letter queue", deploy_command(patient))
     return say.ok(found["ScheduleExpression"])
