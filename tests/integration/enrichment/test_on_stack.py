@@ -83,7 +83,9 @@ async def eve(stack: RunningStack) -> AsyncIterator[Visitor]:
 
 
 async def test_the_demo_does_what_it_shows(stack: RunningStack, ada: Visitor) -> None:
-    """`make run` rests on it."""
+    """`make run` rests on it, and stores its key where there is none."""
+    settings = f"/api/workspaces/{stack.demo_workspace_id}/settings"
+    (await ada.api.delete(settings)).raise_for_status()
     ids = await demo.enqueue(ada.api, ada.data, stack.demo_workspace_id)
 
     jobs = await ada.ended(ids)
@@ -94,6 +96,19 @@ async def test_the_demo_does_what_it_shows(stack: RunningStack, ada: Visitor) ->
         "import_accounts",
     }
     assert {(job["status"], job["error_message"]) for job in jobs} == {("completed", None)}
+
+
+async def test_the_demo_spends_nothing_on_a_persons_own_key(
+    stack: RunningStack, ada: Visitor
+) -> None:
+    """Starting the stack again must not replace a key, nor enrich on its account."""
+    settings = f"/api/workspaces/{stack.demo_workspace_id}/settings"
+    (await ada.api.put(settings, json={"apollo_api_key": "test-key-own-7777"})).raise_for_status()
+
+    jobs = await ada.ended(await demo.enqueue(ada.api, ada.data, stack.demo_workspace_id))
+
+    assert [job["job_type"] for job in jobs] == ["import_accounts"]
+    assert (await ada.api.get(settings)).json()["apollo_api_key"]["last4"] == "7777"
 
 
 async def test_a_job_goes_from_the_request_to_the_filled_row_by_itself(

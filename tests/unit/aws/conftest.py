@@ -37,7 +37,8 @@ def settings(aws: str) -> Settings:
         worker_function_name="minutehand-test-worker",
     )
     s3 = client(settings, "s3")
-    if not s3.list_buckets()["Buckets"]:
+    # moto's state is the process's: another file of tests may have left buckets of its own
+    if "uploads-of-tests" not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:
         s3.create_bucket(
             Bucket="uploads-of-tests",
             CreateBucketConfiguration={"LocationConstraint": "eu-central-1"},
