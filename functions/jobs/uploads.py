@@ -137,7 +137,9 @@ async def sign_parts(
     if beyond:
         raise invalid_argument("part_numbers", f"names part {beyond[0]} of {place.cut.count}")
     with _answering():
-        urls = await uploads_of(services).sign(place.key, place.upload_id, body.part_numbers)
+        urls = await uploads_of(services).sign(
+            place.key, place.upload_id, place.cut, body.part_numbers
+        )
     return SignedParts(
         parts=tuple(
             SignedPart(part_number=number, url=url, size_bytes=place.cut.bytes_of(number))

@@ -102,11 +102,15 @@ class Uploads:
         upload_id: str = made["UploadId"]
         return upload_id
 
-    async def sign(self, key: str, upload_id: str, numbers: Iterable[int]) -> dict[int, str]:
-        """A URL for each part, to be PUT to within `URL_LIFETIME`."""
-        return await asyncio.to_thread(self._sign, key, upload_id, tuple(numbers))
+    async def sign(
+        self, key: str, upload_id: str, cut: Plan, numbers: Iterable[int]
+    ) -> dict[int, str]:
+        """A URL for each part, to be PUT to within `URL_LIFETIME` with the bytes planned."""
+        return await asyncio.to_thread(self._sign, key, upload_id, cut, tuple(numbers))
 
-    def _sign(self, key: str, upload_id: str, numbers: tuple[int, ...]) -> dict[int, str]:
+    def _sign(
+        self, key: str, upload_id: str, cut: Plan, numbers: tuple[int, ...]
+    ) -> dict[int, str]:
         s3 = self._client()
         return {
             number: s3.generate_presigned_url(
@@ -116,6 +120,8 @@ class Uploads:
                     "Key": key,
                     "UploadId": upload_id,
                     "PartNumber": number,
+                    # signed, so that a part cannot bring more than was announced
+                    "ContentLength": cut.bytes_of(number),
                 },
                 ExpiresIn=int(URL_LIFETIME.total_seconds()),
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -229,14 +230,20 @@ async def _error_lines(store: UserStore, import_id: UUID) -> AsyncIterator[str]:
 
 def _csv_line(cells: list[Any]) -> str:
     file = io.StringIO(newline="")
-    csv.writer(file).writerow([_inert(cell) for cell in cells])
+    csv.writer(file, quoting=csv.QUOTE_ALL).writerow([_inert(cell) for cell in cells])
     return file.getvalue()
 
 
+#: Where a spreadsheet begins a cell, whichever of the usual separators it takes.
+_FORMULA = re.compile(r"(^|[,;|\t\r\n])(\s*)(?=[=+\-@])")
+
+
 def _inert(cell: Any) -> Any:
-    """A cell that a spreadsheet would take for a formula, made plain text."""
-    is_formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{cell}" if is_formula else cell
+    """A cell that a spreadsheet would take for a formula, or cut into one, made plain text."""
+    if not isinstance(cell, str):
+        return cell
+    plain = _FORMULA.sub(r"\1\2'", cell)
+    return f"'{plain}" if plain[:1] in ("\t", "\r") else plain
 
 
 _REQUEST_BODY = {

@@ -208,7 +208,8 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     if not value:
         return None
     if value.strip().isdecimal():
-        return min(timedelta(seconds=min(int(value), 10**9)), LONGEST_WAIT)
+        # its first nine digits say enough, and int() refuses a few thousand
+        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
     try:
         at = email.utils.parsedate_to_datetime(value)
     except ValueError:

@@ -1,0 +1,30 @@
+"""What a receiver's `Retry-After` may say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.apps.webhooks.processors import LONGEST_WAIT, retry_after
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        (" 7 ", timedelta(seconds=7)),
+        ("Thu, 01 Jan 2026 00:00:30 GMT", timedelta(seconds=30)),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", timedelta(0)),
+        ("9" * 5000, LONGEST_WAIT),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
+    ],
+)
+def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | None) -> None:
+    """A hostile endpoint may answer anything."""
+    assert retry_after(value, now=NOW) == wait
