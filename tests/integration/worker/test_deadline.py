@@ -119,10 +119,11 @@ async def test_ticks_leave_nothing_behind(
     await worker.register()
     await ticks(15)
 
-    sizes = [await ticks(30) for _ in range(4)]
+    sizes = [await ticks(15) for _ in range(9)]
 
-    # one object leaked per job would show in each round; what is made once shows in one
-    assert min(later - earlier for earlier, later in pairwise(sizes)) < 60
+    # one object leaked per job would show in each round; what is made now and then, e.g. one
+    # more connection of the pool while the machine is busy, shows in some
+    assert min(later - earlier for earlier, later in pairwise(sizes)) < 30, sizes
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, event: str) -> None:
