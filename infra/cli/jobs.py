@@ -19,7 +19,7 @@ import typer
 from infra.cli.connection import CommandFailed, Connection
 from infra.cli.options import EnvFile, JobId, Json, Token, Workspace, connected
 from infra.cli.output import Output, ago
-from infra.cli.watch import follow_job
+from infra.cli.watch import ENDED, follow_job, question
 
 
 class Status(StrEnum):
@@ -190,6 +190,10 @@ def show(
             output.line(job)
         else:
             output.table(rows, {"name": "", "value": ""}, empty="nothing")
+            if job["status"] not in ENDED:
+                told = connection.call("GET", f"/api/jobs/{job_id}/explain")
+                wait = {**told["data"], "kind": "ask" if told["reason"] == "asking" else None}
+                output.note(question(wait, job_id, "\n") or told["sentence"])
 
 
 def explain(
@@ -199,8 +203,13 @@ def explain(
     with connected(as_json, env_file, token) as (output, connection):
         told = connection.call("GET", f"/api/jobs/{job_id}/explain")
         start = told.get("estimated_start_at")
-        expected = f"  (expected {ago(start)})" if start else ""
+        expected = f"  (expected {_when(start)})" if start else ""
         output.value(told, text=f"{told['sentence']}{expected}")
+
+
+def _when(start: str) -> str:
+    told = ago(start)
+    return "now" if told.endswith(" ago") else told
 
 
 def _act(

@@ -7,6 +7,7 @@ buffering gateway each answer ends early and the next one goes on where it stopp
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -136,7 +137,11 @@ def sentence(event: Event) -> Text:
             f"{percentage:>3.0f} %" if kind == "progress" and percentage is not None else None,
             progress.get("stage") if kind == "progress" else None,
             progress.get("message") if kind == "progress" else None,
+            f"{line['level']}:" if line.get("level") in {"warning", "error"} else None,
             line.get("message"),
+            question(data.get("wait") or {}, str(event.data.get("job_id", "")), " ")
+            if kind == "waiting"
+            else None,
             data.get("error_message") if kind in {"failed", "retried"} else None,
             f"next try {data['next_retry_at']}" if data.get("next_retry_at") else None,
         ]
@@ -144,6 +149,16 @@ def sentence(event: Event) -> Text:
     at = str(event.data.get("at") or event.data.get("created_at") or "")[11:23]
     style = COLOURS.get(kind, LEVELS.get(str(line.get("level")), ""))
     return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), words)
+
+
+def question(wait: dict[str, Any], job_id: str, between: str) -> str | None:
+    """What a waiting job asks, and how to answer; None when it asks nobody."""
+    if wait.get("kind") != "ask":
+        return None
+    options = wait.get("options") or []
+    choices = f" [{', '.join(map(str, options))}]" if options else ""
+    example = shlex.quote(str(options[0])) if options else "…"
+    return f"{wait.get('question')}{choices}{between}→ minutehand answer {job_id} {example}"
 
 
 def watch(
@@ -189,7 +204,9 @@ def logs(
                 after = line["id"]
                 style = LEVELS.get(line["log_level"], "")
                 at = str(line["created_at"])[11:23]
-                text = Text.assemble((f"{at}  ", "dim"), (line["message"], style))
+                text = Text.assemble(
+                    (f"{at}  ", "dim"), (f"{line['log_level']:<8}", style), (line["message"], style)
+                )
                 output.value(line, text=text)
             if not lines:
                 if ended:

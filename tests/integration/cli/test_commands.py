@@ -20,6 +20,7 @@ from infra.cli.__main__ import app
 from infra.cli.connection import ROOT
 from infra.cli.jobs import COLUMNS
 from infra.cli.output import Output
+from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")
@@ -161,6 +162,22 @@ def test_logs_are_printed_oldest_first(run: Run, account: str) -> None:
     assert followed[0].endswith("Starting enrichment for account…")
     assert len(lines) == len(followed)
     assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
+
+
+def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningStack) -> None:
+    """Whoever watches in a terminal must not have to look for what is wanted."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        job_id = worker.enqueue()
+        wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
+        worker.settle(worker.lease()[0], "waiting", wait=wait)
+
+        shown = run("show", job_id)
+        assert f"Which size? [XL, it's]\n→ minutehand answer {job_id} XL" in shown.stderr
+        assert "answered; it is pending" in run("answer", job_id, "XL").stdout
+        worker.settle(worker.lease()[0], "completed", result={})
+        watched = run("watch", job_id).stdout
+
+    assert f"waiting     Which size? [XL, it's] → minutehand answer {job_id} XL" in watched
 
 
 def test_redrive_asks_before_it_touches_anything(
