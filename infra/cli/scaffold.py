@@ -91,8 +91,8 @@ def init(
         lines = [
             *written,
             f"Try it: make test ARGS=tests/unit/{app}",
-            "A running worker finds it when it starts anew: stop `minutehand up`, start it again.",
-            f"""Run it: minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
+            "A running local stack finds it within seconds; a deployed one with the next deploy.",
+            f"""Run it: .venv/bin/minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
         ]
         output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
 
