@@ -201,10 +201,9 @@ begin
         where p.kind = 'workspace_type' and p.workspace_id = h.workspace_id and p.job_type = h.job_type)
     union all
     -- the type is stopped for all only when several tenants meet the error and no other tenant's jobs succeed
-    -- each with a quarter of what it takes, and none counted for more than half; no tenant's message is told to the others
+    -- none counted for more than half of what it takes; no tenant's message is told to the others
     select 'job_type', h.job_type, null, sum(h.jobs), min(h.since), null
     from hit as h join queue.job_types as t on t.job_type = h.job_type and t.paused_at is null
-    where h.jobs >= ceil(v_most / 4.0)
     group by h.job_type, h.fingerprint
     having sum(least(h.jobs, ceil(v_most / 2.0))) >= v_most
       and not exists (select 1 from fine as f where f.job_type = h.job_type
@@ -228,7 +227,7 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One workspace''s failures pause the type for that workspace; the type is paused for all only when three workspaces are hit (two, when nothing of it succeeds anywhere) and no other''s jobs succeed; each of them with at least a quarter of those jobs, and none counted for more than half. That reason shows no message: it would be another tenant''s.';
+comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One workspace''s failures pause the type for that workspace; the type is paused for all only when three workspaces are hit (two, when nothing of it succeeds anywhere) and no other''s jobs succeed; none is counted for more than half of those jobs. That reason shows no message: it would be another tenant''s.';
 
 create function public.queue_health() returns jsonb
 language plpgsql

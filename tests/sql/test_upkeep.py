@@ -268,7 +268,7 @@ def test_the_reason_of_a_pause_for_all_is_nobodys_error(engine: Engine) -> None:
     assert "no field" not in str(told)
 
 
-@pytest.mark.parametrize(("counts", "paused"), [((9, 1), False), ((30, 4), False), ((8, 1, 1), False), ((5, 5), True), ((6, 3, 3), True)])  # fmt: skip
+@pytest.mark.parametrize(("counts", "paused"), [((9, 1), False), ((30, 4), False), ((8, 1, 1), False), ((5, 5), True), ((6, 3, 3), True), ((1,) * 10, True)])  # fmt: skip
 def test_one_tenants_failures_alone_do_not_stop_a_type_for_all(
     engine: Engine, counts: tuple[int, ...], paused: bool
 ) -> None:
