@@ -188,6 +188,7 @@ def test_a_run_whose_key_is_held_stays_due(engine: Engine, fresh: bool) -> None:
     holder = None if fresh else engine.enqueue(unique=unique, delay_seconds=86400)
     put(engine, name="s", cron="* * * * *", options={"unique": unique})
     due(engine, 60)
+    engine.wait_for_nobody()
 
     with engine.beside() as other, other.connection.transaction():
         if fresh:

@@ -320,6 +320,7 @@ def test_a_callback_whose_key_is_held_is_made_by_a_later_lease(engine: Engine) -
     callback = {"job_type": "work", "payload": {"ended": True}, "unique": unique}
     batch = engine.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)["batch_id"]
     engine.rpc("close_batch", p_batch_id=batch)
+    engine.wait_for_nobody()
 
     with engine.beside() as other, other.connection.transaction():
         other.settle(held, "snoozed", delay_seconds=600)
@@ -339,6 +340,7 @@ def test_a_batch_that_somebody_holds_stalls_nobody(engine: Engine) -> None:
     batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
     engine.rpc("close_batch", p_batch_id=batch)
     job_id = engine.enqueue()
+    engine.wait_for_nobody()
 
     with engine.beside() as other, other.connection.transaction():
         other.rpc("close_batch", p_batch_id=batch)

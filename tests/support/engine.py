@@ -195,6 +195,11 @@ class Engine:
 
     # --- other sessions ---
 
+    def wait_for_nobody(self) -> None:
+        """Let a lease that waits for a lock hang until it fails, rather than give up and go on."""
+        self.run("alter function public.lease_jobs reset lock_timeout")
+        self.run("set statement_timeout = '60s'")
+
     @contextmanager
     def beside(self) -> Iterator[Engine]:
         """Another session of the same kind."""
