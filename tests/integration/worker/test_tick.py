@@ -551,14 +551,18 @@ async def test_a_long_job_never_looks_dead(
 ) -> None:
     """Renewals come from a task of their own, whether or not the processor says anything."""
 
-    @registry.processor("silent", payload=Nothing, lease=8)
+    started = asyncio.Event()
+
+    @registry.processor("silent", payload=Nothing, lease=6)
     async def silent(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(17)
+        started.set()
+        await asyncio.sleep(13)
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "silent")).job.id
     other = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
     ticking = asyncio.create_task(worker.tick(budget_seconds=120))
+    await started.wait()  # else the other, whose ticks are too short for it, may be first
 
     reclaimed = 0
     while not ticking.done():
