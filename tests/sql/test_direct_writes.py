@@ -102,6 +102,16 @@ def test_what_would_spoil_an_answer_for_others_is_refused(
     assert engine.one("select count(*) from public.jobs") == 0
 
 
+def test_the_engines_own_mark_opens_nothing_to_a_person(engine: Engine) -> None:
+    """A session that may run plain SQL may set any setting."""
+    with engine.member(ADA) as ada:
+        ada.run("select set_config('queue.checked', 'on', false)")
+        with pytest.raises(psycopg.Error) as refused:
+            ada.run(INSERT, GLOBEX, "work")
+
+    assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
+
+
 def test_a_job_is_not_put_off_for_ever(engine: Engine) -> None:
     """Updates obey the table's own checks."""
     job = engine.enqueue()
