@@ -550,7 +550,6 @@ async def test_a_long_job_never_looks_dead(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """Renewals come from a task of their own, whether or not the processor says anything."""
-
     started = asyncio.Event()
 
     @registry.processor("silent", payload=Nothing, lease=6)
