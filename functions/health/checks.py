@@ -15,7 +15,7 @@ PATIENCE = 4.0
 BACKLOG = 10_000
 #: Seconds a due job may wait before that is worth looking at.
 LATE = 120.0
-#: Seconds without any lease of its kind before that is a failure; a long backlog is none.
+#: Seconds without any lease before that is a failure; a long backlog, or a tenant's limit, is none.
 STALLED = 900.0
 #: Seconds since the last tick: one missed is worth looking at, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
@@ -73,7 +73,7 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
             "nothing is due"
             if oldest is None
             else f"has waited {oldest:.0f} s"
-            + (f"; none of its kind was leased for {stalled:.0f} s" if stalled > LATE else ""),
+            + (f"; nothing was leased for {stalled:.0f} s" if stalled > LATE else ""),
         ),
         "last_tick": _verdict(
             # a database that never saw a tick is young; if it is not, `oldest_due` will tell

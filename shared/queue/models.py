@@ -508,7 +508,7 @@ class QueueHealth(BaseModel):
     due: int = 0
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
-    #: For how long some of these jobs saw none of their kind being leased.
+    #: For how long nothing at all was leased or ran although some of these jobs were due.
     stalled_seconds: float | None = None
     processing: int = 0
     pending: int = 0

@@ -10,7 +10,7 @@ create table public.jobs (
   queue text not null default 'default',
   job_type text not null,
   payload jsonb not null default '{}',
-  schema_version integer not null default 1,
+  schema_version integer not null,
   status text not null default 'pending',
   priority integer not null default 100,
   progress jsonb not null default '{"percentage": 0, "stage": null, "message": null}',

@@ -108,9 +108,7 @@ begin
   if v_type.internal then
     perform queue.refuse_internal(new.job_type);
   end if;
-  if v_user is not null then
-    new.schema_version := v_type.schema_version; -- a member cannot name one
-  end if;
+  new.schema_version := coalesce(new.schema_version, v_type.schema_version);
   v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, to_jsonb(new)), v_type,
     (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
@@ -664,7 +662,7 @@ begin
     insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
       created_at, updated_at, last_seq)
     select v_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
-      coalesce(items.value -> 'payload', '{}'), types.schema_version, types.max_attempts,
+      coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
       v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end
     from jsonb_array_elements(p_items) with ordinality as items
     join queue.job_types as types on types.job_type = items.value ->> 'job_type'

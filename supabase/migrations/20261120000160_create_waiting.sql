@@ -211,6 +211,7 @@ declare
   v_affected uuid[];
   v_held uuid[];
   v_orphans uuid[];
+  v_live uuid[];
   v_count integer;
 begin
   if cardinality(v_signals) = 0 then
@@ -234,6 +235,21 @@ begin
   -- who is busy elsewhere is looked at again by a later lease
   insert into queue.signals (kind, job_id)
   select 'check', a from unnest(v_affected) as a where a <> all (v_held);
+  -- Who ends a job looks for those that run after it. Where that happened before they were there and is
+  -- not committed yet, neither sees the other. Whoever ends one that we can lock looks after us; for one
+  -- that we cannot, its dependants are looked at again.
+  v_live := array(
+    select distinct j.id from queue.signals as s
+    join queue.waits as w on w.job_id = s.job_id and w.kind = 'after'
+    join queue.dependencies as d on d.job_id = w.job_id
+    join public.jobs as j on j.id = d.after_id and j.completed_at is null
+    where s.id = any (v_signals) and s.kind = 'check' and s.job_id = any (v_held));
+  if cardinality(v_live) > 0 then
+    v_affected := array(select id from public.jobs where id = any (v_live) order by id for share skip locked);
+    insert into queue.signals (kind, job_id)
+    select distinct 'check', d.job_id from queue.dependencies as d
+    where d.after_id = any (v_live) and d.after_id <> all (v_affected) and d.job_id = any (v_held);
+  end if;
   perform queue.finish_batches(array(
     select j.batch_id from queue.signals as s join public.jobs as j on j.id = s.job_id
     where s.id = any (v_signals) and s.kind = 'ended' and j.batch_id is not null

@@ -291,7 +291,7 @@ $$;
 comment on function queue.pick is E'Choose jobs to lease: {ids, virtual_time, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
 create function queue.take(
-  p_ids uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz, p_horizon xid8,
+  p_ids uuid[], p_missed uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz, p_horizon xid8,
   out leases json, out leased integer
 )
 language plpgsql
@@ -311,7 +311,8 @@ begin
       started_at = p_now, updated_at = p_now, next_retry_at = null,
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
     from queue.job_types as t
-    where j.id = any (p_ids) and t.job_type = j.job_type
+    -- one that was put off between the choice and its lock is pending, but no longer ready
+    where j.id in (select job_id from gone) and t.job_type = j.job_type
     -- the answer is text from here on: as jsonb it would cost more than the rest of the lease
     returning j.id, j.fence, j.workspace_id, j.session_id, j.job_type, j.concurrency_key, j.attempts, j.last_seq, j.priority, j.created_at,
       t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,
@@ -337,15 +338,24 @@ begin
         else jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id) end, p_now
     from started where events = 'full'),
   touched as (
-    -- what is taken of a lane is its head: nothing older is left but what an open transaction adds or
-    -- locks, and whoever starts later brings nothing older. So dead rows before the mark are never
-    -- looked at again, not even while a held snapshot keeps them.
+    -- What was chosen of a lane is its head, the oldest that anybody can see. What cannot be seen yet is
+    -- older only if its transaction began before ours, for later ones read their clock after our start.
+    -- Once all before ours have ended, nothing older than that start or than the head can turn up: dead
+    -- rows before are never looked at again, not even while a held snapshot keeps them.
     update queue.lanes as l set last_leased_at = p_now,
-      claim_from = greatest(l.claim_from, g.oldest - interval '5 seconds', case when l.mark_xid <= p_horizon then l.mark_from end),
-      mark_from = case when l.mark_xid > p_horizon then l.mark_from else g.oldest end,
-      mark_xid = case when l.mark_xid > p_horizon then l.mark_xid else pg_snapshot_xmax(pg_current_snapshot()) end
-    from (select lane_id, min(ready_at) as oldest from gone group by 1) as g
-    where l.id = g.lane_id),
+      claim_from = greatest(l.claim_from, head.oldest - interval '5 seconds',
+        case when l.mark_xid <= p_horizon then least(l.mark_from, head.oldest) end),
+      mark_from = case when l.mark_xid > p_horizon then l.mark_from
+        else least(head.oldest, p_now - (clock_timestamp() - now())) end,
+      mark_xid = case when l.mark_xid > p_horizon then l.mark_xid else pg_current_xact_id() end
+    from (
+      select lane_id, min(ready_at) as oldest, bool_or(taken) as taken
+      from (
+        select lane_id, ready_at, true as taken from gone
+        union all
+        select lane_id, ready_at, false from queue.ready where job_id = any (p_missed)) as chosen
+      group by 1) as head
+    where l.id = head.lane_id and head.taken),
   shared as (
     insert into queue.shares as s (workspace_id, finish_tag)
     select t.workspace_id, greatest(coalesce(v.finish_tag, 0), coalesce(old.finish_tag, 0)) + t.jobs / coalesce(tl.weight, 1)
@@ -366,7 +376,7 @@ begin
   select coalesce(json_agg(s.lease order by s.priority, s.created_at, s.id), '[]'), count(*) into leases, leased from started as s;
 end;
 $$;
-comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.\n\np_horizon: every transaction below it had ended before these jobs were chosen.';
+comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.\n\np_missed: jobs that were chosen too, but locked by somebody. p_horizon: every transaction below it had ended before these jobs were chosen.';
 
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns jsonb
 language sql stable
@@ -474,7 +484,8 @@ begin
       v_ids := array(select i from unnest(v_ids) as i where i <> all (v_expired));
     end if;
     if cardinality(v_ids) > 0 then
-      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids, v_worker, v_tick, v_call, v_seconds, v_now, v_horizon) as t;
+      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids,
+        array(select i from unnest(v_picked.ids) as i where i <> all (v_ids)), v_worker, v_tick, v_call, v_seconds, v_now, v_horizon) as t;
       insert into queue.shares (workspace_id, finish_tag)
       values ('00000000-0000-0000-0000-000000000000', v_picked.virtual_time)
       on conflict (workspace_id) do update set finish_tag = excluded.finish_tag;

@@ -196,6 +196,7 @@ declare
   v_fired integer := 0;
   v_of_this integer;
   v_fires integer;
+  v_last timestamptz;
 begin
   for v_schedule in
     select * from queue.schedules where enabled and next_at <= p_now order by next_at, id limit p_limit for update skip locked
@@ -205,6 +206,7 @@ begin
     v_fires := 0;
     v_problem := null;
     v_done := null;
+    v_last := v_schedule.last_slot_at;
     v_next := v_slot;
     begin -- what is wrong with one schedule must not stop everyone's leases
       if v_schedule.missed = 'skip' and v_slot < p_now - interval '5 minutes' then
@@ -228,8 +230,11 @@ begin
       when lock_not_available or deadlock_detected or serialization_failure then
         continue; -- it stays due, and the next look fires it
       when others then
-        v_problem := sqlerrm;
+        v_problem := sqlerrm; -- what this schedule had enqueued until here is undone
         v_next := null;
+        v_done := null;
+        v_fires := 0;
+        v_schedule.last_slot_at := v_last;
     end;
     v_fired := v_fired + v_fires;
     if v_schedule.missed <> 'all' or v_next is null then

@@ -244,7 +244,13 @@ begin
   with active as (
     select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
     where t.seen_at > v_now - interval '3 minutes')
-  select min(head.ready_at) as oldest, max(v_now - greatest(head.ready_at, l.last_leased_at)) as stalled into v_due
+  select min(head.ready_at) as oldest,
+    -- nothing at all is leased, nor runs, though some jobs are held back by nothing
+    min(head.ready_at) filter (where not exists (select 1 from queue.leases where expires_at > v_now)
+      and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.rate_limit is not null)
+      and not exists (select 1 from queue.tenant_limits as tl
+        where tl.workspace_id = l.workspace_id and least(tl.max_running, tl.own_max_running) = 0)) as stalled
+  into v_due
   from queue.lanes as l
   cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
   -- what is paused, or served by none of the workers there are, waits on purpose
@@ -258,7 +264,8 @@ begin
   return jsonb_build_object('now', v_now,
     'due', v_ready,
     'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
-    'stalled_seconds', extract(epoch from v_due.stalled),
+    'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
+      then greatest(v_due.stalled, (select max(l.last_leased_at) from queue.lanes as l)) end),
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
@@ -284,7 +291,7 @@ begin
     'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'));
 end;
 $$;
-comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or served by no active worker; a lane is stalled since a job of it was leased, or its oldest became due. Counts stop at 10,000.';
+comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or served by no active worker. stalled_seconds is how long nothing at all was leased and nothing ran although jobs were due that no limit of a tenant or rate holds back; null when the queue moves. Counts stop at 10,000.';
 
 create function queue.percentiles(p_buckets jsonb) returns jsonb
 language sql immutable

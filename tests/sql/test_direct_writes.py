@@ -112,6 +112,26 @@ def test_the_engines_own_mark_opens_nothing_to_a_person(engine: Engine) -> None:
     assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
 
 
+def test_a_plain_insert_carries_the_present_version(engine: Engine) -> None:
+    """Else the worker would raise a payload that is new already."""
+    engine.register("work", schema_version=3)
+    engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+
+    assert engine.lease_one()["job"]["schema_version"] == 3
+
+
+def test_no_payload_is_an_empty_one_by_every_door(engine: Engine) -> None:
+    """JSON's null is what a client sends that has nothing to say."""
+    engine.rpc(
+        "enqueue_jobs",
+        p_workspace_id=ACME,
+        p_jobs=[{"job_type": "work", "payload": None}, {"job_type": "work"}],
+    )
+    engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work", p_payload=None)
+
+    assert [lease["job"]["payload"] for lease in engine.lease()] == [{}, {}, {}]
+
+
 def test_a_job_is_not_put_off_for_ever(engine: Engine) -> None:
     """Updates obey the table's own checks."""
     job = engine.enqueue()

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - calls stay on one line
 """Leases pass by what they have consumed: no dead row is read again, and no late job is missed."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import Engine
+from tests.support.engine import ADA, Engine
 
 CLAIM_FROM = "select max(claim_from) from queue.lanes"
 
@@ -92,3 +93,52 @@ def test_a_job_handed_back_is_before_the_mark_and_found(engine: Engine) -> None:
 
     assert {one["job"]["id"] for one in held} & again
     assert engine.one("select count(*) from queue.ready") == 0
+
+
+def test_what_was_enqueued_before_and_committed_after_is_leased_in_full(engine: Engine) -> None:
+    """A younger job's lease marks its lane; the older ones that turn up then take two calls."""
+    engine.enqueue_many(1)
+    lease_and_settle(engine, 1)  # the lane is there
+    with engine.beside() as late:
+        late.run("begin")
+        late.enqueue_many(10)
+        engine.enqueue()
+        assert len(lease_and_settle(engine, 5)) == 1
+        late.run("commit")
+
+    assert [len(lease_and_settle(engine, 5)) for _ in range(3)] == [5, 5, 0]
+
+
+def test_the_mark_waits_for_a_transaction_that_is_not_the_last(engine: Engine) -> None:
+    """The end of a snapshot says what has ended, not what has begun."""
+    engine.enqueue_many(1)
+    lease_and_settle(engine, 1)
+    with engine.beside() as late:
+        late.run("begin")
+        job = late.enqueue()
+        engine.enqueue(delay_seconds=1)
+        engine.advance(2)
+        assert len(lease_and_settle(engine, 5)) == 1  # due, and younger than what is still open
+        engine.enqueue(delay_seconds=1)
+        engine.advance(2)
+        assert len(lease_and_settle(engine, 5)) == 1
+        late.run("commit")
+
+    assert [one["job"]["id"] for one in engine.lease(5)] == [job]
+
+
+def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: Engine) -> None:
+    """It is pending still, but waits elsewhere; started without a lease it would run for ever."""
+    job = engine.enqueue()
+    with engine.member(ADA) as ada:
+        ada.run(
+            "update public.jobs set scheduled_for = now() + interval '1 day' where id = %s",
+            job,
+        )
+
+    leased = engine.one(
+        "select leased from queue.take(array[%s]::uuid[], '{}', 'w1', gen_random_uuid(), 1, 60, queue.clock(), '3')",
+        job,
+    )
+
+    assert (leased, engine.status(job)) == (0, "pending")

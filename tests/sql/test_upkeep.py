@@ -150,11 +150,28 @@ def test_health_does_not_blame_what_waits_on_purpose(engine: Engine) -> None:
 
     engine.enqueue_many(2)
     engine.advance(100)
-    engine.lease_call(1, job_types=["work", "halted"])
+    [lease] = engine.lease(1, job_types=["work", "halted"])
     engine.advance(10)
     health = engine.rpc("queue_health")
     assert 109 < health["oldest_due_seconds"] < 120
-    assert 9 < health["stalled_seconds"] < 20
+    assert health["stalled_seconds"] is None  # one runs
+    engine.settle(lease)
+    assert 9 < engine.rpc("queue_health")["stalled_seconds"] < 20
+
+
+def test_one_tenants_limit_does_not_look_like_a_dead_queue(engine: Engine) -> None:
+    """Its manager may set it to nothing; readiness is everybody's."""
+    engine.run(
+        "insert into queue.tenant_limits (workspace_id, own_max_running) values (%s, 0)", ACME
+    )
+    engine.enqueue()
+    engine.advance(1000)
+    engine.lease_call(1)
+
+    health = engine.rpc("queue_health")
+
+    assert health["oldest_due_seconds"] > 999
+    assert health["stalled_seconds"] is None
 
 
 def test_long_types_are_not_leased_near_the_end_of_a_tick(engine: Engine) -> None:

@@ -418,3 +418,20 @@ def test_many_children_ending_at_once_resume_their_parent_once(engine: Engine) -
 
     assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
     assert len(engine.lease_one()["steps"]["all"]["children"]) == 32
+
+
+def test_a_job_that_runs_after_one_just_ending_is_not_forgotten(engine: Engine) -> None:
+    """The end is not committed when the dependant comes, and the end has looked before."""
+    first = engine.enqueue()
+    lease = engine.lease_one()
+    with engine.beside() as settling:
+        settling.run("begin")
+        settling.settle(lease)
+        dependant = engine.enqueue(after=[first])
+        engine.lease_call(0)
+        assert engine.status(dependant) == "waiting"
+        settling.run("commit")
+
+    engine.lease_call(0)
+
+    assert engine.status(dependant) == "pending"

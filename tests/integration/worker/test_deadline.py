@@ -6,7 +6,8 @@ import asyncio
 import gc
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -93,12 +94,20 @@ async def test_a_database_that_hangs_from_the_start_is_given_up(
         await asyncio.wait_for(behind.tick(budget_seconds=2), 60)
 
 
+@pytest.fixture
+def _without_logs() -> Iterator[None]:
+    """The kept records would be counted: pytest keeps each of a test.."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # also forgets what each logger has cached
+    yield
+    logging.disable(before)
+
+
+@pytest.mark.usefixtures("_without_logs")
 async def test_ticks_leave_nothing_behind(
-    registry: Registry, worker: Worker, ada: UserQueue, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """A warm environment lives for hours: objects that pile up would end it."""
-    # pytest keeps each log record of a test, and whether INFO is one depends on earlier tests
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
 
     @registry.processor("work", payload=Nothing)
     async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, Any]:
@@ -109,21 +118,22 @@ async def test_ticks_leave_nothing_behind(
         ctx.log("info", "working")
         return {"step": await ctx.step("one", step)}
 
-    async def ticks(count: int) -> int:
+    async def ticks(count: int) -> Counter[str]:
         for _ in range(count):
             await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 2)
             await worker.tick(budget_seconds=60)
         gc.collect()
-        return len(gc.get_objects())
+        return Counter(type(found).__qualname__ for found in gc.get_objects())
 
     await worker.register()
     await ticks(15)
 
-    sizes = [await ticks(15) for _ in range(9)]
+    alive = [await ticks(15) for _ in range(9)]
 
     # one object leaked per job would show in each round; what is made now and then, e.g. one
     # more connection of the pool while the machine is busy, shows in some
-    assert min(later - earlier for earlier, later in pairwise(sizes)) < 30, sizes
+    grown = [later.total() - earlier.total() for earlier, later in pairwise(alive)]
+    assert min(grown) < 30, (grown, (alive[-1] - alive[-2]).most_common(8))
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, event: str) -> None:
