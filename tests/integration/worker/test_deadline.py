@@ -96,7 +96,7 @@ async def test_a_database_that_hangs_from_the_start_is_given_up(
 
 @pytest.fixture
 def _without_logs() -> Iterator[None]:
-    """The kept records would be counted: pytest keeps each of a test.."""
+    """The kept records would be counted: pytest keeps each of a test."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # also forgets what each logger has cached
     yield
