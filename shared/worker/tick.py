@@ -572,8 +572,9 @@ class Tick:
         if not self.summary.did_something:
             return
         now = self._clock.monotonic()
+        # under the id that was last seen with free slots: enqueues count on it for two seconds more
         call = self._queue.tick_finished(
-            tick_id=self.tick_id, worker_id=self.worker_id, summary=self.summary.as_dict()
+            tick_id=self._lease_id, worker_id=self.worker_id, summary=self.summary.as_dict()
         )
         try:
             await self._in_time(call, min(now + self.SIDE_CALL_SECONDS, self._moments.end))

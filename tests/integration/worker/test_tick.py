@@ -24,6 +24,7 @@ from shared.worker import (
     TickOptions,
     Worker,
 )
+from shared.worker.tick import Tick
 from tests.support.project import ACME, Project
 
 
@@ -393,6 +394,32 @@ async def test_a_job_that_cannot_be_read_takes_nobody_along(
     project.run_sql("update public.jobs set deadline_at = null where id = %s", odd)
     row = project.row(odd)
     assert (row["status"], row["error_data"]["type"]) == ("failed", "LeaseUnreadable")
+
+
+async def test_a_long_tick_says_goodbye_under_its_latest_id(
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    ada: UserQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else an enqueue that comes right after it would count on its free slots, and wake nobody."""
+    monkeypatch.setattr(Tick, "LEASE_ID_SECONDS", 0.0)
+
+    @registry.processor("brief", payload=Nothing)
+    async def brief(job: Job[Nothing], ctx: JobContext) -> None:
+        """Nothing to do."""
+
+    await worker.register()
+    for _ in range(3):
+        await ada.enqueue(ACME, "brief")
+
+    summary = await worker.tick(budget_seconds=30, options=TickOptions(concurrency=1))
+
+    assert summary.completed == 3
+    rows = project.rows("select ended_at from queue.ticks order by started_at desc")
+    assert len(rows) > 1
+    assert rows[0]["ended_at"] is not None
 
 
 class SlowReports(httpx.AsyncHTTPTransport):
