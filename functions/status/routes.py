@@ -15,9 +15,9 @@ from pydantic import AwareDatetime, BaseModel
 
 from functions.status.document import whole_document
 from shared.queue.models import (
-    Cursor,
     Explanation,
     FeedPage,
+    ForeignCursor,
     Job,
     JobEvent,
     JobPage,
@@ -85,26 +85,24 @@ async def list_jobs(
 ) -> JobPage:
     """A page of jobs, newest first; jobs enqueued meanwhile shift nothing."""
     try:
-        if cursor is not None:
-            Cursor.decode(cursor)
-    except ValueError as error:
+        return await services.queue_of(caller).list_jobs(
+            str(workspace_id) if workspace_id else None,
+            status=status or (),
+            job_type=job_type,
+            queue=queue,
+            session_id=session_id,
+            parent_id=str(parent_id) if parent_id else None,
+            batch_id=str(batch_id) if batch_id else None,
+            created_after=created_after,
+            created_before=created_before,
+            search=search,
+            cursor=cursor,
+            limit=limit,
+        )
+    except ForeignCursor as error:
         raise invalid_argument(
             "cursor", "is not one this list gave out", location="query"
         ) from error
-    return await services.queue_of(caller).list_jobs(
-        str(workspace_id) if workspace_id else None,
-        status=status or (),
-        job_type=job_type,
-        queue=queue,
-        session_id=session_id,
-        parent_id=str(parent_id) if parent_id else None,
-        batch_id=str(batch_id) if batch_id else None,
-        created_after=created_after,
-        created_before=created_before,
-        search=search,
-        cursor=cursor,
-        limit=limit,
-    )
 
 
 @router.get("/jobs/{job_id:uuid}")

@@ -160,7 +160,7 @@ class UserQueue:
             limit: 1 to 200.
 
         Raises:
-            ValueError: `cursor` was not made by this list.
+            ForeignCursor: `cursor` was not made by this list.
         """
         params: list[tuple[str, str]] = [
             ("select", JOB_COLUMNS),

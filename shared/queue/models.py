@@ -231,6 +231,10 @@ class JobLog(Model):
     created_at: datetime
 
 
+class ForeignCursor(ValueError):
+    """A cursor that no page of ours gave out."""
+
+
 class Cursor(Model):
     """Where a list of jobs goes on: after this job, newest first."""
 
@@ -247,16 +251,16 @@ class Cursor(Model):
         """The cursor behind an opaque string.
 
         Raises:
-            ValueError: `text` was not made by `encode`.
+            ForeignCursor: `text` was not made by `encode`.
         """
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             created_at, _, job_id = raw.decode().partition("|")
             datetime.fromisoformat(created_at)
         except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-            raise ValueError(f"no cursor of ours: {text!r}") from error
+            raise ForeignCursor(f"no cursor of ours: {text!r}") from error
         if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
-            raise ValueError(f"no cursor of ours: {text!r}")
+            raise ForeignCursor(f"no cursor of ours: {text!r}")
         return cls(created_at=created_at, id=job_id)
 
 
