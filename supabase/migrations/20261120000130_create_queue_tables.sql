@@ -361,7 +361,7 @@ comment on column queue.upkeep.done_at is 'When.';
 comment on column queue.upkeep.cursor is 'Where it stopped, for chores done in slices.';
 comment on column queue.upkeep.failed_at is 'When it last failed; null for never.';
 comment on column queue.upkeep.failure is 'What it said then.';
-insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans'), ('type_retention');
+insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans'), ('type_retention'), ('leasing');
 
 create table queue.wakeups (
   id integer primary key default 1,

@@ -76,18 +76,36 @@ begin
   delete from queue.failures where (job_type, workspace_id, fingerprint, job_id) in (
     select job_type, workspace_id, fingerprint, job_id from queue.failures
     where failed_at < p_now - interval '1 hour' order by failed_at limit p_limit for update skip locked);
-  delete from queue.buckets where (job_type, workspace_id, concurrency_key) in ( -- long full again
-    select b.job_type, b.workspace_id, b.concurrency_key from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
-    where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
-    limit p_limit for update of b skip locked);
   delete from queue.schedule_slots where (schedule_id, slot_at) in (
     select schedule_id, slot_at from queue.schedule_slots where fired_at < p_now - interval '30 days' order by fired_at limit p_limit for update skip locked);
-  delete from queue.last_deliveries where (webhook_id, job_id) in (
-    select webhook_id, job_id from queue.last_deliveries where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
   return p_limit - v_left;
 end;
 $$;
 comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, at most p_limit a call, some workspaces at a time.\n\nDays per status stand in the setting retention_days.';
+
+create function queue.prune_leasing(p_limit integer, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_buckets queue.buckets[] := array( -- long full again
+    select b from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
+    where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour' limit p_limit);
+  v_deliveries jsonb := (select jsonb_agg(old) from (
+    select * from queue.last_deliveries as l where l.made_at < p_now - interval '7 days' order by l.made_at limit p_limit) as old);
+begin
+  if cardinality(v_buckets) > 0 or v_deliveries is not null then
+    -- whoever leases writes these rows: it would wait for us, who will wait for its lock
+    perform pg_advisory_xact_lock(7106381);
+    delete from queue.buckets as b using unnest(v_buckets) as old
+    where b.job_type = old.job_type and b.workspace_id = old.workspace_id and b.concurrency_key = old.concurrency_key
+      and b.refilled_at = old.refilled_at;
+    delete from queue.last_deliveries as l using jsonb_to_recordset(v_deliveries) as old (webhook_id uuid, job_id uuid, made_at timestamptz)
+    where l.webhook_id = old.webhook_id and l.job_id = old.job_id and l.made_at = old.made_at;
+  end if;
+end;
+$$;
+comment on function queue.prune_leasing is E'Delete what leases themselves write and nobody needs any more, at most p_limit of each.\n\nLooks before it takes the lease lock and deletes under it; what was used meanwhile stays.';
 
 create function queue.prune_types(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -102,8 +120,9 @@ begin
   for v_one in
     select t.job_type, w.id as workspace_id, o.outcome,
       make_interval(days => coalesce((t.retention_days ->> o.outcome)::integer, (v_days ->> o.outcome)::integer)) as kept
-    from queue.job_types as t cross join public.workspaces as w cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)
-    where t.retention_days is not null order by t.job_type, w.id
+    from queue.job_types as t cross join public.workspaces as w
+    cross join unnest(array['completed', 'cancelled', 'failed']) with ordinality as o (outcome, n)
+    where t.retention_days is not null order by w.id, o.n, t.job_type -- as prune does: both count on the same rows
   loop
     delete from public.jobs where id = any (array(
       select id from public.jobs
@@ -135,6 +154,7 @@ begin
       when 'type_retention' then perform queue.prune_types((queue.setting('retention_batch'))::integer, p_now);
       when 'poison' then perform queue.find_poison(p_now);
       when 'orphans' then perform queue.forget_orphans();
+      when 'leasing' then perform queue.prune_leasing((queue.setting('retention_batch'))::integer, p_now);
     end case;
   exception when others then -- a chore that fails must not stop leasing; health shows it
     update queue.upkeep set failed_at = p_now, failure = sqlerrm where name = p_name;
@@ -154,9 +174,10 @@ begin
   perform queue.do_chore('retention', interval '10 seconds', p_now);
   perform queue.do_chore('type_retention', interval '10 minutes', p_now);
   perform queue.do_chore('orphans', interval '5 minutes', p_now);
+  perform queue.do_chore('leasing', interval '1 minute', p_now); -- the last: it takes the lease lock
 end;
 $$;
-comment on function queue.do_chores is 'Chores, each at most so often whoever ticks. Runs before the lease lock is taken, so that none of it blocks leasing.';
+comment on function queue.do_chores is E'Chores, each at most so often whoever ticks. They run before the lease lock is taken, so that they block no lease; the last takes it.\n\nWhat they lock stays locked while the caller waits for that lock, so they may lock nothing that a lease waits for.';
 
 create function queue.forget_orphans() returns void
 language plpgsql

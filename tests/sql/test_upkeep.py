@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import psycopg
@@ -55,6 +57,74 @@ def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
         engine.advance(60)
         engine.lease_call(0)
     assert [str(one) for one in engine.rows("select id from public.jobs")] == [live]
+
+
+def lease_while_another_does_chores(engine: Engine) -> list[dict[str, Any]]:
+    """Hold the lease lock until another tick has done its chores and waits for it; then lease."""
+    answers: list[Any] = []
+
+    def tick_beside() -> None:
+        with engine.beside() as other:
+            try:
+                answers.append(other.lease_call(0))
+            except psycopg.Error as error:
+                answers.append(error)
+
+    thread = threading.Thread(target=tick_beside)
+    engine.wait_for_nobody()
+    with engine.connection.transaction():
+        engine.run("select pg_advisory_xact_lock(7106381)")
+        thread.start()
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while thread.is_alive() and engine.one(waiting) == 0:
+            time.sleep(0.01)
+        leases = engine.lease(call=2)
+    thread.join()
+    assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
+    return leases
+
+
+def test_no_chore_holds_a_token_bucket_while_it_waits_for_the_lease_lock(engine: Engine) -> None:
+    """The lease would wait for the chore and the chore for the lease: a deadlock of a second."""
+    engine.register("work", rate_limit={"limit": 20, "per_seconds": 2})
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    job_id = engine.enqueue()
+    engine.advance(2 * 3600)
+
+    [lease] = lease_while_another_does_chores(engine)
+
+    assert lease["job"]["id"] == job_id
+    engine.advance(2 * 3600)
+    engine.lease_call(0)
+    assert engine.rows("select job_type from queue.buckets") == []
+
+
+def test_no_chore_holds_a_last_delivery_while_it_waits_for_the_lease_lock(engine: Engine) -> None:
+    """The same, where an event of an old job is to be delivered."""
+    engine.rpc(
+        "put_webhook",
+        p_workspace_id=ACME,
+        p_webhook={"url": "https://hooks.example.com/in", "event_types": ["job.redriven"]},
+    )
+    job_id = engine.enqueue(max_attempts=1)
+    for _ in range(2):
+        engine.settle(engine.lease_one(job_types=["work"]), "failed", error=ERROR)
+        engine.rpc("retry_job", p_job_id=job_id)
+    engine.run("delete from queue.outbox where id = (select max(id) from queue.outbox)")
+    engine.run_all()
+    assert engine.one("select count(*) from queue.last_deliveries") == 1
+    engine.advance(8 * 86400)
+    engine.run(
+        "insert into queue.outbox (webhook_id, job_id, seq) select webhook_id, job_id, 1 from queue.last_deliveries"
+    )
+
+    [lease] = lease_while_another_does_chores(engine)
+
+    assert lease["job"]["job_type"] == "webhook_delivery"
+    engine.advance(8 * 86400)
+    engine.lease_call(0)
+    assert engine.rows("select job_id from queue.last_deliveries") == []
 
 
 def test_a_failing_chore_stops_no_lease_and_shows_in_health(engine: Engine) -> None:
