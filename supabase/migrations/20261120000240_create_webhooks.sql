@@ -47,7 +47,8 @@ create table queue.outbox (
   id bigint generated always as identity primary key,
   webhook_id uuid not null,
   job_id uuid not null,
-  seq bigint not null
+  seq bigint not null,
+  stream_id uuid not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 alter table queue.outbox enable row level security;
 comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; the next lease makes deliveries of them.';
@@ -55,6 +56,7 @@ comment on column queue.outbox.id is 'Identity and order.';
 comment on column queue.outbox.webhook_id is 'The endpoint.';
 comment on column queue.outbox.job_id is 'The job.';
 comment on column queue.outbox.seq is 'Its event.';
+comment on column queue.outbox.stream_id is 'What is delivered in order: the job, or for an app''s own events the workspace.';
 
 create table queue.last_deliveries (
   webhook_id uuid not null,
@@ -65,9 +67,9 @@ create table queue.last_deliveries (
 );
 create index last_deliveries_by_time on queue.last_deliveries (made_at);
 alter table queue.last_deliveries enable row level security;
-comment on table queue.last_deliveries is 'The latest delivery job per endpoint and job: the next one runs after it.';
+comment on table queue.last_deliveries is 'The latest delivery job per endpoint and stream: the next one runs after it.';
 comment on column queue.last_deliveries.webhook_id is 'The endpoint.';
-comment on column queue.last_deliveries.job_id is 'The job told of.';
+comment on column queue.last_deliveries.job_id is 'The stream: the job told of, or the workspace for an app''s own events.';
 comment on column queue.last_deliveries.delivery_id is 'The delivery job.';
 comment on column queue.last_deliveries.made_at is 'When.';
 revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
@@ -84,8 +86,8 @@ set search_path = ''
 as $$
 begin
   if exists (select 1 from queue.webhooks where enabled) then
-    insert into queue.outbox (webhook_id, job_id, seq)
-    select w.id, e.job_id, e.seq
+    insert into queue.outbox (webhook_id, job_id, seq, stream_id)
+    select w.id, e.job_id, e.seq, case when e.type like 'job.%' then e.job_id else e.workspace_id end
     from events as e
     join queue.webhooks as w on w.workspace_id = e.workspace_id and w.enabled
       and case when w.event_types is null then e.type not in ('job.progress', 'job.log') else e.type = any (w.event_types) end
@@ -100,6 +102,28 @@ comment on function queue.collect_outbox is 'Trigger: events that some endpoint 
 create trigger job_events_collect after insert on public.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
+create function queue.tell(p_job_id uuid, p_events jsonb) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_count integer := jsonb_array_length(p_events);
+  v_job public.jobs;
+begin
+  if exists (select 1 from jsonb_array_elements(p_events) as e
+      where coalesce(e.value ->> 'type', 'job.') like 'job.%' or jsonb_typeof(e.value -> 'data') is distinct from 'object') then
+    perform queue.refuse(400, 'invalid_argument', 'an event needs data and a type of its app, not job.*', 'events');
+  end if;
+  update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id returning * into v_job;
+  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id, e.value ->> 'type', e.value -> 'data', v_now
+  from jsonb_array_elements(p_events) with ordinality as e order by e.ordinality;
+  return v_job.last_seq;
+end;
+$$;
+comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe door of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
+
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
@@ -111,26 +135,26 @@ declare
   v_count integer := 0;
 begin
   for v_one in
-    select o.id, o.webhook_id, o.job_id, o.seq, w.workspace_id, w.enabled
+    select o.id, o.webhook_id, o.job_id, o.seq, o.stream_id, w.workspace_id, w.enabled
     from queue.outbox as o left join queue.webhooks as w on w.id = o.webhook_id
     order by o.id limit p_limit
   loop
     if v_one.enabled then
       select l.delivery_id into v_before from queue.last_deliveries as l
       join public.jobs as j on j.id = l.delivery_id and j.completed_at is null
-      where l.webhook_id = v_one.webhook_id and l.job_id = v_one.job_id;
+      where l.webhook_id = v_one.webhook_id and l.job_id = v_one.stream_id;
       begin
         v_done := queue.enqueue_unwaited(v_one.workspace_id, jsonb_build_object('job_type', 'webhook_delivery',
           'payload', jsonb_build_object('webhook_id', v_one.webhook_id, 'job_id', v_one.job_id, 'seq', v_one.seq),
           'concurrency_key', v_one.webhook_id, 'after_failed', 'run')
           || case when v_before is null then '{}' else jsonb_build_object('after', jsonb_build_array(v_before)) end);
         insert into queue.last_deliveries (webhook_id, job_id, delivery_id, made_at)
-        values (v_one.webhook_id, v_one.job_id, (v_done #>> '{ids,0}')::uuid, p_now)
+        values (v_one.webhook_id, v_one.stream_id, (v_done #>> '{ids,0}')::uuid, p_now)
         on conflict (webhook_id, job_id) do update set delivery_id = excluded.delivery_id, made_at = excluded.made_at;
         v_count := v_count + 1;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
-          exit; -- and not on to the next, which may be of the same job: a later lease goes on here
+          exit; -- and not on to the next, which may be of the same stream: a later lease goes on here
         when others then
           update queue.webhooks set problem = sqlerrm
           where id = (select id from queue.webhooks where id = v_one.webhook_id for update skip locked);
@@ -141,15 +165,15 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, each after the one before of the same job. The caller holds the lease lock; waits for nobody.';
+comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, each after the one before of the same stream. The caller holds the lease lock; waits for nobody.';
 
-create function queue.url_problem(p_url text) returns text
+create function queue.url_problem(p_url text, p_private boolean default null) returns text
 language plpgsql stable
 set search_path = ''
 as $$
 declare
   v_host text := lower(coalesce(substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'), substring(p_url from '^https?://([^/?#:\[\]@\\[:space:]]+)(:\d{1,5})?([/?#]|$)')));
-  v_private boolean := coalesce((queue.setting('webhook_private_addresses'))::boolean, false);
+  v_private boolean := coalesce(p_private, (queue.setting('webhook_private_addresses'))::boolean, false);
   v_address inet;
 begin
   if char_length(p_url) > 2000 or v_host is null or p_url !~ '^https?://' then
@@ -175,7 +199,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.url_problem is E'What is wrong with a webhook''s url; null when nothing is.\n\nThe worker checks the resolved address again when it connects.';
+comment on function queue.url_problem is E'What is wrong with a url to send to; null when nothing is.\n\np_private allows private addresses and plain http; null takes the setting webhook_private_addresses. The worker checks the resolved address again when it connects.';
 
 create function queue.webhook_json(p_webhook queue.webhooks) returns jsonb
 language sql immutable
@@ -357,7 +381,7 @@ end;
 $$;
 comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
-revoke execute on function queue.collect_outbox, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
+revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
   from public, anon, authenticated, service_role;
 revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send, public.webhook_sent
   from public, anon, authenticated, service_role;

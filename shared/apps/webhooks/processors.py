@@ -6,11 +6,10 @@ What is sent to whom, in which order, and when an endpoint is given up is decide
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -18,7 +17,6 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from shared.apps.webhooks.addresses import AddressRefused, PublicTransport
 from shared.apps.webhooks.signing import signed_headers
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
@@ -29,11 +27,11 @@ from shared.queue.lean_httpx import httpx
 from shared.worker.backoff import Backoff
 from shared.worker.context import JobContext
 from shared.worker.job import Job
+from shared.worker.outbound import AddressRefused, PublicTransport, retry_after
 from shared.worker.outcomes import Fail, Retry
 from shared.worker.registry import Registry
 
 ANSWER_SECONDS = 10.0
-LONGEST_WAIT = timedelta(days=1)
 
 
 class Delivery(BaseModel):
@@ -201,21 +199,6 @@ def _judge(status: int, headers: httpx.Headers, now: datetime) -> Sent:
         message += "; redirects are not followed"
     wait = retry_after(headers.get("retry-after"), now=now)
     return Sent(ok=False, message=message, status=status, retry_after=wait)
-
-
-def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Read a `Retry-After` header, seconds or a date; `None` when absent or nonsense."""
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        # its first nine digits say enough, and int() refuses a few thousand
-        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(at - now, timedelta(0)), LONGEST_WAIT)
 
 
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:

@@ -1,4 +1,4 @@
-"""Connections that reach public addresses only: resolve, check, connect to what was checked.
+"""Calls to foreign services: public addresses only, and how long one asks to be left alone.
 
 A name that resolves anew between the check and the connection changes nothing.
 """
@@ -6,9 +6,11 @@ A name that resolves anew between the check and the connection changes nothing.
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import ipaddress
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 
 from shared.queue.lean_httpx import httpx
 
@@ -32,6 +34,7 @@ _REFUSED = tuple(
     )
 )
 _MOST_TRIED = 4
+LONGEST_WAIT = timedelta(days=1)
 
 
 class AddressRefused(Exception):
@@ -76,18 +79,21 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
 class PublicTransport(httpx.AsyncBaseTransport):
     """Sends each request to an address it has checked, under the name that was asked for.
 
-    Connections are not kept: one made and verified for one name must not serve another name at
-    the same address.
+    Connections are not kept unless asked for: one made and verified for one name must not serve
+    another name at the same address.
 
     Args:
         verify: Trusted certificates; the usual ones when None.
+        keep: Keep connections; only for a transport that serves one host.
     """
 
-    def __init__(self, *, loopback: bool, verify: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, *, loopback: bool, verify: ssl.SSLContext | None = None, keep: bool = False
+    ) -> None:
         self._loopback = loopback
         self._inner = httpx.AsyncHTTPTransport(
             verify=True if verify is None else verify,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=0),
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100 if keep else 0),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -123,3 +129,18 @@ class PublicTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection."""
         await self._inner.aclose()
+
+
+def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
+    """Read a `Retry-After` header, seconds or a date; `None` when absent or nonsense."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        # its first nine digits say enough, and int() refuses a few thousand
+        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max(at - now, timedelta(0)), LONGEST_WAIT)
