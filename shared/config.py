@@ -51,6 +51,7 @@ EXAMPLES: Mapping[str, str] = {
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
     "WORKER_SIBLINGS": "10",
+    "WORKER_LOCATION": "aws/eu-west-1",
 }
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -94,6 +95,8 @@ class Settings(BaseModel):
     worker_concurrency: int = 5
     #: Most workers one tick starts beside itself for a backlog.
     worker_siblings: int = 10
+    #: Where the worker runs, as measurements state it; unset: by stage and AWS region.
+    worker_location: str | None = None
     #: What a tick reports about itself, so that two versions side by side can be told apart.
     version: str = "0.1.0"
 
@@ -130,6 +133,7 @@ class Settings(BaseModel):
             apollo_base_url=_url(environ, "APOLLO_BASE_URL") or EXAMPLES["APOLLO_BASE_URL"],
             worker_concurrency=_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             worker_siblings=_count(environ, "WORKER_SIBLINGS", default=10, most=1000),
+            worker_location=_text(environ, "WORKER_LOCATION"),
             version=_text(environ, "MINUTEHAND_VERSION")
             or _text(environ, "AWS_LAMBDA_FUNCTION_VERSION")
             or "0.1.0",

@@ -1,0 +1,98 @@
+"""What beacon works with: its store, the sealer of its signing key, where it measures from.
+
+Made once per process; nothing is connected or unwrapped before it is needed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from shared.apps.beacon.models import SealedKey
+from shared.apps.beacon.store import MemberStore, WorkerStore
+from shared.aws.sealing import Sealer, make_sealer, row_context
+from shared.clock import Clock, SystemClock
+from shared.config import Settings
+from shared.queue.data_api import DataApi
+
+if TYPE_CHECKING:
+    from shared.apps.beacon.jws import SigningKey
+
+
+class Beacon:
+    """Collaborators of one process."""
+
+    def __init__(
+        self, settings: Settings, *, sealer: Sealer | None = None, clock: Clock | None = None
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self._given_sealer = sealer
+
+    @cached_property
+    def store(self) -> WorkerStore:
+        """The worker's doors."""
+        return WorkerStore(self.settings)
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals and opens the signing key."""
+        return self._given_sealer or make_sealer(self.settings)
+
+    @property
+    def software(self) -> str:
+        """What receipts say signed them."""
+        return f"minutehand/{self.settings.version}"
+
+    @property
+    def measured_from(self) -> str:
+        """Where this process really runs."""
+        if self.settings.worker_location:
+            return self.settings.worker_location
+        return "local" if self.settings.stage == "local" else f"aws/{self.settings.aws_region}"
+
+    async def signing_key(self, sealed: SealedKey) -> SigningKey:
+        """Open the key that signs.
+
+        Raises:
+            SealBroken: It was sealed elsewhere, or altered.
+        """
+        # here and not at the top: only who signs loads cryptography
+        from shared.apps.beacon.jws import SigningKey
+
+        text = await self.sealer.open(sealed.sealed, context=row_context(signing_key=sealed.kid))
+        return SigningKey.from_text(text)
+
+    async def ensure_key(self) -> None:
+        """Make the deployment's first signing key unless there is one; for the API, which seals."""
+        keys = await self.store.keys()
+        if all("exp" in key for key in keys["keys"]):
+            await self._make_key(replace=False)
+
+    async def rotate_key(self) -> None:
+        """Sign with a new key from now on; the old one stays listed."""
+        await self._make_key(replace=True)
+
+    async def _make_key(self, *, replace: bool) -> None:
+        from shared.apps.beacon.jws import SigningKey
+
+        key = SigningKey.generate()
+        sealed = await self.sealer.seal(key.to_text(), context=row_context(signing_key=key.kid))
+        await self.store.add_key(key.kid, key.x, sealed, replace=replace)
+
+    def acting_as(self, token: str) -> MemberStore:
+        """The app's doors as the bearer of `token` may use them."""
+        return MemberStore(
+            self._api, publishable_key=self.settings.supabase_publishable_key, token=token
+        )
+
+    @cached_property
+    def _api(self) -> DataApi:
+        return DataApi(self.settings.supabase_url)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if "store" in self.__dict__:
+            await self.store.aclose()
+        if "_api" in self.__dict__:
+            await self._api.aclose()

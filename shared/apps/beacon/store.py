@@ -1,0 +1,112 @@
+"""The app's SQL functions as typed calls: the worker's doors, and a member's.
+
+What is allowed, and what is one transaction, is decided in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from shared.apps.beacon.models import Issued, Loaded, SealedKey
+from shared.config import Settings
+from shared.queue.data_api import DataApi
+from shared.queue.errors import TokenRefused
+from shared.queue.keys import WorkerKey
+
+
+class WorkerStore:
+    """What the processors may do, as `job_worker`; every call may be repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._api = DataApi(settings.supabase_url)
+        self._key = WorkerKey(settings)
+
+    async def load(self, job_id: str, fence: int) -> Loaded:
+        """Load what a leased job works on.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        request = {"job_id": job_id, "fence": fence}
+        return Loaded.model_validate(await self._call("beacon_load", {"p_request": request}))
+
+    async def issue(
+        self, job_id: str, fence: int, jws: str, samples: Mapping[str, Any] | None
+    ) -> Issued:
+        """Store a signed receipt, or learn after which one it must be signed again.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was stored.
+        """
+        request = {"job_id": job_id, "fence": fence, "jws": jws, "samples": samples}
+        return Issued.model_validate(await self._call("beacon_issue", {"p_request": request}))
+
+    async def keys(self) -> dict[str, Any]:
+        """Every public key, as a JWK set."""
+        keys: dict[str, Any] = await self._call("beacon_keys", {})
+        return keys
+
+    async def add_key(self, kid: str, x: str, sealed: str, *, replace: bool) -> SealedKey:
+        """Add a signing key; answers the current one, which is another where one was there."""
+        key = {"kid": kid, "x": x, "sealed": sealed, "replace": replace}
+        return SealedKey.model_validate(await self._call("beacon_add_key", {"p_key": key}))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._api.aclose()
+
+    async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        try:
+            return await self._send(function, arguments)
+        except TokenRefused:
+            self._key.forget()
+            return await self._send(function, arguments)
+
+    async def _send(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        return await self._api.rpc(
+            function, arguments, headers=self._key.headers(), repeatable=True
+        )
+
+
+class MemberStore:
+    """What a member may do, under the member's own token; one per request, cheap to make."""
+
+    def __init__(self, api: DataApi, *, publishable_key: str, token: str) -> None:
+        self._api = api
+        self._headers = {"apikey": publishable_key, "Authorization": f"Bearer {token}"}
+
+    async def create_spec(
+        self, workspace_id: UUID, name: str, spec: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write a spec, or find it as the name's last version."""
+        return await self._call(
+            "beacon_create_spec",
+            {"p_workspace_id": str(workspace_id), "p_name": name, "p_spec": dict(spec)},
+            repeatable=True,
+        )
+
+    async def start_run(self, spec_id: UUID, *, key: str | None) -> dict[str, Any]:
+        """Start a run, or find the one the key started."""
+        return await self._call(
+            "beacon_start_run",
+            {"p_spec_id": str(spec_id), "p_idempotency_key": key},
+            repeatable=key is not None,
+        )
+
+    async def deliveries(self, run_id: UUID) -> dict[str, Any]:
+        """What of a run was told to the workspace's webhooks."""
+        return await self._call("beacon_deliveries", {"p_run_id": str(run_id)}, repeatable=True)
+
+    async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
+        """Read rows under row level security."""
+        return await self._api.select(table, params, headers=self._headers)
+
+    async def _call(
+        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._api.rpc(
+            function, arguments, headers=self._headers, repeatable=repeatable
+        )
+        return answer
