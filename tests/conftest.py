@@ -12,7 +12,14 @@ import httpx
 import pytest
 
 from infra.local.postgres import Postgres
-from tests.support.databases import Database, build_template, fresh_database, start_scratch_server
+from tests.support.databases import (
+    SEEDED,
+    Database,
+    build_seeded_template,
+    build_template,
+    fresh_database,
+    start_scratch_server,
+)
 from tests.support.stacks import RunningStack, running_stack
 
 
@@ -37,6 +44,20 @@ def template(postgres: Postgres) -> Postgres:
 def database(template: Postgres) -> Iterator[Database]:
     """A database of this test alone: `.url`, `.connect()`, `.as_role(role, claims)`, `.seed()`."""
     with fresh_database(template) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def seeded_template(template: Postgres) -> Postgres:
+    """The server, with the second template: the first one with demo users and seeds."""
+    build_seeded_template(template)
+    return template
+
+
+@pytest.fixture
+def seeded(seeded_template: Postgres) -> Iterator[Database]:
+    """A database of this test alone that has the demo users and the seeds already."""
+    with fresh_database(seeded_template, template=SEEDED) as fresh:
         yield fresh
 
 

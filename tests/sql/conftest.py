@@ -11,11 +11,10 @@ from tests.support.engine import Engine, broken_invariants
 
 
 @pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
+def engine(seeded: Database) -> Iterator[Engine]:
     """A service session; when the test is over every invariant must still hold."""
-    database.seed()
-    with database.connect() as connection:
-        engine = Engine(database, connection)
+    with seeded.connect() as connection:
+        engine = Engine(seeded, connection)
         engine.register("work", lease_seconds=60)
         yield engine
         assert broken_invariants(connection) == {}

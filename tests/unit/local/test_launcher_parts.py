@@ -16,6 +16,7 @@ import pytest
 from infra.local.environment import Ports, contract, for_children
 from infra.local.logs import readable
 from infra.local.ports import LOOPBACK, is_free, reserve_port
+from infra.local.postgres import memory_folder
 from infra.local.processes import Identity
 from infra.local.stack import describe_end
 from infra.local.state import AlreadyRunning, StateFolder
@@ -53,6 +54,15 @@ def test_a_preferred_port_that_is_taken_is_left_to_its_owner() -> None:
         port = taken.getsockname()[1]
 
         assert reserve_port(port) != port
+
+
+def test_scratch_data_goes_to_memory_only_where_there_is_room(tmp_path: Path) -> None:
+    """A container's 64 MB must not be filled, nor a folder taken that Postgres cannot enter."""
+    tmp_path.chmod(0o700)
+
+    assert memory_folder(Path("/dev/missing"), need=0) is None
+    assert memory_folder(tmp_path, need=0) is None
+    assert memory_folder(need=1 << 60) is None
 
 
 def test_one_folder_has_one_launcher(tmp_path: Path) -> None:
