@@ -257,6 +257,7 @@ create function queue.after_insert() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_now timestamptz := queue.clock();
@@ -453,7 +454,7 @@ end;
 $$;
 comment on function queue.item_problem is 'What is wrong with an item: {status, hint, message, field}; null when nothing is.';
 
-create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns void
+create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns uuid[]
 language plpgsql
 set search_path = ''
 as $$
@@ -482,9 +483,11 @@ begin
     from public.jobs where id = v_old.id;
     perform queue.place(array[v_old.id], p_now);
   end loop;
+  return array(select h from unnest(v_ids) as h
+    where not exists (select 1 from queue.unique_jobs as u where u.job_id = h));
 end;
 $$;
-comment on function queue.replace_pending is 'Give pending holders of a unique key the newer payload and time. p_holders maps job id to the item''s number.';
+comment on function queue.replace_pending is E'Give pending holders of a unique key the newer payload and time; those who had given up their key meanwhile are returned.\n\np_holders maps job id to the item''s number.';
 
 create function queue.depend(p_workspace_id uuid, p_job_id uuid, p_after jsonb, p_policy text) returns void
 language plpgsql
@@ -528,6 +531,7 @@ comment on function queue.join_batches is 'Make the batches that do not exist ye
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_now timestamptz;
@@ -541,6 +545,8 @@ declare
   v_ids uuid[];       -- the job each item stands for in the end
   v_waiting boolean[];
   v_holders jsonb := '{}';
+  v_own jsonb := '{}'; -- holders that this call makes itself
+  v_late uuid[];       -- holders that were leased before they could be replaced
   v_plain boolean;
 begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
@@ -566,15 +572,22 @@ begin
 
   select checked.index, checked.problem into v_bad
   from (
-    select items.ordinality - 1 as index, case when types.internal and p_user_id is not null
-      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s', types.job_type), 'job_type']
-      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, items.value), types, v_max_bytes) end as problem
-    from jsonb_array_elements(p_items) with ordinality as items
-    left join queue.job_types as types on types.job_type = items.value ->> 'job_type'
-    -- a type and a small payload alone need no closer look
-    where types.job_type is null or types.payload_schema is not null or types.internal
-      or not v_plain and items.value - '{job_type,payload}'::text[] <> '{}'
-      or jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' or octet_length(items.value::text) > 200 and queue.json_problem(items.value -> 'payload', 'payload', v_max_bytes) is not null) as checked
+    select closer.index, case when (closer.types).internal and p_user_id is not null
+      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s', (closer.types).job_type), 'job_type']
+      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types, v_max_bytes) end as problem
+    from (
+      select items.ordinality - 1 as index, items.value, types
+      from jsonb_array_elements(p_items) with ordinality as items
+      left join queue.job_types as types on types.job_type = items.value ->> 'job_type'
+      -- a type and a small payload alone need no closer look
+      where case
+        when types.job_type is null or types.payload_schema is not null or types.internal then true
+        when not v_plain and items.value - '{job_type,payload}'::text[] <> '{}' then true
+        when jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' then true
+        when octet_length(items.value::text) > 200 then queue.json_problem(items.value -> 'payload', 'payload', v_max_bytes) is not null
+        else false end
+      offset 0 -- else the planner looks closer at all of them first
+    ) as closer) as checked
   where checked.problem is not null
   order by checked.index
   limit 1;
@@ -599,38 +612,42 @@ begin
       v_ids[v_item.ordinality] := v_key.job_id;
     end loop;
 
-    for v_item in
-      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-      where items."unique" is not null
-      order by items.job_type, items."unique" ->> 'key', items.ordinality
-    loop
-      continue when v_ids[v_item.ordinality] <> v_new[v_item.ordinality];
+    loop -- until no holder of a key was leased between its being found and its being replaced
+      for v_item in
+        select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+        where items."unique" is not null and (v_late is null or v_ids[items.ordinality] = any (v_late))
+        order by items.job_type, items."unique" ->> 'key', items.ordinality
       loop
-        insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-        values (p_workspace_id, v_item.job_type, v_item."unique" ->> 'key', v_new[v_item.ordinality],
-          case when v_item.debounce_seconds is not null then 'leased'
-            else coalesce(v_item."unique" ->> 'until', 'finished') end)
-        on conflict (workspace_id, job_type, key) do nothing;
-        exit when found;
-        select u.job_id into v_holder from queue.unique_jobs as u
-        where u.workspace_id = p_workspace_id and u.job_type = v_item.job_type and u.key = v_item."unique" ->> 'key';
-        continue when not found; -- freed between the two statements: try again
-        if v_item."unique" ->> 'on_conflict' = 'raise' then
-          perform queue.refuse(409, 'duplicate_job', 'a job with this unique key is already there', v_holder::text);
-        elsif v_item.debounce_seconds is not null or v_item."unique" ->> 'on_conflict' = 'replace' then
-          v_holders := v_holders || jsonb_build_object(v_holder, v_item.ordinality);
-        end if;
-        if v_item.idempotency_key is not null then
+        continue when v_late is null and v_ids[v_item.ordinality] <> v_new[v_item.ordinality];
+        loop
+          v_holder := v_new[v_item.ordinality];
+          insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+          values (p_workspace_id, v_item.job_type, v_item."unique" ->> 'key', v_holder,
+            case when v_item.debounce_seconds is not null then 'leased'
+              else coalesce(v_item."unique" ->> 'until', 'finished') end)
+          on conflict (workspace_id, job_type, key) do nothing;
+          exit when found;
+          select u.job_id into v_holder from queue.unique_jobs as u
+          where u.workspace_id = p_workspace_id and u.job_type = v_item.job_type and u.key = v_item."unique" ->> 'key';
+          continue when not found; -- freed between the two statements: try again
+          if v_item."unique" ->> 'on_conflict' = 'raise' then
+            perform queue.refuse(409, 'duplicate_job', 'a job with this unique key is already there', v_holder::text);
+          elsif v_item.debounce_seconds is not null or v_item."unique" ->> 'on_conflict' = 'replace' then
+            v_holders := v_holders || jsonb_build_object(v_holder, v_item.ordinality);
+          end if;
+          exit;
+        end loop;
+        if v_holder <> v_ids[v_item.ordinality] and v_item.idempotency_key is not null then
           update queue.job_keys set job_id = v_holder
           where workspace_id = p_workspace_id and job_type = v_item.job_type and key = v_item.idempotency_key;
         end if;
         v_ids[v_item.ordinality] := v_holder;
-        exit;
       end loop;
+      v_own := v_own || coalesce((select jsonb_object_agg(key, value) from jsonb_each(v_holders) where key::uuid = any (v_new)), '{}');
+      v_late := queue.replace_pending(v_holders - v_new::text[], p_items, v_now);
+      exit when cardinality(v_late) = 0;
+      v_holders := '{}';
     end loop;
-    if v_holders <> '{}' then
-      perform queue.replace_pending(v_holders, p_items, v_now);
-    end if;
 
     for v_item in
       select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
@@ -688,6 +705,9 @@ begin
     order by items.ordinality;
   end if;
   perform set_config('queue.checked', '', true);
+  if v_own <> '{}' then
+    perform queue.replace_pending(v_own, p_items, v_now);
+  end if;
 
   return jsonb_build_object('ids', to_jsonb(v_ids),
     'fresh', case when v_plain then to_jsonb(array_fill(true, array[v_count]))

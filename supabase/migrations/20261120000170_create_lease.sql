@@ -178,6 +178,7 @@ create function queue.pick(
 )
 language plpgsql
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -258,11 +259,19 @@ begin
         select r.job_id, r.ready_at from queue.ready as r
         where r.lane_id = c.lane_id and r.ready_at >= c.claim_from
         order by r.ready_at, r.job_id limit least(c.most, c.few)) as r),
+    binding as materialized ( -- a limit that leaves room for all of p_limit needs no ranking
+      select bool_or(key_free < p_limit) as keys, bool_or(type_workspace_free < p_limit) as types_of_workspace,
+        bool_or(type_free < p_limit) as types from sized),
     by_key as (
-      select found.*, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at, job_id) as nth_of_key from found),
+      select *, 1 as nth_of_key from found where not (select keys from binding)
+      union all
+      select *, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at, job_id)
+      from found where (select keys from binding)),
     by_type_workspace as (
-      select by_key.*, row_number() over (partition by workspace_id, job_type order by priority, ready_at, job_id) as nth_of_type_workspace
-      from by_key where nth_of_key <= key_free),
+      select *, 1 as nth_of_type_workspace from by_key where nth_of_key <= key_free and not (select types_of_workspace from binding)
+      union all
+      select *, row_number() over (partition by workspace_id, job_type order by priority, ready_at, job_id)
+      from by_key where nth_of_key <= key_free and (select types_of_workspace from binding)),
     by_workspace as (
       select b.*, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
       from by_type_workspace as b where nth_of_type_workspace <= type_workspace_free),
@@ -270,7 +279,9 @@ begin
       select b.*, tag + (nth_of_workspace - 1) / weight as start_tag
       from by_workspace as b where nth_of_workspace <= workspace_free),
     by_type as (
-      select tagged.*, row_number() over (partition by job_type order by start_tag, ready_at, job_id) as nth_of_type from tagged),
+      select *, 1 as nth_of_type from tagged where not (select types from binding)
+      union all
+      select *, row_number() over (partition by job_type order by start_tag, ready_at, job_id) from tagged where (select types from binding)),
     picked as (
       select * from by_type where nth_of_type <= type_free
       order by start_tag, ready_at, job_id limit p_limit)
@@ -296,6 +307,7 @@ create function queue.take(
 )
 language plpgsql
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -310,12 +322,12 @@ begin
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       started_at = p_now, updated_at = p_now, next_retry_at = null,
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
-    from queue.job_types as t
+    from gone as g, queue.job_types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
-    where j.id in (select job_id from gone) and t.job_type = j.job_type
+    where j.id = any (p_ids) and j.id = g.job_id and t.job_type = j.job_type
     -- the answer is text from here on: as jsonb it would cost more than the rest of the lease
     returning j.id, j.fence, j.workspace_id, j.session_id, j.job_type, j.concurrency_key, j.attempts, j.last_seq, j.priority, j.created_at,
-      t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,
+      g.lane_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,
       json_build_object('fence', j.fence, 'lease_seconds', coalesce(p_lease_seconds, t.lease_seconds),
         'lease_expires_at', p_now + make_interval(secs => coalesce(p_lease_seconds, t.lease_seconds)),
         'steps', case when j.fence = 1 then '{}'::jsonb else coalesce(
@@ -328,9 +340,9 @@ begin
   leased as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, lane_id, ready_at, attempt, worker_id,
       tick_id, tick_call, leased_at, lease_seconds, expires_at)
-    select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), g.lane_id, g.ready_at, s.attempts,
+    select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), s.lane_id, s.ready_at, s.attempts,
       p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds)
-    from started as s join gone as g on g.job_id = s.id),
+    from started as s),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.leased',

@@ -189,6 +189,7 @@ create function queue.complete(
 )
 language plpgsql
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_max_result integer := (queue.setting('result_max_bytes'))::integer;
@@ -240,6 +241,7 @@ comment on function queue.complete is E'Apply the completions among the items wh
 create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ended uuid[])
 language plpgsql
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_max_result integer := (queue.setting('result_max_bytes'))::integer;

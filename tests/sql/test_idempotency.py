@@ -275,6 +275,48 @@ def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     assert engine.enqueue({"v": 3}, **options) != first
 
 
+def test_what_comes_while_its_debounced_job_is_leased_runs_again(engine: Engine) -> None:
+    """The older payload is on its way to a worker; the newer one must not be lost with it."""
+    options = {"unique": {"key": "save"}, "debounce_seconds": 30}
+    first = engine.enqueue({"v": 1}, **options)
+    engine.advance(31)
+    with engine.beside() as worker:
+        worker.run("begin")
+        lease = worker.lease_one()
+
+        def commit_once_awaited(other: Engine) -> None:
+            waiting = "select count(*) from pg_locks where not granted"
+            while not other.one(waiting):
+                pass
+            worker.run("commit")
+
+        second, _ = engine.race(
+            lambda other: other.enqueue({"v": 2}, idempotency_key="i", **options),
+            commit_once_awaited,
+        )
+
+    assert lease["job"]["payload"] == {"v": 1}
+    assert second != first
+    assert engine.job(second)["payload"] == {"v": 2}
+    assert engine.enqueue({"v": 2}, idempotency_key="i", **options) == second
+
+
+@pytest.mark.parametrize("option", [{"debounce_seconds": 30}, {}])
+def test_the_last_of_a_bulk_under_one_key_wins(engine: Engine, option: dict[str, int]) -> None:
+    """A bulk means what its items would mean one after another."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    items = [
+        {"job_type": "work", "payload": {"v": v}, "unique": unique, **option} for v in (1, 2, 3)
+    ]
+
+    answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
+
+    [only] = {item["job"]["id"] for item in answer["jobs"]}
+    assert [item["created"] for item in answer["jobs"]] == [True, False, False]
+    assert engine.job(only)["payload"] == {"v": 3}
+    assert engine.one("select count(*) from public.jobs") == 1
+
+
 def test_racing_unique_jobs_leave_one(engine: Engine) -> None:
     """A real unique index decides, not a look before the leap."""
     ids = engine.race(*[lambda other: other.enqueue(unique={"key": "k"})] * 12)
