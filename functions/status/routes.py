@@ -44,6 +44,10 @@ from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Reader, Stream
 router = APIRouter(prefix="/api", tags=["status"])
 
 Word = Annotated[str | None, Query(min_length=1, max_length=255)]
+#: The first digits of an id, with or without its hyphens.
+IdPrefix = Annotated[
+    str | None, Query(min_length=6, max_length=36, pattern=r"^[0-9a-fA-F]{6}[0-9a-fA-F-]*$")
+]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 FeedCursor = Annotated[str | None, Query(max_length=4096)]
@@ -80,10 +84,15 @@ async def list_jobs(
     created_after: AwareDatetime | None = None,
     created_before: AwareDatetime | None = None,
     search: Word = None,
+    id_prefix: IdPrefix = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Limit = 50,
 ) -> JobPage:
-    """A page of jobs, newest first; jobs enqueued meanwhile shift nothing."""
+    """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
+
+    The list ends where `next_cursor` is null: by a type, a queue or a search it is looked for in
+    slices, and a page may hold fewer jobs than asked for, even none.
+    """
     try:
         return await services.queue_of(caller).list_jobs(
             str(workspace_id) if workspace_id else None,
@@ -96,6 +105,7 @@ async def list_jobs(
             created_after=created_after,
             created_before=created_before,
             search=search,
+            id_prefix=id_prefix,
             cursor=cursor,
             limit=limit,
         )

@@ -174,7 +174,7 @@ def list_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> li
         )
         jobs += page["jobs"]
         cursor = page.get("next_cursor")
-        if not cursor or not page["jobs"]:
+        if not cursor:  # a page may be empty and the list go on
             break
     return jobs
 

@@ -5,7 +5,6 @@ Row level security decides what a caller sees; the worker's side is worker_clien
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -16,7 +15,6 @@ from shared.queue.data_api import DataApi
 from shared.queue.errors import JobNotFound
 from shared.queue.keys import is_visit
 from shared.queue.models import (
-    ENDED,
     BulkResult,
     Cursor,
     Enqueued,
@@ -149,66 +147,49 @@ class UserQueue:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         search: str | None = None,
+        id_prefix: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> JobPage:
         """A page of jobs, newest first.
 
+        A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
+        no index holds together, such as a type or a search, is looked for in slices.
+
         Args:
-            search: Part of a type, an error or an idempotency key in any case, or a whole id.
+            search: Part of a type, an error or an idempotency key in any case, or the first or
+                last six or more digits of an id.
+            id_prefix: The first 6 to 32 digits of an id; the page is then in order of ids.
             cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
             limit: 1 to 200.
 
         Raises:
             ForeignCursor: `cursor` was not made by this list.
+            QueueError: With word `invalid_argument`, for `id_prefix`.
         """
-        params: list[tuple[str, str]] = [
-            ("select", JOB_COLUMNS),
-            ("order", "created_at.desc,id.desc"),
-            ("limit", str(limit + 1)),
-        ]
-        equal = {
+        chosen = {
             "workspace_id": workspace_id,
+            "status": list(dict.fromkeys(status)) or None,
             "job_type": job_type,
             "queue": queue,
             "session_id": session_id,
             "parent_id": parent_id,
             "batch_id": batch_id,
+            "created_after": created_after.isoformat() if created_after else None,
+            "created_before": created_before.isoformat() if created_before else None,
+            "search": search,
+            "id_prefix": id_prefix,
         }
-        params += [(name, f"eq.{value}") for name, value in equal.items() if value is not None]
-        if status:
-            params.append(("status", f"in.({','.join(status)})"))
-            # what the status implies, so that an index serves the list however long the history
-            if set(status) <= ENDED:
-                only = status[0] if len(set(status)) == 1 else None
-                params.append(("outcome", f"eq.{only}" if only else f"in.({','.join(status)})"))
-            elif not set(status) & ENDED:
-                params.append(("completed_at", "is.null"))
-        if created_after is not None:
-            params.append(("created_at", f"gte.{created_after.isoformat()}"))
-        if created_before is not None:
-            params.append(("created_at", f"lt.{created_before.isoformat()}"))
-        either: list[str] = []
-        if search:
-            either.append(_search(search))
-        if cursor is not None:
-            at = Cursor.decode(cursor)
-            either.append(
-                f'or(created_at.lt."{at.created_at}",'
-                f'and(created_at.eq."{at.created_at}",id.lt.{at.id}))'
-            )
-        if either:
-            # inside one `and`, because not every Data API joins a repeated `or` as PostgREST does
-            params.append(("and", f"({','.join(either)})"))
-        # reads the running ones alone, however many younger jobs wait
-        table = "running_jobs" if set(status) == {"processing"} else "jobs"
-        rows = await self._api.select(table, params, headers=self._headers)
-        page = rows[:limit]
-        more = len(rows) > limit
-        next_cursor = (
-            Cursor(created_at=page[-1]["created_at"], id=page[-1]["id"]).encode() if more else None
+        arguments = {
+            "p_filter": {name: value for name, value in chosen.items() if value is not None},
+            "p_cursor": Cursor.decode(cursor).model_dump() if cursor is not None else None,
+            "p_limit": limit,
+        }
+        page = await self._call("list_jobs", arguments)
+        after = Cursor.model_validate(page["next"]).encode() if page["next"] else None
+        return JobPage(
+            jobs=tuple(Job.model_validate(job) for job in page["jobs"]), next_cursor=after
         )
-        return JobPage(jobs=tuple(Job.model_validate(row) for row in page), next_cursor=next_cursor)
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
@@ -413,20 +394,3 @@ class UserQueue:
         return await self._api.rpc(
             function, arguments, headers=self._headers, repeatable=repeatable
         )
-
-
-def _search(text: str) -> str:
-    """A filter over a job's searchable texts.
-
-    Signs other than letters, digits, blanks and hyphens stand for any one sign: Data APIs differ
-    in how they quote a pattern.
-    """
-    if not any(sign.isalnum() for sign in text):
-        return "id.is.null"  # else it would match whatever has as many signs
-    plain = "".join(sign if sign.isalnum() or sign in " -" else "_" for sign in text)
-    clauses = [
-        f"{column}.ilike.*{plain}*" for column in ("job_type", "error_message", "idempotency_key")
-    ]
-    with contextlib.suppress(ValueError):
-        clauses.append(f"id.eq.{UUID(text.strip())}")
-    return f"or({','.join(clauses)})"

@@ -10,6 +10,7 @@ import binascii
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NewType
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -257,10 +258,9 @@ class Cursor(Model):
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             created_at, _, job_id = raw.decode().partition("|")
             datetime.fromisoformat(created_at)
+            UUID(job_id)
         except (binascii.Error, UnicodeDecodeError, ValueError) as error:
             raise ForeignCursor(f"no cursor of ours: {text!r}") from error
-        if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
-            raise ForeignCursor(f"no cursor of ours: {text!r}")
         return cls(created_at=created_at, id=job_id)
 
 

@@ -73,8 +73,9 @@ create index jobs_live_by_workspace on public.jobs (workspace_id, created_at, id
   where completed_at is null;
 create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, created_at, id)
   where outcome is not null;
-create index jobs_by_session on public.jobs (session_id, created_at desc) where session_id is not null;
-create index jobs_by_parent on public.jobs (parent_id) where parent_id is not null;
+create index jobs_by_session on public.jobs (session_id, created_at, id) where session_id is not null;
+create index jobs_by_parent on public.jobs (parent_id, created_at, id) where parent_id is not null;
+create index jobs_by_batch on public.jobs (batch_id, created_at, id) where batch_id is not null;
 create index jobs_live_by_batch on public.jobs (batch_id) where batch_id is not null and completed_at is null;
 create index jobs_live_by_deadline on public.jobs (deadline_at)
   where deadline_at is not null and completed_at is null;

@@ -397,6 +397,7 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb,
   created_at timestamptz not null default queue.clock(),
+  job_created_at timestamptz,
   constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children', 'after'))
 );
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
@@ -411,6 +412,7 @@ comment on column queue.waits.event_name is 'The event, when kind is event.';
 comment on column queue.waits.timeout_at is 'When it ends by itself; null for never.';
 comment on column queue.waits.default_value is 'What the step gets at the timeout.';
 comment on column queue.waits.created_at is 'Since when.';
+comment on column queue.waits.job_created_at is 'When the job was enqueued: order of lists.';
 
 create table queue.dependencies (
   after_id uuid not null,

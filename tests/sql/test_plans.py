@@ -179,6 +179,78 @@ def test_lists_read_a_page(full: Engine, condition: str) -> None:
         assert touched(ada, page) <= 400
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"workspace_id": ACME},
+        {"workspace_id": ACME, "status": ["waiting"]},
+        {"workspace_id": ACME, "status": ["processing"]},
+        {"workspace_id": ACME, "status": ["pending", "failed", "cancelled"]},
+        {"status": ["pending", "processing", "waiting"]},
+        {"status": ["completed", "failed"], "created_before": "2030-01-01T00:00:00Z"},
+        {"workspace_id": ACME, "created_after": "2020-01-01T00:00:00Z"},
+        {"parent_id": str(uuid.UUID(int=1))},
+        {"batch_id": str(uuid.UUID(int=2))},
+        {"session_id": "many"},
+        {"id_prefix": "abcdef"},
+    ],
+    ids=lambda filters: "+".join(filters) + ":" + "+".join(filters.get("status", [])),
+)
+def test_lists_of_every_kind_read_by_their_limit(full: Engine, filters: dict[str, Any]) -> None:
+    """Some jobs wait, older than the backlog; a family, a batch and a session are large."""
+    full.run("begin")
+    full.run("set local session_replication_role = replica")
+    full.run(
+        "with old as (select id from public.jobs where outcome = 'completed' and workspace_id = %s order by created_at limit 40)"
+        " update public.jobs set status = 'waiting', outcome = null, completed_at = null where id in (select id from old)",
+        ACME,
+    )
+    full.run(
+        "insert into queue.waits (job_id, workspace_id, kind, name, job_created_at)"
+        " select id, workspace_id, 'sleep', 'nap', created_at from public.jobs where status = 'waiting'"
+    )
+    full.run(
+        "update public.jobs set parent_id = %s, batch_id = %s, session_id = 'many' where id in"
+        " (select id from public.jobs where outcome = 'completed' and workspace_id = %s order by created_at limit 5000)",
+        str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), ACME,
+    )  # fmt: skip
+    claims = f'{{"role": "authenticated", "sub": "{ADA}"}}'
+    full.run("select set_config('request.jwt.claims', %s, true)", claims)
+    count = "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_user_tables where schemaname in ('public', 'queue')"
+    try:
+        before = full.one(count)
+        page = full.rpc("list_jobs", p_filter=filters, p_limit=20)
+        assert full.one(count) - before <= 8 * 20 + 200
+        assert page["jobs"] or filters.get("status") == ["processing"] or "id_prefix" in filters
+    finally:
+        full.run("rollback")
+
+
+@pytest.mark.parametrize(
+    "filters", [{"job_type": "rare"}, {"queue": "rare"}, {"search": "rare"}, {"job_type": "rare", "status": ["completed", "pending"]}]
+)  # fmt: skip
+def test_a_sparse_list_reads_a_slice(full: Engine, filters: dict[str, Any]) -> None:
+    """What no index holds together is looked for in parts that grow with the limit alone."""
+    with full.member(ADA) as ada:
+
+        def page() -> None:
+            assert ada.rpc("list_jobs", p_filter=filters, p_limit=20)["next"] is not None
+
+        assert touched(ada, page) <= 2 * 200 * 20 * len(filters.get("status", "1")) + 400
+
+
+def test_counts_of_a_workspace_stop(full: Engine) -> None:
+    """The console asks for them again whenever something happens."""
+    with full.member(ADA) as ada:
+
+        def count() -> None:
+            told = ada.rpc("count_jobs", p_workspace_id=ACME)
+            assert told["more"] == ["pending", "completed", "failed"]
+
+        assert touched(ada, count) <= 45_000
+
+
 def test_a_list_of_running_jobs_reads_those_alone(full: Engine) -> None:
     """Running jobs are older than the backlog, which a scan of live jobs would read first."""
     leases = leased(full, 20)

@@ -3,7 +3,6 @@
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
 import { isPassing } from "./store.js";
-import { STATUSES } from "./states.js";
 import { useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 100;
@@ -103,7 +102,7 @@ export class JobList {
     try {
       const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);
       const fresh = new Map(page.jobs.map((row) => [row.id, row]));
-      const oldest = page.jobs.at(-1)?.created_at ?? "";
+      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // a slice without a match says nothing of what is older
       const kept = [...this.#rows.values()].filter((row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest);
       const before = this.#rows;
       this.#rows = new Map([...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]), ...kept.map((row) => [row.id, row])]);
@@ -201,7 +200,7 @@ export class JobList {
     this.#later("count", this.state.counts ? RECOUNT_MS : 0, async () => {
       try {
         const { job_type, queue, parent_id } = this.#filter;
-        const counts = await api.counts(this.#workspaceId, STATUSES, { job_type, queue, parent_id });
+        const counts = await api.counts(this.#workspaceId, { job_type, queue, parent_id });
         if (!this.#controller.signal.aborted) this.#set({ counts });
       } catch (error) {
         if (!this.#controller.signal.aborted) this.#set({ error });

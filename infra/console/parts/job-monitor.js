@@ -80,9 +80,10 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
 
 function Groups({ counts, status, onFilter }) {
   const total = counts && STATUSES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
+  const isMore = (name) => counts?.more?.length > 0 && (name ? counts.more.includes(name) : true);
   const entry = (name, word, count, tone) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(status ?? "") === name ? "true" : undefined}
       href=${hrefWith(name)} onClick=${(event) => { if (event.metaKey || event.ctrlKey || event.button !== 0) return; event.preventDefault(); onFilter({ status: name }); }}>
-    <span class="group-word">${word}</span><span class="group-count num">${count === undefined || count === null ? "–" : number(count)}</span>
+    <span class="group-word">${word}</span><span class="group-count num">${count === undefined || count === null ? "–" : `${number(count)}${isMore(name) ? "+" : ""}`}</span>
   </a>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${entry("", "All", total)}
@@ -128,6 +129,7 @@ function Body({ state, filter, onFilter, retry }) {
   if (state.rows.length > 0) return null;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (state.error) return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
+  if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
     return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])))}>Show all jobs</button><//>`;
   }
@@ -179,6 +181,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const failed = picked.filter((row) => row.status === "failed");
   const cancelled = picked.filter((row) => row.status === "cancelled");
   const matching = total && filter.status && !filter.search && !filter.parent_id ? total[filter.status] : 0;
+  const all = total?.more?.includes(filter.status) ? `${number(matching)}+ jobs` : counted(matching, "job");
   const where = Object.fromEntries(Object.entries({ status: filter.status, job_type: filter.job_type, queue: filter.queue }).filter(([, value]) => value));
 
   const act = async ({ title, text, action, danger, run, done }) => {
@@ -208,13 +211,13 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const cancelPicked = () => act({ title: `Cancel ${counted(live.length, "job")}?`, text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.", action: `Cancel ${counted(live.length, "job")}`, danger: true, run: () => chunks(api.cancelMany, live), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redrivePicked = () => act({ title: `Redrive ${counted(failed.length, "job")}?`, text: "Each starts again with fresh attempts; finished steps are kept.", action: `Redrive ${counted(failed.length, "job")}`, run: () => chunks(api.redriveMany, failed), done: (count) => `Redriven ${counted(count, "job")}` });
   const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: async () => (await Promise.all(cancelled.map((row) => api.retry(row.id)))).length, done: (count) => `Retried ${counted(count, "job")}` });
-  const cancelAll = () => act({ title: `Cancel all ${counted(matching, "job")}?`, text: `Every ${STATES[filter.status].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${counted(matching, "job")}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
-  const redriveAll = () => act({ title: `Redrive all ${counted(matching, "job")}?`, text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.", action: `Redrive ${counted(matching, "job")}`, run: () => repeat(api.redriveMany, where), done: (count) => `Redriven ${counted(count, "job")}` });
+  const cancelAll = () => act({ title: `Cancel all ${all}?`, text: `Every ${STATES[filter.status].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${all}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
+  const redriveAll = () => act({ title: `Redrive all ${all}?`, text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.", action: `Redrive ${all}`, run: () => repeat(api.redriveMany, where), done: (count) => `Redriven ${counted(count, "job")}` });
 
   const offersAll = matching > 0 && (LIVE.has(filter.status) || filter.status === "failed");
   if (picked.length === 0 && !offersAll) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${counted(matching, "job")} ${STATES[filter.status].word.toLowerCase()}`}</span>
+    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[filter.status].word.toLowerCase()}`}</span>
     <span class="spacer"></span>
     ${picked.length > 0 && html`
       ${live.length > 0 && html`<button type="button" class="danger" onClick=${cancelPicked}>Cancel ${number(live.length)}</button>`}

@@ -194,3 +194,35 @@ def _without_issuer(token: str, stack: RunningStack) -> str:
     claims = jwt.decode(token, options={"verify_signature": False})
     claims.pop("iss")
     return jwt.encode(claims, stack.supabase_jwt_secret, "HS256")
+
+
+async def test_a_page_may_be_short_and_the_list_go_on(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """What no index holds together is looked for in slices; the cursor, not the page, ends it."""
+    rare = await hand.enqueue()
+    for _ in range(3):
+        await hand.enqueue_many(100)
+    params = {"workspace_id": ACME_ID, "search": rare.id[-12:], "limit": "1"}
+
+    first = (await ada.get("/api/jobs", params=params)).json()
+    assert first["jobs"] == []
+    params["cursor"] = first["next_cursor"]
+    second = (await ada.get("/api/jobs", params=params)).json()
+
+    assert [job["id"] for job in second["jobs"]] == [rare.id]
+
+
+async def test_a_job_is_found_by_the_first_digits_of_its_id(
+    hand: Hand, ada: httpx.AsyncClient, client: Client
+) -> None:
+    """Nobody types 36 characters; a neighbour finds nothing by them."""
+    job = await hand.enqueue()
+
+    found = (await ada.get("/api/jobs", params={"id_prefix": job.id[:30].upper()})).json()
+    none = (await ada.get("/api/jobs", params={"id_prefix": "0" * 20})).json()
+
+    assert [one["id"] for one in found["jobs"]] == [job.id]
+    assert none == {"jobs": [], "next_cursor": None}
+    for wrong in ("12345", "xyzxyzxyz"):
+        response = await ada.get("/api/jobs", params={"id_prefix": wrong})
+        assert response.status_code == 422
+        assert error_of(response)["detail"][0]["field"] == "id_prefix"

@@ -1,0 +1,190 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""Lists and counts of jobs: what they show, to whom, and in which order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+
+STATUSES = ["pending", "processing", "waiting", "completed", "failed", "cancelled"]
+
+
+def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
+    """The ids of a whole list, page by page."""
+    ids: list[str] = []
+    cursor = None
+    for _ in range(500):
+        page = engine.rpc("list_jobs", p_filter=filters, p_cursor=cursor, p_limit=limit)
+        assert len(page["jobs"]) <= limit
+        ids += [job["id"] for job in page["jobs"]]
+        cursor = page["next"]
+        if cursor is None:
+            return ids
+    raise AssertionError("the list does not end")
+
+
+def settle_some(engine: Engine) -> None:
+    """Put a job into every state, some into several, in both workspaces."""
+    engine.register("other")
+    first = engine.enqueue(session_id="s1")
+    for workspace, job_type, n in itertools.product([ACME, GLOBEX], ["work", "other"], range(9)):
+        more: dict[str, Any] = {}
+        if n == 0:
+            more["after"] = [first] if workspace == ACME else []
+        engine.enqueue(
+            workspace=workspace,
+            job_type=job_type,
+            session_id=f"s{n % 2}",
+            queue="slow" if n % 3 else "default",
+            **more,
+        )
+    outcomes = ["completed", "failed", "cancelled", "waiting", "retry", "completed"]
+    for lease, outcome in zip(engine.lease(18), itertools.cycle(outcomes), strict=False):
+        wait = {"kind": "sleep", "name": "nap", "until": "2199-01-01T00:00:00Z"}
+        engine.settle(
+            lease, outcome, wait=wait, error={"type": "E", "message": f"100% of {outcome}"}
+        )
+    engine.lease(3)
+
+
+def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
+    """Merged of several sources, page by page, it must be the same list for every filter."""
+    settle_some(engine)
+    dice = random.Random(7)
+    by_status = dict(engine.rows("select status, count(*) from public.jobs group by 1"))
+    assert set(by_status) == set(STATUSES)
+
+    with engine.member(ADA) as ada:
+        for _ in range(60):
+            filters: dict[str, Any] = {}
+            if dice.random() < 0.7:
+                filters["workspace_id"] = ACME
+            if dice.random() < 0.8:
+                filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
+            for name, values in (
+                ("job_type", ["work", "other"]),
+                ("queue", ["slow", "default"]),
+                ("session_id", ["s0", "s1"]),
+            ):
+                if dice.random() < 0.3:
+                    filters[name] = dice.choice(values)
+            plain = engine.rows(
+                "select id::text from public.jobs where workspace_id = %s"
+                " and (%s::text[] is null or status = any (%s::text[])) and coalesce(job_type = %s, true)"
+                " and coalesce(queue = %s, true) and coalesce(session_id = %s, true) order by created_at desc, id desc",
+                ACME, filters.get("status"), filters.get("status"),
+                filters.get("job_type"), filters.get("queue"), filters.get("session_id"),
+            )  # fmt: skip
+            assert pages(ada, **filters) == plain, filters
+
+
+def test_a_list_spans_the_members_workspaces_and_no_others(engine: Engine) -> None:
+    """Row level security is not asked here, so the function must ask itself."""
+    settle_some(engine)
+    engine.run(
+        "insert into public.workspace_members (workspace_id, user_id, role) values (%s, %s, 'member')",
+        GLOBEX,
+        BOB,
+    )
+    everything = engine.rows("select id::text from public.jobs order by created_at desc, id desc")
+
+    with engine.member(BOB) as bob:
+        assert pages(bob) == everything
+    with engine.member(EVE) as eve:
+        assert pages(eve, workspace_id=ACME) == []
+        assert pages(eve, session_id="s1") == engine.rows(
+            "select id::text from public.jobs where session_id = 's1' and workspace_id = %s order by created_at desc, id desc",
+            GLOBEX,
+        )
+        [theirs] = engine.rows(
+            "select id::text from public.jobs where workspace_id = %s limit 1", ACME
+        )
+        assert theirs not in pages(eve, id_prefix=theirs)
+        with pytest.raises(psycopg.Error) as refused:
+            eve.rpc("count_jobs", p_workspace_id=ACME)
+    assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
+
+
+def test_children_and_batches_are_listed_at_every_age(engine: Engine) -> None:
+    """Also those that ended long ago."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = engine.spawn(parent, "all", [{"job_type": "work", "payload": {}} for _ in range(4)])
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    batched = [engine.enqueue(batch_id=batch) for _ in range(4)]
+    engine.run_all()
+
+    assert pages(engine, parent_id=parent["job"]["id"]) == sorted(children, reverse=True)
+    assert pages(engine, batch_id=batch, status=["completed"]) == sorted(batched, reverse=True)
+
+
+def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) -> None:
+    """The console shows the last digits of an id, a log line perhaps the first."""
+    settle_some(engine)
+    job_id = engine.enqueue(idempotency_key="Order_77")
+
+    def found(search: str) -> list[str]:
+        return pages(engine, workspace_id=ACME, search=search)
+
+    assert found("ORDER_7") == [job_id]
+    assert found("order-7") == []
+    assert len(found("100% of f")) == len(found("100%")) - len(found("of r"))
+    assert found(job_id) == found(job_id[-8:]) == found(job_id[-8:].upper()) == [job_id]
+    assert job_id in found(job_id[:8])
+    assert pages(engine, id_prefix=job_id[:35]) == [job_id]
+    assert job_id in pages(engine, id_prefix=job_id[:8])
+
+
+@pytest.mark.parametrize(
+    ("filters", "field"),
+    [
+        ({"statuses": ["pending"]}, "statuses"),
+        ({"id_prefix": "12345"}, "id_prefix"),
+        ({"id_prefix": "wxyzwxyz"}, "id_prefix"),
+        ({"parent_id": "7"}, "filter"),
+        ({"created_after": "soon"}, "filter"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(
+    engine: Engine, filters: dict[str, Any], field: str
+) -> None:
+    """A typo must not match everything."""
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.rpc("list_jobs", p_filter=filters)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
+
+
+def test_a_sparse_list_comes_in_slices_and_misses_nothing(engine: Engine) -> None:
+    """A page may be empty and still have a next one."""
+    engine.register("other")
+    rare = engine.enqueue(job_type="other")
+    engine.enqueue_many(900)
+
+    page = engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "job_type": "other"}, p_limit=2)
+    assert page["jobs"] == []
+    assert page["next"] is not None
+    assert pages(engine, 2, workspace_id=ACME, job_type="other") == [rare]
+
+
+def test_counts_are_those_of_the_states(engine: Engine) -> None:
+    """With and without a filter."""
+    settle_some(engine)
+    told = engine.rpc("count_jobs", p_workspace_id=ACME)
+    count = "select status, count(*) from public.jobs where workspace_id = %s"
+
+    assert told["more"] == []
+    assert told["counts"] == dict.fromkeys(STATUSES, 0) | dict(
+        engine.rows(f"{count} group by 1", ACME)
+    )
+    told = engine.rpc(
+        "count_jobs", p_workspace_id=ACME, p_filter={"job_type": "other", "queue": "slow"}
+    )
+    plain = engine.rows(f"{count} and job_type = 'other' and queue = 'slow' group by 1", ACME)
+    assert told["counts"] == dict.fromkeys(STATUSES, 0) | dict(plain)
