@@ -12,6 +12,7 @@ from typing import Any
 
 #: Whole numbers beyond this are not exact in JSON as browsers read it (RFC 7493).
 EXACT = 2**53 - 1
+_LARGEST = 10**21
 
 
 def canonical(value: Any) -> str:
@@ -27,7 +28,7 @@ def canonical(value: Any) -> str:
     if value is None or isinstance(value, bool | str):
         return _scalar(value)
     if isinstance(value, int):
-        if abs(value) > EXACT:
+        if abs(value) > EXACT and (abs(value) > _LARGEST or _number(float(value)) != str(value)):
             raise ValueError(f"{value} is beyond the whole numbers that JSON keeps exact")
         return str(value)
     if isinstance(value, float):

@@ -1,0 +1,98 @@
+"""`minutehand beacon verify` with nothing but files: no stack, no network, an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from infra.cli.__main__ import app
+from tests.unit.beacon.signed import jwks, make_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle and the keys, in a folder where no stack is known."""
+    for name in ("SUPABASE_URL", "API_URL", "MINUTEHAND_ENV_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "bundle.json").write_text(json.dumps(make_bundle()))
+    (tmp_path / "keys.json").write_text(json.dumps(jwks()))
+    return tmp_path
+
+
+def verify(folder: Path, *arguments: str, typed: str | None = None, keys: bool = True) -> Result:
+    """Run the command, with the key file unless told otherwise."""
+    more = ["--keys", str(folder / "keys.json")] if keys else []
+    return CliRunner().invoke(app, ["beacon", "verify", *arguments, *more], input=typed)
+
+
+def change(folder: Path, **fields: Any) -> None:
+    """Write the bundle with other fields."""
+    (folder / "bundle.json").write_text(json.dumps({**make_bundle(), **fields}))
+
+
+def test_a_whole_bundle_is_verified(folder: Path) -> None:
+    """Each check is a line, the verdict is the last one, and the exit code 0."""
+    result = verify(folder, str(folder / "bundle.json"))
+
+    assert result.exit_code == 0, result.output
+    assert "receipt 3: run · names 2 receipts, all here" in result.stdout
+    assert "verified: 26 checks passed, 0 failed, 0 could not be made" in result.stdout
+
+
+def test_json_is_one_document(folder: Path) -> None:
+    result = verify(folder, str(folder / "bundle.json"), "--json")
+
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["verdict"]) == (0, "passed")
+    assert set(told["checks"][0]) == {"subject", "check", "state", "detail"}
+
+
+def test_a_tampered_bundle_is_exit_code_1_and_named(folder: Path) -> None:
+    spec = make_bundle()["spec"]
+    change(folder, spec={**spec, "samples": 5})
+
+    result = verify(folder, str(folder / "bundle.json"))
+
+    assert result.exit_code == 1
+    assert "receipt 1: spec · the spec is not the one signed for" in result.stdout
+    assert "NOT what was signed" in result.stdout
+
+
+def test_a_receipt_alone_comes_through_a_pipe(folder: Path) -> None:
+    """What is missing beside it is said, and does not fail."""
+    result = verify(folder, "-", typed=make_bundle()["receipts"][0]["jws"] + "\n")
+
+    assert result.exit_code == 0
+    assert "samples · the samples are not in the bundle" in result.stdout
+
+
+def test_without_keys_it_is_exit_code_2(folder: Path) -> None:
+    """A bundle that vouches for itself proves nothing."""
+    result = verify(folder, str(folder / "bundle.json"), keys=False)
+
+    assert result.exit_code == 2
+    assert "not verified: give the signer's public keys" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("bundle.json", "{}"), ("bundle.json", "\udcff"), ("keys.json", "[]")]
+)
+def test_what_cannot_be_read_is_exit_code_2(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+
+    result = verify(folder, str(folder / "bundle.json"), "--json")
+
+    assert result.exit_code == 2
+    assert json.loads(result.stderr)["code"] == "unreadable"
+
+
+def test_a_missing_file_names_the_way_out(folder: Path) -> None:
+    result = verify(folder, str(folder / "nowhere.json"))
+
+    assert result.exit_code == 2
+    assert "cannot be read" in result.stderr
+    assert "a run's or receipt's id" in result.stderr
