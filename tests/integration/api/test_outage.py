@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
 from infra.local.bench.scratch import scratch_settings, user_token
-from infra.local.ports import reserve_port
 from shared.queue import WorkerQueue
 from shared.queue.models import JobTypeSpec
 from shared.web.feeds import JobFeed
 from shared.web.services import Services
 from shared.web.sse import Pace, Reader, Stream
 from tests.integration.api.conftest import ACME_ID, error_of
-from tests.support.databases import Database
 from tests.support.project import ADA, Gateway
+from tests.support.renewed import Renewed
 
 
 @pytest.fixture
-def gateway(database: Database) -> Iterator[Gateway]:
-    """A Data API of this test's own, which it may stop."""
-    database.seed()
-    running = Gateway(database.url, reserve_port())
-    running.start()
-    yield running
-    running.stop()
+def gateway(renewed: Renewed) -> Gateway:
+    """A Data API that the test may stop."""
+    return renewed.gateway
 
 
 @pytest.fixture
@@ -55,7 +50,7 @@ def client_of(services: Services) -> httpx.AsyncClient:
 
 
 async def test_requests_in_an_outage_are_a_503_and_work_again_after_it(
-    services: Services, gateway: Gateway, database: Database
+    services: Services, gateway: Gateway, renewed: Renewed
 ) -> None:
     """In the same process: its connections are dead, and it notices."""
     body = {"workspace_id": ACME_ID, "job_type": "work"}
@@ -69,13 +64,13 @@ async def test_requests_in_an_outage_are_a_503_and_work_again_after_it(
     assert (before.status_code, after.status_code) == (201, 201)
     assert (during.status_code, error_of(during)["code"]) == (503, "unavailable")
     assert int(during.headers["retry-after"]) >= 1
-    with database.connect() as connection:
+    with renewed.database.connect() as connection:
         row = connection.execute("select count(*) from public.jobs").fetchone()
     assert row == (2,)
 
 
 async def test_a_stream_goes_on_after_an_outage(
-    services: Services, gateway: Gateway, database: Database
+    services: Services, gateway: Gateway, renewed: Renewed
 ) -> None:
     """What happened meanwhile comes when the database can be asked again, in order."""
     token = user_token(ADA)
@@ -99,7 +94,7 @@ async def test_a_stream_goes_on_after_an_outage(
     listening = asyncio.ensure_future(listen())
     await asyncio.wait_for(begun.wait(), 60)
     gateway.stop()
-    with database.connect() as connection:
+    with renewed.database.connect() as connection:
         connection.execute("select public.cancel_job(%s)", (job.id,))
     gateway.start()
     await asyncio.wait_for(listening, 60)

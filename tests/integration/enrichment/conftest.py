@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
-from psycopg import sql
 
 from functions.jobs.app import build_app
 from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
 from infra.local.ports import reserve_port
-from infra.local.postgres import Postgres
 from shared.apps.enrichment.processors import register
 from shared.apps.enrichment.services import Enrichment
 from shared.config import Settings
 from shared.worker import Registry, TickOptions, TickSummary, Worker
-from tests.support.databases import TEMPLATE, Database
 from tests.support.project import ACME, ADA, Gateway, Project
+from tests.support.renewed import Renewed
 from tests.unit.enrichment.apollo_server import ApolloServer
 
 GLOBEX = "22222222-2222-4222-8222-222222222222"
@@ -49,75 +46,9 @@ def aws() -> Iterator[str]:
     server.stop()
 
 
-class Renewed:
-    """One database that is emptied for every test, and one Data API that stays before it.
-
-    Making a database takes a hundred times longer than putting every table back as it was after
-    the seed.
-    """
-
-    NAME = "enrichment_of_one_test"
-
-    def __init__(self, server: Postgres) -> None:
-        self.database = Database(server, self.NAME)
-        self.gateway = Gateway(self.database.url, reserve_port())
-        self._server = server
-        self._tables: list[sql.Identifier] = []
-
-    def open(self) -> None:
-        """Make and seed the database, remember what is in it, start the Data API."""
-        with psycopg.connect(self._server.url(), autocommit=True) as connection:
-            connection.execute(f"create database {self.NAME} template {TEMPLATE} owner postgres")
-        self.database.seed()
-        with self.database.connect() as connection:
-            connection.execute("create schema kept")
-            rows = connection.execute(
-                "select schemaname, tablename from pg_catalog.pg_tables"
-                " where schemaname in ('public', 'queue', 'enrichment')"
-            ).fetchall()
-            self._tables = [sql.Identifier(*row) for row in rows]
-            for number, table in enumerate(self._tables):
-                connection.execute(
-                    sql.SQL("create table {} as table {}").format(self._kept(number), table)
-                )
-        self.gateway.start(seconds=90)
-
-    def renew(self) -> None:
-        """Put every row back as it was."""
-        with self.database.connect() as connection, connection.transaction():
-            connection.execute("drop function if exists public.crash cascade")
-            connection.execute("set local session_replication_role = replica")  # no triggers
-            for number, table in enumerate(self._tables):
-                connection.execute(sql.SQL("delete from {}").format(table))
-                connection.execute(
-                    sql.SQL("insert into {} overriding system value table {}").format(
-                        table, self._kept(number)
-                    )
-                )
-
-    def close(self) -> None:
-        """Stop the Data API."""
-        self.gateway.stop()
-
-    def _kept(self, number: int) -> sql.Identifier:
-        return sql.Identifier("kept", f"table_{number}")
-
-
-@pytest.fixture(scope="session")
-def renewed(template: Postgres) -> Iterator[Renewed]:
-    """The database and its Data API."""
-    made = Renewed(template)
-    try:
-        made.open()
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture
 def gateway(renewed: Renewed) -> Gateway:
-    """The Data API over this test's database, with the demo users and the seeds."""
-    renewed.renew()
+    """The Data API over this test's project, with the demo users and the seeds."""
     return renewed.gateway
 
 

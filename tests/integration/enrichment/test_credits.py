@@ -43,7 +43,7 @@ async def test_a_crash_after_the_call_was_recorded_does_not_pay_twice(
 
     await online.tick()
     broken = online.project.row(job_id)
-    online.project.run_sql("drop trigger crash on public.accounts")
+    online.project.run_sql("drop function public.crash cascade")
     online.make_due(job_id)
     await online.tick()
 

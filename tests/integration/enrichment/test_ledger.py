@@ -112,10 +112,9 @@ class Ledger(RuleBasedStateMachine):
             assert open_calls == len(self.begun - set(self.answers))
 
 
-def test_credits_add_up_in_any_order_of_events(database: Database) -> None:
+def test_credits_add_up_in_any_order_of_events(seeded: Database) -> None:
     """Late answers, repeated records, lost leases, refusals: the sum is always right."""
-    database.seed()
-    with database.connect() as connection:
+    with seeded.connect() as connection:
         connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
 
         def machine() -> Ledger:
@@ -134,19 +133,18 @@ def test_credits_add_up_in_any_order_of_events(database: Database) -> None:
         )
 
 
-def test_only_the_holder_of_a_job_pauses_its_workspaces_key(database: Database) -> None:
+def test_only_the_holder_of_a_job_pauses_its_workspaces_key(seeded: Database) -> None:
     """A worker stops a workspace's calls for a job it was leased, and for no other."""
-    database.seed()
     pause = "select public.enrichment_pause(%s, %s, 600) ->> 'paused_until'"
     until = b"select apollo_paused_until from public.workspace_settings where workspace_id = %s"
-    with database.connect() as connection:
+    with seeded.connect() as connection:
         connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
         made = connection.execute(
             "select public.enqueue_job(%s, 'enrich_account', '{}') -> 'job' ->> 'id'", (ACME,)
         ).fetchone()
         assert made is not None
         connection.execute("update public.workspace_settings set apollo_paused_until = null")
-        with database.as_role("job_worker") as worker:
+        with seeded.as_role("job_worker") as worker:
             for fence in (0, 1):
                 with pytest.raises(psycopg.Error) as refused:
                     worker.execute(pause, (made[0], fence))

@@ -88,7 +88,7 @@ async def test_an_edit_between_two_attempts_stays(office: Office, pause: Pause) 
     )
     job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
     await office.tick()
-    office.project.run_sql("drop trigger crash on public.accounts")
+    office.project.run_sql("drop function public.crash cascade")
 
     await edit(office, "accounts", INITECH, city="Austin")
     office.make_due(job_id)

@@ -32,13 +32,6 @@ WORKER_FUNCTIONS = {
 }
 
 
-@pytest.fixture
-def seeded(database: Database) -> Database:
-    """A database with the demo users and enrichment's seed."""
-    database.seed()
-    return database
-
-
 def count(database: Database, user: str, table: str) -> int:
     columns = "workspace_id" if table != "account_import_errors" else "import_id"
     with database.as_role("authenticated", {"sub": user}) as connection:

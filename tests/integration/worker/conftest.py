@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from infra.local.bench.scratch import scratch_settings
-from infra.local.ports import reserve_port
 from shared.queue import QueueClient, UserQueue, WorkerQueue
 from shared.worker import Registry, TickOptions, Worker
-from tests.support.databases import Database
 from tests.support.project import Gateway, Project
+from tests.support.renewed import Renewed
 
 
 @pytest.fixture
-def gateway(database: Database) -> Iterator[Gateway]:
-    """The Data API over this test's database."""
-    database.seed()
-    running = Gateway(database.url, reserve_port())
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
+def gateway(renewed: Renewed) -> Gateway:
+    """The Data API over this test's project; a test may stop it."""
+    return renewed.gateway
 
 
 @pytest.fixture
-def project(gateway: Gateway, database: Database) -> Project:
+def project(renewed: Renewed) -> Project:
     """Everything a worker needs to know."""
-    return Project(scratch_settings(gateway.url), database, gateway)
+    return Project(scratch_settings(renewed.gateway.url), renewed.database, renewed.gateway)
 
 
 @pytest.fixture
