@@ -46,13 +46,15 @@ PYTHON_PEERS = {
     "dbos": "dbos==3.4.0",
     "absurd": "absurd-sdk==0.5.1",
 }
-NODE_PEERS = {"graphile-worker": "graphile-worker@0.18.0", "pg-boss": "pg-boss@12.35.0"}
+NODE_PACKAGES = ("graphile-worker@0.18.0", "pg-boss@12.35.0")
+NODE_PEERS = ("graphile-worker", "pg-boss", "pg-boss, by hand")
 SLOW = ("procrastinate", "dbos", "absurd")  # job by job: a tenth of the jobs tells as much
 LEFT_OUT = {
     "limit": "everything: attempts, fencing, events, limits, fairness, retries",
     "pgqueuer": "fencing, events, exact limits, fairness, tenants",
     "graphile-worker": "history of ended jobs (deleted), fencing, events, limits, fairness",
     "pg-boss": "fencing, events, exact limits, fairness",
+    "pg-boss, by hand": "the same, and its worker: fetch and complete called in turn",
     "procrastinate": "fencing, limits beyond one lock, fairness",
     "dbos": "fencing, fairness; steps are durable",
     "absurd": "limits, fairness; steps are durable",
@@ -230,7 +232,7 @@ class Peers:
 
     def node(self) -> Path:
         """A folder with the npm packages."""
-        home = self.folder / "-".join(["node", *NODE_PEERS.values()]).replace("@", "-")
+        home = self.folder / "-".join(["node", *NODE_PACKAGES]).replace("@", "-")
         if not (home / "node_modules" / "pg-boss").exists():
             home.mkdir(parents=True, exist_ok=True)
             (home / "package.json").write_text('{"private": true}')
@@ -242,7 +244,7 @@ class Peers:
                     "--no-progress",
                     "--ignore-scripts",
                     "--loglevel=error",
-                    *NODE_PEERS.values(),
+                    *NODE_PACKAGES,
                     "pg@8",
                 ],
                 cwd=home,
@@ -398,12 +400,18 @@ class Bench:
         return (self.meter.at_end - self.meter.at_drain + seen.cpu) / seen.drained * 1e6
 
 
-def deep(bench: Bench, queue: Callable[..., Seen], *, minutehand: bool) -> float:
-    """CPU a job of 10,000 alone against the first 10,000 of 100,000: 1 is flat."""
-    with bench.database(minutehand=minutehand) as url:
-        alone = bench.cost(queue(bench.meter, url, 10_000))
-    with bench.database(minutehand=minutehand) as url:
-        return alone / bench.cost(queue(bench.meter, url, 100_000, most=10_000))
+def deep(bench: Bench, queue: Callable[..., Seen], *, minutehand: bool, pairs: int) -> str:
+    """The first 10,000 of 100,000 against 10,000 alone, by rate and by CPU: 1 is flat."""
+    rates, costs = [], []
+    for _ in range(pairs):
+        with bench.database(minutehand=minutehand) as url:
+            alone = queue(bench.meter, url, 10_000)
+            cost = bench.cost(alone)
+        with bench.database(minutehand=minutehand) as url:
+            first = queue(bench.meter, url, 100_000, most=10_000)
+            costs.append(cost / bench.cost(first))
+        rates.append(first.drain / alone.drain)
+    return f"{statistics.median(rates):.2f} by rate, {statistics.median(costs):.2f} by CPU"
 
 
 @dataclass(slots=True)
@@ -457,7 +465,7 @@ def main() -> int:
     parser.add_argument(
         "--peers",
         nargs="*",
-        default=["pgqueuer", "graphile-worker", "pg-boss", "procrastinate", "dbos"],
+        default=["pgqueuer", *NODE_PEERS, "procrastinate", "dbos"],
     )
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "minutehand-bench-peers"
@@ -497,12 +505,10 @@ def main() -> int:
                 print(
                     f"{line.name:<28}{statistics.median(line.fills):>9,.0f}{drained:>9,.0f}{drained / base:>7.2f}{statistics.median(line.costs):>8,.0f}  {LEFT_OUT[line.name]}"
                 )
-            print(
-                f"\n{'first 10,000 of 100,000':<28}"
-                f"{'ours':>9}{deep(bench, ours, minutehand=True):>9.2f}"
-                f"{'limit':>9}{deep(bench, limit, minutehand=False):>7.2f}",
-                flush=True,
-            )
+            print("\nfirst 10,000 of 100,000 against 10,000 alone")
+            for line, queue in ((lines[1], ours), (lines[0], limit)):
+                flat = deep(bench, queue, minutehand=queue is ours, pairs=options.rounds)
+                print(f"{line.name:<28} {flat}", flush=True)
             if options.held:
                 print(
                     "\nCPU a job without ÷ with a snapshot held for the whole drain: 1 is untouched;"
