@@ -1,0 +1,521 @@
+"""Beacon's rules in SQL: who may do what, what never changes, one transaction per receipt."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
+
+from shared.apps.beacon.canonical import canonical, digest, digest_of
+from shared.apps.beacon.jws import SigningKey
+from shared.apps.beacon.models import Spec
+from tests.support.databases import Database
+from tests.support.engine import broken_invariants
+from tests.support.project import ACME, ADA
+
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+BOB = "aaaaaaaa-0000-4000-8000-000000000002"
+KEY = SigningKey.from_seed(b"k" * 32)
+TABLES = ["beacon_specs", "beacon_runs", "beacon_receipts", "beacon_run_states"]
+MEMBERS = {"beacon_create_spec", "beacon_start_run", "beacon_deliveries", "beacon_keys"}
+WORKER = {"beacon_keys", "beacon_add_key", "beacon_load", "beacon_issue"}
+SAMPLES = {"codes": ["ok:200"], "outcome": [0], "started_ms": [0], "latency_us": [1234]}
+
+
+def spec_of(**fields: Any) -> dict[str, Any]:
+    """A spec with every default."""
+    target = {"url": "https://provider.example/v1", **fields.pop("target", {})}
+    return Spec.model_validate({"target": target, "regions": ["eu", "us"], **fields}).model_dump(
+        mode="json"
+    )
+
+
+@dataclass
+class Desk:
+    """The doors, as members and as the worker, over one database."""
+
+    database: Database
+
+    def as_member(self, statement: str, *args: Any, user: str = ADA) -> Any:
+        """One value, as a signed-in user."""
+        with self.database.as_role("authenticated", {"sub": user}) as connection:
+            return _value(connection, statement, args)
+
+    def as_worker(self, statement: str, *args: Any) -> Any:
+        """One value, as the worker."""
+        with self.database.as_role("job_worker", {}) as connection:
+            return _value(connection, statement, args)
+
+    def rows(self, statement: str, *args: Any) -> list[tuple[Any, ...]]:
+        """Rows, as the superuser."""
+        with self.database.connect() as connection:
+            return connection.execute(statement.encode(), args or None).fetchall()
+
+    def run_sql(self, statement: str, *args: Any) -> None:
+        """Run a statement as the superuser."""
+        with self.database.connect() as connection:
+            connection.execute(statement.encode(), args or None)
+
+    def write(self, spec: dict[str, Any] | None = None, *, user: str = ADA) -> dict[str, Any]:
+        """Write a spec of Acme's."""
+        made: dict[str, Any] = self.as_member(
+            "select public.beacon_create_spec(%s, 'models', %s)",
+            ACME, Jsonb(spec or spec_of()), user=user,
+        )  # fmt: skip
+        return made
+
+    def start(self) -> str:
+        """Start a run of Acme's; its id."""
+        spec = self.write()["spec"]
+        return str(self.as_member("select public.beacon_start_run(%s)", spec["id"])["run_id"])
+
+    def lease(self, run_id: str, region: str | None = None) -> dict[str, Any]:
+        """A leased job of the run, as the worker would have it: {job_id, fence}."""
+        with self.database.connect() as connection:
+            if region is not None:
+                connection.execute(
+                    "select queue.enqueue(%s, null, jsonb_build_array(jsonb_build_object("
+                    " 'job_type', 'beacon_region', 'parent_id', r.job_id, 'payload',"
+                    " jsonb_build_object('run_id', r.id, 'region', %s::text))), false)"
+                    " from public.beacon_runs as r where r.id = %s",
+                    (ACME, region, run_id),
+                )
+            kind = "beacon_run" if region is None else "beacon_region"
+            request = {
+                "worker_id": "w", "tick_id": _uuid(connection), "call": 1, "limit": 1000,
+                "job_types": [kind],
+            }  # fmt: skip
+            answer = _value(connection, "select public.lease_jobs(%s)", (Jsonb(request),))
+        [lease] = [
+            one
+            for one in answer["leases"]
+            if one["job"]["payload"]["run_id"] == run_id
+            and one["job"]["payload"].get("region") == region
+        ]
+        return {"job_id": lease["job"]["id"], "fence": lease["fence"]}
+
+    def sign(self, held: dict[str, Any], *, key: SigningKey = KEY, **fields: Any) -> dict[str, Any]:
+        """A receipt for a leased job at the chain's present end, fields replaced as asked."""
+        loaded = self.as_worker("select public.beacon_load(%s)", Jsonb(held))
+        payload: dict[str, Any] = {
+            "workspace_id": ACME,
+            "run_id": loaded["run"]["id"],
+            "job_id": held["job_id"],
+            "spec_digest": loaded["spec"]["digest"],
+            "issued_at": datetime.now(UTC).isoformat(),
+            "verdict": "none",
+            "number": loaded["head"]["number"] + 1,
+            "previous": loaded["head"]["digest"],
+        }
+        [(region,)] = self.rows(
+            "select payload ->> 'region' from public.jobs where id = %s", held["job_id"]
+        )
+        if region is not None:
+            payload |= {"type": "beacon.region/1", "region_requested": region}
+            payload["samples"] = {"count": 1, "digest": digest_of(SAMPLES)}
+        else:
+            known = {receipt["region"]: receipt["digest"] for receipt in loaded["receipts"]}
+            payload |= {"type": "beacon.run/1", "outcome": "partial"}
+            payload["regions"] = [
+                {"region": r, "status": "completed", "receipt": known[r]}
+                if r in known
+                else {"region": r, "status": "failed"}
+                for r in loaded["run"]["regions"]
+            ]
+        samples = SAMPLES if region is not None else None
+        jws = key.sign({k: v for k, v in {**payload, **fields}.items() if v != "absent"})
+        return {**held, "jws": jws, "samples": samples}
+
+    def issue(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Store a signed receipt."""
+        answer: dict[str, Any] = self.as_worker("select public.beacon_issue(%s)", Jsonb(request))
+        return answer
+
+    def numbers(self) -> list[int]:
+        """Acme's chain; fails where a link does not fit."""
+        rows = self.rows(
+            "select number, previous, digest from public.beacon_receipts order by number"
+        )
+        assert [row[1] for row in rows[1:]] == [row[2] for row in rows[:-1]]
+        return [row[0] for row in rows]
+
+
+def _value(connection: psycopg.Connection[Any], statement: str, args: Any) -> Any:
+    row = connection.execute(statement.encode(), args).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _uuid(connection: psycopg.Connection[Any]) -> str:
+    return str(_value(connection, "select gen_random_uuid()", ()))
+
+
+@pytest.fixture
+def desk(database: Database) -> Any:
+    """A seeded database that knows beacon's job types and a signing key."""
+    database.seed()
+    made = Desk(database)
+    made.run_sql(
+        'select public.register_job_types(\'[{"job_type": "beacon_run", "internal": true},'
+        ' {"job_type": "beacon_region", "internal": true}]\')'
+    )
+    made.run_sql(
+        "update queue.settings set value = 'false' where name = 'beacon_private_addresses'"
+    )
+    made.as_worker(
+        "select public.beacon_add_key(%s)",
+        Jsonb({"kid": KEY.kid, "x": KEY.x, "sealed": "mh1." + "x" * 40}),
+    )
+    yield made
+    with database.connect() as connection:
+        assert broken_invariants(connection) == {}
+
+
+def refused(call: Any, *args: Any, **more: Any) -> tuple[str, str]:
+    """The stable word and the detail of a refusal."""
+    with pytest.raises(psycopg.Error) as caught:
+        call(*args, **more)
+    return str(caught.value.diag.message_hint), str(caught.value.diag.message_detail)
+
+
+def test_doors_and_tables_are_granted_by_name(desk: Desk) -> None:
+    """Members read and start; the worker issues; nobody writes a table, and anon has nothing."""
+    granted = {
+        role: {
+            name
+            for (name,) in desk.rows(
+                "select proname from pg_proc where proname like 'beacon%%'"
+                " and pronamespace = 'public'::regnamespace"
+                " and has_function_privilege(%s, oid, 'execute')",
+                role,
+            )
+        }
+        for role in ("anon", "authenticated", "job_worker", "service_role")
+    }
+    assert granted == {
+        "anon": set(),
+        "authenticated": MEMBERS,
+        "job_worker": WORKER,
+        "service_role": MEMBERS | WORKER | {"beacon_prune"},
+    }
+    writable = desk.rows(
+        "select c.relname, r.rolname from pg_class as c cross join pg_roles as r"
+        " where (c.relname like 'beacon%%' and c.relnamespace = 'public'::regnamespace"
+        "   or c.relnamespace = 'beacon'::regnamespace) and c.relkind in ('r', 'v')"
+        " and r.rolname in ('anon', 'authenticated', 'service_role', 'job_worker')"
+        " and has_table_privilege(r.oid, c.oid, 'insert, update, delete, truncate')"
+    )
+    assert writable == []
+    uncommented = desk.rows(
+        "select p.proname from pg_proc as p where p.pronamespace = 'beacon'::regnamespace"
+        " and obj_description(p.oid, 'pg_proc') is null union all"
+        " select c.relname || '.' || a.attname from pg_class as c join pg_attribute as a"
+        " on a.attrelid = c.oid and a.attnum > 0 where c.relnamespace = 'beacon'::regnamespace"
+        " and c.relkind = 'r' and col_description(c.oid, a.attnum) is null"
+    )
+    assert uncommented == []
+
+
+def test_members_see_their_own_rows_and_nobody_elses(desk: Desk) -> None:
+    run_id = desk.start()
+    held = desk.lease(run_id, "eu")
+    desk.issue(desk.sign(held))
+
+    def counts(user: str) -> list[int]:
+        return [desk.as_member(f"select count(*) from public.{t}", user=user) for t in TABLES]
+
+    assert counts(BOB) == [1, 1, 1, 1]
+    assert counts(EVE) == [0, 0, 0, 0]
+    spec_id = desk.rows("select id from public.beacon_specs")[0][0]
+    for statement, argument, word in (
+        ("select public.beacon_start_run(%s)", spec_id, "spec_not_found"),
+        ("select public.beacon_deliveries(%s)", run_id, "run_not_found"),
+        ("select public.beacon_create_spec(%s, 'x', '{}')", ACME, "workspace_not_found"),
+    ):
+        assert refused(desk.as_member, statement, argument, user=EVE)[0] == word
+
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("spec", {"more": 1}),
+    ("target.url", {"target": {"url": "http://provider.example/"}}),
+    ("target.url", {"target": {"url": "https://localhost/"}}),
+    ("target.url", {"target": {"url": "https://169.254.169.254/latest"}}),
+    ("target.url", {"target": {"url": "https://0x7f.1/"}}),
+    ("target.url", {"target": {"url": "https://provider.example/#part"}}),
+    ("target.method", {"target": {"method": "CONNECT"}}),
+    ("target.headers", {"target": {"headers": {"authorization": "Bearer x"}}}),
+    ("target.headers", {"target": {"headers": {"x-api-key": "x"}}}),
+    ("target.headers", {"target": {"headers": {"cookie": "x"}}}),
+    ("target.headers", {"target": {"headers": {"host": "x"}}}),
+    ("target.headers", {"target": {"headers": {"X-Upper": "x"}}}),
+    ("target.headers", {"target": {"headers": {"x-line": "a\r\nb: c"}}}),
+    ("target.body", {"target": {"body": {"json": 1}}}),
+    ("regions", {"regions": []}),
+    ("regions", {"regions": ["eu", "eu"]}),
+    ("regions", {"regions": ["EU"]}),
+    ("regions", {"regions": [f"r{n}" for n in range(21)]}),
+    ("samples", {"samples": 2001}),
+    ("samples", {"samples": 1.5}),
+    ("samples", {"samples": "50"}),
+    ("warm_up", {"warm_up": -1}),
+    ("concurrency", {"concurrency": 21}),
+    ("timeout_ms", {"timeout_ms": 30001}),
+    ("connection", {"connection": "keep"}),
+    ("thresholds.p95_ms", {"thresholds": {"p95_ms": 0, "error_rate": None}}),
+    ("thresholds.error_rate", {"thresholds": {"p95_ms": None, "error_rate": 0.00001}}),
+    ("thresholds.error_rate", {"thresholds": {"p95_ms": None, "error_rate": 1.1}}),
+    ("thresholds", {"thresholds": {}}),
+]
+
+
+def test_a_spec_that_breaks_a_rule_is_refused_by_its_field(desk: Desk) -> None:
+    """Whoever calls, with or without the API before it."""
+    for field, change in BAD:
+        spec = spec_of()
+        spec |= {**change, "target": spec["target"] | change.get("target", {})}
+
+        assert refused(desk.write, spec) == ("invalid_argument", field), change
+
+
+NUMBERS = st.integers(0, 10**12) | st.integers(0, 9999).map(lambda n: n / 10_000)
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
+NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=4)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(VALUES, min_size=20, max_size=20))
+def test_sql_and_python_write_the_same_canonical_text(desk: Desk, values: list[Any]) -> None:
+    """The digest of a spec is made in one and checked in the other."""
+    rows = desk.rows(
+        "select beacon.canonical(v.value), beacon.digest(beacon.canonical(v.value))"
+        " from jsonb_array_elements(%s) with ordinality as v order by v.ordinality",
+        Jsonb(values),
+    )
+
+    assert [row[0] for row in rows] == [canonical(value) for value in values]
+    assert [row[1] for row in rows] == [digest_of(value) for value in values]
+
+
+def test_specs_and_receipts_never_change(desk: Desk) -> None:
+    """Not by the service, not by a superuser who forgot what they are."""
+    held = desk.lease(desk.start(), "eu")
+    desk.issue(desk.sign(held))
+
+    for statement in (
+        "update public.beacon_receipts set jws = 'x'",
+        "delete from public.beacon_receipts",
+        "truncate public.beacon_receipts",
+        "delete from public.beacon_runs",
+        "update public.beacon_specs set name = 'x'",
+        "delete from public.beacon_specs",
+    ):
+        assert refused(desk.run_sql, statement)[0] == "invalid_state", statement
+    desk.run_sql("delete from public.workspaces where id = %s", ACME)
+    assert desk.numbers() == []
+
+
+def test_a_receipt_must_say_what_is_so(desk: Desk) -> None:
+    """A field that is not the leased job's is refused by its name, and nothing is stored."""
+    held = desk.lease(desk.start(), "eu")
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("run_id", {"workspace_id": "22222222-2222-4222-8222-222222222222"}),
+        ("run_id", {"run_id": held["job_id"]}),
+        ("run_id", {"job_id": "absent"}),
+        ("region_requested", {"region_requested": "us"}),
+        ("region_requested", {"type": "beacon.run/1"}),
+        ("spec_digest", {"spec_digest": "sha256:" + "0" * 64}),
+        ("issued_at", {"issued_at": "2020-01-01T00:00:00Z"}),
+        ("samples.digest", {"samples": {"count": 1, "digest": "sha256:" + "0" * 64}}),
+    ]
+
+    for field, change in wrong:
+        assert refused(desk.issue, desk.sign(held, **change)) == ("receipt_invalid", field), change
+    forged = SigningKey.from_seed(b"f" * 32)
+    assert refused(desk.issue, desk.sign(held, key=forged))[0] == "key_retired"
+    for jws in ("", "a.b.c", "e30.e30." + "A" * 86, None):
+        assert refused(desk.issue, {**held, "jws": jws})[0] in {"receipt_invalid", "key_retired"}
+    assert refused(desk.issue, {**desk.sign(held), "fence": -1})[0] == "lease_lost"
+    assert desk.numbers() == []
+
+
+def test_a_receipt_is_issued_once(desk: Desk) -> None:
+    """A repeat, with whatever text, finds the first."""
+    held = desk.lease(desk.start(), "eu")
+
+    first = desk.issue(desk.sign(held))
+    again = desk.issue(desk.sign(held, verdict="passed"))
+
+    assert (first["created"], again["created"]) == (True, False)
+    assert first["receipt"]["jws"] == again["receipt"]["jws"]
+    assert desk.numbers() == [1]
+
+
+def test_a_stale_place_in_the_chain_is_told_the_new_end(desk: Desk) -> None:
+    run_id = desk.start()
+    one, two = desk.lease(run_id, "eu"), desk.lease(run_id, "us")
+    early = desk.sign(two)
+    made = desk.issue(desk.sign(one))["receipt"]
+
+    answer = desk.issue(early)
+
+    assert answer == {"issued": False, "head": {"number": 1, "digest": made["digest"]}}
+    assert desk.issue(desk.sign(two))["receipt"]["number"] == 2
+
+
+def test_racing_receipts_keep_the_chain_gapless(desk: Desk) -> None:
+    """Eight regions at once, each signing anew until it fits: 1 to 8, each link right."""
+    spec = spec_of(regions=[f"r{n}" for n in range(8)])
+    spec_id = desk.write(spec)["spec"]["id"]
+    run_id = desk.as_member("select public.beacon_start_run(%s)", spec_id)["run_id"]
+    held = [desk.lease(run_id, f"r{n}") for n in range(8)]
+    errors: list[BaseException] = []
+
+    def race(one: dict[str, Any]) -> None:
+        try:
+            while not desk.issue(desk.sign(one))["issued"]:
+                pass
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=race, args=(one,)) for one in held]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+
+    assert errors == []
+    assert desk.numbers() == list(range(1, 9))
+
+
+FAULTS = {
+    "receipt": "before insert on public.beacon_receipts",
+    "link": "before update on beacon.chains",
+    "run": "before update on public.beacon_runs",
+    "event": "before insert on public.job_events",
+    "outbox": "before insert on queue.outbox",
+}
+
+
+@pytest.mark.parametrize("place", sorted(FAULTS))
+def test_receipt_link_and_outbox_are_one_transaction(desk: Desk, place: str) -> None:
+    """A fault in any of the five writes leaves none of them; the next try makes all."""
+    desk.as_member('select public.put_webhook(%s, \'{"url": "https://sink.example/"}\')', ACME)
+    held = desk.lease(desk.start())
+    request = desk.sign(held)
+    desk.run_sql("delete from queue.outbox")
+    desk.run_sql(
+        "create function public.fail() returns trigger language plpgsql as"
+        " $$ begin raise exception 'the plug is pulled'; end $$"
+    )
+    desk.run_sql(f"create trigger fail {FAULTS[place]} for each row execute function public.fail()")
+
+    with pytest.raises(psycopg.Error, match="the plug is pulled"):
+        desk.issue(request)
+
+    left = desk.rows(
+        "select (select count(*) from public.beacon_receipts),"
+        " (select max(number) from beacon.chains),"
+        " (select count(*) from public.beacon_runs where outcome is not null),"
+        " (select count(*) from public.job_events where type like 'beacon.%%'),"
+        " (select count(*) from queue.outbox)"
+    )
+    assert left == [(0, None, 0, 0, 0)]
+    desk.run_sql("drop function public.fail() cascade")
+    assert desk.issue(request)["created"]
+    assert desk.rows(
+        "select e.type from queue.outbox as o join public.job_events as e using (job_id, seq)"
+        " order by o.id"
+    ) == [("beacon.receipt.issued",), ("beacon.run.finished",)]
+
+
+def test_a_run_that_has_ended_takes_no_more_regions(desk: Desk) -> None:
+    """Its receipt said which regions there are; a region revived by hand changes nothing."""
+    run_id = desk.start()
+    late = desk.lease(run_id, "us")
+    desk.issue(desk.sign(desk.lease(run_id)))
+
+    assert refused(desk.issue, desk.sign(late)) == ("invalid_state", "partial")
+
+
+def test_a_replaced_key_signs_for_an_hour_more_and_is_listed_for_ever(desk: Desk) -> None:
+    other = SigningKey.from_seed(b"o" * 32)
+    held = desk.lease(desk.start(), "eu")
+    new = {"kid": other.kid, "x": other.x, "sealed": "mh1." + "y" * 40}
+
+    kept = desk.as_worker("select public.beacon_add_key(%s)", Jsonb(new))
+    now = desk.as_worker("select public.beacon_add_key(%s)", Jsonb({**new, "replace": True}))
+
+    assert (kept["kid"], now["kid"]) == (KEY.kid, other.kid)
+    keys = desk.as_member("select public.beacon_keys()")["keys"]
+    assert [("exp" in key, key["kid"]) for key in keys] == [(False, other.kid), (True, KEY.kid)]
+    assert not any("sealed" in key or "d" in key for key in keys)
+    assert desk.issue(desk.sign(held))["created"]  # by the old one, in its last hour
+    desk.run_sql("update beacon.signing_keys set not_after = now() where kid = %s", KEY.kid)
+    again = desk.lease(desk.start(), "eu")
+    assert refused(desk.issue, desk.sign(again))[0] == "key_retired"
+    assert desk.issue(desk.sign(again, key=other))["created"]
+    bad = {**new, "kid": KEY.kid, "replace": True}
+    assert refused(desk.as_worker, "select public.beacon_add_key(%s)", Jsonb(bad))[0] == (
+        "invalid_argument"
+    )
+
+
+def test_retention_takes_the_oldest_and_leaves_one_chain(desk: Desk) -> None:
+    for _ in range(3):
+        desk.issue(desk.sign(desk.lease(desk.start())))
+
+    def prune(before: str) -> int:
+        [(answer,)] = desk.rows(f"select public.beacon_prune(%s, {before})", ACME)
+        removed: int = answer["removed"]
+        return removed
+
+    assert prune("now() - interval '1 day'") == 0
+    assert prune("(select issued_at from public.beacon_receipts where number = 2)") == 1
+    assert desk.numbers() == [2, 3]
+    assert prune("now() + interval '1 day'") == 1
+    assert desk.numbers() == [3]
+    desk.issue(desk.sign(desk.lease(desk.start())))
+    assert desk.numbers() == [3, 4]
+
+
+def test_a_members_own_job_is_no_measurement(desk: Desk) -> None:
+    """Only the platform makes these jobs, so a payload is always beacon's own."""
+    assert (
+        refused(
+            desk.as_member,
+            "select public.enqueue_job(%s, 'beacon_region', '{\"run_id\": \"x\"}')",
+            ACME,
+        )[0]
+        == "forbidden"
+    )
+
+
+def test_what_is_stored_is_what_was_signed(desk: Desk) -> None:
+    """Columns are read out of the receipt's own text."""
+    held = desk.lease(desk.start(), "eu")
+    request = desk.sign(held)
+    desk.issue(request)
+
+    [(jws, stored, kid, found)] = desk.rows(
+        "select jws, payload, kid, digest from public.beacon_receipts"
+    )
+    part = jws.split(".")[1]
+    assert jws == request["jws"]
+    assert stored == json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    assert (kid, found) == (KEY.kid, digest(jws))
