@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli.connection import CommandFailed, Connection
+from infra.cli.ids import whole_id
 from infra.cli.options import EnvFile, JobId, Json, Token, Workspace, connected
 from infra.cli.output import Output, ago
 from infra.cli.watch import ENDED, follow_job, question
@@ -184,6 +185,7 @@ def show(
 ) -> None:
     """Show everything about a job."""
     with connected(as_json, env_file, token) as (output, connection):
+        job_id = whole_id(connection, job_id)
         job = connection.call("GET", f"/api/jobs/{job_id}")
         rows = [{"name": name, "value": value} for name, value in job.items() if value is not None]
         if as_json:
@@ -201,7 +203,7 @@ def explain(
 ) -> None:
     """Say why a job is not running, and when it will."""
     with connected(as_json, env_file, token) as (output, connection):
-        told = connection.call("GET", f"/api/jobs/{job_id}/explain")
+        told = connection.call("GET", f"/api/jobs/{whole_id(connection, job_id)}/explain")
         start = told.get("estimated_start_at")
         expected = f"  (expected {_when(start)})" if start else ""
         output.value(told, text=f"{told['sentence']}{expected}")
@@ -216,7 +218,7 @@ def _act(
     verb: str, done: str, job_id: str, token: str | None, env_file: Path | None, as_json: bool
 ) -> None:
     with connected(as_json, env_file, token) as (output, connection):
-        job = connection.call("POST", f"/api/jobs/{job_id}/{verb}")
+        job = connection.call("POST", f"/api/jobs/{whole_id(connection, job_id)}/{verb}")
         output.value(job, text=f"{job['id']}  {done}; it is {job['status']}")
 
 
@@ -249,7 +251,8 @@ def answer(
             given = json.loads(value) if raw else value
         except ValueError as error:
             raise CommandFailed(f"ANSWER is not JSON: {error}", code="bad_payload") from error
-        job = connection.call("POST", f"/api/jobs/{job_id}/answer", json={"answer": given})
+        path = f"/api/jobs/{whole_id(connection, job_id)}/answer"
+        job = connection.call("POST", path, json={"answer": given})
         output.value(job, text=f"{job['id']}  answered; it is {job['status']}")
 
 

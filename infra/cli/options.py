@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.connection import CommandFailed, Connection, load_values
+from infra.cli.ids import FEWEST, WHOLE, digits_of
 from infra.cli.output import Output
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -30,15 +31,23 @@ Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The wo
 def _job_id(text: str | None) -> str | None:
     if text is None:
         return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no job's id; `minutehand ls` lists them") from error
+    if (digits := digits_of(text)) is None:
+        raise typer.BadParameter(
+            f"{text!r} is no job's id, nor {FEWEST} or more digits of one; "
+            "`minutehand ls` lists them"
+        )
+    return str(uuid.UUID(digits)) if len(digits) == WHOLE else text
 
 
-JobId = Annotated[str, typer.Argument(help="The job's id.", callback=_job_id)]
+JobId = Annotated[
+    str,
+    typer.Argument(help="The job's id, or its first or last 6 digits or more.", callback=_job_id),
+]
 AnyJobId = Annotated[
-    str | None, typer.Argument(help="A job; without it, the workspace.", callback=_job_id)
+    str | None,
+    typer.Argument(
+        help="A job's id, or 6 digits or more of it; without it, the workspace.", callback=_job_id
+    ),
 ]
 
 

@@ -18,6 +18,7 @@ import typer
 from rich.text import Text
 
 from infra.cli.connection import CommandFailed, Connection, parsed
+from infra.cli.ids import whole_id
 from infra.cli.options import AnyJobId, EnvFile, JobId, Json, Token, Workspace, connected
 from infra.cli.output import COLOURS, Output, joined
 
@@ -172,7 +173,7 @@ def watch(
     """Follow a job to its end, or a workspace until Ctrl-C."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
         if job_id is not None:
-            follow_job(output, connection, job_id)
+            follow_job(output, connection, whole_id(connection, job_id))
             return
         for event in stream(connection, f"/api/workspaces/{connection.workspace}/events"):
             if event.type.startswith("job."):
@@ -192,6 +193,7 @@ def logs(
 ) -> None:
     """Print a job's log lines, oldest first."""
     with connected(as_json, env_file, token) as (output, connection):
+        job_id = whole_id(connection, job_id)
         after = 0
         while True:
             # asked before the lines, so that what was written last is read once more after the end

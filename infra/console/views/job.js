@@ -50,7 +50,14 @@ function useDetails(job) {
   return { attempts, steps, children, explained };
 }
 
-export default function JobPage({ id, workspace }) {
+const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** What is no id names no job: the database need not be asked, and its refusal speaks of types. */
+export default function JobPage(props) {
+  return ID.test(props.id) ? html`<${Watched} ...${props} />` : html`<${NotFound} what="job" />`;
+}
+
+function Watched({ id, workspace }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
   const { job, missing, problem, freshness } = watch;
   if (missing) return html`<${NotFound} what="job" />`;

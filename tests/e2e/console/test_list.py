@@ -79,6 +79,10 @@ def test_filters_live_in_the_address_and_survive_back_and_reload(
     expect(page).to_have_url(re.compile("search=for"))
     page.get_by_role("searchbox").fill("no such thing")
     expect(page.get_by_text("No job matches")).to_be_visible()
+    page.get_by_role("searchbox").fill(failed[-8:])
+    expect(page.locator(f"tr[data-job='{failed}'] .c-id")).to_have_text(failed[-8:])
+    page.get_by_role("searchbox").fill(failed[:30])
+    expect(rows(page)).to_have_count(1)
 
 
 def test_a_filtered_list_lets_go_of_jobs_that_leave_their_state(

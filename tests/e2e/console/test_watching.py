@@ -88,6 +88,14 @@ def test_two_tabs_and_two_members_see_the_same_and_a_stranger_nothing(
         expect(badge(page)).to_have_text("Completed")
 
 
+def test_an_address_with_no_id_in_it_names_no_job(visit: Visit) -> None:
+    """The database's refusal of such an id speaks of types."""
+    page = visit(ADA, "/jobs/xyz").page
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("No such job")
+    expect(page.get_by_text("uuid")).to_have_count(0)
+
+
 def test_what_happened_offline_is_there_after_coming_back(visit: Visit, worker: HandWorker) -> None:
     """A laptop that was closed shows the truth when it is opened, and says so meanwhile."""
     job_id = worker.enqueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -390,3 +391,37 @@ def test_a_reader_that_leaves_early_is_no_error(stack: RunningStack, account: st
 
     assert done.stdout == "["
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_is_named_by_either_end_of_its_id(run: Run, account: str) -> None:
+    """Nobody types 36 characters; the console shows the last eight."""
+    job = enqueued(run, account, "--in", "1h")
+
+    for part in (job["id"][:30], job["id"][-8:], job["id"][-12:].upper()):
+        assert as_json(run("show", part, "--json"))["id"] == job["id"]
+    assert as_json(run("cancel", job["id"][-10:], "--json"))["status"] == "cancelled"
+
+
+def test_jobs_that_cannot_be_told_apart_are_listed(run: Run, account: str) -> None:
+    """Two jobs of one moment begin alike, and cancelling the wrong one cannot be undone."""
+    shared = ""
+    while len(shared) < 6:  # the sixth digit changes every few hours
+        first, second = (enqueued(run, account, "--in", "1h") for _ in range(2))
+        alike = itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(first["id"], second["id"], strict=True)
+        )
+        shared = "".join(digit for digit, _ in alike).replace("-", "")
+
+    failure = json.loads(run("cancel", shared, "--json", code=1).stderr)
+
+    assert failure["code"] == "ambiguous_id"
+    assert first["id"] in failure["error"]
+    assert second["id"] in failure["error"]
+    assert as_json(run("show", first["id"], "--json"))["status"] == "pending"
+
+
+def test_a_part_of_no_jobs_id_says_so(run: Run) -> None:
+    """Not a traceback, nor the database's words."""
+    assert json.loads(run("logs", "0" * 12, "--json", code=1).stderr)["code"] == "job_not_found"
+    assert "6 or more digits" in run("logs", "12345", code=2).stderr
+    assert "6 or more digits" in run("logs", "my-job", code=2).stderr
