@@ -27,7 +27,7 @@ from shared.worker.registry import Registry
 #: Samples stored together: what a crash costs at most.
 BATCH = 100
 #: A batch that may take longer than this at worst is made smaller.
-BATCH_SECONDS = 60.0
+BATCH_SECONDS = 20.0
 SECONDS_TO_SPARE = 10.0
 #: How long one region waits, all told, because its endpoint asked it to.
 MOST_WAITED_SECONDS = 900.0

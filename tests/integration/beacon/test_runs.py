@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -200,8 +201,6 @@ async def test_a_key_starts_one_run(station: Station, provider: Provider) -> Non
 
 async def test_a_cancelled_run_stops_its_regions(station: Station, provider: Provider) -> None:
     """Mid-way, with samples taken: no receipt, and the run says so."""
-    import asyncio
-
     provider.gate_after = 2
     run = await station.start(provider.url, regions=["eu-west-1", "us-east-1"])
     ticking = asyncio.create_task(station.worker.tick(budget_seconds=60))
