@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from shared.web import handlers, openapi
 from shared.web.bodies import BoundedBody
 from shared.web.context import AllowedOrigins, ErrorBoundary, RequestContext
+from shared.web.queries import refuse_unknown
 from shared.web.services import Services
 
 _REQUEST_HEADERS = [
@@ -54,6 +55,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown)],
     )
     app.state.services = services
     handlers.install(app)

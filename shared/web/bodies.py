@@ -26,6 +26,8 @@ MAX_DEPTH = 64
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json$")
+#: How JSON begins, whatever comes of it: such a body is told where its error is.
+_LIKE_JSON = re.compile(rb"\s*([\[{\"]|-?\d+(\.\d+)?([eE][+-]?\d+)?\s*$|(true|false|null)\s*$)")
 #: What clients send when nobody told them the type, curl's `-d` first among them.
 _UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"})
 
@@ -49,6 +51,17 @@ def invalid_json(problem: str, *, position: int | None = None) -> ApiError:
         "invalid_json",
         f"The request body is not valid JSON: {problem}",
         detail={"field": "body", "position": position, "problem": problem},
+    )
+
+
+def not_json(content_type: str) -> ApiError:
+    """415: the body is no JSON and does not claim to be."""
+    sent = f"a body of type {content_type}" if content_type else "a body without a Content-Type"
+    return ApiError(
+        415,
+        "unsupported_media_type",
+        f"This route takes application/json; this is {sent}, and no JSON",
+        detail={"field": "content-type"},
     )
 
 
@@ -147,6 +160,7 @@ class BoundedBody:
 
     A JSON body without a JSON content type, as `curl -d` sends it, is taken as JSON: callers
     prove themselves by bearer token and never by cookie, so nothing rests on the content type.
+    One that does not even begin as JSON is a form or a text, and refused as such.
     Other types (multipart, CSV) pass through as a stream that fails once it exceeds the limit.
     """
 
@@ -186,6 +200,8 @@ class BoundedBody:
         if body is None:
             return
         if body.strip():
+            if not _JSON.match(content_type) and not _LIKE_JSON.match(body):
+                raise not_json(content_type)
             check_json(body)
             scope["headers"] = list(scope["headers"])
             MutableHeaders(scope=scope)["content-type"] = "application/json"

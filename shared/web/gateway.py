@@ -27,7 +27,11 @@ class GatewayHandler:
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         """Answer one HTTP request."""
         asyncio.set_event_loop(self._loop)
-        answer: dict[str, Any] = self._mangum(_below_its_prefix(event), context)
+        below, prefix = _below_its_prefix(event)
+        answer: dict[str, Any] = self._mangum(below, context)
+        headers = answer.get("headers", {})
+        if prefix and headers.get("location", "").startswith("/"):
+            headers["location"] = prefix + headers["location"]
         return answer
 
     def close(self) -> None:
@@ -37,10 +41,11 @@ class GatewayHandler:
         asyncio.set_event_loop(None)
 
 
-def _below_its_prefix(event: dict[str, Any]) -> dict[str, Any]:
-    """The event with the path that the route matched.
+def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The event with the path that the route matched, and what stood before that path.
 
-    A named stage's own URL carries `/dev` before it, a custom domain's mapping its key.
+    A named stage's own URL carries `/dev` before it, a custom domain's mapping its key; both
+    belong before every address of ours that an answer names.
     """
     context = event.get("requestContext", {})
     http = context.get("http", {})
@@ -48,12 +53,13 @@ def _below_its_prefix(event: dict[str, Any]) -> dict[str, Any]:
     parameters = event.get("pathParameters") or {}
     stripped = _matched(event.get("routeKey", ""), parameters, path)
     if stripped == path:
-        return event
-    return {
+        return event, ""
+    below = {
         **event,
         "rawPath": stripped,
         "requestContext": {**context, "http": {**http, "path": stripped}},
     }
+    return below, path.removesuffix(stripped)
 
 
 def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:

@@ -30,6 +30,7 @@ from shared.web.errors import (
     unauthorized,
     validation_failed,
 )
+from shared.web.wording import problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def _problem(problem: dict[str, Any]) -> FieldProblem:
     location, *path = [str(part) for part in problem.get("loc", ())] or ["body"]
     return FieldProblem(
         field=".".join(path) or location,
-        problem=str(problem.get("msg", "is invalid")).removeprefix("Value error, "),
+        problem=problem_of(problem),
         location=location,
     )
 

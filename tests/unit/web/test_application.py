@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 
 from shared.config import Settings
 from shared.queue.errors import (
@@ -62,6 +63,16 @@ class Thing(BaseModel):
     payload: Payload = {}
 
 
+class Strict(BaseModel):
+    name: str = Field(max_length=3)
+    count: int = Field(default=0, le=9)
+    payload: Payload = {}
+    tags: Annotated[tuple[str, ...], Field(max_length=1)] = ()
+    owner: UUID | None = None
+    at: AwareDatetime | None = None
+    size: Literal["s", "m"] = "m"
+
+
 def _router() -> APIRouter:
     router = APIRouter(prefix="/api")
 
@@ -69,9 +80,17 @@ def _router() -> APIRouter:
     async def get_thing(thing_id: int, limit: int = 1) -> dict[str, int]:
         return {"id": thing_id, "limit": limit}
 
+    @router.get("/list")
+    async def list_things(kind: str = "", limit: int = 1) -> dict[str, str]:
+        return {"kind": kind}
+
     @router.post("/things")
     async def post_thing(thing: Thing) -> Thing:
         return thing
+
+    @router.post("/strict")
+    async def post_strict(strict: Strict) -> Strict:
+        return strict
 
     @router.post("/raw")
     async def post_raw(request: Request) -> dict[str, int]:
@@ -267,6 +286,86 @@ async def test_what_curl_sends_is_taken_as_json_and_other_types_are_refused(
         assert body_of(response)["code"] == "unsupported_media_type"
 
 
+@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "text/plain"])
+@pytest.mark.parametrize("content", [b"name=x&count=1", b"x", b"--", b"\xff\xfe"])
+async def test_a_form_is_a_form_and_not_broken_json(
+    api: httpx.AsyncClient, content_type: str | None, content: bytes
+) -> None:
+    """Who sends a form is told of the type, not of a position in it."""
+    headers = {"content-type": content_type} if content_type else {}
+
+    response = await api.post("/api/things", content=content, headers=headers)
+
+    assert response.status_code == 415
+    assert body_of(response)["code"] == "unsupported_media_type"
+    assert "application/json" in body_of(response)["error"]
+
+
+@pytest.mark.parametrize("content", [b'{"name": ', b"[1", b'"x', b" {name: 1}"])
+async def test_broken_json_is_told_where_it_breaks_whatever_its_type(
+    api: httpx.AsyncClient, content: bytes
+) -> None:
+    """`curl -d` again: its user meant JSON."""
+    response = await api.post(
+        "/api/things",
+        content=content,
+        headers={"content-type": "application/x-www-form-urlencoded"},
+    )
+
+    assert response.status_code == 400
+    assert body_of(response)["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "problem"),
+    [
+        ({}, "name", "is required"),
+        ({"name": 1}, "name", "must be text"),
+        ({"name": "long"}, "name", "must have at most 3 characters"),
+        ({"name": "x", "count": "many"}, "count", "must be a whole number"),
+        ({"name": "x", "count": 10}, "count", "must be at most 9"),
+        ({"name": "x", "tags": "one"}, "tags", "must be a list"),
+        ({"name": "x", "tags": ["a", "b"]}, "tags", "must have at most 1 item"),
+        ({"name": "x", "payload": []}, "payload", "must be an object"),
+        (
+            {"name": "x", "owner": "me"},
+            "owner",
+            "must be an id: 32 hexadecimal digits, as a UUID has them",
+        ),
+        (
+            {"name": "x", "at": "soon"},
+            "at",
+            "must be an ISO 8601 instant with a zone, as 2026-11-20T12:00:00Z",
+        ),
+        ({"name": "x", "size": "xl"}, "size", "must be 's' or 'm'"),
+        ([], "body", "must be an object"),
+    ],
+)  # fmt: skip
+async def test_a_field_that_is_wrong_is_told_in_plain_words(
+    api: httpx.AsyncClient, body: Any, field: str, problem: str
+) -> None:
+    """Nobody outside knows of tuples, dictionaries and inputs."""
+    response = await api.post("/api/strict", json=body)
+
+    assert response.status_code == 422
+    refused = body_of(response)
+    assert refused["error"] == f"{field}: {problem}"
+    assert refused["detail"] == [{"field": field, "problem": problem, "location": "body"}]
+
+
+async def test_a_list_refuses_a_parameter_it_does_not_know(api: httpx.AsyncClient) -> None:
+    """A typing error in a filter would list everything; a probe's own parameter harms nothing."""
+    response = await api.get("/api/list?knid=a&limit=1&zzz=1")
+
+    assert response.status_code == 422
+    near, far = body_of(response)["detail"]
+    assert (near["field"], near["location"]) == ("knid", "query")
+    assert near["problem"] == "is no parameter of this list; did you mean kind?"
+    assert far["problem"] == "is no parameter of this list; it takes kind, limit"
+    assert (await api.get("/api/list?kind=a&limit=1")).status_code == 200
+    assert (await api.get("/api/errors/planned?now=1")).status_code == 409
+
+
 async def test_a_body_over_the_limit_is_refused_before_it_is_read(app: FastAPI) -> None:
     """A declared length is believed when it is too large."""
     sent: list[dict[str, Any]] = []
@@ -428,7 +527,7 @@ async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
     async with calling(app) as api:
         response = await api.post("/api/things", content=content)
 
-    assert response.status_code in {400, 422}
+    assert response.status_code in {400, 415, 422}
     body_of(response)
 
 
