@@ -397,7 +397,7 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb,
   created_at timestamptz not null default queue.clock(),
-  job_created_at timestamptz,
+  job_created_at timestamptz not null,
   constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children', 'after'))
 );
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;

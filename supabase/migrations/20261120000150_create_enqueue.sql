@@ -489,7 +489,7 @@ end;
 $$;
 comment on function queue.replace_pending is E'Give pending holders of a unique key the newer payload and time; those who had given up their key meanwhile are returned.\n\np_holders maps job id to the item''s number.';
 
-create function queue.depend(p_workspace_id uuid, p_job_id uuid, p_after jsonb, p_policy text) returns void
+create function queue.depend(p_workspace_id uuid, p_job_id uuid, p_created_at timestamptz, p_after jsonb, p_policy text) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -503,12 +503,12 @@ begin
     perform queue.refuse(404, 'job_not_found', 'a job named in after does not exist', v_missing::text);
   end if;
   insert into queue.dependencies (after_id, job_id) select a, p_job_id from unnest(v_after) as a;
-  insert into queue.waits (job_id, workspace_id, kind, name, data)
-  values (p_job_id, p_workspace_id, 'after', 'after', jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy));
+  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data)
+  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after', jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy));
   insert into queue.signals (kind, job_id) values ('check', p_job_id); -- they may have ended already
 end;
 $$;
-comment on function queue.depend is 'Let a new job wait for others of its workspace.';
+comment on function queue.depend is 'Let a job that is about to be inserted wait for others of its workspace.';
 
 create function queue.join_batches(p_workspace_id uuid, p_batch_ids uuid[]) returns void
 language plpgsql
@@ -661,7 +661,7 @@ begin
       end if;
       if v_item.after is not null and jsonb_array_length(v_item.after) > 0 then
         v_waiting[v_item.ordinality] := true;
-        perform queue.depend(p_workspace_id, v_new[v_item.ordinality], v_item.after, coalesce(v_item.after_failed, 'fail'));
+        perform queue.depend(p_workspace_id, v_new[v_item.ordinality], v_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
       end if;
     end loop;
 

@@ -305,7 +305,7 @@ begin
     from acts as a
     where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
-      a.outcome as said, j.error_fingerprint, a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
+      j.created_at, a.outcome as said, j.error_fingerprint, a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
@@ -329,8 +329,8 @@ begin
   rewound as (
     insert into queue.rewinds (lane_id) select distinct lane_id from moved where act = 'released'),
   waiting as (
-    insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
-    select id, workspace_id, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''), wait ->> 'kind'), 200),
+    insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, event_name, timeout_at, default_value, created_at)
+    select id, workspace_id, created_at, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''), wait ->> 'kind'), 200),
       jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids', wait -> 'job_ids')),
       case when wait ->> 'kind' = 'event' then left(wait ->> 'event', 255) end,
       (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', p_now

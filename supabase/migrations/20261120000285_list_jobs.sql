@@ -3,19 +3,6 @@
 
 create index waits_by_workspace on queue.waits (workspace_id, job_created_at, job_id);
 
-create function queue.note_job_age() returns trigger
-language plpgsql
-set search_path = ''
-as $$
-begin
-  new.job_created_at := (select created_at from public.jobs where id = new.job_id);
-  return new;
-end;
-$$;
-comment on function queue.note_job_age is 'Trigger: a wait knows how old its job is, so that waiting jobs are listed by age without an index on their status.';
-create trigger waits_note_job_age before insert on queue.waits
-  for each row execute function queue.note_job_age();
-
 create type queue.list_place as (created_at timestamptz, id uuid);
 comment on type queue.list_place is 'Where a job stands in a list.';
 
@@ -236,6 +223,6 @@ end;
 $$;
 comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
 
-revoke execute on function queue.note_job_age, queue.list_filter, queue.hex_of, queue.list_sources from public, anon, authenticated, service_role;
+revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources from public, anon, authenticated, service_role;
 revoke execute on function public.list_jobs, public.count_jobs from public, anon, authenticated, service_role;
 grant execute on function public.list_jobs, public.count_jobs to authenticated, service_role;

@@ -124,6 +124,14 @@ def test_children_and_batches_are_listed_at_every_age(engine: Engine) -> None:
     assert pages(engine, batch_id=batch, status=["completed"]) == sorted(batched, reverse=True)
 
 
+def test_jobs_that_wait_for_others_are_listed_by_age(engine: Engine) -> None:
+    """They wait before they are inserted, and are as old as the others all the same."""
+    first = engine.enqueue()
+    ids = [engine.enqueue(after=[first]) for _ in range(5)]
+
+    assert pages(engine, limit=2, workspace_id=ACME, status=["waiting"]) == ids[::-1]
+
+
 def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) -> None:
     """The console shows the last digits of an id, a log line perhaps the first."""
     settle_some(engine)
