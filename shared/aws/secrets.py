@@ -6,7 +6,7 @@ Nothing is written here, and no value is ever logged; reading them again is left
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 from shared.aws.lean_ssm import can_sign, get_parameter
@@ -51,12 +51,6 @@ def read_secrets(environ: Mapping[str, str], *, ssm: Any = None) -> Mapping[str,
     if ssm is None and can_sign(environ):
         return parse_secrets(parameter, get_parameter(parameter, environ))
     return read_parameter(ssm or _boto3_ssm(environ), parameter)
-
-
-def fill_environment(environ: MutableMapping[str, str], *, ssm: Any = None) -> None:
-    """Add the secrets to `environ`, once, at a cold start; what is set there already stays."""
-    for name, value in read_secrets(environ, ssm=ssm).items():
-        environ.setdefault(name, value)
 
 
 def _boto3_ssm(environ: Mapping[str, str]) -> Any:

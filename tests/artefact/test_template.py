@@ -98,11 +98,7 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
         | {("kms:Decrypt", "<ServiceKey.Arn>", VENDOR)}
-        | {("s3:ListBucket", "<UploadsBucket.Arn>", "")}
-        | {
-            (f"s3:{action}", UPLOADS, "")
-            for action in ("GetObject", "PutObject", "AbortMultipartUpload")
-        },
+        | {("s3:ListBucket", "<UploadsBucket.Arn>", ""), ("s3:GetObject", UPLOADS, "")},
         "health": set(),
     }
 
@@ -510,6 +506,7 @@ MORE_ENVIRONMENT = {
         "CORS_ORIGINS",
         "WORKER_FUNCTION_NAME",
         "WORKER_CONCURRENCY",
+        "WORKER_SIBLINGS",
         "UPLOADS_BUCKET",
         "KMS_KEY_ID",
     },

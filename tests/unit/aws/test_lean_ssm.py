@@ -19,7 +19,7 @@ from botocore.credentials import Credentials
 from moto.server import ThreadedMotoServer
 
 from shared.aws.lean_ssm import SsmRefused, can_sign, get_parameter, signed_headers
-from shared.aws.secrets import fill_environment
+from shared.aws.secrets import read_secrets
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
 
@@ -79,14 +79,11 @@ def test_a_parameter_is_read_and_decrypted(moto: dict[str, str]) -> None:
     assert json.loads(get_parameter("/minutehand/test/worker", moto))["OTHER"] == "ü"
 
 
-def test_the_environment_is_filled_and_what_is_set_stays(moto: dict[str, str]) -> None:
-    """An operator's override wins."""
-    environ = {**moto, "SECRETS_PARAMETER": "/minutehand/test/worker", "OTHER": "mine"}
+def test_a_functions_secrets_are_read_by_its_own_credentials(moto: dict[str, str]) -> None:
+    """Lambda puts those into the environment."""
+    secrets = read_secrets({**moto, "SECRETS_PARAMETER": "/minutehand/test/worker"})
 
-    fill_environment(environ)
-
-    assert environ["WORKER_SECRET_TOKEN"] == "from-ssm"
-    assert environ["OTHER"] == "mine"
+    assert secrets == {"WORKER_SECRET_TOKEN": "from-ssm", "OTHER": "ü"}
 
 
 def test_a_missing_parameter_is_named(moto: dict[str, str]) -> None:
@@ -152,11 +149,11 @@ def test_without_credentials_in_the_environment_boto3_finds_them() -> None:
     assert not can_sign({"AWS_PROFILE": "me"})
 
 
-def test_filling_the_environment_does_not_import_boto3(moto: dict[str, str]) -> None:
+def test_reading_secrets_does_not_import_boto3(moto: dict[str, str]) -> None:
     """200 ms of every cold start."""
     code = (
-        "import json, os, sys; from shared.aws.secrets import fill_environment;"
-        "fill_environment(os.environ); assert os.environ['WORKER_SECRET_TOKEN'] == 'from-ssm';"
+        "import json, os, sys; from shared.aws.secrets import read_secrets;"
+        "assert read_secrets(os.environ)['WORKER_SECRET_TOKEN'] == 'from-ssm';"
         "print(json.dumps([name for name in sys.modules if name.startswith('boto')]))"
     )
     environ = {**moto, "SECRETS_PARAMETER": "/minutehand/test/worker"}

@@ -12,7 +12,7 @@ import pytest
 from functions.worker.invocations import LambdaWorker
 from shared.aws.clients import client
 from shared.aws.rotation import RotatingHandler
-from shared.aws.secrets import fill_environment, read_parameter
+from shared.aws.secrets import read_parameter, read_secrets
 from shared.config import ConfigurationError, Settings
 
 
@@ -150,8 +150,8 @@ def test_a_parameter_of_another_shape_is_refused(settings: Settings, value: str)
     assert value not in str(refused.value)
 
 
-def test_the_environment_is_filled_and_never_overruled(settings: Settings) -> None:
-    """A value set on the function wins, so that one can be tried out."""
+def test_secrets_are_read_where_a_parameter_is_named(settings: Settings) -> None:
+    """Locally none is, and AWS is not asked."""
     put(settings, "/minutehand/test/d", json.dumps({"A": "from ssm", "B": "from ssm"}))
     environ = {
         "SECRETS_PARAMETER": "/minutehand/test/d",
@@ -160,9 +160,5 @@ def test_the_environment_is_filled_and_never_overruled(settings: Settings) -> No
         "A": "from the function",
     }
 
-    fill_environment(environ)
-
-    assert (environ["A"], environ["B"]) == ("from the function", "from ssm")
-    untouched = {"X": "1"}
-    fill_environment(untouched)
-    assert untouched == {"X": "1"}
+    assert read_secrets(environ) == {"A": "from ssm", "B": "from ssm"}
+    assert read_secrets({"X": "1"}) == {}
