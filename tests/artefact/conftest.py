@@ -1,4 +1,4 @@
-"""What would be deployed, built once per test process: templates at once, zips when asked for."""
+"""What would be deployed, made once per run and when asked for: templates and zips."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from infra.aws.build import Built, build, host_target
-from infra.aws.bundles import BUNDLES, LAMBDA, ROOT
+from infra.aws.bundles import BUNDLES, LAMBDA, ROOT, Target
 from infra.aws.package import TEMPLATE, compile_template
 from infra.local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
 from tests.artefact.stack import Stack
+from tests.support.shared import made_once
+
+STAGES = ("dev", "prod")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test of a process builds the zips: a minute here, many on a busy machine."""
+    """The first test builds the zips: a minute here, many on a busy machine."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents and item.get_closest_marker("timeout") is None:
@@ -27,29 +30,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
     """The template of each stage; osls needs some zip to hash, not the real one."""
-    artifacts = tmp_path_factory.mktemp("artifacts")
-    for bundle in BUNDLES:
-        (artifacts / f"{bundle.name}.zip").write_bytes(EMPTY_ZIP)
-    compiled = {}
-    for stage in ("dev", "prod"):
-        folder = compile_template(stage, tmp_path_factory.mktemp(stage), artifacts=artifacts)
-        template = json.loads((folder / TEMPLATE).read_text())
-        compiled[stage] = Stack(stage, folder, template)
-    return compiled
+
+    def compile_both(folder: Path) -> None:
+        artifacts = folder / "artifacts"
+        artifacts.mkdir()
+        for bundle in BUNDLES:
+            (artifacts / f"{bundle.name}.zip").write_bytes(EMPTY_ZIP)
+        for stage in STAGES:
+            compile_template(stage, folder / stage, artifacts=artifacts)
+
+    folder = made_once(tmp_path_factory, "templates", compile_both)
+    return {
+        stage: Stack(
+            stage,
+            folder / stage / "stack",
+            json.loads((folder / stage / "stack" / TEMPLATE).read_text()),
+        )
+        for stage in STAGES
+    }
 
 
-@pytest.fixture(scope="session", params=["dev", "prod"])
+@pytest.fixture(scope="session", params=STAGES)
 def compiled(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
     """Each stage in turn."""
     return stacks[request.param]
 
 
 class Package:
-    """The zips of one target, and each unzipped as Lambda would."""
+    """The zips of one target, and each unzipped into `trees` as Lambda would."""
 
-    def __init__(self, folder: Path, built: dict[str, Built]) -> None:
+    def __init__(self, folder: Path, trees: Path) -> None:
         self.folder = folder
-        self.built = built
+        self.trees = trees
+        self.built: dict[str, Built] = {
+            bundle.name: Built(**json.loads((folder / f"{bundle.name}.manifest.json").read_text()))
+            for bundle in BUNDLES
+        }
 
     def archive(self, bundle: str) -> Path:
         """The zip."""
@@ -57,7 +73,7 @@ class Package:
 
     def unzipped(self, bundle: str) -> Path:
         """The zip's content in a folder nothing else wrote to."""
-        target = self.folder / "unzipped" / bundle
+        target = self.trees / bundle
         if not target.exists():
             with zipfile.ZipFile(self.archive(bundle)) as archive:
                 archive.extractall(target)
@@ -67,27 +83,36 @@ class Package:
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources as they are now: an edit during the tests must not look like a wrong hash."""
-    root = tmp_path_factory.mktemp("sources")
-    for room in ("functions", "shared"):
-        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("requirements.lock", "pyproject.toml"):
-        shutil.copyfile(ROOT / file, root / file)
-    return root
+
+    def copy(root: Path) -> None:
+        for room in ("functions", "shared"):
+            shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("requirements.lock", "pyproject.toml"):
+            shutil.copyfile(ROOT / file, root / file)
+
+    return made_once(tmp_path_factory, "sources", copy)
+
+
+def packaged(factory: pytest.TempPathFactory, name: str, target: Target, snapshot: Path) -> Package:
+    """Every bundle for one target."""
+
+    def build_all(folder: Path) -> None:
+        for bundle in BUNDLES:
+            build(bundle, target, folder, root=snapshot)
+
+    return Package(made_once(factory, name, build_all), factory.mktemp(f"{name}-unzipped"))
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Package:
     """The zips for Lambda: Python 3.13 on arm64."""
-    folder = tmp_path_factory.mktemp("lambda-package")
-    return Package(folder, {b.name: build(b, LAMBDA, folder, root=snapshot) for b in BUNDLES})
+    return packaged(tmp_path_factory, "lambda-package", LAMBDA, snapshot)
 
 
 @pytest.fixture(scope="session")
 def host_package(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Package:
     """The same zips for this machine, so that they can be run."""
-    folder = tmp_path_factory.mktemp("host-package")
-    target = host_target()
-    return Package(folder, {b.name: build(b, target, folder, root=snapshot) for b in BUNDLES})
+    return packaged(tmp_path_factory, "host-package", host_target(), snapshot)
 
 
 @pytest.fixture(scope="session")

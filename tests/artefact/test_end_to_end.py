@@ -72,7 +72,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, host_package: Package) -> It
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "infra.local", "up", "--no-demo", "--any-ports", "--scratch",
-                "--lambda", str(host_package.folder / "unzipped"), "--state", str(folder),
+                "--lambda", str(host_package.trees), "--state", str(folder),
             ],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +16,12 @@ import pytest
 from pydantic import BaseModel
 
 from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
-from infra.local.ports import reserve_port
 from shared.apps.webhooks.processors import Webhooks, register
 from shared.queue.data_api import DataApi
 from shared.worker import Job, JobContext, Registry, TickOptions, Worker
 from shared.worker.testing import drain
-from tests.support.databases import Database
-from tests.support.project import ACME, Gateway, Project
+from tests.support.project import ACME, Project
+from tests.support.renewed import Renewed
 
 
 @dataclass(frozen=True)
@@ -156,19 +155,13 @@ class Post:
 
 
 @pytest.fixture
-def project(database: Database) -> Iterator[Project]:
+def project(renewed: Renewed) -> Project:
     """A database behind a Data API; the engine lets webhooks lead to this machine."""
-    database.seed()
-    gateway = Gateway(database.url, reserve_port())
-    gateway.start()
-    try:
-        made = Project(scratch_settings(gateway.url), database, gateway)
-        made.run_sql(
-            "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
-        )
-        yield made
-    finally:
-        gateway.stop()
+    made = Project(scratch_settings(renewed.gateway.url), renewed.database, renewed.gateway)
+    made.run_sql(
+        "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
+    )
+    return made
 
 
 @pytest.fixture

@@ -1,0 +1,24 @@
+"""What is made once for all test processes of a run: the first that asks makes it, others wait."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the run's folder `name`, filled by `make(folder)`; it is for reading only."""
+    base = factory.getbasetemp()
+    # pytest-xdist gives each process a folder of its own inside the run's
+    run = base.parent if base.name.startswith("popen-") else base
+    folder, whole = run / name, run / f"{name}.whole"
+    with (run / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
