@@ -12,6 +12,7 @@ const PATHS = {
   search: html`<circle cx="7" cy="7" r="4.25" fill="none" stroke="currentColor" stroke-width="1.5" /><path d="m10.5 10.5 3 3" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />`,
   jobs: html`<path d="M2.5 4h11M2.5 8h11M2.5 12h7" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />`,
   pulse: html`<path d="M1.5 8.5h3l2-5 3 9 2-4h3" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" />`,
+  gauge: html`<path d="M2.5 12a6.25 6.25 0 1 1 11 0M8 9.5l2.75-3.75" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />`,
   building: html`<path d="M3.5 13.5v-11h6v11m0-7h3v7M2 13.5h12M5.5 5h2m-2 2.5h2m-2 2.5h2" fill="none" stroke="currentColor" stroke-width="1.3" stroke-linecap="round" stroke-linejoin="round" />`,
   person: html`<circle cx="8" cy="5" r="2.75" fill="none" stroke="currentColor" stroke-width="1.4" /><path d="M2.75 13.5c.5-3 2.6-4.25 5.25-4.25s4.75 1.25 5.25 4.25" fill="none" stroke="currentColor" stroke-width="1.4" stroke-linecap="round" />`,
   key: html`<circle cx="5" cy="8" r="2.75" fill="none" stroke="currentColor" stroke-width="1.4" /><path d="M7.75 8h6.5v2.25M11.5 8v2" fill="none" stroke="currentColor" stroke-width="1.4" stroke-linecap="round" />`,

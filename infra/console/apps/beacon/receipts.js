@@ -1,0 +1,54 @@
+// A run's receipts: their chain, the bundle to hand on, and a check of everything in the browser.
+
+import { useState, html } from "../../lib/ui.js";
+import { shortId, utc } from "../../lib/format.js";
+import { Tag } from "../../parts/badge.js";
+import { CopyId, download } from "../../parts/copy.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { Failed, Loading } from "../../parts/states-of-view.js";
+import { tellFailure } from "../../parts/toasts.js";
+import { beacon } from "./data.js";
+import { isAble, payloadOf, verify } from "./verification.js";
+
+const MARKS = { passed: ["✓", "completed"], failed: ["✗", "failed"], not_made: ["–", "waiting"] };
+
+/** @param {{run: object, bundle: {value, error, refresh}}} props */
+export function Receipts({ run, bundle }) {
+  const [report, setReport] = useState(null);
+  if (!bundle.value) return html`<section class="card"><h2>Receipts</h2>${bundle.error ? html`<${Failed} error=${bundle.error} retry=${bundle.refresh} what="The receipts could not be read" />` : html`<${Loading} what="Reading receipts" />`}</section>`;
+  const save = (name, value) => download(name, `${JSON.stringify(value, null, 1)}\n`, "application/json");
+  const check = async () => {
+    try {
+      const able = await isAble();
+      const found = able ? await verify(bundle.value, await beacon.keys()) : await beacon.verify(bundle.value);
+      setReport({ ...found, by: able ? "this browser" : "the server, as this browser cannot" });
+    } catch (error) {
+      tellFailure("Not verified", error);
+    }
+  };
+  const keys = async () => {
+    try {
+      save("beacon-keys.json", await beacon.keys());
+    } catch (error) {
+      tellFailure("The keys could not be read", error);
+    }
+  };
+  const rows = bundle.value.receipts.map(({ jws }) => ({ jws, ...payloadOf(jws) }));
+  return html`<section class="card stack" aria-labelledby="h-receipts">
+    <div class="bar"><h2 id="h-receipts">Receipts</h2><span class="spacer"></span><${ActionButton} className="primary" run=${check}>Verify<//>
+      <button type="button" onClick=${() => save(`beacon-${shortId(run.id)}.json`, bundle.value)}>Download the bundle</button><${ActionButton} className="quiet" run=${keys}>Public keys<//></div>
+    <div class="scroll-x" tabindex="0" role="group" aria-label="Receipts"><table class="table"><thead><tr><th scope="col" class="num">Number</th><th scope="col">Of</th><th scope="col">Signed</th><th scope="col">Follows</th><th scope="col">Receipt</th></tr></thead>
+      <tbody>${rows.map((one) => html`<tr key=${one.number}><th scope="row" class="num">${one.number}</th><td style=${{ whiteSpace: "nowrap" }}>${one.region_requested ?? "the run"}</td><td><span class="num">${utc(one.issued_at)}</span></td><td><code>${one.previous ? one.previous.slice(7, 19) : "nothing: the first"}</code></td><td><${CopyId} id=${one.jws} what="receipt" /></td></tr>`)}</tbody></table></div>
+    <div aria-live="polite">${report && html`<${Report} report=${report} />`}</div>
+    <p class="muted small">Anybody can verify the bundle without this server: <code>minutehand beacon verify bundle.json --keys keys.json</code></p>
+  </section>`;
+}
+
+function Report({ report }) {
+  const failed = report.checks.filter(({ state }) => state === "failed");
+  const skipped = report.checks.filter(({ state }) => state === "not_made").length;
+  return html`<div class="stack" data-verdict=${report.verdict}>
+    <p><${Tag} tone=${report.verdict === "passed" ? "completed" : "failed"}>${report.verdict === "passed" ? "Verified" : "Not what was signed"}<//> ${report.checks.length - failed.length - skipped} checks passed${failed.length > 0 && `, ${failed.length} failed`}${skipped > 0 && `, ${skipped} could not be made`}, by ${report.by}.</p>
+    <details class="more" open=${failed.length > 0}><summary>Every check</summary><ul class="diary" tabindex="0" aria-label="Every check">${report.checks.map(({ subject, check, state, detail }) => html`<li key=${subject + check} data-tone=${MARKS[state][1]}><span aria-hidden="true">${MARKS[state][0]} </span><span class="hidden">${state === "not_made" ? "not made" : state}: </span>${subject}: ${check} <span class="muted wrap">${detail}</span></li>`)}</ul></details>
+  </div>`;
+}
