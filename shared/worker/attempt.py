@@ -220,6 +220,16 @@ class Attempt:
         """Whether someone waits for the news to be stored."""
         return bool(self._flushes)
 
+    @property
+    def renew_at(self) -> float:
+        """When its lease has to be renewed: a third of it has passed."""
+        return self.renewed_at + self.lease.lease_seconds / 3
+
+    @property
+    def may_renew_at(self) -> float:
+        """From when on another one's report renews it as well."""
+        return self.renewed_at + self.lease.lease_seconds / 4
+
     def stored(self) -> None:
         """The news was stored: whoever waits for it goes on."""
         waiting, self._flushes = self._flushes, []

@@ -1,6 +1,7 @@
 """One task that carries all news of all running jobs, renews their leases, and hears who must stop.
 
-It works beside the processors, so that a long job never looks dead.
+It works beside the processors, so that a long job never looks dead; nor does one whose settle is
+on its way or waits for its turn.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from shared.worker.context import Taken
 
 logger = logging.getLogger(__name__)
 
+NOTHING = Taken(None, (), (), None)
+
 
 class Reporter:
     """Sends at most one report per `interval`, and one at least every third of a lease.
 
     Args:
         running: The tick's running attempts; read, never written.
+        settling: Those that have ended and are being settled: their leases are renewed until the
+            settle was answered, else one that hangs would let another worker run the job again.
         interval: Least seconds between two reports, unless a processor waits for its step.
     """
 
@@ -41,9 +46,11 @@ class Reporter:
         tick_id: str,
         clock: Clock,
         interval: float = 0.25,
+        settling: Mapping[JobId, Attempt] | None = None,
     ) -> None:
         self._queue = queue
         self._running = running
+        self._settling = settling if settling is not None else {}
         self._worker_id = worker_id
         self._tick_id = tick_id
         self._clock = clock
@@ -100,20 +107,23 @@ class Reporter:
             if attempt.stop_reason != "lost" and attempt.ending is None
         ]
 
+    def _renewable(self) -> list[Attempt]:
+        """Attempts that have ended, of which the queue has not heard it yet."""
+        waiting = [attempt for attempt in self._running.values() if attempt.ending is not None]
+        return [
+            attempt
+            for attempt in (*waiting, *self._settling.values())
+            if attempt.stop_reason != "lost"
+        ]
+
     def _next_report_at(self) -> float | None:
         """When to send next: soon for news, at a third of the lease to renew, never if idle."""
-        at: float | None = None
-        for attempt in self._reportable():
-            due = (
-                self._sent_at + self._interval
-                if attempt.news
-                else max(
-                    attempt.renewed_at + attempt.lease.lease_seconds / 3,
-                    self._sent_at + self._interval,
-                )
-            )
-            at = due if at is None else min(at, due)
-        return at
+        soon = self._sent_at + self._interval
+        dues = [
+            soon if attempt.news else max(soon, attempt.renew_at) for attempt in self._reportable()
+        ]
+        dues += [max(soon, attempt.renew_at) for attempt in self._renewable()]
+        return min(dues, default=None)
 
     def _batch(self) -> list[Attempt]:
         """Attempts with news, and those whose renewal would come up soon anyway."""
@@ -121,24 +131,25 @@ class Reporter:
         chosen = [
             attempt
             for attempt in self._reportable()
-            if attempt.news
-            or attempt.is_urgent
-            or now >= attempt.renewed_at + attempt.lease.lease_seconds / 4
+            if attempt.news or attempt.is_urgent or now >= attempt.may_renew_at
         ]
+        chosen += [attempt for attempt in self._renewable() if now >= attempt.may_renew_at]
         # those that renewed longest ago first, should there be more than fit
         chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.renewed_at))
         return chosen[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> None:
         sent_at = self._clock.monotonic()
-        taken = [attempt.news.take() for attempt in batch]
+        # the news of one that has ended is the settle's to carry
+        taken = [attempt.news.take() if attempt.ending is None else NOTHING for attempt in batch]
         items = [
             ReportItem(job_id=attempt.job_id, fence=attempt.fence, **news._asdict())
             for attempt, news in zip(batch, taken, strict=True)
         ]
         self._sent_at = sent_at
         self._idle.clear()
-        for attempt in batch:
+        carried = [attempt for attempt in batch if attempt.ending is None]
+        for attempt in carried:
             attempt.reporting = True
         delivered = refused = False
         results: list[ReportResult] = []
@@ -159,7 +170,7 @@ class Reporter:
             if not delivered:
                 for attempt, news in zip(batch, taken, strict=True):
                     attempt.news.restore(news)
-            for attempt in batch:
+            for attempt in carried:
                 attempt.reporting = False
             self._idle.set()
         self.reports += 1
@@ -209,6 +220,10 @@ class Reporter:
                 self._hear(attempt, result.outcome, sent_at)
 
     def _hear(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
+        if attempt.ending is not None:  # nothing is left to stop; its settle tells the rest
+            if outcome in {"ok", "cancel"}:
+                attempt.renewed(sent_at)
+            return
         if outcome == "ok":
             attempt.renewed(sent_at)
         elif outcome == "cancel":
@@ -226,7 +241,8 @@ class Reporter:
         """Stop what we could not renew for a whole lease: another worker may have it by now."""
         for attempt in list(self._running.values()):
             # one chance to renew first: after a SIGSTOP the lease may still be ours
-            if now > attempt.lease_until and self._sent_at > attempt.lease_until:
+            is_over = now > attempt.lease_until and self._sent_at > attempt.lease_until
+            if is_over and attempt.ending is None:
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")
                 attempt.stop("lost")
 

@@ -90,6 +90,7 @@ class Tick:
         self._lease_id = self.tick_id
         self._lease_id_since = self._clock.monotonic()
         self._running: dict[JobId, Attempt] = {}
+        self._settling: dict[JobId, Attempt] = {}
         self._ended: list[Attempt] = []
         self._unstarted: list[SettleItem] = []
         self._pulse = asyncio.Event()
@@ -108,6 +109,7 @@ class Tick:
             tick_id=self.tick_id,
             clock=self._clock,
             interval=self._options.report_seconds,
+            settling=self._settling,
         )
         self._settler = Settler(
             queue,
@@ -423,7 +425,11 @@ class Tick:
         if self._may_lease(sent_at):
             lease = self._request(staying=bool(self._running))
         if items:
-            answer = await self._settler.settle(items, attempts, lease)
+            self._settling.update(attempts)
+            try:
+                answer = await self._settler.settle(items, attempts, lease)
+            finally:
+                self._settling.clear()
             if answer is not None:
                 self._take(answer, sent_at)
                 await self._maybe_fan_out()
@@ -507,7 +513,8 @@ class Tick:
         if self._renew_outside is None:
             return
         now = self._clock.monotonic()
-        held = [attempt for attempt in tuple(self._running.values()) if attempt.ending is None]
+        known = (*tuple(self._running.values()), *tuple(self._settling.values()))
+        held = [attempt for attempt in known if attempt.stop_reason != "lost"]
         if not held:
             return
         items = [ReportItem(job_id=attempt.job_id, fence=attempt.fence) for attempt in held]

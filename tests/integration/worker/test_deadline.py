@@ -32,10 +32,17 @@ class HangingProxy(FaultyProxy):
     def __init__(self, port: int, upstream_port: int) -> None:
         super().__init__(port, upstream_port, random.Random(0))
         self.hangs = False
+        #: Calls of this function wait until `answer_again` is set.
+        self.hangs_on = b""
+        self.answer_again = asyncio.Event()
+        self.has_hung = asyncio.Event()
 
     async def _pass_on(self, call: bytes, writer: asyncio.StreamWriter) -> bool:
         if self.hangs:
             await asyncio.sleep(600)
+        if self.hangs_on and self.hangs_on in call.partition(b"\r\n")[0]:
+            self.has_hung.set()
+            await self.answer_again.wait()
         return await super()._pass_on(call, writer)
 
 
@@ -81,6 +88,53 @@ async def test_a_database_that_hangs_does_not_keep_the_tick(
     assert (summary.leased, summary.lost) == (1, 1)
     assert summary.error
     assert (await ada.get_job(job_id)).status == "processing"
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside a running one"])
+async def test_a_lease_is_renewed_until_its_settle_is_answered(
+    project: Project,
+    registry: Registry,
+    proxy: HangingProxy,
+    behind: Worker,
+    ada: UserQueue,
+    others: int,
+) -> None:
+    """Else it lapses while the settle hangs, and another worker runs the job a second time."""
+    released = asyncio.Event()
+
+    @registry.processor("quick", payload=Nothing, lease=6)
+    async def quick(job: Job[Nothing], ctx: JobContext) -> int:
+        proxy.hangs_on = b"/rpc/settle_jobs"
+        return 1
+
+    @registry.processor("slow", payload=Nothing, lease=6)
+    async def slow(job: Job[Nothing], ctx: JobContext) -> int:
+        await proxy.has_hung.wait()  # ends while the other's settle is under way
+        return 2
+
+    await behind.register()
+    batch = await ada.enqueue_many(
+        ACME, [NewJob(job_type="quick")] + [NewJob(job_type="slow")] * others
+    )
+    ticking = asyncio.create_task(behind.tick(budget_seconds=300))
+    ticking.add_done_callback(lambda _: released.set())
+
+    async with asyncio.timeout(120):
+        while not released.is_set():
+            renewed = project.rows(
+                "select 1 from queue.leases where expires_at > leased_at"
+                " + make_interval(secs => lease_seconds) + interval '0.5 seconds'"
+            )
+            if len(renewed) == len(batch.jobs):
+                break
+            await asyncio.sleep(0.1)
+    proxy.answer_again.set()
+    summary = await asyncio.wait_for(ticking, 120)
+
+    assert (summary.completed, summary.lost) == (len(batch.jobs), 0)
+    for entry in batch.jobs:
+        job = await ada.get_job(entry.job.id)
+        assert (job.status, job.attempts) == ("completed", 1)
 
 
 async def test_a_database_that_hangs_from_the_start_is_given_up(
