@@ -6,9 +6,12 @@ Credentials come from boto3's own chain; nothing here reads or guesses them.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 from shared.config import Settings
+
+_making = threading.Lock()
 
 
 def client(
@@ -31,14 +34,16 @@ def client(
     endpoint = settings.aws_endpoint_url
     if service == "lambda":
         endpoint = settings.lambda_endpoint_url or endpoint
-    return _client(
-        service,
-        settings.aws_region,
-        endpoint,
-        connect_timeout,
-        read_timeout,
-        attempts,
-    )
+    # making one is not safe between threads, and of two first callers each would make its own
+    with _making:
+        return _client(
+            service,
+            settings.aws_region,
+            endpoint,
+            connect_timeout,
+            read_timeout,
+            attempts,
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -49,6 +49,7 @@ class Visibility:
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
 
     async def wait(self, transaction_ids: Iterable[int]) -> None:
         """Return once all of them are visible; at worst after a few seconds, or without an answer.
@@ -78,13 +79,20 @@ class Visibility:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        async with self._connecting:
+            if self._connection is not None:
+                await self._connection.close()
+                self._connection = None
+
+    async def _connected(self) -> Connection:
+        # one at a time: of two first callers, both would connect and one connection be forgotten
+        async with self._connecting:
+            if self._connection is None or self._connection.closed:
+                self._connection = await connect(self._url, "realtime_visibility")
+            return self._connection
 
     async def _any_invisible(self, ids: list[int]) -> bool:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._url, "realtime_visibility")
-        cursor = await self._connection.execute(_ANY_INVISIBLE, [ids], prepare=True)
+        connection = await self._connected()
+        cursor = await connection.execute(_ANY_INVISIBLE, [ids], prepare=True)
         row = await cursor.fetchone()
         return bool(row and row[0])

@@ -119,6 +119,22 @@ async def test_ended_transactions_are_visible_whatever_their_epoch(
     await visibility.close()
 
 
+async def test_first_callers_share_one_connection(database: Database) -> None:
+    """Joins and deliveries ask at the same moment; a second connection would stay for ever."""
+    visibility = Visibility(database.url)  # where no server listens with its own
+
+    await asyncio.gather(*(visibility.wait([3]) for _ in range(5)))
+    with database.connect() as connection:
+        row = connection.execute(
+            "select count(*) from pg_stat_activity"
+            " where application_name = 'realtime_visibility' and datname = %s",
+            [database.name],
+        ).fetchone()
+    await visibility.close()
+
+    assert row == (1,)
+
+
 async def test_a_running_transaction_is_waited_for(
     project: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
