@@ -96,6 +96,7 @@ comment on column public.beacon_receipts.issued_at is 'When it was signed, UTC, 
 create index beacon_specs_newest on public.beacon_specs (workspace_id, id desc);
 create index beacon_runs_newest on public.beacon_runs (workspace_id, id desc);
 create index beacon_runs_by_spec on public.beacon_runs (spec_id);
+create index beacon_runs_unfinished on public.beacon_runs (workspace_id) where outcome is null;
 
 create table beacon.chains (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
@@ -219,6 +220,8 @@ begin
     return array['target.url', v_problem];
   elsif p_target ->> 'url' ~ '^https?://[^/?#]*@' or p_target ->> 'url' ~ '#' then
     return array['target.url', 'url must carry neither a user name nor a fragment'];
+  elsif p_target ->> 'url' ~* '[?&][^=&]*(auth|secret|token|passw|credential|signature|api-?_?key|access-?_?key)[^=&]*=' then
+    return array['target.url', 'url may hold a secret in its query, and a spec is published with its receipts'];
   end if;
   select h.key into v_name from jsonb_each(p_target -> 'headers') as h
   where h.key !~ '^[a-z0-9!#$%&''*+.^_`|~-]{1,100}$' or jsonb_typeof(h.value) <> 'string'
@@ -371,6 +374,10 @@ begin
       perform queue.refuse(409, 'idempotency_conflict', 'this key started a run of another spec', v_run.id::text);
     end if;
     return jsonb_build_object('run_id', v_run.id, 'job_id', v_run.job_id, 'created', false, 'wake', false);
+  end if;
+  if (select count(*) from public.beacon_runs as r join public.jobs as j on j.id = r.job_id
+      where r.workspace_id = v_spec.workspace_id and r.outcome is null and j.completed_at is null) >= 20 then
+    perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 20 runs under way', '20');
   end if;
   -- the platform's own job: no person's call makes it, but it is the person's
   v_done := queue.enqueue(v_spec.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'beacon_run',

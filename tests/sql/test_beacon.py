@@ -251,6 +251,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("target.url", {"target": {"url": "https://169.254.169.254/latest"}}),
     ("target.url", {"target": {"url": "https://0x7f.1/"}}),
     ("target.url", {"target": {"url": "https://provider.example/#part"}}),
+    ("target.url", {"target": {"url": "https://provider.example/?API_key=x"}}),
+    ("target.url", {"target": {"url": "https://provider.example/?a=1&access_token=x"}}),
     ("target.method", {"target": {"method": "CONNECT"}}),
     ("target.headers", {"target": {"headers": {"authorization": "Bearer x"}}}),
     ("target.headers", {"target": {"headers": {"x-api-key": "x"}}}),
@@ -504,6 +506,19 @@ def test_a_members_own_job_is_no_measurement(desk: Desk) -> None:
         )[0]
         == "forbidden"
     )
+
+
+def test_a_workspace_has_at_most_twenty_runs_under_way(desk: Desk) -> None:
+    """Ended ones do not count; the refused one leaves nothing behind."""
+    runs = [desk.start() for _ in range(20)]
+
+    assert refused(desk.start) == ("quota_exceeded", "20")
+    assert desk.rows("select count(*) from public.beacon_runs") == [(20,)]
+    desk.run_sql(
+        "update public.beacon_runs set outcome = 'failed', finished_at = now() where id = %s",
+        runs[0],
+    )
+    assert desk.start() not in runs
 
 
 def test_what_is_stored_is_what_was_signed(desk: Desk) -> None:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 OK = "200 OK"
 HANG = "hang"
 CUT = "cut"
+BIG = "big"
 
 
 @dataclass
 class Provider:
     """Answers each request by the next of `answers`, then by `usual`.
 
-    An answer is a status line with headers, `HANG` for none at all, `CUT` for half a body.
+    An answer is a status line with headers, `HANG` for none at all, `CUT` for half a body, `BIG`
+    for one beyond what is read.
     """
 
     answers: list[str] = field(default_factory=list)
@@ -54,7 +56,11 @@ class Provider:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        first = await reader.readexactly(1)
+        if first == b"\x16":  # a TLS handshake, which nobody here speaks
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            return False
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode().lower()
         for line in head.split("\r\n"):
             if line.startswith("content-length:"):
                 await reader.readexactly(int(line.partition(":")[2]))
@@ -70,6 +76,12 @@ class Provider:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
             await writer.drain()
             return False
+        if answer == BIG:
+            size = 2 * 1024 * 1024
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+            writer.write(bytes(size))
+            await writer.drain()
+            return True
         writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
         await writer.drain()
         return True

@@ -9,7 +9,7 @@ from typing import Any
 from shared.apps.beacon.models import Bundle
 from shared.apps.beacon.verify import read_keys, verify
 from tests.integration.beacon.conftest import ACME, EVE, Station
-from tests.integration.beacon.provider import CUT, HANG, Provider
+from tests.integration.beacon.provider import BIG, CUT, HANG, Provider
 
 
 def outcomes(run: dict[str, Any], region: int = 0) -> dict[str, int]:
@@ -48,13 +48,13 @@ async def test_whatever_the_endpoint_does_is_a_sample(station: Station, provider
     """401, 402, 422, 429, 500, a hang, a cut body: none of them ends the job."""
     provider.answers = [
         "200 OK", "401 Unauthorized", "402 Payment Required", "422 Unprocessable",
-        "429 Too Many Requests", "500 Oops", HANG, CUT, "302 Found\r\nLocation: /elsewhere",
+        "429 Too Many Requests", "500 Oops", HANG, CUT, BIG, "302 Found\r\nLocation: /elsewhere",
     ]  # fmt: skip
     run = await station.start(
         provider.url,
-        samples=10,
+        samples=11,
         concurrency=1,
-        timeout_ms=300,
+        timeout_ms=1000,
         thresholds={"p95_ms": None, "error_rate": 0.5},
     )
 
@@ -65,6 +65,7 @@ async def test_whatever_the_endpoint_does_is_a_sample(station: Station, provider
     assert outcomes(ended) == {
         "ok:200": 2, "client_error:401": 1, "client_error:402": 1, "client_error:422": 1,
         "rate_limited:429": 1, "server_error:500": 1, "timeout": 1, "broken": 1, "redirect:302": 1,
+        "too_large:200": 1,
     }  # fmt: skip
 
 
@@ -76,6 +77,17 @@ async def test_a_refused_connection_is_a_sample_too(station: Station) -> None:
 
     statistics = ended["regions"][0]["statistics"]
     assert (statistics["outcomes"], statistics["latency_us"]) == ({"connect": 3}, None)
+
+
+async def test_a_failed_handshake_is_told_from_a_refused_connection(
+    station: Station, provider: Provider
+) -> None:
+    """There is somebody, but no TLS; each sample says so, on a connection of its own."""
+    run = await station.start(provider.url.replace("http:", "https:"), samples=3, connection="new")
+
+    ended = await station.ended(run)
+
+    assert outcomes(ended) == {"tls": 3}
 
 
 async def test_retry_after_is_waited_for_without_spending_an_attempt(
