@@ -12,7 +12,7 @@ from shared.apps.enrichment.apollo import ApolloClient
 from shared.apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
 from shared.apps.enrichment.files import ImportFiles
 from shared.apps.enrichment.store import UserStore, WorkerStore
-from shared.aws.sealing import Sealer, make_sealer
+from shared.aws.sealing import Sealer, make_sealer, row_context
 from shared.config import Settings
 from shared.queue.data_api import DataApi
 
@@ -118,4 +118,4 @@ class Enrichment:
 
 def key_context(workspace_id: str) -> dict[str, str]:
     """What a sealed Apollo key is bound to, so that it opens in no other row."""
-    return {"purpose": "apollo_api_key", "workspace_id": workspace_id}
+    return row_context(field="apollo_api_key", workspace_id=workspace_id)

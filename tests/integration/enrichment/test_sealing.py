@@ -8,7 +8,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from shared.aws.sealing import FileDataKeys, key_id_of
+from shared.apps.enrichment.services import key_context
+from shared.aws.sealing import PURPOSE, FileDataKeys, key_id_of
 from shared.config import Settings
 from tests.integration.enrichment.conftest import ACME, INITECH, Office
 from tests.support.project import Project
@@ -46,6 +47,11 @@ async def test_a_key_under_kms_works_in_a_job(under_kms: Office) -> None:
 
     assert job["status"] == "completed"
     assert "arn:aws:kms" in key_id_of(sealed(under_kms))
+
+
+def test_the_keys_purpose_is_the_one_the_roles_may_use_the_key_for() -> None:
+    """roles.yml binds every use of the KMS key to it; anything else is denied in production."""
+    assert key_context(ACME)["purpose"] == PURPOSE
 
 
 async def test_a_rotation_seals_anew_and_old_values_open_meanwhile(
