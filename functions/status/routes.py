@@ -248,6 +248,7 @@ async def get_status(
     services: Provided,
     _: OperatorCredentials,
     workspace_id: UUID | None = None,
+    minutes: Annotated[int, Query(ge=1, le=11_520, description="How far back.")] = 60,
 ) -> QueueStats:
     """Counts, throughput and percentiles: of everything for the operator, else of a workspace."""
     token = bearer_token(request)
@@ -255,7 +256,7 @@ async def get_status(
         raise unauthorized("send a token as a bearer token", presented=False)
     scope = str(workspace_id) if workspace_id else None
     if token_matches(token, services.settings.worker_secret_tokens):
-        return await services.operator_queue.stats()
+        return await services.operator_queue.stats(minutes=minutes)
     try:
         caller = await services.verifier.verify_service(token)
     except InvalidToken:
@@ -265,7 +266,7 @@ async def get_status(
             raise unauthorized(str(error), presented=True) from error
         if scope is None:
             raise invalid_argument("workspace_id", "is required", location="query") from None
-    return await services.queue_of(caller).stats(scope)
+    return await services.queue_of(caller).stats(scope, minutes=minutes)
 
 
 async def _feed_answer(

@@ -68,8 +68,12 @@ def _value(text: str) -> str:
     return re.sub(r"(^|\s)#.*", "", text).strip()
 
 
-def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """An explicit file wins; else the environment, when it names a project; else the local stack.
+def load_values(
+    env_file: Path | None, environ: Mapping[str, str] = os.environ, *, token: str | None = None
+) -> dict[str, str]:
+    """An explicit file wins; else the environment, when it names a service; else the local stack.
+
+    With a token, the API's address is enough: Supabase's is needed to sign in.
 
     Raises:
         CommandFailed: There is none of the three.
@@ -82,7 +86,8 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
                 fix="name one with KEY=value lines, as .local/env has them",
             )
         return {**environ, **read_env_file(env_file)}
-    if environ.get("SUPABASE_URL") and environ.get("API_URL"):
+    signed_in = token or environ.get("MINUTEHAND_TOKEN") or environ.get("SUPABASE_URL")
+    if environ.get("API_URL") and signed_in:
         return dict(environ)
     if LOCAL_ENV.exists():
         return {**environ, **read_env_file(LOCAL_ENV)}
@@ -169,6 +174,13 @@ class Connection:
             named = self.values.get("DEMO_WORKSPACE_ID")
         if named:
             return named
+        if not self.values.get("SUPABASE_URL"):
+            raise CommandFailed(
+                "which workspace?",
+                code="workspace_needed",
+                fix="pass --workspace or set MINUTEHAND_WORKSPACE_ID; with SUPABASE_URL and "
+                "SUPABASE_PUBLISHABLE_KEY yours are looked up",
+            )
         mine = self.read("/rest/v1/workspaces", {"select": "id,name", "order": "name"})
         if len(mine) == 1:
             return str(mine[0]["id"])

@@ -73,7 +73,7 @@ def connected(
 ) -> Iterator[tuple[Output, Connection]]:
     """An output and a connection, closed at the end."""
     with speaking(as_json) as output:
-        connection = Connection(load_values(env_file), token, workspace)
+        connection = Connection(load_values(env_file, token=token), token, workspace)
         try:
             yield output, connection
         finally:

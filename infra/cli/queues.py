@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 WhatKind = Annotated[Kind, typer.Argument(help="type, queue or workspace.")]
 WhatName = Annotated[str, typer.Argument(help="Its name, or the workspace's id.")]
-_WIRE = {Kind.JOB_TYPE: "job_type", Kind.QUEUE: "queue", Kind.WORKSPACE: "workspace"}
+_WIRE = {Kind.JOB_TYPE: "job_type", Kind.QUEUE: "queue"}
 
 
 def pause(
@@ -62,13 +62,19 @@ def _steer(
     as_json: bool,
 ) -> None:
     with connected(as_json, env_file, token) as (output, connection):
-        result = connection.rpc(
-            "pause_jobs",
-            {"p_request": {"kind": _WIRE[kind], "name": name, **change}},
-            as_operator=kind is not Kind.WORKSPACE,
-        )
-        verb = "paused" if result["paused"] else "running again"
-        output.value(result, text=f"{kind.value} {name} is {verb}")
+        if kind is Kind.WORKSPACE:
+            verb = "pause" if change["paused"] else "resume"
+            result = connection.call(
+                "POST", f"/api/workspaces/{name}/{verb}", json={"reason": change.get("reason")}
+            )
+        else:  # for everybody, so the operator's alone: no route offers it
+            result = connection.rpc(
+                "pause_jobs",
+                {"p_request": {"kind": _WIRE[kind], "name": name, **change}},
+                as_operator=True,
+            )
+        state = "paused" if result["paused"] else "running again"
+        output.value(result, text=f"{kind.value} {name} is {state}")
 
 
 def stats(
@@ -84,12 +90,13 @@ def stats(
 ) -> None:
     """Print counts, throughput, waits and run times per type."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        scope = None if operator else connection.workspace
-        told = connection.rpc(
-            "queue_stats",
-            {"p_workspace_id": scope, "p_minutes": minutes},
-            as_operator=operator,
-        )
+        if operator:
+            told = connection.rpc(
+                "queue_stats", {"p_workspace_id": None, "p_minutes": minutes}, as_operator=True
+            )
+        else:
+            asked = {"workspace_id": connection.workspace, "minutes": minutes}
+            told = connection.call("GET", "/api/status", params=asked)
         if as_json:
             output.line(told)
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
+from infra.cli.connection import Connection
 from infra.cli.jobs import read_payload
 from infra.cli.options import EnvFile, Json, Token, Workspace, connected
 from infra.cli.output import ago
@@ -45,9 +47,7 @@ def schedules(
     if context.invoked_subcommand is not None:
         return
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        rows = connection.rpc("list_schedules", {"p_workspace_id": connection.workspace})[
-            "schedules"
-        ]
+        rows = connection.call("GET", _path(connection))["schedules"]
         if not as_json:
             for row in rows:
                 row["state"] = row.get("problem") or ("on" if row["enabled"] else "off")
@@ -71,19 +71,16 @@ def put(
 ) -> None:
     """Make a schedule, or change the one with this name."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        made = connection.rpc(
-            "put_schedule",
-            {
-                "p_workspace_id": connection.workspace,
-                "p_schedule": {
-                    "name": name,
-                    "cron": cron,
-                    "timezone": timezone,
-                    "job_type": job_type,
-                    "payload": read_payload(payload),
-                    "missed": missed.value,
-                    "enabled": not off,
-                },
+        made = connection.call(
+            "PUT",
+            _path(connection, name),
+            json={
+                "cron": cron,
+                "timezone": timezone,
+                "job_type": job_type,
+                "payload": read_payload(payload),
+                "missed": missed.value,
+                "enabled": not off,
             },
         )
         output.value(made, text=f"{name} runs next {ago(made['next_at'])}")
@@ -100,7 +97,11 @@ def remove(
 ) -> None:
     """Remove a schedule; jobs it made stay."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        gone = connection.rpc(
-            "delete_schedule", {"p_workspace_id": connection.workspace, "p_name": name}
-        )
-        output.value(gone, text=f"{name} is removed")
+        connection.call("DELETE", _path(connection, name))
+        output.value({"name": name, "removed": True}, text=f"{name} is removed")
+
+
+def _path(connection: Connection, *name: str) -> str:
+    """The address of a workspace's schedules, or of one, whose name may hold a slash."""
+    parts = ["/api/workspaces", connection.workspace, "schedules"]
+    return "/".join([*parts, *(quote(one, safe="") for one in name)])

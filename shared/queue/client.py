@@ -382,11 +382,16 @@ class UserQueue:
         """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
         return await self._api.select(table, params, headers=self._headers)
 
-    async def stats(self, workspace_id: WorkspaceId | str | None = None) -> QueueStats:
-        """Counts and percentiles of one workspace; of all of them for an operator."""
-        return QueueStats.model_validate(
-            await self._call("queue_stats", {"p_workspace_id": workspace_id})
-        )
+    async def stats(
+        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
+    ) -> QueueStats:
+        """Counts and percentiles of one workspace; of all of them for an operator.
+
+        Args:
+            minutes: How far back, 1 to 11,520.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
+        return QueueStats.model_validate(await self._call("queue_stats", arguments))
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True

@@ -140,9 +140,10 @@ class WorkerQueue:
         """The queue's vital signs."""
         return QueueHealth.model_validate(await self._call("queue_health", {}))
 
-    async def stats(self) -> QueueStats:
-        """Counts and percentiles over all workspaces."""
-        return QueueStats.model_validate(await self._call("queue_stats", {"p_workspace_id": None}))
+    async def stats(self, *, minutes: int = 60) -> QueueStats:
+        """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
+        arguments = {"p_workspace_id": None, "p_minutes": minutes}
+        return QueueStats.model_validate(await self._call("queue_stats", arguments))
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, attempts: int | None = None

@@ -21,6 +21,7 @@ from infra.cli.__main__ import app
 from infra.cli.connection import ROOT
 from infra.cli.jobs import COLUMNS
 from infra.cli.output import Output
+from infra.local.users import ADA
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -425,3 +426,41 @@ def test_a_part_of_no_jobs_id_says_so(run: Run) -> None:
     assert json.loads(run("logs", "0" * 12, "--json", code=1).stderr)["code"] == "job_not_found"
     assert "6 or more digits" in run("logs", "12345", code=2).stderr
     assert "6 or more digits" in run("logs", "my-job", code=2).stderr
+
+
+def test_the_apis_address_and_a_token_are_enough(
+    stack: RunningStack, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever uses the service need not know where its database lies."""
+    for name in (
+        "MINUTEHAND_ENV_FILE",
+        *(key for key in os.environ if key.startswith("SUPABASE_")),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("API_URL", stack.api_url)
+    monkeypatch.setenv("MINUTEHAND_TOKEN", stack.token(str(ADA.id)))
+    monkeypatch.setenv("MINUTEHAND_WORKSPACE_ID", stack.demo_workspace_id)
+    name = f"only the API/{uuid.uuid4().hex[:8]}"
+
+    def call(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    job = enqueued(call, account, "--in", "1h")
+    assert as_json(call("cancel", job["id"][-8:]))["status"] == "cancelled"
+    assert set(as_json(call("stats", "--minutes", "5"))["live"]) == {
+        "pending",
+        "processing",
+        "waiting",
+    }
+    payload = json.dumps({"account_id": account})
+    made = as_json(call("schedules", "set", name, "0 3 * * *", "enrich_account", payload, "--off"))
+    assert (made["name"], made["enabled"]) == (name, False)
+    assert name in {schedule["name"] for schedule in as_json(call("schedules"))}
+    assert as_json(call("schedules", "remove", name))["removed"] is True
+    refused = json.loads(call("pause", "type", "enrich_account", code=1).stderr)
+    monkeypatch.delenv("MINUTEHAND_WORKSPACE_ID")
+    asked = json.loads(call("ls", code=1).stderr)
+
+    assert (refused["code"], asked["code"]) == ("missing_setting", "workspace_needed")
