@@ -116,7 +116,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
         if event.type == "end":
             ended = str(event.data["reason"])
-        elif event.type.startswith("job."):
+        elif "." in event.type:  # job.* or an app's own, as beacon.receipt.issued
             output.value(event.data, text=sentence(event))
             # a retry may have revived it since: only the job itself knows whether this was the end
             if event.type.removeprefix("job.") in ENDED and _ended(connection, job_id):
@@ -176,7 +176,7 @@ def watch(
             follow_job(output, connection, whole_id(connection, job_id))
             return
         for event in stream(connection, f"/api/workspaces/{connection.workspace}/events"):
-            if event.type.startswith("job."):
+            if "." in event.type:
                 text = sentence(event)
                 text.append(f"  {event.data.get('job_id', '')}", style="dim")
                 output.value(event.data, text=text)

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from infra.cli.connection import CommandFailed, Connection
-from infra.cli.watch import stream
+from infra.cli.output import Output
+from infra.cli.watch import follow_job, stream
 
 EXPIRED = 'event: end\ndata: {"reason": "token_expired"}\n\n'
 
@@ -99,3 +100,14 @@ def test_a_given_token_is_not_replaced() -> None:
 
     assert caught.value.code == "token_expired"
     assert service.signed_in == 0
+
+
+def test_an_apps_own_events_are_shown_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have a seq like the others: leaving them out would look like a gap."""
+    issued = json.dumps({"seq": 1, "type": "beacon.receipt.issued", "data": {}})
+    own = f"id: 1\nevent: beacon.receipt.issued\ndata: {issued}\n\n"
+    service = Service(sse(own, 'event: end\ndata: {"reason": "completed"}\n\n'))
+
+    follow_job(Output(as_json=True), connected(service), "a-job")
+
+    assert json.loads(capsys.readouterr().out)["type"] == "beacon.receipt.issued"
