@@ -36,7 +36,7 @@ reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m infra.local reset
 
 test: setup ## Run every test; ARGS="-k name" narrows
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .

@@ -5,10 +5,12 @@ The work is done in `tests/support`; each test process has servers of its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import httpx._transports.default as transports
 import pytest
 
 from infra.local.postgres import Postgres
@@ -21,6 +23,22 @@ from tests.support.databases import (
     start_scratch_server,
 )
 from tests.support.stacks import RunningStack, running_stack
+
+#: Long, and late in the alphabet: begun first, so that no process is left with one at the end.
+LONG_FILES = (
+    "tests/sql/test_machine.py",
+    "tests/artefact/test_package.py",
+    "tests/integration/worker/test_tick.py",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tls_context() -> Iterator[None]:
+    """Else httpx reads all certificates of the machine for each client, 20 ms, HTTPS or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        create = functools.cache(transports.create_ssl_context)
+        patch.setattr(transports, "create_ssl_context", create)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +108,9 @@ def give_acme_key(stack: RunningStack) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests need the stack; a file's tests share one, see `--dist loadfile`."""
+    """Say which tests need the stack, and put the long files first, see `--dist loadfile`."""
+    order = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
     for item in items:
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)

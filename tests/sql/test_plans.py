@@ -16,10 +16,10 @@ WAITING, DEFERRED, ENDED = 100_000, 100_000, 1_000_000
 FILL = f"""
 set session_replication_role = replica;
 insert into public.jobs (id, workspace_id, job_type, schema_version, status, outcome, completed_at, created_at, updated_at, attempts, fence, last_seq)
-select gen_random_uuid(), case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid, 'work', 1, o, o, now() - n * interval '1 second', now() - n * interval '1 second', now(), 1, 1, 0
+select md5('ended' || n)::uuid, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid, 'work', 1, o, o, now() - n * interval '1 second', now() - n * interval '1 second', now(), 1, 1, 0
 from generate_series(1, {ENDED}) n cross join lateral (select case when n % 50 = 7 then 'failed' when n % 1000 = 8 then 'cancelled' else 'completed' end as o) x;
 create temp table live as
-select gen_random_uuid() as id, n, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid as workspace_id, n > {WAITING} as later from generate_series(1, {WAITING + DEFERRED}) n;
+select md5('live' || n)::uuid as id, n, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid as workspace_id, n > {WAITING} as later from generate_series(1, {WAITING + DEFERRED}) n;
 insert into public.jobs (id, workspace_id, job_type, schema_version, status, created_at, updated_at, last_seq, scheduled_for)
 select id, workspace_id, 'work', 1, 'pending', now() - n * interval '1 millisecond', now(), 0, case when later then now() + n * interval '1 second' end from live;
 insert into queue.lanes (id, workspace_id, queue, job_type, priority)

@@ -56,7 +56,9 @@ class _Invoke(BaseHTTPRequestHandler):
 @pytest.fixture
 def lambda_api() -> Iterator[LambdaApi]:
     server = LambdaApi()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield server
     server.gate.set()
