@@ -86,12 +86,21 @@ def test_a_benchmark_is_written_measured_and_verified(visit: Visit, stack: Runni
 
 
 def test_a_changed_bundle_is_not_what_was_signed(
-    visit: Visit, start: Callable[..., dict[str, Any]]
+    visit: Visit,
+    start: Callable[..., dict[str, Any]],
+    api: Callable[..., Any],
+    workspace: dict[str, str],
 ) -> None:
     """A server, or whoever stands before it, that shows other samples than were signed."""
+    wanted = ["beacon.receipt.issued", "beacon.run.finished"]
+    hook = {"url": "https://sink.invalid/", "event_types": wanted}
+    api("POST", f"/api/workspaces/{workspace['id']}/webhooks", hook)
     run = start()
     page = visit(ADA, f"/benchmarks/{run['id']}").page
     finished(page)
+    told = page.get_by_role("group", name="Told to webhooks").locator("tbody tr")
+    expect(told).to_have_count(4)
+    expect(told.last).to_contain_text("Run finished")
 
     def tamper(route: Route) -> None:
         bundle = route.fetch().json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 from typing import Any
 
 from shared.apps.beacon.models import Bundle
@@ -249,3 +250,51 @@ async def test_a_stranger_learns_nothing(station: Station, provider: Provider) -
     assert (
         await station.call("GET", "/specs", user=None, params={"workspace_id": ACME})
     ).status_code == 401
+
+
+async def test_a_rotated_key_signs_from_now_on_and_the_old_one_still_verifies(
+    station: Station, provider: Provider
+) -> None:
+    """By the operator's token alone; bundles from before and after verify by the same key set."""
+    before = await station.start(provider.url, samples=1)
+    await station.ended(before)
+
+    refused = await station.call("POST", "/keys/rotate")
+    anonymous = await station.call("POST", "/keys/rotate", user=None)
+    rotated = await station.call(
+        "POST", "/keys/rotate", user=None, headers={"Authorization": "Bearer operator"}
+    )
+    after = await station.start(provider.url, samples=1)
+    await station.ended(after)
+
+    assert (refused.status_code, anonymous.status_code, rotated.status_code) == (401, 401, 200)
+    keys = read_keys((await station.call("GET", "/keys", user=None)).json())
+    new = rotated.json()["keys"][0]["kid"]
+    kids = []
+    for run in (before, after):
+        bundle = Bundle.model_validate(await station.bundle(run))
+        assert verify(bundle, keys).verdict == "passed"
+        receipts = (await station.call("GET", f"/runs/{run['id']}/receipts")).json()["receipts"]
+        kids.append({receipt["kid"] for receipt in receipts})
+    assert kids[1] == {new}
+    assert new not in kids[0]
+
+
+async def test_without_the_key_that_sealed_it_nothing_is_signed(
+    station: Station, provider: Provider, project: Any, tmp_path: Path
+) -> None:
+    """Another machine's key file: the job says what to do, tries again, and measures no more."""
+    run = await station.start(provider.url, samples=2)
+    elsewhere = project.settings.model_copy(
+        update={"sealing_key_file": str(tmp_path / "sealing.json")}
+    )
+    async with Station(project, elsewhere).open() as other:
+        await other.ended(run)
+        [region] = (await other.look(run))["regions"]
+        assert region["status"] == "pending"
+        assert "rotate it" in station.project.row(region["job_id"])["error_message"]
+    station.make_due()
+
+    ended = await station.ended(run)
+
+    assert (ended["status"], provider.requests) == ("completed", 2)

@@ -14,6 +14,7 @@ import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { limits } from "./benchmarks.js";
 import { beacon, isOver, latency, STATES, VERDICTS } from "./data.js";
+import { Deliveries } from "./deliveries.js";
 import { Distribution } from "./distribution.js";
 import { Receipts } from "./receipts.js";
 import { payloadOf } from "./verification.js";
@@ -57,7 +58,7 @@ export default function RunPage({ id }) {
         <${JobProgress} job=${{ status: region.status === "running" ? "processing" : region.status, progress: region.progress }} /></div>`)}</section>`}
     ${measured.some(({ statistics }) => statistics.latency_us) && html`<section class="card" aria-labelledby="h-picture"><h2 id="h-picture">How long answers took</h2><${Distribution} regions=${measured} p95Ms=${thresholds?.p95_ms ?? null} /></section>`}
     <${Figures} regions=${run.regions} />
-    ${run.receipt_number !== null || issued > 0 ? html`<${Receipts} run=${run} bundle=${bundle} />` : isOver(run.status) && html`<p class="muted">No region was measured to its end, so there is no receipt.</p>`}
+    ${run.receipt_number !== null || issued > 0 ? html`<${Receipts} run=${run} bundle=${bundle} /><${Deliveries} runId=${id} issued=${issued + (run.receipt_number === null ? 0 : 1)} />` : isOver(run.status) && html`<p class="muted">No region was measured to its end, so there is no receipt.</p>`}
   </article>`;
 }
 
