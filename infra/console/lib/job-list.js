@@ -106,7 +106,9 @@ export class JobList {
       const kept = [...this.#rows.values()].filter((row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest);
       const before = this.#rows;
       this.#rows = new Map([...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]), ...kept.map((row) => [row.id, row])]);
-      if (kept.length === 0) {
+      // a first slice with few matches, or none, does not undo how far the list was looked through
+      const isSlice = page.next_cursor !== null && page.jobs.length < PAGE;
+      if (kept.length === 0 && !(isSlice && (this.#cursor || this.state.isAll))) {
         this.#cursor = page.next_cursor;
         this.#set({ isAll: page.next_cursor === null });
       }
