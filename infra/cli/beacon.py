@@ -275,7 +275,7 @@ def _tell(output: Output, report: Report) -> None:
     mark, colour = MARKS[report.verdict]
     words = {
         "passed": "verified",
-        "failed": "NOT what was signed",
+        "failed": "NOT verified",
         "not_made": "not verified: give the signer's public keys with --keys",
     }
     output.out.print(

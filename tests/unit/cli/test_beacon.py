@@ -59,7 +59,7 @@ def test_a_tampered_bundle_is_exit_code_1_and_named(folder: Path) -> None:
 
     assert result.exit_code == 1
     assert "receipt 1: spec · the spec is not the one signed for" in result.stdout
-    assert "NOT what was signed" in result.stdout
+    assert "NOT verified" in result.stdout
 
 
 def test_a_receipt_alone_comes_through_a_pipe(folder: Path) -> None:

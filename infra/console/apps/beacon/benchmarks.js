@@ -1,7 +1,7 @@
 // Benchmarks: the specs of a workspace, each with a button that measures it, and the latest runs.
 
 import { supabase } from "../../api.js";
-import { number } from "../../lib/format.js";
+import { counted, number } from "../../lib/format.js";
 import { watchWorkspace } from "../../lib/jobs.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
@@ -47,9 +47,11 @@ export default function Benchmarks({ workspace }) {
       <button type="button" class="primary" onClick=${() => setWriting({ from: null })}>New benchmark</button></header>
     <section class="card" aria-labelledby="h-specs"><h2 id="h-specs">What to measure</h2>
       ${read("benchmarks", specs, ({ specs: found }) => (found.length === 0 ? html`<${Empty} title="No benchmarks yet">Name an endpoint and its regions; each run is measured, signed, and can be verified by anybody.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Benchmarks"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">Endpoint</th><th scope="col">Regions</th><th scope="col" class="num">Samples</th><th scope="col">Thresholds</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-          <tbody>${newest(found).map((one) => html`<tr key=${one.id}><th scope="row">${one.name} <span class="muted small">v${one.version}</span></th><td class="wrap wide"><code>${one.spec.target.method} ${one.spec.target.url}</code></td><td class="wrap">${one.spec.regions.join(", ")}</td><td class="num">${number(one.spec.samples)}</td>
-            <td>${limits(one.spec.thresholds)}</td><td class="row-actions"><button type="button" class="quiet" onClick=${() => setWriting({ from: one })}>Change<span class="hidden"> ${one.name}</span></button><${ActionButton} run=${() => start(one)}>Measure<span class="hidden"> ${one.name}</span><//></td></tr>`)}</tbody></table></div>`))}
+        : html`<ul class="stack">${newest(found).map((one) => html`<li key=${one.id} class="bar" data-spec=${one.name}>
+          <div class="grow" style=${{ minWidth: "min(16rem, 100%)" }}><p><span class="strong">${one.name}</span> <span class="muted small">v${one.version}</span></p>
+            <p class="wrap"><code>${one.spec.target.method} ${one.spec.target.url}</code></p>
+            <p class="muted small">${one.spec.regions.join(", ")} · ${counted(one.spec.samples, "sample")} · thresholds: ${limits(one.spec.thresholds)}</p></div>
+          <span class="actions"><button type="button" class="quiet" onClick=${() => setWriting({ from: one })}>Change<span class="hidden"> ${one.name}</span></button><${ActionButton} run=${() => start(one)}>Measure<span class="hidden"> ${one.name}</span><//></span></li>`)}</ul>`))}
     </section>
     <section class="card" aria-labelledby="h-runs"><h2 id="h-runs">Runs</h2>
       ${read("runs", runs, () => (shown.length === 0 ? html`<${Empty} title="Nothing measured yet" />`

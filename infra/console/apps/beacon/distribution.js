@@ -72,8 +72,7 @@ function Row({ row, top, width, place }) {
   const base = top + ROW - 6;
   const p95 = row.statistics.latency_us?.p95;
   return html`<g>
-    <text x="2" y=${top + 14} font-size="12" font-weight="600" fill="var(--text)">${row.region}</text>
-    <text x=${width - 2} y=${top + 14} font-size="12" fill=${row.errors > 0 ? "var(--failed)" : "var(--muted)"} text-anchor="end">${row.errors === 0 ? "no errors" : `${row.errors} of ${row.statistics.count} failed`}</text>
+    <text x="2" y=${top + 14} font-size="12" fill="var(--text)"><tspan font-weight="600">${row.region}</tspan><tspan dx="8" fill=${row.errors > 0 ? "var(--failed)" : "var(--muted)"}>${row.errors === 0 ? "no errors" : `${row.errors} of ${row.statistics.count} failed`}</tspan></text>
     ${counts.map((count, bin) => count > 0 && html`<rect key=${bin} x=${bin * step + 0.5} width=${Math.max(1, step - 1)} y=${base - (count / most) * BARS} height=${(count / most) * BARS} rx="1" fill="var(--completed)" fill-opacity=".75"><title>${count}</title></rect>`)}
     <line x1="0" x2=${width} y1=${base} y2=${base} stroke="var(--line-strong)" />
     ${Number.isFinite(p95) && html`<line x1=${place(p95) * width} x2=${place(p95) * width} y1=${base - BARS - 2} y2=${base} stroke="var(--processing)" stroke-width="2" />`}
