@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from shared.apps.beacon.foreign import standing_on_keys
 from shared.apps.beacon.models import Bundle, BundledReceipt, StoredReceipt
 from shared.apps.beacon.run_routes import find_run
 from shared.apps.beacon.services import Beacon
@@ -25,6 +24,7 @@ from shared.web.auth import (
     token_matches,
 )
 from shared.web.errors import not_found, unauthorized
+from shared.web.foreign import standing_on
 from shared.web.services import Provided
 
 KEYS_MAX_AGE_SECONDS = 300
@@ -153,12 +153,12 @@ class ReceiptRoutes:
                 await services.verifier.verify_service(token)
             except InvalidToken as error:
                 raise unauthorized(str(error), presented=True) from error
-        with standing_on_keys():
+        with standing_on("the key service"):
             await self._app.rotate_key()
         return KeySet.model_validate(await self._keys())
 
     async def _keys(self) -> dict[str, Any]:
-        with standing_on_keys():
+        with standing_on("the key service"):
             return await self._app.store.keys()
 
 

@@ -11,13 +11,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from shared.apps.beacon.foreign import standing_on_keys
 from shared.apps.beacon.models import Digest, Spec, StoredSpec
 from shared.apps.beacon.services import Beacon
 from shared.apps.beacon.statistics import Verdict
 from shared.apps.beacon.store import MemberStore
 from shared.web.auth import SignedIn
 from shared.web.errors import not_found
+from shared.web.foreign import standing_on
 from shared.web.idempotency import IdempotencyHeader, parse_key
 from shared.web.services import Provided
 
@@ -163,7 +163,7 @@ class RunRoutes:
     ) -> RunState:
         """Have a spec measured; the same Idempotency-Key finds the same run, with 200."""
         await self.get_spec(spec_id, caller)  # a stranger makes no key
-        with standing_on_keys():
+        with standing_on("the key service"):
             await self._app.ensure_key()
         store = self._app.acting_as(caller.token)
         started = await store.start_run(spec_id, key=parse_key(idempotency_key))

@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from shared.apps.enrichment.files import UPLOAD_SECONDS, object_key
-from shared.apps.enrichment.foreign import standing_on
 from shared.apps.enrichment.models import Import
 from shared.apps.enrichment.services import Enrichment
 from shared.apps.enrichment.store import UserStore
 from shared.queue.models import Job
 from shared.web.auth import SignedIn
 from shared.web.errors import FieldProblem, invalid_argument, not_found, validation_failed
+from shared.web.foreign import standing_on
 from shared.web.services import Provided
 
 MAX_UPLOAD_BYTES = 50 * 1024 * 1024

@@ -12,12 +12,12 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 
 from shared.apps.enrichment.apollo import ApolloError, ApolloRateLimited
-from shared.apps.enrichment.foreign import standing_on
 from shared.apps.enrichment.services import Enrichment
 from shared.aws.sealing import SealBroken
 from shared.queue.models import Enqueued, Job
 from shared.web.auth import SignedIn
 from shared.web.errors import ApiError
+from shared.web.foreign import standing_on
 from shared.web.services import Provided
 
 TEST_SECONDS = 8.0

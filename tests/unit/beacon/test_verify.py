@@ -60,6 +60,39 @@ def test_a_changed_byte_anywhere_is_found(data: st.DataObject) -> None:
     assert report.verdict == "failed" or bundle == Bundle.model_validate(WHOLE)
 
 
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a JSON value."""
+    if isinstance(value, dict):
+        nested = list(value.items())
+    else:
+        nested = list(enumerate(value)) if isinstance(value, list) else []
+    return [path, *(found for key, one in nested for found in places(one, (*path, key)))]
+
+
+PLACES = [path for path in places(WHOLE) if path]
+ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(PLACES), ODD)
+def test_a_bundle_with_anything_in_any_place_is_judged(path: tuple[Any, ...], odd: Any) -> None:
+    """Whoever made it: verifying never breaks, and never passes what was not signed."""
+    bundle = copy.deepcopy(WHOLE)
+    inside = bundle
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = odd
+    try:
+        report = checked(bundle)
+    except Unreadable:
+        return
+
+    same = read_bundle(json.dumps(bundle)) == Bundle.model_validate(WHOLE)
+    proved = {check.name for check in report.checks if check.state == "not_made"}
+    # what is left out is told as not checked; all else is found
+    assert report.verdict == "failed" or same or proved & {"spec", "samples"}
+
+
 def resigned(place: int, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The bundle with a receipt changed and signed again by its own key."""
     bundle = copy.deepcopy(WHOLE)

@@ -1,4 +1,4 @@
-"""What the routes answer when something they stand on is missing or away.
+"""What routes answer when something they stand on is missing or away.
 
 Inside a job the same faults are the job's: it backs off and tries again.
 """
@@ -25,8 +25,6 @@ def standing_on(what: str) -> Iterator[None]:
     Raises:
         ApiError: 503 `not_configured` or `unavailable`.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         yield
     except ConfigurationError as error:
@@ -34,7 +32,10 @@ def standing_on(what: str) -> Iterator[None]:
             "A setting is missing", extra={"event": "config.missing", "variable": error.variable}
         )
         raise ApiError(503, "not_configured", f"This deployment lacks {what}") from error
-    except (BotoCoreError, ClientError) as error:
+    except Exception as error:
+        # known by its name: importing botocore to ask would cost every caller that needs none
+        if not type(error).__module__.startswith("botocore."):
+            raise
         logger.warning(
             "AWS did not answer", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
         )
