@@ -1,14 +1,21 @@
-"""How a tick behaves and when its turning points come, as plain values.
+"""How a tick behaves and when its turning points come, as plain values; and patience until one.
 
 What happens at them is tick.py's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from shared.clock import Clock
+from shared.queue.errors import QueueUnavailable
 from shared.worker.attempt import Attempt
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +82,17 @@ class Moments:
             return True
         whole = max(self.stop_working - self.start, usual_seconds or 0.0)
         return self.stop_working - now >= 0.5 * whole
+
+
+async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:
+    """Await `call`, but no longer than `until` on the steady clock.
+
+    Raises:
+        QueueUnavailable: The time was over; giving up counts as no answer.
+    """
+    left = until - clock.monotonic()
+    try:
+        async with asyncio.timeout(None if math.isinf(left) else max(0.3, left)):
+            return await call
+    except TimeoutError as error:
+        raise QueueUnavailable("the queue did not answer in the time left") from error

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from shared.clock import Clock, SystemClock
 from shared.queue.errors import QueueError, QueueUnavailable
@@ -26,31 +26,23 @@ from shared.queue.models import (
     UnreadableLease,
 )
 from shared.queue.worker_client import WorkerQueue
+from shared.worker.asking import Asking
 from shared.worker.attempt import Attempt
 from shared.worker.containment import contained
 from shared.worker.fanout import FanOut, StartSiblings
-from shared.worker.moments import Moments, TickOptions
+from shared.worker.moments import Moments, TickOptions, in_time
 from shared.worker.registry import Registry
 from shared.worker.reporter import Reporter
 from shared.worker.settler import Settler
+from shared.worker.siblings import SIDE_CALL_SECONDS, Siblings
 from shared.worker.summary import TickSummary
 from shared.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 class Tick:
     """One run; make it, `run` it, and read its summary. Not to be used twice."""
-
-    #: Most patience with a call that the tick could do without.
-    SIDE_CALL_SECONDS = 3.0
-    #: Pause after a lease that was refused, e.g. for a key that is being rotated.
-    REFUSED_PAUSE_SECONDS = 5.0
-    #: How long lease calls go under one id. The database does its chores at a tick's first call,
-    #: and a loop under steady load is one tick without end.
-    LEASE_ID_SECONDS = 60.0
 
     def __init__(
         self,
@@ -74,9 +66,6 @@ class Tick:
         self._options = options or TickOptions()
         self._clock = clock or SystemClock()
         self._job_types = _known(registry, job_types)
-        self._queues = tuple(queues) if queues is not None else None
-        self._fan_out = fan_out
-        self._start_siblings = start_siblings
         self._wakeups = wakeups
         self._stopping = stopping
         self._renew_outside = renew_outside
@@ -87,19 +76,12 @@ class Tick:
         self.wait_ms: list[float] = []
         self.run_ms: list[float] = []
         self._runs = 0
-        self._lease_id = self.tick_id
-        self._lease_id_since = self._clock.monotonic()
         self._running: dict[JobId, Attempt] = {}
         self._settling: dict[JobId, Attempt] = {}
         self._ended: list[Attempt] = []
         self._unstarted: list[SettleItem] = []
         self._pulse = asyncio.Event()
         self._woken = False
-        self._call = 0
-        self._next_due_at: float | None = None
-        self._polled_at = float("-inf")
-        self._due = 0
-        self._vain = 0
         self._looked_back = False
         self._moments = Moments.until(self._clock.monotonic(), budget_seconds)
         self._reporter = Reporter(
@@ -118,10 +100,25 @@ class Tick:
             clock=self._clock,
             is_stopping=self._is_stopping,
         )
+        self._asking = Asking(
+            queue,
+            self.summary,
+            self._moments,
+            options=self._options,
+            clock=self._clock,
+            job_types=self._job_types,
+            queues=queues,
+            is_woken=wakeups is not None,
+        )
+        self._siblings = Siblings(
+            fan_out,
+            start_siblings,
+            summary=self.summary,
+            moments=self._moments,
+            clock=self._clock,
+            slots=self._options.concurrency,
+        )
         self._watchdog: Watchdog | None = None
-        #: A lease request whose answer was lost: it is repeated, not replaced, so that what it
-        #: leased is found again.
-        self._unanswered: LeaseRequest | None = None
 
     async def run(self) -> TickSummary:
         """Do the tick's work and return what it did.
@@ -183,9 +180,9 @@ class Tick:
             until.append(max(now, self._moments.stop_leasing))
         if self._may_lease(now):
             if self._running:
-                until.append(self._polled_at + self._options.poll_seconds)
-            if self._next_due_at is not None:
-                until.append(self._next_due_at)
+                until.append(self._asking.polled_at + self._options.poll_seconds)
+            if self._asking.next_due_at is not None:
+                until.append(self._asking.next_due_at)
         timeout = min(until) - now
         if timeout > 0:
             try:
@@ -206,9 +203,9 @@ class Tick:
     def _should_ask(self, now: float) -> bool:
         if not self._may_lease(now):
             return False
-        if self._woken or (self._next_due_at is not None and now >= self._next_due_at):
+        if self._woken or self._asking.next_due_by(now):
             return True
-        return bool(self._running) and now >= self._polled_at + self._options.poll_seconds
+        return bool(self._running) and now >= self._asking.polled_at + self._options.poll_seconds
 
     def _worth_staying(self) -> bool:
         """Whether to wait for work that falls due soon, or that we were just told about."""
@@ -217,9 +214,10 @@ class Tick:
             return False
         if self._woken:
             return True
-        if self._next_due_at is None or self._next_due_at >= self._moments.stop_leasing:
+        next_due_at = self._asking.next_due_at
+        if next_due_at is None or next_due_at >= self._moments.stop_leasing:
             return False
-        return self._next_due_at <= now + self._options.linger_seconds
+        return next_due_at <= now + self._options.linger_seconds
 
     def _free_slots(self) -> int:
         return self._options.concurrency - len(self._running)
@@ -239,74 +237,37 @@ class Tick:
     # Leasing ----------------------------------------------------------------------------------
 
     def _request(self, *, staying: bool, count_due: bool | None = None) -> LeaseRequest:
-        now = self._clock.monotonic()
-        self._polled_at = now
         self._woken = False
-        if self._unanswered is not None:
-            return self._unanswered
-        if now - self._lease_id_since >= self.LEASE_ID_SECONDS:
-            self._lease_id, self._lease_id_since, self._call = str(uuid.uuid4()), now, 0
-        self._call += 1
-        self.summary.calls += 1
-        left = self._moments.stop_working - now
-        free = self._free_slots()
-        self._unanswered = LeaseRequest(
-            worker_id=self.worker_id,
-            tick_id=self._lease_id,
-            call=self._call,
-            limit=max(0, free),
-            job_types=self._job_types,
-            queues=self._queues,
-            lease_seconds=self._options.lease_seconds,
-            budget_ms=None if math.isinf(left) else max(0, int(left * 1000)),
-            version=self._options.version,
-            # None lets the database count what is left; 0 keeps enqueues waking somebody, for a
-            # tick that may be about to leave, or that is woken itself
-            free_slots=None if staying and self._wakeups is None else 0,
-            count_due=count_due,
+        return self._asking.request(
+            free_slots=self._free_slots(), staying=staying, count_due=count_due
         )
-        return self._unanswered
 
     async def _lease_first(self, level: int) -> None:
         sent_at = self._clock.monotonic()
         request = self._request(staying=False)
         if not self._may_lease(sent_at):
             request = request.model_copy(update={"limit": 0})
-        response = await self._in_time(self._queue.lease(request), self._moments.stop_working)
+        response = await self._asking.ask(request)
         self._take(response, sent_at, level=level)
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
         try:
-            response = await self._in_time(
-                self._queue.lease(self._request(staying=bool(self._running))),
-                self._moments.stop_working,
-            )
+            response = await self._asking.ask(self._request(staying=bool(self._running)))
         except QueueUnavailable as error:
             self._note("Lease did not get through; it is repeated", "lease.unavailable", error)
-            self._next_due_at = self._clock.monotonic() + self._options.poll_seconds
+            self._asking.put_off(self._options.poll_seconds)
             return
         except QueueError as error:
             # what runs goes on and is settled; only nothing new begins for a while
             self._note("Lease was refused", "lease.refused", error)
-            self._unanswered = None
-            self._next_due_at = self._clock.monotonic() + self.REFUSED_PAUSE_SECONDS
+            self._asking.refused()
             return
         self._take(response, sent_at)
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         now = self._clock.monotonic()
-        self._unanswered = None
-        self.summary.reclaimed += response.reclaimed
-        self.summary.promoted += response.promoted
-        self._due = response.due
-        self._next_due_at = None
-        if response.next_due_in_ms is not None:
-            # what is due but never comes, e.g. because its row is locked, is asked for ever less
-            self._vain = 0 if response.leases else min(8, self._vain + 1)
-            pause = max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain)
-            self._next_due_at = now + pause
-        self.summary.next_due_in_ms = response.next_due_in_ms
+        self._asking.heard(response)
         found = len(response.leases)
         logger.log(
             logging.INFO if found else level,
@@ -488,15 +449,6 @@ class Tick:
             | {"job_ids": [attempt.job_id for attempt in left[:20]]},
         )
 
-    async def _in_time(self, call: Awaitable[T], until: float) -> T:
-        """Await `call`, but no longer than `until`; giving up on it counts as no answer."""
-        left = until - self._clock.monotonic()
-        try:
-            async with asyncio.timeout(None if math.isinf(left) else max(0.3, left)):
-                return await call
-        except TimeoutError as error:
-            raise QueueUnavailable("the queue did not answer in the time left") from error
-
     async def _listen(self, wakeups: asyncio.Event) -> None:
         while True:
             await wakeups.wait()
@@ -524,54 +476,23 @@ class Tick:
 
     async def _look_back(self) -> None:
         """No more leasing from here: hand a backlog to siblings instead of to the next minute."""
-        if self._fan_out is None or self._start_siblings is None or self._due == 0:
+        if not self._siblings.can_start or self._asking.due == 0:
             return
-        if self._unanswered is not None:
+        if self._asking.unanswered is not None:
             return  # no time for a queue that is away
         request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
-        until = self._clock.monotonic() + self.SIDE_CALL_SECONDS
+        until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
-            response = await self._in_time(self._queue.lease(request), until)
+            response = await self._asking.ask(request, until=until)
         except QueueUnavailable as error:
             self._note("Backlog could not be counted", "tick.uncounted", error)
             return
-        self._unanswered = None
-        self._due = response.due
-        if self._due > 0:
-            await self._fan_out_by(max(1, self._siblings_wanted()))
-
-    def _siblings_wanted(self) -> int:
-        if self._fan_out is None:
-            return 0
-        mean = self.summary.busy_ms / self._runs / 1000 if self._runs else None
-        return self._fan_out.siblings(
-            due=self._due,
-            slots=self._options.concurrency,
-            seconds_left=self._moments.stop_leasing - self._clock.monotonic(),
-            mean_seconds=mean,
-        )
+        self._asking.unanswered = None
+        self._asking.due = response.due
+        await self._siblings.for_the_rest(response.due, runs=self._runs)
 
     async def _maybe_fan_out(self) -> None:
-        """Once per tick, when it sees more than it can carry."""
-        if self._fan_out is None or self._start_siblings is None or self.summary.siblings:
-            return
-        await self._fan_out_by(self._siblings_wanted())
-
-    async def _fan_out_by(self, wanted: int) -> None:
-        if wanted < 1 or self._start_siblings is None:
-            return
-        until = self._clock.monotonic() + self.SIDE_CALL_SECONDS
-        try:
-            accepted = await self._in_time(self._start_siblings(wanted), until)
-        except QueueUnavailable as error:
-            self._note("Siblings could not be started in time", "fanout.late", error)
-            accepted = 0
-        self.summary.siblings += accepted
-        logger.info(
-            "Started sibling workers",
-            extra=self._extra("tick.fanned_out")
-            | {"wanted": wanted, "accepted": accepted, "due": self._due},
-        )
+        await self._siblings.for_backlog(self._asking.due, runs=self._runs)
 
     async def _say_goodbye(self) -> None:
         """Leave the summary behind, unless the tick found nothing: idle is one query."""
@@ -581,16 +502,16 @@ class Tick:
         now = self._clock.monotonic()
         # under the id that was last seen with free slots: enqueues count on it for two seconds more
         call = self._queue.tick_finished(
-            tick_id=self._lease_id, worker_id=self.worker_id, summary=self.summary.as_dict()
+            tick_id=self._asking.lease_id, worker_id=self.worker_id, summary=self.summary.as_dict()
         )
         try:
-            await self._in_time(call, min(now + self.SIDE_CALL_SECONDS, self._moments.end))
+            await in_time(call, min(now + SIDE_CALL_SECONDS, self._moments.end), self._clock)
         except QueueError as error:
             self._note("Tick's summary was not stored", "tick.goodbye_failed", error)
 
     def _finish_summary(self) -> None:
         self.summary.duration_ms = round((self._clock.monotonic() - self._moments.start) * 1000, 1)
-        self.summary.due_left = self._due
+        self.summary.due_left = self._asking.due
         self.summary.reports = self._reporter.reports
 
     def _note(self, message: str, event: str, error: QueueError) -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from shared.queue import EnqueueOptions, NewJob, UserQueue
-from shared.worker import Job, JobContext, Registry, Tick, TickOptions, Worker
+from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from shared.worker.asking import Asking
 from tests.support.project import ACME, Gateway, Project
 
 #: Starts the loop with the given options; returns its task and its wake-up.
@@ -235,7 +236,7 @@ async def test_a_loop_under_steady_load_still_does_its_chores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The database does them at a tick's first call, and this tick never ends."""
-    monkeypatch.setattr(Tick, "LEASE_ID_SECONDS", 0.3)
+    monkeypatch.setattr(Asking, "LEASE_ID_SECONDS", 0.3)
     release = asyncio.Event()
 
     @registry.processor("long", payload=Nothing)

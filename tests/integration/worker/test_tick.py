@@ -24,7 +24,7 @@ from shared.worker import (
     TickOptions,
     Worker,
 )
-from shared.worker.tick import Tick
+from shared.worker.asking import Asking
 from tests.support.project import ACME, Project
 
 
@@ -404,7 +404,7 @@ async def test_a_long_tick_says_goodbye_under_its_latest_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else an enqueue that comes right after it would count on its free slots, and wake nobody."""
-    monkeypatch.setattr(Tick, "LEASE_ID_SECONDS", 0.0)
+    monkeypatch.setattr(Asking, "LEASE_ID_SECONDS", 0.0)
 
     @registry.processor("brief", payload=Nothing)
     async def brief(job: Job[Nothing], ctx: JobContext) -> None:
