@@ -48,6 +48,10 @@ EXAMPLES: Mapping[str, str] = {
     "STREAMING": "false",
     "USE_MOCK_APOLLO": "false",
     "APOLLO_BASE_URL": "https://api.apollo.io/api/v1",
+    "LANGUAGE_MODEL_URL": "https://api.openai.com/v1",
+    "LANGUAGE_MODEL_KEY": "sk-…",
+    "LANGUAGE_MODEL": "gpt-4o-mini",
+    "LANGUAGE_MODEL_PRICES": "0.15,0.60",
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
     "WORKER_SIBLINGS": "10",
@@ -92,6 +96,12 @@ class Settings(BaseModel):
     log_level: str = "INFO"
     use_mock_apollo: bool = False
     apollo_base_url: str = "https://api.apollo.io/api/v1"
+    #: Where an OpenAI-compatible language model answers; unset: the offline one works.
+    language_model_url: str | None = None
+    language_model_key: str | None = Field(default=None, repr=False)
+    language_model: str | None = None
+    #: US dollars per million tokens read and written; unset: costs are not known.
+    language_model_prices: tuple[float, float] | None = None
     worker_concurrency: int = 5
     #: Most workers one tick starts beside itself for a backlog.
     worker_siblings: int = 10
@@ -131,6 +141,10 @@ class Settings(BaseModel):
             log_level=_level(environ),
             use_mock_apollo=_flag(environ, "USE_MOCK_APOLLO"),
             apollo_base_url=_url(environ, "APOLLO_BASE_URL") or EXAMPLES["APOLLO_BASE_URL"],
+            language_model_url=_url(environ, "LANGUAGE_MODEL_URL"),
+            language_model_key=_text(environ, "LANGUAGE_MODEL_KEY"),
+            language_model=_text(environ, "LANGUAGE_MODEL"),
+            language_model_prices=_prices(environ, "LANGUAGE_MODEL_PRICES"),
             worker_concurrency=_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             worker_siblings=_count(environ, "WORKER_SIBLINGS", default=10, most=1000),
             worker_location=_text(environ, "WORKER_LOCATION"),
@@ -210,6 +224,21 @@ def _count(environ: Mapping[str, str], name: str, *, default: int, most: int) ->
             name, f"is no whole number from 1 to {most}: {value!r}", EXAMPLES[name]
         )
     return int(value)
+
+
+def _prices(environ: Mapping[str, str], name: str) -> tuple[float, float] | None:
+    value = _text(environ, name)
+    if value is None:
+        return None
+    try:
+        read, written = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise ConfigurationError(
+            name, f"is no pair of prices: {value!r}", EXAMPLES[name]
+        ) from error
+    if not (0 <= read < 1e6 and 0 <= written < 1e6):
+        raise ConfigurationError(name, f"is no pair of prices: {value!r}", EXAMPLES[name])
+    return read, written
 
 
 def _jwks(environ: Mapping[str, str]) -> dict[str, Any] | None:

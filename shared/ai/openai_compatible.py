@@ -1,0 +1,370 @@
+"""Any endpoint that speaks OpenAI's chat completions, streamed: one client per process.
+
+Repeats only what left no answer behind; all longer waiting is the job's, not the call's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import tenacity
+
+from shared.ai.errors import (
+    CutShort,
+    InputRefused,
+    LanguageModelError,
+    NotAuthorised,
+    OutOfCredit,
+    RateLimited,
+    Unreachable,
+)
+from shared.ai.event_stream import EventStreamParser, EventStreamTooLong
+from shared.ai.language_model import (
+    HINT,
+    Completion,
+    OnText,
+    Prompt,
+    Usage,
+    cost,
+    count_tokens,
+)
+from shared.queue.lean_httpx import httpx
+
+CONNECT_SECONDS: Final = 5.0
+MAX_ANSWER_CHARACTERS: Final = 400_000
+MAX_ERROR_BYTES: Final = 64_000
+LONGEST_WAIT: Final = timedelta(days=1)
+#: A wait asked for that is at most this long is waited for within the call.
+SHORT_WAIT_SECONDS: Final = 3.0
+#: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
+_UNSAID: Final = frozenset({HINT, "title", "default", "maxLength", "minLength", "maxItems"})
+
+
+class OpenAICompatible:
+    """Speaks `POST {url}/chat/completions` with `stream: true`.
+
+    Args:
+        url: Up to and with the version, as https://api.openai.com/v1.
+        key: Sent as a bearer token; None for endpoints that ask for none.
+        prices: US dollars per million tokens read and written.
+        answer_seconds: Patience between two pieces of an answer.
+        attempts: Most requests for one call.
+        sleep: Waits between them.
+
+    References:
+        https://platform.openai.com/docs/api-reference/chat/create,
+        https://platform.openai.com/docs/api-reference/chat-streaming
+    """
+
+    offline: Final = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        key: str | None = None,
+        prices: tuple[float, float] | None = None,
+        http: httpx.AsyncClient | None = None,
+        answer_seconds: float = 60.0,
+        attempts: int = 3,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._url = f"{url.rstrip('/')}/chat/completions"
+        self._model = model
+        self._prices = prices
+        self._attempts = attempts
+        self._sleep = sleep
+        self._headers = {"accept": "text/event-stream", "user-agent": "Minutehand"}
+        if key:
+            self._headers["authorization"] = f"Bearer {key}"
+        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+        self._is_own = http is None
+        # a proxy of the environment is meant for the world outside
+        local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+        self._http = http or httpx.AsyncClient(trust_env=not local, follow_redirects=False)
+        # what this endpoint turned out not to take
+        self._without: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The model, as the endpoint knows it."""
+        return self._model
+
+    async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
+        """Answer `prompt`; see `LanguageModel.complete`."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_worth_repeating),
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=_wait,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        completion: Completion = await retrying(self._complete, prompt, on_text)
+        return completion
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are somebody else's."""
+        if self._is_own:
+            await self._http.aclose()
+
+    async def _complete(self, prompt: Prompt, on_text: OnText | None) -> Completion:
+        for _ in range(3):
+            try:
+                return await self._stream(prompt, on_text)
+            except InputRefused as error:
+                # nothing was answered or charged: ask again in the endpoint's own dialect
+                unknown = self._unknown_field(error)
+                if unknown is None:
+                    raise
+                self._without.add(unknown)
+        return await self._stream(prompt, on_text)
+
+    def _unknown_field(self, error: InputRefused) -> str | None:
+        if error.status not in {400, 422}:
+            return None
+        fields = ("response_format", "stream_options", "max_tokens", "seed")
+        named = [name for name in fields if name in str(error) and name not in self._without]
+        return named[0] if named else None
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": _messages(prompt),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": prompt.most_tokens,
+            "seed": prompt.seed,
+        }
+        if prompt.schema is not None:
+            schema = {"name": prompt.name, "strict": True, "schema": _plain_schema(prompt.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if "max_tokens" in self._without:  # newer models know it by its other name alone
+            body["max_completion_tokens"] = prompt.most_tokens
+        return {name: value for name, value in body.items() if name not in self._without}
+
+    async def _stream(self, prompt: Prompt, on_text: OnText | None) -> Completion:
+        answer = _Answer(on_text)
+        try:
+            async with self._http.stream(
+                "POST",
+                self._url,
+                json=self._body(prompt),
+                headers=self._headers,
+                timeout=self._timeout,
+            ) as response:
+                if response.status_code != 200:
+                    raise _refusal(response.status_code, response.headers, await _read(response))
+                async for chunk in response.aiter_bytes():
+                    answer.take(chunk)
+                    if answer.done:
+                        break
+        except (httpx.HTTPError, EventStreamTooLong) as error:
+            answer.fail(error)
+        return self._completion(prompt, answer)
+
+    def _completion(self, prompt: Prompt, answer: _Answer) -> Completion:
+        text = answer.text
+        usage = self._usage(prompt, answer)
+        if answer.finish is None:
+            if not text:
+                raise Unreachable(f"{self._model} ended its answer before it began")
+            raise CutShort(f"{self._model} broke its answer off", text=text, usage=usage)
+        if answer.refusal or answer.finish == "content_filter":
+            said = answer.refusal or "its content filter stopped it"
+            raise InputRefused(f"{self._model} refused: {said[:300]}", text=text, usage=usage)
+        return Completion(
+            text=text, model=self._model, usage=usage, whole=answer.finish != "length"
+        )
+
+    def _usage(self, prompt: Prompt, answer: _Answer) -> Usage:
+        said = answer.usage
+        if said is None:
+            asked = "".join(message["content"] for message in _messages(prompt))
+            read, written = count_tokens(asked), count_tokens(answer.text)
+        else:
+            read, written = said
+        return Usage(read, written, cost(self._prices, read, written), estimated=said is None)
+
+
+class _Answer:
+    """An answer as it grows."""
+
+    def __init__(self, on_text: OnText | None) -> None:
+        self._parser = EventStreamParser()
+        self._on_text = on_text
+        self._pieces: list[str] = []
+        self._size = 0
+        self.finish: str | None = None
+        self.refusal = ""
+        self.usage: tuple[int, int] | None = None
+        self.done = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def take(self, chunk: bytes) -> None:
+        for event in self._parser.feed(chunk):
+            if event.data == "[DONE]":
+                self.done = True
+                return
+            try:
+                told = json.loads(event.data)
+            except (ValueError, RecursionError) as error:
+                raise self._broken("sent what is no JSON") from error
+            if isinstance(told, dict):
+                self._take(told)
+
+    def _take(self, told: Mapping[str, Any]) -> None:
+        if told.get("error"):
+            raise self._broken(f"reported an error: {_sentence(told)[:300]}")
+        usage = told.get("usage")
+        if isinstance(usage, dict):
+            self.usage = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        for choice in told.get("choices") or []:  # some send null with the usage
+            delta = choice.get("delta") or {}
+            if isinstance(delta.get("refusal"), str):
+                self.refusal += delta["refusal"]
+            if isinstance(delta.get("content"), str) and delta["content"]:
+                self._write(delta["content"])
+            if isinstance(choice.get("finish_reason"), str):
+                self.finish = choice["finish_reason"]
+
+    def _write(self, text: str) -> None:
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._size > MAX_ANSWER_CHARACTERS:
+            raise self._broken("does not come to an end")
+        if self._on_text is not None:
+            self._on_text(text)
+
+    def fail(self, error: Exception) -> None:
+        """Turn a broken connection into what it means for the answer, unless all of it came."""
+        if self.finish is not None:
+            return
+        unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        late = isinstance(error, httpx.TimeoutException)
+        what = "could not be reached" if unsent else "fell silent" if late else "broke off"
+        raise self._broken(f"{what} ({type(error).__name__})", repeat=unsent) from error
+
+    def _broken(self, what: str, *, repeat: bool = False) -> LanguageModelError:
+        if self._pieces:
+            return CutShort(f"The language model {what}", text=self.text)
+        error = Unreachable(f"The language model {what}")
+        # silence may hide an answer that is charged for: only what was never sent is safe
+        error.retry_after = timedelta(0) if repeat else None
+        return error
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    system = prompt.instructions
+    if prompt.schema is not None:
+        # said as well as set: not every endpoint obeys response_format
+        system += "\n\nAnswer with one JSON object of this schema and nothing else:\n" + json.dumps(
+            _plain_schema(prompt.schema), ensure_ascii=False
+        )
+    texts = [f"# {part.title}\n{part.text}" for part in prompt.material]
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": "\n\n".join(texts)},
+    ]
+
+
+def _plain_schema(schema: Any) -> Any:
+    """The schema without what only the offline model or pydantic reads; names stay."""
+    if isinstance(schema, list):
+        return [_plain_schema(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    plain: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in {"properties", "$defs"}:
+            plain[key] = {name: _plain_schema(each) for name, each in value.items()}
+        elif key not in _UNSAID:
+            plain[key] = _plain_schema(value)
+    return plain
+
+
+async def _read(response: httpx.Response) -> dict[str, Any]:
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_ERROR_BYTES:
+                break
+        told = json.loads(bytes(body))
+    except (httpx.HTTPError, ValueError, RecursionError):
+        return {}  # the status says enough
+    return told if isinstance(told, dict) else {}
+
+
+def _refusal(status: int, headers: httpx.Headers, told: Mapping[str, Any]) -> LanguageModelError:
+    error = told.get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    said = _sentence(told)[:500] or f"status {status}"
+    if status in {401, 403}:
+        return NotAuthorised("The language model refused the key", status=status)
+    if status == 402 or code == "insufficient_quota":
+        return OutOfCredit("The language model's account has no credit left", status=status)
+    if status == 429:
+        wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
+        return RateLimited(
+            "The language model's rate limit is reached", status=status, retry_after=wait
+        )
+    if status in {408, 409} or status >= 500:
+        wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
+        # an error instead of an answer: nothing was written, so asking again is safe
+        return Unreachable(
+            f"The language model failed: {said}",
+            status=status,
+            retry_after=timedelta(0) if wait is None else wait,
+        )
+    return InputRefused(f"The language model refused the request: {said}", status=status)
+
+
+def _worth_repeating(error: BaseException) -> bool:
+    if not isinstance(error, RateLimited | Unreachable) or error.retry_after is None:
+        return False
+    return error.retry_after.total_seconds() <= SHORT_WAIT_SECONDS
+
+
+_backing_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, LanguageModelError) else None
+    return max(asked.total_seconds() if asked else 0.0, _backing_off(state))
+
+
+def _sentence(told: Mapping[str, Any]) -> str:
+    error = told.get("error")
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else ""
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
+    """Read a `Retry-After` header, seconds or a date; None when absent or nonsense."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max(at - now, timedelta(0)), LONGEST_WAIT)
