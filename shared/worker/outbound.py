@@ -84,13 +84,15 @@ class PublicTransport(httpx.AsyncBaseTransport):
 
     Args:
         verify: Trusted certificates; the usual ones when None.
-        keep: Keep connections; only for a transport that serves one host.
+        keep: Keep connections, and the addresses once checked; only for a transport that serves
+            one host for a short time.
     """
 
     def __init__(
         self, *, loopback: bool, verify: ssl.SSLContext | None = None, keep: bool = False
     ) -> None:
         self._loopback = loopback
+        self._kept: dict[tuple[str, int], list[str]] | None = {} if keep else None
         self._inner = httpx.AsyncHTTPTransport(
             verify=True if verify is None else verify,
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100 if keep else 0),
@@ -108,7 +110,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            addresses = await resolve(host, port, loopback=self._loopback)
+            addresses = await self._addresses(host, port)
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(f"{host} does not resolve", request=request) from error
         refused: httpx.TransportError = httpx.ConnectError(f"{host} has no address")
@@ -125,6 +127,13 @@ class PublicTransport(httpx.AsyncBaseTransport):
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 refused = error
         raise refused
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        if self._kept is None:
+            return await resolve(host, port, loopback=self._loopback)
+        if (host, port) not in self._kept:
+            self._kept[host, port] = await resolve(host, port, loopback=self._loopback)
+        return self._kept[host, port]
 
     async def aclose(self) -> None:
         """Close every connection."""

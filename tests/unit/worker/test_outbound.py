@@ -137,3 +137,30 @@ def tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
     return server, ssl.create_default_context(cadata=pem.decode())
+
+
+@pytest.mark.parametrize(("keep", "times"), [(False, 3), (True, 1)])
+async def test_connections_and_addresses_are_kept_only_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, keep: bool, times: int
+) -> None:
+    """Kept, a name is resolved and checked once; what it leads to later changes nothing."""
+    asked = answer_with(monkeypatch, ["127.0.0.1"])
+    served: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.current_task())
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://{NAME}:{server.sockets[0].getsockname()[1]}/"
+    async with server:
+        async with httpx.AsyncClient(transport=PublicTransport(loopback=True, keep=keep)) as http:
+            for _ in range(3):
+                assert (await http.get(url)).status_code == 204
+        await asyncio.gather(*(task for task in served if task is not None))
+
+    assert (asked.count(NAME), len(served)) == (times, times)
