@@ -1,6 +1,8 @@
 -- Lists and counts of jobs that read by their limit, whatever else there is: each state is read
 -- from the index or the narrow table that holds it in order, and what none holds is looked for in slices.
 
+-- a webhook's deliveries are few among many jobs; nobody else's job pays for their order
+create index jobs_by_webhook on public.jobs (concurrency_key, created_at, id) where job_type = 'webhook_delivery';
 create index waits_by_workspace on queue.waits (workspace_id, job_created_at, job_id);
 
 create type queue.list_place as (created_at timestamptz, id uuid);

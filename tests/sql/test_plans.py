@@ -240,6 +240,37 @@ def test_a_sparse_list_reads_a_slice(full: Engine, filters: dict[str, Any]) -> N
         assert touched(ada, page) <= 2 * 200 * 20 * len(filters.get("status", "1")) + 400
 
 
+def test_a_webhooks_deliveries_are_read_alone(full: Engine) -> None:
+    """The newest page of them may be older than a million other jobs."""
+    hook = str(uuid.UUID(int=3))
+    full.run("begin")
+    full.run("set local session_replication_role = replica")
+    full.run(
+        "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome, completed_at, created_at, concurrency_key)"
+        " select %s, 'webhook_delivery', 1, 'completed', 'completed', now(), now() - interval '30 days', %s from generate_series(1, 60)",
+        ACME,
+        hook,
+    )
+    count = "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_user_tables where schemaname in ('public', 'queue')"
+    try:
+        full.run("set local role authenticated")
+        full.run(
+            "select set_config('request.jwt.claims', %s, true)",
+            f'{{"role": "authenticated", "sub": "{ADA}"}}',
+        )
+        before = full.one(count)
+        found = full.rows(
+            "select id from public.jobs where workspace_id = %s and job_type = 'webhook_delivery' and concurrency_key = %s"
+            " order by created_at desc, id desc limit 51",
+            ACME,
+            hook,
+        )
+        assert full.one(count) - before <= 200
+        assert len(found) == 51
+    finally:
+        full.run("rollback")
+
+
 def test_counts_of_a_workspace_stop(full: Engine) -> None:
     """The console asks for them again whenever something happens."""
     with full.member(ADA) as ada:
