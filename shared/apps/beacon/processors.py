@@ -6,12 +6,13 @@ Asking the endpoint is `sampler`'s, what is stated `receipts`', and the chain SQ
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from shared.apps.beacon.models import Loaded, RegionPayload, RunPayload, StoredReceipt
 from shared.apps.beacon.receipts import Signer, chained, state_region, state_run
-from shared.apps.beacon.sampler import Batch, open_sampler
+from shared.apps.beacon.sampler import open_sampler
 from shared.apps.beacon.services import Beacon
 from shared.apps.beacon.statistics import Sample, from_columns, to_columns
 from shared.aws.sealing import SealBroken
@@ -33,6 +34,16 @@ SECONDS_TO_SPARE = 10.0
 MOST_WAITED_SECONDS = 900.0
 #: Tries to place a receipt at the chain's end; each that fails means another's succeeded.
 MOST_RACES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A region's samples, and where and when they were taken."""
+
+    began: datetime
+    ended: datetime
+    samples: list[Sample]
+    measured_from: str
 
 
 class Processors:
@@ -92,19 +103,18 @@ class Processors:
                 return Fail(str(error))
             if isinstance(measured, Snooze):
                 return measured
-            began, ended, samples = measured
             statement = state_region(
                 loaded.run,
                 loaded.spec,
                 self._signer(job),
                 region=job.payload.region,
-                measured_from=self._app.measured_from,
-                samples=samples,
-                started_at=began,
-                ended_at=ended,
+                measured_from=measured.measured_from,
+                samples=measured.samples,
+                started_at=measured.began,
+                ended_at=measured.ended,
             )
             ctx.progress(100, "signing")
-            receipt = await self._issue(job, loaded, statement, to_columns(samples))
+            receipt = await self._issue(job, loaded, statement, to_columns(measured.samples))
             ctx.log("info", f"Receipt {receipt.number} was issued", verdict=statement["verdict"])
         return {
             "region": job.payload.region,
@@ -114,14 +124,13 @@ class Processors:
             "statistics": receipt.payload["statistics"],
         }
 
-    async def _measure(
-        self, ctx: JobContext, loaded: Loaded
-    ) -> tuple[datetime, datetime, list[Sample]] | Snooze:
+    async def _measure(self, ctx: JobContext, loaded: Loaded) -> Measured | Snooze:
         """All samples of the region, from where an earlier attempt stopped."""
         assert loaded.spec is not None
         spec = loaded.spec.spec
         began = datetime.fromisoformat(await ctx.step("began", self._now))
         samples: list[Sample] = []
+        places: set[str] = set()  # an attempt may run elsewhere than the one before
         waited = 0.0
         size, worst = _batch_size(spec)
         before = ctx.new_steps
@@ -132,12 +141,16 @@ class Processors:
             async def take() -> dict[str, Any]:
                 if ctx.new_steps == before:
                     await sampler.warm_up(spec["warm_up"])
-                return _stored(
-                    await sampler.take(
-                        min(size, spec["samples"] - len(samples)),
-                        noted=lambda count: _tell(ctx, len(samples) + count, spec["samples"]),
-                    )
+                batch = await sampler.take(
+                    min(size, spec["samples"] - len(samples)),
+                    patient=waited < MOST_WAITED_SECONDS,
+                    noted=lambda count: _tell(ctx, len(samples) + count, spec["samples"]),
                 )
+                return {
+                    "samples": to_columns(batch.samples),
+                    "wait_seconds": batch.wait_seconds,
+                    "from": self._app.measured_from,
+                }
 
             number = 0
             while len(samples) < spec["samples"]:
@@ -147,6 +160,7 @@ class Processors:
                 batch = await ctx.step(f"batch {number}", take)
                 number += 1
                 samples += from_columns(batch["samples"])
+                places.add(batch["from"])
                 wait = min(batch["wait_seconds"], MOST_WAITED_SECONDS - waited)
                 if wait > 0 and len(samples) < spec["samples"]:
                     waited += wait
@@ -154,7 +168,7 @@ class Processors:
                         ctx.log("warning", "The endpoint asked to be left alone", seconds=wait)
                         return Snooze(after=wait)
         ended = datetime.fromisoformat(await ctx.step("ended", self._now))
-        return began, ended, samples
+        return Measured(began, ended, samples, ", ".join(sorted(places)))
 
     async def _issue(
         self, job: Job[Any], loaded: Loaded, statement: dict[str, Any], samples: Any
@@ -196,10 +210,6 @@ def _batch_size(spec: Mapping[str, Any]) -> tuple[int, float]:
     rounds = max(1, int(BATCH_SECONDS / timeout))
     size = min(BATCH, rounds * spec["concurrency"])
     return size, -(-size // spec["concurrency"]) * timeout
-
-
-def _stored(batch: Batch) -> dict[str, Any]:
-    return {"samples": to_columns(batch.samples), "wait_seconds": batch.wait_seconds}
 
 
 def _tell(ctx: JobContext, done: int, total: int) -> None:

@@ -50,13 +50,18 @@ class Sampler:
         for _ in range(count):
             await self._ask(Batch(), 0)
 
-    async def take(self, count: int, *, noted: Callable[[int], None] = lambda _: None) -> Batch:
+    async def take(
+        self,
+        count: int,
+        *,
+        patient: bool = True,
+        noted: Callable[[int], None] = lambda _: None,
+    ) -> Batch:
         """Take up to `count` samples, `concurrency` at once.
 
-        Fewer when the endpoint answers 429 with `Retry-After`: then those under way are finished
-        and no more are begun.
-
         Args:
+            patient: Whether to stop when the endpoint answers 429 with `Retry-After`: those under
+                way are finished, and no more are begun.
             noted: Called with the number of samples after each.
 
         Raises:
@@ -69,7 +74,7 @@ class Sampler:
 
         async def work(turns: Iterator[int]) -> None:
             for _ in turns:
-                if batch.wait_seconds > 0:
+                if patient and batch.wait_seconds > 0:
                     return
                 await self._ask(batch, offset_ms + (perf_counter_ns() - zero) // 1_000_000)
                 noted(len(batch.samples))

@@ -92,9 +92,9 @@ async def test_a_failed_handshake_is_told_from_a_refused_connection(
 
 
 async def test_retry_after_is_waited_for_without_spending_an_attempt(
-    station: Station, provider: Provider
+    station: Station, provider: Provider, project: Any
 ) -> None:
-    """The samples taken so far are kept; the region goes on where it stopped."""
+    """What was sampled is kept; wherever the region goes on, the receipt tells both places."""
     provider.answers = ["200 OK", "429 Slow down\r\nRetry-After: 120"]
     run = await station.start(provider.url, samples=5, concurrency=1)
 
@@ -104,11 +104,36 @@ async def test_retry_after_is_waited_for_without_spending_an_attempt(
     assert (provider.requests, waiting["status"]) == (2, "running")
     assert (job["status"], job["snoozes"]) == ("pending", 1)
     station.make_due()
-    ended = await station.ended(run)
+    elsewhere = project.settings.model_copy(update={"worker_location": "lab/2"})
+    async with Station(project, elsewhere).open() as other:
+        ended = await other.ended(run)
 
     assert (provider.requests, ended["status"]) == (5, "completed")
     assert outcomes(ended) == {"ok:200": 4, "rate_limited:429": 1}
+    assert ended["regions"][0]["measured_from"] == "lab/2, local"
     assert station.project.row(region["job_id"])["attempts"] == 1
+
+
+async def test_patience_with_a_limiting_endpoint_has_an_end(
+    station: Station, provider: Provider
+) -> None:
+    """An hour is asked for; after a quarter of one the rest is measured as it comes."""
+    provider.usual = "429 Slow down\r\nRetry-After: 3600"
+    run = await station.start(provider.url, samples=6, concurrency=1)
+
+    waiting = await station.ended(run)
+    job_id = waiting["regions"][0]["job_id"]
+    [row] = station.project.rows(
+        "select extract(epoch from run_at - queue.clock())::int as seconds from queue.deferred"
+        " where job_id = %s",
+        job_id,
+    )
+    assert (provider.requests, 600 < row["seconds"] <= 900) == (1, True)
+    station.make_due()
+    ended = await station.ended(run)
+
+    assert (provider.requests, ended["status"]) == (6, "completed")
+    assert station.project.row(job_id)["snoozes"] == 1
 
 
 async def test_a_region_that_leads_inside_fails_and_the_run_is_partial(
