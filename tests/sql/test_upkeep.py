@@ -116,7 +116,7 @@ def test_no_chore_holds_a_last_delivery_while_it_waits_for_the_lease_lock(engine
     assert engine.one("select count(*) from queue.last_deliveries") == 1
     engine.advance(8 * 86400)
     engine.run(
-        "insert into queue.outbox (webhook_id, job_id, seq) select webhook_id, job_id, 1 from queue.last_deliveries"
+        "insert into queue.outbox (webhook_id, job_id, seq, stream_id) select webhook_id, job_id, 1, job_id from queue.last_deliveries"
     )
 
     [lease] = lease_while_another_does_chores(engine)
