@@ -1,4 +1,4 @@
-"""The read routes: each reads under the caller's token, so that RLS decides what is there.
+"""The read routes: each reads under the caller's token, so that the database decides what is there.
 
 Streams are served here and made in shared.web.sse.
 """

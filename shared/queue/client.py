@@ -1,6 +1,6 @@
 """The queue as its users see it: enqueue, read, cancel, answer, each with the user's own JWT.
 
-Row level security decides what a caller sees; the worker's side is worker_client.py.
+The database decides what a caller sees; the worker's side is worker_client.py.
 """
 
 from __future__ import annotations
