@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -80,4 +81,8 @@ def make_bundle(key: SigningKey = KEY) -> dict[str, Any]:
         head = Head(number=payload["number"], digest=digest(jws))
     whole = state_run(run, spec, signer, receipts=stored, ended_at=AT)
     entries.append({"jws": key.sign(chained(whole, head, issued_at=AT))})
-    return {"format": "minutehand-beacon-bundle/1", "spec": SPEC, "receipts": entries}
+    return {
+        "format": "minutehand-beacon-bundle/1",
+        "spec": copy.deepcopy(SPEC),
+        "receipts": entries,
+    }

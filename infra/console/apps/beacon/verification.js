@@ -85,9 +85,12 @@ export async function verify(bundle, jwks) {
     else if (!before) checks.push({ subject, check: "chain", state: "not_made", detail: `receipt ${payload.number - 1} is not in the bundle` });
     else checks.push({ subject, check: "chain", state: before.digest === payload.previous ? "passed" : "failed", detail: `after receipt ${payload.number - 1}` });
     if (payload.type !== "beacon.run/1") continue;
-    const named = payload.regions.filter((region) => region.receipt).map((region) => `${region.region} ${region.receipt}`);
-    const here = read.filter((one) => one.payload.region_requested && one.payload.run_id === payload.run_id).map((one) => `${one.payload.region_requested} ${one.digest}`);
-    checks.push({ subject, check: "run", state: String(named.sort()) === String(here.sort()) ? "passed" : "failed", detail: "names the receipts of its regions" });
+    const named = new Map(payload.regions.filter((region) => region.receipt).map((region) => [region.receipt, region.region]));
+    const here = read.filter((one) => one.payload.region_requested && one.payload.run_id === payload.run_id);
+    const fits = here.every((one) => named.get(one.digest) === one.payload.region_requested);
+    const missing = named.size - here.length;
+    if (fits && missing > 0) checks.push({ subject, check: "run", state: "not_made", detail: `${missing} receipts it names are not in the bundle` });
+    else checks.push({ subject, check: "run", state: fits ? "passed" : "failed", detail: fits ? "names the receipts of its regions" : "a receipt here is not the one it names" });
   }
   return { verdict: checks.some(({ state }) => state === "failed") ? "failed" : "passed", checks };
 }
