@@ -141,9 +141,10 @@ def export(
     samples: Annotated[bool, typer.Option(help="With every sample.")] = True,
     token: Token = None,
     env_file: EnvFile = None,
+    as_json: Json = False,
 ) -> None:
     """Write a run's bundle, for `minutehand beacon verify` wherever it is read."""
-    with connected(False, env_file, token) as (output, connection):
+    with connected(as_json, env_file, token) as (output, connection):
         bundle = _bundle_of_run(connection, run_id, samples=samples)
         text = json.dumps(bundle, ensure_ascii=False, indent=1) + "\n"
         if out is None:
@@ -159,9 +160,10 @@ def show_keys(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file to write to.")] = None,
     env_file: EnvFile = None,
     token: Token = None,
+    as_json: Json = False,
 ) -> None:
     """Write the public keys receipts are verified by (JWK set)."""
-    with connected(False, env_file, token) as (output, connection):
+    with connected(as_json, env_file, token) as (output, connection):
         text = json.dumps(connection.call("GET", "/api/beacon/keys"), indent=1) + "\n"
         if out is None:
             sys.stdout.write(text)
