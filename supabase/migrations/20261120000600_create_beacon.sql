@@ -189,8 +189,9 @@ create function beacon.is_whole(p_value jsonb, p_least integer, p_most integer) 
 language sql immutable
 set search_path = ''
 as $$
-  select case when jsonb_typeof(p_value) = 'number'
-    then (p_value #>> '{}')::numeric between p_least and p_most and (p_value #>> '{}')::numeric % 1 = 0 else false end
+  -- 50.0 is none: whoever reads it back gets another kind of number
+  select case when jsonb_typeof(p_value) = 'number' and p_value #>> '{}' ~ '^-?\d+$'
+    then (p_value #>> '{}')::numeric between p_least and p_most else false end
 $$;
 comment on function beacon.is_whole is 'Whether a value is a whole number within bounds, the bounds included.';
 

@@ -267,6 +267,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("regions", {"regions": [f"r{n}" for n in range(21)]}),
     ("samples", {"samples": 2001}),
     ("samples", {"samples": 1.5}),
+    ("samples", {"samples": 50.0}),
     ("samples", {"samples": "50"}),
     ("warm_up", {"warm_up": -1}),
     ("concurrency", {"concurrency": 21}),
