@@ -21,10 +21,15 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A text the model may draw on."""
+    """A text the model may draw on.
+
+    Attributes:
+        derived: Whether an earlier answer said so, and not a person.
+    """
 
     title: str
     text: str
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from shared.ai.language_model import HINT, Completion, OnText, Prompt, Usage, co
 NAME: Final = "offline (extraction and templates, no language model)"
 _WORD: Final = re.compile(r"[^\W\d_][\w'\u2019-]{2,}")
 _SENTENCE: Final = re.compile(r"(?<=[.!?…])\s+|\n+")
+_CLAUSE: Final = re.compile(r"[^\w\s'\u2019-]+")
 #: Words that say nothing about a text's subject.
 _EMPTY_WORDS: Final = """
 the and for with that this from have has had are was were will would can could should must may our
@@ -67,8 +68,11 @@ class _Writer:
 
     def __init__(self, prompt: Prompt) -> None:
         texts = [part.text for part in prompt.material]
-        self._texts = texts
-        self._words = keywords(texts)
+        # a person's words alone: templates fed with templates would say nothing in the end
+        self._texts = [part.text for part in prompt.material if not part.derived] or texts
+        near = _lower(texts[0]) if texts else set()
+        # steady: of phrases that are equally near, the first said comes first
+        self._words = sorted(phrases(self._texts), key=lambda phrase: not _lower(phrase) <= near)
         digest = hashlib.sha256(
             json.dumps([prompt.seed, prompt.name, texts], ensure_ascii=False).encode(
                 "utf-8", "replace"
@@ -76,6 +80,7 @@ class _Writer:
         )
         self._chance = random.Random(digest.digest())
         self._turn = 0
+        self._uses: Counter[tuple[str, ...]] = Counter()
 
     def extract(self, count: int) -> str:
         """The `count` sentences that say most, in their own order."""
@@ -109,10 +114,12 @@ class _Writer:
 
     def _text(self, schema: Mapping[str, Any], hint: Mapping[str, Any]) -> str:
         if "template" in hint:
-            templates: Sequence[str] = hint["template"]
-            template = templates[self._turn % len(templates)]
+            templates: tuple[str, ...] = tuple(hint["template"])
+            template = templates[self._uses[templates] % len(templates)]
+            self._uses[templates] += 1
             word, other = self._pair()
             text = template.replace("{word}", word).replace("{other}", other)
+            text = text[:1].upper() + text[1:]
         else:
             text = self.extract(int(hint.get("extract", 1)))
         most = int(schema.get("maxLength", 2_000))
@@ -139,6 +146,30 @@ def keywords(texts: Sequence[str], most: int = 12) -> list[str]:
     first = {key: place for place, key in enumerate(shown)}
     ranked = sorted(counts, key=lambda key: (-counts[key], first[key]))
     return [shown[key] for key in ranked[:most]]
+
+
+def phrases(texts: Sequence[str], most: int = 12) -> list[str]:
+    """What the texts speak of: words that stand together, before words that stand alone."""
+    found: dict[str, str] = {}
+    for text in texts:
+        for clause in _CLAUSE.split(text):
+            for run in _runs(clause):
+                phrase = " ".join(run[-3:])
+                found.setdefault(phrase.lower(), phrase)
+    ranked = sorted(found.values(), key=lambda phrase: " " not in phrase)
+    return ranked[:most]
+
+
+def _runs(clause: str) -> list[list[str]]:
+    """The clause's words, broken where one says nothing."""
+    runs: list[list[str]] = [[]]
+    for word in clause.split():
+        bare = _WORD.fullmatch(word)
+        if bare is None or word.lower() in _EMPTY:
+            runs.append([])
+        else:
+            runs[-1].append(word)
+    return [run for run in runs if run]
 
 
 def sentences(texts: Sequence[str], count: int) -> list[str]:

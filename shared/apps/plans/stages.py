@@ -235,19 +235,19 @@ def material(kind: Kind, request: Request, done: Mapping[str, Stage]) -> list[Ma
     parts = [Material("Goal", request.goal)]
     if kind.name.startswith("phase:") and (outline := done.get("outline")) and outline.result:
         phase = outline.result["phases"][int(kind.name.partition(":")[2]) - 1]
-        parts.insert(0, Material("This phase", f"{phase['title']}. {phase['objective']}"))
+        parts.insert(0, Material("This phase", f"{phase['title']}. {phase['objective']}", True))
     if request.constraints:
         parts.append(Material("Constraints", "\n".join(request.constraints)))
     if request.deadline is not None:
-        parts.append(Material("Deadline", f"It is due on {request.deadline.isoformat()}."))
+        parts.append(Material("Deadline", f"Due on {request.deadline.isoformat()}.", True))
     for name in ("understand", "answers", "outline"):
         if (stage := done.get(name)) and stage.result is not None:
-            parts.append(Material(name.capitalize(), _readable(stage.result)))
+            parts.append(Material(name.capitalize(), _readable(stage.result), True))
     if kind in (RISKS, REVIEW):
         phases = sorted((s for s in done.values() if s.name.startswith("phase:")), key=_position)
         for stage in phases:
             if stage.result is not None:
-                parts.append(Material(stage.name.capitalize(), _readable(stage.result)))
+                parts.append(Material(stage.name.capitalize(), _readable(stage.result), True))
     parts += [Material(document.title, document.text) for document in request.documents]
     return parts
 
