@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from infra.local.migrations import MIGRATIONS
-from infra.local.postgres import Postgres
-from tests.support.databases import Database, build_template
+from tests.support.databases import TEMPLATE, Database, build_template, start_scratch_server
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
@@ -216,11 +215,10 @@ def test_migrations_from_empty_make_the_same_catalogue_twice(
     database: Database, tmp_path: Path
 ) -> None:
     """Nothing depends on the cluster's past: a second server starts from nothing."""
-    other = Postgres(tmp_path, scratch=True)
-    other.start()
+    other = start_scratch_server(tmp_path)
     try:
         build_template(other)
-        again = shape(Database(other, "template_minutehand"))
+        again = shape(Database(other, TEMPLATE))
     finally:
         other.destroy()
 
