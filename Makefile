@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready-python
 NODE_READY := node_modules/.ready-node
+# the parts of the stack and the commands of the tests are processes: they share byte code
+unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

@@ -15,14 +15,19 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
-from moto.cloudformation.parsing import get_model_map
 
 from infra.aws.package import TEMPLATE
 from infra.local.lambda_runtime.__main__ import EMPTY_ZIP
 from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack
 
 ACCOUNT = "123456789012"
+
+
+def known_to_moto() -> set[str]:
+    """The types it can make; imported here, it costs no other test process its seconds."""
+    from moto.cloudformation.parsing import get_model_map
+
+    return set(get_model_map())
 
 
 class Deployed:
@@ -78,7 +83,7 @@ class Deployed:
         known = {
             name: dict(resource)
             for name, resource in resources.items()
-            if resource["Type"] in get_model_map()
+            if resource["Type"] in known_to_moto()
         }
         for resource in known.values():
             depends = resource.pop("DependsOn", [])
@@ -136,6 +141,8 @@ def named(value: Any, unknown: set[str]) -> Any:
 @pytest.fixture(scope="module", params=["dev", "prod"])
 def deployed(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Iterator[Deployed]:
     """Each stage, brought up once."""
+    from moto import mock_aws
+
     with mock_aws():
         made = Deployed(stacks[request.param])
         made.deploy()
@@ -147,7 +154,7 @@ def test_what_moto_cannot_make_is_known(stacks: dict[str, Stack]) -> None:
     """When moto learns a type, its resources should come up here too."""
     types = {resource["Type"] for resource in stacks["prod"].resources.values()}
 
-    assert types - set(get_model_map()) == NOT_IN_MOTO | BY_THEIR_OWN_API
+    assert types - known_to_moto() == NOT_IN_MOTO | BY_THEIR_OWN_API
 
 
 def test_cloudformation_brings_up_every_resource_it_knows(deployed: Deployed) -> None:
@@ -158,7 +165,7 @@ def test_cloudformation_brings_up_every_resource_it_knows(deployed: Deployed) ->
     expected = {
         name
         for name, resource in deployed.stack.resources.items()
-        if resource["Type"] in get_model_map()
+        if resource["Type"] in known_to_moto()
     }
 
     assert stack["StackStatus"] == "UPDATE_COMPLETE"

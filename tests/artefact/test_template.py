@@ -11,9 +11,6 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore import xform_name
-from cfnlint.api import lint_file
-from cfnlint.config import ManualArgs
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from infra.aws.bundles import ROOT
 from infra.aws.package import TEMPLATE
@@ -103,11 +100,20 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
     }
 
 
+def lint(template: Path, **options: Any) -> list[Any]:
+    """What cfn-lint finds; imported here, it costs no other test process its three seconds."""
+    from cfnlint.api import lint_file
+    from cfnlint.config import ManualArgs
+
+    return lint_file(template, config=ManualArgs(**options))
+
+
 def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
     """Errors and warnings alike; W3005 is osls' own doubled DependsOn, which harms nothing."""
-    found = lint_file(
+    found = lint(
         compiled.folder / TEMPLATE,
-        config=ManualArgs(regions=["us-east-1", "eu-central-1"], ignore_checks=["W3005"]),
+        regions=["us-east-1", "eu-central-1"],
+        ignore_checks=["W3005"],
     )
 
     assert [str(match) for match in found] == []
@@ -116,6 +122,8 @@ def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_cfn_lint_knows_every_type_we_use(compiled: Stack, region: str) -> None:
     """A type without a schema would be passed over in silence."""
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
     for kind in {resource["Type"] for resource in compiled.resources.values()}:
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, kind).schema
         assert schema["properties"], kind
@@ -138,7 +146,7 @@ def test_cfn_lint_finds_what_is_planted_in_each_type_that_moto_lacks(
     broken = tmp_path / "broken.json"
     broken.write_text(json.dumps(template, indent=2))
 
-    found = lint_file(broken, config=ManualArgs(regions=["us-east-1"]))
+    found = lint(broken, regions=["us-east-1"])
 
     unknown = {str(m.path[1]) for m in found if "Misspelt" in m.message and m.path}
     dangling = {str(m.path[1]) for m in found if "Nothing" in m.message and m.path}
