@@ -345,6 +345,44 @@ end;
 $$;
 comment on function public.beacon_create_spec is E'Write a spec: {spec, created}; for members.\n\nThe same text as the name''s last version is that version, created false; another one is the next version.';
 
+create function beacon.start_run(p_spec public.beacon_specs, p_idempotency_key text, p_user_id uuid) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_run public.beacon_runs;
+  v_done jsonb;
+begin
+  if p_idempotency_key is not null and char_length(p_idempotency_key) not between 1 and 255 then
+    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
+  elsif not exists (select 1 from beacon.signing_keys where not_after is null) then
+    perform queue.refuse(409, 'invalid_state', 'there is no signing key yet: the API makes it when it is asked for a run', 'signing_key');
+  end if;
+  insert into public.beacon_runs (workspace_id, spec_id, regions, idempotency_key, created_by)
+  values (p_spec.workspace_id, p_spec.id, queue.texts(p_spec.spec -> 'regions'), p_idempotency_key, p_user_id)
+  on conflict (workspace_id, idempotency_key) do nothing
+  returning * into v_run;
+  if not found then
+    select * into v_run from public.beacon_runs
+    where workspace_id = p_spec.workspace_id and idempotency_key = p_idempotency_key;
+    if v_run.spec_id <> p_spec.id then
+      perform queue.refuse(409, 'idempotency_conflict', 'this key started a run of another spec', v_run.id::text);
+    end if;
+    return jsonb_build_object('run_id', v_run.id, 'job_id', v_run.job_id, 'created', false, 'wake', false);
+  end if;
+  if (select count(*) from public.beacon_runs as r join public.jobs as j on j.id = r.job_id
+      where r.workspace_id = p_spec.workspace_id and r.outcome is null and j.completed_at is null) >= 20 then
+    perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 20 runs under way', '20');
+  end if;
+  -- the platform's own job: no person's call makes it, but it is the person's
+  v_done := queue.enqueue(p_spec.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'beacon_run',
+    'payload', jsonb_build_object('run_id', v_run.id), 'user_id', p_user_id, 'session_id', 'beacon:' || v_run.id)), false);
+  update public.beacon_runs set job_id = (v_done #>> '{ids,0}')::uuid where id = v_run.id;
+  return jsonb_build_object('run_id', v_run.id, 'job_id', v_done #> '{ids,0}', 'created', true, 'wake', v_done -> 'wake');
+end;
+$$;
+comment on function beacon.start_run is 'Start a run of a spec, or find the one the key started: {run_id, job_id, created, wake}. The caller has checked who asks.';
+
 create function public.beacon_start_run(p_spec_id uuid, p_idempotency_key text default null) returns jsonb
 language plpgsql
 security definer -- members hold no right to write runs, and the job is one the platform makes: this is the door
@@ -352,42 +390,41 @@ set search_path = ''
 as $$
 declare
   v_spec public.beacon_specs;
-  v_run public.beacon_runs;
-  v_done jsonb;
 begin
   select s.* into v_spec from public.beacon_specs as s
   where s.id = p_spec_id and (queue.is_member(s.workspace_id) or queue.is_service());
   if not found then
     perform queue.refuse(404, 'spec_not_found', 'no such spec', p_spec_id::text);
-  elsif p_idempotency_key is not null and char_length(p_idempotency_key) not between 1 and 255 then
-    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
-  elsif not exists (select 1 from beacon.signing_keys where not_after is null) then
-    perform queue.refuse(409, 'invalid_state', 'there is no signing key yet: the API makes it when it is asked for a run', 'signing_key');
   end if;
-  insert into public.beacon_runs (workspace_id, spec_id, regions, idempotency_key, created_by)
-  values (v_spec.workspace_id, v_spec.id, queue.texts(v_spec.spec -> 'regions'), p_idempotency_key, auth.uid())
-  on conflict (workspace_id, idempotency_key) do nothing
-  returning * into v_run;
-  if not found then
-    select * into v_run from public.beacon_runs
-    where workspace_id = v_spec.workspace_id and idempotency_key = p_idempotency_key;
-    if v_run.spec_id <> v_spec.id then
-      perform queue.refuse(409, 'idempotency_conflict', 'this key started a run of another spec', v_run.id::text);
-    end if;
-    return jsonb_build_object('run_id', v_run.id, 'job_id', v_run.job_id, 'created', false, 'wake', false);
-  end if;
-  if (select count(*) from public.beacon_runs as r join public.jobs as j on j.id = r.job_id
-      where r.workspace_id = v_spec.workspace_id and r.outcome is null and j.completed_at is null) >= 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 20 runs under way', '20');
-  end if;
-  -- the platform's own job: no person's call makes it, but it is the person's
-  v_done := queue.enqueue(v_spec.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'beacon_run',
-    'payload', jsonb_build_object('run_id', v_run.id), 'user_id', auth.uid(), 'session_id', 'beacon:' || v_run.id)), false);
-  update public.beacon_runs set job_id = (v_done #>> '{ids,0}')::uuid where id = v_run.id;
-  return jsonb_build_object('run_id', v_run.id, 'job_id', v_done #> '{ids,0}', 'created', true, 'wake', v_done -> 'wake');
+  return beacon.start_run(v_spec, p_idempotency_key, auth.uid());
 end;
 $$;
 comment on function public.beacon_start_run is E'Measure a spec: {run_id, job_id, created, wake}; for members.\n\nThe same idempotency key finds the same run; with another spec it is a conflict. The run''s jobs share the session beacon:<run_id>.';
+
+create function public.beacon_start_for_job(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_job public.jobs;
+  v_spec public.beacon_specs;
+begin
+  select j.* into v_job from public.jobs as j where j.id = v_id and j.job_type = 'beacon_measure' for update;
+  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; nothing was started', v_id::text);
+  end if;
+  -- of the job's own workspace, whatever it names
+  select s.* into v_spec from public.beacon_specs as s
+  where s.workspace_id = v_job.workspace_id and s.name = v_job.payload ->> 'spec' order by s.version desc limit 1;
+  if not found then
+    perform queue.refuse(404, 'spec_not_found', 'no spec of this name', v_job.payload ->> 'spec');
+  end if;
+  return beacon.start_run(v_spec, 'job:' || v_id, v_job.user_id);
+end;
+$$;
+comment on function public.beacon_start_for_job is E'Start the run a leased beacon_measure job {job_id, fence} asks for: {run_id, job_id, created, wake}.\n\nOf the newest version of the spec its payload names; once per job.';
 
 create view public.beacon_run_states with (security_invoker = true) as
 select r.id, r.workspace_id, r.spec_id, s.name, s.version, s.digest as spec_digest, r.job_id, r.created_by, r.created_at, r.finished_at,

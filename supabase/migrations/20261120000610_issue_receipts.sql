@@ -251,9 +251,9 @@ to authenticated, service_role;
 
 revoke execute on all functions in schema beacon from public, anon, authenticated, service_role;
 revoke execute on function public.beacon_create_spec, public.beacon_start_run, public.beacon_deliveries, public.beacon_keys,
-public.beacon_add_key, public.beacon_load, public.beacon_issue, public.beacon_prune
+public.beacon_add_key, public.beacon_start_for_job, public.beacon_load, public.beacon_issue, public.beacon_prune
 from public, anon, authenticated, service_role;
 grant execute on function public.beacon_create_spec, public.beacon_start_run, public.beacon_deliveries to authenticated, service_role;
 grant execute on function public.beacon_keys to authenticated, job_worker, service_role;
-grant execute on function public.beacon_add_key, public.beacon_load, public.beacon_issue to job_worker, service_role;
+grant execute on function public.beacon_add_key, public.beacon_start_for_job, public.beacon_load, public.beacon_issue to job_worker, service_role;
 grant execute on function public.beacon_prune to service_role;

@@ -27,7 +27,9 @@ BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 KEY = SigningKey.from_seed(b"k" * 32)
 TABLES = ["beacon_specs", "beacon_runs", "beacon_receipts", "beacon_run_states"]
 MEMBERS = {"beacon_create_spec", "beacon_start_run", "beacon_deliveries", "beacon_keys"}
-WORKER = {"beacon_keys", "beacon_add_key", "beacon_load", "beacon_issue"}
+WORKER = {
+    "beacon_keys", "beacon_add_key", "beacon_start_for_job", "beacon_load", "beacon_issue",
+}  # fmt: skip
 SAMPLES = {"codes": ["ok:200"], "outcome": [0], "started_ms": [0], "latency_us": [1234]}
 
 
@@ -495,6 +497,37 @@ def test_retention_takes_the_oldest_and_leaves_one_chain(desk: Desk) -> None:
     assert desk.numbers() == [3]
     desk.issue(desk.sign(desk.lease(desk.start())))
     assert desk.numbers() == [3, 4]
+
+
+def test_a_measure_job_starts_one_run_of_its_own_workspaces_spec(desk: Desk) -> None:
+    """However often its worker asks; and a worker that lost the job asks in vain."""
+    desk.run_sql('select public.register_job_types(\'[{"job_type": "beacon_measure"}]\')')
+    desk.write()
+    for workspace, user in ((ACME, ADA), ("22222222-2222-4222-8222-222222222222", EVE)):
+        desk.as_member(
+            "select public.enqueue_job(%s, 'beacon_measure', '{\"spec\": \"models\"}')",
+            workspace, user=user,
+        )  # fmt: skip
+    with desk.database.connect() as connection:
+        request = {
+            "worker_id": "w", "tick_id": _uuid(connection), "call": 1, "limit": 9,
+            "job_types": ["beacon_measure"],
+        }  # fmt: skip
+        leases = _value(connection, "select public.lease_jobs(%s)", (Jsonb(request),))["leases"]
+    [own] = [one for one in leases if one["job"]["workspace_id"] == ACME]
+    [strange] = [one for one in leases if one["job"]["workspace_id"] != ACME]
+
+    def start(lease: dict[str, Any], **more: Any) -> Any:
+        held = {"job_id": lease["job"]["id"], "fence": lease["fence"], **more}
+        return desk.as_worker("select public.beacon_start_for_job(%s)", Jsonb(held))
+
+    first, again = start(own), start(own)
+
+    assert (first["created"], again["created"]) == (True, False)
+    assert first["run_id"] == again["run_id"]
+    assert desk.rows("select created_by::text from public.beacon_runs") == [(ADA,)]
+    assert refused(start, strange)[0] == "spec_not_found"
+    assert refused(start, own, fence=-1)[0] == "lease_lost"
 
 
 def test_a_members_own_job_is_no_measurement(desk: Desk) -> None:

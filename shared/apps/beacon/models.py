@@ -59,6 +59,12 @@ class Spec(Exact):
     thresholds: Thresholds = Field(default_factory=Thresholds)
 
 
+class MeasurePayload(BaseModel):
+    """Payload of `beacon_measure`, which people and schedules may enqueue."""
+
+    spec: Annotated[str, Field(min_length=1, max_length=100, description="A spec's name.")]
+
+
 class RunPayload(BaseModel):
     """Payload of `beacon_run`."""
 

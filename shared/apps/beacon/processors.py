@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.apps.beacon.models import Loaded, RegionPayload, RunPayload, StoredReceipt
+from shared.apps.beacon.models import (
+    Loaded,
+    MeasurePayload,
+    RegionPayload,
+    RunPayload,
+    StoredReceipt,
+)
 from shared.apps.beacon.receipts import Signer, chained, state_region, state_run
 from shared.apps.beacon.sampler import open_sampler
 from shared.apps.beacon.services import Beacon
 from shared.apps.beacon.statistics import Sample, from_columns, to_columns
 from shared.aws.sealing import SealBroken
 from shared.config import Settings
-from shared.queue.errors import ProcessorError
+from shared.queue.errors import ProcessorError, QueueError
 from shared.worker.backoff import Backoff
 from shared.worker.context import JobContext
 from shared.worker.job import Job
@@ -51,6 +57,17 @@ class Processors:
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
+
+    async def measure(self, job: Job[MeasurePayload], ctx: JobContext) -> dict[str, Any] | Fail:
+        """Start a run of the newest version of a spec; for schedules, and whoever has only SQL."""
+        try:
+            started = await self._app.store.start_for_job(job.id, job.fence)
+        except QueueError as error:
+            if error.hint != "spec_not_found":
+                raise
+            return Fail(f"Spec not found: {job.payload.spec}")
+        ctx.log("info", "A run was started", run_id=started["run_id"])
+        return {"run_id": started["run_id"], "job_id": started["job_id"]}
 
     async def run(self, job: Job[RunPayload], ctx: JobContext) -> dict[str, Any] | Fail:
         """Have each region measured, then sign how the run ended, also when some regions failed."""
@@ -221,6 +238,9 @@ def register(registry: Registry, settings: Settings, *, app: Beacon | None = Non
     app = app or Beacon(settings)
     processors = Processors(app)
     backoff = Backoff(first=5, cap=300)
+    registry.processor("beacon_measure", payload=MeasurePayload, backoff=backoff)(
+        processors.measure
+    )
     registry.processor("beacon_run", payload=RunPayload, backoff=backoff, internal=True)(
         processors.run
     )

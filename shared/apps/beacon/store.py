@@ -23,6 +23,16 @@ class WorkerStore:
         self._api = DataApi(settings.supabase_url)
         self._key = WorkerKey(settings)
 
+    async def start_for_job(self, job_id: str, fence: int) -> dict[str, Any]:
+        """Start the run a leased `beacon_measure` asks for, once per job.
+
+        Raises:
+            QueueError: `spec_not_found`, or the workspace has too many runs under way.
+        """
+        request = {"job_id": job_id, "fence": fence}
+        started: dict[str, Any] = await self._call("beacon_start_for_job", {"p_request": request})
+        return started
+
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on.
 

@@ -29,6 +29,7 @@ from tests.integration.beacon.provider import Provider
 from tests.support.databases import fresh_database
 from tests.support.project import ACME, ADA, Gateway, Project
 
+GLOBEX = "22222222-2222-4222-8222-222222222222"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 _names = itertools.count()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.apps.beacon.models import Bundle
 from shared.apps.beacon.verify import read_keys, verify
-from tests.integration.beacon.conftest import ACME, EVE, Station
+from tests.integration.beacon.conftest import ACME, EVE, GLOBEX, Station
 from tests.integration.beacon.provider import BIG, CUT, HANG, Provider
 
 
@@ -235,6 +235,28 @@ async def test_a_key_starts_one_run(station: Station, provider: Provider) -> Non
     assert (first.status_code, again.status_code, conflict.status_code) == (201, 200, 409)
     assert first.json()["id"] == again.json()["id"]
     await station.ended(first.json())
+
+
+async def test_a_schedule_or_a_plain_job_measures_a_spec_by_its_name(
+    station: Station, provider: Provider
+) -> None:
+    """Its newest version, once per job however often it is tried; of the job's workspace only."""
+    spec = await station.write(provider.url, name="nightly", samples=1)
+    newer = await station.write(provider.url, name="nightly", samples=2)
+    runs = await station.call("POST", f"/specs/{spec['id']}/runs")
+    await station.ended(runs.json())
+    assert provider.requests == 1
+
+    job_id = station.project.insert("beacon_measure", {"spec": "nightly"})
+    stranger = station.project.insert(
+        "beacon_measure", {"spec": "nightly"}, workspace_id=GLOBEX, user_id=EVE
+    )
+    await station.ended(runs.json())
+
+    job = station.project.row(job_id)
+    run = await station.look({"id": job["result"]["run_id"]})
+    assert (run["status"], run["spec_id"], provider.requests) == ("completed", newer["id"], 3)
+    assert station.project.row(stranger)["error_message"] == "Spec not found: nightly"
 
 
 async def test_a_cancelled_run_stops_its_regions(station: Station, provider: Provider) -> None:
