@@ -696,6 +696,16 @@ class QueueMachine(RuleBasedStateMachine):
                 self.settle_entry(2, False, entry, "retry")
 
     @rule()
+    def finish_what_is_unique(self) -> None:
+        """What was unique until it ended may be asked for again."""
+        self.enqueue_unique(0, False, "skip", "finished")
+        job_id = self.last["job"]["id"]
+        self.lease(1, False, 6, None)
+        for entry in list(self.held.values()):
+            if entry["lease"]["job"]["id"] == job_id and self.must_hold(entry):
+                self.settle_entry(2, False, entry, "completed")
+
+    @rule()
     def lose_workers(self) -> None:
         """Every lease lapses, and other workers take over."""
         self.time_passes(130)
