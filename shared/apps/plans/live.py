@@ -81,8 +81,16 @@ def readable(text: str) -> str:
     for inside, closed, colon in _STRING.findall(text):
         if colon and closed:
             continue  # a name
-        try:
-            lines.append(json.loads(f'"{inside}"', strict=False))
-        except ValueError:
-            lines.append(inside.rpartition("\\")[0])  # an escape that is not whole yet
+        lines.append(_unescaped(inside))
     return "\n".join(line for line in lines if line)
+
+
+def _unescaped(inside: str) -> str:
+    """A JSON string's text; an escape at its end that is not whole yet is left off."""
+    for text in (inside, inside.rpartition("\\")[0]):
+        try:
+            found: str = json.loads(f'"{text}"', strict=False)
+        except ValueError:
+            continue
+        return found
+    return inside

@@ -1,0 +1,260 @@
+"""The plans app's rules in SQL: who reaches what, and what a stage and a request may be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from infra.local.postgres import Postgres
+from tests.support.databases import Database, fresh_database
+
+ACME = "11111111-1111-4111-8111-111111111111"
+ADA, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 3))
+TABLES = ["plans", "plan_stages"]
+CALLERS = {
+    "plan_start", "plan_read", "plan_list", "plan_answer", "plan_cancel", "plan_resume",
+}  # fmt: skip
+WORKER = {"plan_load", "plan_store_stage", "plan_finish"}
+REQUEST: dict[str, Any] = {
+    "goal": "Plant a hedge",
+    "constraints": [],
+    "deadline": None,
+    "documents": [],
+    "ask": True,
+    "ask_seconds": 60,
+    "max_phases": 3,
+    "seed": 0,
+    "budget": {"seconds": 60, "tokens": 1000, "usd": None},
+}
+
+
+@pytest.fixture(scope="module")
+def seeded(template: Postgres) -> Iterator[Database]:
+    """A seeded database that knows the app's job types; tests look at plans of their own."""
+    with fresh_database(template) as database:
+        database.seed()
+        with database.connect() as connection:
+            connection.execute(
+                'select public.register_job_types(\'[{"job_type": "plan", "internal": true},'
+                ' {"job_type": "plan_phase", "internal": true}]\')'
+            )
+        yield database
+
+
+def call(database: Database, role: str, claims: dict[str, str], statement: str, *args: Any) -> Any:
+    """One statement's value as a role with claims, as the Data API would run it."""
+    with database.connect() as connection, connection.transaction():
+        connection.execute(
+            "select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),)
+        )
+        connection.execute(f"set local role {role}".encode())
+        row = connection.execute(statement.encode(), args).fetchone()
+        return None if row is None else row[0]
+
+
+def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
+    """As a signed-in user."""
+    return call(database, "authenticated", {"sub": user, "role": "authenticated"}, statement, *args)
+
+
+def start(database: Database, **changes: Any) -> dict[str, Any]:
+    """Ada starts a plan."""
+    made: dict[str, Any] = as_user(
+        database, ADA, "select public.plan_start(%s, %s)", ACME, Jsonb({**REQUEST, **changes})
+    )
+    return made
+
+
+def test_grants_are_by_name(seeded: Database) -> None:
+    """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
+    with seeded.connect() as connection:
+        for role, allowed in {
+            "anon": CALLERS,
+            "authenticated": CALLERS,
+            "job_worker": WORKER,
+            "service_role": CALLERS | WORKER,
+        }.items():
+            granted = {
+                name
+                for (name,) in connection.execute(
+                    "select proname from pg_proc where pronamespace = 'public'::regnamespace"
+                    r" and proname like 'plan\_%%' and has_function_privilege(%s, oid, 'execute')",
+                    (role,),
+                )
+            }
+            assert granted == allowed, role
+            for table in TABLES:
+                for right in ("select", "insert", "update", "delete", "truncate"):
+                    may = connection.execute(
+                        "select has_table_privilege(%s, %s, %s)", (role, f"public.{table}", right)
+                    ).fetchone()
+                    reads = right == "select" and role in {"authenticated", "service_role"}
+                    assert may == (reads,), (role, table, right)
+        inner = connection.execute(
+            "select proname from pg_proc where pronamespace = 'plans'::regnamespace"
+            " and has_function_privilege('anon', oid, 'execute') order by 1"
+        ).fetchall()
+    assert [name for (name,) in inner] == ["answer", "cancel", "go_on", "list", "show", "start"]
+
+
+def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
+    """As the catalogue's test asks of public and queue."""
+    with seeded.connect() as connection:
+        found = connection.execute(
+            "select proname from pg_proc where pronamespace = 'plans'::regnamespace"
+            " and (obj_description(oid, 'pg_proc') is null or proconfig is null"
+            " or not proconfig @> array['search_path=\"\"'])"
+        ).fetchall()
+        usage = connection.execute(
+            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'job_worker')"
+            " and has_schema_privilege(oid, 'plans', 'usage')"
+        ).fetchall()
+    assert (found, usage) == ([], [])
+
+
+def test_rows_are_read_by_members_alone(seeded: Database) -> None:
+    """Row level security on both tables; doors answer a stranger as if there were nothing."""
+    made = start(seeded)
+    with seeded.connect() as connection:
+        connection.execute(
+            "insert into public.plan_stages (plan_id, name, workspace_id, position, run, status,"
+            " result) values (%s, 'risks', %s, 200, 1, 'completed', '{}')",
+            (made["plan_id"], ACME),
+        )
+    count = "select (select count(*) from public.plans) + (select count(*) from public.plan_stages)"
+
+    assert as_user(seeded, ADA, count) >= 2
+    assert as_user(seeded, EVE, count) == 0
+    for role, claims in (
+        ("authenticated", {"sub": EVE, "role": "authenticated"}),
+        ("anon", {"role": "anon"}),
+        ("anon", {}),
+    ):
+        for function in ("plan_read", "plan_cancel", "plan_resume"):
+            with pytest.raises(psycopg.Error, match="no such plan") as refused:
+                call(seeded, role, claims, f"select public.{function}(%s)", made["plan_id"])
+            assert refused.value.sqlstate == "PT404"
+        with pytest.raises(psycopg.Error, match="no such workspace"):
+            call(seeded, role, claims, "select public.plan_start(%s, %s)", ACME, Jsonb(REQUEST))
+        with pytest.raises(psycopg.Error, match="no such workspace"):
+            call(seeded, role, claims, "select public.plan_list(%s)", ACME)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"goal": " "}, "goal"),
+        ({"goal": "x" * 4001}, "goal"),
+        ({"goal": None}, "goal"),
+        ({"constraints": [""]}, "constraints"),
+        ({"constraints": "x"}, "constraints"),
+        ({"deadline": "soon"}, "deadline"),
+        ({"documents": [{"title": "t"}]}, "documents"),
+        ({"documents": [1]}, "documents"),
+        ({"ask": "yes"}, "ask"),
+        ({"ask_seconds": 0}, "ask_seconds"),
+        ({"max_phases": 1.5}, "max_phases"),
+        ({"seed": -1}, "seed"),
+        ({"budget": {"seconds": 1, "tokens": 1}}, "budget"),
+        ({"budget": {"seconds": 1, "tokens": 1, "usd": "1"}}, "budget.usd"),
+        ({"other": 1}, "plan"),
+    ],
+)
+def test_a_request_is_checked_here_too(
+    seeded: Database, changes: dict[str, Any], field: str
+) -> None:
+    """Whoever comes past the API is told the same."""
+    with pytest.raises(psycopg.Error) as refused:
+        start(seeded, **changes)
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT400", field)
+
+
+def lease(database: Database, job_id: str) -> dict[str, Any]:
+    """Take a plan's lease, as a worker would."""
+    request = {"worker_id": "w", "call": 1, "limit": 100, "job_types": ["plan"]}
+    with database.connect() as connection:
+        row = connection.execute(
+            "select public.lease_jobs(%s || jsonb_build_object('tick_id', gen_random_uuid()))",
+            (Jsonb(request),),
+        ).fetchone()
+    assert row is not None
+    [held] = [each for each in row[0]["leases"] if each["job"]["id"] == job_id]
+    return {"job_id": job_id, "fence": held["fence"]}
+
+
+def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
+    """As the worker."""
+    statement = f"select public.{function}(%s)"
+    return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
+
+
+def test_a_completed_stage_stays_and_a_lost_lease_stores_nothing(seeded: Database) -> None:
+    """A repeat finds the first result; what an interrupted try cost is added up."""
+    made = start(seeded)
+    held = lease(seeded, made["job_id"])
+    stage = {"name": "outline", "position": 30, "input_tokens": 5, "seconds": 1}
+    cut = {**stage, "status": "interrupted", "code": "cut_short", "reason": "r", "draft": "{"}
+    as_worker(seeded, "plan_store_stage", {**held, "stage": cut})
+    done = {**stage, "status": "completed", "result": {"phases": [1]}}
+
+    first = as_worker(seeded, "plan_store_stage", {**held, "stage": done})
+    second = as_worker(
+        seeded, "plan_store_stage", {**held, "stage": {**done, "result": {"phases": [2]}}}
+    )
+
+    assert (first["status"], first["draft"], first["input_tokens"]) == ("completed", None, 10)
+    assert second == first
+    lost = {**held, "fence": held["fence"] + 1}
+    for function in ("plan_load", "plan_store_stage", "plan_finish"):
+        with pytest.raises(psycopg.Error, match="lease") as refused:
+            as_worker(seeded, function, {**lost, "stage": done, "missing": []})
+        assert refused.value.sqlstate == "PT409"
+    for wrong in (
+        {**done, "name": "other"},
+        {**done, "result": None},
+        {**stage, "status": "failed"},
+        {**done, "name": "risks", "result": {"x": "y" * 200_001}},
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            as_worker(seeded, "plan_store_stage", {**held, "stage": wrong})
+        assert refused.value.sqlstate == "PT422"
+    ended = as_worker(seeded, "plan_finish", {**held, "missing": []})
+    again = as_worker(seeded, "plan_finish", {**held, "missing": [{"stage": "x"}]})
+    assert ended == again == {"outcome": "completed", "missing": []}
+
+
+def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
+    """Twenty plans a visit; none in one that is over, or of another workspace."""
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.settings set value = 'true' where name = 'allow_anonymous'"
+        )
+        row = connection.execute("select public.open_visit(%s)", (ACME,)).fetchone()
+    assert row is not None
+    key = row[0]["session_id"]
+
+    def anonymous(workspace_id: str | None) -> Any:
+        return call(
+            seeded, "anon", {"role": "anon"}, "select public.plan_start(%s, %s, %s)",
+            workspace_id, Jsonb(REQUEST), key,
+        )  # fmt: skip
+
+    for _ in range(20):
+        plan = anonymous(None)
+    for workspace_id, state in ((None, "PT429"), ("22222222-2222-4222-8222-222222222222", "PT404")):
+        with pytest.raises(psycopg.Error) as refused:
+            anonymous(workspace_id)
+        assert refused.value.sqlstate == state
+    read = "select public.plan_read(%s, %s)"
+    assert call(seeded, "anon", {}, read, plan["plan_id"], key)["workspace_id"] is None
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.visits set opened_at = '2020-01-01', expires_at = '2020-01-02'"
+        )
+    with pytest.raises(psycopg.Error, match="no such plan"):
+        call(seeded, "anon", {}, read, plan["plan_id"], key)
