@@ -130,9 +130,10 @@ class Processors:
                 started_at=measured.began,
                 ended_at=measured.ended,
             )
-            ctx.progress(100, "signing")
+            ctx.progress(99, "signing")
             receipt = await self._issue(job, loaded, statement, to_columns(measured.samples))
             ctx.log("info", f"Receipt {receipt.number} was issued", verdict=statement["verdict"])
+        ctx.progress(100, "finished", f"receipt {receipt.number}")
         return {
             "region": job.payload.region,
             "receipt": receipt.number,

@@ -98,7 +98,7 @@ class Sampler:
             outcome = "tls" if _is_tls(error) else "connect"
         except httpx.TransportError:
             outcome = "broken"
-        except (httpx.DecodingError, httpx.InvalidURL):
+        except (httpx.DecodingError, httpx.InvalidURL, UnicodeError):  # the last: xn-- names
             outcome = "broken"
         latency = (perf_counter_ns() - begun) // 1000
         batch.samples.append(Sample(max(0, started_ms), latency, outcome))
