@@ -80,7 +80,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
     """Sends each request to an address it has checked, under the name that was asked for.
 
     Connections are not kept unless asked for: one made and verified for one name must not serve
-    another name at the same address.
+    another name at the same address. An answer's cookies never are.
 
     Args:
         verify: Trusted certificates; the usual ones when None.
@@ -123,9 +123,13 @@ class PublicTransport(httpx.AsyncBaseTransport):
                 extensions={**request.extensions, "sni_hostname": host},
             )
             try:
-                return await self._inner.handle_async_request(pinned)
+                response = await self._inner.handle_async_request(pinned)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 refused = error
+                continue
+            # a client would keep as many as a stranger sends, and give them to the next caller
+            response.headers.pop("set-cookie", None)
+            return response
         raise refused
 
     async def _addresses(self, host: str, port: int) -> list[str]:
@@ -149,7 +153,7 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
         return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return min(max(at - now, timedelta(0)), LONGEST_WAIT)

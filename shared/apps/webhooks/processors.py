@@ -167,6 +167,8 @@ class Webhooks:
             return Sent(ok=False, message="the endpoint did not answer in time")
         except (AddressRefused, httpx.InvalidURL) as error:
             return Sent(ok=False, message=str(error))
+        except UnicodeError:  # httpx reads xn-- names when they are used only
+            return Sent(ok=False, message="the endpoint's name is no domain name")
         except httpx.HTTPError as error:
             return Sent(
                 ok=False, message=f"the endpoint could not be reached: {type(error).__name__}"

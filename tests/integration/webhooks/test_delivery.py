@@ -91,6 +91,17 @@ async def test_this_machine_is_refused_outside_development(
     assert endpoint.received == []
 
 
+async def test_a_name_that_is_none_counts_as_a_failure(post: Post) -> None:
+    """Else its deliveries would fail for ever, and nobody be told why."""
+    await post.subscribe("https://xn--a.test/", event_types=["job.created"])
+    post.project.insert("work")
+
+    [row] = await post.settle()
+
+    assert "no domain name" in row["error_message"]
+    assert (await post.listed())["failures"] == 1
+
+
 async def test_an_endpoint_that_is_gone_is_not_asked_again(post: Post, endpoint: Endpoint) -> None:
     """410 says that nobody will ever listen there; other failures get twenty tries."""
     await post.subscribe(endpoint.url, event_types=["job.created"])

@@ -164,3 +164,25 @@ async def test_connections_and_addresses_are_kept_only_when_asked_for(
         await asyncio.gather(*(task for task in served if task is not None))
 
     assert (asked.count(NAME), len(served)) == (times, times)
+
+
+async def test_no_cookie_is_kept_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one endpoint fills the worker's memory, and hears what another tenant's was given."""
+    answer_with(monkeypatch, ["127.0.0.1"])
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        cookies = b"".join(b"Set-Cookie: c%d=1\r\n" % number for number in range(1000))
+        writer.write(b"HTTP/1.1 204 No Content\r\n" + cookies + b"X-Kept: 1\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://{NAME}:{server.sockets[0].getsockname()[1]}/"
+    async with server, httpx.AsyncClient(transport=PublicTransport(loopback=True)) as http:
+        answers = [await http.get(url) for _ in range(2)]
+        assert len(http.cookies) == 0
+
+    assert [response.headers.get("x-kept") for response in answers] == ["1", "1"]
+    assert not any(b"cookie" in head.lower() for head in heads)

@@ -23,6 +23,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ("Wed, 31 Dec 2025 00:00:00 GMT", timedelta(0)),
         ("9" * 5000, LONGEST_WAIT),
         ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
+        (f"Fri, 31 Dec {'9' * 20} 23:59:59 GMT", None),
+        (f"Fri, 31 Dec 2026 23:59:59 +{'9' * 20}", None),
     ],
 )
 def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | None) -> None:
