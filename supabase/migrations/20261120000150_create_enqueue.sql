@@ -426,7 +426,7 @@ begin
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
     return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
   elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
-      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or not p_item."unique" ? 'key'
+      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or p_item."unique" ->> 'key' is null
       or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
       or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
     return array['400', 'invalid_argument', 'unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'];
@@ -648,6 +648,9 @@ begin
       exit when cardinality(v_late) = 0;
       v_holders := '{}';
     end loop;
+    -- one that shares its idempotency key with another of this call stands for whatever that one stands for
+    v_ids := array(select coalesce(other.stands_for, own.id) from unnest(v_ids) with ordinality as own (id, n)
+      left join unnest(v_new, v_ids) as other (id, stands_for) on other.id = own.id order by own.n);
 
     for v_item in
       select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items

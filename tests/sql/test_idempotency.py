@@ -81,6 +81,30 @@ def test_a_bulk_with_repeated_keys_makes_each_job_once(engine: Engine) -> None:
     assert answer[0]["job"]["id"] == answer[2]["job"]["id"]
 
 
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("on_conflict", ["skip", "replace"])
+def test_whoever_shares_a_key_stands_for_the_same_holder(
+    engine: Engine, held: bool, on_conflict: str
+) -> None:
+    """An id of a job that gave way to another's unique key would be nobody's."""
+    unique = {"key": "u", "on_conflict": on_conflict}
+    if held:
+        engine.enqueue(unique=unique)
+    items: list[dict[str, Any]] = [
+        {"job_type": "work", "unique": unique},
+        {"job_type": "work", "unique": unique, "idempotency_key": "k"},
+        {"job_type": "work", "idempotency_key": "k"},
+    ]
+
+    answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)["jobs"]
+    again = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+
+    assert [line["created"] for line in answer] == [not held, False, False]
+    assert {line["job"]["id"] for line in answer} == set(again["ids"])
+    assert again["fresh"] == [False] * 3
+    assert engine.one("select count(*) from public.jobs") == 1
+
+
 def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: Engine) -> None:
     """Keys are taken in one order by everyone."""
     keys = [f"k{number}" for number in range(60)]
@@ -134,6 +158,12 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
             "jobs[0].after_failed",
         ),
         ({"job_type": "work", "unique": {}}, "PT400", "invalid_argument", "jobs[0].unique"),
+        (
+            {"job_type": "work", "unique": {"key": None}},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].unique",
+        ),
         (
             {"job_type": "work", "debounce_seconds": 5},
             "PT400",
