@@ -193,7 +193,8 @@ as $$
     when p_plan.outcome is not null then p_plan.outcome
     when p_job.id is null or p_job.completed_at is not null then 'partial'
     when exists (select 1 from queue.waits as w where w.job_id = p_job.id and w.kind = 'ask') then 'asking'
-    when p_job.status = 'pending' and p_job.attempts = 0 then 'pending'
+    when p_job.status = 'pending' and p_job.attempts = 0
+      and not exists (select 1 from public.plan_stages as s where s.plan_id = p_plan.id) then 'pending'
     else 'running' end
 $$;
 comment on function plans.status_of is E'pending, running, asking, completed or partial.\n\nA plan whose job ended without a word is partial: its report is what its stages hold.';

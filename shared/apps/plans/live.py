@@ -15,7 +15,8 @@ from shared.worker.context import JobContext
 #: How much of the text's end travels: more than any model writes between two reports.
 TAIL: Final = 600
 EVERY_SECONDS: Final = 0.2
-_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)("?)(\s*:)?', re.DOTALL)
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)|[{}\[\]:,]', re.DOTALL)
+_WHOLE: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class LiveText:
@@ -77,16 +78,27 @@ def readable(text: str) -> str:
     """The texts within JSON that may not be whole yet, a line each; other text as it is."""
     if not text.lstrip().startswith(("{", "[", "```")):
         return text
-    lines = []
-    for inside, closed, colon in _STRING.findall(text):
-        if colon and closed:
-            continue  # a name
-        lines.append(_unescaped(inside))
+    lines: list[str] = []
+    opened: list[str] = []
+    before = ""
+    for token in _TOKEN.findall(text):
+        if token[0] == '"':
+            # after { or a comma within an object comes a name
+            if before == ":" or not opened or opened[-1] == "[":
+                lines.append(_unescaped(token))
+        elif token in "{[":
+            opened.append(token)
+        elif token in "}]" and opened:
+            opened.pop()
+        before = token
     return "\n".join(line for line in lines if line)
 
 
-def _unescaped(inside: str) -> str:
-    """A JSON string's text; an escape at its end that is not whole yet is left off."""
+def _unescaped(token: str) -> str:
+    """A JSON string's text, its end open or not; an escape that is not whole yet is left off."""
+    inside = token[1:]
+    if _WHOLE.fullmatch(token):
+        inside = inside[:-1]
     for text in (inside, inside.rpartition("\\")[0]):
         try:
             found: str = json.loads(f'"{text}"', strict=False)

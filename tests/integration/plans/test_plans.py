@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -198,6 +199,60 @@ async def test_a_cancel_delivers_what_there_is(desk: Desk, server: ModelServer) 
     assert (over.status_code, over.json()["code"]) == (409, "invalid_state")
     again = await desk.call("POST", f"/{plan['id']}/resume")
     assert (again.status_code, again.json()["detail"]) == (409, {"status": "completed"})
+
+
+async def test_a_ticks_end_keeps_the_text_and_goes_on_in_the_next(
+    desk: Desk, server: ModelServer
+) -> None:
+    """The stage under way leaves a draft, and is written whole by the next tick."""
+    server.faults["understand"] = [Fault(hang_after=3)]
+    plan = await desk.start()
+    await desk.worker.tick(budget_seconds=2)
+
+    cut = await desk.look(plan)
+    report = await desk.report(plan)
+    state = await desk.ended(plan)
+
+    stages = {stage["name"]: stage["status"] for stage in cut["stages"]}
+    assert cut["status"] == "running"
+    assert stages == {"understand": "interrupted"}
+    assert report["drafts"]["understand"].startswith('{"restated_goal"')
+    assert {each["code"] for each in report["missing"]} == {"unfinished"}
+    assert state["status"] == "completed"
+    assert set(server.paid.values()) == {1}
+
+
+async def test_the_stream_tells_each_event_once_across_a_reconnect(desk: Desk) -> None:
+    """`Last-Event-ID` goes on after the last one seen; text comes as progress."""
+    plan = await desk.start()
+    await desk.ended(plan)
+
+    async def read(**headers: str) -> list[tuple[str, dict[str, Any]]]:
+        answer = await desk.call(
+            "GET", f"/{plan['id']}/stream", headers={"Accept": "text/event-stream", **headers}
+        )
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        ids = [line[4:] for line in answer.text.splitlines() if line.startswith("id: ")]
+        data = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+        return list(zip(ids, map(json.loads, data), strict=False))
+
+    whole = await read()
+    rest = await read(**{"Last-Event-ID": whole[3][0]})
+
+    def named(events: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
+        return [(event["job_id"], event["seq"]) for _, event in events]
+
+    assert named(rest) == named(whole)[4:]
+    assert len(set(named(whole))) == len(whole) > 10
+    types = {event["type"] for _, event in whole}
+    assert {"job.progress", "job.completed"} <= types
+    assert "job.log" not in types
+    wrong = await desk.call(
+        "GET",
+        f"/{plan['id']}/stream",
+        headers={"Accept": "text/event-stream", "Last-Event-ID": "nonsense"},
+    )
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_argument")
 
 
 async def test_a_question_waits_for_its_answer(desk: Desk, server: ModelServer) -> None:

@@ -156,5 +156,7 @@ def test_any_beginning_of_an_answer_can_be_shown(value: Any, length: int) -> Non
 def test_names_are_not_shown_and_half_escapes_wait() -> None:
     """Only what the model says, as far as it has said it."""
     assert readable('{"title": "Sur') == "Sur"
+    assert readable('{"a": "x", "tit') == readable('{"a": "x", "title"') == "x"
+    assert readable('{"a": ["x", "y", "z') == "x\ny\nz"
     assert readable('{"title": "Survey", "steps": [{"detail": "Do \\"it\\u00') == 'Survey\nDo "it'
     assert readable("plain text") == "plain text"
