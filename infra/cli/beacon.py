@@ -172,6 +172,15 @@ def show_keys(
         output.note(f"public keys in {out}")
 
 
+@app.command("rotate-key")
+def rotate_key(*, env_file: EnvFile = None, as_json: Json = False) -> None:
+    """Have a new key sign from the next receipt on; needs the operator's secret key."""
+    with connected(as_json, env_file) as (output, connection):
+        keys = connection.rpc("beacon_retire_key", {}, as_operator=True)
+        retired = keys["keys"][0]["kid"] if keys["keys"] else "none"
+        output.value(keys, text=f"retired {retired}: valid for an hour more, and listed for ever")
+
+
 def _given(
     source: str, keys: str | None, token: str | None, env_file: Path | None
 ) -> tuple[Bundle, Any]:

@@ -355,8 +355,6 @@ declare
 begin
   if p_idempotency_key is not null and char_length(p_idempotency_key) not between 1 and 255 then
     perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
-  elsif not exists (select 1 from beacon.signing_keys where not_after is null) then
-    perform queue.refuse(409, 'invalid_state', 'there is no signing key yet: the API makes it when it is asked for a run', 'signing_key');
   end if;
   insert into public.beacon_runs (workspace_id, spec_id, regions, idempotency_key, created_by)
   values (p_spec.workspace_id, p_spec.id, queue.texts(p_spec.spec -> 'regions'), p_idempotency_key, p_user_id)

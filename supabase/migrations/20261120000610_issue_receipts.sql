@@ -16,12 +16,18 @@ set search_path = ''
 as $$ select jsonb_build_object('kid', k.kid, 'x', k.x, 'sealed', k.sealed) from beacon.signing_keys as k where k.not_after is null $$;
 comment on function beacon.current_key is 'The key that signs, its private half sealed; null when there is none yet.';
 
-create function public.beacon_keys() returns jsonb
+create function beacon.show_keys() returns jsonb
 language sql stable
-security definer -- nobody holds rights on the keys: this is the door
+security definer -- nobody holds rights on the keys: behind the door in public
 set search_path = ''
 as $$ select jsonb_build_object('keys', coalesce(jsonb_agg(beacon.jwk(k) order by k.not_before desc, k.kid), '[]')) from beacon.signing_keys as k $$;
-comment on function public.beacon_keys is 'Every public key that ever signed, newest first, as a JWK set (RFC 7517).';
+comment on function beacon.show_keys is 'See public.beacon_keys.';
+
+create function public.beacon_keys() returns jsonb
+language sql stable
+set search_path = ''
+as $$ select beacon.show_keys() $$;
+comment on function public.beacon_keys is 'Every public key that ever signed, newest first, as a JWK set (RFC 7517); for anybody.';
 
 create function public.beacon_add_key(p_key jsonb) returns jsonb
 language plpgsql
@@ -29,7 +35,6 @@ security definer -- nobody holds rights on the keys: this is the door
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := queue.clock();
   v_x text := p_key ->> 'x';
   v_kid text := translate(rtrim(encode(sha256(convert_to(format('{"crv":"Ed25519","kty":"OKP","x":"%s"}', v_x), 'UTF8')), 'base64'), '='), '+/', '-_');
 begin
@@ -37,16 +42,27 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'a key needs x, the kid of x by RFC 7638, and its sealed private half', 'key');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
-  if exists (select 1 from beacon.signing_keys where not_after is null) and not coalesce((p_key ->> 'replace')::boolean, false) then
-    return beacon.current_key(); -- another process was first: its key is the one
-  end if;
-  -- what was measured just now may still be signed by it
-  update beacon.signing_keys set not_after = v_now + interval '1 hour' where not_after is null;
-  insert into beacon.signing_keys (kid, x, sealed, not_before) values (v_kid, v_x, p_key ->> 'sealed', v_now);
+  -- where another worker was first, its key is the one
+  insert into beacon.signing_keys (kid, x, sealed, not_before) select v_kid, v_x, p_key ->> 'sealed', queue.clock()
+  where not exists (select 1 from beacon.signing_keys where not_after is null);
   return beacon.current_key();
 end;
 $$;
-comment on function public.beacon_add_key is E'Add a signing key {kid, x, sealed, replace?}; returns the current one.\n\nWithout replace an existing one stays. A replaced key is valid for an hour more, and listed for ever.';
+comment on function public.beacon_add_key is 'Add a signing key {kid, x, sealed} unless there is one; returns the current one.';
+
+create function public.beacon_retire_key() returns jsonb
+language plpgsql
+security definer -- nobody holds rights on the keys: this is the operator's door
+set search_path = ''
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
+  -- what was measured just now may still be signed by it
+  update beacon.signing_keys set not_after = queue.clock() + interval '1 hour' where not_after is null;
+  return beacon.show_keys();
+end;
+$$;
+comment on function public.beacon_retire_key is E'Let no new receipt be signed by the current key; returns the public keys. For the operator.\n\nThe next receipt''s worker makes a new one. The retired key is valid for an hour more, and listed for ever.';
 
 create function beacon.held_run(p_request jsonb, out job public.jobs, out run public.beacon_runs) returns record
 language plpgsql
@@ -251,9 +267,10 @@ to authenticated, service_role;
 
 revoke execute on all functions in schema beacon from public, anon, authenticated, service_role;
 revoke execute on function public.beacon_create_spec, public.beacon_start_run, public.beacon_deliveries, public.beacon_keys,
-public.beacon_add_key, public.beacon_start_for_job, public.beacon_load, public.beacon_issue, public.beacon_prune
+public.beacon_add_key, public.beacon_retire_key, public.beacon_start_for_job, public.beacon_load, public.beacon_issue, public.beacon_prune
 from public, anon, authenticated, service_role;
 grant execute on function public.beacon_create_spec, public.beacon_start_run, public.beacon_deliveries to authenticated, service_role;
-grant execute on function public.beacon_keys to authenticated, job_worker, service_role;
+grant usage on schema beacon to anon, authenticated, job_worker, service_role;
+grant execute on function beacon.show_keys, public.beacon_keys to anon, authenticated, job_worker, service_role;
 grant execute on function public.beacon_add_key, public.beacon_start_for_job, public.beacon_load, public.beacon_issue to job_worker, service_role;
-grant execute on function public.beacon_prune to service_role;
+grant execute on function public.beacon_prune, public.beacon_retire_key to service_role;

@@ -94,7 +94,7 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
         },
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
-        | {("kms:Decrypt", "<ServiceKey.Arn>", VENDOR)}
+        | seal
         | {("s3:ListBucket", "<UploadsBucket.Arn>", ""), ("s3:GetObject", UPLOADS, "")},
         "health": set(),
     }

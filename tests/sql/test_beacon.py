@@ -190,7 +190,7 @@ def refused(call: Any, *args: Any, **more: Any) -> tuple[str, str]:
 
 
 def test_doors_and_tables_are_granted_by_name(desk: Desk) -> None:
-    """Members read and start; the worker issues; nobody writes a table, and anon has nothing."""
+    """Members read and start; the worker issues; nobody writes a table; anon reads keys."""
     granted = {
         role: {
             name
@@ -204,10 +204,10 @@ def test_doors_and_tables_are_granted_by_name(desk: Desk) -> None:
         for role in ("anon", "authenticated", "job_worker", "service_role")
     }
     assert granted == {
-        "anon": set(),
+        "anon": {"beacon_keys"},
         "authenticated": MEMBERS,
         "job_worker": WORKER,
-        "service_role": MEMBERS | WORKER | {"beacon_prune"},
+        "service_role": MEMBERS | WORKER | {"beacon_prune", "beacon_retire_key"},
     }
     writable = desk.rows(
         "select c.relname, r.rolname from pg_class as c cross join pg_roles as r"
@@ -458,13 +458,14 @@ def test_a_run_that_has_ended_takes_no_more_regions(desk: Desk) -> None:
     assert refused(desk.issue, desk.sign(late)) == ("invalid_state", "partial")
 
 
-def test_a_replaced_key_signs_for_an_hour_more_and_is_listed_for_ever(desk: Desk) -> None:
+def test_a_retired_key_signs_for_an_hour_more_and_is_listed_for_ever(desk: Desk) -> None:
     other = SigningKey.from_seed(b"o" * 32)
     held = desk.lease(desk.start(), "eu")
-    new = {"kid": other.kid, "x": other.x, "sealed": "mh1." + "y" * 40}
+    new = Jsonb({"kid": other.kid, "x": other.x, "sealed": "mh1." + "y" * 40})
 
-    kept = desk.as_worker("select public.beacon_add_key(%s)", Jsonb(new))
-    now = desk.as_worker("select public.beacon_add_key(%s)", Jsonb({**new, "replace": True}))
+    kept = desk.as_worker("select public.beacon_add_key(%s)", new)
+    desk.run_sql("select public.beacon_retire_key()")
+    now = desk.as_worker("select public.beacon_add_key(%s)", new)
 
     assert (kept["kid"], now["kid"]) == (KEY.kid, other.kid)
     keys = desk.as_member("select public.beacon_keys()")["keys"]
@@ -475,10 +476,8 @@ def test_a_replaced_key_signs_for_an_hour_more_and_is_listed_for_ever(desk: Desk
     again = desk.lease(desk.start(), "eu")
     assert refused(desk.issue, desk.sign(again))[0] == "key_retired"
     assert desk.issue(desk.sign(again, key=other))["created"]
-    bad = {**new, "kid": KEY.kid, "replace": True}
-    assert refused(desk.as_worker, "select public.beacon_add_key(%s)", Jsonb(bad))[0] == (
-        "invalid_argument"
-    )
+    bad = Jsonb({"kid": KEY.kid, "x": other.x, "sealed": "mh1." + "y" * 40})
+    assert refused(desk.as_worker, "select public.beacon_add_key(%s)", bad)[0] == "invalid_argument"
 
 
 def test_retention_takes_the_oldest_and_leaves_one_chain(desk: Desk) -> None:

@@ -300,14 +300,26 @@ def test_an_apps_own_events_are_delivered_in_order_per_workspace(engine: Engine)
     jobs = engine.enqueue_many(3)
 
     for number, job in enumerate([*jobs, *jobs]):
-        engine.one("select queue.tell(%s, jsonb_build_array(jsonb_build_object('type', 'app.told', 'data', jsonb_build_object('n', %s::int))))", job, number)
+        engine.one(
+            "select queue.tell(%s, jsonb_build_array(jsonb_build_object('type', 'app.told', 'data', jsonb_build_object('n', %s::int))))",
+            job,
+            number,
+        )
 
     assert len(engine.lease(50, job_types=["webhook_delivery"])) == 1
     engine.advance(seconds=600)
     assert [message["body"]["data"]["n"] for message in deliver(engine)] == list(range(6))
 
 
-@pytest.mark.parametrize("event", ['{"type": "job.completed", "data": {}}', '{"data": {}}', '{"type": "app.told"}', '{"type": "app.told", "data": 1}'])
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"type": "job.completed", "data": {}}',
+        '{"data": {}}',
+        '{"type": "app.told"}',
+        '{"type": "app.told", "data": 1}',
+    ],
+)
 def test_an_app_cannot_speak_as_the_engine(engine: Engine, event: str) -> None:
     """Whoever follows a job trusts job.* to be the engine's own word."""
     job = engine.enqueue_many(1)[0]

@@ -192,13 +192,12 @@ class Processors:
         self, job: Job[Any], loaded: Loaded, statement: dict[str, Any], samples: Any
     ) -> StoredReceipt:
         """Sign and store a receipt at the chain's end, wherever that is by then."""
-        if loaded.key is None or loaded.head is None:
-            raise ProcessorError("There is no signing key: the API makes it; trying again")
+        assert loaded.head is not None  # told of every run that is there
         try:
             key = await self._app.signing_key(loaded.key)
         except SealBroken as error:
             raise ProcessorError(
-                "The signing key cannot be opened here; rotate it: POST /api/beacon/keys/rotate"
+                "The signing key cannot be opened here; rotate it: minutehand beacon rotate-key"
             ) from error
         head = loaded.head
         for _ in range(MOST_RACES):

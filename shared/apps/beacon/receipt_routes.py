@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -16,16 +16,8 @@ from shared.apps.beacon.models import Bundle, BundledReceipt, StoredReceipt
 from shared.apps.beacon.run_routes import find_run
 from shared.apps.beacon.services import Beacon
 from shared.apps.beacon.store import MemberStore
-from shared.web.auth import (
-    InvalidToken,
-    OperatorCredentials,
-    SignedIn,
-    bearer_token,
-    token_matches,
-)
-from shared.web.errors import not_found, unauthorized
-from shared.web.foreign import standing_on
-from shared.web.services import Provided
+from shared.web.auth import SignedIn
+from shared.web.errors import not_found
 
 KEYS_MAX_AGE_SECONDS = 300
 _COLUMNS = "id,workspace_id,number,run_id,region,job_id,digest,previous,kid,payload,jws,issued_at"
@@ -79,7 +71,6 @@ class ReceiptRoutes:
         router.add_api_route("/receipts/verify", self.verify_receipts, methods=["POST"])
         router.add_api_route("/receipts/{receipt_id}", self.get_receipt, methods=["GET"])
         router.add_api_route("/keys", self.get_keys, methods=["GET"], response_model=KeySet)
-        router.add_api_route("/keys/rotate", self.rotate_keys, methods=["POST"])
 
     async def receipts_of_run(self, run_id: UUID, caller: SignedIn) -> ReceiptPage:
         """A run's receipts: its regions', and at the end its own."""
@@ -131,35 +122,15 @@ class ReceiptRoutes:
         # here and not at the top: a cold start does without cryptography
         from shared.apps.beacon.verify import read_keys, verify
 
-        report = verify(body, read_keys(await self._keys()))
+        report = verify(body, read_keys(await self._app.keys()))
         return Verification.model_validate(report.as_json())
 
     async def get_keys(self) -> Response:
         """Every public key that ever signed, newest first; needs no token."""
         return JSONResponse(
-            KeySet.model_validate(await self._keys()).model_dump(),
+            KeySet.model_validate(await self._app.keys()).model_dump(),
             headers={"Cache-Control": f"public, max-age={KEYS_MAX_AGE_SECONDS}"},
         )
-
-    async def rotate_keys(
-        self, request: Request, services: Provided, _: OperatorCredentials
-    ) -> KeySet:
-        """Sign with a new key from now on; for the operator. The old ones stay listed."""
-        token = bearer_token(request)
-        if token is None:
-            raise unauthorized("send the operator's token as a bearer token", presented=False)
-        if not token_matches(token, services.settings.worker_secret_tokens):
-            try:
-                await services.verifier.verify_service(token)
-            except InvalidToken as error:
-                raise unauthorized(str(error), presented=True) from error
-        with standing_on("the key service"):
-            await self._app.rotate_key()
-        return KeySet.model_validate(await self._keys())
-
-    async def _keys(self) -> dict[str, Any]:
-        with standing_on("the key service"):
-            return await self._app.store.keys()
 
 
 async def _receipts(

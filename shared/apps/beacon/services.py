@@ -6,7 +6,7 @@ Made once per process; nothing is connected or unwrapped before it is needed.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.apps.beacon.models import SealedKey
 from shared.apps.beacon.store import MemberStore, WorkerStore
@@ -51,8 +51,8 @@ class Beacon:
             return self.settings.worker_location
         return "local" if self.settings.stage == "local" else f"aws/{self.settings.aws_region}"
 
-    async def signing_key(self, sealed: SealedKey) -> SigningKey:
-        """Open the key that signs.
+    async def signing_key(self, sealed: SealedKey | None) -> SigningKey:
+        """Open the key that signs; where there is none, make it.
 
         Raises:
             SealBroken: It was sealed elsewhere, or altered.
@@ -60,25 +60,20 @@ class Beacon:
         # here and not at the top: only who signs loads cryptography
         from shared.apps.beacon.jws import SigningKey
 
+        if sealed is None:
+            key = SigningKey.generate()
+            text = await self.sealer.seal(key.to_text(), context=row_context(signing_key=key.kid))
+            sealed = await self.store.add_key(key.kid, key.x, text)  # another's, had it been first
         text = await self.sealer.open(sealed.sealed, context=row_context(signing_key=sealed.kid))
         return SigningKey.from_text(text)
 
-    async def ensure_key(self) -> None:
-        """Make the deployment's first signing key unless there is one; for the API, which seals."""
-        keys = await self.store.keys()
-        if all("exp" in key for key in keys["keys"]):
-            await self._make_key(replace=False)
-
-    async def rotate_key(self) -> None:
-        """Sign with a new key from now on; the old one stays listed."""
-        await self._make_key(replace=True)
-
-    async def _make_key(self, *, replace: bool) -> None:
-        from shared.apps.beacon.jws import SigningKey
-
-        key = SigningKey.generate()
-        sealed = await self.sealer.seal(key.to_text(), context=row_context(signing_key=key.kid))
-        await self.store.add_key(key.kid, key.x, sealed, replace=replace)
+    async def keys(self) -> dict[str, Any]:
+        """Every public key, as a JWK set; anybody may ask."""
+        headers = {"apikey": self.settings.supabase_publishable_key}
+        keys: dict[str, Any] = await self._api.rpc(
+            "beacon_keys", {}, headers=headers, repeatable=True
+        )
+        return keys
 
     def acting_as(self, token: str) -> MemberStore:
         """The app's doors as the bearer of `token` may use them."""

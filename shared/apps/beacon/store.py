@@ -53,14 +53,9 @@ class WorkerStore:
         request = {"job_id": job_id, "fence": fence, "jws": jws, "samples": samples}
         return Issued.model_validate(await self._call("beacon_issue", {"p_request": request}))
 
-    async def keys(self) -> dict[str, Any]:
-        """Every public key, as a JWK set."""
-        keys: dict[str, Any] = await self._call("beacon_keys", {})
-        return keys
-
-    async def add_key(self, kid: str, x: str, sealed: str, *, replace: bool) -> SealedKey:
+    async def add_key(self, kid: str, x: str, sealed: str) -> SealedKey:
         """Add a signing key; answers the current one, which is another where one was there."""
-        key = {"kid": kid, "x": x, "sealed": sealed, "replace": replace}
+        key = {"kid": kid, "x": x, "sealed": sealed}
         return SealedKey.model_validate(await self._call("beacon_add_key", {"p_key": key}))
 
     async def aclose(self) -> None:
