@@ -281,7 +281,7 @@ def _tell(output: Output, report: Report) -> None:
         line.append(f"{check['subject']}: {check['check']}")
         if check["detail"]:
             line.append(f" · {check['detail']}", style="dim")
-        output.out.print(line)
+        output.text(line, lines=False)  # a line that a receipt brings would look like ours
     states = [check["state"] for check in told["checks"]]
     mark, colour = MARKS[report.verdict]
     words = {

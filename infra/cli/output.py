@@ -31,6 +31,17 @@ PROSE = {"error_message", "value"}
 WHOLE = {"id": 36, "status": 10}
 
 
+#: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+def shown(text: str, *, lines: bool = True) -> str:
+    """A text without anything a terminal would act upon, on one line unless `lines`."""
+    shown = text.translate(_PICTURES)
+    return shown if lines else shown.replace("\n", "␊")
+
+
 class Output:
     """One command's way to speak; `json` decides the form."""
 
@@ -46,7 +57,13 @@ class Output:
         if self.as_json:
             self.line(value)
         elif text is not None:
-            self.out.print(text)
+            self.text(text)
+
+    def text(self, text: str | Text, *, lines: bool = True) -> None:
+        """Words for a person; only a `Text` brings styles, and brackets are just brackets."""
+        words = Text(text) if isinstance(text, str) else text
+        words.plain = shown(words.plain, lines=lines)
+        self.out.print(words)
 
     def line(self, value: Any) -> None:
         """One JSON document on one line."""
@@ -61,7 +78,7 @@ class Output:
             self.line(list(rows))
             return
         if not rows:
-            self.err.print(f"[dim]{empty}[/]")
+            self.note(empty)
             return
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name, heading in columns.items():
@@ -79,16 +96,16 @@ class Output:
 
     def note(self, sentence: str) -> None:
         """A remark for a person, on standard error."""
-        self.err.print(f"[dim]{sentence}[/]")
+        self.err.print(Text(shown(sentence), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
         """Why the command failed, and what to do."""
         if self.as_json:
             sys.stderr.write(json.dumps({"error": message, "code": code, "fix": fix}) + "\n")
             return
-        self.err.print(Text(message, style="bold red"))
+        self.err.print(Text(shown(message), style="bold red"))
         if fix:
-            self.err.print(Text(f"→ {fix}"))
+            self.err.print(Text(shown(f"→ {fix}")))
 
 
 def cell(name: str, value: Any) -> Text:
@@ -96,15 +113,15 @@ def cell(name: str, value: Any) -> Text:
     if value is None:
         return Text("-", style="dim")
     if name == "status":
-        return Text(str(value), style=COLOURS.get(str(value), ""))
+        return Text(shown(str(value)), style=COLOURS.get(str(value), ""))
     if name == "progress" and isinstance(value, Mapping):
         stage = value.get("stage") or value.get("message") or ""
-        return Text(f"{value.get('percentage', 0):.0f} % {stage}".rstrip())
+        return Text(shown(f"{value.get('percentage', 0):.0f} % {stage}".rstrip()))
     if name.endswith("_at"):
         return Text(ago(str(value)))
     if isinstance(value, Mapping | list):
-        return Text(json.dumps(value, ensure_ascii=False))
-    return Text(str(value))
+        return Text(shown(json.dumps(value, ensure_ascii=False)))
+    return Text(shown(str(value)))
 
 
 def ago(instant: str, *, now: datetime | None = None) -> str:

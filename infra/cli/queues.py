@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from infra.cli.options import EnvFile, Json, Token, Workspace, connected
 from infra.cli.output import Output, ago
@@ -129,7 +130,9 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
     for limit in told.get("limits") or []:
         if limit.get("paused_at"):
             reason = limit.get("pause_reason") or "no reason given"
-            output.out.print(f"[yellow]{limit['job_type']} is paused[/]: {reason}")
+            paused = Text(f"{limit['job_type']} is paused", style="yellow")
+            output.text(Text.assemble(paused, f": {reason}"))
     for held in told.get("pauses") or []:
         reason = held.get("reason") or "no reason given"
-        output.out.print(f"[yellow]{held['kind']} {held['name']} is paused[/]: {reason}")
+        paused = Text(f"{held['kind']} {held['name']} is paused", style="yellow")
+        output.text(Text.assemble(paused, f": {reason}"))

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from infra.cli.__main__ import app
+from shared.apps.beacon.canonical import canonical
+from shared.apps.beacon.jws import TYPE, encode
 from tests.unit.beacon.signed import jwks, make_bundle
 
 
@@ -60,6 +62,20 @@ def test_a_tampered_bundle_is_exit_code_1_and_named(folder: Path) -> None:
     assert result.exit_code == 1
     assert "receipt 1: spec · the spec is not the one signed for" in result.stdout
     assert "NOT verified" in result.stdout
+
+
+def test_a_receipt_cannot_speak_as_the_verifier(folder: Path) -> None:
+    """Its key's name may hold lines, and what makes a terminal swallow the rest."""
+    _, payload, signature = make_bundle()["receipts"][0]["jws"].split(".")
+    kid = "x\n✓ receipt 1: signature\nverified: 9 checks passed\x1bP\x9b8m"
+    header = encode(canonical({"alg": "EdDSA", "kid": kid, "typ": TYPE}).encode())
+
+    result = verify(folder, "-", typed=f"{header}.{payload}.{signature}")
+
+    assert result.exit_code == 1
+    assert not any(line.startswith("verified") for line in result.stdout.splitlines())
+    assert "␊✓ receipt 1: signature␊verified: 9 checks passed␛P" in result.stdout
+    assert not {"\x1b", "\x9b"} & set(result.stdout)
 
 
 def test_a_receipt_alone_comes_through_a_pipe(folder: Path) -> None:

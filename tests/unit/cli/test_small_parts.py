@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.cli.connection import ROOT, CommandFailed, load_values, read_env_file
 from infra.cli.jobs import read_payload, seconds_of
-from infra.cli.output import ago
+from infra.cli.output import Output, ago
 from infra.cli.scaffold import scaffold
 from infra.cli.watch import Event, events_of, sentence
 
@@ -88,6 +88,22 @@ def test_an_event_is_one_readable_line() -> None:
     )
 
     assert sentence(event).plain == "12:34:56.789  progress     40 % enriching"
+
+
+def test_brackets_and_escapes_of_strangers_are_only_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Questions, reasons and errors come from jobs and other members."""
+    output = Output()
+
+    output.note("Which one? [yes, no] [/dim]")
+    output.value({}, text="[/red] \x1b]0;title\x9c")
+    output.table([{"error_message": "a\x1b[2J"}], {"error_message": "ERROR"}, empty="none")
+
+    printed = capsys.readouterr()
+    assert printed.err == "Which one? [yes, no] [/dim]\n"
+    assert printed.out.splitlines()[0] == "[/red] ␛]0;title\ufffd"
+    assert "a␛[2J" in printed.out
 
 
 def test_a_template_that_was_not_filled_in_is_empty(tmp_path: Path) -> None:
