@@ -29,7 +29,8 @@ class LanguageModelError(JobServiceError):
         hope: What may help.
         text: What of the answer had come before.
         status: The HTTP status, where there was one.
-        retry_after: How long the service asked to be left alone.
+        retry_after: How long the service asked to be left alone; None when it did not say.
+        repeatable: Whether asking again at once cannot be charged twice.
         usage: What the answer took, where that is known.
     """
 
@@ -43,11 +44,13 @@ class LanguageModelError(JobServiceError):
         text: str = "",
         status: int | None = None,
         retry_after: timedelta | None = None,
+        repeatable: bool = False,
         usage: object = None,
     ) -> None:
         self.text = text
         self.status = status
         self.retry_after = retry_after
+        self.repeatable = repeatable
         self.usage = usage
         super().__init__(message)
 

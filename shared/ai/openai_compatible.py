@@ -257,10 +257,8 @@ class _Answer:
     def _broken(self, what: str, *, repeat: bool = False) -> LanguageModelError:
         if self._pieces:
             return CutShort(f"The language model {what}", text=self.text)
-        error = Unreachable(f"The language model {what}")
         # silence may hide an answer that is charged for: only what was never sent is safe
-        error.retry_after = timedelta(0) if repeat else None
-        return error
+        return Unreachable(f"The language model {what}", repeatable=repeat)
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -316,7 +314,10 @@ def _refusal(status: int, headers: httpx.Headers, told: Mapping[str, Any]) -> La
     if status == 429:
         wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
         return RateLimited(
-            "The language model's rate limit is reached", status=status, retry_after=wait
+            "The language model's rate limit is reached",
+            status=status,
+            retry_after=wait,
+            repeatable=wait is not None,
         )
     if status in {408, 409} or status >= 500:
         wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
@@ -324,15 +325,16 @@ def _refusal(status: int, headers: httpx.Headers, told: Mapping[str, Any]) -> La
         return Unreachable(
             f"The language model failed: {said}",
             status=status,
-            retry_after=timedelta(0) if wait is None else wait,
+            retry_after=wait,
+            repeatable=True,
         )
     return InputRefused(f"The language model refused the request: {said}", status=status)
 
 
 def _worth_repeating(error: BaseException) -> bool:
-    if not isinstance(error, RateLimited | Unreachable) or error.retry_after is None:
+    if not isinstance(error, LanguageModelError) or not error.repeatable:
         return False
-    return error.retry_after.total_seconds() <= SHORT_WAIT_SECONDS
+    return error.retry_after is None or error.retry_after.total_seconds() <= SHORT_WAIT_SECONDS
 
 
 _backing_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)

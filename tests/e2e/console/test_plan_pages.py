@@ -125,12 +125,13 @@ def test_a_goal_is_planned_before_ones_eyes(
 
 
 def test_a_plan_is_stopped_delivered_and_finished_later(
-    visit: Visit, stack: RunningStack, workspace: dict[str, str], api: Callable[..., Any]
+    visit: Visit, workspace: dict[str, str], api: Callable[..., Any], repository: Path
 ) -> None:
     """The partial report says what is missing; one click has it written."""
     body = {"workspace_id": workspace["id"], "goal": "Plant an orchard of apples", "max_phases": 2}
     plan = api("POST", "/api/plans", body)
-    page = visit(ADA, f"/plans/{plan['id']}").page
+    visitor = visit(ADA, f"/plans/{plan['id']}")
+    page = visitor.page
     expect(page.get_by_role("region", name="Question")).to_be_visible()
     page.get_by_role("button", name="Stop and deliver").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop and deliver").click()
@@ -146,6 +147,12 @@ def test_a_plan_is_stopped_delivered_and_finished_later(
     expect(partial).to_have_count(0)
     page.get_by_role("link", name="Plans", exact=True).first.click()
     expect(page.get_by_role("row", name=re.compile("orchard"))).to_contain_text("Completed")
+    visitor.settle()
+    found = violations(page, repository)
+    page.get_by_role("button", name="New plan").press("Enter")
+    page.get_by_role("button", name="Add a document").press("Enter")
+    picture(page, "plan-dialog")
+    assert found + violations(page, repository) == []
 
 
 def picture(page: Page, name: str) -> None:

@@ -76,8 +76,8 @@ async def test_a_stage_that_fails_for_good_makes_the_report_partial(
     name = stage.replace("_", ":")
     assert missing[name] == "input_refused"
     assert set(missing) == {name} | ({"phases"} if stage == "outline" else set())
-    resumed = await desk.call("POST", f"/{plan['id']}/resume")
-    assert resumed.status_code == 200, resumed.text
+    resumed = await asyncio.gather(*(desk.call("POST", f"/{plan['id']}/resume") for _ in range(2)))
+    assert sorted(answer.status_code for answer in resumed) == [200, 409]
     assert (await desk.ended(plan))["status"] == "completed"
     assert {name: server.paid[name] for name in paid} == paid
     assert (await desk.report(plan))["missing"] == []
@@ -100,8 +100,10 @@ async def test_a_model_that_answers_nothing_more_ends_the_plan_early(
 
 
 async def test_a_model_in_trouble_is_asked_again_later(desk: Desk, server: ModelServer) -> None:
-    """429 with a long Retry-After and a broken answer cost an attempt each, and no stage twice."""
-    server.faults["outline"] = [Fault(429, {}, {"Retry-After": "60"}), Fault(cut_after=3)]
+    """A long Retry-After, a broken answer, a row of 500s: an attempt each, and no stage twice."""
+    server.faults["outline"] = [
+        Fault(429, {}, {"Retry-After": "60"}), Fault(cut_after=3), *[Fault(500)] * 3
+    ]  # fmt: skip
     server.faults["phase_1"] = [Fault(cut_after=2)]
     plan = await desk.start()
 
@@ -109,7 +111,15 @@ async def test_a_model_in_trouble_is_asked_again_later(desk: Desk, server: Model
 
     assert state["status"] == "completed"
     assert set(server.paid.values()) == {1}
-    assert desk.project.row(plan["job_id"])["attempts"] >= 3
+    assert desk.project.row(plan["job_id"])["attempts"] == 4
+    waits = desk.project.rows(
+        "select extract(epoch from (data ->> 'next_retry_at')::timestamptz - created_at)::float"
+        " as seconds from public.job_events where job_id = %s and type = 'job.retried'"
+        " order by seq",
+        plan["job_id"],
+    )
+    assert waits[0]["seconds"] == pytest.approx(60, abs=1)
+    assert waits[2]["seconds"] > 2  # the backoff: a 500 says nothing of when
 
 
 async def test_what_came_of_a_cut_answer_is_in_the_report(desk: Desk, server: ModelServer) -> None:
