@@ -38,7 +38,7 @@ export function PlanDialog({ workspaceId, onClose, onStarted }) {
         <label class="field"><span>Deadline <span class="hint">or nothing</span></span><input type="date" value=${form.deadline} onInput=${(event) => change({ deadline: event.target.value })} /></label>
         <label class="field"><span>Phases at most</span><input type="number" min="1" max="12" required value=${form.phases} onInput=${(event) => change({ phases: event.target.value })} /></label>
       </div>
-      ${documents.map((one, index) => html`<fieldset key=${one.key} class="stack"><legend>Document ${index + 1}</legend>
+      ${documents.map((one, index) => html`<fieldset key=${one.key} class="card stack"><legend>Document ${index + 1}</legend>
         <label class="field"><span>Title</span><input type="text" maxlength="200" value=${one.title} onInput=${(event) => changeDocument(index, { title: event.target.value })} /></label>
         <label class="field"><span>Text</span><textarea rows="4" maxlength="20000" value=${one.text} onInput=${(event) => changeDocument(index, { text: event.target.value })}></textarea></label>
         <div class="actions start"><button type="button" class="quiet" onClick=${() => setDocuments(documents.filter((other) => other !== one))}>Remove document ${index + 1}</button></div></fieldset>`)}
