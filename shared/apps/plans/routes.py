@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -30,6 +31,8 @@ from shared.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
 MARKDOWN = "text/markdown"
 #: Streams of one process; a client that comes back later may meet another one.
 MAX_STREAMS = 2_000
+#: Longest wait for a first event in a buffered answer: the `jobs` function has 20 s in all.
+BUFFERED_SECONDS = 12.0
 #: Longer than any visit: the database ends it, and the stream's checks find that.
 _LONGEST_VISIT = timedelta(days=31)
 
@@ -204,8 +207,10 @@ class PlanRoutes:
             expires_at=caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT,
             began_at=began_at,
         )
-        stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
-        return EventStream(stream.chunks(first), stalled_after=services.pace.stalled_after)
+        buffered = min(services.pace.buffered_wait, BUFFERED_SECONDS)
+        pace = replace(services.pace, buffered_wait=buffered)
+        stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
+        return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
 
     async def answer(
         self,
