@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.apps.plans.live import readable
@@ -107,6 +107,7 @@ HOSTILE = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_nothing_written_by_others_becomes_markup(text: str) -> None:
     """Neither HTML nor links, images, headings: every such sign is escaped, on one line."""
@@ -143,6 +144,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.integers(0, 400))
 def test_any_beginning_of_an_answer_can_be_shown(value: Any, length: int) -> None:
     """It never raises, and a whole one shows its texts."""
