@@ -89,10 +89,9 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            while at < self.version:
-                upcast = self.upcasters.get(at)
-                raw = upcast(raw) if upcast is not None else raw
-                at += 1
+            # by the steps there are: whoever enqueues names the version, and may name any number
+            for step in sorted(step for step in self.upcasters if step >= at):
+                raw = self.upcasters[step](raw)
         try:
             return self.adapter.validate_python(raw)
         except ValidationError as error:

@@ -407,6 +407,8 @@ begin
     return array['400', 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999', 'scheduled_for'];
   elsif p_item.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
     return array['400', 'invalid_argument', 'deadline_at must lie between the years 1970 and 9999', 'deadline_at'];
+  elsif p_item.schema_version < 1 then
+    return array['400', 'invalid_argument', 'schema_version must be at least 1', 'schema_version'];
   elsif p_item.schema_version > p_type.schema_version then
     return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
   elsif p_item.timeout_seconds not between 1 and 43200 then

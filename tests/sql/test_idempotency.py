@@ -152,6 +152,12 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
         ),
         ({"job_type": "work", "queue": ""}, "PT400", "invalid_argument", "jobs[0].queue"),
         (
+            {"job_type": "work", "schema_version": 0},
+            "PT400",
+            "invalid_argument",
+            "jobs[0].schema_version",
+        ),
+        (
             {"job_type": "work", "after_failed": "x"},
             "PT400",
             "invalid_argument",

@@ -141,6 +141,8 @@ def test_old_payloads_climb_version_by_version() -> None:
     assert kind.read_payload({"id": "b"}, 2) == Account(account_id="b", depth=9)
     assert kind.read_payload({"account_id": "c"}, 3) == Account(account_id="c")
     assert kind.read_payload({"account_id": "d"}, None) == Account(account_id="d")
+    # counted up one by one, this would hold the whole worker for minutes
+    assert kind.read_payload({"account": "e"}, -(2**31)) == Account(account_id="e", depth=9)
 
 
 def test_a_payload_of_the_future_is_refused_with_advice() -> None:
