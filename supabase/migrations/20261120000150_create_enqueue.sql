@@ -472,6 +472,7 @@ begin
     delete from queue.deferred where job_id = v_old.id;
     update public.jobs set
       payload = coalesce(v_item.payload, '{}'),
+      schema_version = coalesce(v_item.schema_version, (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
       priority = coalesce(v_item.priority, v_old.priority),
       scheduled_for = case
         when v_item.debounce_seconds is not null then p_now + make_interval(secs => v_item.debounce_seconds)

@@ -296,6 +296,18 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
     assert engine.events(first) == ["job.created", "job.replaced", "job.leased"]
 
 
+def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) -> None:
+    """Else the worker takes it for an old one and rewrites it once more."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    job_id = engine.enqueue({"old": 1}, unique=unique)
+    engine.register(schema_version=2)
+
+    assert engine.enqueue({"new": 1}, unique=unique) == job_id
+    assert engine.job(job_id)["schema_version"] == 2
+    assert engine.enqueue({"old": 2}, unique=unique, schema_version=1) == job_id
+    assert engine.job(job_id)["schema_version"] == 1
+
+
 def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     """Each call pushes the run back; the last payload is the one that runs."""
     options = {"unique": {"key": "save"}, "debounce_seconds": 30}
