@@ -109,6 +109,11 @@ begin
   if v_filter ? 'id_prefix' and v_hex is null then
     perform queue.refuse(400, 'invalid_argument', 'id_prefix must be 6 to 32 hexadecimal digits', 'id_prefix');
   end if;
+  select v.word into v_value from jsonb_array_elements_text(v_filter -> 'status') as v (word)
+  where v.word is null or v.word <> all (array['pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled']) limit 1;
+  if found then -- each would be looked for by itself, and found nowhere
+    perform queue.refuse(400, 'invalid_argument', format('unknown status: %s', left(v_value, 80)), 'status');
+  end if;
   v_workspaces := case when v_service then array(select (v_filter ->> 'workspace_id')::uuid where v_filter ? 'workspace_id')
     else array(select w from queue.my_workspaces() as w where not v_filter ? 'workspace_id' or w = (v_filter ->> 'workspace_id')::uuid) end;
   if v_service and cardinality(v_workspaces) = 0 and not v_filter ?| array['id_prefix', 'parent_id', 'batch_id', 'session_id'] then

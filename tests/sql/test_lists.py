@@ -153,6 +153,8 @@ def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) ->
     ("filters", "field"),
     [
         ({"statuses": ["pending"]}, "statuses"),
+        ({"status": ["pending", "done"]}, "status"),
+        ({"status": [None]}, "status"),
         ({"id_prefix": "12345"}, "id_prefix"),
         ({"id_prefix": "wxyzwxyz"}, "id_prefix"),
         ({"parent_id": "7"}, "filter"),
