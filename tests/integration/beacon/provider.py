@@ -25,8 +25,9 @@ class Provider:
     usual: str = OK
     requests: int = 0
     port: int = 0
-    #: Set when `gate_after` requests have come; later ones wait for `gate`.
+    #: Requests after so many wait for `gate`; `reached` is set when `held` of them wait.
     gate_after: int | None = None
+    held: int = 1
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -66,7 +67,8 @@ class Provider:
                 await reader.readexactly(int(line.partition(":")[2]))
         self.requests += 1
         if self.gate_after is not None and self.requests > self.gate_after:
-            self.reached.set()
+            if self.requests >= self.gate_after + self.held:
+                self.reached.set()
             await self.gate.wait()
         answer = self.answers.pop(0) if self.answers else self.usual
         if answer == HANG:
