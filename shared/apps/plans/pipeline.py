@@ -216,6 +216,7 @@ class Pipeline:
         draft = error.text or live.text
         if isinstance(error.usage, Usage) and not isinstance(error, AnswerUnusable):
             used.add(error.usage)
+            self._ctx.cost_usd += error.usage.cost_usd or 0.0
         if error.hope == "later" and self._job.attempt < self._job.max_attempts:
             await self._keep_interrupted(kind, error.code, str(error), draft, used, started)
             self._ctx.log("warning", f"{kind.title}: {error}", stage=kind.name, code=error.code)

@@ -46,10 +46,10 @@ export function picture(plan, live) {
   const phaseJobs = new Map(plan.phases.map((phase) => [`phase:${phase.number}`, live.get(phase.job_id) ?? phase]));
   const phases = outline.length > 0 ? outline.map((_, index) => `phase:${index + 1}`) : ["phases"];
   const asked = plan.request.ask && (stored.get("understand")?.result?.questions.length ?? 1) > 0;
-  return ["understand", ...(asked ? ["answers"] : []), "outline", ...phases, "risks", "review"].map((name) => {
+  const lines = ["understand", ...(asked ? ["answers"] : []), "outline", ...phases, "risks", "review"].map((name) => {
     const stage = stored.get(name);
     const job = phaseJobs.get(name);
-    const now = job ? (["pending", "processing"].includes(job.status) ? job.progress : null) : progress;
+    const now = job ? job.progress : progress;
     const title = nameOf(name, outline);
     if (stage?.status === "completed") return { name, title, state: "completed", stage };
     if (name === "answers" && plan.question) return { name, title, state: "asking" };
@@ -58,4 +58,7 @@ export function picture(plan, live) {
     if (now?.stage === name) return { name, title, state: "running", text: now.message ?? "" };
     return { name, title, state: "pending", why: stage?.reason };
   });
+  // what the writing has gone past is written, and will be read in a moment
+  const at = progress?.stage === "finished" ? lines.length : lines.findIndex((line) => line.name === progress?.stage);
+  return lines.map((line, index) => (line.state === "pending" && index < at && line.name !== "answers" && !isOver(plan.status) ? { ...line, state: "running", text: "" } : line));
 }
