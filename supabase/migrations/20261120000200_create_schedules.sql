@@ -117,7 +117,7 @@ declare
   v_months constant text[] := array['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
   v_sets jsonb;
 begin
-  if cardinality(v_fields) = 5 then
+  if cardinality(v_fields) = 5 and length(p_cron) <= 500 then -- read again at each run, while other leases wait
     v_sets := jsonb_build_object(
       'minutes', queue.cron_set(v_fields[1], 0, 59), 'hours', queue.cron_set(v_fields[2], 0, 23),
       'days', queue.cron_set(v_fields[3], 1, 31), 'months', queue.cron_set(v_fields[4], 1, 12, v_months),
@@ -130,7 +130,7 @@ begin
   return v_sets;
 end;
 $$;
-comment on function queue.cron_parse is E'A cron expression as sets of numbers; 400 when it cannot be read.\n\nA day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.';
+comment on function queue.cron_parse is E'A cron expression as sets of numbers; 400 when it cannot be read or has more than 500 characters.\n\nA day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.';
 
 create function queue.cron_next(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
 language plpgsql stable

@@ -60,6 +60,7 @@ def test_expressions_mean_what_cron_means_by_them(
         "1,,2 * * * *",
         "* * * * * *",
         "*-5 * * * *",
+        ",".join(["0-59"] * 200) + " * * * *",
         "0 0 30 2 *",
     ],
 )
