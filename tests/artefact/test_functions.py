@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -238,7 +239,8 @@ def test_reading_the_secrets_does_not_import_boto3(
 #: Shares of what `import fastapi, mangum` costs beside it (250 ms where the issue's 30, 350 and
 #: 450 ms were set).
 BUDGET = {"health": 0.15, "worker": 1.4, "jobs": 2.0, "status": 1.8}
-ROUNDS = 3
+#: On a busy machine caches are others' too, so what looks too dear is measured more often.
+ROUNDS, MOST_ROUNDS = 3, 12
 
 
 @pytest.fixture(scope="module")
@@ -256,14 +258,18 @@ def import_cost(host_package: Package, runtime_site: Path) -> dict[str, float]:
             for name in FUNCTIONS
         },
     }
-    rounds = [
-        {
-            name: float(probe(root, runtime_site, module)["seconds"])
-            for name, (root, module) in imports.items()
-        }
-        for _ in range(ROUNDS)
-    ]
-    return {name: min(one[name] for one in rounds) for name in imports}
+    cost = dict.fromkeys(imports, math.inf)
+    for number in range(MOST_ROUNDS):
+        if number >= ROUNDS and all(share(cost, name) <= BUDGET[name] for name in FUNCTIONS):
+            break
+        for name, (root, module) in imports.items():
+            cost[name] = min(cost[name], float(probe(root, runtime_site, module)["seconds"]))
+    return cost
+
+
+def share(cost: dict[str, float], name: str) -> float:
+    """A handler's import beside a bare web framework's."""
+    return cost[name] / (cost["fastapi"] + cost["mangum"])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -271,6 +277,4 @@ def test_imports_keep_to_their_share_of_a_web_framework(
     import_cost: dict[str, float], name: str
 ) -> None:
     """Against a yardstick measured beside it: that holds on any machine, and on a busy one."""
-    bare = import_cost["fastapi"] + import_cost["mangum"]
-
-    assert import_cost[name] / bare <= BUDGET[name], import_cost
+    assert share(import_cost, name) <= BUDGET[name], import_cost
