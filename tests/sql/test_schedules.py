@@ -169,6 +169,21 @@ def test_a_slightly_late_run_is_not_a_missed_one(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs") == 1
 
 
+def test_a_workspace_has_as_many_schedules_as_are_listed(engine: Engine) -> None:
+    """They are run by the clock past the quota of people, one after another with everybody's."""
+    engine.run(
+        "insert into queue.schedules (workspace_id, name, cron, job_type)"
+        " select %s, 's' || n, '@yearly', 'work' from generate_series(1, 1000) as n",
+        ACME,
+    )
+
+    with pytest.raises(psycopg.Error) as refused:
+        put(engine, name="one more")
+
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "1000")
+    assert put(engine, name="s7", enabled=False)["enabled"] is False
+
+
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_nobody(engine: Engine) -> None:
     """The type's schema changed under it."""
     put(engine)
