@@ -37,6 +37,7 @@ from infra.local.lambda_runtime.__main__ import read_dotenv
 from infra.local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
+from tests.support.stacks import end
 
 pytestmark = pytest.mark.stack
 BUNDLE_OF = {name: bundle.name for bundle in BUNDLES for name in bundle.functions}
@@ -86,6 +87,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, host_package: Package) -> It
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)
+        end(folder, process)
 
 
 class Ada:
