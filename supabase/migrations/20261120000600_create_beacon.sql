@@ -356,6 +356,8 @@ begin
   if p_idempotency_key is not null and char_length(p_idempotency_key) not between 1 and 255 then
     perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
   end if;
+  -- runs of a workspace are counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('beacon_runs:' || p_spec.workspace_id, 0));
   insert into public.beacon_runs (workspace_id, spec_id, regions, idempotency_key, created_by)
   values (p_spec.workspace_id, p_spec.id, queue.texts(p_spec.spec -> 'regions'), p_idempotency_key, p_user_id)
   on conflict (workspace_id, idempotency_key) do nothing

@@ -554,6 +554,28 @@ def test_a_workspace_has_at_most_twenty_runs_under_way(desk: Desk) -> None:
     assert desk.start() not in runs
 
 
+def test_two_starts_at_once_do_not_share_the_last_place(desk: Desk) -> None:
+    """The second waits until the first is there to be counted."""
+    for _ in range(19):
+        desk.start()
+    spec_id = desk.write()["spec"]["id"]
+    found: list[tuple[str, str]] = []
+    second = threading.Thread(target=lambda: found.append(refused(desk.start)))
+    waiting = (
+        b"select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        b" and database = (select oid from pg_database where datname = current_database())"
+    )
+    with desk.database.connect() as first, desk.database.connect() as watcher:
+        with first.transaction():
+            first.execute("select public.beacon_start_run(%s)", (spec_id,))
+            second.start()
+            while second.is_alive() and watcher.execute(waiting).fetchone() == (0,):
+                second.join(0.05)
+        second.join(120)
+
+    assert found == [("quota_exceeded", "20")]
+
+
 def test_what_is_stored_is_what_was_signed(desk: Desk) -> None:
     """Columns are read out of the receipt's own text."""
     held = desk.lease(desk.start(), "eu")
