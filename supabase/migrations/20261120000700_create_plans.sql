@@ -126,8 +126,11 @@ begin
     or exists (select 1 from jsonb_array_elements(p_request -> 'constraints') as c where not plans.is_text(c.value, 500)) then
     return array['constraints', 'must be at most 20 texts of 1 to 500 characters'];
   elsif jsonb_typeof(p_request -> 'deadline') <> 'null' and not plans.is_text(p_request -> 'deadline', 10)
-    or p_request ->> 'deadline' !~ '^\d{4}-\d\d-\d\d$' then
+    or p_request ->> 'deadline' !~ '^(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$' then
     return array['deadline', 'must be a date as 2027-01-31, or null'];
+  elsif to_char((left(p_request ->> 'deadline', 7) || '-01')::date + right(p_request ->> 'deadline', 2)::integer - 1, 'YYYY-MM-DD')
+    <> p_request ->> 'deadline' then
+    return array['deadline', 'must be a day that there is'];
   elsif jsonb_typeof(p_request -> 'documents') <> 'array' or jsonb_array_length(p_request -> 'documents') > 10
     or exists (select 1 from jsonb_array_elements(p_request -> 'documents') as d
       where jsonb_typeof(d.value) <> 'object' or d.value - '{title,text}'::text[] <> '{}'

@@ -154,6 +154,8 @@ def test_rows_are_read_by_members_alone(seeded: Database) -> None:
         ({"constraints": [""]}, "constraints"),
         ({"constraints": "x"}, "constraints"),
         ({"deadline": "soon"}, "deadline"),
+        ({"deadline": "2027-02-30"}, "deadline"),
+        ({"deadline": "0000-01-01"}, "deadline"),
         ({"documents": [{"title": "t"}]}, "documents"),
         ({"documents": [1]}, "documents"),
         ({"ask": "yes"}, "ask"),
