@@ -50,6 +50,7 @@ create table queue.outbox (
   seq bigint not null,
   stream_id uuid not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+create index outbox_by_webhook on queue.outbox (webhook_id, id);
 alter table queue.outbox enable row level security;
 comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; the next lease makes deliveries of them.';
 comment on column queue.outbox.id is 'Identity and order.';
@@ -135,8 +136,17 @@ declare
   v_count integer := 0;
 begin
   for v_one in
+    with recursive hooks as ( -- one probe per endpoint, however much waits for it
+      (select o.webhook_id from queue.outbox as o order by o.webhook_id limit 1)
+      union all
+      select (select o.webhook_id from queue.outbox as o where o.webhook_id > h.webhook_id order by o.webhook_id limit 1)
+      from hooks as h where h.webhook_id is not null),
+    shares as (
+      select h.webhook_id, greatest(1, p_limit / count(*) over ()) as most from hooks as h where h.webhook_id is not null)
     select o.id, o.webhook_id, o.job_id, o.seq, o.stream_id, w.workspace_id, w.enabled
-    from queue.outbox as o left join queue.webhooks as w on w.id = o.webhook_id
+    from shares as s
+    cross join lateral (select * from queue.outbox as q where q.webhook_id = s.webhook_id order by q.id limit s.most) as o
+    left join queue.webhooks as w on w.id = o.webhook_id
     order by o.id limit p_limit
   loop
     if v_one.enabled then
@@ -165,7 +175,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, each after the one before of the same stream. The caller holds the lease lock; waits for nobody.';
+comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, an equal share for each endpoint, each after the one before of the same stream. The caller holds the lease lock; waits for nobody.';
 
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
 language plpgsql stable

@@ -79,6 +79,24 @@ def test_an_event_waits_for_the_retry_of_the_one_before(engine: Engine) -> None:
     ]
 
 
+def test_one_tenants_flood_leaves_room_for_anothers_event(engine: Engine) -> None:
+    """Ten endpoints told of hundreds of jobs; the one event after all that goes with the first."""
+    for number in range(10):
+        subscribe(engine, url=f"{URL}/{number}", event_types=["job.created"])
+    theirs = {"url": URL, "event_types": ["job.created"]}
+    engine.rpc("put_webhook", p_workspace_id=GLOBEX, p_webhook=theirs)
+    engine.enqueue_many(200)
+    job_id = engine.enqueue(workspace=GLOBEX)
+
+    engine.lease(0)
+
+    assert engine.one("select count(*) from queue.outbox") > 1000
+    assert engine.one("select count(*) from queue.outbox where job_id = %s", job_id) == 0
+    while engine.one("select count(*) from queue.outbox"):
+        engine.lease(0)
+    assert engine.one("select count(*) from queue.last_deliveries") == 2001
+
+
 def test_a_rolled_back_change_is_not_delivered(engine: Engine) -> None:
     """The outbox is part of the transaction."""
     subscribe(engine)
