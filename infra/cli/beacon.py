@@ -64,6 +64,9 @@ def verify(
         str | None,
         typer.Option(help="Public keys (JWK set): a file or an address. For an id: the API's."),
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Pass though receipts, samples or spec are missing.")
+    ] = False,
     token: Token = None,
     env_file: EnvFile = None,
     as_json: Json = False,
@@ -71,14 +74,19 @@ def verify(
     """Verify receipts: signatures, keys, digests, chain. 0 passed, 1 failed, 2 not verifiable.
 
     With a file and a key file nothing is asked of anybody. Take the keys from whom you trust, not
-    from whom you got the bundle.
+    from whom you got the bundle. A bundle that lacks receipts, samples or its spec is not
+    verifiable unless --partial is given; one receipt by itself is always a part.
     """
     from shared.apps.beacon import verify as verifying
 
     output = Output(as_json=as_json)
     try:
-        bundle, key_set = _given(source, keys, token, env_file)
-        report = verifying.verify(bundle, None if key_set is None else verifying.read_keys(key_set))
+        bundle, alone, key_set = _given(source, keys, token, env_file)
+        report = verifying.verify(
+            bundle,
+            None if key_set is None else verifying.read_keys(key_set),
+            partial=partial or alone,
+        )
     except (CommandFailed, verifying.Unreadable) as failed:
         code = failed.code if isinstance(failed, CommandFailed) else "unreadable"
         fix = failed.fix if isinstance(failed, CommandFailed) else None
@@ -183,17 +191,17 @@ def rotate_key(*, env_file: EnvFile = None, as_json: Json = False) -> None:
 
 def _given(
     source: str, keys: str | None, token: str | None, env_file: Path | None
-) -> tuple[Bundle, Any]:
-    """The bundle, and the key set or None, from wherever they are."""
+) -> tuple[Bundle, bool, Any]:
+    """The bundle, whether it is one receipt alone, and the key set or None."""
     from shared.apps.beacon import verify as verifying
 
     if not _is_id(source):
-        bundle = verifying.read_bundle(_text(source))
-        return bundle, None if keys is None else _key_set(keys)
+        bundle, alone = verifying.read_given(_text(source))
+        return bundle, alone, None if keys is None else _key_set(keys)
     with _connection(token, env_file) as connection:
         found = _bundle_of_any(connection, source)
         key_set = connection.call("GET", "/api/beacon/keys") if keys is None else _key_set(keys)
-    return verifying.read_bundle(json.dumps(found)), key_set
+    return verifying.read_bundle(json.dumps(found)), False, key_set
 
 
 @contextmanager
@@ -284,15 +292,30 @@ def _tell(output: Output, report: Report) -> None:
         output.text(line, lines=False)  # a line that a receipt brings would look like ours
     states = [check["state"] for check in told["checks"]]
     mark, colour = MARKS[report.verdict]
-    words = {
-        "passed": "verified",
-        "failed": "NOT verified",
-        "not_made": "not verified: give the signer's public keys with --keys",
-    }
     output.out.print(
         Text(
-            f"{words[report.verdict]}: {states.count('passed')} checks passed, "
+            f"{_words(report)}: {states.count('passed')} checks passed, "
             f"{states.count('failed')} failed, {states.count('not_made')} could not be made",
             style=f"bold {colour}",
         )
     )
+
+
+def _words(report: Report) -> str:
+    """The verdict in words; what could not be checked is named, whatever the exit code."""
+    missing = {f"{check.name} of {check.subject}": None for check in report.unchecked}
+    if report.verdict == "failed":
+        return "NOT verified"
+    if any(check.name == "signature" for check in report.unchecked):
+        return "not verified: give the signer's public keys with --keys"
+    if report.verdict == "not_made":
+        return (
+            f"not verified: the bundle is incomplete, not checked: {_some(list(missing))}"
+            " (--partial passes what is there)"
+        )
+    return f"verified in part, not checked: {_some(list(missing))}" if missing else "verified"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

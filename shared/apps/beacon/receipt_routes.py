@@ -48,7 +48,10 @@ class CheckMade(BaseModel):
 class Verification(BaseModel):
     """What verifying found."""
 
-    verdict: Literal["passed", "failed", "not_made"]
+    verdict: Literal["passed", "failed", "not_made"] = Field(
+        description="not_made: nothing is wrong, but not everything could be checked."
+    )
+    partial: bool = Field(description="Whether it may pass though something is missing.")
     checks: list[CheckMade]
 
 
@@ -117,12 +120,19 @@ class ReceiptRoutes:
             raise not_found("receipt")
         return StoredReceipt.model_validate(rows[0])
 
-    async def verify_receipts(self, body: Bundle, _: SignedIn) -> Verification:
+    async def verify_receipts(
+        self,
+        body: Bundle,
+        _: SignedIn,
+        partial: Annotated[
+            bool, Query(description="Pass though receipts, samples or the spec are missing.")
+        ] = False,
+    ) -> Verification:
         """Verify a bundle by this deployment's keys; whoever trusts no server does it offline."""
         # here and not at the top: a cold start does without cryptography
         from shared.apps.beacon.verify import read_keys, verify
 
-        report = verify(body, read_keys(await self._app.keys()))
+        report = verify(body, read_keys(await self._app.keys()), partial=partial)
         return Verification.model_validate(report.as_json())
 
     async def get_keys(self) -> Response:

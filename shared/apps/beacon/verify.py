@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,11 @@ from shared.apps.beacon.statistics import from_columns, judge, judge_run, statis
 
 State = Literal["passed", "failed", "not_made"]
 Statement = RegionStatement | RunStatement
+#: How far ahead of the verifier's clock a receipt may say it was signed.
+AHEAD = timedelta(hours=1)
+#: Checks without which all is proved that a bundle can prove: the receipt before its first one is
+#: another run's, and not in it.
+_SPARED = frozenset({"chain"})
 
 
 class Unreadable(Exception):
@@ -41,16 +46,23 @@ class Report:
     """Every check that was made, and those that could not be."""
 
     checks: list[Check] = field(default_factory=list)
+    #: Whether less than a whole bundle was asked about.
+    partial: bool = False
+
+    @property
+    def unchecked(self) -> list[Check]:
+        """What a whole bundle would have let us check, and this one did not."""
+        return [c for c in self.checks if c.state == "not_made" and c.name not in _SPARED]
 
     @property
     def verdict(self) -> State:
-        """Failed if any check failed; passed if those passed that prove who signed what."""
+        """Failed if any check failed; passed if none is left out that a whole bundle allows."""
         if any(check.state == "failed" for check in self.checks):
             return "failed"
         # without a key, or without any receipt, nothing is proved
         proved = [check for check in self.checks if check.name == "signature"]
         made = bool(proved) and all(check.state == "passed" for check in proved)
-        return "passed" if made else "not_made"
+        return "passed" if made and (self.partial or not self.unchecked) else "not_made"
 
     def note(self, subject: str, name: str, problem: str | None, passed: str = "") -> bool:
         """Note a check that was made; tells whether it passed."""
@@ -66,6 +78,7 @@ class Report:
         """The report as the API and `--json` give it."""
         return {
             "verdict": self.verdict,
+            "partial": self.partial,
             "checks": [
                 {"subject": c.subject, "check": c.name, "state": c.state, "detail": c.detail}
                 for c in self.checks
@@ -101,24 +114,32 @@ def read_bundle(text: str) -> Bundle:
     Raises:
         Unreadable: It is none of them.
     """
+    return read_given(text)[0]
+
+
+def read_given(text: str) -> tuple[Bundle, bool]:
+    """What `read_bundle` reads, and whether it is one receipt given by itself.
+
+    Raises:
+        Unreadable: It is neither.
+    """
     stripped = text.strip()
     if stripped.count(".") == 2 and not stripped.startswith("{"):
-        return Bundle(receipts=[BundledReceipt(jws=stripped)])
+        return _validated({"receipts": [{"jws": stripped}]}), True
     value = load_json(stripped)
     if isinstance(value, dict) and "format" not in value and isinstance(value.get("jws"), str):
         samples = value.get("samples")
-        value = {"receipts": [{"jws": value["jws"], "samples": samples}]}
-        return _validated(value)
+        return _validated({"receipts": [{"jws": value["jws"], "samples": samples}]}), True
     if not isinstance(value, dict) or "format" not in value:
         raise Unreadable("this is neither a receipt nor a bundle: no `jws`, no `format`")
-    return _validated(value)
+    return _validated(value), False
 
 
 def read_keys(value: Any) -> dict[str, dict[str, Any]]:
     """The Ed25519 keys of a JWK set (RFC 7517) by their ids; keys of other kinds are left out.
 
     Raises:
-        Unreadable: It is no JWK set, or a key is not the one its id says.
+        Unreadable: It is no JWK set, a key is not the one its id says, or two have one id.
     """
     if not isinstance(value, dict) or not isinstance(value.get("keys"), list):
         raise Unreadable("this is no JSON Web Key Set: no `keys`")
@@ -131,22 +152,33 @@ def read_keys(value: Any) -> dict[str, dict[str, Any]]:
             raise Unreadable(f"the key {kid!r} is not the one its id says (RFC 7638)")
         if not all(isinstance(key.get(name, 0), int) for name in ("nbf", "exp")):
             raise Unreadable(f"nbf and exp of the key {kid!r} must be whole seconds")
+        if kid in found:
+            raise Unreadable(f"the key {kid!r} stands twice in the set: which one counts?")
         found[kid] = key
     return found
 
 
-def verify(bundle: Bundle, keys: Mapping[str, Mapping[str, Any]] | None) -> Report:
+def verify(
+    bundle: Bundle,
+    keys: Mapping[str, Mapping[str, Any]] | None,
+    *,
+    partial: bool = False,
+    now: datetime | None = None,
+) -> Report:
     """Check every receipt of a bundle, how they hang together, and what came with them.
 
     Args:
         keys: Public keys by id, from whoever is trusted; None when there are none: then nothing
             is proved, and the report says so.
+        partial: Whether it may pass though receipts, samples or the spec are not in it.
+        now: The verifier's clock; the system's when none is given.
     """
-    report = Report()
+    report = Report(partial=partial)
+    latest = (now or datetime.now(UTC)) + AHEAD
     read = [
         found
         for place, entry in enumerate(bundle.receipts)
-        if (found := _check_receipt(report, place, entry, keys)) is not None
+        if (found := _check_receipt(report, place, entry, keys, latest)) is not None
     ]
     for one in read:
         _check_spec(report, one, bundle.spec)
@@ -158,6 +190,9 @@ def verify(bundle: Bundle, keys: Mapping[str, Mapping[str, Any]] | None) -> Repo
     for one in read:
         if isinstance(one.statement, RunStatement):
             _check_run(report, one, one.statement, read)
+    told = {one.statement.run_id for one in read if isinstance(one.statement, RunStatement)}
+    for run_id in sorted({one.statement.run_id for one in read} - told):
+        report.skip(f"run {run_id}", "run", "the run's own receipt is not in the bundle")
     return report
 
 
@@ -166,6 +201,7 @@ def _check_receipt(
     place: int,
     entry: BundledReceipt,
     keys: Mapping[str, Mapping[str, Any]] | None,
+    latest: datetime,
 ) -> _Read | None:
     subject = f"receipt at place {place + 1}"
     try:
@@ -178,7 +214,7 @@ def _check_receipt(
     number = parsed.payload.get("number")
     subject = f"receipt {number}" if type(number) is int else subject
     report.note(subject, "form", None, "compact JWS, EdDSA, canonical JSON")
-    _check_signature(report, subject, parsed, keys)
+    _check_signature(report, subject, parsed, keys, latest)
     try:
         statement: Statement = _STATEMENTS.validate_python(parsed.payload)
     except ValidationError as error:
@@ -193,6 +229,7 @@ def _check_signature(
     subject: str,
     parsed: jose.Parsed,
     keys: Mapping[str, Mapping[str, Any]] | None,
+    latest: datetime,
 ) -> None:
     if keys is None:
         report.skip(subject, "signature", "no keys were given")
@@ -208,14 +245,16 @@ def _check_signature(
         report.note(subject, "signature", str(error))
         return
     report.note(subject, "signature", None, f"by key {parsed.kid}")
-    report.note(subject, "key", _key_problem(parsed, key), "valid when it was signed")
+    report.note(subject, "key", _key_problem(parsed, key, latest), "valid when it was signed")
 
 
-def _key_problem(parsed: jose.Parsed, key: Mapping[str, Any]) -> str | None:
+def _key_problem(parsed: jose.Parsed, key: Mapping[str, Any], latest: datetime) -> str | None:
     try:
         at = datetime.fromisoformat(parsed.payload["issued_at"]).timestamp()
     except (KeyError, TypeError, ValueError):
         return "the receipt does not say when it was signed"
+    if at > latest.timestamp():
+        return "the receipt says it was signed in the future, by the clock here"
     if at < key.get("nbf", 0):
         return "the key was not yet valid when the receipt says it was signed"
     if at > key.get("exp", at):

@@ -13,7 +13,7 @@ from shared.apps.beacon.models import Head, Run, Spec, StoredReceipt, StoredSpec
 from shared.apps.beacon.receipts import Signer, chained, state_region, state_run
 from shared.apps.beacon.statistics import Sample, to_columns
 
-AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+AT = datetime(2025, 3, 1, 12, tzinfo=UTC)
 WORKSPACE = UUID("11111111-1111-4111-8111-111111111111")
 KEY = SigningKey.from_seed(bytes(range(32)))
 SPEC = Spec.model_validate(
@@ -49,8 +49,8 @@ def samples_of(region: str) -> list[Sample]:
     ]
 
 
-def make_bundle(key: SigningKey = KEY) -> dict[str, Any]:
-    """The bundle of a run, as the API hands it out."""
+def make_bundle(key: SigningKey = KEY, *, head: Head | None = None) -> dict[str, Any]:
+    """The bundle of a run after `head`, as the API hands it out."""
     spec = StoredSpec(
         id=UUID(int=1), workspace_id=WORKSPACE, name="models", version=1, spec=SPEC,
         digest=digest_of(SPEC), created_at=AT,
@@ -59,7 +59,7 @@ def make_bundle(key: SigningKey = KEY) -> dict[str, Any]:
         id=UUID(int=2), workspace_id=WORKSPACE, regions=SPEC["regions"], outcome=None, created_at=AT
     )
     signer = Signer(job_id=str(UUID(int=3)), attempt=1, software="minutehand/test")
-    head = Head(number=0, digest=None)
+    head = head or Head(number=0, digest=None)
     entries: list[dict[str, Any]] = []
     stored: list[StoredReceipt] = []
     for region in SPEC["regions"]:

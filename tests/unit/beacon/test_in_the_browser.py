@@ -13,9 +13,13 @@ import pytest
 
 from infra.local.parts import ROOT, node_binary
 from shared.apps.beacon.jws import SigningKey
+from shared.apps.beacon.models import Head
 from shared.apps.beacon.verify import read_bundle, read_keys, verify
 from tests.unit.beacon.signed import AT, jwks, make_bundle
 from tests.unit.beacon.test_verify import (
+    drop_run,
+    drop_samples,
+    drop_spec,
     faster_sample,
     raise_threshold,
     resigned,
@@ -29,6 +33,10 @@ import {{ readFileSync }} from "node:fs";
 import {{ isAble, verify }} from {json.dumps(str(VERIFIER))};
 const reports = [await isAble()];
 for (const [bundle, keys] of JSON.parse(readFileSync(0))) reports.push(await verify(bundle, keys));
+let refused = "";
+const twice = JSON.parse(process.argv[2]);
+await verify({{ receipts: [] }}, twice).catch((error) => {{ refused = error.message; }});
+reports.push(refused);
 console.log(JSON.stringify(reports));
 """
 
@@ -51,6 +59,12 @@ CASES = {
     "forger": (make_bundle(SigningKey.from_seed(b"f" * 32)), jwks()),
     "retired": (make_bundle(), jwks(exp=int(AT.timestamp()) - 1)),
     "part": ({**make_bundle(), "receipts": make_bundle()["receipts"][1:]}, jwks()),
+    "later": (make_bundle(head=Head(number=7, digest="sha256:" + "7" * 64)), jwks()),
+    "no run": (tampered(drop_run), jwks()),
+    "no samples": (tampered(drop_samples), jwks()),
+    "no spec": (tampered(drop_spec), jwks()),
+    "future": (resigned(0, lambda p: p.update(issued_at="9000-01-01T00:00:00.000Z")), jwks()),
+    "early": (resigned(0, lambda p: p.update(issued_at="2020-01-01T00:00:00.000Z")), jwks()),
 }
 
 
@@ -60,15 +74,16 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     script: Path = tmp_path_factory.mktemp("node") / "verify.mjs"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [node_binary(), script],
+        [node_binary(), script, json.dumps({"keys": jwks()["keys"] * 2})],
         input=json.dumps(list(CASES.values())),
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    is_able, *found = json.loads(done.stdout)
+    is_able, *found, refused = json.loads(done.stdout)
     assert is_able
+    assert "stands twice" in refused
     return dict(zip(CASES, found, strict=True))
 
 
@@ -86,3 +101,5 @@ def test_both_verifiers_find_the_same(reports: dict[str, Any], case: str) -> Non
     assert {"signature", "spec", "samples", "chain"} <= {name for _, name in both}
     assert {key: browsers[key] for key in both} == {key: ours[key] for key in both}
     assert reports[case]["verdict"] == report["verdict"]
+    told = {one["detail"] for one in report["checks"] if one["check"] == "key"}
+    assert {one["detail"] for one in reports[case]["checks"] if one["check"] == "key"} == told

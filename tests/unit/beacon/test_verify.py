@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from shared.apps.beacon import jws as jose
 from shared.apps.beacon.jws import SigningKey
-from shared.apps.beacon.models import Bundle
-from shared.apps.beacon.verify import Report, Unreadable, read_bundle, read_keys, verify
+from shared.apps.beacon.models import Bundle, Head
+from shared.apps.beacon.verify import Report, Unreadable, read_bundle, read_given, read_keys, verify
 from tests.unit.beacon.signed import AT, KEY, jwks, make_bundle
 
 WHOLE = make_bundle()
@@ -200,11 +201,78 @@ def test_a_retired_key_still_verifies_what_it_signed_in_its_time() -> None:
 
 
 def test_what_cannot_be_checked_is_said() -> None:
-    """A receipt alone, without samples, spec or the one before it: the signature is what counts."""
-    report = verify(read_bundle(WHOLE["receipts"][1]["jws"]), read_keys(jwks()))
+    """A receipt alone, without samples, spec or the one before it, passes as a part only."""
+    bundle, alone = read_given(WHOLE["receipts"][1]["jws"])
+    report = verify(bundle, read_keys(jwks()), partial=alone)
 
     skipped = {check.name for check in report.checks if check.state == "not_made"}
-    assert (report.verdict, skipped) == ("passed", {"spec", "samples", "verdict", "chain"})
+    assert (report.verdict, skipped) == ("passed", {"spec", "samples", "verdict", "chain", "run"})
+    assert verify(bundle, read_keys(jwks())).verdict == "not_made"
+
+
+def drop_samples(bundle: dict[str, Any]) -> None:
+    del bundle["receipts"][1]["samples"]
+
+
+def drop_run(bundle: dict[str, Any]) -> None:
+    del bundle["receipts"][2]
+
+
+def drop_spec(bundle: dict[str, Any]) -> None:
+    del bundle["spec"]
+
+
+@pytest.mark.parametrize(
+    ("drop", "unchecked"),
+    [
+        (drop_receipt, {("receipt 3", "run")}),
+        (drop_samples, {("receipt 2", "samples")}),
+        (drop_run, {("run 00000000-0000-0000-0000-000000000002", "run")}),
+        (drop_spec, {(f"receipt {n}", "spec") for n in (1, 2, 3)}
+         | {(f"receipt {n}", "verdict") for n in (1, 2)}),
+    ],
+)  # fmt: skip
+def test_an_incomplete_bundle_does_not_pass_unless_less_is_asked_for(
+    drop: Callable[[dict[str, Any]], None], unchecked: set[tuple[str, str]]
+) -> None:
+    """Whoever hands a bundle out must not decide what of it is checked."""
+    bundle = copy.deepcopy(WHOLE)
+    drop(bundle)
+
+    report = checked(bundle)
+    assert report.verdict == "not_made"
+    assert {(check.subject, check.name) for check in report.unchecked} == unchecked
+    part = verify(read_bundle(json.dumps(bundle)), read_keys(jwks()), partial=True)
+    assert (part.verdict, part.as_json()["partial"]) == ("passed", True)
+
+
+def test_a_predecessor_outside_the_bundle_lowers_nothing() -> None:
+    """Every run but a workspace's first has one."""
+    report = checked(make_bundle(head=Head(number=7, digest="sha256:" + "7" * 64)))
+
+    assert ("receipt 8", "chain", "not_made") in {
+        (check.subject, check.name, check.state) for check in report.checks
+    }
+    assert report.verdict == "passed"
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    """Else the second one's validity would count, or the first's."""
+    keys = jwks(exp=1)
+    keys["keys"] += jwks()["keys"]
+
+    with pytest.raises(Unreadable, match="stands twice"):
+        read_keys(keys)
+
+
+def test_a_receipt_of_the_future_is_named() -> None:
+    """An hour is let pass: clocks differ."""
+    bundle, keys = read_bundle(TEXT), read_keys(jwks())
+
+    assert verify(bundle, keys, now=AT - timedelta(minutes=59)).verdict == "passed"
+    early = verify(bundle, keys, now=AT - timedelta(minutes=61))
+    assert early.verdict == "failed"
+    assert "in the future" in next(c.detail for c in early.checks if c.name == "key")
 
 
 def test_without_keys_nothing_is_proved() -> None:

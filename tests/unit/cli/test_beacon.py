@@ -79,11 +79,24 @@ def test_a_receipt_cannot_speak_as_the_verifier(folder: Path) -> None:
 
 
 def test_a_receipt_alone_comes_through_a_pipe(folder: Path) -> None:
-    """What is missing beside it is said, and does not fail."""
+    """What is missing beside it is said, first of all that it is a part, and does not fail."""
     result = verify(folder, "-", typed=make_bundle()["receipts"][0]["jws"] + "\n")
 
     assert result.exit_code == 0
     assert "samples · the samples are not in the bundle" in result.stdout
+    assert "verified in part, not checked: spec of receipt 1, samples of" in result.stdout
+
+
+def test_an_incomplete_bundle_is_exit_code_2_and_says_what_is_missing(folder: Path) -> None:
+    """--partial asks for less, and says that it did."""
+    change(folder, receipts=make_bundle()["receipts"][1:])
+
+    whole = verify(folder, str(folder / "bundle.json"))
+    part = verify(folder, str(folder / "bundle.json"), "--partial")
+
+    assert (whole.exit_code, part.exit_code) == (2, 0)
+    assert "not verified: the bundle is incomplete, not checked: run of receipt 3" in whole.stdout
+    assert "verified in part, not checked: run of receipt 3" in part.stdout
 
 
 def test_without_keys_it_is_exit_code_2(folder: Path) -> None:

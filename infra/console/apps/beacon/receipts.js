@@ -10,6 +10,7 @@ import { tellFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 import { isAble, payloadOf, verify } from "./verification.js";
 
+const VERDICTS = { passed: "Verified", failed: "Not what was signed", not_made: "Not wholly checked" };
 const MARKS = { passed: ["✓", "completed"], failed: ["✗", "failed"], not_made: ["–", "waiting"] };
 
 /** @param {{run: object, bundle: {value, error, refresh}}} props */
@@ -48,7 +49,7 @@ function Report({ report }) {
   const failed = report.checks.filter(({ state }) => state === "failed");
   const skipped = report.checks.filter(({ state }) => state === "not_made").length;
   return html`<div class="stack" data-verdict=${report.verdict}>
-    <p><${Tag} tone=${report.verdict === "passed" ? "completed" : "failed"}>${report.verdict === "passed" ? "Verified" : "Not what was signed"}<//> ${report.checks.length - failed.length - skipped} checks passed${failed.length > 0 && `, ${failed.length} failed`}${skipped > 0 && `, ${skipped} could not be made`}, by ${report.by}.</p>
-    <details class="more" open=${failed.length > 0}><summary>Every check</summary><ul class="diary" tabindex="0" aria-label="Every check">${report.checks.map(({ subject, check, state, detail }) => html`<li key=${subject + check} data-tone=${MARKS[state][1]}><span aria-hidden="true">${MARKS[state][0]} </span><span class="hidden">${state === "not_made" ? "not made" : state}: </span>${subject}: ${check} <span class="muted wrap">${detail}</span></li>`)}</ul></details>
+    <p><${Tag} tone=${MARKS[report.verdict][1]}>${VERDICTS[report.verdict]}<//> ${report.checks.length - failed.length - skipped} checks passed${failed.length > 0 && `, ${failed.length} failed`}${skipped > 0 && `, ${skipped} could not be made`}, by ${report.by}.</p>
+    <details class="more" open=${report.verdict !== "passed"}><summary>Every check</summary><ul class="diary" tabindex="0" aria-label="Every check">${report.checks.map(({ subject, check, state, detail }) => html`<li key=${subject + check} data-tone=${MARKS[state][1]}><span aria-hidden="true">${MARKS[state][0]} </span><span class="hidden">${state === "not_made" ? "not made" : state}: </span>${subject}: ${check} <span class="muted wrap">${detail}</span></li>`)}</ul></details>
   </div>`;
 }

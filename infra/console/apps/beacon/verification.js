@@ -1,6 +1,7 @@
 // Verifying a bundle in the browser: signatures by WebCrypto, digests and links by hand. No page.
 
 const utf8 = new TextEncoder();
+const AHEAD_SECONDS = 3600; // how far ahead of this clock a receipt may say it was signed
 
 /** Canonical JSON (RFC 8785): ECMAScript's own way to write numbers and texts, keys sorted. */
 export function canonical(value) {
@@ -31,7 +32,8 @@ async function keysById(jwks) {
   for (const { kty, crv, x, kid, nbf, exp } of jwks.keys) {
     if (kty !== "OKP" || crv !== "Ed25519") continue;
     const thumbprint = base64url(await sha256(canonical({ crv, kty, x })));
-    if (thumbprint !== kid) continue; // not the key its id says
+    if (thumbprint !== kid) throw new Error(`the key ${kid} is not the one its id says`);
+    if (found.has(kid)) throw new Error(`the key ${kid} stands twice in the set`);
     const key = await crypto.subtle.importKey("jwk", { kty, crv, x }, { name: "Ed25519" }, false, ["verify"]);
     found.set(kid, { key, nbf, exp });
   }
@@ -54,6 +56,7 @@ async function checkReceipt({ jws, samples }, spec, keys) {
   const payload = payloadOf(jws);
   const subject = `receipt ${payload.number}`;
   const checks = [];
+  const skip = (check, detail) => checks.push({ subject, check, state: "not_made", detail });
   const note = (check, holds, detail, problem) => checks.push({ subject, check, state: holds ? "passed" : "failed", detail: holds ? detail : problem });
   const spelt = parts.length === 3 && parts.every((part) => base64url(bytesOf(part)) === part) && canonical(payload) === new TextDecoder().decode(bytesOf(parts[1]));
   note("form", spelt && header.alg === "EdDSA", "compact JWS, EdDSA, canonical JSON", "it is no receipt's text");
@@ -62,10 +65,15 @@ async function checkReceipt({ jws, samples }, spec, keys) {
   note("signature", Boolean(signed), `by key ${header.kid}`, known ? "the signature does not verify" : "the key is not among the published ones");
   if (known) {
     const at = Date.parse(payload.issued_at) / 1000;
-    note("key", at >= (known.nbf ?? 0) && at <= (known.exp ?? at), "valid when it was signed", "the key was not valid when it was signed");
+    const problem = at > Date.now() / 1000 + AHEAD_SECONDS ? "the receipt says it was signed in the future, by the clock here"
+      : at < (known.nbf ?? 0) ? "the key was not yet valid when the receipt says it was signed"
+        : at <= (known.exp ?? at) ? null : "the key was no longer valid when the receipt says it was signed";
+    note("key", problem === null, "valid when it was signed", problem);
   }
-  note("spec", (await digest(canonical(spec))) === payload.spec_digest, "", "the spec is not the one signed for");
-  if (payload.samples) note("samples", samples && (await digest(canonical(samples))) === payload.samples.digest, `${payload.samples.count} samples`, "the samples are not the ones signed for");
+  if (!spec) skip("spec", "the spec is not in the bundle");
+  else note("spec", (await digest(canonical(spec))) === payload.spec_digest, "", "the spec is not the one signed for");
+  if (payload.samples && !samples) skip("samples", "the samples are not in the bundle");
+  else if (payload.samples) note("samples", (await digest(canonical(samples))) === payload.samples.digest, `${payload.samples.count} samples`, "the samples are not the ones signed for");
   return { subject, payload, digest: await digest(jws), checks };
 }
 
@@ -92,5 +100,10 @@ export async function verify(bundle, jwks) {
     if (fits && missing > 0) checks.push({ subject, check: "run", state: "not_made", detail: `${missing} receipts it names are not in the bundle` });
     else checks.push({ subject, check: "run", state: fits ? "passed" : "failed", detail: fits ? "names the receipts of its regions" : "a receipt here is not the one it names" });
   }
-  return { verdict: checks.some(({ state }) => state === "failed") ? "failed" : "passed", checks };
+  const told = new Set(read.filter(({ payload }) => payload.type === "beacon.run/1").map(({ payload }) => payload.run_id));
+  for (const run of new Set(read.map(({ payload }) => payload.run_id)))
+    if (!told.has(run)) checks.push({ subject: `run ${run}`, check: "run", state: "not_made", detail: "the run's own receipt is not in the bundle" });
+  // the receipt before the bundle's first one is another run's
+  const whole = checks.every(({ state, check }) => state !== "not_made" || check === "chain");
+  return { verdict: checks.some(({ state }) => state === "failed") ? "failed" : whole ? "passed" : "not_made", checks };
 }
