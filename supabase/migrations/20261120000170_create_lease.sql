@@ -301,6 +301,24 @@ end;
 $$;
 comment on function queue.pick is E'Choose jobs to lease: {ids, virtual_time, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
+create type queue.leased_job as (
+  id uuid, workspace_id uuid, user_id uuid, session_id text, queue text, job_type text, payload jsonb, schema_version integer,
+  priority integer, attempts integer, max_attempts integer, created_at timestamptz, parent_id uuid, traceparent text,
+  progress jsonb, timeout_seconds integer, deadline_at timestamptz
+);
+comment on type queue.leased_job is 'What a worker is told of a job it leases.';
+
+create type queue.lease_answer as (fence bigint, lease_seconds integer, lease_expires_at timestamptz, steps jsonb, job queue.leased_job);
+comment on type queue.lease_answer is E'A lease as workers get it.\n\nrow_to_json of it costs half of what json_build_object does, which looks up the type of each value anew.';
+
+create function queue.steps_of(p_job_id uuid) returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_object_agg(st.name, st.result -> 'value'), '{}') from queue.steps as st where st.job_id = p_job_id
+$$;
+comment on function queue.steps_of is 'The results of a job''s finished steps by name.';
+
 create function queue.take(
   p_ids uuid[], p_missed uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz, p_horizon xid8,
   out leases json, out leased integer
@@ -328,15 +346,12 @@ begin
     -- the answer is text from here on: as jsonb it would cost more than the rest of the lease
     returning j.id, j.fence, j.workspace_id, j.session_id, j.job_type, j.concurrency_key, j.attempts, j.last_seq, j.priority, j.created_at,
       g.lane_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,
-      json_build_object('fence', j.fence, 'lease_seconds', coalesce(p_lease_seconds, t.lease_seconds),
-        'lease_expires_at', p_now + make_interval(secs => coalesce(p_lease_seconds, t.lease_seconds)),
-        'steps', case when j.fence = 1 then '{}'::jsonb else coalesce(
-          (select jsonb_object_agg(st.name, st.result -> 'value') from queue.steps as st where st.job_id = j.id), '{}') end,
-        'job', json_build_object('id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id, 'session_id', j.session_id,
-          'queue', j.queue, 'job_type', j.job_type, 'payload', j.payload, 'schema_version', j.schema_version,
-          'priority', j.priority, 'attempts', j.attempts, 'max_attempts', j.max_attempts, 'created_at', j.created_at,
-          'parent_id', j.parent_id, 'traceparent', j.traceparent, 'progress', j.progress,
-          'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds), 'deadline_at', j.deadline_at)) as lease),
+      row_to_json(row(j.fence, coalesce(p_lease_seconds, t.lease_seconds),
+        p_now + make_interval(secs => coalesce(p_lease_seconds, t.lease_seconds)),
+        case when j.fence = 1 then '{}' else queue.steps_of(j.id) end,
+        row(j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
+          j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent,
+          j.progress, coalesce(j.timeout_seconds, t.timeout_seconds), j.deadline_at)::queue.leased_job)::queue.lease_answer) as lease),
   leased as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, lane_id, ready_at, attempt, worker_id,
       tick_id, tick_call, leased_at, lease_seconds, expires_at)
@@ -390,18 +405,14 @@ end;
 $$;
 comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.\n\np_missed: jobs that were chosen too, but locked by somebody. p_horizon: every transaction below it had ended before these jobs were chosen.';
 
-create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns jsonb
+create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
 language sql stable
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object('fence', l.fence, 'lease_seconds', l.lease_seconds,
-    'lease_expires_at', l.expires_at,
-    'steps', coalesce((select jsonb_object_agg(st.name, st.result -> 'value') from queue.steps as st where st.job_id = j.id), '{}'),
-    'job', jsonb_build_object('id', j.id, 'workspace_id', j.workspace_id, 'user_id', j.user_id, 'session_id', j.session_id,
-      'queue', j.queue, 'job_type', j.job_type, 'payload', j.payload, 'schema_version', j.schema_version,
-      'priority', j.priority, 'attempts', j.attempts, 'max_attempts', j.max_attempts, 'created_at', j.created_at,
-      'parent_id', j.parent_id, 'traceparent', j.traceparent, 'progress', j.progress,
-      'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds), 'deadline_at', j.deadline_at))), '[]')
+  select coalesce(json_agg(row(l.fence, l.lease_seconds, l.expires_at, queue.steps_of(j.id),
+    row(j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
+      j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent,
+      j.progress, coalesce(j.timeout_seconds, t.timeout_seconds), j.deadline_at)::queue.leased_job)::queue.lease_answer), '[]')
   from queue.leases as l
   join public.jobs as j on j.id = l.job_id
   join queue.job_types as t on t.job_type = j.job_type
