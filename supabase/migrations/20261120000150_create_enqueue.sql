@@ -262,38 +262,39 @@ as $$
 declare
   v_now timestamptz := queue.clock();
   v_wake boolean;
+  v_workspaces uuid[];
 begin
-  with placed as materialized (
-    select id, workspace_id, queue, job_type, concurrency_key, priority, created_at, scheduled_for,
+  with placed as materialized ( -- the wide rows are read once
+    select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at, scheduled_for,
       -- lane_id, written out: a call per row would cost as much as the row
       hashtextextended(workspace_id::text || priority::text || E'\x1f' || queue || E'\x1f' || job_type || E'\x1f' || coalesce(concurrency_key, ''), 0) as lane_id
-    from added where status = 'pending'),
+    from added),
   opened as (
     insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
     select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
-    from placed where not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
+    from placed where status = 'pending' and not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
   later as (
     insert into queue.deferred (job_id, run_at, lane_id)
-    select id, scheduled_for, lane_id from placed where scheduled_for > v_now),
+    select id, scheduled_for, lane_id from placed where status = 'pending' and scheduled_for > v_now),
   soon as (
     insert into queue.ready (lane_id, ready_at, job_id)
-    select lane_id, created_at, id from placed where scheduled_for is null or scheduled_for <= v_now
-    returning 1)
-  select exists (select 1 from soon) into v_wake;
+    select lane_id, created_at, id from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
+    returning 1),
+  kinds as materialized ( -- built once per kind: per row it would cost as much as the row
+    select k.status, k.job_type, k.workspace_id, k.jobs, jsonb_build_object('status', k.status, 'attempts', 0, 'job_type', k.job_type) as data
+    from (select status, job_type, workspace_id, count(*) as jobs from placed group by 1, 2, 3) as k),
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select p.id, 1, p.workspace_id, p.session_id, 'job.created', k.data, p.created_at
+    from placed as p
+    join kinds as k on k.status = p.status and k.job_type = p.job_type and k.workspace_id = p.workspace_id
+    where p.last_seq = 1),
+  counted as (
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+    select v_now, job_type, workspace_id, 'enqueued', sum(jobs) from kinds group by 2, 3)
+  select exists (select 1 from soon), array(select distinct workspace_id from kinds order by 1) into v_wake, v_workspaces;
 
-  with kinds as materialized ( -- built once per kind: per row it would cost as much as the row
-    select k.status, k.job_type, jsonb_build_object('status', k.status, 'attempts', 0, 'job_type', k.job_type) as data
-    from (select distinct a.status, a.job_type from added as a) as k)
-  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-  select a.id, 1, a.workspace_id, a.session_id, 'job.created', k.data, a.created_at
-  from added as a
-  join kinds as k on k.status = a.status and k.job_type = a.job_type
-  where a.last_seq = 1;
-
-  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
-  select v_now, a.job_type, a.workspace_id, 'enqueued', count(*) from added as a group by 2, 3;
-
-  perform queue.check_quota(a.workspace_id) from (select distinct workspace_id from added order by 1) as a;
+  perform queue.check_quota(w) from unnest(v_workspaces) as w;
   perform set_config('queue.wake', (v_wake and queue.request_wake())::text, true);
   return null;
 end;

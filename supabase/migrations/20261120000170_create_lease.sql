@@ -481,7 +481,7 @@ begin
   if queue.upkeep_due('schedules', interval '1 second', v_now) then
     perform queue.fire_schedules(100, v_now);
   end if;
-  perform queue.drain_outbox(500, v_now);
+  perform queue.drain_outbox(100, v_now); -- each costs a millisecond under the lock; the next lease goes on
   for v_round in 1..5 loop -- what ends may let others end or go on
     exit when queue.drain_signals(500, v_now) = 0;
   end loop;

@@ -184,8 +184,11 @@ end;
 $$;
 comment on function queue.wait_problem is 'What is wrong with a wait a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
 
+create type queue.completion as (job_id uuid, fence bigint, outcome text, status text);
+comment on type queue.completion is 'The answer to a completion.';
+
 create function queue.complete(
-  p_items jsonb, p_now timestamptz, out answered integer, out results text, out bound uuid[], out free uuid[]
+  p_items jsonb, p_now timestamptz, out answered integer, out results json, out bound uuid[], out free uuid[]
 )
 language plpgsql
 set search_path = ''
@@ -231,12 +234,12 @@ begin
       least(120, greatest(0, floor(ln(greatest(m.run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
     from moved as m
     group by m.job_type, m.workspace_id, wait_bucket, run_bucket)
-  select count(*), string_agg(concat('{"job_id":"', m.id, '","fence":', m.fence, ',"outcome":"applied","status":"completed"}'), ','),
+  select count(*), json_agg(row(m.id, m.fence, 'applied', 'completed')::queue.completion),
     array_agg(m.id) filter (where m.bound), array_agg(m.id) filter (where not m.bound)
   into answered, results, bound, free from moved as m;
 end;
 $$;
-comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results as JSON text, bound, free}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
+comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, bound, free}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
 
 create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ended uuid[])
 language plpgsql
@@ -381,13 +384,13 @@ as $$
 $$;
 comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more.';
 
-create function queue.settle(p_items jsonb) returns text
+create function queue.settle(p_items jsonb) returns json
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_now timestamptz;
-  v_ids uuid[] := array(select distinct (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
+  v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
   v_done record;
   v_ended uuid[];
   v_results text;
@@ -398,18 +401,19 @@ begin
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
   end if;
   select * into v_done from queue.complete(p_items, v_now);
-  v_results := v_done.results;
   -- most completed jobs are tied to nothing: only who waits for them matters
   v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.free));
   if v_done.answered < jsonb_array_length(p_items) then
-    select nullif(concat_ws(',', v_results, o.results), ''), v_ended || o.ended into v_results, v_ended
+    -- without its brackets; text that becomes JSON is read again, so the common end goes without
+    select nullif(concat_ws(',', substr(v_done.results::text, 2, length(v_done.results::text) - 2), o.results), ''), v_ended || o.ended
+    into v_results, v_ended
     from queue.settle_others(p_items, v_ids, v_now) as o;
     v_results := concat_ws(',', v_results, queue.settled_before(p_items, concat('[', v_results, ']')::jsonb));
   end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
   end if;
-  return '[' || coalesce(v_results, '') || ']';
+  return case when v_done.answered < jsonb_array_length(p_items) then concat('[', v_results, ']')::json else v_done.results end;
 end;
 $$;
 comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';

@@ -247,6 +247,11 @@ begin
   elsif exists (select 1 from (values ('event_types'), ('job_types')) as f (name)
       where jsonb_typeof(p_webhook -> f.name) not in ('array', 'null')) then
     perform queue.refuse(400, 'invalid_argument', 'event_types and job_types must be arrays', 'event_types');
+  elsif exists (select 1 from (values ('event_types'), ('job_types')) as f (name)
+      cross join lateral (select count(*) as words, max(char_length(word)) as longest
+        from jsonb_array_elements_text(coalesce(nullif(p_webhook -> f.name, 'null'), '[]')) as word) as w
+      where w.words > 100 or w.longest > 100) then
+    perform queue.refuse(400, 'invalid_argument', 'event_types and job_types take at most 100 names of 100 characters', 'event_types');
   end if;
   if v_id is null or coalesce((p_webhook ->> 'rotate_secret')::boolean, false) then
     v_new := 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64');

@@ -229,6 +229,15 @@ def test_public_addresses_are_accepted(engine: Engine, url: str) -> None:
     assert subscribe(engine, url=url)["url"] == url
 
 
+@pytest.mark.parametrize("names", [["x" * 101], ["x"] * 101, "x"])
+def test_what_a_webhook_wants_is_bounded(engine: Engine, names: Any) -> None:
+    """Each event is compared with it."""
+    with pytest.raises(psycopg.Error) as refused:
+        subscribe(engine, event_types=names)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "event_types")
+
+
 @pytest.mark.parametrize(("user", "answer"), [(BOB, "PT403"), (EVE, "PT404")])
 def test_only_managers_keep_webhooks(engine: Engine, user: str, answer: str) -> None:
     """They send the tenant's data away."""
