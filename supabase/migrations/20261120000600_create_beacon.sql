@@ -156,6 +156,12 @@ language plpgsql immutable
 set search_path = ''
 as $$
 begin
+  -- refused and not written another way: header names and outcomes are ASCII, whole numbers small
+  if jsonb_typeof(p_value) = 'object' and exists (select 1 from jsonb_object_keys(p_value) as k where k ~ '[\U00010000-\U0010FFFF]') then
+    perform queue.refuse(400, 'invalid_argument', 'a name beyond U+FFFF has no place in canonical JSON here: its order is that of UTF-16', 'name');
+  elsif jsonb_typeof(p_value) = 'number' and abs((p_value #>> '{}')::numeric) > 9007199254740992 then
+    perform queue.refuse(400, 'invalid_argument', 'a number beyond 2^53 is not read alike everywhere', 'number');
+  end if;
   case jsonb_typeof(p_value)
     when 'object' then
       return '{' || coalesce((select string_agg(to_json(e.key)::text || ':' || beacon.canonical(e.value), ',' order by e.key collate "C")
@@ -171,7 +177,7 @@ begin
   end case;
 end;
 $$;
-comment on function beacon.canonical is E'A value as canonical JSON (RFC 8785).\n\nExact for keys of ASCII and for numbers from 0.000001 to 10^15, which is all that specs and samples hold.';
+comment on function beacon.canonical is E'A value as canonical JSON (RFC 8785).\n\nExact for keys up to U+FFFF, whose order by code point is that by UTF-16, and for numbers from 0.000001 to 2^53 of at most 15 digits; keys and numbers beyond are refused. Specs and samples hold neither: names are known or ASCII, numbers bounded.';
 
 create function beacon.digest(p_text text) returns text
 language sql immutable
@@ -194,6 +200,35 @@ as $$
     then (p_value #>> '{}')::numeric between p_least and p_most else false end
 $$;
 comment on function beacon.is_whole is 'Whether a value is a whole number within bounds, the bounds included.';
+
+create function beacon.percent_decoded(p_text text) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  for v_round in 1 .. 3 loop -- %2574oken is %74oken is token
+    exit when p_text !~ '%[0-7][0-9A-Fa-f]';
+    p_text := (select string_agg(case when t.m[1] ~ '^%[0-7][0-9A-Fa-f]$' and t.m[1] <> '%00'
+        then chr(('x' || substr(t.m[1], 2))::bit(8)::integer) else t.m[1] end, '' order by t.n)
+      from regexp_matches(p_text, '%[0-9A-Fa-f]{2}|[^%]+|%', 'g') with ordinality as t (m, n));
+  end loop;
+  return p_text;
+end;
+$$;
+comment on function beacon.percent_decoded is 'A text with its percent-encoded ASCII characters written out, also those that were encoded twice or thrice.';
+
+create function beacon.names_a_secret(p_name text) returns boolean
+language sql immutable
+set search_path = ''
+as $$
+  -- words between separators, digits and camel humps: apiKey, X-Auth, key2; neither author nor keyword
+  select exists (
+    select 1 from regexp_split_to_table(lower(regexp_replace(regexp_replace(p_name,
+      '([a-z])([A-Z])', '\1 \2', 'g'), '([A-Z])([A-Z][a-z])', '\1 \2', 'g')), '[^a-z]+') as w (word)
+    where w.word ~ '(key|token)$' or w.word in ('sig', 'auth', 'pass', 'pwd', 'cred', 'creds', 'sid', 'hmac', 'otp')
+      or w.word ~ '(secret|passw|passphrase|credential|signature|session|sessid|bearer|cookie|jwt|apikey|accesskey|authoriz|authentic|oauth)')
+$$;
+comment on function beacon.names_a_secret is 'Whether a header or a query''s name says that its value is a secret.';
 
 create function beacon.target_problem(p_target jsonb) returns text[]
 language plpgsql stable
@@ -221,8 +256,14 @@ begin
     return array['target.url', v_problem];
   elsif p_target ->> 'url' ~ '^https?://[^/?#]*@' or p_target ->> 'url' ~ '#' then
     return array['target.url', 'url must carry neither a user name nor a fragment'];
-  elsif p_target ->> 'url' ~* '[?&][^=&]*(auth|secret|token|passw|credential|signature|api-?_?key|access-?_?key)[^=&]*=' then
-    return array['target.url', 'url may hold a secret in its query, and a spec is published with its receipts'];
+  end if;
+  -- what stands behind the first ?, & or ;, however it is written
+  select left(p.name, 80) into v_name
+  from regexp_split_to_table(beacon.percent_decoded(regexp_replace(p_target ->> 'url', '^https?://[^/?;]*', '')), '[?&;]')
+    with ordinality as u (part, place), split_part(u.part, '=', 1) as p (name)
+  where u.place > 1 and beacon.names_a_secret(p.name) limit 1;
+  if found then
+    return array['target.url', format('url may hold a secret in its query (%s), and a spec is published with its receipts', v_name)];
   end if;
   select h.key into v_name from jsonb_each(p_target -> 'headers') as h
   where h.key !~ '^[a-z0-9!#$%&''*+.^_`|~-]{1,100}$' or jsonb_typeof(h.value) <> 'string'
@@ -236,7 +277,12 @@ begin
     return array['target.headers', format('%s is set by the measurement itself', v_name)];
   end if;
   select h.key into v_name from jsonb_each(p_target -> 'headers') as h
-  where h.key ~ '(auth|cookie|secret|token|passw|credential|signature|api-?key|access-?key)' limit 1;
+  where h.value #>> '{}' ~* '^(bearer|basic|digest|negotiate|token|apikey) '
+    -- of the others any may be somebody's key: by its name, or by a value that looks like one
+    or h.key !~ ('^(accept(-[a-z]+)*|content-(type|language|encoding)|user-agent|cache-control|pragma|origin|referer|range|if-[a-z-]+'
+      || '|prefer|dnt|x-(request|correlation)-id|x-requested-with|traceparent|tracestate|idempotency-key)$')
+      and (beacon.names_a_secret(h.key)
+        or h.value #>> '{}' ~ '[A-Za-z0-9+/_=.-]{24,}' and h.value #>> '{}' ~ '[0-9]' and h.value #>> '{}' ~ '[A-Za-z]') limit 1;
   if found then
     return array['target.headers', format('%s may hold a secret, and a spec is published with its receipts', v_name)];
   end if;

@@ -255,6 +255,45 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("target.url", {"target": {"url": "https://provider.example/#part"}}),
     ("target.url", {"target": {"url": "https://provider.example/?API_key=x"}}),
     ("target.url", {"target": {"url": "https://provider.example/?a=1&access_token=x"}}),
+    *(
+        ("target.url", {"target": {"url": f"https://provider.example/v1{end}"}})
+        for end in (
+            "?key=x",
+            "?sig=x",
+            "?a=1;jwt=x",
+            "?to%6Ben=x",
+            "?%2574oken=x",
+            "?apiKey=x",
+            "?MYKEY",
+            "?x%3D1%26pwd%3Dx",
+            ";session=x",
+            "?subscription-key=x",
+            "?X-Amz-Signature=x",
+            "?a&auth",
+            "?key2=x",
+            "?JSESSIONID=x",
+            "?oauthVerifier=x",
+            "?userPwd=x",
+            "/?APIKey=x",
+        )
+    ),
+    *(
+        ("target.headers", {"target": {"headers": {name: "x"}}})
+        for name in (
+            "x-key",
+            "x-jwt",
+            "ocp-apim-subscription-key",
+            "private-key",
+            "x-api_key",
+            "bearer",
+            "x-auth-user",
+            "x.session",
+            "xtoken",
+            "proxy-authorization",
+        )
+    ),
+    ("target.headers", {"target": {"headers": {"accept": "Bearer abc"}}}),
+    ("target.headers", {"target": {"headers": {"x-tenant": "9f86d081884c7d659a2feaa0c55ad015"}}}),
     ("target.method", {"target": {"method": "CONNECT"}}),
     ("target.headers", {"target": {"headers": {"authorization": "Bearer x"}}}),
     ("target.headers", {"target": {"headers": {"x-api-key": "x"}}}),
@@ -289,6 +328,30 @@ def test_a_spec_that_breaks_a_rule_is_refused_by_its_field(desk: Desk) -> None:
         spec |= {**change, "target": spec["target"] | change.get("target", {})}
 
         assert refused(desk.write, spec) == ("invalid_argument", field), change
+
+
+def test_what_only_looks_a_little_like_a_secret_is_taken(desk: Desk) -> None:
+    """Words are whole words, and headers that everybody sends are nobody's key."""
+    url = "https://provider.example/token/v1?author=a&keyword=b&max_tokens=9&q=key%20sig"
+    headers = {
+        "accept": "application/json", "accept-language": "en", "if-none-match": '"9f86d081884c7d6"',
+        "x-request-id": "9f86d081884c7d659a2feaa0c55ad015", "user-agent": "Us/1.0",
+        "anthropic-version": "2023-06-01", "x-monitor": "minutehand", "range": "bytes=0-99",
+    }  # fmt: skip
+    assert desk.write(spec_of(target={"url": url, "headers": headers}))["created"]
+
+
+def test_what_other_readers_would_write_another_way_has_no_canonical_text(desk: Desk) -> None:
+    """A name that UTF-16 sorts elsewhere, a number that a double does not hold."""
+    for value, what in (({"\U0001f600": 1}, "name"), ([{"a": 2**53 + 1}], "number")):
+        assert refused(desk.rows, "select beacon.canonical(%s)", Jsonb(value)) == (
+            "invalid_argument",
+            what,
+        )
+    taken = {"\uffff": 2**53, "\ud7ff": "\U0001f600"}
+    assert desk.rows("select beacon.canonical(%s)", Jsonb(taken))[0][0] == (
+        '{"\ud7ff":"\U0001f600","\uffff":9007199254740992}'
+    )
 
 
 NUMBERS = st.integers(0, 10**12) | st.integers(0, 9999).map(lambda n: n / 10_000)
