@@ -73,7 +73,9 @@ begin
     when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max', 'max_budget_ms', 'poison_jobs',
       'user_pending_max', 'retention_batch', 'webhook_failures_max')
       then jsonb_typeof(s.value) <> 'number' or (s.value)::numeric not between 1 and 2147483647 or (s.value)::numeric % 1 <> 0
-    else true end
+    -- an app's own number
+    else not exists (select 1 from queue.settings as t where t.name = s.key and jsonb_typeof(t.value) = 'number')
+      or case when jsonb_typeof(s.value) = 'number' then (s.value)::numeric not between 1 and 2147483647 else true end end
   limit 1;
   if found then
     perform queue.refuse(400, 'invalid_argument', format('%s is no setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
@@ -84,7 +86,7 @@ begin
   return (select jsonb_object_agg(name, value) from queue.settings);
 end;
 $$;
-comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses and allow_anonymous are true or false.';
+comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses and allow_anonymous are true or false. The numbers of the apps (beacon_…, plan_…) are from 1 on.';
 
 create function queue.is_retention(p_value jsonb) returns boolean
 language sql immutable

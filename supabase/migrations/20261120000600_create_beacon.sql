@@ -95,6 +95,7 @@ comment on column public.beacon_receipts.issued_at is 'When it was signed, UTC, 
 
 create index beacon_specs_newest on public.beacon_specs (workspace_id, id desc);
 create index beacon_runs_newest on public.beacon_runs (workspace_id, id desc);
+create index beacon_runs_by_day on public.beacon_runs (workspace_id, created_at);
 create index beacon_runs_by_spec on public.beacon_runs (spec_id);
 create index beacon_runs_unfinished on public.beacon_runs (workspace_id) where outcome is null;
 
@@ -123,7 +124,10 @@ comment on column beacon.signing_keys.sealed is 'The private key, sealed by KMS 
 comment on column beacon.signing_keys.not_before is 'Since when it signs, UTC.';
 comment on column beacon.signing_keys.not_after is 'Until when what it signed is valid, UTC; null while it is the current one.';
 
-insert into queue.settings (name, value) values ('beacon_private_addresses', 'false');
+insert into queue.settings (name, value) values
+  ('beacon_private_addresses', 'false'), -- whether this machine and its network may be measured; for development
+  ('beacon_requests_per_second', '50'), -- to one host, by all that a workspace measures at once
+  ('beacon_samples_per_day', '100000'); -- a workspace's, warm-ups included, from midnight to midnight, UTC
 
 -- 2. What is never changed ----------------------------------------------------------------------
 
@@ -338,6 +342,26 @@ end;
 $$;
 comment on function beacon.spec_problem is 'What is wrong with a spec, as {field, problem}; null when nothing is.';
 
+create function beacon.host_of(p_url text) returns text
+language sql immutable
+set search_path = ''
+as $$ select rtrim(regexp_replace(substring(lower(p_url) from '^https?://([^/?#]*)'), ':[0-9]*$', ''), '.') $$;
+comment on function beacon.host_of is 'The host of a target''s address, whatever its port.';
+
+create function beacon.pace(p_workspace_id uuid, p_url text) returns numeric
+language sql stable
+set search_path = ''
+as $$
+  -- ten regions of a workspace are measured at once; those that are through leave their share to nobody
+  select (queue.setting('beacon_requests_per_second'))::numeric / least(10, greatest(1, (
+    select sum(cardinality(r.regions))
+    from public.beacon_runs as r
+    join public.jobs as j on j.id = r.job_id and j.completed_at is null
+    join public.beacon_specs as s on s.id = r.spec_id
+    where r.workspace_id = p_workspace_id and r.outcome is null and beacon.host_of(s.spec #>> '{target,url}') = beacon.host_of(p_url))))
+$$;
+comment on function beacon.pace is 'How many requests per second one region may send to a host: the setting beacon_requests_per_second, shared by all regions of the workspace''s runs under way that ask it.';
+
 -- 4. What a member may do -------------------------------------------------------------------------
 
 create function beacon.require_member(p_workspace_id uuid) returns void
@@ -398,6 +422,9 @@ as $$
 declare
   v_run public.beacon_runs;
   v_done jsonb;
+  v_most numeric := (queue.setting('beacon_samples_per_day'))::numeric;
+  v_today timestamptz := date_trunc('day', queue.clock(), 'UTC');
+  v_asked numeric;
 begin
   if p_idempotency_key is not null and char_length(p_idempotency_key) not between 1 and 255 then
     perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
@@ -419,6 +446,13 @@ begin
   if (select count(*) from public.beacon_runs as r join public.jobs as j on j.id = r.job_id
       where r.workspace_id = p_spec.workspace_id and r.outcome is null and j.completed_at is null) >= 20 then
     perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 20 runs under way', '20');
+  end if;
+  select sum(cardinality(r.regions) * ((s.spec ->> 'samples')::integer + (s.spec ->> 'warm_up')::integer)) into v_asked
+  from public.beacon_runs as r join public.beacon_specs as s on s.id = r.spec_id
+  where r.workspace_id = p_spec.workspace_id and r.created_at >= v_today;
+  if v_asked > v_most then
+    perform queue.refuse(429, 'quota_exceeded', format('a workspace takes at most %s samples a day, and this run would make it %s; it goes on at %s', v_most,
+      v_asked, to_char((v_today + interval '1 day') at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')), v_most::text);
   end if;
   -- the platform's own job: no person's call makes it, but it is the person's
   v_done := queue.enqueue(p_spec.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'beacon_run',
@@ -445,7 +479,7 @@ begin
   return beacon.start_run(v_spec, p_idempotency_key, auth.uid());
 end;
 $$;
-comment on function public.beacon_start_run is E'Measure a spec: {run_id, job_id, created, wake}; for members.\n\nThe same idempotency key finds the same run; with another spec it is a conflict. The run''s jobs share the session beacon:<run_id>.';
+comment on function public.beacon_start_run is E'Measure a spec: {run_id, job_id, created, wake}; for members.\n\nThe same idempotency key finds the same run; with another spec it is a conflict. The run''s jobs share the session beacon:<run_id>. quota_exceeded past 20 runs under way, or the day''s samples (setting beacon_samples_per_day): the message says when it goes on.';
 
 create function public.beacon_start_for_job(p_request jsonb) returns jsonb
 language plpgsql

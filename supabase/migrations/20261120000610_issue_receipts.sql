@@ -107,10 +107,11 @@ begin
     'key', beacon.current_key(),
     'head', jsonb_build_object('number', coalesce(v_head.number, 0), 'digest', v_head.digest),
     'private_addresses', coalesce(queue.setting('beacon_private_addresses'), 'false'),
+    'requests_per_second', (select beacon.pace(s.workspace_id, s.spec #>> '{target,url}') from public.beacon_specs as s where s.id = (v_held.run).spec_id),
     'receipts', (select coalesce(jsonb_agg(beacon.receipt_json(x) order by x.number), '[]') from public.beacon_receipts as x where x.run_id = (v_held.run).id));
 end;
 $$;
-comment on function public.beacon_load is 'What a leased job {job_id, fence} works on: {run, spec, key, head {number, digest}, private_addresses, receipts}; run is null when it is gone.';
+comment on function public.beacon_load is 'What a leased job {job_id, fence} works on: {run, spec, key, head {number, digest}, private_addresses, requests_per_second, receipts}; run is null when it is gone.';
 
 create function beacon.receipt_problem(
   p_job public.jobs, p_run public.beacon_runs, p_header jsonb, p_payload jsonb, p_samples jsonb, p_now timestamptz

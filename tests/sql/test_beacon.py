@@ -23,6 +23,7 @@ from tests.support.engine import broken_invariants
 from tests.support.project import ACME, ADA
 
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+GLOBEX = "22222222-2222-4222-8222-222222222222"
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 KEY = SigningKey.from_seed(b"k" * 32)
 TABLES = ["beacon_specs", "beacon_runs", "beacon_receipts", "beacon_run_states"]
@@ -339,6 +340,45 @@ def test_what_only_looks_a_little_like_a_secret_is_taken(desk: Desk) -> None:
         "anthropic-version": "2023-06-01", "x-monitor": "minutehand", "range": "bytes=0-99",
     }  # fmt: skip
     assert desk.write(spec_of(target={"url": url, "headers": headers}))["created"]
+
+
+def test_a_days_samples_have_an_end_that_says_when_it_goes_on(desk: Desk) -> None:
+    """Warm-ups and regions count; the key that started a run still finds it."""
+    desk.run_sql("update queue.settings set value = '207' where name = 'beacon_samples_per_day'")
+    spec = desk.write(spec_of(samples=50, warm_up=2))["spec"]  # 104 with both regions
+    start = "select public.beacon_start_run(%s, %s)"
+    first = desk.as_member(start, spec["id"], "one")["run_id"]
+
+    with pytest.raises(psycopg.Error, match=r"make it 208; .* at \d{4}-\d\d-\d\dT00:00:00Z") as no:
+        desk.as_member(start, spec["id"], "two")
+    assert (no.value.sqlstate, no.value.diag.message_hint) == ("PT429", "quota_exceeded")
+    assert desk.as_member(start, spec["id"], "one")["run_id"] == first
+    desk.run_sql("update public.beacon_runs set created_at = created_at - interval '25 hours'")
+    assert desk.as_member(start, spec["id"], "two")["created"]
+
+
+def test_regions_that_ask_one_host_share_its_pace(desk: Desk) -> None:
+    """Whatever its spelling and port; another host has a share of its own."""
+    pace = "select beacon.pace(%s, %s)::double precision"
+    assert desk.rows(pace, ACME, "https://provider.example/v1")[0][0] == 50
+    held = desk.lease(desk.start(), "eu")
+    desk.start()
+
+    assert desk.rows(pace, ACME, "https://PROVIDER.example.:8443?a")[0][0] == 12.5
+    assert desk.rows(pace, ACME, "https://other.example/")[0][0] == 50
+    assert desk.rows(pace, GLOBEX, "https://provider.example/v1")[0][0] == 50
+    loaded = desk.as_worker("select public.beacon_load(%s)", Jsonb(held))
+    assert loaded["requests_per_second"] == 12.5
+    with desk.database.as_role("service_role", {}) as connection:
+        for value in (30, 0, "30"):
+            call = "select public.set_settings(%s)"
+            setting = Jsonb({"beacon_requests_per_second": value})
+            if value == 30:
+                connection.execute(call, (setting,))
+            else:
+                with pytest.raises(psycopg.Error, match="invalid"), connection.transaction():
+                    connection.execute(call, (setting,))
+    assert desk.rows(pace, ACME, "https://provider.example/v1")[0][0] == 7.5
 
 
 def test_what_other_readers_would_write_another_way_has_no_canonical_text(desk: Desk) -> None:

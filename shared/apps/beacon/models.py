@@ -153,6 +153,7 @@ class Loaded(BaseModel):
     key: SealedKey | None = None
     head: Head | None = None
     private_addresses: bool = False
+    requests_per_second: float = Field(default=1.0, gt=0, description="This region's share.")
     receipts: list[StoredReceipt] = Field(default_factory=list)
 
 

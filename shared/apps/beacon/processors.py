@@ -115,7 +115,7 @@ class Processors:
             if loaded.run.outcome is not None:
                 return Fail("The run has ended without this region; start another")
             try:
-                measured = await self._measure(ctx, loaded)
+                measured = await self._measure(job, ctx, loaded)
             except AddressRefused as error:
                 return Fail(str(error))
             if isinstance(measured, Snooze):
@@ -142,7 +142,9 @@ class Processors:
             "statistics": receipt.payload["statistics"],
         }
 
-    async def _measure(self, ctx: JobContext, loaded: Loaded) -> Measured | Snooze:
+    async def _measure(
+        self, job: Job[RegionPayload], ctx: JobContext, loaded: Loaded
+    ) -> Measured | Snooze:
         """All samples of the region, from where an earlier attempt stopped."""
         assert loaded.spec is not None
         spec = loaded.spec.spec
@@ -150,11 +152,12 @@ class Processors:
         samples: list[Sample] = []
         places: set[str] = set()  # an attempt may run elsewhere than the one before
         waited = 0.0
-        size, worst = _batch_size(spec)
+        size, worst = _batch_size(spec, loaded.requests_per_second)
         before = ctx.new_steps
         # development needs both: the stage, and the engine's own setting
         loopback = self._app.settings.stage == "local" and loaded.private_addresses
         async with open_sampler(spec, began=began, loopback=loopback) as sampler:
+            sampler.per_second = loaded.requests_per_second
 
             async def take() -> dict[str, Any]:
                 if ctx.new_steps == before:
@@ -175,6 +178,10 @@ class Processors:
                 if ctx.new_steps > before and ctx.remaining < worst + SECONDS_TO_SPARE:
                     return Snooze(after=1)  # the rest is the next tick's
                 fresh = ctx.new_steps
+                if fresh > before:  # runs of the same host began or ended meanwhile
+                    loaded = await self._app.store.load(job.id, job.fence)
+                    sampler.per_second = loaded.requests_per_second
+                    size, worst = _batch_size(spec, sampler.per_second)
                 batch = await ctx.step(f"batch {number}", take)
                 number += 1
                 samples += from_columns(batch["samples"])
@@ -221,12 +228,12 @@ def _own(loaded: Loaded, region: str | None) -> StoredReceipt | None:
     return next((receipt for receipt in loaded.receipts if receipt.region == region), None)
 
 
-def _batch_size(spec: Mapping[str, Any]) -> tuple[int, float]:
+def _batch_size(spec: Mapping[str, Any], per_second: float) -> tuple[int, float]:
     """How many samples a batch holds, and how many seconds it takes if every one times out."""
     timeout = spec["timeout_ms"] / 1000
     rounds = max(1, int(BATCH_SECONDS / timeout))
-    size = min(BATCH, rounds * spec["concurrency"])
-    return size, -(-size // spec["concurrency"]) * timeout
+    size = min(BATCH, rounds * spec["concurrency"], max(1, int(BATCH_SECONDS * per_second)))
+    return size, -(-size // spec["concurrency"]) * timeout + size / per_second
 
 
 def _tell(ctx: JobContext, done: int, total: int) -> None:

@@ -44,10 +44,14 @@ class Sampler:
         self._timeout = spec["timeout_ms"] / 1000
         self._concurrency = spec["concurrency"]
         self._began = began
+        self._next_turn = 0.0
+        #: Most requests per second, warm-ups included; may change between batches.
+        self.per_second = 1.0
 
     async def warm_up(self, count: int) -> None:
         """Ask `count` times without noting it."""
         for _ in range(count):
+            await self._turn()
             await self._ask(Batch(), 0)
 
     async def take(
@@ -57,7 +61,7 @@ class Sampler:
         patient: bool = True,
         noted: Callable[[int], None] = lambda _: None,
     ) -> Batch:
-        """Take up to `count` samples, `concurrency` at once.
+        """Take up to `count` samples, `concurrency` at once, no more than `per_second` begun.
 
         Args:
             patient: Whether to stop when the endpoint answers 429 with `Retry-After`: those under
@@ -74,6 +78,7 @@ class Sampler:
 
         async def work(turns: Iterator[int]) -> None:
             for _ in turns:
+                await self._turn()
                 if patient and batch.wait_seconds > 0:
                     return
                 await self._ask(batch, offset_ms + (perf_counter_ns() - zero) // 1_000_000)
@@ -86,6 +91,14 @@ class Sampler:
         except BaseExceptionGroup as error:
             raise error.exceptions[0] from None
         return batch
+
+    async def _turn(self) -> None:
+        """Wait until the pace lets the next request begin."""
+        now = asyncio.get_running_loop().time()
+        at = max(now, self._next_turn)
+        self._next_turn = at + 1 / self.per_second
+        if at > now:
+            await asyncio.sleep(at - now)
 
     async def _ask(self, batch: Batch, started_ms: int) -> None:
         begun = perf_counter_ns()

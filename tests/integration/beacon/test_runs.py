@@ -114,6 +114,23 @@ async def test_retry_after_is_waited_for_without_spending_an_attempt(
     assert station.project.row(region["job_id"])["attempts"] == 1
 
 
+async def test_an_endpoint_is_asked_no_faster_than_the_operator_allows(
+    station: Station, provider: Provider
+) -> None:
+    """However many are asked for at once."""
+    setting = "update queue.settings set value = '{}' where name = 'beacon_requests_per_second'"
+    station.project.run_sql(setting.format(20))
+    try:
+        ended = await station.ended(await station.start(provider.url, samples=6, concurrency=6))
+    finally:
+        station.project.run_sql(setting.format(50))
+
+    bundle = (await station.call("GET", f"/runs/{ended['id']}/bundle")).json()
+    started = sorted(bundle["receipts"][0]["samples"]["started_ms"])
+    # 50 ms apart, told in whole milliseconds; a slow machine begins them later, never sooner
+    assert started[-1] - started[0] >= 5 * 50 - 2
+
+
 async def test_patience_with_a_limiting_endpoint_has_an_end(
     station: Station, provider: Provider
 ) -> None:
