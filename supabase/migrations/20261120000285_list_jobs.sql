@@ -104,6 +104,11 @@ declare
 begin
   v_after := (v_filter ->> 'created_after')::timestamptz;
   v_before := (v_filter ->> 'created_before')::timestamptz;
+  -- half a place in the list would begin it anew, for ever
+  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
+      or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
+    perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');
+  end if;
   v_at := (p_cursor ->> 'created_at')::timestamptz;
   v_id := (p_cursor ->> 'id')::uuid;
   if v_filter ? 'id_prefix' and v_hex is null then
@@ -187,7 +192,7 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next as p_cursor to go on.\n\nFilter: workspace_id, status […], job_type, queue, session_id, parent_id, batch_id, created_after, created_before, search (part of a type, error, idempotency key or id), id_prefix (6 to 32 digits; then in order of ids). Reads at most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, even none, and still have a next one. Members see their own workspaces; the service names one.';
+comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next as p_cursor to go on, whole.\n\nFilter: workspace_id, status […], job_type, queue, session_id, parent_id, batch_id, created_after, created_before, search (part of a type, error, idempotency key or id), id_prefix (6 to 32 digits; then in order of ids). Reads at most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, even none, and still have a next one. Members see their own workspaces; the service names one.';
 
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable

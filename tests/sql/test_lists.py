@@ -29,6 +29,25 @@ def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
     raise AssertionError("the list does not end")
 
 
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        {},
+        {"id": ACME},
+        {"created_at": "2026-01-01T00:00:00Z"},
+        {"created_at": "2026-01-01T00:00:00Z", "id": None},
+        ["x"],
+        "x",
+    ],
+)
+def test_half_a_cursor_is_refused_by_its_name(engine: Engine, cursor: Any) -> None:
+    """It would read the first page for ever."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("list_jobs", p_filter={"workspace_id": ACME}, p_cursor=cursor)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "cursor")
+
+
 def settle_some(engine: Engine) -> None:
     """Put a job into every state, some into several, in both workspaces."""
     engine.register("other")
