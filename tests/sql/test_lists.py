@@ -37,7 +37,6 @@ def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
         {"created_at": "2026-01-01T00:00:00Z"},
         {"created_at": "2026-01-01T00:00:00Z", "id": None},
         ["x"],
-        "x",
     ],
 )
 def test_half_a_cursor_is_refused_by_its_name(engine: Engine, cursor: Any) -> None:
