@@ -23,7 +23,13 @@ from shared.apps.enrichment.services import Enrichment
 from shared.apps.enrichment.store import UserStore
 from shared.queue.models import Job
 from shared.web.auth import SignedIn
-from shared.web.errors import FieldProblem, invalid_argument, not_found, validation_failed
+from shared.web.errors import (
+    ApiError,
+    FieldProblem,
+    invalid_argument,
+    not_found,
+    validation_failed,
+)
 from shared.web.foreign import standing_on
 from shared.web.services import Provided
 
@@ -121,6 +127,13 @@ class ImportRoutes:
         """Import accounts from a CSV file: multipart with `file`, or JSON for an uploaded one."""
         store = self._app.acting_as(caller.token)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if "workspace_id" in request.query_params:
+            problem = "belongs into the form or the JSON body, not into the query"
+            raise validation_failed(
+                [FieldProblem(field="workspace_id", problem=problem, location="query")]
+            )
+        if not _TAKEN.fullmatch(content_type):
+            raise _not_taken(content_type)
         if content_type == "multipart/form-data":
             hand_in, length = await self._receive(request, store)
         else:
@@ -185,6 +198,24 @@ class ImportRoutes:
         if length is None:
             raise invalid_argument("import_id", "names no uploaded file; put the file first")
         return length
+
+
+#: What this route takes; an empty body may call itself anything that clients send unasked.
+_TAKEN = re.compile(
+    r"(multipart/form-data|application/([a-z0-9.!#$&^_-]+\+)?json"
+    r"|application/x-www-form-urlencoded|text/plain)?"
+)
+
+
+def _not_taken(content_type: str) -> ApiError:
+    """415: a bare CSV file, above all."""
+    return ApiError(
+        415,
+        "unsupported_media_type",
+        "This route takes multipart/form-data with a CSV file as `file` and a `workspace_id`, or"
+        f" application/json for an uploaded file; this is a body of type {content_type}",
+        detail={"field": "content-type"},
+    )
 
 
 def _validated(model: type[HandIn], data: bytes | dict[str, Any]) -> HandIn:

@@ -401,6 +401,23 @@ async def test_a_malformed_request_names_its_field(
     assert [problem["field"] for problem in answer.json()["detail"]] == [field]
 
 
+async def test_a_bare_csv_is_told_what_is_taken(office: Office) -> None:
+    """The two ways, by name, and where the workspace belongs."""
+    answer = await office.call(
+        "POST", "/api/accounts/import", content=b"name\nx\n", headers={"Content-Type": "text/csv"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert "multipart/form-data" in answer.json()["error"]
+    assert "application/json" in answer.json()["error"]
+
+    for options in ({"content": b"x", "headers": {"Content-Type": "text/csv"}}, {"json": {}}):
+        answer = await office.call("POST", f"/api/accounts/import?workspace_id={ACME}", **options)
+        assert answer.status_code == 422
+        assert [(one["field"], one["location"]) for one in answer.json()["detail"]] == [
+            ("workspace_id", "query")
+        ]
+
+
 async def test_strangers_neither_import_nor_see_imports(office: Office) -> None:
     """Not by form, not by address, not by the id of somebody else's."""
     mine = (await upload(office, table("A,a.example"))).json()["import"]["id"]
