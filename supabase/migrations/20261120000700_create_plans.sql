@@ -90,6 +90,10 @@ comment on column public.plan_stages.seconds is 'How long the model was at work.
 comment on column public.plan_stages.finished_at is 'When it was stored, UTC.';
 create index plan_stages_by_workspace on public.plan_stages (workspace_id);
 
+insert into queue.settings (name, value) values
+  ('plan_visit_tokens_per_day', '1000000'), -- a visit's runs together, from midnight to midnight, UTC
+  ('plan_visit_usd_per_day', '10'); -- the same in US dollars; counts where prices are configured
+
 -- 2. What a request may say ------------------------------------------------------------------------
 
 create function plans.is_text(p_value jsonb, p_most integer) returns boolean
@@ -264,22 +268,56 @@ comment on function plans.list is 'Behind public.plan_list, which browsers'' rol
 
 -- 4. What they may do --------------------------------------------------------------------------------
 
+create function plans.visit_budget(p_plan public.plans) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_tokens numeric := (queue.setting('plan_visit_tokens_per_day'))::numeric;
+  v_usd numeric := (queue.setting('plan_visit_usd_per_day'))::numeric;
+  v_today timestamptz := date_trunc('day', queue.clock(), 'UTC');
+  v_asked jsonb := p_plan.request -> 'budget';
+  v_given record;
+  v_grant numeric;
+begin
+  -- runs of one visit are counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('plans:' || p_plan.session_id, 0));
+  -- by what each run was given: what it really takes is known too late
+  select coalesce(sum((j.payload #>> '{budget,tokens}')::numeric), 0) as tokens, coalesce(sum((j.payload #>> '{budget,usd}')::numeric), 0) as usd
+  into v_given from public.jobs as j
+  where j.session_id = p_plan.session_id and j.workspace_id = p_plan.workspace_id and j.job_type = 'plan' and j.created_at >= v_today;
+  v_grant := least((v_asked ->> 'tokens')::numeric, trunc(v_tokens - v_given.tokens));
+  if v_grant < 1 or v_usd - v_given.usd < 0.000001 then
+    perform queue.refuse(429, 'quota_exceeded', format('the budget of this visit is used up for today; it goes on at %s',
+      to_char((v_today + interval '1 day') at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')), 'budget');
+  end if;
+  return v_asked || jsonb_build_object('tokens', v_grant, 'usd',
+    -- without a bound of its own a run gets what its tokens are of the day's
+    least(coalesce((v_asked ->> 'usd')::numeric, greatest(0.000001, round(v_usd * v_grant / v_tokens, 6))), v_usd - v_given.usd, 1000));
+end;
+$$;
+comment on function plans.visit_budget is E'What the next run of a visit''s plan may take: its request''s budget, within what the settings plan_visit_tokens_per_day and plan_visit_usd_per_day leave of today (UTC).\n\nA budget without usd gets the day''s usd in proportion to its tokens. quota_exceeded when nothing is left.';
+
 create function plans.enqueue(p_plan public.plans) returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_done jsonb;
+  v_payload jsonb := jsonb_build_object('plan_id', p_plan.id);
 begin
+  if p_plan.session_id is not null then
+    v_payload := v_payload || jsonb_build_object('budget', plans.visit_budget(p_plan));
+  end if;
   -- the platform's own job: no person's call makes it, but it is the person's
   v_done := queue.enqueue(p_plan.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
-    'payload', jsonb_build_object('plan_id', p_plan.id), 'user_id', p_plan.created_by,
+    'payload', v_payload, 'user_id', p_plan.created_by,
     'session_id', coalesce(p_plan.session_id, 'plan:' || p_plan.id))), false);
   update public.plans set job_id = (v_done #>> '{ids,0}')::uuid where id = p_plan.id;
   return jsonb_build_object('plan_id', p_plan.id, 'job_id', v_done #> '{ids,0}', 'wake', v_done -> 'wake');
 end;
 $$;
-comment on function plans.enqueue is 'Make the job that plans; its session is the plan''s own, or the visit.';
+comment on function plans.enqueue is 'Make the job that plans; its session is the plan''s own, or the visit, whose budget it then carries.';
 
 create function plans.start(p_workspace_id uuid, p_plan jsonb, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
@@ -409,7 +447,7 @@ set search_path = ''
 begin atomic
   select plans.start(p_workspace_id, p_plan, p_session_id, p_idempotency_key);
 end;
-comment on function public.plan_start is E'Plan a goal: {plan_id, job_id, created, wake}; for members of the workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same plan; with another request it is a conflict. In a visit the workspace is the visit''s.';
+comment on function public.plan_start is E'Plan a goal: {plan_id, job_id, created, wake}; for members of the workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same plan; with another request it is a conflict. In a visit the workspace is the visit''s, and the budget what the operator leaves it of the day; quota_exceeded when that is nothing.';
 
 create function public.plan_read(p_plan_id uuid, p_session_id text default null) returns jsonb
 language sql stable
@@ -478,12 +516,17 @@ set search_path = ''
 as $$
 declare
   v_held record;
+  v_plan jsonb;
 begin
   v_held := plans.held(p_request);
   if (v_held.plan).id is null then
     return jsonb_build_object('plan', null);
   end if;
-  return jsonb_build_object('plan', to_jsonb(v_held.plan), 'stages', (
+  v_plan := to_jsonb(v_held.plan);
+  -- in a visit the run's own budget counts, not the one asked for
+  v_plan := jsonb_set(v_plan, '{request,budget}', coalesce(
+    (select j.payload -> 'budget' from public.jobs as j where j.id = (v_held.plan).job_id), v_plan #> '{request,budget}'));
+  return jsonb_build_object('plan', v_plan, 'stages', (
     select coalesce(jsonb_agg(to_jsonb(s) - '{plan_id,workspace_id}'::text[] order by s.position), '[]')
     from public.plan_stages as s where s.plan_id = (v_held.plan).id));
 end;

@@ -230,6 +230,65 @@ def test_a_completed_stage_stays_and_a_lost_lease_stores_nothing(seeded: Databas
     assert ended == again == {"outcome": "completed", "missing": []}
 
 
+def test_a_visit_takes_no_more_of_a_day_than_the_operator_gives(seeded: Database) -> None:
+    """Whatever is asked for, also by resuming; members keep to their request alone."""
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.settings set value = 'true' where name = 'allow_anonymous'"
+        )
+        connection.execute(
+            'select public.set_settings(\'{"plan_visit_tokens_per_day": 4000,'
+            ' "plan_visit_usd_per_day": 8}\')'
+        )
+        row = connection.execute("select public.open_visit(%s)", (ACME,)).fetchone()
+    assert row is not None
+    key = row[0]["session_id"]
+    statement = "select public.plan_start(null, %s, %s, %s)"
+
+    def begin(tokens: int, usd: float | None, name: str | None = None) -> Any:
+        budget = {"seconds": 60, "tokens": tokens, "usd": usd}
+        plan = Jsonb({**REQUEST, "budget": budget})
+        return call(seeded, "anon", {"role": "anon"}, statement, plan, key, name)
+
+    def given(job_id: str) -> Any:
+        loaded = as_worker(seeded, "plan_load", lease(seeded, job_id))["plan"]
+        return loaded["request"]["budget"]
+
+    first = begin(1000, None, "one")
+    assert given(first["job_id"]) == {"seconds": 60, "tokens": 1000, "usd": 2}
+    assert begin(1000, None, "one")["plan_id"] == first["plan_id"]
+    second = begin(1_000_000, 1, "two")
+    assert given(second["job_id"]) == {"seconds": 60, "tokens": 3000, "usd": 1}
+    assert begin(1_000_000, 1, "two")["created"] is False
+    with pytest.raises(psycopg.Error, match=r"goes on at \d{4}-\d\d-\d\dT00:00:00Z") as refused:
+        begin(1, None)
+    assert refused.value.sqlstate == "PT429"
+    cancel, resume = "select public.plan_cancel(%s, %s)", "select public.plan_resume(%s, %s)"
+    with seeded.connect() as connection:
+        connection.execute(
+            "update public.plans set outcome = 'partial', finished_at = queue.clock()"
+            " where id = %s", (first["plan_id"],)
+        )  # fmt: skip
+    with pytest.raises(psycopg.Error, match="used up"):
+        call(seeded, "anon", {"role": "anon"}, resume, first["plan_id"], key)
+    call(seeded, "anon", {"role": "anon"}, cancel, second["plan_id"], key)
+    with pytest.raises(psycopg.Error, match="used up"):
+        begin(1, None)
+    with seeded.connect() as connection:
+        connection.execute(
+            "update public.jobs set created_at = created_at - interval '25 hours'"
+            " where session_id = %s", (key,)
+        )  # fmt: skip
+    assert begin(1, None)["created"]
+    with seeded.connect() as connection:
+        connection.execute(
+            'select public.set_settings(\'{"plan_visit_tokens_per_day": 1000000,'
+            ' "plan_visit_usd_per_day": 10}\')'
+        )
+    members = start(seeded, budget={"seconds": 60, "tokens": 9000, "usd": None})
+    assert given(members["job_id"]) == {"seconds": 60, "tokens": 9000, "usd": None}
+
+
 def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
     """Twenty plans a visit; none in one that is over, or of another workspace."""
     with seeded.connect() as connection:
