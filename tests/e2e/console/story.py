@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
 
+import httpx
+
+from shared.apps.beacon import demo as beacon
+from shared.apps.plans import demo as plans
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -28,6 +33,8 @@ class Story:
     running: str
     asking: str
     failed: str
+    benchmark: str
+    plan: str
 
 
 def remember(stack: RunningStack, workspace_id: str) -> None:
@@ -45,8 +52,26 @@ def remember(stack: RunningStack, workspace_id: str) -> None:
                 )
 
 
+async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str]:
+    """Run the demos of beacon and plans to their end; the pages of what they made."""
+    headers = {"Authorization": f"Bearer {stack.sign_in('ada@acme.test')}"}
+    async with httpx.AsyncClient(base_url=stack.api_url, headers=headers) as api:
+        jobs = [
+            *await beacon.enqueue(api, api, workspace_id),
+            *await plans.enqueue(api, api, workspace_id),
+        ]
+        for job in jobs:
+            while (await api.get(f"/api/jobs/{job}")).json()["status"] != "completed":  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        mine = {"workspace_id": workspace_id}
+        [run] = (await api.get("/api/beacon/runs", params=mine)).json()["runs"]
+        [plan] = (await api.get("/api/plans", params=mine)).json()["plans"]
+    return f"/benchmarks/{run['id']}", f"/plans/{plan['id']}"
+
+
 def tell(stack: RunningStack, workspace_id: str) -> Story:
-    """Make jobs of several types in every state."""
+    """Make jobs of several types in every state, and what the apps show."""
+    benchmark, plan = asyncio.run(show_apps(stack, workspace_id))
     remember(stack, workspace_id)
     reports = HandWorker(stack, workspace_id, job_type="reconcile_ledger")
     mails = HandWorker(stack, workspace_id, job_type="send_digest")
@@ -95,4 +120,10 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         time.sleep(0.7)
     reports.report(lease, **at(68, "statements", "Statement 7 of 12 from the bank"))
     reports.report(lease, logs=[{"level": "warning", "message": "Statement 7 is late"}])
-    return Story(running=f"/jobs/{running}", asking=f"/jobs/{asking}", failed=f"/jobs/{failed}")
+    return Story(
+        running=f"/jobs/{running}",
+        asking=f"/jobs/{asking}",
+        failed=f"/jobs/{failed}",
+        benchmark=benchmark,
+        plan=plan,
+    )
