@@ -244,14 +244,18 @@ begin
   v_problem := queue.url_problem(p_webhook ->> 'url');
   if p_webhook ->> 'url' is not null and v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem, 'url');
-  elsif exists (select 1 from (values ('event_types'), ('job_types')) as f (name)
-      where jsonb_typeof(p_webhook -> f.name) not in ('array', 'null')) then
-    perform queue.refuse(400, 'invalid_argument', 'event_types and job_types must be arrays', 'event_types');
-  elsif exists (select 1 from (values ('event_types'), ('job_types')) as f (name)
-      cross join lateral (select count(*) as words, max(char_length(word)) as longest
-        from jsonb_array_elements_text(coalesce(nullif(p_webhook -> f.name, 'null'), '[]')) as word) as w
-      where w.words > 100 or w.longest > 100) then
-    perform queue.refuse(400, 'invalid_argument', 'event_types and job_types take at most 100 names of 100 characters', 'event_types');
+  end if;
+  select f.name, case
+      when jsonb_typeof(p_webhook -> f.name) <> 'array' then 'must be an array, or null'
+      when jsonb_array_length(p_webhook -> f.name) > 100 then 'takes at most 100 names of 100 characters'
+      when exists (select 1 from jsonb_array_elements(p_webhook -> f.name) as e
+          where jsonb_typeof(e.value) <> 'string' or char_length(e.value #>> '{}') not between 1 and 100) then 'takes at most 100 names of 100 characters'
+      when f.name = 'event_types' and exists (select 1 from jsonb_array_elements_text(p_webhook -> f.name) as e (word)
+          where e.word !~ '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$') then 'takes names of events as job.completed' end
+  into v_field, v_problem from (values ('event_types'), ('job_types')) as f (name)
+  where coalesce(jsonb_typeof(p_webhook -> f.name), 'null') <> 'null' order by 2 nulls last limit 1;
+  if v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_field || ' ' || v_problem, v_field);
   end if;
   if v_id is null or coalesce((p_webhook ->> 'rotate_secret')::boolean, false) then
     v_new := 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64');
