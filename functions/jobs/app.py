@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from functions.jobs import apps, routes, steering, uploads
 from shared.config import Settings
@@ -21,3 +23,38 @@ def build_app(
         title="Minutehand jobs",
         body_limits={**routes.BODY_LIMITS, **apps.body_limits()},
     )
+
+
+class AppsOnDemand:
+    """The same app in two: the platform's routes at once, the apps' when a request is theirs.
+
+    For Lambda, where every cold start would pay for the routes of every app, a third of its time.
+    """
+
+    def __init__(self, settings: Settings, *, waker: Waker | None = None) -> None:
+        self.services = Services(settings, waker=waker)
+        self._own = create_app(
+            self.services,
+            [routes.router, steering.router, uploads.router],
+            title="Minutehand jobs",
+            body_limits=routes.BODY_LIMITS,
+        )
+        self._apps: FastAPI | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        app = self._own if self._is_own(scope) else self._of_apps()
+        await app(scope, receive, send)
+
+    def _is_own(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._own.routes)
+
+    def _of_apps(self) -> FastAPI:
+        if self._apps is None:
+            self._apps = create_app(
+                self.services,
+                apps.routers(self.services),
+                title="Minutehand apps",
+                body_limits=apps.body_limits(),
+            )
+        return self._apps

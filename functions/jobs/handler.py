@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from functions.jobs.app import build_app
+from functions.jobs.app import AppsOnDemand
 from shared.aws.rotation import RotatingHandler
 from shared.aws.wake import LambdaWaker
 from shared.config import Settings
@@ -17,7 +17,8 @@ def _build(environ: Mapping[str, str]) -> GatewayHandler:
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
     waker = LambdaWaker(settings) if settings.worker_function_name else None
-    return GatewayHandler(build_app(settings, waker=waker))
+    app = AppsOnDemand(settings, waker=waker)
+    return GatewayHandler(app, app.services)
 
 
 handler = RotatingHandler(os.environ, _build)

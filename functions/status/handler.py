@@ -15,7 +15,8 @@ from shared.web.gateway import GatewayHandler
 def _build(environ: Mapping[str, str]) -> GatewayHandler:
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
-    return GatewayHandler(build_app(settings))
+    app = build_app(settings)
+    return GatewayHandler(app, app.state.services)
 
 
 handler = RotatingHandler(os.environ, _build)

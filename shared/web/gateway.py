@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import FastAPI
 from mangum import Mangum
+from mangum.types import ASGI
 
 from shared.web.services import Services
 
@@ -17,8 +17,8 @@ from shared.web.services import Services
 class GatewayHandler:
     """A Lambda handler that serves `app` on a loop of its own."""
 
-    def __init__(self, app: FastAPI) -> None:
-        self._services: Services = app.state.services
+    def __init__(self, app: ASGI, services: Services) -> None:
+        self._services = services
         self._loop = asyncio.new_event_loop()
         # Mangum asks for the thread's loop each time; asking while none is set is deprecated
         asyncio.set_event_loop(self._loop)

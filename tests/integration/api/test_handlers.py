@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -74,6 +75,13 @@ def event_for(stack: RunningStack, name: str, *, job_id: str = "", job_type: str
     return json.loads(text.replace("enrich_account", job_type) if job_type else text)
 
 
+def at_path(event: Any, path: str) -> Any:
+    """The same event for another path, as a catch-all route gets it."""
+    http = {**event["requestContext"]["http"], "path": path}
+    context = {**event["requestContext"], "http": http, "routeKey": "$default"}
+    return {**event, "rawPath": path, "routeKey": "$default", "requestContext": context}
+
+
 def answer_of(handler: Any, event: Any, function: str) -> tuple[int, Any, dict[str, str]]:
     answer = handler(event, LambdaContext(function))
     assert answer["isBase64Encoded"] is False
@@ -125,6 +133,32 @@ def test_a_location_stands_below_what_the_service_is_mounted_at(
 
     assert status in {200, 201}, job
     assert headers["location"] == f"{prefix}/api/jobs/{job['id']}"
+
+
+def routes_of_apps() -> set[str]:
+    """The apps' modules of routes that are loaded."""
+    return {name for name in sys.modules if re.fullmatch(r"shared\.apps\.\w+\.routes", name)}
+
+
+def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(
+    cold: Any, environment: RunningStack
+) -> None:
+    """A cold start for one of the platform's own would pay for every app."""
+    for name in routes_of_apps():
+        del sys.modules[name]
+    handler = cold("jobs").handler
+    preflight = event_for(environment, "http_preflight")
+    event = json.loads(json.dumps(preflight).replace("OPTIONS", "GET"))
+    before, _, _ = answer_of(handler, at_path(event, "/api/jobs/bulk"), "jobs")
+    assert (before, routes_of_apps()) == (405, set())
+
+    status, keys, _ = answer_of(handler, at_path(event, "/api/beacon/keys"), "jobs")
+    assert (status, list(keys)) == (200, ["keys"])
+    assert {f"shared.apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
+        routes_of_apps()
+    )
+    unknown, body, _ = answer_of(handler, at_path(event, "/api/nowhere"), "jobs")
+    assert (unknown, body["code"]) == (404, "route_not_found")
 
 
 def test_jobs_answers_a_preflight(cold: Any, environment: RunningStack) -> None:
