@@ -21,7 +21,7 @@ from pathlib import Path
 
 from infra.local.bench.measure import drain_processes, fill, percentile, pick_up_waits, rate
 from infra.local.bench.others import COUNT, REQUIREMENTS
-from infra.local.bench.queues import NODE_PEERS, Peers
+from infra.local.bench.queues import Peers
 from infra.local.bench.scratch import Scratch, scratch_project
 from infra.local.parts import node_binary
 from infra.local.processes import spawn, stop
@@ -29,6 +29,7 @@ from infra.local.processes import spawn, stop
 OTHERS = Path(__file__).with_name("others.py")
 NODE_PICK_UPS = Path(__file__).with_name("node_pickups.mjs")
 #: Everything that is measured by default; of the last two the pick-up only.
+NODE_PEERS = ("graphile-worker", "pg-boss")
 PEERS = (*REQUIREMENTS, *NODE_PEERS)
 OURS_DONE = "select count(*) from public.jobs where completed_at is not null"
 
