@@ -12,6 +12,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from psycopg.types.json import Jsonb
 
 from infra.local.users import ADA
 from shared.config import Settings
@@ -197,6 +198,7 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
             wrong.extend(f"{where}: {e}" for e in deviations(document, described, response))
 
     wrong: list[str] = []
+    settings = settings_of_acme(stack)
     try:
         await asyncio.gather(
             *(
@@ -207,17 +209,35 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
             )
         )
     finally:
-        undo_steering(stack)
+        undo_steering(stack, settings)
     assert not wrong, "\n".join(wrong)
     assert answered.get(200, 0) > 20
     assert answered.get(422, 0) > 20
 
 
-def undo_steering(stack: RunningStack) -> None:
-    """A workspace paused, throttled or scheduled by chance would hold up every test after this."""
+def settings_of_acme(stack: RunningStack) -> list[Any]:
+    """The workspace's settings as they stand: a row, or none."""
+    with stack.connect() as connection:
+        return connection.execute(
+            "select to_jsonb(s) from public.workspace_settings as s where workspace_id = %s",
+            (ACME_ID,),
+        ).fetchall()
+
+
+def undo_steering(stack: RunningStack, settings: list[Any]) -> None:
+    """A workspace paused, throttled, scheduled or set by chance would change every test after."""
     with stack.connect() as connection:
         for table in ("pauses", "tenant_limits", "schedules", "webhooks"):
             connection.execute(f"delete from queue.{table} where workspace_id = %s", (ACME_ID,))
+        connection.execute(
+            "delete from public.workspace_settings where workspace_id = %s", (ACME_ID,)
+        )
+        for (row,) in settings:
+            connection.execute(
+                "insert into public.workspace_settings"
+                " select * from jsonb_populate_record(null::public.workspace_settings, %s)",
+                (Jsonb(row),),
+            )
 
 
 def hash_of(method: str, path: str) -> int:
