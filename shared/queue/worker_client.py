@@ -11,8 +11,7 @@ from typing import Any
 from shared.clock import Clock
 from shared.config import Settings
 from shared.queue.data_api import DataApi
-from shared.queue.errors import TokenRefused
-from shared.queue.keys import WorkerKey
+from shared.queue.doors import WorkerDoors
 from shared.queue.models import (
     JobId,
     JobTypeSpec,
@@ -34,12 +33,12 @@ class WorkerQueue:
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
     ) -> None:
-        self._api = api or DataApi(settings.supabase_url, read_seconds=6.0, patience_seconds=15.0)
-        self._key = WorkerKey(settings, clock=clock)
+        api = api or DataApi(settings.supabase_url, read_seconds=6.0, patience_seconds=15.0)
+        self._doors = WorkerDoors(settings, api=api, clock=clock)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
+        await self._doors.aclose()
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Reclaim lapsed leases, then lease up to `limit` due jobs; each counts as an attempt.
@@ -50,14 +49,14 @@ class WorkerQueue:
             QueueUnavailable: The database did not answer; nothing is lost.
         """
         return LeaseResponse.model_validate(
-            await self._call("lease_jobs", {"p_request": request.wire()})
+            await self._doors.call("lease_jobs", {"p_request": request.wire()})
         )
 
     async def report(
         self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
     ) -> list[ReportResult]:
         """Store progress, logs and steps, renew each lease, and hear who must stop."""
-        body = await self._call(
+        body = await self._doors.call(
             "report_jobs",
             {
                 "p_request": {
@@ -91,7 +90,7 @@ class WorkerQueue:
         if lease is not None:
             request["lease"] = lease.wire()
         return SettleResponse.model_validate(
-            await self._call("settle_jobs", {"p_request": request}, attempts=attempts)
+            await self._doors.call("settle_jobs", {"p_request": request}, attempts=attempts)
         )
 
     async def spawn(
@@ -102,7 +101,7 @@ class WorkerQueue:
         Raises:
             LeaseLost: The job is no longer this worker's.
         """
-        body = await self._call(
+        body = await self._doors.call(
             "spawn_jobs",
             {
                 "p_request": {
@@ -117,14 +116,16 @@ class WorkerQueue:
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every door of the queue accepts and checks them."""
-        body = await self._call("register_job_types", {"p_types": [spec.wire() for spec in types]})
+        body = await self._doors.call(
+            "register_job_types", {"p_types": [spec.wire() for spec in types]}
+        )
         return int(body["registered"])
 
     async def tick_finished(
         self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
     ) -> None:
         """Leave the tick's summary behind and stop counting as an active worker."""
-        await self._call(
+        await self._doors.call(
             "tick_finished",
             {
                 "p_request": {
@@ -138,28 +139,9 @@ class WorkerQueue:
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
-        return QueueHealth.model_validate(await self._call("queue_health", {}))
+        return QueueHealth.model_validate(await self._doors.call("queue_health", {}))
 
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return QueueStats.model_validate(await self._call("queue_stats", arguments))
-
-    async def _call(
-        self, function: str, arguments: Mapping[str, Any], *, attempts: int | None = None
-    ) -> Any:
-        try:
-            return await self._send(function, arguments, attempts)
-        except TokenRefused:
-            # the JWT secret's clock and ours may differ, or a key was rotated: once more, fresh
-            self._key.forget()
-            return await self._send(function, arguments, attempts)
-
-    async def _send(self, function: str, arguments: Mapping[str, Any], attempts: int | None) -> Any:
-        return await self._api.rpc(
-            function,
-            arguments,
-            headers=self._key.headers(),
-            repeatable=True,
-            attempts=attempts,
-        )
+        return QueueStats.model_validate(await self._doors.call("queue_stats", arguments))

@@ -12,16 +12,14 @@ from uuid import UUID
 from shared.apps.beacon.models import Issued, Loaded, SealedKey
 from shared.config import Settings
 from shared.queue.data_api import DataApi
-from shared.queue.errors import TokenRefused
-from shared.queue.keys import WorkerKey
+from shared.queue.doors import WorkerDoors
 
 
 class WorkerStore:
     """What the processors may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = DataApi(settings.supabase_url)
-        self._key = WorkerKey(settings)
+        self._doors = WorkerDoors(settings)
 
     async def start_for_job(self, job_id: str, fence: int) -> dict[str, Any]:
         """Start the run a leased `beacon_measure` asks for, once per job.
@@ -30,7 +28,9 @@ class WorkerStore:
             QueueError: `spec_not_found`, or the workspace has too many runs under way.
         """
         request = {"job_id": job_id, "fence": fence}
-        started: dict[str, Any] = await self._call("beacon_start_for_job", {"p_request": request})
+        started: dict[str, Any] = await self._doors.call(
+            "beacon_start_for_job", {"p_request": request}
+        )
         return started
 
     async def load(self, job_id: str, fence: int) -> Loaded:
@@ -40,7 +40,7 @@ class WorkerStore:
             LeaseLost: Another attempt has taken over.
         """
         request = {"job_id": job_id, "fence": fence}
-        return Loaded.model_validate(await self._call("beacon_load", {"p_request": request}))
+        return Loaded.model_validate(await self._doors.call("beacon_load", {"p_request": request}))
 
     async def issue(
         self, job_id: str, fence: int, jws: str, samples: Mapping[str, Any] | None
@@ -51,28 +51,16 @@ class WorkerStore:
             LeaseLost: Another attempt has taken over; nothing was stored.
         """
         request = {"job_id": job_id, "fence": fence, "jws": jws, "samples": samples}
-        return Issued.model_validate(await self._call("beacon_issue", {"p_request": request}))
+        return Issued.model_validate(await self._doors.call("beacon_issue", {"p_request": request}))
 
     async def add_key(self, kid: str, x: str, sealed: str) -> SealedKey:
         """Add a signing key; answers the current one, which is another where one was there."""
         key = {"kid": kid, "x": x, "sealed": sealed}
-        return SealedKey.model_validate(await self._call("beacon_add_key", {"p_key": key}))
+        return SealedKey.model_validate(await self._doors.call("beacon_add_key", {"p_key": key}))
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
-
-    async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        try:
-            return await self._send(function, arguments)
-        except TokenRefused:
-            self._key.forget()
-            return await self._send(function, arguments)
-
-    async def _send(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        return await self._api.rpc(
-            function, arguments, headers=self._key.headers(), repeatable=True
-        )
+        await self._doors.aclose()
 
 
 class MemberStore:

@@ -12,27 +12,25 @@ from uuid import UUID
 from shared.apps.enrichment.models import Applied, Import, Kind, Loaded
 from shared.config import Settings
 from shared.queue.data_api import DataApi
-from shared.queue.errors import TokenRefused
-from shared.queue.keys import WorkerKey
+from shared.queue.doors import WorkerDoors
 
 
 class WorkerStore:
     """What processors may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
-        self._api = api or DataApi(settings.supabase_url)
-        self._key = WorkerKey(settings)
+        self._doors = WorkerDoors(settings, api=api)
 
     async def load(self, job_id: str, kind: Kind, record_id: UUID) -> Loaded | None:
         """Load the record and its workspace's Apollo settings; None when the job is gone."""
-        answer = await self._call(
+        answer = await self._doors.call(
             "enrichment_load", {"p_job_id": job_id, "p_kind": kind, "p_id": str(record_id)}
         )
         return Loaded.model_validate(answer) if answer else None
 
     async def begin_call(self, job_id: str, fence: int, step: str) -> dict[str, Any] | None:
         """Note a call before it is made; answers what an earlier attempt already paid for."""
-        answer = await self._call(
+        answer = await self._doors.call(
             "enrichment_begin_call", {"p_job_id": job_id, "p_fence": fence, "p_step": step}
         )
         paid: dict[str, Any] | None = answer["answer"]
@@ -42,7 +40,7 @@ class WorkerStore:
         self, job_id: str, fence: int, step: str, answer: Mapping[str, Any], *, credits: int
     ) -> None:
         """Record a call's answer and count its credits, once however often it is repeated."""
-        await self._call(
+        await self._doors.call(
             "enrichment_finish_call",
             {
                 "p_job_id": job_id,
@@ -55,7 +53,7 @@ class WorkerStore:
 
     async def abandon_call(self, job_id: str, fence: int, step: str) -> None:
         """Forget a call that was refused and so was not charged."""
-        await self._call(
+        await self._doors.call(
             "enrichment_abandon_call", {"p_job_id": job_id, "p_fence": fence, "p_step": step}
         )
 
@@ -75,7 +73,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over; nothing was written.
         """
-        answer = await self._call(
+        answer = await self._doors.call(
             "enrichment_apply",
             {
                 "p_job_id": job_id,
@@ -91,26 +89,26 @@ class WorkerStore:
 
     async def pause(self, job_id: str, fence: int, *, seconds: float) -> None:
         """Let the workspace's other jobs wait as well, without asking Apollo each."""
-        await self._call(
+        await self._doors.call(
             "enrichment_pause", {"p_job_id": job_id, "p_fence": fence, "p_seconds": seconds}
         )
 
     async def load_key(self, workspace_id: str) -> Loaded:
         """Load a workspace's sealed key; the caller has checked who is asking."""
         return Loaded.model_validate(
-            await self._call("enrichment_load_key", {"p_workspace_id": workspace_id})
+            await self._doors.call("enrichment_load_key", {"p_workspace_id": workspace_id})
         )
 
     async def swap_key(self, workspace_id: str, *, old: str, new: str) -> bool:
         """Replace a sealed key unless it changed meanwhile; tells whether it did."""
-        answer = await self._call(
+        answer = await self._doors.call(
             "enrichment_swap_key", {"p_workspace_id": workspace_id, "p_old": old, "p_new": new}
         )
         return bool(answer["swapped"])
 
     async def load_import(self, job_id: str, import_id: UUID) -> Import | None:
         """Load an import with how far it has come; None when it is gone."""
-        answer = await self._call(
+        answer = await self._doors.call(
             "enrichment_load_import", {"p_job_id": job_id, "p_import_id": str(import_id)}
         )
         return Import.model_validate(answer) if answer else None
@@ -123,7 +121,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over; nothing was written.
         """
-        answer = await self._call(
+        answer = await self._doors.call(
             "enrichment_import_batch",
             {
                 "p_job_id": job_id,
@@ -137,19 +135,7 @@ class WorkerStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
-
-    async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        try:
-            return await self._send(function, arguments)
-        except TokenRefused:
-            self._key.forget()
-            return await self._send(function, arguments)
-
-    async def _send(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        return await self._api.rpc(
-            function, arguments, headers=self._key.headers(), repeatable=True
-        )
+        await self._doors.aclose()
 
 
 class UserStore:

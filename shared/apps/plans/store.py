@@ -12,16 +12,14 @@ from uuid import UUID
 from shared.apps.plans.models import Finished, Loaded, Missing, PlanState, Stage
 from shared.config import Settings
 from shared.queue.data_api import DataApi
-from shared.queue.errors import TokenRefused
-from shared.queue.keys import WorkerKey
+from shared.queue.doors import WorkerDoors
 
 
 class WorkerStore:
     """What the processors may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = DataApi(settings.supabase_url)
-        self._key = WorkerKey(settings)
+        self._doors = WorkerDoors(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on.
@@ -51,20 +49,11 @@ class WorkerStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
+        await self._doors.aclose()
 
     async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
         request = {"job_id": job_id, "fence": fence, **more}
-        try:
-            return await self._send(function, request)
-        except TokenRefused:
-            self._key.forget()
-            return await self._send(function, request)
-
-    async def _send(self, function: str, request: Mapping[str, Any]) -> Any:
-        return await self._api.rpc(
-            function, {"p_request": request}, headers=self._key.headers(), repeatable=True
-        )
+        return await self._doors.call(function, {"p_request": request})
 
 
 class CallerStore:

@@ -20,9 +20,7 @@ from pydantic_core import to_json
 from shared.apps.webhooks.signing import signed_headers
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.errors import TokenRefused
-from shared.queue.keys import WorkerKey
+from shared.queue.doors import WorkerDoors
 from shared.queue.lean_httpx import httpx
 from shared.worker.backoff import Backoff
 from shared.worker.context import JobContext
@@ -56,8 +54,7 @@ class WebhookStore:
     """The engine's doors for a delivery, as `job_worker`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = DataApi(settings.supabase_url)
-        self._key = WorkerKey(settings)
+        self._doors = WorkerDoors(settings)
 
     async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
         """What a leased delivery is to send.
@@ -82,22 +79,13 @@ class WebhookStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
+        await self._doors.aclose()
 
     async def _call(
         self, function: str, request: Mapping[str, Any], *, repeatable: bool
     ) -> dict[str, Any]:
-        try:
-            return await self._send(function, request, repeatable)
-        except TokenRefused:
-            self._key.forget()
-            return await self._send(function, request, repeatable)
-
-    async def _send(
-        self, function: str, request: Mapping[str, Any], repeatable: bool
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._api.rpc(
-            function, {"p_request": request}, headers=self._key.headers(), repeatable=repeatable
+        answer: dict[str, Any] = await self._doors.call(
+            function, {"p_request": request}, repeatable=repeatable
         )
         return answer
 
