@@ -449,6 +449,23 @@ end;
 $$;
 comment on function public.settle_jobs is E'Settle attempts, and lease the next jobs in the same round trip: {results, lease?}.\n\nItems: {job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?, cost_usd?}. A repeat of the same settle is answered as the first; a stale fence changes nothing.';
 
+create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text) returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_job public.jobs;
+begin
+  select j.* into v_job from public.jobs as j where j.id = v_id and j.job_type = any (p_job_types) for update;
+  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
+  end if;
+  return v_job;
+end;
+$$;
+comment on function queue.held_job is E'The leased job {job_id, fence} of one of the types, locked; lease_lost for whoever does not hold the lease.\n\nFor apps'' doors. p_undone is the end of the refusal''s sentence.';
+
 create function public.spawn_jobs(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables: this is the door

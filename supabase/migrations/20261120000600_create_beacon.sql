@@ -487,21 +487,16 @@ security definer -- the worker holds no rights on the app's tables: this is the 
 set search_path = ''
 as $$
 declare
-  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
-  v_job public.jobs;
+  v_job public.jobs := queue.held_job(p_request, array['beacon_measure'], 'nothing was started');
   v_spec public.beacon_specs;
 begin
-  select j.* into v_job from public.jobs as j where j.id = v_id and j.job_type = 'beacon_measure' for update;
-  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; nothing was started', v_id::text);
-  end if;
   -- of the job's own workspace, whatever it names
   select s.* into v_spec from public.beacon_specs as s
   where s.workspace_id = v_job.workspace_id and s.name = v_job.payload ->> 'spec' order by s.version desc limit 1;
   if not found then
     perform queue.refuse(404, 'spec_not_found', 'no spec of this name', v_job.payload ->> 'spec');
   end if;
-  return beacon.start_run(v_spec, 'job:' || v_id, v_job.user_id);
+  return beacon.start_run(v_spec, 'job:' || v_job.id, v_job.user_id);
 end;
 $$;
 comment on function public.beacon_start_for_job is E'Start the run a leased beacon_measure job {job_id, fence} asks for: {run_id, job_id, created, wake}.\n\nOf the newest version of the spec its payload names; once per job.';

@@ -68,16 +68,11 @@ create function beacon.held_run(p_request jsonb, out job public.jobs, out run pu
 language plpgsql
 set search_path = ''
 as $$
-declare
-  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
 begin
-  select j.* into job from public.jobs as j where j.id = v_id and j.job_type in ('beacon_run', 'beacon_region') for update;
-  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; nothing was stored', v_id::text);
-  end if;
+  job := queue.held_job(p_request, array['beacon_run', 'beacon_region'], 'nothing was stored');
   select r.* into run from public.beacon_runs as r
   where r.id = (job.payload ->> 'run_id')::uuid and r.workspace_id = job.workspace_id
-    and v_id in (r.job_id, case when job.parent_id = r.job_id then job.id end);
+    and job.id in (r.job_id, case when job.parent_id = r.job_id then job.id end);
 end;
 $$;
 comment on function beacon.held_run is 'The leased job, locked, and the run it is for; the run is null when it is gone. lease_lost for whoever does not hold the lease.';

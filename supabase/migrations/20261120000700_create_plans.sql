@@ -495,13 +495,8 @@ create function plans.held(p_request jsonb, out job public.jobs, out plan public
 language plpgsql
 set search_path = ''
 as $$
-declare
-  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
 begin
-  select j.* into job from public.jobs as j where j.id = v_id and j.job_type in ('plan', 'plan_phase') for update;
-  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; nothing was stored', v_id::text);
-  end if;
+  job := queue.held_job(p_request, array['plan', 'plan_phase'], 'nothing was stored');
   select p.* into plan from public.plans as p
   where p.id = (job.payload ->> 'plan_id')::uuid and p.workspace_id = job.workspace_id
     and p.job_id = case job.job_type when 'plan' then job.id else job.parent_id end;
