@@ -36,6 +36,18 @@ PLAN = deploy.Plan("dev", "us-east-1", SECRETS)
 
 
 @pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that knows no account; boto3's session remembers those of tests before."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+@pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty account."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -208,15 +220,9 @@ def test_doctor_looks_at_what_the_stage_runs_with(
     assert verdicts["tokens"] is verdicts["sealing"] is verdicts["cors"] is Verdict.OK
 
 
-def test_without_credentials_doctor_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_credentials")
+def test_without_credentials_doctor_says_so_once() -> None:
     """Five times the same failure hides the sixth."""
-    for name in list(os.environ):
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
     patient = deployed_patient("dev", "us-east-1", None)
     told = {check.name: run_check(check, patient) for check in cloud.CHECKS}
 
@@ -402,14 +408,9 @@ def test_an_unknown_region_is_refused_and_near_ones_are_named() -> None:
     assert "us-east-1" not in words["fix"]
 
 
+@pytest.mark.usefixtures("no_credentials")
 def test_without_credentials_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packaging takes a minute, and the answer is known before."""
-    for name in list(os.environ):
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
 
