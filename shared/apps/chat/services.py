@@ -1,0 +1,66 @@
+"""What chat works with: its store and the language model. Made once per process.
+
+Nothing is connected before it is needed, and no model is loaded by who asks none.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from shared.apps.chat.store import CallerStore, WorkerStore
+from shared.clock import Clock, SystemClock
+from shared.config import Settings
+from shared.queue.data_api import DataApi
+
+if TYPE_CHECKING:
+    from shared.ai.language_model import LanguageModel
+
+
+class Chat:
+    """Collaborators of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        model: LanguageModel | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self._given_model = model
+
+    @cached_property
+    def store(self) -> WorkerStore:
+        """The worker's doors."""
+        return WorkerStore(self.settings)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """Writes replies and results."""
+        from shared.ai.language_model import make_language_model
+
+        return self._given_model or make_language_model(self.settings)
+
+    def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
+        """The app's doors as the bearer of `token`, or the holder of a visit, may use them."""
+        return CallerStore(
+            self._api,
+            publishable_key=self.settings.supabase_publishable_key,
+            token=token,
+            session_id=session_id,
+        )
+
+    @cached_property
+    def _api(self) -> DataApi:
+        return DataApi(self.settings.supabase_url)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if "store" in self.__dict__:
+            await self.store.aclose()
+        if "model" in self.__dict__:
+            await self.model.aclose()
+        if "_api" in self.__dict__:
+            await self._api.aclose()

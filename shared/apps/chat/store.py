@@ -1,0 +1,187 @@
+"""The app's SQL functions as typed calls: the worker's doors, and those of members and visitors.
+
+What is allowed, and what is one transaction, is decided in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from shared.apps.chat.models import Conversation, Item, Loaded, Posted, Written
+from shared.config import Settings
+from shared.queue.data_api import DataApi
+from shared.queue.doors import WorkerDoors
+
+
+class WorkerStore:
+    """What the processors may do, as `job_worker`; every call may be repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._doors = WorkerDoors(settings)
+
+    async def load(self, job_id: str, fence: int) -> Loaded:
+        """Load what a leased job works on.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        return Loaded.model_validate(await self._call("chat_load", job_id, fence))
+
+    async def post(self, job_id: str, fence: int, written: Written) -> Posted:
+        """Post what a job wrote, once per job.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was posted.
+            QueueError: 404 conversation_not_found, it was deleted.
+        """
+        sent = written.model_dump(mode="json")
+        return Posted.model_validate(await self._call("chat_post", job_id, fence, **sent))
+
+    async def delegate(
+        self, job_id: str, fence: int, items: Sequence[Item], written: Written
+    ) -> Posted:
+        """Begin background work and say so, once per job; nothing when there is no room for all.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was begun.
+            QueueError: 404 conversation_not_found, it was deleted.
+        """
+        sent = written.model_dump(mode="json", exclude={"data"})
+        begun = [item.model_dump() for item in items]
+        return Posted.model_validate(
+            await self._call("chat_delegate", job_id, fence, items=begun, **sent)
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._doors.aclose()
+
+    async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
+        request = {"job_id": job_id, "fence": fence, **more}
+        return await self._doors.call(function, {"p_request": request})
+
+
+class CallerStore:
+    """What a member or a visitor may do; one per request, cheap to make.
+
+    Args:
+        token: The caller's own token; None for a visitor.
+        session_id: The visit, which is its holder's key.
+    """
+
+    def __init__(
+        self, api: DataApi, *, publishable_key: str, token: str | None, session_id: str | None
+    ) -> None:
+        self._api = api
+        self._headers = {"apikey": publishable_key}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session_id = session_id
+
+    async def open(
+        self, workspace_id: UUID | None, title: str | None, *, key: str | None
+    ) -> dict[str, Any]:
+        """Begin a conversation, or find the one the key began."""
+        return await self._call(
+            "chat_open",
+            {
+                "p_workspace_id": str(workspace_id) if workspace_id else None,
+                "p_title": title,
+                "p_idempotency_key": key,
+            },
+            repeatable=key is not None,
+        )
+
+    async def read(self, conversation_id: UUID | str) -> Conversation:
+        """A conversation with its work.
+
+        Raises:
+            QueueError: 404 conversation_not_found, it is missing or not the caller's.
+        """
+        answer = await self._of("chat_read", conversation_id, {}, repeatable=True)
+        return Conversation.model_validate(answer)
+
+    async def conversations(
+        self, workspace_id: UUID | None, *, before: tuple[str, str] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Conversations, the one written in last first."""
+        answer = await self._call(
+            "chat_list",
+            {
+                "p_workspace_id": str(workspace_id) if workspace_id else None,
+                "p_before": {"at": before[0], "id": before[1]} if before else None,
+                "p_limit": limit,
+            },
+            repeatable=True,
+        )
+        found: list[dict[str, Any]] = answer["conversations"]
+        return found
+
+    async def rename(self, conversation_id: UUID, title: str) -> None:
+        """Call it something else."""
+        await self._of("chat_rename", conversation_id, {"p_title": title}, repeatable=True)
+
+    async def delete(self, conversation_id: UUID) -> None:
+        """Delete it; its live work is cancelled."""
+        await self._of("chat_delete", conversation_id, {}, repeatable=False)
+
+    async def messages(
+        self, conversation_id: UUID, *, before: int | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """The latest messages before that one, in order."""
+        answer = await self._of(
+            "chat_messages_before",
+            conversation_id,
+            {"p_before": before, "p_limit": limit},
+            repeatable=True,
+        )
+        messages: list[dict[str, Any]] = answer["messages"]
+        return messages
+
+    async def send(self, conversation_id: UUID, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Say something, or find what the same `client_id` said."""
+        repeatable = message.get("client_id") is not None
+        return await self._of(
+            "chat_send", conversation_id, {"p_message": dict(message)}, repeatable=repeatable
+        )
+
+    async def answer(
+        self, conversation_id: UUID, job_id: UUID, answer: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Answer what a work item asks."""
+        arguments = {"p_job_id": str(job_id), "p_answer": dict(answer)}
+        return await self._of("chat_answer", conversation_id, arguments, repeatable=False)
+
+    async def cancel(self, conversation_id: UUID, job_id: UUID) -> dict[str, Any]:
+        """Stop a work item, or a reply."""
+        arguments = {"p_job_id": str(job_id)}
+        return await self._of("chat_cancel", conversation_id, arguments, repeatable=True)
+
+    async def retry(self, conversation_id: UUID, job_id: UUID) -> dict[str, Any]:
+        """Run a failed or cancelled work item or reply again."""
+        arguments = {"p_job_id": str(job_id)}
+        return await self._of("chat_retry", conversation_id, arguments, repeatable=False)
+
+    async def _of(
+        self,
+        function: str,
+        conversation_id: UUID | str,
+        arguments: Mapping[str, Any],
+        *,
+        repeatable: bool,
+    ) -> dict[str, Any]:
+        named = {"p_conversation_id": str(conversation_id), **arguments}
+        return await self._call(function, named, repeatable=repeatable)
+
+    async def _call(
+        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._api.rpc(
+            function,
+            {**arguments, "p_session_id": self._session_id},
+            headers=self._headers,
+            repeatable=repeatable,
+        )
+        return answer
