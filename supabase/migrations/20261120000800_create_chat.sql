@@ -454,8 +454,8 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
-  if not (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
-      or p_conversation.visit_id = p_session_id) then
+  if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
+      or p_conversation.visit_id = p_session_id) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
   end if;
 end;

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from typing import Any
+
 import pytest
 
-from tests.integration.chat.conftest import Desk
+from shared.config import Settings
+from tests.integration.chat.conftest import ACME, BOB, EVE, NOTES, Desk
+from tests.support.project import Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
 
@@ -37,3 +43,513 @@ async def test_a_message_is_answered(desk: Desk, server: ModelServer) -> None:
     assert live[-1]["message"].startswith("The roof is being mended")
     job = desk.project.row(sent["job_id"])
     assert (job["status"], job["result"]) == ("completed", {"message_id": reply["id"]})
+
+
+async def test_replies_know_what_was_said_before(desk: Desk, server: ModelServer) -> None:
+    """Two messages at once get a reply each, in order, the second with the first in mind."""
+    conversation = await desk.begin()
+    server.faults["text"] = [Fault(said="Nine tonnes."), Fault(said="Yes, nine.")]
+    await desk.say(conversation, "What does the lift carry?", documents=NOTES[:1])
+    await desk.say(conversation, "Are you sure?")
+
+    await desk.settled(conversation)
+
+    said = [each["text"] for each in await desk.messages(conversation)]
+    assert said == [
+        "What does the lift carry?", "Are you sure?", "Nine tonnes.", "Yes, nine.",
+    ]  # fmt: skip
+    [first, second] = [seen.body["messages"][1]["content"] for seen in server.seen]
+    assert "Are you sure?" not in first
+    for known in ("What does the lift carry?", "Nine tonnes.", "The lift carries two tonnes."):
+        assert known in second
+
+
+async def test_a_complex_message_becomes_background_work(desk: Desk, server: ModelServer) -> None:
+    """The model decides; a plan is said, steps are done, the result is posted once."""
+    conversation = await desk.begin()
+    server.faults["text"] = [Fault(said="Both speak of the lift.")]
+    await desk.say(conversation, "Put these side by side.", mode="auto", documents=NOTES)
+
+    state = await desk.settled(conversation)
+
+    [item] = state["work"]
+    assert (item["title"], item["kind"], item["status"]) == ("Two notes", "compare", "completed")
+    asked, plan, result = await desk.messages(conversation)
+    assert asked["documents"] == [
+        {"title": "Ada's notes", "characters": 44}, {"title": "Bob's notes", "characters": 40},
+    ]  # fmt: skip
+    assert (plan["kind"], plan["data"]) == ("plan", {"work_items": [item["work_item_id"]]})
+    assert "Two notes" in plan["text"]
+    assert (result["kind"], result["text"]) == ("result", "Both speak of the lift.")
+    assert result["id"] == item["result_message_id"]
+    assert result["data"]["parts"] == [
+        {"title": "Ada's notes", "text": "Two tonnes."},
+        {"title": "Bob's notes", "text": "Out of order."},
+    ]
+    assert result["input_tokens"] == 4 * 100
+    assert dict(server.paid) == {"decide": 1, "scope": 1, "part_1": 1, "part_2": 1, "text": 1}
+    job = desk.project.row(item["work_item_id"])
+    assert str(job["parent_id"]) == plan["job_id"]
+    assert job["payload"].keys() == {"conversation_id", "message_id"}
+
+
+async def test_a_simple_message_needs_no_work(desk: Desk, server: ModelServer) -> None:
+    """What the model decides; one that cannot decide leaves it to the words."""
+    server.answers["decide"] = {"needs_work": False, "items": []}
+    simple = await desk.begin()
+    await desk.say(simple, "Good morning", mode="auto")
+    await desk.settled(simple)
+    server.faults["decide"] = [Fault(said="Well,")] * 2
+    undecided = await desk.begin()
+    await desk.say(undecided, "Summarise this, please.", mode="auto", documents=NOTES[:1])
+    await desk.settled(undecided)
+
+    assert [each["kind"] for each in await desk.messages(simple)] == ["message", "reply"]
+    assert [each["kind"] for each in await desk.messages(undecided)] == [
+        "message", "plan", "result",
+    ]  # fmt: skip
+
+
+async def test_offline_it_says_so(project: Project) -> None:
+    """Without an address the offline model answers and works, by rules and extraction."""
+    async with Desk(project, project.settings).open() as desk:
+        conversation = await desk.begin()
+        await desk.say(conversation, "The harbour is quiet today.", mode="auto")
+        text = "Summarise the notes, then draft a letter to the city."
+        await desk.say(conversation, text, mode="auto", documents=NOTES, ask=True, ask_seconds=60)
+        state = await desk.settled(conversation)
+        assert [item["kind"] for item in state["work"]] == ["summarise", "draft"]
+        assert (state["waiting"], state["answer_wanted"]) == (2, True)
+        for item in state["work"]:
+            assert item["question_options"][-1] == item["question_default"] == "Go on without"
+            answered = await desk.call(
+                "POST",
+                f"/{conversation}/work/{item['work_item_id']}/answer",
+                json={"answer": item["question_options"][0], "name": item["question_name"]},
+            )
+            assert answered.status_code == 200, answered.text
+        await desk.settled(conversation)
+        said = await desk.messages(conversation)
+
+    kinds = [each["kind"] for each in said]
+    assert sorted(kinds) == sorted(
+        ["message", "message", "reply", "plan", *["answer", "result"] * 2]
+    )
+    for each in said:
+        if each["kind"] in {"reply", "result"}:
+            assert each["offline"]
+            assert each["text"].startswith("[offline (")
+    result = next(each for each in said if each["kind"] == "result")
+    assert "two tonnes" in result["data"]["parts"][0]["text"]
+
+
+async def test_several_items_work_while_the_chat_goes_on(desk: Desk, server: ModelServer) -> None:
+    """A reply comes while others ask; each result comes to the same conversation."""
+    conversation, item = await desk.asking()
+    await desk.say(conversation, "Compare them again.", mode="work", ask=True, documents=NOTES)
+    await desk.say(conversation, "And how are you?")
+
+    state = await desk.settled(conversation)
+
+    assert (state["live"], state["waiting"]) == (2, 2)
+    said = await desk.messages(conversation)
+    assert [each["kind"] for each in said if each["author"] == "assistant"].count("reply") == 1
+    for each in state["work"]:
+        await answer(desk, conversation, each, "The city")
+    state = await desk.settled(conversation)
+    assert (state["done"], state["live"], state["answer_wanted"]) == (2, 0, False)
+    results = [each for each in await desk.messages(conversation) if each["kind"] == "result"]
+    assert {each["job_id"] for each in results} == {w["work_item_id"] for w in state["work"]}
+    assert item["work_item_id"] in {each["job_id"] for each in results}
+
+
+async def answer(desk: Desk, conversation: str, item: dict[str, Any], text: str) -> int:
+    """Answer an item's question; returns the status."""
+    answered = await desk.call(
+        "POST",
+        f"/{conversation}/work/{item['work_item_id']}/answer",
+        json={"answer": text, "name": item["question_name"]},
+    )
+    return answered.status_code
+
+
+async def test_the_first_answer_wins(desk: Desk, server: ModelServer) -> None:
+    """Of two at the same moment; it is a message, and the model reads it."""
+    conversation, item = await desk.asking()
+    assert (item["status"], item["question"]) == ("waiting", "For whom?")
+    assert item["question_options"] == ["The city", "The museum", "Go on without"]
+    assert await answer(desk, conversation, item, "Nobody") == 422
+
+    raced = await asyncio.gather(
+        *(answer(desk, conversation, item, text) for text in ("The city", "The museum"))
+    )
+
+    assert sorted(raced) == [200, 409]
+    winner = ("The city", "The museum")[raced.index(200)]
+    await desk.settled(conversation)
+    assert await answer(desk, conversation, item, "The city") == 409
+    said = await desk.messages(conversation)
+    [answered] = [each for each in said if each["kind"] == "answer"]
+    assert (answered["text"], answered["data"]) == (winner, {"question": "For whom?"})
+    parts = [seen.body["messages"][1]["content"] for seen in server.seen if "part" in seen.name]
+    assert all(f"For whom? {winner}" in each for each in parts)
+    [result] = [each for each in said if each["kind"] == "result"]
+    assert result["data"]["answer"] == f"For whom? {winner}"
+
+
+async def test_a_question_nobody_answers_takes_its_default(desk: Desk) -> None:
+    """After its time, an answer is too late, also before the work has gone on."""
+    conversation, item = await desk.asking(ask_seconds=60)
+    desk.project.run_sql(
+        "update public.job_events set data = jsonb_set(data, '{wait,until}',"
+        " to_jsonb(queue.clock() - interval '1 second')) where job_id = %s"
+        " and type = 'job.waiting'",
+        item["work_item_id"],
+    )
+    assert await answer(desk, conversation, item, "The city") == 409
+    desk.project.run_sql(
+        "update queue.waits set timeout_at = queue.clock() - interval '1 second' where job_id = %s",
+        item["work_item_id"],
+    )
+
+    state = await desk.settled(conversation)
+
+    assert state["work"][0]["status"] == "completed"
+    assert await answer(desk, conversation, item, "The city") == 409
+    [result] = [e for e in await desk.messages(conversation) if e["kind"] == "result"]
+    assert result["data"]["answer"] is None
+
+
+async def test_work_is_cancelled_and_begun_again(desk: Desk, server: ModelServer) -> None:
+    """While it runs, and while it asks; finished steps are not paid for twice."""
+    conversation, item = await desk.asking()
+    at = f"/{conversation}/work/{item['work_item_id']}"
+    assert (await desk.call("POST", f"{at}/retry")).status_code == 409
+    cancelled = await desk.call("POST", f"{at}/cancel")
+    assert cancelled.json()["work"][0]["status"] == "cancelled"
+    assert (await desk.call("POST", f"{at}/cancel")).status_code == 200
+    assert await answer(desk, conversation, item, "The city") == 409
+    retried = await asyncio.gather(*(desk.call("POST", f"{at}/retry") for _ in range(2)))
+    assert sorted(each.status_code for each in retried) == [200, 409]
+    state = await desk.settled(conversation)
+    server.faults["part_2"] = [Fault(hang_after=1)]
+    assert await answer(desk, conversation, state["work"][0], "The city") == 200
+    ticking = asyncio.create_task(desk.settled(conversation))
+    await asyncio.wait_for(server.reached.wait(), 60)
+
+    stopping = await desk.call("POST", f"{at}/cancel")
+    state = await ticking
+
+    assert stopping.status_code == 200
+    assert (state["cancelled"], state["live"]) == (1, 0)
+    assert (await desk.call("POST", f"{at}/retry")).status_code == 200
+    state = await desk.settled(conversation)
+    assert state["done"] == 1
+    assert (server.paid["scope"], server.paid["part_1"]) == (1, 1)
+    over = await desk.call("POST", f"{at}/cancel")
+    assert (over.status_code, over.json()["code"]) == (409, "invalid_state")
+    assert [e["kind"] for e in await desk.messages(conversation)].count("result") == 1
+
+
+async def test_what_fails_says_why_and_may_be_tried_again(desk: Desk, server: ModelServer) -> None:
+    """A reply and a work item; a model in trouble is asked again later by itself."""
+    conversation = await desk.begin()
+    refused = Fault(422, {"error": {"message": "flagged as unsafe"}})
+    server.faults["text"] = [Fault(429, {}, {"Retry-After": "60"}), refused]
+    sent = await desk.say(conversation, "How are you?")
+    state = await desk.settled(conversation)
+    [failed] = state["replies"]
+    assert (failed["job_id"], failed["status"]) == (sent["job_id"], "failed")
+    assert "flagged as unsafe" in failed["error_message"]
+
+    retried = await desk.call("POST", f"/{conversation}/work/{sent['job_id']}/retry")
+    assert retried.status_code == 200, retried.text
+    await desk.settled(conversation)
+    assert [e["kind"] for e in await desk.messages(conversation)] == ["message", "reply"]
+
+    server.faults["part_1"] = [refused]
+    await desk.say(conversation, "Compare.", mode="work", documents=NOTES)
+    state = await desk.settled(conversation)
+    [item] = state["work"]
+    assert (item["status"], state["failed"]) == ("failed", 1)
+    assert "flagged as unsafe" in item["error_message"]
+    retried = await desk.call("POST", f"/{conversation}/work/{item['work_item_id']}/retry")
+    assert retried.status_code == 200
+    state = await desk.settled(conversation)
+    assert (state["failed"], state["done"]) == (0, 1)
+    assert server.paid["scope"] == 1
+
+
+async def test_the_stream_tells_each_event_once_across_a_reconnect(desk: Desk) -> None:
+    """`Last-Event-ID` goes on after the last one seen; before a first message it is empty."""
+    conversation = await desk.begin()
+    empty = await desk.call("GET", f"/{conversation}/stream")
+    assert (empty.status_code, empty.json()["events"]) == (200, [])
+    await desk.say(conversation, "Compare.", mode="work", documents=NOTES)
+    await desk.settled(conversation)
+
+    async def read(**headers: str) -> list[tuple[str, dict[str, Any]]]:
+        told = await desk.call(
+            "GET", f"/{conversation}/stream", headers={"Accept": "text/event-stream", **headers}
+        )
+        assert told.headers["content-type"].startswith("text/event-stream")
+        ids = [line[4:] for line in told.text.splitlines() if line.startswith("id: ")]
+        data = [line[6:] for line in told.text.splitlines() if line.startswith("data: ")]
+        return list(zip(ids, map(json.loads, data), strict=False))
+
+    whole = await read()
+    rest = await read(**{"Last-Event-ID": whole[3][0]})
+
+    def named(events: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
+        return [(event["job_id"], event["seq"]) for _, event in events]
+
+    assert named(rest) == named(whole)[4:]
+    assert len(set(named(whole))) == len(whole) > 8
+    types = {event["type"] for _, event in whole}
+    assert {"job.created", "job.progress", "job.completed"} <= types
+    assert "job.log" not in types
+
+
+async def test_the_same_client_id_finds_the_same_message(desk: Desk) -> None:
+    """However many send it at once; another message under it is refused."""
+    conversation = await desk.begin()
+    body = {"text": "Hello", "client_id": "tab-1", "mode": "reply"}
+    sent = await asyncio.gather(
+        *(desk.call("POST", f"/{conversation}/messages", json=body) for _ in range(5))
+    )
+    other = await desk.call("POST", f"/{conversation}/messages", json={**body, "text": "Good-bye"})
+
+    assert sorted(each.status_code for each in sent) == [200, 200, 200, 200, 201]
+    assert len({each.json()["job_id"] for each in sent}) == 1
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    await desk.settled(conversation)
+    assert len(await desk.messages(conversation)) == 2
+    headers = {"Idempotency-Key": "begin-1"}
+    begun = [
+        await desk.call("POST", "", json={"workspace_id": ACME}, headers=dict(headers))
+        for _ in range(2)
+    ]
+    assert [each.status_code for each in begun] == [201, 200]
+    assert begun[0].json()["id"] == begun[1].json()["id"]
+
+
+async def test_messages_sent_at_once_are_all_kept(desk: Desk) -> None:
+    """In one order without gaps, each with its reply."""
+    conversation = await desk.begin()
+    await asyncio.gather(*(desk.say(conversation, f"Message {n}") for n in range(8)))
+
+    await desk.settled(conversation)
+
+    said = await desk.messages(conversation)
+    assert {e["text"] for e in said if e["author"] == "user"} == {f"Message {n}" for n in range(8)}
+    assert len(said) == 16
+    page = await desk.call("GET", f"/{conversation}/messages?limit=5")
+    assert [each["seq"] for each in page.json()["messages"]] == [12, 13, 14, 15, 16]
+    older = await desk.call("GET", f"/{conversation}/messages?limit=5&before=5")
+    assert [each["seq"] for each in older.json()["messages"]] == [1, 2, 3, 4]
+    assert (page.json()["before"], older.json()["before"]) == (12, None)
+
+
+async def test_conversations_are_paged_renamed_and_deleted(desk: Desk) -> None:
+    """The one written in last first; deleting cancels what works for it, and nothing comes back."""
+    made = [await desk.begin(user=BOB) for _ in range(3)]
+    await desk.say(made[0], "Newest")
+    await desk.settled(made[0])
+    page = (await desk.call("GET", f"?workspace_id={ACME}&limit=2")).json()
+    assert [each["id"] for each in page["conversations"]] == [made[0], made[2]]
+    more = (await desk.call("GET", f"?workspace_id={ACME}&limit=2&after={page['next']}")).json()
+    assert more["conversations"][0]["id"] == made[1]
+    renamed = await desk.call("PATCH", f"/{made[1]}", json={"title": "<b>Roof</b>"}, user=BOB)
+    assert (renamed.status_code, renamed.json()["title"]) == (200, "<b>Roof</b>")
+
+    conversation, _ = await desk.asking()
+    for method, options in (("DELETE", {}), ("PATCH", {"json": {"title": "x"}})):
+        member = await desk.call(method, f"/{conversation}", user=BOB, **options)
+        assert (member.status_code, member.json()["code"]) == (403, "forbidden")
+    deleted = await desk.call("DELETE", f"/{conversation}")
+    assert deleted.status_code == 204
+    assert (await desk.call("GET", f"/{conversation}")).status_code == 404
+    left = desk.project.rows(
+        "select id from public.jobs where session_id = %s", f"chat:{conversation}"
+    )
+    assert left == []
+    assert (await desk.call("DELETE", f"/{made[1]}")).status_code == 204  # a manager's right
+
+
+async def test_a_conversation_deleted_under_running_work_stays_deleted(
+    desk: Desk, server: ModelServer
+) -> None:
+    """The work is stopped; what its worker sends later is stored nowhere."""
+    server.faults["text"] = [Fault(hang_after=1)]
+    conversation = await desk.begin()
+    sent = await desk.say(conversation, "How are you?")
+    ticking = asyncio.create_task(desk.worker.tick(budget_seconds=60))
+    await asyncio.wait_for(server.reached.wait(), 60)
+
+    deleted = await desk.call("DELETE", f"/{conversation}")
+    await ticking
+
+    assert deleted.status_code == 204
+    assert desk.project.row(sent["job_id"])["status"] == "cancelled"
+    assert desk.project.rows(
+        "select 1 from public.chat_messages where conversation_id = %s", conversation
+    ) == []  # fmt: skip
+
+
+async def test_a_stranger_sees_nothing(desk: Desk) -> None:
+    """Of a conversation, its messages, its stream, its work; neither may they touch it."""
+    conversation, item = await desk.asking()
+    at = f"/{conversation}/work/{item['work_item_id']}"
+    mine = await desk.call(
+        "POST", "", user=EVE, json={"workspace_id": "22222222-2222-4222-8222-222222222222"}
+    )
+    assert mine.status_code == 201
+    for method, path, body in [
+        ("GET", f"/{conversation}", None),
+        ("GET", f"/{conversation}/messages", None),
+        ("GET", f"/{conversation}/stream", None),
+        ("PATCH", f"/{conversation}", {"title": "Mine"}),
+        ("DELETE", f"/{conversation}", None),
+        ("POST", f"/{conversation}/messages", {"text": "Hello"}),
+        ("POST", f"{at}/answer", {"answer": "The city"}),
+        ("POST", f"{at}/cancel", None),
+        ("POST", f"{at}/retry", None),
+        ("GET", "/00000000-0000-4000-8000-000000000000", None),
+    ]:
+        told = await desk.call(method, path, user=EVE, json=body)
+        assert (told.status_code, told.json()["code"]) == (404, "conversation_not_found"), path
+        assert (await desk.call(method, path, user=None, json=body)).status_code == 401
+    # another conversation is no way to somebody's work
+    through = await desk.call(
+        "POST", f"/{mine.json()['id']}/work/{item['work_item_id']}/cancel", user=EVE
+    )
+    assert (through.status_code, through.json()["code"]) == (404, "work_item_not_found")
+    listed = await desk.call("GET", f"?workspace_id={ACME}", user=EVE)
+    assert (listed.status_code, listed.json()["code"]) == (404, "workspace_not_found")
+    assert (await desk.look(conversation))["waiting"] == 1
+
+
+def visit(project: Project) -> str:
+    """A visit to Acme, for whoever holds its id."""
+    [row] = project.rows(f"select public.open_visit('{ACME}') as visit")
+    session_id: str = row["visit"]["session_id"]
+    return session_id
+
+
+async def test_a_visitor_chats_with_nothing_but_the_visit(desk: Desk, settings: Settings) -> None:
+    """Says, follows, answers; another visit sees nothing of it, nor of the members'."""
+    mine, other = visit(desk.project), visit(desk.project)
+    at = {"session_id": mine}
+
+    async def call(method: str, path: str, params: dict[str, str] = at, **options: Any) -> Any:
+        return await desk.call(method, path, user=None, params=params, **options)
+
+    begun = await call("POST", "", json={})
+    assert begun.status_code == 201, begun.text
+    conversation = begun.json()["id"]
+    assert (begun.json()["workspace_id"], begun.json()["session_id"]) == (None, mine)
+    body = {"text": "Compare.", "mode": "work", "documents": NOTES}
+    sent = await call("POST", f"/{conversation}/messages", json=body)
+    assert sent.status_code == 201, sent.text
+    state = await desk.settled(conversation)
+    path = f"/{conversation}/work/{state['work'][0]['work_item_id']}"
+    answered = await call("POST", f"{path}/answer", json={"answer": "The museum"})
+    assert answered.status_code == 200, answered.text
+    await desk.settled(conversation)
+    said = (await call("GET", f"/{conversation}/messages")).json()["messages"]
+    feed = (await call("GET", f"/{conversation}/stream")).json()["events"]
+    listed = (await call("GET", "")).json()["conversations"]
+
+    assert [each["kind"] for each in said] == ["message", "plan", "answer", "result"]
+    assert {event["job_id"] for event in feed} == {each["job_id"] for each in said}
+    assert [each["id"] for each in listed] == [conversation]
+    for path in ("", "/messages", "/stream"):
+        told = await call("GET", f"/{conversation}{path}", {"session_id": other})
+        assert (told.status_code, told.json()["code"]) == (404, "conversation_not_found")
+    members = await desk.begin()
+    assert (await call("GET", f"/{members}")).status_code == 404
+    assert (await call("DELETE", f"/{conversation}")).status_code == 204
+    desk.project.run_sql("select public.close_visit(%s)", mine)
+    assert (await call("GET", "")).status_code == 404
+    locked = settings.model_copy(update={"allow_anonymous": False})
+    async with Desk(desk.project, locked).open() as closed:
+        refused = await closed.call("GET", "", user=None, params={"session_id": other})
+    assert refused.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field"),
+    [
+        ({"text": ""}, 422, "text"),
+        ({"text": " \n\t "}, 422, "text"),
+        ({"text": "x" * 8001}, 422, "text"),
+        ({"text": 7}, 422, "text"),
+        ({"text": "nul \x00 nul"}, 400, "U+0000"),
+        ({"documents": [{"title": "t", "text": "x" * 20_001}]}, 422, "text"),
+        ({"documents": [{"title": "t", "text": "x"}] * 6}, 422, "documents"),
+        ({"mode": "think"}, 422, "mode"),
+        ({"ask_seconds": 0}, 422, "ask_seconds"),
+        ({"client_id": ""}, 422, "client_id"),
+        ({"surprise": 1}, 422, "surprise"),
+    ],
+)
+async def test_a_bad_message_is_told_by_its_field(
+    desk: Desk, fields: dict[str, Any], status: int, field: str
+) -> None:
+    """Never a 500, and nothing is stored."""
+    conversation = await desk.begin()
+
+    told = await desk.call("POST", f"/{conversation}/messages", json={"text": "x", **fields})
+
+    assert told.status_code == status, told.text
+    assert field in told.text
+    assert await desk.messages(conversation) == []
+
+
+async def test_lone_surrogates_and_markup_are_kept_or_refused(desk: Desk) -> None:
+    """Markup is a text like any other; what no text can hold is a 400."""
+    conversation = await desk.begin()
+    text = "<script>alert(1)</script> **b** \U0001f409"
+    await desk.say(conversation, text)
+    await desk.settled(conversation)
+    broken = await desk.call(
+        "POST",
+        f"/{conversation}/messages",
+        content=b'{"text": "\\ud800"}',
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert (await desk.messages(conversation))[0]["text"] == text
+    assert broken.status_code == 400
+
+
+async def test_there_is_a_measure(desk: Desk) -> None:
+    """Of messages in a minute, and of work at once; both are told as 429 before anything runs."""
+    conversation, _ = await desk.asking()
+    quiet = await desk.begin(user=BOB)
+    project = desk.project
+    project.run_sql("select public.set_settings('{\"chat_live_items_per_session\": 1}')")
+    try:
+        body = {"text": "Compare.", "mode": "work", "documents": NOTES}
+        full = await desk.call("POST", f"/{conversation}/messages", json=body)
+        assert (full.status_code, full.json()["code"]) == (429, "quota_exceeded")
+        assert "Retry-After" in full.headers
+        await desk.say(conversation, "Summarise and compare.", mode="auto", documents=NOTES)
+        state = await desk.settled(conversation)
+        assert state["live"] == 1
+        assert "is under way here" in (await desk.messages(conversation))[-1]["text"]
+    finally:
+        project.run_sql("select public.set_settings('{\"chat_live_items_per_session\": 5}')")
+    project.run_sql("select public.set_settings('{\"chat_messages_per_minute\": 3}')")
+    try:
+        sent = await asyncio.gather(
+            *(
+                desk.call("POST", f"/{quiet}/messages", json={"text": "x"}, user=BOB)
+                for _ in range(6)
+            )
+        )
+        codes = sorted(each.status_code for each in sent)
+        assert codes == [201, 201, 201, 429, 429, 429]
+    finally:
+        project.run_sql("select public.set_settings('{\"chat_messages_per_minute\": 100000}')")
+    await desk.settled(quiet)

@@ -1,0 +1,360 @@
+"""The chat app's rules in SQL: who reaches what, what a message may be, and what is forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from infra.local.postgres import Postgres
+from tests.support.databases import Database, fresh_database
+
+ACME, GLOBEX = (
+    f"{n}{n}{n}{n}{n}{n}{n}{n}-{n}{n}{n}{n}-4{n}{n}{n}-8{n}{n}{n}-" + n * 12 for n in "12"
+)
+ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
+READABLE = [
+    "chat_conversations", "chat_messages", "chat_work_items", "async_work_items",
+    "async_session_state",
+]  # fmt: skip
+CALLERS = {
+    "chat_open", "chat_read", "chat_messages_before", "chat_list", "chat_rename", "chat_delete",
+    "chat_send", "chat_answer", "chat_cancel", "chat_retry",
+}  # fmt: skip
+WORKER = {"chat_load", "chat_post", "chat_delegate"}
+MESSAGE: dict[str, Any] = {
+    "text": "Hello",
+    "client_id": None,
+    "documents": [],
+    "mode": "auto",
+    "ask": True,
+    "ask_seconds": 60,
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def seeded(template: Postgres) -> Iterator[Database]:
+    """A seeded database that knows the app's job types; tests look at rows of their own."""
+    with fresh_database(template) as database:
+        database.seed()
+        with database.connect() as connection:
+            connection.execute(
+                'select public.register_job_types(\'[{"job_type": "chat_reply", "internal": true},'
+                ' {"job_type": "chat_work", "internal": true}]\')'
+            )
+            connection.execute(
+                "update queue.settings set value = 'true' where name = 'allow_anonymous'"
+            )
+        yield database
+
+
+def call(database: Database, role: str, claims: dict[str, str], statement: str, *args: Any) -> Any:
+    """One statement's value as a role with claims, as the Data API would run it."""
+    with database.connect() as connection, connection.transaction():
+        connection.execute(
+            "select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),)
+        )
+        connection.execute(f"set local role {role}".encode())
+        row = connection.execute(statement.encode(), args).fetchone()
+        return None if row is None else row[0]
+
+
+def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
+    """As a signed-in user."""
+    return call(database, "authenticated", {"sub": user, "role": "authenticated"}, statement, *args)
+
+
+def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
+    """As the worker."""
+    statement = f"select public.{function}(%s)"
+    return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
+
+
+def begin(database: Database, user: str = ADA, workspace_id: str = ACME) -> str:
+    """Begin a conversation."""
+    made = as_user(database, user, "select public.chat_open(%s)", workspace_id)
+    conversation_id: str = made["conversation_id"]
+    return conversation_id
+
+
+def send(database: Database, conversation_id: str, user: str = ADA, **changes: Any) -> Any:
+    """Say something."""
+    message = Jsonb({**MESSAGE, **changes})
+    return as_user(database, user, "select public.chat_send(%s, %s)", conversation_id, message)
+
+
+def lease(database: Database, job_id: str) -> dict[str, Any]:
+    """Take a job's lease, as a worker would."""
+    request = {"worker_id": "w", "call": 1, "limit": 100}
+    with database.connect() as connection:
+        row = connection.execute(
+            "select public.lease_jobs(%s || jsonb_build_object('tick_id', gen_random_uuid()))",
+            (Jsonb(request),),
+        ).fetchone()
+    assert row is not None
+    [held] = [each for each in row[0]["leases"] if each["job"]["id"] == job_id]
+    return {"job_id": job_id, "fence": held["fence"]}
+
+
+def test_grants_are_by_name(seeded: Database) -> None:
+    """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
+    with seeded.connect() as connection:
+        for role, allowed in {
+            "anon": CALLERS,
+            "authenticated": CALLERS,
+            "job_worker": WORKER,
+            "service_role": CALLERS | WORKER,
+        }.items():
+            granted = {
+                name
+                for (name,) in connection.execute(
+                    "select proname from pg_proc where pronamespace = 'public'::regnamespace"
+                    r" and proname like 'chat\_%%' and has_function_privilege(%s, oid, 'execute')",
+                    (role,),
+                )
+            }
+            assert granted == allowed, role
+            for table in READABLE:
+                for right in ("select", "insert", "update", "delete", "truncate"):
+                    may = connection.execute(
+                        "select has_table_privilege(%s, %s, %s)", (role, f"public.{table}", right)
+                    ).fetchone()
+                    reads = right == "select" and role in {"authenticated", "service_role"}
+                    assert may == (reads,), (role, table, right)
+        inner = connection.execute(
+            "select proname from pg_proc where pronamespace = 'chat'::regnamespace"
+            " and has_function_privilege('anon', oid, 'execute') order by 1"
+        ).fetchall()
+    assert [name for (name,) in inner] == [
+        "answer", "cancel", "list", "messages", "open", "remove", "rename", "retry", "send", "show",
+    ]  # fmt: skip
+
+
+def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
+    """As the catalogue's test asks of public and queue."""
+    with seeded.connect() as connection:
+        found = connection.execute(
+            "select proname from pg_proc where pronamespace = 'chat'::regnamespace"
+            " and (obj_description(oid, 'pg_proc') is null or proconfig is null"
+            " or not proconfig @> array['search_path=\"\"'])"
+        ).fetchall()
+        usage = connection.execute(
+            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'job_worker')"
+            " and has_schema_privilege(oid, 'chat', 'usage')"
+        ).fetchall()
+    assert (found, usage) == ([], [])
+
+
+def test_rows_are_read_by_members_alone(seeded: Database) -> None:
+    """Row level security on tables and views; doors answer a stranger as if there were nothing."""
+    conversation = begin(seeded)
+    sent = send(seeded, conversation)
+    held = lease(seeded, sent["job_id"])
+    items = [{"kind": "draft", "title": "t", "instruction": "i"}]
+    as_worker(seeded, "chat_delegate", {**held, "items": items, "text": "On it"})
+
+    for table in READABLE:
+        count = f"select count(*) from public.{table}"
+        assert as_user(seeded, BOB, count) >= 1, table
+        assert as_user(seeded, EVE, count) == 0, table
+    for role, claims in (
+        ("authenticated", {"sub": EVE, "role": "authenticated"}),
+        ("anon", {"role": "anon"}),
+        ("anon", {}),
+    ):
+        for statement, args in {
+            "chat_read(%s)": (),
+            "chat_messages_before(%s)": (),
+            "chat_delete(%s)": (),
+            "chat_rename(%s, %s)": ("x",),
+            "chat_send(%s, %s)": (Jsonb(MESSAGE),),
+            "chat_cancel(%s, %s)": (sent["job_id"],),
+            "chat_retry(%s, %s)": (sent["job_id"],),
+            "chat_answer(%s, %s, %s)": (sent["job_id"], Jsonb({"answer": "x"})),
+        }.items():
+            with pytest.raises(psycopg.Error, match="no such conversation") as refused:
+                call(seeded, role, claims, f"select public.{statement}", conversation, *args)
+            assert refused.value.sqlstate == "PT404"
+        for statement in ("chat_open(%s)", "chat_list(%s)"):
+            with pytest.raises(psycopg.Error, match="no such workspace"):
+                call(seeded, role, claims, f"select public.{statement}", ACME)
+    for internal in ("chat_reply", "chat_work"):
+        with pytest.raises(psycopg.Error, match="only the platform itself"):
+            as_user(seeded, ADA, "select public.enqueue_job(%s, %s)", ACME, internal)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"text": " "}, "text"),
+        ({"text": "x" * 8001}, "text"),
+        ({"text": None}, "text"),
+        ({"client_id": ""}, "client_id"),
+        ({"documents": [{"title": "t"}]}, "documents"),
+        ({"documents": [1]}, "documents"),
+        ({"documents": {}}, "documents"),
+        ({"mode": None}, "mode"),
+        ({"mode": "think"}, "mode"),
+        ({"ask": "yes"}, "ask"),
+        ({"ask_seconds": 1.5}, "ask_seconds"),
+        ({"seed": -1}, "seed"),
+        ({"other": 1}, "message"),
+    ],
+)
+def test_a_message_is_checked_here_too(
+    seeded: Database, changes: dict[str, Any], field: str
+) -> None:
+    """Whoever comes past the API is told the same."""
+    conversation = begin(seeded)
+    with pytest.raises(psycopg.Error) as refused:
+        send(seeded, conversation, **changes)
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT400", field)
+
+
+def test_only_who_holds_the_lease_posts_and_only_once(seeded: Database) -> None:
+    """A repeat finds the first message, a wrong fence and a wrong shape store nothing."""
+    conversation = begin(seeded)
+    held = lease(seeded, send(seeded, conversation)["job_id"])
+    loaded = as_worker(seeded, "chat_load", held)
+    assert (loaded["message"]["text"], loaded["written"], loaded["item"]) == ("Hello", None, None)
+    for wrong in ({"text": ""}, {"text": "x" * 50_001}, {"text": "x", "input_tokens": -1}, {}):
+        with pytest.raises(psycopg.Error) as refused:
+            as_worker(seeded, "chat_post", {**held, **wrong})
+        assert refused.value.sqlstate == "PT422"
+    first = as_worker(seeded, "chat_post", {**held, "text": "Good day"})
+    assert as_worker(seeded, "chat_post", {**held, "text": "Good night"}) == first
+    assert as_worker(seeded, "chat_load", held)["written"] == first["message_id"]
+    lost = {**held, "fence": held["fence"] + 1, "text": "x", "items": []}
+    for function in WORKER:
+        with pytest.raises(psycopg.Error, match="lease") as refused:
+            as_worker(seeded, function, lost)
+        assert refused.value.sqlstate == "PT409"
+    as_user(seeded, ADA, "select public.chat_delete(%s)", conversation)
+    assert as_worker(seeded, "chat_load", held) == {"message": None}
+    for function in ("chat_post", "chat_delegate"):
+        with pytest.raises(psycopg.Error, match="gone") as refused:
+            as_worker(seeded, function, {**held, "text": "x"})
+        assert refused.value.sqlstate == "PT404"
+
+
+def test_a_history_is_bounded_by_the_database(seeded: Database) -> None:
+    """However long a conversation is, and without others' later messages."""
+    conversation = begin(seeded)
+    sent = send(seeded, conversation)
+    with seeded.connect() as connection:
+        connection.execute(
+            "insert into public.chat_messages (conversation_id, workspace_id, seq, author, kind,"
+            " text) select %s, %s, n, 'assistant', 'reply', n || repeat('x', 4000)"
+            " from generate_series(2, 200) as n",
+            (conversation, ACME),
+        )
+        connection.execute(
+            "update public.chat_conversations set last_seq = 200 where id = %s", (conversation,)
+        )
+    send(seeded, conversation, text="Later")
+
+    history = as_worker(seeded, "chat_load", lease(seeded, sent["job_id"]))["history"]
+
+    assert history[-1]["text"].startswith("200x")
+    assert "Later" not in [said["text"] for said in history]
+    assert sum(len(said["text"]) for said in history) <= 60_000
+    assert len(history) > 10
+
+
+def test_what_nobody_wrote_in_is_forgotten(seeded: Database) -> None:
+    """With its jobs; not while something works for it, and whosever it is."""
+    old, live = begin(seeded, EVE, GLOBEX), begin(seeded)
+    ended = send(seeded, old, EVE)["job_id"]
+    send(seeded, live)
+    as_user(seeded, EVE, "select public.chat_cancel(%s, %s)", old, ended)
+    with seeded.connect() as connection:
+        connection.execute(
+            "update public.chat_conversations set last_message_at = queue.clock()"
+            " - interval '91 days' where id = any (%s)",
+            ([old, live],),
+        )
+
+    send(seeded, begin(seeded))
+
+    with seeded.connect() as connection:
+        kept = connection.execute(
+            "select id::text from public.chat_conversations where id = any (%s)", ([old, live],)
+        ).fetchall()
+        jobs = connection.execute("select 1 from public.jobs where id = %s", (ended,)).fetchall()
+        events = connection.execute(
+            "select 1 from public.job_events where job_id = %s", (ended,)
+        ).fetchall()
+    assert (kept, jobs, events) == ([(live,)], [], [])
+
+
+def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
+    """Twenty conversations, so many messages a day; none when it is over, or of another place."""
+    with seeded.connect() as connection:
+        row = connection.execute("select public.open_visit(%s)", (ACME,)).fetchone()
+    assert row is not None
+    key = row[0]["session_id"]
+
+    def anonymous(statement: str, *args: Any) -> Any:
+        return call(seeded, "anon", {"role": "anon"}, f"select public.{statement}", *args)
+
+    open_ = "chat_open(%s, p_session_id => %s)"
+    made = [anonymous(open_, None, key)["conversation_id"] for _ in range(20)]
+    for workspace_id, state in ((None, "PT429"), (GLOBEX, "PT404")):
+        with pytest.raises(psycopg.Error) as refused:
+            anonymous(open_, workspace_id, key)
+        assert refused.value.sqlstate == state
+    with seeded.connect() as connection:
+        connection.execute("select public.set_settings('{\"chat_visit_messages_per_day\": 2}')")
+    say = "chat_send(%s, %s, %s)"
+    for conversation in made[:2]:
+        anonymous(say, conversation, Jsonb(MESSAGE), key)
+    with pytest.raises(psycopg.Error, match="in a day") as refused:
+        anonymous(say, made[2], Jsonb(MESSAGE), key)
+    assert refused.value.sqlstate == "PT429"
+    with seeded.connect() as connection:
+        connection.execute("select public.set_settings('{\"chat_visit_messages_per_day\": 200}')")
+    with pytest.raises(psycopg.Error, match="no such conversation"):
+        anonymous("chat_read(%s)", made[0])
+    assert anonymous("chat_read(%s, %s)", made[0], key)["workspace_id"] is None
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.visits set opened_at = '2020-01-01', expires_at = '2020-01-02'"
+        )
+    with pytest.raises(psycopg.Error, match="no such conversation"):
+        anonymous("chat_read(%s, %s)", made[0], key)
+
+
+def test_lists_and_counts_read_by_their_index(seeded: Database) -> None:
+    """A page of conversations, and the pace of an author, however many rows there are."""
+    with seeded.connect(autocommit=False) as connection:  # never committed
+        connection.execute(
+            "insert into public.chat_conversations (workspace_id, created_by, last_message_at)"
+            " select case when n %% 50 = 0 then %s else %s end::uuid, %s,"
+            " queue.clock() - n * interval '1 minute' from generate_series(1, 4000) as n",
+            (ACME, GLOBEX, EVE),
+        )
+        connection.execute(
+            "insert into public.chat_messages (conversation_id, workspace_id, seq, author, kind,"
+            " text, created_by) select id, workspace_id, 1, 'user', 'message', 'x', created_by"
+            " from public.chat_conversations where created_by = %s",
+            (EVE,),
+        )
+        connection.execute("analyze public.chat_conversations, public.chat_messages")
+        for query, index in {
+            "select id from public.chat_conversations where workspace_id = %(w)s"
+            " order by last_message_at desc, id desc limit 50": "chat_conversations_newest",
+            "select count(*) from public.chat_messages where workspace_id = %(w)s and created_by ="
+            " %(u)s and author = 'user' and created_at > now()": "chat_messages_by_author",
+            "select * from public.async_work_items where conversation_id = %(u)s"
+            " order by work_item_id desc limit 100": "chat_work_items_by_conversation",
+        }.items():
+            plan = connection.execute(
+                b"explain " + query.encode(), {"w": ACME, "u": ADA}
+            ).fetchall()
+            assert index in str(plan), plan
+        connection.rollback()

@@ -1,0 +1,96 @@
+"""What a message asks for by its words, how much of a history is read, and how live text joins."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.ai.language_model import count_tokens
+from shared.apps.chat.live import WINDOW, LiveText
+from shared.apps.chat.models import Document, Item, Said
+from shared.apps.chat.processors import parts_of
+from shared.apps.chat.prompts import clipped, within
+from shared.apps.chat.triage import items_of
+from shared.clock import SystemClock
+from shared.worker.context import JobContext
+from tests.unit.chat.recorder import Recorder
+
+TEXTS = [Document(title="One", text="First."), Document(title="Two", text="Second.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("Hello, how are you?", []),
+        ("What does the draftsman say?", []),
+        ("Summarise the notes", ["summarise"]),
+        ("Please SUMMARIZE this", ["summarise"]),
+        ("Draft it, then compare both and research it", ["draft", "compare", "research"]),
+        ("research, compare, draft a text, summary", ["research", "compare", "draft"]),
+        ("Fasse die Notizen zusammen", ["summarise"]),
+    ],
+)  # fmt: skip
+def test_words_tell_the_work(text: str, kinds: list[str]) -> None:
+    """In the order they name it, three at most."""
+    assert [item.kind for item in items_of(text, [])] == kinds
+
+
+@pytest.mark.parametrize(("count", "kind"), [(0, "research"), (1, "summarise"), (2, "compare")])
+def test_forced_work_is_found_by_what_came_along(count: int, kind: str) -> None:
+    """Where the words name none; its title is one bounded line."""
+    [item] = items_of("Have a\nlook " * 100, TEXTS[:count], forced=True)
+    assert item.kind == kind
+    assert "\n" not in item.title
+    assert len(item.title) <= 200
+
+
+def test_a_history_is_cut_at_its_budget() -> None:
+    """The latest messages are kept, the oldest of them perhaps not whole."""
+    history = [Said(author="user", kind="message", text=f"{n}" * 400) for n in range(9)]
+
+    kept = within(history, 250)
+
+    assert [said.text[0] for said in kept] == ["6", "7", "8"]
+    assert sum(count_tokens(said.text) for said in kept) <= 250
+    assert kept[0].text.endswith("…")
+    assert within(history, 0) == []
+    assert within([], 100) == []
+
+
+def test_a_cut_never_splits_a_character() -> None:
+    """Whatever its bytes."""
+    text = "\U0001f409" * 100
+    for most in range(30):
+        cut = clipped(text, most)
+        assert set(cut) <= {"\U0001f409", "…"}
+        assert count_tokens(cut) <= max(1, most)
+
+
+def test_texts_are_parts_where_they_are_compared() -> None:
+    """One text is looked at by its points, two one after the other."""
+    compare = Item(kind="compare", title="t", instruction="i")
+    draft = Item(kind="draft", title="t", instruction="i")
+    assert parts_of(compare, TEXTS, ["a"]) == [("One", TEXTS[:1]), ("Two", TEXTS[1:])]
+    assert parts_of(compare, TEXTS[:1], ["a", "b"]) == [("a", TEXTS[:1]), ("b", TEXTS[:1])]
+    assert parts_of(draft, TEXTS, ["a"]) == [("a", TEXTS)]
+
+
+def test_pieces_of_live_text_join_to_the_whole() -> None:
+    """By the place each begins at, also when only some were seen."""
+    told = Recorder()
+    ctx = JobContext(told, told.news, steps={}, clock=SystemClock())
+    live = LiveText(ctx, SystemClock(), begin=0, end=100, expected_characters=10_000)
+    whole = "".join(f"\U0001f409 word {n} " for n in range(600))
+    joined = ""
+    for start in range(0, len(whole), 100):
+        live.add(whole[start : start + 100])
+        live.show()
+        progress = told.news.take().progress
+        assert progress is not None
+        if start % 700 == 0 or start + 100 >= len(whole):  # the others were coalesced away
+            assert progress.stage is not None
+            at = int(progress.stage.removeprefix("text:"))
+            assert at <= len(joined)
+            joined = joined[:at] + (progress.message or "")
+            assert len(progress.message or "") <= WINDOW
+
+    assert joined == whole
