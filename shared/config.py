@@ -52,6 +52,13 @@ EXAMPLES: Mapping[str, str] = {
     "LANGUAGE_MODEL_KEY": "sk-…",
     "LANGUAGE_MODEL": "gpt-4o-mini",
     "LANGUAGE_MODEL_PRICES": "0.15,0.60",
+    "SPEECH_URL": "https://api.openai.com/v1",
+    "SPEECH_KEY": "sk-…",
+    "SPEECH_MODEL": "whisper-1",
+    "MUX_TOKEN_ID": "01234567-89ab-cdef-0123-456789abcdef",
+    "MUX_TOKEN_SECRET": "…",
+    "MUX_BASE_URL": "https://api.mux.com",
+    "FFMPEG_PATH": "/opt/bin/ffmpeg",
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
     "WORKER_SIBLINGS": "10",
@@ -102,6 +109,16 @@ class Settings(BaseModel):
     language_model: str | None = None
     #: US dollars per million tokens read and written; unset: costs are not known.
     language_model_prices: tuple[float, float] | None = None
+    #: Where OpenAI-compatible speech to text answers; unset: the offline one works.
+    speech_url: str | None = None
+    speech_key: str | None = Field(default=None, repr=False)
+    speech_model: str | None = None
+    #: The video host's access token; unset: videos stay in the uploads bucket alone.
+    mux_token_id: str | None = None
+    mux_token_secret: str | None = Field(default=None, repr=False)
+    mux_base_url: str = "https://api.mux.com"
+    #: The ffmpeg that reads videos; unset: the one of the wheel imageio-ffmpeg.
+    ffmpeg_path: str | None = None
     worker_concurrency: int = 5
     #: Most workers one tick starts beside itself for a backlog.
     worker_siblings: int = 10
@@ -145,6 +162,13 @@ class Settings(BaseModel):
             language_model_key=_text(environ, "LANGUAGE_MODEL_KEY"),
             language_model=_text(environ, "LANGUAGE_MODEL"),
             language_model_prices=_prices(environ, "LANGUAGE_MODEL_PRICES"),
+            speech_url=_url(environ, "SPEECH_URL"),
+            speech_key=_text(environ, "SPEECH_KEY"),
+            speech_model=_text(environ, "SPEECH_MODEL"),
+            mux_token_id=_text(environ, "MUX_TOKEN_ID"),
+            mux_token_secret=_text(environ, "MUX_TOKEN_SECRET"),
+            mux_base_url=_url(environ, "MUX_BASE_URL") or EXAMPLES["MUX_BASE_URL"],
+            ffmpeg_path=_text(environ, "FFMPEG_PATH"),
             worker_concurrency=_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             worker_siblings=_count(environ, "WORKER_SIBLINGS", default=10, most=1000),
             worker_location=_text(environ, "WORKER_LOCATION"),

@@ -24,7 +24,7 @@ if ! .venv/bin/python -c '' >/dev/null 2>&1 || ! .venv/bin/pip --version >/dev/n
   echo "Minutehand: making .venv with $("$python" --version 2>&1)"
   "$python" -m venv --clear .venv
 fi
-echo "Minutehand: installing the Python packages (the first time about 400 MB)"
+echo "Minutehand: installing the Python packages (the first time about 500 MB)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
   --require-hashes -r infra/local/bootstrap.lock
 # the machine's own certificates where there are any: a company's proxy may sign with its own

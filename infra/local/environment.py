@@ -79,7 +79,7 @@ def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dic
         for name, value in inherited.items()
         if name in {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ"}
         or name in {"LOG_LEVEL", "WORKER_CONCURRENCY", "USE_MOCK_APOLLO", "APOLLO_BASE_URL"}
-        or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "MUX_"))
+        or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_", "MUX_", "FFMPEG_"))
     }
     return {
         **values,

@@ -1,0 +1,104 @@
+"""What training works with: its store, files, ffmpeg, an ear, a language model, a video host.
+
+Made once per process; nothing is connected or loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from shared.apps.training.files import TrainingFiles
+from shared.apps.training.store import MemberStore, WorkerStore
+from shared.clock import Clock, SystemClock
+from shared.config import Settings
+from shared.queue.data_api import DataApi
+
+if TYPE_CHECKING:
+    from shared.ai.language_model import LanguageModel
+    from shared.ai.speech import SpeechToText
+    from shared.apps.training.media import Ffmpeg
+    from shared.apps.training.mux import Mux
+
+
+class Training:
+    """Collaborators of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        speech: SpeechToText | None = None,
+        model: LanguageModel | None = None,
+        host: Mux | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.files = TrainingFiles(settings)
+        self._given = (speech, model, host)
+
+    @cached_property
+    def store(self) -> WorkerStore:
+        """The worker's doors."""
+        return WorkerStore(self.settings)
+
+    @cached_property
+    def speech(self) -> SpeechToText:
+        """Hears the videos."""
+        from shared.ai.speech import make_speech_to_text
+
+        return self._given[0] or make_speech_to_text(self.settings)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """Writes the procedures."""
+        from shared.ai.language_model import make_language_model
+
+        return self._given[1] or make_language_model(self.settings)
+
+    @cached_property
+    def host(self) -> Mux | None:
+        """The video host; None where none is configured.
+
+        Raises:
+            ConfigurationError: There is a token, but not its secret.
+        """
+        if self._given[2] is not None or self.settings.mux_token_id is None:
+            return self._given[2]
+        self.settings.require("MUX_TOKEN_SECRET")
+        from shared.apps.training.mux import Mux
+
+        return Mux(
+            self.settings.mux_token_id,
+            self.settings.mux_token_secret or "",
+            base_url=self.settings.mux_base_url,
+        )
+
+    async def ffmpeg(self) -> Ffmpeg:
+        """Reads the videos.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        from shared.apps.training.media import Ffmpeg, find_ffmpeg
+
+        # the wheel runs it once to see whether it works
+        return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.settings))
+
+    def acting_as(self, token: str) -> MemberStore:
+        """The app's doors as the bearer of `token` may use them."""
+        return MemberStore(
+            self._api, publishable_key=self.settings.supabase_publishable_key, token=token
+        )
+
+    @cached_property
+    def _api(self) -> DataApi:
+        return DataApi(self.settings.supabase_url)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for name in ("store", "speech", "model", "host", "_api"):
+            if (made := self.__dict__.get(name)) is not None:
+                await made.aclose()

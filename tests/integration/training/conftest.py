@@ -1,0 +1,222 @@
+"""The training app in one hand: its API per user, S3 on this machine, and ticks on demand.
+
+Ears, models and the video host are the real clients of local servers, or the offline ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+from functions.jobs.app import build_app
+from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
+from infra.local.ports import reserve_port
+from shared.ai.speech import OnHeard, Segment, Transcript
+from shared.apps.training.processors import register
+from shared.apps.training.services import Training
+from shared.config import Settings
+from shared.worker import Registry, TickOptions, Worker
+from shared.worker.testing import drain
+from tests.support.project import ACME, ADA, Project
+from tests.support.renewed import Renewed
+
+GLOBEX = "22222222-2222-4222-8222-222222222222"
+BOB = "aaaaaaaa-0000-4000-8000-000000000002"
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+BUCKET = "minutehand-training-uploads"
+SAMPLE = Path(__file__).resolve().parents[3] / "infra/console/apps/training/sample.mp4"
+
+
+class QuickEar:
+    """Says what it was told to say, so that not every test listens for seconds.
+
+    The offline engine itself is heard in test_training.py and tests/unit/ai/test_speech.py.
+    """
+
+    name = "quick"
+    offline = True
+
+    def __init__(self) -> None:
+        self.said = [
+            Segment(0.1, 2.0, "first turn off the power"),
+            Segment(2.5, 5.0, "next open the front door"),
+            Segment(5.5, 7.0, "be careful it may be hot"),
+        ]
+        self.heard: list[int] = []
+        self.before: list[Exception] = []
+        self.reached = asyncio.Event()
+        self.hold: asyncio.Event | None = None
+
+    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
+        self.reached.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.before:
+            raise self.before.pop(0)
+        self.heard.append(len(sound))
+        if on_heard is not None:
+            on_heard(1.0)
+        return Transcript(tuple(self.said), self.name, offline=True)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """S3, on this machine."""
+    port = reserve_port()
+    server = ThreadedMotoServer("127.0.0.1", port)
+    server.start()
+    endpoint = f"http://127.0.0.1:{port}"
+    made = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    made.create_bucket(Bucket=BUCKET)
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def settings(renewed: Renewed, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The project's settings, with a bucket and nothing else from outside."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    return scratch_settings(renewed.gateway.url).model_copy(
+        update={"uploads_bucket": BUCKET, "aws_endpoint_url": s3_server}
+    )
+
+
+@pytest.fixture
+def project(settings: Settings, renewed: Renewed) -> Project:
+    """Eyes on the tables, and plain SQL."""
+    return Project(settings, renewed.database, renewed.gateway)
+
+
+class Studio:
+    """The whole app."""
+
+    def __init__(self, project: Project, settings: Settings, **given: Any) -> None:
+        self.project = project
+        self.settings = settings
+        self.app = Training(settings, **given)
+        registry = Registry()
+        register(registry, settings, app=self.app)
+        self.worker = Worker(
+            settings,
+            registry=registry,
+            options=TickOptions(concurrency=4, linger_seconds=0, grace_seconds=5),
+        )
+        self._api = build_app(settings)
+        self._http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Studio]:
+        """Be open until the test is over."""
+        async with self._api.router.lifespan_context(self._api):
+            await self.worker.register()
+            yield self
+        await self._http.aclose()
+        await self.worker.aclose()
+        await self.app.aclose()
+
+    async def call(
+        self, method: str, path: str, *, user: str | None = ADA, **options: Any
+    ) -> httpx.Response:
+        """Call the API as a user, Ada unless another is named."""
+        headers = dict(options.pop("headers", {}))
+        if user is not None:
+            headers["Authorization"] = f"Bearer {self.project.token(user)}"
+        return await self._http.request(method, path, headers=headers, **options)
+
+    async def rest(self, path: str, *, user: str = ADA) -> Any:
+        """Read through the Data API as a user, as supabase-js does."""
+        headers = {
+            "apikey": PUBLISHABLE_KEY,
+            "Authorization": f"Bearer {self.project.token(user)}",
+        }
+        async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
+            return (await http.get(path, headers=headers)).json()
+
+    def keys(self) -> set[str]:
+        """What lies in the bucket below Acme's prefix."""
+        s3 = self.app.files._s3
+        listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/")
+        return {each["Key"] for each in listed.get("Contents", ())}
+
+    async def put(self, content: bytes, *, name: str = "clip.mp4", user: str = ADA) -> str:
+        """Have a file in the bucket as if that user had uploaded it."""
+        key = f"workspaces/{ACME}/{user}/{uuid.uuid4()}/{name}"
+        await self.app.files.put(key, content)
+        return key
+
+    async def start(self, content: bytes | None = None, **fields: Any) -> dict[str, Any]:
+        """Start a training, of the sample unless given another file."""
+        key = await self.put(SAMPLE.read_bytes() if content is None else content)
+        body = {"workspace_id": ACME, "title": "Paper", "object_key": key, **fields}
+        answer = await self.call("POST", "/api/trainings", json=body)
+        assert answer.status_code == 201, answer.text
+        training: dict[str, Any] = answer.json()
+        return training
+
+    async def look(self, training: dict[str, Any]) -> dict[str, Any]:
+        """The training as its members see it."""
+        answer = await self.call("GET", f"/api/trainings/{training['id']}")
+        assert answer.status_code == 200, answer.text
+        state: dict[str, Any] = answer.json()
+        return state
+
+    async def until(
+        self, training: dict[str, Any], reached: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        """Tick, backoffs over at once, until the training is as wanted."""
+        give_up = time.monotonic() + 150
+        while time.monotonic() < give_up:
+            await drain(self.worker)
+            state = await self.look(training)
+            if reached(state):
+                return state
+            self.make_due()
+        raise AssertionError(f"the training does not get there: {state}")
+
+    async def ended(self, training: dict[str, Any]) -> dict[str, Any]:
+        """Tick until it has ended."""
+        return await self.until(training, lambda state: state["status"] not in _LIVE)
+
+    def make_due(self) -> None:
+        """Let every backoff and snooze be over."""
+        self.project.run_sql(
+            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
+        )
+
+
+_LIVE = {"pending", "running"}
+
+
+@pytest.fixture
+def ear() -> QuickEar:
+    """The ear of the studio."""
+    return QuickEar()
+
+
+@pytest.fixture
+async def studio(project: Project, settings: Settings, ear: QuickEar) -> AsyncIterator[Studio]:
+    """The app with a quick ear, no language model and no video host."""
+    async with Studio(project, settings, speech=ear).open() as studio:
+        yield studio
