@@ -1,0 +1,52 @@
+// Conversations of a workspace: the one written in last first, and how each stands.
+
+import { supabase } from "../../api.js";
+import { counted } from "../../lib/format.js";
+import { watchWorkspace } from "../../lib/jobs.js";
+import { navigate } from "../../lib/router.js";
+import { useRead } from "../../lib/store.js";
+import { html, useEffect, useState } from "../../lib/ui.js";
+import { Freshness, Tag } from "../../parts/badge.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
+import { tellFailure } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
+import { chat, newKey, standing, titleOf } from "./data.js";
+
+export const title = () => "Chat";
+
+export default function Conversations({ workspace }) {
+  const [pages, setPages] = useState([undefined]);
+  const found = useRead((signal) => Promise.all(pages.map((after) => chat.list(workspace.id, after, signal))), [workspace.id, pages.length]);
+  const [freshness, setFreshness] = useState("catching-up");
+  useEffect(() => {
+    let timer = null;
+    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 400));
+    const watch = watchWorkspace(supabase(), workspace.id, { onEvent: soon, onResync: ({ first }) => (first ? undefined : soon()), onChange: (changed) => setFreshness(changed.freshness) });
+    return () => { clearTimeout(timer); watch.close(); };
+  }, [workspace.id]);
+  // a conversation that was written in meanwhile has moved up, and is on two pages
+  const shown = [...new Map((found.value ?? []).flatMap((page) => page.conversations).map((one) => [one.id, one])).values()];
+  const more = found.value?.at(-1)?.next;
+  const begin = async () => {
+    try {
+      navigate(`/chat/${(await chat.begin(workspace.id, newKey())).id}`);
+    } catch (error) {
+      tellFailure("No conversation was begun", error);
+    }
+  };
+  return html`<div class="page">
+    <header class="page-head"><h1 tabindex="-1">Chat</h1><span class="spacer"></span><${Freshness} value=${freshness} />
+      <${ActionButton} className="primary" run=${begin}>New conversation<//></header>
+    <section class="card" aria-labelledby="h-conversations"><h2 id="h-conversations">Conversations</h2>
+      ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+      ${!found.value && found.error && html`<${Failed} error=${found.error} retry=${found.refresh} what="The conversations could not be read" />`}
+      ${!found.value && !found.error && html`<${Loading} what="Reading the conversations" />`}
+      ${found.value && (shown.length === 0 ? html`<${Empty} title="Nothing said yet">Begin a conversation. What takes longer is done in the background, asks you when it has to, and posts its result.<//>`
+        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Conversations"><table class="table"><thead><tr><th scope="col">Conversation</th><th scope="col">State</th><th scope="col">Latest message</th></tr></thead>
+          <tbody>${shown.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/chat/${one.id}`}>${titleOf(one)}</a><div class="muted small">${counted(one.messages, "message")}</div></th>
+            <td><${Tag} tone=${standing(one).tone}>${standing(one).word}<//></td><td><${When} at=${one.last_message_at} /></td></tr>`)}</tbody></table></div>
+          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older conversations</button></div>`}`)}
+    </section>
+  </div>`;
+}

@@ -1,0 +1,10 @@
+// The chat app's pages in the console: conversations, and the background work that messages become.
+
+export default {
+  name: "Chat",
+  nav: [{ path: "/chat", label: "Chat", icon: "person" }],
+  routes: [
+    { path: "/chat", load: () => import("./conversations.js") },
+    { path: "/chat/:id", load: () => import("./chat-page.js") },
+  ],
+};

@@ -1,0 +1,40 @@
+// A message, and a reply that is still to come, as text nodes: whatever was written stays text.
+
+import { number } from "../../lib/format.js";
+import { html } from "../../lib/ui.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { When } from "../../parts/when.js";
+import { isOver } from "./data.js";
+
+/** @param {{message: object, isMine: boolean}} props */
+export function Message({ message, isMine }) {
+  const isUser = message.author === "user";
+  const who = !isUser ? "Assistant" : isMine ? "You" : message.created_by ? "A member" : "A visitor";
+  return html`<article class=${isUser ? "chat-bubble mine" : "chat-bubble"} data-kind=${message.kind} data-seq=${message.seq}>
+    <div class="chat-head"><span class="strong">${who}</span>${message.kind === "result" && html`<span class="wrap">${message.data?.title}</span>`}<${When} at=${message.created_at} /></div>
+    ${message.kind === "answer" && html`<p class="hint">${message.data?.question}</p>`}
+    <p>${message.text}</p>
+    ${message.documents.length > 0 && html`<ul class="chat-texts" aria-label="Texts that came with it">${message.documents.map((text, index) => html`<li key=${index}>${text.title} <span class="num">(${number(text.characters)} characters)</span></li>`)}</ul>`}
+    ${message.data?.parts?.length > 0 && html`<details class="more"><summary>What it is made of</summary><dl class="stack">${message.data.parts.map((part, index) => html`<div key=${index}><dt class="strong wrap">${part.title}</dt><dd class="wrap">${part.text}</dd></div>`)}</dl></details>`}
+    ${message.model && html`<p class="muted small wrap">Written by ${message.model} · ${number(message.input_tokens + message.output_tokens)} tokens${message.cost_usd > 0 ? ` · ${message.cost_usd.toFixed(4)} US dollars` : ""}</p>`}
+  </article>`;
+}
+
+/**
+ * @param {{reply: object, live?: object, text: {from: number, text: string} | undefined,
+ *   onStop: () => Promise<void>, onRetry: () => Promise<void>}} props `live` is its job's row.
+ */
+export function ComingReply({ reply, live, text, onStop, onRetry }) {
+  const isNewer = live && (live.last_seq ?? 0) >= reply.last_seq;
+  const status = isNewer ? live.status : reply.status;
+  const words = text?.text ? `${text.from > 0 ? "… " : ""}${text.text}` : "";
+  const isStopped = status === "failed" || status === "cancelled";
+  const does = status === "failed" ? "could not answer" : status === "cancelled" ? "was stopped" : words ? "is writing…" : status === "processing" ? "is thinking…" : "will answer soon";
+  const error = (isNewer ? live.error_message : null) ?? reply.error_message;
+  return html`<article class="chat-bubble" data-reply=${reply.job_id} data-status=${status}>
+    <div class="chat-head"><span class="strong">Assistant</span><span>${does}</span></div>
+    ${words && !isStopped && html`<p data-live>${words}</p>`}
+    ${status === "failed" && html`<p class="problem">${error}</p>`}
+    <div class="actions start">${isStopped && html`<${ActionButton} run=${onRetry}>Try again<//>`}${!isOver(status) && html`<${ActionButton} className="quiet" run=${onStop}>Stop<//>`}</div>
+  </article>`;
+}

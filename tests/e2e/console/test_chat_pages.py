@@ -1,0 +1,166 @@
+"""The chat app's pages: replies while they are written, work as cards, questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA, BOB
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.browser
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+HOSTILE = "The roof <img src=x onerror=alert(1)> leaks **badly**."
+
+
+def violations(page: Page, repository: Path) -> list[str]:
+    """What axe finds, in one line each."""
+    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
+    page.evaluate(f"() => {{ {axe} }}")
+    found = page.evaluate(
+        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
+        ".then((r) => r.violations.map((v) => `${v.id}: ${v.nodes[0].html}`))",
+        RULES,
+    )
+    return [str(line)[:300] for line in found]
+
+
+@contextmanager
+def paused(stack: RunningStack, workspace_id: str) -> Iterator[None]:
+    """Nobody answers in this workspace meanwhile."""
+    request = {"kind": "workspace_type", "workspace_id": workspace_id, "name": "chat_reply"}
+    with stack.connect() as connection:
+        connection.execute("select public.pause_jobs(%s)", (json.dumps(request),))
+    try:
+        yield
+    finally:
+        with stack.connect() as connection:
+            gone = json.dumps({**request, "paused": False})
+            connection.execute("select public.pause_jobs(%s)", (gone,))
+
+
+def write_live(stack: RunningStack, workspace_id: str, start: int, text: str) -> None:
+    """What the reporter stores while a model writes."""
+    progress = json.dumps({"percentage": 5, "stage": f"text:{start}", "message": text})
+    with stack.connect() as connection:
+        connection.execute(
+            "with held as (update public.jobs set progress = %s::jsonb, last_seq = last_seq + 1"
+            " where workspace_id = %s and job_type = 'chat_reply' and completed_at is null"
+            " returning *)"
+            " insert into public.job_events (job_id, seq, workspace_id, session_id, type, data)"
+            " select id, last_seq, workspace_id, session_id, 'job.progress',"
+            " jsonb_build_object('status', status, 'progress', progress) from held",
+            (progress, workspace_id),
+        )
+
+
+def test_a_chat_with_work_in_it(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str], repository: Path
+) -> None:
+    """By keyboard: a reply as it is written, work that asks, its result; all of it plain text."""
+    visitor = visit(ADA, "/chat")
+    page = visitor.page
+    expect(page.get_by_text("Nothing said yet")).to_be_visible()
+    page.get_by_role("button", name="New conversation").press("Enter")
+    expect(page).to_have_url(re.compile(r"/chat/[0-9a-f-]{36}$"))
+    expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
+    box = page.get_by_role("textbox", name="Message")
+    with paused(stack, workspace["id"]):
+        box.fill(HOSTILE)
+        box.press("Enter")
+        expect(page.locator("[data-kind=message]")).to_contain_text(HOSTILE)
+        expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+        expect(page.locator("[data-reply]")).to_contain_text("will answer soon")
+        write_live(stack, workspace["id"], 0, "<b>The roof")
+        live = page.locator("[data-live]")
+        expect(live).to_have_text("<b>The roof")
+        write_live(stack, workspace["id"], 7, "roof is mended")
+        expect(live).to_have_text("<b>The roof is mended")
+        picture(page, "chat-live")
+    expect(page.locator("[data-kind=reply]")).to_contain_text("offline")
+    expect(page.locator("[data-reply]")).to_have_count(0)
+
+    page.get_by_role("button", name="Add a text").press("Enter")
+    page.get_by_label("Title").fill("Notes")
+    page.get_by_label("Text", exact=True).fill("The lift carries two tonnes. The roof leaks.")
+    box.fill("Summarise the notes, then draft a letter.")
+    box.press("Enter")
+    cards = page.locator("[data-item]")
+    expect(cards).to_have_count(2)
+    for card in (cards.nth(0), cards.nth(1)):
+        expect(card).to_have_attribute("data-status", "waiting")
+    expect(page.get_by_role("button", name="Go to the question")).to_be_visible()
+    visitor.settle()
+    picture(page, "chat-question")
+    found = violations(page, repository)
+    page.get_by_role("button", name="Go to the question").press("Enter")
+    expect(cards.nth(0)).to_be_focused()
+    cards.nth(0).get_by_role("button", name="Go on without").press("Enter")
+    expect(cards.nth(0)).to_have_attribute("data-status", "completed")
+    expect(page.locator("[data-kind=result]")).to_contain_text("Summary")
+    cards.nth(1).get_by_role("button", name="Cancel").press("Enter")
+    expect(cards.nth(1)).to_have_attribute("data-status", "cancelled")
+    cards.nth(1).get_by_role("button", name="Try again").press("Enter")
+    expect(cards.nth(1)).to_have_attribute("data-status", "waiting")
+    cards.nth(1).get_by_role("button", name="Go on without").press("Enter")
+    expect(page.locator("[data-kind=result]")).to_have_count(2)
+    expect(page.get_by_role("button", name="Go to the question")).to_have_count(0)
+    assert page.locator("main img").count() == 0
+    assert page.locator("main b").count() == 0
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        visitor.settle()
+        found += violations(page, repository)
+        picture(page, f"chat-wide-{scheme}")
+    page.set_viewport_size({"width": 320, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    picture(page, "chat-narrow-dark")
+    assert found == []
+
+
+def test_conversations_are_listed_renamed_and_deleted(
+    visit: Visit, workspace: dict[str, str], api: Callable[..., Any], repository: Path
+) -> None:
+    """Also by another member's eyes, who may write but not delete."""
+    begun = api("POST", "/api/chat/conversations", {"workspace_id": workspace["id"]})
+    at = f"/api/chat/conversations/{begun['id']}"
+    api("POST", f"{at}/messages", {"text": "Is anybody there?", "mode": "reply"})
+    bob = visit(BOB, f"/chat/{begun['id']}")
+    expect(bob.page.locator("[data-kind=reply]")).to_be_visible()
+    expect(bob.page.get_by_role("button", name="Delete")).to_have_count(0)
+    visitor = visit(ADA, "/chat")
+    page = visitor.page
+    row = page.get_by_role("row", name=re.compile("Is anybody there"))
+    expect(row).to_contain_text("2 messages")
+    visitor.settle()
+    found = violations(page, repository)
+    picture(page, "chat-list")
+    row.get_by_role("link").press("Enter")
+    page.get_by_role("button", name="Rename").press("Enter")
+    page.get_by_role("textbox", name="Title").fill("<i>Doorbell</i>")
+    page.get_by_role("dialog").get_by_role("button", name="Rename").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("<i>Doorbell</i>")
+
+    bob.page.get_by_role("textbox", name="Message").fill("I am")
+    bob.page.get_by_role("textbox", name="Message").press("Enter")
+    expect(page.locator("[data-kind=message]").nth(1)).to_contain_text("I am")
+    page.get_by_role("button", name="Delete").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+    expect(page.get_by_text("Nothing said yet")).to_be_visible()
+    assert found == []
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture where MINUTEHAND_PICTURES says so."""
+    if folder := os.environ.get("MINUTEHAND_PICTURES"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
