@@ -53,6 +53,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "style-src": "'self'",
         "img-src": "'self' data:",
         "font-src": "'self'",
+        "media-src": f"'self' {storage}".strip(),
         "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
         "manifest-src": "'self'",
         "base-uri": "'none'",

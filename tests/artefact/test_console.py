@@ -158,6 +158,8 @@ def test_the_policy_lets_the_page_reach_supabase_its_api_and_its_uploads(compile
         f"https://{bucket}.s3.${{AWS::Region}}.${{AWS::URLSuffix}}",
         f"https://{bucket}.s3.${{AWS::URLSuffix}}",
     ]
+    # videos are played from where they were uploaded to
+    assert policy["media-src"].split() == ["'self'", *policy["connect-src"].split()[-2:]]
     assert flat(compiled.resources["UploadsBucket"]["Properties"]["BucketName"]) == bucket
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == "'self'"

@@ -154,7 +154,7 @@ class Studio:
         async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
             return (await http.get(path, headers=headers)).json()
 
-    def keys(self) -> set[str]:
+    def objects(self) -> set[str]:
         """What lies in the bucket below Acme's prefix."""
         s3 = self.app.files._s3
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/")

@@ -1,0 +1,54 @@
+// Chooses a video to learn from; sending it goes on after the dialog is closed.
+
+import { bytes } from "../../lib/format.js";
+import { html, useState } from "../../lib/ui.js";
+import { Dialog } from "../../parts/dialog.js";
+import { begin } from "./upload.js";
+import { started } from "./uploading.js";
+
+const SAMPLE = "/apps/training/sample.mp4";
+
+/** @param {{workspaceId: string, owner: string, onClose: () => void}} props */
+export function UploadDialog({ workspaceId, owner, onClose }) {
+  const [file, setFile] = useState(null);
+  const [title, setTitle] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const choose = (chosen) => {
+    setFile(chosen);
+    setProblem(chosen && chosen.size === 0 ? "This file is empty" : null);
+    if (chosen && !title.trim()) setTitle(chosen.name.replace(/\.[^.]*$/, "").replace(/[-_]+/g, " ").slice(0, 200));
+  };
+  const takeSample = async () => {
+    setProblem(null);
+    try {
+      const answer = await fetch(SAMPLE);
+      if (!answer.ok) throw new Error(`The sample could not be read (${answer.status})`);
+      choose(new File([await answer.blob()], "changing-the-paper.mp4", { type: "video/mp4" }));
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  const submit = async (event) => {
+    event.preventDefault();
+    if (!file || file.size === 0) return;
+    setBusy(true);
+    setProblem(null);
+    try {
+      await begin({ workspaceId, owner, title: title.trim(), file, onStarted: started });
+      onClose();
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title="New video" onClose=${onClose}>
+    <form class="stack" onSubmit=${submit}>
+      <label class="field"><span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span><input type="file" accept="video/*" required=${!file} onChange=${(event) => choose(event.target.files[0] ?? null)} /></label>
+      <div class="bar"><span class="muted small">${file ? `${file.name}, ${bytes(file.size)}` : "Nothing at hand?"}</span>${!file && html`<button type="button" class="quiet" onClick=${takeSample}>Take a sample of 19 seconds</button>`}</div>
+      <label class="field"><span>Title</span><input type="text" required maxlength="200" pattern=".*\\S.*" value=${title} onInput=${(event) => setTitle(event.target.value)} /></label>
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy || !file || file.size === 0}>${busy ? "Starting…" : "Upload"}</button></div>
+    </form>
+  <//>`;
+}

@@ -1,0 +1,37 @@
+// The video, played from an address that is signed for an hour and asked for anew when it lapses.
+
+import { useRead } from "../../lib/store.js";
+import { html, useRef } from "../../lib/ui.js";
+import { Failed, Loading } from "../../parts/states-of-view.js";
+import { trainings } from "./data.js";
+
+/** @param {{id: string, title: string, handle: {current: object}}} props `handle` gets `jump(seconds)` and `now()`. */
+export function Video({ id, title, handle }) {
+  const found = useRead((signal) => trainings.video(id, signal), [id]);
+  const element = useRef(null);
+  const wanted = useRef(0); // where to go on when the address is a new one
+  const renewed = useRef(0);
+  handle.current = {
+    now: () => element.current?.currentTime ?? 0,
+    jump: (seconds) => {
+      wanted.current = seconds;
+      if (!element.current) return;
+      element.current.currentTime = seconds;
+      element.current.play().catch(() => {}); // a browser may want a click on the video itself
+      element.current.scrollIntoView({ block: "nearest" });
+    },
+  };
+  const lapsed = () => {
+    if (Date.now() - renewed.current < 10_000) return; // not the address, then
+    renewed.current = Date.now();
+    wanted.current = element.current?.currentTime || wanted.current;
+    found.refresh();
+  };
+  const loaded = () => {
+    if (wanted.current > 0 && element.current.currentTime === 0) element.current.currentTime = wanted.current;
+  };
+  return html`<section class="card stack" aria-labelledby="h-video"><h2 id="h-video">Video</h2>
+    ${found.value ? html`<video ref=${element} src=${found.value.url} controls preload="metadata" playsinline aria-label=${`Video: ${title}`} onError=${lapsed} onLoadedMetadata=${loaded} style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
+      ${found.value.playback_id && html`<p class="muted small wrap">At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.</p>`}`
+      : found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The video cannot be played" />` : html`<${Loading} what="Fetching the video's address" />`}</section>`;
+}

@@ -1,0 +1,162 @@
+"""The training app's pages: from a video to its procedure, and uploads that break off."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.people import ADA
+from tests.e2e.console.test_plan_pages import violations
+
+pytestmark = pytest.mark.browser
+
+TITLE = "Changing the paper <img src=x onerror=alert(1)> **now**"
+PATIENCE = 120_000
+PART = 8 * 1024 * 1024
+
+
+def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: Path) -> None:
+    """Uploaded, worked on, played at a step's place, edited, exported, deleted."""
+    visitor = visit(ADA, "/trainings")
+    page = visitor.page
+    expect(page.get_by_text("No videos yet")).to_be_visible()
+    visitor.settle()
+    found = violations(page, repository)
+    page.get_by_role("button", name="New video").press("Enter")
+    page.get_by_role("button", name="Take a sample").press("Enter")
+    expect(page.get_by_text("changing-the-paper.mp4")).to_be_visible()
+    page.get_by_label("Title").fill(TITLE)
+    found += violations(page, repository)
+    page.get_by_role("button", name="Upload", exact=True).press("Enter")
+    expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
+    expect(page.get_by_role("heading", level=1)).to_have_text(TITLE)
+    expect(page.locator("[data-stage=verify]")).to_have_attribute(
+        "data-state", "completed", timeout=PATIENCE
+    )
+    picture(page, "training-live")
+    expect(page.locator("[data-stage=publish]")).to_have_attribute(
+        "data-state", "completed", timeout=PATIENCE
+    )
+    expect(page.get_by_text("No video host is configured")).to_be_visible()
+    expect(page.get_by_text("Without a language model", exact=True)).to_be_visible()
+
+    video = page.locator("video")
+    expect(video).to_have_js_property("readyState", 4, timeout=PATIENCE)
+    page.get_by_role("button", name=re.compile("^Play step 2 from")).press("Enter")
+    page.wait_for_function("document.querySelector('video').currentTime > 3")
+    video.evaluate("(element) => element.pause()")
+    assert page.locator("main img").count() == 0
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        visitor.settle()
+        found += violations(page, repository)
+        picture(page, f"training-wide-{scheme}")
+
+    page.get_by_role("button", name="Edit").press("Enter")
+    page.get_by_role("textbox", name="What to do").first.fill("Turn the power off <b>first</b>")
+    page.get_by_role("textbox", name="At", exact=True).first.fill("nonsense")
+    page.get_by_role("button", name="Save as the next version").press("Enter")
+    expect(page.get_by_text("nonsense is no time")).to_be_visible()
+    page.get_by_role("textbox", name="At", exact=True).first.fill("0:01")
+    found += violations(page, repository)
+    page.get_by_role("button", name="Save as the next version").press("Enter")
+    expect(page.get_by_text("version 2, edited by a person")).to_be_visible()
+    expect(page.get_by_text("Turn the power off <b>first</b>")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as Markdown").press("Enter")
+    text = download.value.path().read_text()
+    assert r"Turn the power off \<b\>first\</b\>" in text
+    assert "(0:01)" in text
+    page.set_viewport_size({"width": 320, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    picture(page, "training-narrow-dark")
+    visitor.open("/trainings/monitor")
+    expect(page.get_by_role("row", name=re.compile("training_procedure"))).to_contain_text(
+        "Completed"
+    )
+    visitor.settle()
+    found += violations(page, repository)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    picture(page, "training-monitor")
+    page.go_back()
+    page.get_by_role("button", name="Delete").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+    expect(page.get_by_text("No videos yet")).to_be_visible()
+    assert found == []
+
+
+def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_path: Path) -> None:
+    """Paused, the page closed, the same file chosen again: what has arrived is not sent twice."""
+    file = tmp_path / "film.mp4"
+    with file.open("wb") as handle:
+        handle.truncate(2 * PART + 5)
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"x")
+    visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::",))
+    page = visitor.page
+    sent: list[int] = []
+    held: list[Route] = []
+
+    def storage(route: Route) -> None:
+        number = re.search(r"[?&]partNumber=(\d+)", route.request.url)
+        if number is None or route.request.method != "PUT":
+            route.continue_()
+        elif int(number[1]) == 1 or not holding:
+            sent.append(int(number[1]))
+            route.continue_()
+        else:
+            held.append(route)
+
+    holding = True
+    page.route(re.compile("partNumber="), storage)
+    page.get_by_role("button", name="New video").press("Enter")
+    page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
+    page.get_by_role("button", name="Upload", exact=True).press("Enter")
+    bar = page.get_by_role("progressbar", name="Upload of film")
+    expect(bar).to_have_attribute("aria-valuenow", re.compile("^(49|50)$"), timeout=PATIENCE)
+    page.get_by_role("button", name="Pause").press("Enter")
+    expect(page.get_by_text("Paused", exact=True)).to_be_visible()
+    picture(page, "training-upload")
+
+    visitor.open("/trainings")
+    expect(page.get_by_text("Interrupted")).to_be_visible()
+    visitor.settle()
+    found = violations(page, repository)
+    page.get_by_label(re.compile("Choose film.mp4 again")).set_input_files(other)
+    expect(page.get_by_text("That is not the file")).to_be_visible()
+    page.get_by_role("button", name="Dismiss message").press("Enter")
+    holding = False
+    page.get_by_label(re.compile("Choose film.mp4 again")).set_input_files(file)
+    expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
+    expect(page.get_by_role("alert")).to_contain_text(
+        "The file is not a video that can be read here", timeout=PATIENCE
+    )
+
+    assert sorted(sent) == [1, 2, 3]
+    visitor.settle()
+    picture(page, "training-failed")
+    assert found + violations(page, repository) == []
+
+    holding = True
+    sent.clear()
+    visitor.open("/trainings")
+    page.get_by_role("button", name="New video").press("Enter")
+    page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
+    page.get_by_role("button", name="Upload", exact=True).press("Enter")
+    page.get_by_role("button", name="Abort").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Abort").press("Enter")
+    expect(page.locator("[data-upload]")).to_have_count(0)
+    visitor.open("/trainings")
+    expect(page.get_by_role("row", name=re.compile("film"))).to_have_count(1)
+    expect(page.locator("[data-upload]")).to_have_count(0)
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture where MINUTEHAND_PICTURES says so."""
+    if folder := os.environ.get("MINUTEHAND_PICTURES"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
