@@ -554,7 +554,7 @@ end;
 $$;
 comment on function chat.room_or_refuse is 'Refuse with 429 when not one more work item may be begun.';
 
-create function chat.check_pace(p_conversation public.chat_conversations, p_session_id text) returns void
+create function chat.check_pace(p_conversation public.chat_conversations, p_visiting boolean) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -564,15 +564,16 @@ declare
   v_minute bigint;
   v_day bigint := 0;
 begin
-  if p_session_id is null and chat.is_service() then
+  if chat.is_service() then
     return;
   end if;
-  -- messages of one author are counted one after the other
-  perform pg_advisory_xact_lock(hashtextextended('chat:' || coalesce(p_session_id, p_conversation.workspace_id || ':' || v_author), 0));
-  if p_session_id is not null then
+  -- messages of one author are counted one after the other; a member is one whatever visit is named
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || case when p_visiting then p_conversation.visit_id
+    else p_conversation.workspace_id || ':' || v_author end, 0));
+  if p_visiting then
     select count(*) filter (where m.created_at > v_now - interval '1 minute'), count(*) into v_minute, v_day
     from public.chat_conversations as c join public.chat_messages as m on m.conversation_id = c.id
-    where c.visit_id = p_session_id and m.author = 'user' and m.created_at > v_now - interval '1 day';
+    where c.visit_id = p_conversation.visit_id and m.author = 'user' and m.created_at > v_now - interval '1 day';
   else
     select count(*) into v_minute from public.chat_messages
     where workspace_id = p_conversation.workspace_id and created_by = v_author and author = 'user' and created_at > v_now - interval '1 minute';
@@ -633,7 +634,7 @@ begin
     end if;
     return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
   end if;
-  perform chat.check_pace(v_conversation, p_session_id);
+  perform chat.check_pace(v_conversation, v_visiting);
   if p_message ->> 'mode' = 'work' then
     perform chat.room_or_refuse(v_conversation);
   end if;

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -327,6 +329,51 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
         )
     with pytest.raises(psycopg.Error, match="no such conversation"):
         anonymous("chat_read(%s, %s)", made[0], key)
+
+
+def test_a_member_keeps_to_their_pace_whatever_visit_they_name(seeded: Database) -> None:
+    """A visit's id in the request makes nobody somebody else."""
+    conversation = begin(seeded, BOB)
+    statement = "select public.chat_send(%s, %s, %s)"
+    with seeded.connect() as connection:
+        connection.execute("select public.set_settings('{\"chat_messages_per_minute\": 2}')")
+    try:
+        for key in (None, "visit_1"):
+            as_user(seeded, BOB, statement, conversation, Jsonb(MESSAGE), key)
+        with pytest.raises(psycopg.Error, match="in a minute") as refused:
+            as_user(seeded, BOB, statement, conversation, Jsonb(MESSAGE), "visit_2")
+        assert refused.value.sqlstate == "PT429"
+    finally:
+        with seeded.connect() as connection:
+            connection.execute("select public.set_settings('{\"chat_messages_per_minute\": 30}')")
+
+
+def test_a_workspaces_bound_holds_when_conversations_race_for_it(seeded: Database) -> None:
+    """Two replies begin work at the same moment; there was room for the work of one."""
+    held = [lease(seeded, send(seeded, begin(seeded))["job_id"]) for _ in range(2)]
+    items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 2
+    with seeded.connect() as connection:
+        row = connection.execute(
+            "select count(*) from public.jobs where workspace_id = %s and job_type = 'chat_work'"
+            " and completed_at is null",
+            (ACME,),
+        ).fetchone()
+        assert row is not None
+        limit = Jsonb({"chat_live_items_per_workspace": row[0] + 3})
+        connection.execute("select public.set_settings(%s)", (limit,))
+    gate = threading.Barrier(2)
+
+    def delegate(one: dict[str, Any]) -> Any:
+        gate.wait()
+        return as_worker(seeded, "chat_delegate", {**one, "items": items, "text": "On it"})
+
+    with ThreadPoolExecutor(2) as pool:
+        begun = list(pool.map(delegate, held))
+
+    with seeded.connect() as connection:
+        connection.execute("select public.set_settings('{\"chat_live_items_per_workspace\": 50}')")
+    assert sorted(len(each.get("work_items", [])) for each in begun) == [0, 2]
+    assert [each["room"] for each in begun if each["message_id"] is None] == [1]
 
 
 def test_lists_and_counts_read_by_their_index(seeded: Database) -> None:

@@ -63,7 +63,7 @@ class AskedBack(Answer):
     """A question to the person, with two or three ways to answer it."""
 
     question: Annotated[str, Field(min_length=1, max_length=500)] = Field(
-        json_schema_extra=hinted(template=["Which matters more: {word} or {other}?"])
+        json_schema_extra=hinted(template=["What matters most here?"])
     )
     options: list[
         Annotated[
@@ -147,7 +147,7 @@ def scope(item: Item, documents: Sequence[Document], seed: int) -> Prompt:
         "scope",
         f"{RULES}\n\n{_SCOPES[item.kind]} Ask the person one question if its answer would change"
         " the result, else none.",
-        [Material("What is wanted", item.instruction), *_texts(documents)],
+        [*_texts(documents), *_wanted(item, None)],
         schema=Scope.model_json_schema(),
         most_tokens=600,
         seed=seed,
@@ -172,10 +172,14 @@ def result(
     item: Item, findings: Sequence[tuple[str, str]], answer: str | None, seed: int
 ) -> Prompt:
     """The result out of the parts."""
+    titles: dict[str, str] = {}
+    for title, gist in findings:
+        titles.setdefault(gist, title)
     return Prompt(
         "result",
         f"{RULES}\n\n{_RESULTS[item.kind]}",
-        [*(Material(title, gist) for title, gist in findings), *_wanted(item, answer)],
+        # what two parts say in the same words is said once
+        [*(Material(titles[gist], gist) for gist in titles), *_wanted(item, answer)],
         most_tokens=RESULT_TOKENS,
         seed=seed,
     )

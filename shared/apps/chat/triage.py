@@ -20,6 +20,8 @@ _VERBS: Final[dict[Kind, str]] = {
 _ANY: Final = {
     kind: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for kind, words in _VERBS.items()
 }
+_BREAK: Final = re.compile(r"[.;!?\n]\s*|,\s|\bthen\b")
+_LEAD: Final = re.compile(r"^\W*(?:(?:and|then|please|und|bitte)\b\W*)+", re.IGNORECASE)
 LABELS: Final[dict[Kind, str]] = {
     "research": "Research",
     "summarise": "Summary",
@@ -38,10 +40,16 @@ def items_of(text: str, documents: Sequence[Document], *, forced: bool = False) 
     kinds: list[Kind] = sorted(found, key=lambda kind: found[kind])[:MOST_ITEMS]
     if not kinds and forced:
         kinds = ["compare" if len(documents) > 1 else "summarise" if documents else "research"]
-    return [Item(kind=kind, title=title_of(kind, text), instruction=text) for kind in kinds]
+    return [
+        Item(kind=kind, title=title_of(kind, text, found.get(kind, 0)), instruction=text)
+        for kind in kinds
+    ]
 
 
-def title_of(kind: Kind, text: str) -> str:
-    """A line that names the work."""
-    line = " ".join(text.split())
+def title_of(kind: Kind, text: str, place: int) -> str:
+    """A line that names the work, by the clause at `place`."""
+    ends = [match.span() for match in _BREAK.finditer(text)]
+    begin = max((end for _, end in ends if end <= place), default=0)
+    stop = min((start for start, _ in ends if start > place), default=len(text))
+    line = " ".join(_LEAD.sub("", text[begin:stop]).split()) or " ".join(text.split())
     return f"{LABELS[kind]}: {line if len(line) <= 80 else line[:79] + '…'}"

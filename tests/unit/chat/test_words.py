@@ -34,6 +34,14 @@ def test_words_tell_the_work(text: str, kinds: list[str]) -> None:
     assert [item.kind for item in items_of(text, [])] == kinds
 
 
+def test_work_is_named_by_its_own_clause() -> None:
+    """Of a message that asks for several things."""
+    text = "Hello! Please summarise the notes, and then draft a letter to the city. Thanks."
+    assert [item.title for item in items_of(text, [])] == [
+        "Summary: summarise the notes", "Draft: draft a letter to the city",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("count", "kind"), [(0, "research"), (1, "summarise"), (2, "compare")])
 def test_forced_work_is_found_by_what_came_along(count: int, kind: str) -> None:
     """Where the words name none; its title is one bounded line."""

@@ -20,8 +20,9 @@ export function WorkCard({ item, live, onAnswer, onCancel, onRetry }) {
   const status = isNewer ? live.status : item.status;
   const progress = (isNewer ? live.progress : item.progress) ?? null;
   // the text being written is the result's, and comes as a message
-  const shown = progress?.stage?.startsWith("text:") ? { ...progress, message: "Writing the result" } : progress;
   const isAsking = status === "waiting" && item.question;
+  const words = isAsking ? "Waits for your answer" : progress?.stage?.startsWith("text:") ? "Writing the result" : progress?.message;
+  const shown = { ...progress, message: words };
   const isStopping = Boolean(live?.cancel_requested_at ?? item.cancel_requested_at) && !isOver(status);
   return html`<section class=${isAsking ? "card question" : "card"} id=${`work-${item.work_item_id}`} tabindex="-1" data-item=${item.work_item_id} data-status=${status} aria-label=${`${KINDS[item.kind]}: ${stateOf(status).word}`}>
     <div class="bar"><span class="strong wrap grow">${item.title}</span><${StateBadge} status=${status} cancelling=${isStopping} /></div>
