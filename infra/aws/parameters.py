@@ -23,7 +23,13 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
     "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
-    "worker": (*WORKER_SIGN_IN, "LANGUAGE_MODEL_KEY"),
+    "worker": (
+        *WORKER_SIGN_IN,
+        "LANGUAGE_MODEL_KEY",
+        "SPEECH_KEY",
+        "MUX_TOKEN_ID",
+        "MUX_TOKEN_SECRET",
+    ),
     "health": WORKER_SIGN_IN,
 }
 

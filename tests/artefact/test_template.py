@@ -44,6 +44,7 @@ SILENCE_IS_A_FAULT = {"TicksMissed", "ScheduleStopped"}
 TRACES = {("xray:PutTraceSegments", "*", ""), ("xray:PutTelemetryRecords", "*", "")}
 VENDOR = '{"StringEquals": "{\\"kms:EncryptionContext:purpose\\": \\"vendor-key\\"}"}'
 UPLOADS = "${UploadsBucket.Arn}/*"
+WORKSPACES = "${UploadsBucket.Arn}/workspaces/*"
 
 
 def base_rights(stage: str, name: str) -> set[tuple[str, str, str]]:
@@ -95,7 +96,8 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
         | seal
-        | {("s3:ListBucket", "<UploadsBucket.Arn>", ""), ("s3:GetObject", UPLOADS, "")},
+        | {("s3:ListBucket", "<UploadsBucket.Arn>", ""), ("s3:GetObject", UPLOADS, "")}
+        | {(f"s3:{action}Object", WORKSPACES, "") for action in ("Put", "Delete")},
         "health": set(),
     }
 
@@ -257,6 +259,7 @@ CALLS = {
     "upload_part": "s3:PutObject",
     "upload_fileobj": "s3:PutObject",
     "put_object": "s3:PutObject",
+    "delete_objects": "s3:DeleteObject",
     "complete_multipart_upload": "s3:PutObject",
     "list_parts": "s3:ListMultipartUploadParts",
     "abort_multipart_upload": "s3:AbortMultipartUpload",
@@ -518,6 +521,9 @@ MORE_ENVIRONMENT = {
         "LANGUAGE_MODEL_URL",
         "LANGUAGE_MODEL",
         "LANGUAGE_MODEL_PRICES",
+        "SPEECH_URL",
+        "SPEECH_MODEL",
+        "FFMPEG_PATH",
         "UPLOADS_BUCKET",
         "KMS_KEY_ID",
     },

@@ -14,7 +14,8 @@ from infra.cli.doctor.findings import Check, Finding, Patient, Reporter
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
 SECRET_NAMES = {
     "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "WORKER_SECRET_TOKEN",
-    "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY",
+    "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY", "SPEECH_KEY",
+    "MUX_TOKEN_ID", "MUX_TOKEN_SECRET",
 }  # fmt: skip
 
 
