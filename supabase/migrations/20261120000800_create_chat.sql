@@ -177,7 +177,7 @@ select
   w.waiting > 0 as answer_wanted,
   exists (
     select 1 from public.jobs as a
-    where a.session_id = c.session_id and a.job_type = 'chat_reply' and a.completed_at is null
+    where a.session_id = c.session_id and a.workspace_id = c.workspace_id and a.job_type = 'chat_reply' and a.completed_at is null
       and a.payload ->> 'conversation_id' = c.id::text) as replying,
   c.last_seq as messages, c.created_by, c.created_at, c.last_message_at, greatest(c.last_message_at, w.updated_at) as last_activity_at
 from public.chat_conversations as c

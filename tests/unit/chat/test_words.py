@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.ai.language_model import count_tokens
+from shared.apps.chat import prompts
 from shared.apps.chat.live import WINDOW, LiveText
 from shared.apps.chat.models import Document, Item, Said
 from shared.apps.chat.processors import parts_of
@@ -102,3 +103,21 @@ def test_pieces_of_live_text_join_to_the_whole() -> None:
             assert len(progress.message or "") <= WINDOW
 
     assert joined == whole
+
+
+def test_no_prompt_is_larger_than_it_may() -> None:
+    """Whatever was said and sent along: a message, its texts, and a history of the longest."""
+    texts = [Document(title="t" * 200, text="x" * 20_000)] * 5
+    history = [Said(author="assistant", kind="result", text="y" * 40_000)] * 60
+    item = Item(kind="compare", title="t", instruction="z" * 8000)
+    findings = [(f"{n}", f"{n}" * 4000) for n in range(5)]
+    made = [
+        prompts.decide("z" * 8000, texts, history, 0),
+        prompts.reply("z" * 8000, texts, history, 0),
+        prompts.scope(item, texts, 0),
+        prompts.part(item, 1, "t", texts, "a" * 2500, 0),
+        prompts.result(item, findings, "a" * 2500, 0),
+    ]
+    for prompt in made:
+        assert sum(count_tokens(part.text) for part in prompt.material) <= 14_000, prompt.name
+        assert prompt.most_tokens <= prompts.RESULT_TOKENS

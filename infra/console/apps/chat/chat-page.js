@@ -11,7 +11,8 @@ import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
 import { tellFailure } from "../../parts/toasts.js";
 import NotFound from "../../views/not-found.js";
 import { Composer } from "./composer.js";
-import { chat, isOver, joined, merged, standing, titleOf } from "./data.js";
+import { chat, isOver, standing, titleOf } from "./data.js";
+import { joined, merged } from "./join.js";
 import { ComingReply, Message } from "./message.js";
 import { WorkCard } from "./work-card.js";
 

@@ -51,7 +51,7 @@ export function Composer({ onSend }) {
       <div class="actions start"><button type="button" class="quiet" onClick=${() => { setTexts(texts.filter((other) => other !== one)); setClientId(newKey()); }}>Remove text ${index + 1}</button></div></fieldset>`)}
     <label><span class="hidden">Message</span><textarea ref=${box} rows="2" maxlength="8000" placeholder="Say something; Enter sends it" value=${form.text} onInput=${(event) => change({ text: event.target.value })} onKeyDown=${onKeyDown}></textarea></label>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    <div class="bar"><label class="field-inline"><span>Answer</span><select value=${form.mode} onChange=${(event) => change({ mode: event.target.value })}>
+    <div class="bar"><label class="field-inline"><span aria-hidden="true">Answer</span><select aria-label="Answer" value=${form.mode} onChange=${(event) => change({ mode: event.target.value })}>
         <option value="auto">as it needs</option><option value="reply">at once</option><option value="work">by background work</option></select></label>
       ${texts.length < 5 && html`<button type="button" class="quiet" onClick=${() => setTexts([...texts, { key: newKey(), title: "", text: "" }])}>Add a text</button>`}
       <span class="spacer"></span><button type="submit" class="primary" disabled=${busy || !form.text.trim()}>${busy ? "Sending…" : "Send"}</button></div>

@@ -1,0 +1,24 @@
+// Putting together what comes in pieces: a text that is being written, and pages of messages.
+
+/**
+ * A text that is being written, out of the pieces its job's progress tells: stage `text:<n>`, the
+ * message from the n-th character (code point) on. Pieces overlap, so that some may be missed.
+ *
+ * @param {{from: number, text: string}} known What was joined so far.
+ * @param {{stage?: string, message?: string} | null} progress
+ */
+export function joined(known, progress) {
+  const place = /^text:(\d+)$/.exec(progress?.stage ?? "")?.[1];
+  if (place === undefined) return known;
+  const from = Number(place);
+  const points = [...known.text];
+  const isBeyond = from < known.from || from > known.from + points.length;
+  if (points.length === 0 || isBeyond) return { from, text: progress.message ?? "" };
+  return { from: known.from, text: points.slice(0, from - known.from).join("") + (progress.message ?? "") };
+}
+
+/** Messages of several reads, each once and in order. */
+export function merged(...pages) {
+  const bySeq = new Map(pages.flat().map((message) => [message.seq, message]));
+  return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
+}
