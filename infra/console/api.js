@@ -222,13 +222,8 @@ export const operations = {
       throw new ApiError({ status: 0, code: "unreachable", error: "The server cannot be reached" });
     }
   },
-  /** The latest dead letters, with their fingerprints. */
-  deadLetters: (workspaceId, limit = 1000) =>
-    unwrap(
-      client.from("jobs").select("id,job_type,error_message,error_fingerprint,attempts,completed_at")
-        .eq("workspace_id", workspaceId).eq("outcome", "failed").not("completed_at", "is", null)
-        .order("completed_at", { ascending: false }).limit(limit),
-    ),
+  /** Dead letters by what went wrong: `{groups: [{job_type, error_fingerprint, jobs, last_at, latest_id, …}], more}`. */
+  deadLetters: (workspaceId, signal) => unwrap(client.rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
   pause: (workspaceId, paused, reason) => post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
   limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
   setLimits: (workspaceId, limits) => request("PATCH", room(workspaceId, "limits"), { body: limits }),

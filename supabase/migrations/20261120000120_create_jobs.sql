@@ -1,6 +1,7 @@
 -- What users see of a job: its record, its log lines and its history.
--- No index mentions status, fence or progress, so leasing and progress stay heap-only (HOT) updates;
--- membership in the queue lives in narrow tables of its own (next migration).
+-- No index mentions what changes in a job's usual life (status, outcome, fence, progress, its end), so that
+-- leasing, progress and completion stay heap-only (HOT) updates; where a job stands, in the queue and among
+-- the ended ones, is in narrow tables of their own (next migration).
 
 create table public.jobs (
   id uuid primary key default queue.new_id(),
@@ -69,18 +70,9 @@ create table public.jobs (
 -- enqueue. Enqueue checks the workspace, and deleting a workspace deletes its jobs by trigger.
 -- lists read these backwards: rising keys are cheaper to insert
 create index jobs_by_workspace on public.jobs (workspace_id, created_at, id);
-create index jobs_live_by_workspace on public.jobs (workspace_id, created_at, id)
-  where completed_at is null;
-create index jobs_ended_by_workspace on public.jobs (workspace_id, outcome, created_at, id)
-  where outcome is not null;
 create index jobs_by_session on public.jobs (session_id, created_at, id) where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, created_at, id) where parent_id is not null;
 create index jobs_by_batch on public.jobs (batch_id, created_at, id) where batch_id is not null;
-create index jobs_live_by_batch on public.jobs (batch_id) where batch_id is not null and completed_at is null;
-create index jobs_live_by_deadline on public.jobs (deadline_at)
-  where deadline_at is not null and completed_at is null;
-create index jobs_by_fingerprint on public.jobs (job_type, error_fingerprint, completed_at desc)
-  where outcome = 'failed';
 
 comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue; the engine moves it from there.';
 comment on column public.jobs.id is 'Identity, a version 7 UUID.';
@@ -177,7 +169,8 @@ create policy "members read jobs" on public.jobs
   for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 create policy "members create jobs" on public.jobs
   for insert to authenticated with check (
-    workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid()));
+    workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid())
+    and current_setting('queue.checked', true) is distinct from 'on'); -- the engine's own mark: see its triggers
 create policy "members steer jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()))
   with check (workspace_id in (select queue.my_workspaces()));

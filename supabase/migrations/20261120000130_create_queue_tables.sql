@@ -171,24 +171,70 @@ create table queue.ready (
   lane_id bigint not null,
   ready_at timestamptz not null,
   job_id uuid not null,
+  workspace_id uuid not null,
+  job_created_at timestamptz not null,
   primary key (lane_id, ready_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create unique index ready_by_job on queue.ready (job_id);
-comment on table queue.ready is 'Jobs that may be leased now.';
+-- by a job's own columns, so that one index finds the row of a job and lists a tenant's
+create unique index ready_by_workspace on queue.ready (workspace_id, job_created_at, job_id);
+comment on table queue.ready is 'Jobs that may be leased now. Rows are never updated: a lease finds those it chose by where they lie.';
 comment on column queue.ready.lane_id is 'Its lane.';
 comment on column queue.ready.ready_at is 'Since when: order inside the lane.';
 comment on column queue.ready.job_id is 'The job.';
+comment on column queue.ready.workspace_id is 'The tenant, for lists.';
+comment on column queue.ready.job_created_at is 'When the job was enqueued: order of lists.';
 
 create table queue.deferred (
   job_id uuid primary key,
   run_at timestamptz not null,
-  lane_id bigint not null
+  lane_id bigint not null,
+  workspace_id uuid not null,
+  job_created_at timestamptz not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 create index deferred_by_time on queue.deferred (run_at);
+create index deferred_by_workspace on queue.deferred (workspace_id, job_created_at, job_id);
 comment on table queue.deferred is 'Pending jobs that may not be leased before a time: scheduled, backing off, snoozed.';
 comment on column queue.deferred.job_id is 'The job.';
 comment on column queue.deferred.run_at is 'From when.';
 comment on column queue.deferred.lane_id is 'The lane it joins then.';
+comment on column queue.deferred.workspace_id is 'The tenant, for lists.';
+comment on column queue.deferred.job_created_at is 'When the job was enqueued: order of lists.';
+
+create table queue.ended (
+  workspace_id uuid not null,
+  outcome text not null,
+  job_created_at timestamptz not null,
+  job_id uuid not null,
+  primary key (workspace_id, outcome, job_created_at, job_id),
+  constraint ended_outcome_is_known check (outcome in ('completed', 'failed', 'cancelled'))
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.05,
+  autovacuum_vacuum_cost_delay = 0);
+create index ended_badly on queue.ended (outcome, job_id) where outcome = 'failed';
+comment on table queue.ended is E'Jobs that have ended, in the order of lists.\n\nBeside the job''s own columns, so that an end need not touch an index of jobs.';
+comment on column queue.ended.workspace_id is 'The tenant.';
+comment on column queue.ended.outcome is 'completed, failed or cancelled.';
+comment on column queue.ended.job_created_at is 'When the job was enqueued: order of lists.';
+comment on column queue.ended.job_id is 'The job.';
+
+create table queue.deadlines (
+  job_id uuid primary key,
+  deadline_at timestamptz not null
+);
+create index deadlines_by_time on queue.deadlines (deadline_at);
+comment on table queue.deadlines is 'Live jobs that have a deadline.';
+comment on column queue.deadlines.job_id is 'The job.';
+comment on column queue.deadlines.deadline_at is 'Not started after it.';
+
+create table queue.batch_members (
+  job_id uuid primary key,
+  batch_id uuid not null,
+  workspace_id uuid not null
+);
+create index batch_members_by_batch on queue.batch_members (batch_id, workspace_id);
+comment on table queue.batch_members is 'Live jobs of batches: a batch is done when it has none.';
+comment on column queue.batch_members.job_id is 'The job.';
+comment on column queue.batch_members.batch_id is 'Its batch.';
+comment on column queue.batch_members.workspace_id is 'The tenant: two may have chosen the same id.';
 
 create table queue.leases (
   job_id uuid primary key,
@@ -205,6 +251,7 @@ create table queue.leases (
   leased_at timestamptz not null,
   lease_seconds integer not null,
   expires_at timestamptz not null,
+  job_created_at timestamptz not null,
   cancel_requested boolean not null default false,
   log_lines integer not null default 0
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
@@ -224,6 +271,7 @@ comment on column queue.leases.tick_call is 'The call within the tick: a repeate
 comment on column queue.leases.leased_at is 'Since when.';
 comment on column queue.leases.lease_seconds is 'Length of the lease and of each renewal.';
 comment on column queue.leases.expires_at is 'When it lapses; set here and never recomputed from settings.';
+comment on column queue.leases.job_created_at is 'When the job was enqueued: order of lists.';
 comment on column queue.leases.cancel_requested is 'The holder is to stop; told at its next report.';
 comment on column queue.leases.log_lines is 'Log lines stored of this attempt: a repeated report adds only what lies beyond.';
 
@@ -400,6 +448,7 @@ create table queue.waits (
   job_created_at timestamptz not null,
   constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children', 'after'))
 );
+create index waits_by_workspace on queue.waits (workspace_id, job_created_at, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
 create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
 comment on table queue.waits is 'What each waiting job waits for.';
@@ -547,6 +596,17 @@ comment on column queue.stat_minutes.jobs is 'How many.';
 comment on column queue.stat_minutes.wait_ms is 'Sum of queue waits.';
 comment on column queue.stat_minutes.run_ms is 'Sum of run times.';
 comment on column queue.stat_minutes.cost_usd is 'Sum of estimated costs.';
+
+create view queue.live_jobs as
+select workspace_id, job_created_at, job_id from queue.ready
+union all select workspace_id, job_created_at, job_id from queue.deferred
+union all select workspace_id, job_created_at, job_id from queue.leases
+union all select workspace_id, job_created_at, job_id from queue.waits;
+comment on view queue.live_jobs is 'Jobs that have not ended, each from the table that says where it stands.';
+comment on column queue.live_jobs.workspace_id is 'The tenant.';
+comment on column queue.live_jobs.job_created_at is 'When it was enqueued.';
+comment on column queue.live_jobs.job_id is 'The job.';
+revoke all on queue.live_jobs from public, anon, authenticated, service_role;
 
 do $$
 declare

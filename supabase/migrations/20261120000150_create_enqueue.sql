@@ -1,5 +1,6 @@
 -- Enqueue, by any door: enqueue_job, enqueue_jobs, or a plain insert into public.jobs.
--- All of them end in the same statement trigger, which makes the job reachable and writes event 1.
+-- All of them admit the job to the queue and write event 1: the functions in the statement that inserts,
+-- a plain insert by trigger.
 
 create type queue.enqueue_item as (
   job_type text, payload jsonb, queue text, priority integer, scheduled_for timestamptz,
@@ -33,6 +34,22 @@ begin
 end;
 $$;
 comment on function queue.request_wake is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+
+create function queue.wake_worker() returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_wake boolean := queue.request_wake();
+begin
+  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
+  if v_wake and coalesce(current_setting('request.jwt.claims', true), '') = '' then
+    perform queue.ring_worker();
+  end if;
+  return v_wake;
+end;
+$$;
+comment on function queue.wake_worker is 'Note that new jobs want a worker; true when the caller should start one. For plain SQL the database calls it, where it can.';
 
 create function queue.refuse_internal(p_job_type text) returns void
 language plpgsql stable
@@ -173,7 +190,7 @@ begin
   end if;
   if v_live is null then
     select count(*) into v_live from (
-      select 1 from public.jobs where workspace_id = p_workspace_id and completed_at is null limit v_max + 1) as live;
+      select 1 from queue.live_jobs where workspace_id = p_workspace_id limit v_max + 1) as live;
     if v_max > 2000 and pg_try_advisory_xact_lock(7106382, hashtext(p_workspace_id::text)) then
       insert into queue.live_counts (workspace_id, live, counted_at) values (p_workspace_id, v_live, v_now)
       on conflict (workspace_id) do update set live = excluded.live, counted_at = excluded.counted_at;
@@ -236,7 +253,7 @@ begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
   v_now := greatest(p_now, queue.clock());
   with placed as materialized (
-    select id, workspace_id, queue, job_type, concurrency_key, priority,
+    select id, workspace_id, queue, job_type, concurrency_key, priority, created_at,
       queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id,
       coalesce(next_retry_at, scheduled_for, created_at) as run_at
     from public.jobs where id = any (p_ids)),
@@ -245,61 +262,97 @@ begin
     select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
     from placed where not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
   soon as (
-    insert into queue.ready (lane_id, ready_at, job_id)
-    select lane_id, v_now, id from placed where run_at <= v_now)
-  insert into queue.deferred (job_id, run_at, lane_id)
-  select id, run_at, lane_id from placed where run_at > v_now;
+    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
+    select lane_id, v_now, id, workspace_id, created_at from placed where run_at <= v_now)
+  insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at)
+  select id, run_at, lane_id, workspace_id, created_at from placed where run_at > v_now;
 end;
 $$;
 comment on function queue.place is 'Make pending jobs reachable: into ready, or deferred until they are due. The caller holds their rows.';
 
-create function queue.after_insert() returns trigger
+create function queue.admit(p_ids uuid[]) returns boolean
 language plpgsql
-security definer -- a member inserting through the Data API holds no rights on the engine's tables
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_now timestamptz := queue.clock();
-  v_wake boolean;
-  v_workspaces uuid[];
+  v_ready boolean;
 begin
-  with placed as materialized ( -- the wide rows are read once
+  with placed as materialized (
     select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at, scheduled_for,
-      -- lane_id, written out: a call per row would cost as much as the row
-      hashtextextended(workspace_id::text || priority::text || E'\x1f' || queue || E'\x1f' || job_type || E'\x1f' || coalesce(concurrency_key, ''), 0) as lane_id
-    from added),
+      deadline_at, batch_id, queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id
+    from public.jobs where id = any (p_ids)),
   opened as (
     insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
     select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
     from placed where status = 'pending' and not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
   later as (
-    insert into queue.deferred (job_id, run_at, lane_id)
-    select id, scheduled_for, lane_id from placed where status = 'pending' and scheduled_for > v_now),
+    insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at)
+    select id, scheduled_for, lane_id, workspace_id, created_at from placed where status = 'pending' and scheduled_for > v_now),
   soon as (
-    insert into queue.ready (lane_id, ready_at, job_id)
-    select lane_id, created_at, id from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
+    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
+    select lane_id, created_at, id, workspace_id, created_at
+    from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
     returning 1),
-  kinds as materialized ( -- built once per kind: per row it would cost as much as the row
-    select k.status, k.job_type, k.workspace_id, k.jobs, jsonb_build_object('status', k.status, 'attempts', 0, 'job_type', k.job_type) as data
-    from (select status, job_type, workspace_id, count(*) as jobs from placed group by 1, 2, 3) as k),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select p.id, 1, p.workspace_id, p.session_id, 'job.created', k.data, p.created_at
-    from placed as p
-    join kinds as k on k.status = p.status and k.job_type = p.job_type and k.workspace_id = p.workspace_id
-    where p.last_seq = 1),
+    select id, 1, workspace_id, session_id, 'job.created',
+      jsonb_build_object('status', status, 'attempts', 0, 'job_type', job_type), created_at
+    from placed where last_seq = 1),
+  limited as (
+    insert into queue.deadlines (job_id, deadline_at) select id, deadline_at from placed where deadline_at is not null),
+  joined as (
+    insert into queue.batch_members (job_id, batch_id, workspace_id)
+    select id, batch_id, workspace_id from placed where batch_id is not null),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
-    select v_now, job_type, workspace_id, 'enqueued', sum(jobs) from kinds group by 2, 3)
-  select exists (select 1 from soon), array(select distinct workspace_id from kinds order by 1) into v_wake, v_workspaces;
+    select v_now, job_type, workspace_id, 'enqueued', count(*) from placed group by 2, 3)
+  select exists (select 1 from soon) into v_ready;
+  return v_ready;
+end;
+$$;
+comment on function queue.admit is 'Let new jobs join the queue and get event 1; true when one of them may be leased now.';
 
-  perform queue.check_quota(w) from unnest(v_workspaces) as w;
-  perform set_config('queue.wake', (v_wake and queue.request_wake())::text, true);
+create function queue.after_insert() returns trigger
+language plpgsql
+security definer -- a member inserting through the Data API holds no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_joined text := coalesce(current_setting('queue.joined', true), '');
+begin
+  if queue.admit(array[new.id]) then
+    perform set_config('queue.ring', 'on', true);
+  end if;
+  if position(new.workspace_id::text in v_joined) = 0 then
+    perform set_config('queue.joined', v_joined || ' ' || new.workspace_id, true);
+  end if;
   return null;
 end;
 $$;
-comment on function queue.after_insert is 'Trigger: new jobs join the queue, get event 1 and call a worker.';
+comment on function queue.after_insert is 'Trigger: a job inserted plainly joins the queue. The engine''s own do so in one statement with their insert.';
+
+create function queue.after_inserts() returns trigger
+language plpgsql
+security definer -- a member inserting through the Data API holds no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_joined uuid[] := string_to_array(nullif(btrim(current_setting('queue.joined', true)), ''), ' ')::uuid[];
+begin
+  if v_joined is not null then
+    perform set_config('queue.joined', '', true);
+    perform queue.check_quota(w) from unnest(v_joined) as w order by w;
+    if current_setting('queue.ring', true) = 'on' then
+      perform set_config('queue.ring', '', true);
+      perform queue.wake_worker();
+    end if;
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.after_inserts is 'Trigger: once all rows of a plain insert have joined the queue, hold their workspaces to their quotas and call a worker.';
 
 create function queue.after_delete() returns trigger
 language plpgsql
@@ -309,8 +362,13 @@ as $$
 declare
   v_ids uuid[] := array(select id from removed order by id);
 begin
-  delete from queue.ready where job_id = any (v_ids);
+  delete from queue.ready as q using removed as r
+  where q.workspace_id = r.workspace_id and q.job_created_at = r.created_at and q.job_id = r.id;
+  delete from queue.ended as q using removed as r
+  where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at and q.job_id = r.id;
   delete from queue.deferred where job_id = any (v_ids);
+  delete from queue.deadlines where job_id = any (v_ids);
+  delete from queue.batch_members where job_id = any (v_ids);
   delete from queue.leases where job_id = any (v_ids);
   delete from queue.waits where job_id = any (v_ids);
   delete from queue.steps where job_id = any (v_ids);
@@ -372,12 +430,13 @@ end;
 $$;
 comment on function queue.workspace_deleted is 'Trigger: a workspace''s jobs go with it.';
 
+-- the mark is the engine's; the policy on inserts refuses a person who sets it by hand
 create trigger jobs_check_insert before insert on public.jobs
-  -- the engine's functions run as their owner; a person who sets the mark by hand is checked all the same
-  for each row when (coalesce(current_setting('queue.checked', true), '') <> 'on' or current_user = 'authenticated')
-  execute function queue.check_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from 'on') execute function queue.check_insert();
 create trigger jobs_after_insert after insert on public.jobs
-  referencing new table as added for each statement execute function queue.after_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from 'on') execute function queue.after_insert();
+create trigger jobs_after_inserts after insert on public.jobs
+  for each statement execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
 create trigger workspaces_after_delete after delete on public.workspaces
@@ -469,8 +528,7 @@ begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
   for v_old in select * from public.jobs where id = any (v_ids) and status = 'pending' order by id loop
     v_item := jsonb_populate_record(null::queue.enqueue_item, p_items -> ((p_holders ->> v_old.id::text)::integer - 1));
-    delete from queue.ready where job_id = v_old.id;
-    delete from queue.deferred where job_id = v_old.id;
+    perform queue.leave(array[v_old.id]);
     update public.jobs set
       payload = coalesce(v_item.payload, '{}'),
       schema_version = coalesce(v_item.schema_version, (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
@@ -552,6 +610,7 @@ declare
   v_own jsonb := '{}'; -- holders that this call makes itself
   v_late uuid[];       -- holders that were leased before they could be replaced
   v_plain boolean;
+  v_ready boolean := true;
 begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
   v_now := queue.clock();
@@ -681,16 +740,35 @@ begin
     end if;
   end if;
 
-  perform set_config('queue.checked', 'on', true), set_config('queue.wake', 'false', true);
+  perform set_config('queue.checked', 'on', true);
   if v_plain then -- a type and a payload pay for no option
-    insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
-      created_at, updated_at, last_seq)
-    select v_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
-      coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
-      v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end
-    from jsonb_array_elements(p_items) with ordinality as items
-    join queue.job_types as types on types.job_type = items.value ->> 'job_type'
-    order by items.ordinality;
+    with made as (
+      insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
+        created_at, updated_at, last_seq)
+      select v_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
+        coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
+        v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end
+      from jsonb_array_elements(p_items) with ordinality as items
+      join queue.job_types as types on types.job_type = items.value ->> 'job_type'
+      order by items.ordinality
+      returning id, queue, job_type, priority, created_at, last_seq),
+    kinds as materialized ( -- what queue.admit finds for each job, once per type
+      select k.*, queue.lane_id(p_workspace_id, k.queue, k.job_type, null, k.priority) as lane_id,
+        jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type) as data
+      from (select queue, job_type, priority, count(*) as jobs from made group by 1, 2, 3) as k),
+    opened as (
+      insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
+      select lane_id, p_workspace_id, queue, job_type, '', priority
+      from kinds where not exists (select 1 from queue.lanes as l where l.id = kinds.lane_id)),
+    soon as (
+      insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
+      select k.lane_id, m.created_at, m.id, p_workspace_id, m.created_at from made as m join kinds as k on k.job_type = m.job_type),
+    told as (
+      insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)
+      select m.id, 1, p_workspace_id, 'job.created', k.data, m.created_at
+      from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1)
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+    select v_now, job_type, p_workspace_id, 'enqueued', jobs from kinds;
   else
     insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
       priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
@@ -712,6 +790,10 @@ begin
     order by items.ordinality;
   end if;
   perform set_config('queue.checked', '', true);
+  if not v_plain then
+    v_ready := queue.admit(array(select n from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for));
+  end if;
+  perform queue.check_quota(p_workspace_id);
   if v_own <> '{}' then
     perform queue.replace_pending(v_own, p_items, v_now);
   end if;
@@ -719,7 +801,7 @@ begin
   return jsonb_build_object('ids', to_jsonb(v_ids),
     'fresh', case when v_plain then to_jsonb(array_fill(true, array[v_count]))
       else (select jsonb_agg(a = b order by o) from unnest(v_ids, v_new) with ordinality as t (a, b, o)) end,
-    'wake', current_setting('queue.wake', true) = 'true');
+    'wake', v_ready and queue.wake_worker());
 end;
 $$;
 comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person at the door, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';

@@ -1,6 +1,18 @@
 -- Waiting and going on: dependencies, children, questions, events, sleep; and how jobs end.
 -- What ends or arrives leaves a signal; the next lease reads it in a later transaction.
 
+create function queue.leave(p_ids uuid[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from queue.ready as r using public.jobs as j
+  where j.id = any (p_ids) and r.workspace_id = j.workspace_id and r.job_created_at = j.created_at and r.job_id = j.id;
+  delete from queue.deferred where job_id = any (p_ids);
+end;
+$$;
+comment on function queue.leave is 'Take pending jobs out of the queue: neither ready nor deferred. The caller holds their rows.';
+
 create function queue.finish(
   p_ids uuid[], p_status text, p_message text, p_data jsonb, p_now timestamptz
 ) returns integer
@@ -11,8 +23,7 @@ declare
   v_count integer;
 begin
   -- the caller holds the jobs' rows, none of which is leased
-  delete from queue.ready where job_id = any (p_ids);
-  delete from queue.deferred where job_id = any (p_ids);
+  perform queue.leave(p_ids);
   delete from queue.waits where job_id = any (p_ids);
   with ended as (
     update public.jobs set status = p_status, outcome = p_status, completed_at = p_now, updated_at = p_now,
@@ -44,12 +55,16 @@ as $$
 declare
   v_bad uuid[];
 begin
+  insert into queue.ended (workspace_id, outcome, job_created_at, job_id)
+  select workspace_id, outcome, created_at, id from public.jobs where id = any (p_ids) and outcome is not null
+  on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.complete has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
+  delete from queue.deadlines where job_id = any (p_ids);
+  delete from queue.batch_members where job_id = any (p_ids);
   insert into queue.signals (kind, job_id)
   select 'ended', j.id from public.jobs as j
   where j.id = any (p_ids) and (j.parent_id is not null or j.batch_id is not null
     or exists (select 1 from queue.dependencies as d where d.after_id = j.id));
-  -- by the parents' ids alone, so that the index on parents is used and not the one on live jobs
   v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
   if cardinality(v_bad) > 0 then
     insert into queue.signals (kind, job_id)
@@ -57,7 +72,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.after_end is E'Free unique keys of ended jobs and signal whoever waits for them.\n\nLive children of a failed or cancelled job end with it.';
+comment on function queue.after_end is E'File ended jobs, free their unique keys and signal whoever waits for them.\n\nLive children of a failed or cancelled job end with it.';
 
 create function queue.fingerprint(p_type text, p_message text) returns text
 language sql immutable
@@ -178,7 +193,7 @@ begin
     order by id for update skip locked
   loop
     v_done := null;
-    if not exists (select 1 from public.jobs where batch_id = v_batch.id and workspace_id = v_batch.workspace_id and completed_at is null) then
+    if not exists (select 1 from queue.batch_members where batch_id = v_batch.id and workspace_id = v_batch.workspace_id) then
       begin -- a callback that no longer fits its type's schema must not stop everyone's leases
         if v_batch.callback is not null then
           v_done := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);

@@ -50,11 +50,12 @@ begin
       error_fingerprint = case when f.fate = 'failed' then queue.fingerprint('WorkerLost', '') else j.error_fingerprint end,
       last_seq = j.last_seq + case when f.fate = 'pending' then 1 else 2 end
     from fates as f where j.id = f.job_id and j.id = any (v_ids)
-    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data,
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data, j.created_at,
       f.fate, f.fence, f.attempt, f.worker_id, f.leased_at, f.lane_id, f.ready_at),
   back as (
     -- it keeps its place: whoever waited for it has waited long enough
-    insert into queue.ready (lane_id, ready_at, job_id) select lane_id, ready_at, id from moved where fate = 'pending'),
+    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
+    select lane_id, ready_at, id, workspace_id, created_at from moved where fate = 'pending'),
   rewound as (
     insert into queue.rewinds (lane_id) select distinct lane_id from moved where fate = 'pending'),
   history as (
@@ -110,9 +111,10 @@ begin
   end if;
   v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
   with due as (
-    delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning job_id, lane_id),
+    delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning *),
   moved as (
-    insert into queue.ready (lane_id, ready_at, job_id) select lane_id, p_now, job_id from due returning lane_id)
+    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
+    select lane_id, p_now, job_id, workspace_id, job_created_at from due returning lane_id)
   select array_agg(distinct lane_id) into v_lanes from moved;
   perform queue.reopen_lanes(v_lanes);
   return cardinality(v_ids);
@@ -126,7 +128,7 @@ set search_path = ''
 as $$
 declare
   v_ids uuid[] := array(
-    select id from public.jobs where deadline_at <= p_now and completed_at is null order by deadline_at limit p_limit);
+    select job_id from queue.deadlines where deadline_at <= p_now order by deadline_at limit p_limit);
 begin
   if cardinality(v_ids) = 0 then
     return 0;
@@ -174,7 +176,7 @@ comment on function queue.tokens is 'What a token bucket holds by now; a missing
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out virtual_time double precision, out due bigint
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint
 )
 language plpgsql
 set search_path = ''
@@ -253,10 +255,10 @@ begin
         count(*) over (partition by workspace_id) as lanes_of_tenant
       from lanes),
     found as materialized (
-      select c.*, r.job_id, r.ready_at
+      select c.*, r.job_id, r.ready_at, r.place
       from sized as c
       cross join lateral (
-        select r.job_id, r.ready_at from queue.ready as r
+        select r.job_id, r.ready_at, r.ctid as place from queue.ready as r
         where r.lane_id = c.lane_id and r.ready_at >= c.claim_from
         order by r.ready_at, r.job_id limit least(c.most, c.few)) as r),
     binding as materialized ( -- a limit that leaves room for all of p_limit needs no ranking
@@ -285,7 +287,7 @@ begin
     picked as (
       select * from by_type where nth_of_type <= type_free
       order by start_tag, ready_at, job_id limit p_limit)
-    select coalesce(array_agg(p.job_id), '{}'), max(p.start_tag), v_round = 1 and count(*) < p_limit and exists (select 1 from sized as s
+    select coalesce(array_agg(p.job_id), '{}'), coalesce(array_agg(p.place), '{}'), max(p.start_tag), v_round = 1 and count(*) < p_limit and exists (select 1 from sized as s
         where s.lanes_of_tenant >= v_lanes_each
           or s.few < s.most and (select count(*) from found as f where f.lane_id = s.lane_id) >= s.few),
       case when p_count_due then (select count(*) from (
@@ -293,13 +295,13 @@ begin
             select 1 from queue.ready as r where r.lane_id = s.lane_id
             limit least(1001 + p_limit, s.type_free, s.workspace_free, s.type_workspace_free, s.key_free)) as r
           limit 1000 + p_limit) as counted) end
-    into ids, virtual_time, v_cut, due from picked as p;
+    into ids, places, virtual_time, v_cut, due from picked as p;
     exit when not v_cut;
     v_lanes_each := greatest(200, 4 * p_limit);
   end loop;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease: {ids, virtual_time, due}. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
+comment on function queue.pick is E'Choose jobs to lease: {ids, places, virtual_time, due}; places is where their rows of queue.ready lie. The caller holds the lease lock.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit of type, workspace, key or rate. Looks at few lanes per tenant and few jobs per lane, deeper only when slots would stay empty.';
 
 create type queue.leased_job as (
   id uuid, workspace_id uuid, user_id uuid, session_id text, queue text, job_type text, payload jsonb, schema_version integer,
@@ -320,7 +322,7 @@ $$;
 comment on function queue.steps_of is 'The results of a job''s finished steps by name.';
 
 create function queue.take(
-  p_ids uuid[], p_missed uuid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz, p_horizon xid8,
+  p_ids uuid[], p_places tid[], p_missed tid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz, p_horizon xid8,
   out leases json, out leased integer
 )
 language plpgsql
@@ -335,7 +337,7 @@ begin
     delete from queue.unique_jobs where job_id = any (p_ids) and until = 'leased';
   end if;
   with gone as materialized (
-    delete from queue.ready where job_id = any (p_ids) returning job_id, lane_id, ready_at),
+    delete from queue.ready where ctid = any (p_places) returning job_id, lane_id, ready_at),
   started as (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       started_at = p_now, updated_at = p_now, next_retry_at = null,
@@ -354,9 +356,9 @@ begin
           j.progress, coalesce(j.timeout_seconds, t.timeout_seconds), j.deadline_at)::queue.leased_job)::queue.lease_answer) as lease),
   leased as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, lane_id, ready_at, attempt, worker_id,
-      tick_id, tick_call, leased_at, lease_seconds, expires_at)
+      tick_id, tick_call, leased_at, lease_seconds, expires_at, job_created_at)
     select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), s.lane_id, s.ready_at, s.attempts,
-      p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds)
+      p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds), s.created_at
     from started as s),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -380,7 +382,7 @@ begin
       from (
         select lane_id, ready_at, true as taken from gone
         union all
-        select lane_id, ready_at, false from queue.ready where job_id = any (p_missed)) as chosen
+        select lane_id, ready_at, false from queue.ready where ctid = any (p_missed)) as chosen
       group by 1) as head
     where l.id = head.lane_id and head.taken),
   shared as (
@@ -403,7 +405,7 @@ begin
   select coalesce(json_agg(s.lease order by s.priority, s.created_at, s.id), '[]'), count(*) into leases, leased from started as s;
 end;
 $$;
-comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.\n\np_missed: jobs that were chosen too, but locked by somebody. p_horizon: every transaction below it had ended before these jobs were chosen.';
+comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, and how many.\n\np_places: where their rows of queue.ready lie; nothing can be put there while the transaction that saw them lasts. p_missed: where those of jobs lie that were chosen too, but are locked by somebody. p_horizon: every transaction below it had ended before these jobs were chosen.';
 
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
 language sql stable
@@ -441,6 +443,7 @@ declare
   v_picked record;
   v_horizon xid8;
   v_ids uuid[];
+  v_places tid[];
   v_lanes bigint[];
   v_expired uuid[];
   v_leases json := '[]';
@@ -500,15 +503,18 @@ begin
   select * into v_picked from queue.pick(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
     v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_now);
   if cardinality(v_picked.ids) > 0 then
-    select coalesce(array_agg(id), '{}'), array_agg(id) filter (where deadline_at <= v_now) into v_ids, v_expired
-    from (select id, deadline_at from public.jobs where id = any (v_picked.ids) and status = 'pending' order by id for update skip locked) as locked;
+    select coalesce(array_agg(id) filter (where late is not true), '{}'), array_agg(id) filter (where late) into v_ids, v_expired
+    from (
+      select id, deadline_at <= v_now as late
+      from public.jobs where id = any (v_picked.ids) and status = 'pending' order by id for update skip locked) as locked;
     if cardinality(v_expired) > 0 then
       perform queue.finish(v_expired, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', v_now);
-      v_ids := array(select i from unnest(v_ids) as i where i <> all (v_expired));
     end if;
     if cardinality(v_ids) > 0 then
-      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids,
-        array(select i from unnest(v_picked.ids) as i where i <> all (v_ids)), v_worker, v_tick, v_call, v_seconds, v_now, v_horizon) as t;
+      v_places := case when cardinality(v_ids) = cardinality(v_picked.ids) then v_picked.places else array(
+        select p.place from unnest(v_picked.ids, v_picked.places) as p (id, place) join unnest(v_ids) as locked (id) on locked.id = p.id) end;
+      select t.leases, t.leased into v_leases, v_leased from queue.take(v_ids, v_places,
+        array(select p from unnest(v_picked.places) as p except select p from unnest(v_places) as p), v_worker, v_tick, v_call, v_seconds, v_now, v_horizon) as t;
       insert into queue.shares (workspace_id, finish_tag)
       values ('00000000-0000-0000-0000-000000000000', v_picked.virtual_time)
       on conflict (workspace_id) do update set finish_tag = excluded.finish_tag;

@@ -216,7 +216,11 @@ begin
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt, h.worker_id, h.leased_at,
       h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
       coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms,
-      j.parent_id is not null or j.batch_id is not null or j.unique_key is not null as bound),
+      j.created_at,
+      j.parent_id is not null or j.batch_id is not null or j.unique_key is not null or j.deadline_at is not null as bound),
+  filed as (
+    insert into queue.ended (workspace_id, outcome, job_created_at, job_id)
+    select m.workspace_id, 'completed', m.created_at, m.id from moved as m),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
@@ -326,9 +330,11 @@ begin
           'until', coalesce(wait ->> 'timeout_at', wait ->> 'until'), 'event', wait ->> 'event') end)), p_now
     from moved),
   delayed as (
-    insert into queue.deferred (job_id, run_at, lane_id) select id, run_at, lane_id from moved where act in ('retry', 'snoozed')),
+    insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at)
+    select id, run_at, lane_id, workspace_id, created_at from moved where act in ('retry', 'snoozed')),
   back as (
-    insert into queue.ready (lane_id, ready_at, job_id) select lane_id, ready_at, id from moved where act = 'released'),
+    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
+    select lane_id, ready_at, id, workspace_id, created_at from moved where act = 'released'),
   rewound as (
     insert into queue.rewinds (lane_id) select distinct lane_id from moved where act = 'released'),
   waiting as (

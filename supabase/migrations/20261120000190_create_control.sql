@@ -84,28 +84,38 @@ end;
 $$;
 comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match everything.';
 
-create function queue.matching_jobs(p_workspace_id uuid, p_filter jsonb, p_condition text, p_limit integer) returns uuid[]
+create function queue.matching_jobs(p_workspace_id uuid, p_filter jsonb, p_live boolean, p_limit integer) returns uuid[]
 language plpgsql stable
 set search_path = ''
+-- in order and no further than needed
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
 as $$
 declare
   v_ids uuid[];
 begin
   perform queue.match_filter(p_filter);
-  -- planned anew each time, so that the condition picks its index and the filter's values are known
+  -- planned anew each time, so that the filter's values are known
   execute format($query$
     select array(
-      select id from public.jobs
-      where workspace_id = $1 and %s
-        and ($2 ->> 'job_type' is null or job_type = $2 ->> 'job_type')
-        and ($2 ->> 'queue' is null or queue = $2 ->> 'queue')
-        and ($2 ->> 'status' is null or status = $2 ->> 'status')
-        and ($2 ->> 'session_id' is null or session_id = $2 ->> 'session_id')
-        and ($2 ->> 'error_fingerprint' is null or error_fingerprint = $2 ->> 'error_fingerprint')
-        and ($2 ->> 'created_before' is null or created_at < ($2 ->> 'created_before')::timestamptz)
-        and ($2 ->> 'created_after' is null or created_at > ($2 ->> 'created_after')::timestamptz)
-        and (not $2 ? 'ids' or id in (select jsonb_array_elements_text($2 -> 'ids')::uuid))
-      order by created_at, id limit $3)$query$, p_condition)
+      select j.id from %s
+        and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
+        and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
+        and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
+        and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
+        and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
+        and ($2 ->> 'created_before' is null or j.created_at < ($2 ->> 'created_before')::timestamptz)
+        and ($2 ->> 'created_after' is null or j.created_at > ($2 ->> 'created_after')::timestamptz)
+      order by %s limit $3)$query$,
+    case
+      when p_filter ? 'ids' then 'public.jobs as j where j.workspace_id = $1 and j.id = any (array(
+        select jsonb_array_elements_text($2 -> ''ids'')::uuid)) and ' || case when p_live then 'j.completed_at is null' else 'j.outcome = ''failed''' end
+      when p_live then 'queue.live_jobs as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $1'
+      else 'queue.ended as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $1 and w.outcome = ''failed''' end
+    || case when p_live then ' and j.cancel_requested_at is null' else '' end,
+    case when p_filter ? 'ids' then 'j.created_at, j.id' else 'w.job_created_at, w.job_id' end)
   into v_ids using p_workspace_id, p_filter, p_limit;
   return v_ids;
 exception
@@ -113,7 +123,7 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function queue.matching_jobs is 'The oldest jobs of a workspace that meet p_condition, SQL written here and never a caller''s, and the filter of cancel_jobs.';
+comment on function queue.matching_jobs is 'The oldest jobs of a workspace that meet the filter of cancel_jobs: live ones without a cancel asked for, or else dead letters.';
 
 create function queue.may_steer(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -138,7 +148,7 @@ declare
   v_filter jsonb := coalesce(p_filter, '{}');
 begin
   perform queue.may_steer(p_workspace_id);
-  v_ids := queue.matching_jobs(p_workspace_id, v_filter, 'completed_at is null and cancel_requested_at is null', v_limit + 1);
+  v_ids := queue.matching_jobs(p_workspace_id, v_filter, true, v_limit + 1);
   return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
 end;
 $$;
@@ -158,6 +168,10 @@ begin
   where id = any (p_ids) and status in ('failed', 'cancelled') and unique_key is not null
   order by workspace_id, job_type, unique_key, id
   on conflict (workspace_id, job_type, key) do nothing;
+  delete from queue.ended as e using public.jobs as j
+  where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
+    and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))
+    and e.workspace_id = j.workspace_id and e.outcome = j.outcome and e.job_created_at = j.created_at and e.job_id = j.id;
   with revived as (
     update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
       lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
@@ -173,6 +187,8 @@ begin
   if v_ids is null then
     return 0;
   end if;
+  insert into queue.batch_members (job_id, batch_id, workspace_id)
+  select id, batch_id, workspace_id from public.jobs where id = any (v_ids) and batch_id is not null;
   perform queue.place(v_ids, p_now);
   v_children := array(
     select id from public.jobs
@@ -231,7 +247,7 @@ declare
   v_count integer;
 begin
   perform queue.may_steer(p_workspace_id);
-  v_ids := queue.matching_jobs(p_workspace_id, v_filter, $condition$outcome = 'failed'$condition$, v_limit + 1);
+  v_ids := queue.matching_jobs(p_workspace_id, v_filter, false, v_limit + 1);
   perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
   v_count := queue.revive(v_ids[1:v_limit], queue.clock());
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
@@ -296,15 +312,13 @@ begin
     where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.completed_at is null);
   end if;
   if new.status = 'cancelled' then
-    delete from queue.ready where job_id = new.id;
-    delete from queue.deferred where job_id = new.id;
+    perform queue.leave(array[new.id]);
     delete from queue.waits where job_id = new.id;
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
     values (v_now, new.job_type, new.workspace_id, 'cancelled', 1);
     perform queue.after_end(array[new.id]);
   elsif new.status = 'pending' then
-    delete from queue.ready where job_id = new.id;
-    delete from queue.deferred where job_id = new.id;
+    perform queue.leave(array[new.id]);
     perform queue.place(array[new.id], v_now);
   end if;
   return null;

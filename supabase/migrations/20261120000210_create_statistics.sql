@@ -51,13 +51,13 @@ begin
     v_visited := v_visited + 1;
     foreach v_outcome in array array['completed', 'cancelled', 'failed'] loop
       delete from public.jobs where id = any (array(
-        select id from public.jobs
-        where workspace_id = v_workspace and outcome = v_outcome
-          -- created before it ended: the index is by creation
-          and created_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
-          and completed_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
-          and job_type <> all (v_longer)
-        order by created_at limit v_left for update skip locked));
+        select j.id from queue.ended as e join public.jobs as j on j.id = e.job_id
+        where e.workspace_id = v_workspace and e.outcome = v_outcome
+          -- created before it ended: they are filed by creation
+          and e.job_created_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
+          and j.completed_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
+          and j.job_type <> all (v_longer)
+        order by e.job_created_at limit v_left for update of j skip locked));
       get diagnostics v_count = row_count;
       perform queue.note_removed(v_workspace, v_outcome, v_count, p_now);
       v_left := v_left - v_count;
@@ -125,10 +125,10 @@ begin
     where t.retention_days is not null order by w.id, o.n, t.job_type -- as prune does: both count on the same rows
   loop
     delete from public.jobs where id = any (array(
-      select id from public.jobs
-      where workspace_id = v_one.workspace_id and outcome = v_one.outcome and created_at < p_now - v_one.kept
-        and completed_at < p_now - v_one.kept and job_type = v_one.job_type
-      order by created_at limit v_left for update skip locked));
+      select j.id from queue.ended as e join public.jobs as j on j.id = e.job_id
+      where e.workspace_id = v_one.workspace_id and e.outcome = v_one.outcome and e.job_created_at < p_now - v_one.kept
+        and j.completed_at < p_now - v_one.kept and j.job_type = v_one.job_type
+      order by e.job_created_at limit v_left for update of j skip locked));
     get diagnostics v_count = row_count;
     perform queue.note_removed(v_one.workspace_id, v_one.outcome, v_count, p_now);
     v_left := v_left - v_count;
@@ -290,7 +290,7 @@ begin
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
-    'failed', (select count(*) from (select 1 from public.jobs where outcome = 'failed' limit 10000) as f),
+    'failed', (select count(*) from (select 1 from queue.ended where outcome = 'failed' limit 10000) as f),
     'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
     'last_tick_at', v_tick.seen_at,
     'last_tick_seconds', extract(epoch from v_now - v_tick.seen_at),

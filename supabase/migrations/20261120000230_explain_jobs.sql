@@ -98,7 +98,8 @@ begin
     end if;
   end if;
 
-  select r.ready_at into v_ready_at from queue.ready as r where r.job_id = p_job.id;
+  select r.ready_at into v_ready_at from queue.ready as r
+  where r.workspace_id = p_job.workspace_id and r.job_created_at = p_job.created_at and r.job_id = p_job.id;
   select count(*) into v_ahead from (
     select 1 from queue.lanes as l
     cross join lateral (

@@ -30,25 +30,7 @@ end;
 $$;
 comment on function queue.ring_worker is E'Call the worker by pg_net; false when it or the settings are missing.\n\nSettings: worker_url, the address of POST /api/jobs/worker, and worker_secret_name, the vault''s name of its token. Sent when the transaction commits.';
 
-create function queue.ring_after_insert() returns trigger
-language plpgsql
-security definer -- whoever enqueues may not read the vault
-set search_path = ''
-as $$
-begin
-  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
-  if coalesce(current_setting('request.jwt.claims', true), '') = '' and current_setting('queue.wake', true) = 'true' then
-    perform queue.ring_worker();
-  end if;
-  return null;
-end;
-$$;
-comment on function queue.ring_after_insert is 'Trigger: jobs enqueued by plain SQL call a worker, where pg_net is there. Debounced as every wake-up.';
-
-create trigger jobs_ring_after_insert after insert on public.jobs
-  for each statement execute function queue.ring_after_insert();
-
-revoke execute on function queue.ring_worker, queue.ring_after_insert from public, anon, authenticated, service_role;
+revoke execute on function queue.ring_worker from public, anon, authenticated, service_role;
 
 do $$
 begin

@@ -3,7 +3,6 @@
 
 -- a webhook's deliveries are few among many jobs; nobody else's job pays for their order
 create index jobs_by_webhook on public.jobs (concurrency_key, created_at, id) where job_type = 'webhook_delivery';
-create index waits_by_workspace on queue.waits (workspace_id, job_created_at, job_id);
 
 create type queue.list_place as (created_at timestamptz, id uuid);
 comment on type queue.list_place is 'Where a job stands in a list.';
@@ -58,9 +57,9 @@ begin
     return query
     select k.source, w, k.word
     from unnest(p_workspaces) as w cross join (
-      select distinct case when s <> all (v_live) then 'ended' when 'pending' = any (v_status) then 'live' else s end as source,
-        case when s <> all (v_live) then s end as word
-      from unnest(v_status) as s) as k;
+      select distinct stood.source, case when stood.source = 'ended' then s end as word
+      from unnest(v_status) as s cross join lateral unnest(
+        case when s <> all (v_live) then array['ended'] when s = 'pending' then array['ready', 'deferred'] else array[s] end) as stood (source)) as k;
   end if;
 end;
 $$;
@@ -93,6 +92,7 @@ declare
   v_where text := '';
   v_source record;
   v_from text;
+  v_table text;
   v_at_key text;
   v_id_key text;
   v_head text;
@@ -137,21 +137,20 @@ begin
       or $8 is not null and (replace(id::text, ''-'', '''') like $8 || ''%'' or replace(id::text, ''-'', '''') like ''%'' || $8))' end);
 
   for v_source in select * from queue.list_sources(v_filter, v_workspaces) loop
-    v_at_key := case v_source.source when 'waiting' then 'w.job_created_at' else 'j.created_at' end;
-    v_id_key := case v_source.source when 'waiting' then 'w.job_id' else 'j.id' end;
+    v_table := case when v_source.source = 'waiting' then 'waits' when v_source.source = 'processing' then 'leases'
+      when v_source.source in ('ready', 'deferred', 'ended') then v_source.source end;
+    v_at_key := case when v_table is null then 'j.created_at' else 'w.job_created_at' end;
+    v_id_key := case when v_table is null then 'j.id' else 'w.job_id' end;
     select k.name, k.value into v_head, v_value from (values
-      ('ended', 'j.outcome', '$11'), ('session', 'j.session_id', '($2 ->> ''session_id'')'),
+      ('session', 'j.session_id', '($2 ->> ''session_id'')'),
       ('parent', 'j.parent_id', '($2 ->> ''parent_id'')::uuid'), ('batch', 'j.batch_id', '($2 ->> ''batch_id'')::uuid')) as k (source, name, value)
     where k.source = v_source.source;
     v_from := case
       -- as a range and in the order: an index by age alone, read past whatever else there is, cannot serve it
-      when v_head is not null then format('public.jobs as j where %s between %s and %2$s', v_head, v_value)
-        || case v_source.source when 'ended' then ' and j.workspace_id = $10' else v_mine end
+      when v_head is not null then format('public.jobs as j where %s between %s and %2$s', v_head, v_value) || v_mine
       when v_source.source = 'prefix' then 'public.jobs as j where j.id between rpad($7, 32, ''0'')::uuid and rpad($7, 32, ''f'')::uuid' || v_mine
-      when v_source.source = 'waiting' then 'queue.waits as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $10'
-      when v_source.source = 'processing' then '(select r.* from queue.leases as l join public.jobs as r on r.id = l.job_id
-        where l.workspace_id = $10 offset 0) as j where true'
-      when v_source.source = 'live' then 'public.jobs as j where j.workspace_id = $10 and j.completed_at is null'
+      when v_table is not null then format('queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $10', v_table)
+        || case v_table when 'ended' then ' and w.outcome = $11' else '' end
       else 'public.jobs as j where j.workspace_id = $10' end;
     v_from := concat('from ', v_from,
       case when v_after is not null then format(' and (%s) >= (%s)', concat_ws(', ', v_head, v_at_key), concat_ws(', ', v_value, '$3')) end,
@@ -205,6 +204,7 @@ declare
   v_filter jsonb := queue.list_filter(p_filter, array['job_type', 'queue', 'parent_id']);
   v_most constant integer := 10000;
   v_status text;
+  v_stand text;
   v_read integer;
   v_count integer;
   v_counts jsonb := '{}';
@@ -212,15 +212,19 @@ declare
 begin
   perform queue.may_steer(p_workspace_id);
   foreach v_status in array array['pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled'] loop
-    execute format($query$
-      select count(*), count(*) filter (where p.status = $3
-        and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null or p.queue = $2 ->> 'queue'))
-      from (select j.status, j.job_type, j.queue from public.jobs as j where %s limit %s) as p$query$,
-      case when v_filter ? 'parent_id' then 'j.parent_id = ($2 ->> ''parent_id'')::uuid and j.workspace_id = $1'
-        when v_status = 'pending' then 'j.workspace_id = $1 and j.completed_at is null'
-        when v_status = 'processing' then 'j.id = any (array(select l.job_id from queue.leases as l where l.workspace_id = $1))'
-        when v_status = 'waiting' then format('j.id = any (array(select w.job_id from queue.waits as w where w.workspace_id = $1 limit %s))', v_most)
-        else 'j.workspace_id = $1 and j.outcome = $3' end, v_most)
+    v_stand := case v_status
+      when 'pending' then '(select workspace_id, job_id from queue.ready union all select workspace_id, job_id from queue.deferred)'
+      when 'processing' then 'queue.leases' when 'waiting' then 'queue.waits'
+      else '(select workspace_id, job_id from queue.ended where outcome = $3)' end;
+    execute case
+      when v_filter = '{}' then format('select count(*), count(*) from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p', v_stand, v_most)
+      else format($query$
+        select count(*), count(*) filter (where p.status = $3
+          and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null or p.queue = $2 ->> 'queue'))
+        from (select j.status, j.job_type, j.queue from public.jobs as j where %s limit %s) as p$query$,
+        case when v_filter ? 'parent_id' then 'j.parent_id = ($2 ->> ''parent_id'')::uuid and j.workspace_id = $1'
+          else format('j.id = any (array(select w.job_id from %s as w where w.workspace_id = $1 limit %s))', v_stand, v_most) end, v_most)
+      end
     into v_read, v_count using p_workspace_id, v_filter, v_status;
     v_counts := v_counts || jsonb_build_object(v_status, v_count);
     if v_read = v_most then
@@ -235,6 +239,35 @@ end;
 $$;
 comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
 
+create function public.dead_letters(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables: this is the door
+set search_path = ''
+as $$
+declare
+  v_most constant integer := 10000;
+begin
+  perform queue.may_steer(p_workspace_id);
+  return (
+    with letters as materialized (
+      select j.id, j.job_type, j.error_fingerprint, j.error_message, j.completed_at
+      from (select e.job_id from queue.ended as e where e.workspace_id = p_workspace_id and e.outcome = 'failed'
+        order by e.job_created_at desc, e.job_id desc limit v_most) as e
+      join public.jobs as j on j.id = e.job_id),
+    alike as (
+      select job_type, error_fingerprint, count(*) as jobs, min(completed_at) as first_at, max(completed_at) as last_at,
+        (array_agg(id order by completed_at desc, id))[1] as latest_id
+      from letters group by 1, 2)
+    select jsonb_build_object(
+      'groups', coalesce(jsonb_agg(jsonb_build_object('job_type', a.job_type, 'error_fingerprint', a.error_fingerprint, 'jobs', a.jobs,
+        'first_at', a.first_at, 'last_at', a.last_at, 'latest_id', a.latest_id, 'error_message', l.error_message)
+        order by a.jobs desc, a.last_at desc), '[]'),
+      'more', (select count(*) from letters) = v_most)
+    from alike as a join letters as l on l.id = a.latest_id);
+end;
+$$;
+comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: [{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest group first.\n\nLooks at the 10,000 youngest jobs that failed; more tells that there may be others. A group goes to redrive_jobs by its type and fingerprint.';
+
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources from public, anon, authenticated, service_role;
-revoke execute on function public.list_jobs, public.count_jobs from public, anon, authenticated, service_role;
-grant execute on function public.list_jobs, public.count_jobs to authenticated, service_role;
+revoke execute on function public.list_jobs, public.count_jobs, public.dead_letters from public, anon, authenticated, service_role;
+grant execute on function public.list_jobs, public.count_jobs, public.dead_letters to authenticated, service_role;

@@ -17,7 +17,7 @@ MEMBERS = {
     "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "redrive_jobs",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
-    "workspace_retention", "next_runs", "list_jobs", "count_jobs",
+    "workspace_retention", "next_runs", "list_jobs", "count_jobs", "dead_letters",
     "visit_jobs", "visit_events", "visit_feed", "open_visit", "close_visit",
 }  # fmt: skip
 WORKER = {

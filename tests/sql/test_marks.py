@@ -130,6 +130,7 @@ def test_the_mark_waits_for_a_transaction_that_is_not_the_last(engine: Engine) -
 def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: Engine) -> None:
     """It is pending still, but waits elsewhere; started without a lease it would run for ever."""
     job = engine.enqueue()
+    place = engine.one("select ctid::text from queue.ready where job_id = %s", job)
     with engine.member(ADA) as ada:
         ada.run(
             "update public.jobs set scheduled_for = now() + interval '1 day' where id = %s",
@@ -137,8 +138,9 @@ def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: En
         )
 
     leased = engine.one(
-        "select leased from queue.take(array[%s]::uuid[], '{}', 'w1', gen_random_uuid(), 1, 60, queue.clock(), '3')",
+        "select leased from queue.take(array[%s]::uuid[], array[%s]::tid[], '{}', 'w1', gen_random_uuid(), 1, 60, queue.clock(), '3')",
         job,
+        place,
     )
 
     assert (leased, engine.status(job)) == (0, "pending")

@@ -257,9 +257,9 @@ def refusal(error: psycopg.Error) -> tuple[str | None, str | None, str | None]:
 
 INVARIANTS = {
     "a pending job is ready or deferred, once": """
-        select j.id from public.jobs j where j.status = 'pending' and (select count(*) from (
-          select job_id from queue.ready union all select job_id from queue.deferred) m
-          where m.job_id = j.id) <> 1""",
+        select j.id from public.jobs j left join (select m.job_id, count(*) as places from (
+          select job_id from queue.ready union all select job_id from queue.deferred) m group by 1) p on p.job_id = j.id
+        where j.status = 'pending' and p.places is distinct from 1""",
     "only pending jobs are ready or deferred": """
         select m.job_id from (select job_id from queue.ready union all select job_id from queue.deferred) m
         left join public.jobs j on j.id = m.job_id where j.status is distinct from 'pending'""",
@@ -313,6 +313,21 @@ INVARIANTS = {
     "concurrency of a workspace": """
         select t.workspace_id from queue.tenant_limits t where t.max_running <
           (select count(*) from queue.leases l where l.workspace_id = t.workspace_id)""",
+    "an ended job is filed under its outcome, no other is": """
+        select coalesce(j.id, e.job_id) from public.jobs j full join queue.ended e on e.job_id = j.id
+        where (j.outcome, j.workspace_id, j.created_at) is distinct from (e.outcome, e.workspace_id, e.job_created_at)
+          and (j.outcome is not null or e.job_id is not null)""",
+    "a live job is listed once, as its row says": """
+        select coalesce(j.id, l.job_id) from public.jobs j full join queue.live_jobs l on l.job_id = j.id
+        where (j.completed_at is null and j.id is not null)
+          and (j.workspace_id, j.created_at) is distinct from (l.workspace_id, l.job_created_at)
+          or l.job_id is not null and (j.id is null or j.completed_at is not null)""",
+    "live jobs alone have a deadline to watch": """
+        select coalesce(j.id, d.job_id) from public.jobs j full join queue.deadlines d on d.job_id = j.id
+        where (case when j.completed_at is null then j.deadline_at end) is distinct from d.deadline_at""",
+    "live jobs alone keep their batch open": """
+        select coalesce(j.id, m.job_id) from public.jobs j full join queue.batch_members m on m.job_id = j.id
+        where (case when j.completed_at is null then j.batch_id end) is distinct from m.batch_id""",
     "a unique key is held by a live job": """
         select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
         where j.id is null or j.completed_at is not null""",
