@@ -19,7 +19,8 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,21 @@ PYTHON_PEERS = {
     "absurd": "absurd-sdk==0.5.1",
 }
 NODE_PACKAGES = ("graphile-worker@0.18.0", "pg-boss@12.35.0")
-NODE_PEERS = ("graphile-worker", "pg-boss", "pg-boss, by hand")
+NODE_PEERS = ("graphile-worker", "pg-boss", "pg-boss, two workers", "pg-boss, by hand")
 SLOW = ("procrastinate", "dbos", "absurd")  # job by job: a tenth of the jobs tells as much
 LEFT_OUT = {
     "limit": "everything: attempts, fencing, events, limits, fairness, retries",
     "pgqueuer": "fencing, events, exact limits, fairness, tenants",
     "graphile-worker": "history of ended jobs (deleted), fencing, events, limits, fairness",
     "pg-boss": "fencing, events, exact limits, fairness",
+    "pg-boss, two workers": "the same",
     "pg-boss, by hand": "the same, and its worker: fetch and complete called in turn",
     "procrastinate": "fencing, limits beyond one lock, fairness",
     "dbos": "fencing, fairness; steps are durable",
     "absurd": "limits, fairness; steps are durable",
     "minutehand": "nothing: fencing, events, limits, fair leasing are on",
     "minutehand, minimal events": "events of creation and lease, the attempt line of a success",
+    "minutehand, minimal, two calls": "the same; two calls under way at once",
     "minutehand, with broadcast": "nothing; also sends each event to Realtime, which no peer does",
 }
 
@@ -119,47 +122,66 @@ class Meter:
 
 
 def ours(
-    meter: Meter, url: str, jobs: int, *, job_type: str = "bench", most: int | None = None
+    meter: Meter,
+    url: str,
+    jobs: int,
+    *,
+    job_type: str = "bench",
+    most: int | None = None,
+    calls: int = 1,
 ) -> Seen:
     """Fill and drain through the SQL functions.
 
     Args:
         most: Drain only so many of them.
+        calls: Calls that the worker keeps under way at once, each on a connection of its own.
     """
-    with psycopg.connect(url, autocommit=True) as connection:
-        set_json_loads(from_json, connection)  # as `shared.queue` reads and writes
-        set_json_dumps(to_json, connection)
+    with ExitStack() as held:
+        connections = [
+            held.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(calls)
+        ]
+        for connection in connections:
+            set_json_loads(from_json, connection)  # as `shared.queue` reads and writes
+            set_json_dumps(to_json, connection)
         item = {"job_type": job_type, "payload": {}}
         began = time.perf_counter()
         for _ in range(0, jobs, 1000):
-            connection.execute(
+            connections[0].execute(
                 "select public.enqueue_jobs(%s, %s, 'ids')", (ACME, Jsonb([item] * 1000))
             )
         filled = time.perf_counter() - began
-        done = 0
-        request = {"worker_id": "bench", "tick_id": str(uuid.uuid4()), "limit": BATCH}
-        items: list[dict[str, Any]] = []
-        call = 0
+        done = [0] * calls
+
+        def drain(number: int) -> None:
+            """Settle what the last call leased and lease the next, until nothing is left."""
+            request = {"worker_id": "bench", "tick_id": str(uuid.uuid4()), "limit": BATCH}
+            items: list[dict[str, Any]] = []
+            call = 0
+            while (call == 0 or items) and (most is None or sum(done) < most):
+                call += 1
+                row = (
+                    connections[number]
+                    .execute(
+                        "select public.settle_jobs(%s)",
+                        (Jsonb({"items": items, "lease": {**request, "call": call}}),),
+                    )
+                    .fetchone()
+                )
+                answer: dict[str, Any] = row[0] if row else {}
+                done[number] += len(items)
+                items = [
+                    {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": "completed"}
+                    for lease in answer["lease"]["leases"]
+                ]
+
         meter.draining()
         cpu = time.process_time()
         began = time.perf_counter()
-        while call == 0 or items:
-            call += 1
-            row = connection.execute(
-                "select public.settle_jobs(%s)",
-                (Jsonb({"items": items, "lease": {**request, "call": call}}),),
-            ).fetchone()
-            answer: dict[str, Any] = row[0] if row else {}
-            done += len(items)
-            items = [
-                {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": "completed"}
-                for lease in answer["lease"]["leases"]
-            ]
-            if most is not None and done >= most:
-                break
+        with ThreadPoolExecutor(calls) as pool:
+            list(pool.map(drain, range(calls)))
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         meter.drained()
-        return Seen(jobs / filled, done / seconds, cpu, done)
+        return Seen(jobs / filled, sum(done) / seconds, cpu, sum(done))
 
 
 LIMIT = """
@@ -390,7 +412,7 @@ class Bench:
         """Fill and drain one queue, whichever it is."""
         if name.startswith("minutehand"):
             kind = "quiet" if "minimal" in name else "bench"
-            return ours(self.meter, url, jobs, job_type=kind)
+            return ours(self.meter, url, jobs, job_type=kind, calls=2 if "two calls" in name else 1)
         if name == "limit":
             return limit(self.meter, url, jobs)
         return self.peers.run(self.meter, name, url, jobs)
@@ -477,6 +499,7 @@ def main() -> int:
         "limit",
         "minutehand",
         "minutehand, minimal events",
+        "minutehand, minimal, two calls",
         "minutehand, with broadcast",
         *options.peers,
     ]
@@ -495,35 +518,35 @@ def main() -> int:
                         except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
                             line.missing = str(error)[:120]
             print(f"{options.jobs:,} no-op jobs, one worker, medians of {options.rounds}")
-            print(f"{'':<28}{'bulk/s':>9}{'drain/s':>9}{'ratio':>7}{'CPU µs':>8}  leaves out")
+            print(f"{'':<31}{'bulk/s':>9}{'drain/s':>9}{'ratio':>7}{'CPU µs':>8}  leaves out")
             base = statistics.median(lines[1].drains)
             for line in lines:
                 if line.missing:
-                    print(f"{line.name:<28} not measured: {line.missing}")
+                    print(f"{line.name:<31} not measured: {line.missing}")
                     continue
                 drained = statistics.median(line.drains)
                 print(
-                    f"{line.name:<28}{statistics.median(line.fills):>9,.0f}{drained:>9,.0f}{drained / base:>7.2f}{statistics.median(line.costs):>8,.0f}  {LEFT_OUT[line.name]}"
+                    f"{line.name:<31}{statistics.median(line.fills):>9,.0f}{drained:>9,.0f}{drained / base:>7.2f}{statistics.median(line.costs):>8,.0f}  {LEFT_OUT[line.name]}"
                 )
             print("\nfirst 10,000 of 100,000 against 10,000 alone")
             for line, queue in ((lines[1], ours), (lines[0], limit)):
                 flat = deep(bench, queue, minutehand=queue is ours, pairs=options.rounds)
-                print(f"{line.name:<28} {flat}", flush=True)
+                print(f"{line.name:<31} {flat}", flush=True)
             if options.held:
                 print(
                     "\nCPU a job without ÷ with a snapshot held for the whole drain: 1 is untouched;"
                     f" {options.held:,} jobs, at most 10,000 where they go job by job"
                 )
             for line in lines if options.held else []:
-                if line.missing or "broadcast" in line.name:
+                if line.missing or "broadcast" in line.name or "two" in line.name:
                     continue
                 try:
                     found = held(bench, line.name, options.held)
                 except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
-                    print(f"{line.name:<28} not measured: {str(error)[:120]}")
+                    print(f"{line.name:<31} not measured: {str(error)[:120]}")
                     continue
                 after = "" if found.recovery is None else f"  {found.recovery:.1f} s to recover"
-                print(f"{line.name:<28}{found.kept:>9.2f}{after}", flush=True)
+                print(f"{line.name:<31}{found.kept:>9.2f}{after}", flush=True)
         finally:
             server.destroy()
     return 0

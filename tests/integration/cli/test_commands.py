@@ -189,8 +189,7 @@ def test_redrive_asks_before_it_touches_anything(
     job = enqueued(run, account, "--in", "1h")
     with stack.connect() as connection:
         connection.execute(
-            "update public.jobs set status = 'failed', outcome = 'failed', completed_at = now(),"
-            " error_message = 'no' where id = %s",
+            "select queue.finish(array[%s]::uuid[], 'failed', 'no', '{}', queue.clock())",
             [job["id"]],
         )
     refused = json.loads(run("redrive", "--json", code=1).stderr)

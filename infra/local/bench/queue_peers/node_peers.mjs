@@ -38,10 +38,10 @@ async function pgBoss(drain) {
 }
 
 // its worker, told not to pause between full batches
-async function byWorker(boss) {
+const byWorkers = (localConcurrency) => async (boss) => {
   let done = 0
   await new Promise((resolve) => {
-    boss.work('noop', { batchSize: 500, burstWhenBatchFull: true }, async (batch) => {
+    boss.work('noop', { batchSize: 500, burstWhenBatchFull: true, localConcurrency }, async (batch) => {
       done += batch.length
       if (done >= jobs) setImmediate(resolve)
     })
@@ -92,7 +92,8 @@ async function graphileWorker() {
 }
 
 const peers = {
-  'pg-boss': () => pgBoss(byWorker),
+  'pg-boss': () => pgBoss(byWorkers(1)),
+  'pg-boss, two workers': () => pgBoss(byWorkers(2)),
   'pg-boss, by hand': () => pgBoss(byHand),
   'graphile-worker': graphileWorker,
 }
