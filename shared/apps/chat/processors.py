@@ -5,6 +5,7 @@ Each posts one message at its end, once, however often it is begun.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from shared.apps.chat.models import ChatPayload, Document, Item, Loaded, Posted, Written
@@ -42,7 +43,9 @@ class Processors:
         """Do a work item in steps, asking back where that helps, and post its result."""
         return await self._posting(job, ctx, self._work)
 
-    async def _posting(self, job: Job[ChatPayload], ctx: JobContext, write: Any) -> Ending:
+    async def _posting(
+        self, job: Job[ChatPayload], ctx: JobContext, write: Callable[..., Awaitable[Posted]]
+    ) -> Ending:
         # here and not at the top: only who writes loads a language model
         from shared.apps.chat.writing import Pause, Writer
 
@@ -52,7 +55,7 @@ class Processors:
         if loaded.written is not None:  # the worker died before it could say so
             return {"message_id": str(loaded.written)}
         try:
-            posted: Posted = await write(job, ctx, loaded, Writer(self._app, ctx))
+            posted = await write(job, ctx, loaded, Writer(self._app, ctx))
         except Pause as pause:
             return pause.outcome
         except QueueError as error:
@@ -229,6 +232,8 @@ def register(registry: Registry, settings: Settings, *, app: Chat | None = None)
         "chat_work",
         payload=ChatPayload,
         workspace_concurrency=10,
+        # some eight requests to a model, each of which may take a minute
+        timeout=780,
         max_attempts=4,
         backoff=backoff,
         internal=True,

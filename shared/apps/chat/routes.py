@@ -15,6 +15,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.apps.chat.feed import ConversationFeed
 from shared.apps.chat.models import (
     Conversation,
     ConversationPage,
@@ -23,13 +24,11 @@ from shared.apps.chat.models import (
     Sent,
 )
 from shared.apps.chat.services import Chat
-from shared.queue.errors import QueueError
 from shared.queue.keys import is_visit
 from shared.queue.models import FeedPage
 from shared.web import paging
 from shared.web.auth import Caller, Credentials, bearer_token, stream_caller
 from shared.web.errors import unavailable
-from shared.web.feeds import BEGINNING, HistoryFeed
 from shared.web.idempotency import IdempotencyHeader, parse_key
 from shared.web.services import Provided, Services
 from shared.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
@@ -238,22 +237,10 @@ class ChatRoutes:
         """
         began_at = services.clock.monotonic()
         store = self._app.acting_as(_token(caller), session_id)
-        topic = (await store.read(conversation_id)).session_id
-        queue = services.queue_of(caller)
-
-        async def read_after(after: str | None) -> FeedPage:
-            try:
-                return await queue.session_feed(topic, after)
-            except QueueError as error:
-                if error.word != "session_not_found":
-                    raise
-                # a session without a job is none yet; the conversation may be gone, too
-                await store.read(conversation_id)
-                return FeedPage(events=[], cursor=BEGINNING, more=False)
-
-        feed = HistoryFeed(
-            f"session:{topic}",
-            read_after,
+        feed = ConversationFeed(
+            await store.read(conversation_id),
+            store,
+            services.queue_of(caller),
             after=last_event_id or cursor,
             reads=services.hub.reads,
             circle=str(caller.subject) if caller is not None else "visitors",

@@ -5,7 +5,7 @@ What is asked is prompts.py's; which job asks what is processors.py's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -74,7 +74,7 @@ class Writer:
             return Written.model_validate(await self._asking(run))
         return await self._step(step, run)
 
-    async def _step(self, name: str, run: Callable[[], Any]) -> Written:
+    async def _step(self, name: str, run: Callable[[], Awaitable[Any]]) -> Written:
         self._spare_time()
         return await self._ctx.step(name, lambda: self._asking(run), returns=Written)
 
@@ -82,7 +82,7 @@ class Writer:
         if self._ctx.new_steps and self._ctx.remaining < SECONDS_TO_SPARE:
             raise Pause(Snooze(after=1))  # cutting it off in the middle would pay for it twice
 
-    async def _asking(self, run: Callable[[], Any]) -> Any:
+    async def _asking(self, run: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await run()
         except LanguageModelError as error:

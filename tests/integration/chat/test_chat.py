@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from shared.apps.chat.feed import ConversationFeed
+from shared.apps.chat.models import Conversation
 from shared.config import Settings
-from tests.integration.chat.conftest import ACME, BOB, EVE, NOTES, Desk
+from shared.queue.client import QueueClient
+from shared.queue.errors import QueueError
+from shared.web.shared_reads import SharedReads
+from tests.integration.chat.conftest import ACME, ADA, BOB, EVE, NOTES, Desk
 from tests.support.project import Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
@@ -394,6 +399,32 @@ async def test_a_conversation_deleted_under_running_work_stays_deleted(
     assert desk.project.rows(
         "select 1 from public.chat_messages where conversation_id = %s", conversation
     ) == []  # fmt: skip
+
+
+async def test_a_stream_ends_with_its_conversation(desk: Desk) -> None:
+    """Also where its session, a visit, goes on."""
+    key = visit(desk.project)
+    at = {"session_id": key}
+    queue = QueueClient(desk.chat.settings)
+    for params, token in ((at, None), ({}, desk.project.token())):
+        user = ADA if token else None
+        begun = await desk.call("POST", "", user=user, params=params, json={"workspace_id": ACME})
+        conversation = Conversation.model_validate(begun.json())
+        store = desk.chat.acting_as(token, params.get("session_id"))
+        feed = ConversationFeed(
+            conversation,
+            store,
+            queue.acting_as(token),
+            after=None,
+            reads=SharedReads(),
+            circle="readers",
+        )
+        await feed.read()
+        assert (await feed.check()).end is None
+        await store.delete(conversation.id)
+        with pytest.raises(QueueError, match="no such conversation"):
+            await feed.check()
+    await queue.aclose()
 
 
 async def test_a_stranger_sees_nothing(desk: Desk) -> None:
