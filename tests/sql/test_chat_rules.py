@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -374,6 +376,52 @@ def test_a_workspaces_bound_holds_when_conversations_race_for_it(seeded: Databas
         connection.execute("select public.set_settings('{\"chat_live_items_per_workspace\": 50}')")
     assert sorted(len(each.get("work_items", [])) for each in begun) == [0, 2]
     assert [each["room"] for each in begun if each["message_id"] is None] == [1]
+
+
+def test_a_deletion_races_with_everybody_and_leaves_nothing_alive(seeded: Database) -> None:
+    """A worker that begins work, a member who speaks, one who cancels: no deadlock, no orphan."""
+    items = [{"kind": "draft", "title": "t", "instruction": "i"}]
+    for _ in range(6):
+        conversation = begin(seeded)
+        held = lease(seeded, send(seeded, conversation)["job_id"])
+        gate = threading.Barrier(4)
+
+        def race(action: Callable[[], Any], gate: threading.Barrier = gate) -> str | None:
+            gate.wait()
+            try:
+                action()
+            except psycopg.Error as error:
+                return error.sqlstate
+            return None
+
+        request = {**held, "items": items, "text": "On it"}
+        cancel = "select public.chat_cancel(%s, %s)"
+        actions = [
+            partial(as_worker, seeded, "chat_delegate", request),
+            partial(send, seeded, conversation, BOB),
+            partial(as_user, seeded, ADA, cancel, conversation, held["job_id"]),
+            partial(as_user, seeded, ADA, "select public.chat_delete(%s)", conversation),
+        ]
+        with ThreadPoolExecutor(4) as pool:
+            ended = list(pool.map(race, actions))
+
+        assert ended[3] is None
+        assert set(ended[:3]) <= {None, "PT404"}
+        with seeded.connect() as connection:
+            alive = connection.execute(
+                "select job_type, cancel_requested_at is null from public.jobs"
+                " where session_id = %s and completed_at is null",
+                (f"chat:{conversation}",),
+            ).fetchall()
+            connection.execute("select public.settle_jobs(%s)", (Jsonb({
+                "worker_id": "w", "tick_id": str(uuid.uuid4()),
+                "items": [{**held, "outcome": "retry"}],
+            }),))  # fmt: skip
+            left = connection.execute(
+                "select status from public.jobs where session_id = %s", (f"chat:{conversation}",)
+            ).fetchall()
+        assert alive == [("chat_reply", False)]
+        assert left == [("cancelled",)]
 
 
 def test_lists_and_counts_read_by_their_index(seeded: Database) -> None:
