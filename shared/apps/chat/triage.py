@@ -21,7 +21,7 @@ _ANY: Final = {
     kind: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for kind, words in _VERBS.items()
 }
 _BREAK: Final = re.compile(r"[.;!?\n]\s*|,\s|\bthen\b")
-_LEAD: Final = re.compile(r"^\W*(?:(?:and|then|please|und|bitte)\b\W*)+", re.IGNORECASE)
+_LEAD: Final = re.compile(r"^\W*(?:(?:and|then|now|please|und|dann|bitte)\b\W*)+", re.IGNORECASE)
 LABELS: Final[dict[Kind, str]] = {
     "research": "Research",
     "summarise": "Summary",

@@ -34,6 +34,7 @@ SHOWN = {
     "job-narrow-dark",
     "benchmark-wide-light",
     "plan-wide-light",
+    "chat-wide-light",
 }
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"
 
@@ -67,6 +68,7 @@ def take(
         "settings": "/workspace/settings/api",
         "benchmark": story.benchmark,
         "plan": story.plan,
+        "chat": story.chat,
     }
     for scheme, sizes in SIZES.items():
         for size, viewport in sizes.items():

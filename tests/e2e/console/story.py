@@ -35,6 +35,7 @@ class Story:
     failed: str
     benchmark: str
     plan: str
+    chat: str
 
 
 def remember(stack: RunningStack, workspace_id: str) -> None:
@@ -52,8 +53,8 @@ def remember(stack: RunningStack, workspace_id: str) -> None:
                 )
 
 
-async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str]:
-    """Run the demos of beacon and plans to their end; the pages of what they made."""
+async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, str]:
+    """Run the demos of beacon and plans to their end, and chat; the pages of what they made."""
     headers = {"Authorization": f"Bearer {stack.sign_in('ada@acme.test')}"}
     async with httpx.AsyncClient(base_url=stack.api_url, headers=headers) as api:
         jobs = [
@@ -66,12 +67,36 @@ async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str]:
         mine = {"workspace_id": workspace_id}
         [run] = (await api.get("/api/beacon/runs", params=mine)).json()["runs"]
         [plan] = (await api.get("/api/plans", params=mine)).json()["plans"]
-    return f"/benchmarks/{run['id']}", f"/plans/{plan['id']}"
+        chat = await talk(api, workspace_id)
+    return f"/benchmarks/{run['id']}", f"/plans/{plan['id']}", f"/chat/{chat}"
+
+
+async def talk(api: httpx.AsyncClient, workspace_id: str) -> str:
+    """A conversation with work in it: a summary that is done, and a draft that asks."""
+    begun = await api.post("/api/chat/conversations", json={"workspace_id": workspace_id})
+    at = f"/api/chat/conversations/{begun.json()['id']}"
+    notes = {
+        "title": "Notes of the curator",
+        "text": "The customs house has a goods lift for two tonnes. The workshop needs running"
+        " water. The city pays for the move if the season opens in April.",
+    }
+    for text, ask, live in (
+        ("Summarise the curator's notes.", False, 0),
+        ("Now draft a letter to the city.", True, 1),
+    ):
+        said = {"text": text, "documents": [notes], "ask": ask}
+        (await api.post(f"{at}/messages", json=said)).raise_for_status()
+        while True:
+            now = (await api.get(at)).json()
+            if not now["replying"] and now["live"] == now["waiting"] == live:
+                break
+            await asyncio.sleep(0.1)
+    return str(begun.json()["id"])
 
 
 def tell(stack: RunningStack, workspace_id: str) -> Story:
     """Make jobs of several types in every state, and what the apps show."""
-    benchmark, plan = asyncio.run(show_apps(stack, workspace_id))
+    benchmark, plan, chat = asyncio.run(show_apps(stack, workspace_id))
     remember(stack, workspace_id)
     reports = HandWorker(stack, workspace_id, job_type="reconcile_ledger")
     mails = HandWorker(stack, workspace_id, job_type="send_digest")
@@ -126,4 +151,5 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         failed=f"/jobs/{failed}",
         benchmark=benchmark,
         plan=plan,
+        chat=chat,
     )
