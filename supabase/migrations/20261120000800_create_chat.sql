@@ -33,7 +33,6 @@ comment on column public.chat_conversations.created_at is 'When it was begun, UT
 comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun before there is one. Retention counts from here.';
 
 create index chat_conversations_newest on public.chat_conversations (workspace_id, last_message_at desc, id desc);
-create index chat_conversations_by_author on public.chat_conversations (workspace_id, created_by, created_at);
 create index chat_conversations_by_visit on public.chat_conversations (visit_id, last_message_at desc, id desc) where visit_id is not null;
 create index chat_conversations_oldest on public.chat_conversations (last_message_at);
 create unique index chat_conversations_one_per_key on public.chat_conversations (workspace_id, coalesce(visit_id, ''), idempotency_key);
@@ -88,7 +87,6 @@ comment on column public.chat_messages.job_id is 'Of a user''s message the job t
 comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a visitor who is nobody, and the service.';
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
-create index chat_messages_by_author on public.chat_messages (workspace_id, created_by, created_at) where author = 'user';
 create index chat_messages_by_workspace on public.chat_messages (workspace_id);
 
 create table public.chat_work_items (
@@ -115,11 +113,27 @@ comment on column public.chat_work_items.created_at is 'When it was begun, UTC.'
 create index chat_work_items_by_conversation on public.chat_work_items (conversation_id, job_id);
 create index chat_work_items_by_workspace on public.chat_work_items (workspace_id, job_id);
 
+create table chat.uses (
+  author text not null,
+  at timestamptz not null,
+  messages integer not null,
+  tokens bigint not null,
+  primary key (author, at)
+);
+create index uses_by_age on chat.uses (at);
+alter table chat.uses enable row level security;
+comment on table chat.uses is 'What authors took in the last day, by the second. Apart from the messages, so that deleting those gives nothing back.';
+comment on column chat.uses.author is 'A visit, or a workspace and its member.';
+comment on column chat.uses.at is 'The second, UTC.';
+comment on column chat.uses.messages is 'Messages sent and conversations begun.';
+comment on column chat.uses.tokens is 'Tokens given to what was asked for, whatever it took of them; counted for visits.';
+
 insert into queue.settings (name, value) values
   ('chat_messages_per_minute', '30'), -- of one member in one workspace, or of one visit
   ('chat_live_items_per_session', '5'),
   ('chat_live_items_per_workspace', '50'),
   ('chat_visit_messages_per_day', '200'),
+  ('chat_visit_tokens_per_day', '2000000'),
   ('chat_retention_days', '90'); -- since the latest message
 
 -- 2. What a frontend reads ---------------------------------------------------------------------
@@ -407,9 +421,62 @@ begin
   if cardinality(v_ids) > 0 then
     perform chat.forget(v_ids);
   end if;
+  delete from chat.uses as u using (
+    select author, at from chat.uses where at < queue.clock() - interval '1 day' order by at limit 100 for update skip locked) as old
+  where u.author = old.author and u.at = old.at;
 end;
 $$;
 comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days and nothing works for; whosever they are.';
+
+create function chat.author(p_workspace_id uuid, p_visit_id text) returns text
+language sql stable
+set search_path = ''
+as $$ select case when p_visit_id is not null then p_visit_id else p_workspace_id || ':' || auth.uid() end $$;
+comment on function chat.author is 'Who is counted: a visit, or the member of a workspace; null for a service.';
+
+create function chat.left_today(p_author text) returns numeric
+language sql stable
+set search_path = ''
+as $$
+  select (queue.setting('chat_visit_tokens_per_day'))::numeric - coalesce(sum(tokens), 0)
+  from chat.uses where author = p_author and at > queue.clock() - interval '1 day'
+$$;
+comment on function chat.left_today is 'Tokens that a visit may still be given within a day.';
+
+create function chat.spend(p_author text, p_messages integer, p_tokens bigint) returns void
+language sql
+set search_path = ''
+as $$
+  insert into chat.uses as u (author, at, messages, tokens)
+  select p_author, date_trunc('second', queue.clock(), 'UTC'), p_messages, p_tokens where p_author is not null
+  on conflict (author, at) do update set messages = u.messages + excluded.messages, tokens = u.tokens + excluded.tokens
+$$;
+comment on function chat.spend is 'Note what an author takes; nothing for a service.';
+
+create function chat.check_pace(p_workspace_id uuid, p_visit_id text, p_tokens bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_author text := chat.author(p_workspace_id, p_visit_id);
+  v_minute bigint;
+  v_day bigint;
+begin
+  -- what one author does is counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || v_author, 0));
+  select sum(messages) filter (where at > queue.clock() - interval '1 minute'), sum(messages) into v_minute, v_day
+  from chat.uses where author = v_author and at > queue.clock() - interval '1 day';
+  if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
+    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
+  elsif p_visit_id is not null and v_day >= (queue.setting('chat_visit_messages_per_day'))::integer then
+    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a day', queue.setting('chat_visit_messages_per_day')), 'day');
+  elsif p_visit_id is not null and chat.left_today(v_author) < p_tokens then
+    perform queue.refuse(429, 'quota_exceeded', 'what this visit may take in a day is used up', 'tokens');
+  end if;
+  perform chat.spend(v_author, 1, p_tokens);
+end;
+$$;
+comment on function chat.check_pace is E'Count a message, or a conversation begun, or refuse with 429: chat_messages_per_minute of anybody, chat_visit_messages_per_day and chat_visit_tokens_per_day of a visit.\n\np_visit_id is null for members, whatever visit they name.';
 
 create function chat.open(p_workspace_id uuid, p_title text, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
@@ -426,8 +493,8 @@ begin
   elsif char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'title must be a text of 1 to 200 characters', 'title');
   end if;
-  -- what one author begins is counted one after the other
-  perform pg_advisory_xact_lock(hashtextextended('chat:' || coalesce(p_session_id, v_workspace || ':' || v_author), 0));
+  -- conversations of one visit are counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || p_session_id, 0));
   insert into public.chat_conversations (workspace_id, visit_id, title, idempotency_key, created_by)
   values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author)
   on conflict (workspace_id, coalesce(visit_id, ''), idempotency_key) do nothing
@@ -438,10 +505,8 @@ begin
     return jsonb_build_object('conversation_id', v_made.id, 'created', false);
   elsif p_session_id is not null and (select count(*) from public.chat_conversations where visit_id = p_session_id) > 20 then
     perform queue.refuse(429, 'quota_exceeded', 'a visit has at most 20 conversations', '20');
-  elsif p_session_id is null and (select count(*) from public.chat_conversations where workspace_id = v_workspace and created_by = v_author
-      and created_at > queue.clock() - interval '1 minute') > (queue.setting('chat_messages_per_minute'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', 'too many conversations were begun in this minute', 'minute');
   end if;
+  perform chat.check_pace(v_workspace, case when not queue.is_member(v_workspace) then p_session_id end, 0);
   -- before it has a job: who opens it may follow it at once
   perform queue.claim_sessions(v_workspace, array[v_made.session_id]);
   return jsonb_build_object('conversation_id', v_made.id, 'created', true);
@@ -525,22 +590,34 @@ end;
 $$;
 comment on function chat.message_problem is 'What is wrong with a message, as {field, problem}; null when nothing is.';
 
+create function chat.item_tokens() returns bigint
+language sql immutable
+set search_path = ''
+as $$ select 80000 $$;
+comment on function chat.item_tokens is 'What a work item is taken to need, in tokens: its most without a request that is repeated.';
+
 create function chat.room(p_conversation public.chat_conversations) returns integer
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_today numeric := 1000;
 begin
+  if p_conversation.visit_id is not null then
+    perform pg_advisory_xact_lock(hashtextextended('chat:' || p_conversation.visit_id, 0));
+    v_today := trunc(chat.left_today(p_conversation.visit_id) / chat.item_tokens());
+  end if;
   -- work of one workspace is counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat work:' || p_conversation.workspace_id, 0));
   return (
-    select greatest(0, least(
+    select greatest(0, least(v_today,
       (queue.setting('chat_live_items_per_session'))::integer - count(*) filter (where i.conversation_id = p_conversation.id),
       (queue.setting('chat_live_items_per_workspace'))::integer - count(*)))
     from public.jobs as j join public.chat_work_items as i on i.job_id = j.id
     where j.workspace_id = p_conversation.workspace_id and j.completed_at is null and j.job_type = 'chat_work');
 end;
 $$;
-comment on function chat.room is 'How many more work items a conversation may have live at once, by its own bound and its workspace''s.';
+comment on function chat.room is 'How many more work items may be begun in a conversation: by its own bound, its workspace''s, and in a visit by what is left of the day.';
 
 create function chat.room_or_refuse(p_conversation public.chat_conversations) returns void
 language plpgsql
@@ -548,44 +625,11 @@ set search_path = ''
 as $$
 begin
   if chat.room(p_conversation) = 0 then
-    perform queue.refuse(429, 'quota_exceeded', 'as much work as is allowed at once is under way here; wait for some of it, or cancel some', 'work_items');
+    perform queue.refuse(429, 'quota_exceeded', 'there is no room for more work here now; wait for some of it, or cancel some', 'work_items');
   end if;
 end;
 $$;
 comment on function chat.room_or_refuse is 'Refuse with 429 when not one more work item may be begun.';
-
-create function chat.check_pace(p_conversation public.chat_conversations, p_visiting boolean) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_author uuid := auth.uid();
-  v_now timestamptz := queue.clock();
-  v_minute bigint;
-  v_day bigint := 0;
-begin
-  if chat.is_service() then
-    return;
-  end if;
-  -- messages of one author are counted one after the other; a member is one whatever visit is named
-  perform pg_advisory_xact_lock(hashtextextended('chat:' || case when p_visiting then p_conversation.visit_id
-    else p_conversation.workspace_id || ':' || v_author end, 0));
-  if p_visiting then
-    select count(*) filter (where m.created_at > v_now - interval '1 minute'), count(*) into v_minute, v_day
-    from public.chat_conversations as c join public.chat_messages as m on m.conversation_id = c.id
-    where c.visit_id = p_conversation.visit_id and m.author = 'user' and m.created_at > v_now - interval '1 day';
-  else
-    select count(*) into v_minute from public.chat_messages
-    where workspace_id = p_conversation.workspace_id and created_by = v_author and author = 'user' and created_at > v_now - interval '1 minute';
-  end if;
-  if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
-  elsif v_day >= (queue.setting('chat_visit_messages_per_day'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a day', queue.setting('chat_visit_messages_per_day')), 'day');
-  end if;
-end;
-$$;
-comment on function chat.check_pace is 'Refuse with 429 who sends more than chat_messages_per_minute, or in a visit more than chat_visit_messages_per_day.';
 
 create function chat.say(p_message public.chat_messages) returns public.chat_messages
 language plpgsql
@@ -634,7 +678,7 @@ begin
     end if;
     return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
   end if;
-  perform chat.check_pace(v_conversation, v_visiting);
+  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, 20000);
   if p_message ->> 'mode' = 'work' then
     perform chat.room_or_refuse(v_conversation);
   end if;
@@ -752,6 +796,7 @@ begin
     perform queue.refuse(429, 'quota_exceeded', 'it is retried at most 20 times', '20');
   elsif v_job.job_type = 'chat_work' then
     perform chat.room_or_refuse(v_conversation);
+    perform chat.spend(v_conversation.visit_id, 0, chat.item_tokens());
   end if;
   perform queue.revive(array[p_job_id], queue.clock());
   return jsonb_build_object('work_item_id', p_job_id, 'wake', queue.request_wake());
@@ -975,6 +1020,7 @@ begin
   if v_room < v_count then
     return jsonb_build_object('message_id', null, 'room', v_room);
   end if;
+  perform chat.spend((v_held.conversation).visit_id, 0, v_count * chat.item_tokens());
   v_ids := queue.enqueue((v_held.job).workspace_id, null, (
     select jsonb_agg(jsonb_build_object('job_type', 'chat_work', 'payload', (v_held.job).payload, 'user_id', (v_held.job).user_id,
       'session_id', (v_held.conversation).session_id, 'parent_id', (v_held.job).id) order by n)
@@ -1006,6 +1052,7 @@ for select to authenticated using (workspace_id in (select queue.my_workspaces()
 
 revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
 from public, anon, authenticated, service_role;
+revoke all on chat.uses from public, anon, authenticated, service_role;
 grant select on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
 to authenticated, service_role;
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 Ending = dict[str, Any] | Fail | Retry | Snooze
 GONE = "The conversation is gone"
 NO_ROOM = (
-    "As much work as is allowed at once is under way here."
-    " Wait for some of it, or cancel some, and ask again."
+    "There is no room for more work here now. Wait for some of it, or cancel some, and ask again."
 )
 
 

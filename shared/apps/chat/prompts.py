@@ -19,6 +19,8 @@ GO_ON: Final = "Go on without"
 HISTORY_TOKENS: Final = 3_000
 #: Most tokens of texts that a model reads at once.
 TEXT_TOKENS: Final = 8_000
+#: Most tokens of an instruction that a model reads with each part.
+WANTED_TOKENS: Final = 2_000
 REPLY_TOKENS: Final = 1_000
 RESULT_TOKENS: Final = 1_500
 MOST_PARTS: Final = 5
@@ -187,7 +189,7 @@ def result(
 
 def _wanted(item: Item, answer: str | None) -> Iterable[Material]:
     # derived: the offline model draws on the texts and not on the request
-    yield Material("What is wanted", item.instruction, True)
+    yield Material("What is wanted", clipped(item.instruction, WANTED_TOKENS), True)
     if answer is not None:
         yield Material("Answered by the person", answer, True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -557,8 +558,11 @@ async def test_lone_surrogates_and_markup_are_kept_or_refused(desk: Desk) -> Non
 async def test_there_is_a_measure(desk: Desk) -> None:
     """Of messages in a minute, and of work at once; both are told as 429 before anything runs."""
     conversation, _ = await desk.asking()
-    quiet = await desk.begin(user=BOB)
-    project = desk.project
+    project, user = desk.project, str(uuid.uuid4())
+    project.run_sql(
+        "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)", ACME, user
+    )
+    quiet = await desk.begin(user=user)
     project.run_sql("select public.set_settings('{\"chat_live_items_per_session\": 1}')")
     try:
         body = {"text": "Compare.", "mode": "work", "documents": NOTES}
@@ -568,14 +572,14 @@ async def test_there_is_a_measure(desk: Desk) -> None:
         await desk.say(conversation, "Summarise and compare.", mode="auto", documents=NOTES)
         state = await desk.settled(conversation)
         assert state["live"] == 1
-        assert "is under way here" in (await desk.messages(conversation))[-1]["text"]
+        assert "no room for more work" in (await desk.messages(conversation))[-1]["text"]
     finally:
         project.run_sql("select public.set_settings('{\"chat_live_items_per_session\": 5}')")
-    project.run_sql("select public.set_settings('{\"chat_messages_per_minute\": 3}')")
+    project.run_sql("select public.set_settings('{\"chat_messages_per_minute\": 4}')")
     try:
         sent = await asyncio.gather(
             *(
-                desk.call("POST", f"/{quiet}/messages", json={"text": "x"}, user=BOB)
+                desk.call("POST", f"/{quiet}/messages", json={"text": "x"}, user=user)
                 for _ in range(6)
             )
         )
