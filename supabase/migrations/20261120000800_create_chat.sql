@@ -593,7 +593,7 @@ comment on function chat.message_problem is 'What is wrong with a message, as {f
 create function chat.item_tokens() returns bigint
 language sql immutable
 set search_path = ''
-as $$ select 80000 $$;
+as $$ select 100000 $$;
 comment on function chat.item_tokens is 'What a work item is taken to need, in tokens: its most without a request that is repeated.';
 
 create function chat.room(p_conversation public.chat_conversations) returns integer
@@ -678,7 +678,7 @@ begin
     end if;
     return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
   end if;
-  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, 20000);
+  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, 32000);
   if p_message ->> 'mode' = 'work' then
     perform chat.room_or_refuse(v_conversation);
   end if;

@@ -340,7 +340,7 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
     refused_for("day")
     change(seeded, chat_visit_messages_per_day=200, chat_visit_tokens_per_day=50_000)
     refused_for("tokens")
-    change(seeded, chat_visit_tokens_per_day=140_000)
+    change(seeded, chat_visit_tokens_per_day=200_000)
     held = lease(seeded, anonymous(say, made[1], Jsonb(MESSAGE), key)["job_id"])
     items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 2
     request = {**held, "items": items, "text": "On it"}

@@ -87,6 +87,11 @@ def test_a_chat_with_work_in_it(
         write_live(stack, workspace["id"], 7, "roof is mended")
         expect(live).to_have_text("<b>The roof is mended")
         picture(page, "chat-live")
+        reply = page.locator("[data-reply]")
+        reply.get_by_role("button", name="Stop").press("Enter")
+        expect(reply).to_contain_text("was stopped")
+        reply.get_by_role("button", name="Try again").press("Enter")
+        expect(reply.get_by_role("button", name="Stop")).to_be_visible()
     expect(page.locator("[data-kind=reply]")).to_contain_text("offline")
     expect(page.locator("[data-reply]")).to_have_count(0)
 

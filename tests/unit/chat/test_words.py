@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.ai.language_model import count_tokens
+from shared.ai.language_model import Prompt, count_tokens
 from shared.apps.chat import prompts
 from shared.apps.chat.live import WINDOW, LiveText
 from shared.apps.chat.models import Document, Item, Said
@@ -105,19 +105,31 @@ def test_pieces_of_live_text_join_to_the_whole() -> None:
     assert joined == whole
 
 
-def test_no_prompt_is_larger_than_it_may() -> None:
-    """Whatever was said and sent along: a message, its texts, and a history of the longest."""
-    texts = [Document(title="t" * 200, text="x" * 20_000)] * 5
-    history = [Said(author="assistant", kind="result", text="y" * 40_000)] * 60
-    item = Item(kind="compare", title="t", instruction="z" * 8000)
-    findings = [(f"{n}", f"{n}" * 4000) for n in range(5)]
-    made = [
-        prompts.decide("z" * 8000, texts, history, 0),
-        prompts.reply("z" * 8000, texts, history, 0),
+def test_a_message_and_an_item_take_no_more_than_they_are_given() -> None:
+    """Of the longest texts in the widest characters; what visits are counted by in SQL."""
+    wide = "\U0001f409"
+    texts = [Document(title=wide * 200, text=wide * 20_000)] * 5
+    history = [Said(author="assistant", kind="result", text=wide * 40_000)] * 60
+    item = Item(kind="compare", title="t", instruction=wide * 8000)
+    answer = wide * 2500
+    # a gist has at most the tokens that its part was allowed to write
+    findings = [(f"{n}" + wide * 199, f"{n}" + wide * 799) for n in range(prompts.MOST_PARTS)]
+
+    def most(*made: Prompt) -> int:
+        return sum(
+            count_tokens(prompt.instructions)
+            + sum(count_tokens(part.text) for part in prompt.material)
+            + prompt.most_tokens
+            for prompt in made
+        )
+
+    message = wide * 8000
+    assert most(
+        prompts.decide(message, texts, history, 0), prompts.reply(message, texts, history, 0)
+    ) <= 32_000  # fmt: skip
+    part = prompts.part(item, 1, wide * 200, texts, answer, 0)
+    assert most(
         prompts.scope(item, texts, 0),
-        prompts.part(item, 1, "t", texts, "a" * 2500, 0),
-        prompts.result(item, findings, "a" * 2500, 0),
-    ]
-    for prompt in made:
-        assert sum(count_tokens(part.text) for part in prompt.material) <= 14_000, prompt.name
-        assert prompt.most_tokens <= prompts.RESULT_TOKENS
+        *[part] * prompts.MOST_PARTS,
+        prompts.result(item, findings, answer, 0),
+    ) <= 100_000  # fmt: skip
