@@ -59,8 +59,10 @@ class QuickEar:
 
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         self.reached.set()
-        if self.hold is not None:
-            await self.hold.wait()
+        while self.hold is not None and not self.hold.is_set():
+            if on_heard is not None:
+                on_heard(0.5)  # with each report a worker learns what is cancelled
+            await asyncio.sleep(0.05)
         if self.before:
             raise self.before.pop(0)
         self.heard.append(len(sound))
@@ -131,10 +133,12 @@ class Studio:
         """Be open until the test is over."""
         async with self._api.router.lifespan_context(self._api):
             await self.worker.register()
-            yield self
-        await self._http.aclose()
-        await self.worker.aclose()
-        await self.app.aclose()
+            try:
+                yield self
+            finally:
+                await self._http.aclose()
+                await self.worker.aclose()
+                await self.app.aclose()
 
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **options: Any
@@ -154,10 +158,10 @@ class Studio:
         async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
             return (await http.get(path, headers=headers)).json()
 
-    def objects(self) -> set[str]:
+    def objects(self, below: str = "") -> set[str]:
         """What lies in the bucket below Acme's prefix."""
         s3 = self.app.files._s3
-        listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/")
+        listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/{below}")
         return {each["Key"] for each in listed.get("Contents", ())}
 
     async def put(self, content: bytes, *, name: str = "clip.mp4", user: str = ADA) -> str:
@@ -193,6 +197,7 @@ class Studio:
             if reached(state):
                 return state
             self.make_due()
+            await asyncio.sleep(0.02)
         raise AssertionError(f"the training does not get there: {state}")
 
     async def ended(self, training: dict[str, Any]) -> dict[str, Any]:

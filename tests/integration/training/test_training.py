@@ -39,7 +39,7 @@ async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings:
         video = (await studio.call("GET", f"{at}/video")).json()
         async with httpx.AsyncClient() as browser:
             played = await browser.get(video["url"], headers={"Range": "bytes=0-9"})
-        await studio.until(state, lambda _: not any(".pcm" in key for key in studio.objects()))
+        await studio.until(state, lambda _: not studio.objects(f"training/{state['id']}/"))
 
     assert (early.status_code, early.json()["code"]) == (409, "upload_incomplete")
     assert (started.status_code, again.status_code) == (201, 200)

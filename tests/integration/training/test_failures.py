@@ -1,0 +1,367 @@
+"""Whatever goes wrong: a reason for people, what was finished kept, and a way on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import subprocess
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.ai.errors import NotAuthorised, RateLimited
+from shared.ai.speech import Segment
+from shared.apps.training.media import find_ffmpeg
+from shared.config import Settings
+from shared.worker.testing import drain
+from tests.integration.training.conftest import (
+    BOB,
+    BUCKET,
+    EVE,
+    GLOBEX,
+    SAMPLE,
+    QuickEar,
+    Studio,
+)
+from tests.support.project import ACME, ADA, Project
+from tests.unit.ai.model_server import KEY, Fault, ModelServer
+
+
+def made(settings: Settings, into: Path, *arguments: str) -> bytes:
+    """A file that ffmpeg makes for a test."""
+    command = [find_ffmpeg(settings), "-v", "error", "-y", *arguments, str(into)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return into.read_bytes()
+
+
+async def test_what_cannot_be_learned_from_is_told(
+    studio: Studio, settings: Settings, tmp_path: Path
+) -> None:
+    """Each by its own reason; a failed training keeps it, and the job says it too."""
+    picture = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=5")
+    silence = ("-f", "lavfi", "-i", "anullsrc")
+    cases = {
+        "not_a_video": b"Turn the power off.\n" * 100,
+        "no_audio": made(settings, tmp_path / "mute.mp4", *picture, "-t", "2"),
+        "silent": made(settings, tmp_path / "hushed.mp4", *picture, *silence, "-t", "2"),
+    }
+    started = {code: await studio.start(content) for code, content in cases.items()}
+
+    for code, training in started.items():
+        state = await studio.ended(training)
+        assert (state["status"], state["code"]) == ("failed", code)
+        assert state["reason"]
+        [job] = studio.project.rows("select * from public.jobs where id = %s", state["job_id"])
+        assert (job["status"], job["error_message"]) == ("failed", state["reason"])
+
+
+async def test_what_is_handed_in_wrongly_is_refused_at_once(studio: Studio) -> None:
+    """Empty, too large, not there, another's: before anything is enqueued."""
+    empty = await studio.put(b"")
+    bobs = await studio.put(b"x", user=BOB)
+    missing = f"workspaces/{ACME}/{ADA}/{uuid.uuid4()}/clip.mp4"
+    good = await studio.put(b"x" * 100)
+    body = {"workspace_id": ACME, "title": "Paper", "object_key": good}
+    studio.project.run_sql(
+        "update queue.settings set value = '99' where name = 'training_max_bytes'"
+    )
+
+    async def refusal(user: str = ADA, **changes: Any) -> tuple[int, str]:
+        answer = await studio.call("POST", "/api/trainings", user=user, json={**body, **changes})
+        return answer.status_code, answer.json()["code"]
+
+    assert await refusal(object_key=empty) == (422, "empty_file")
+    assert await refusal() == (413, "video_too_large")
+    assert await refusal(object_key=missing) == (409, "upload_incomplete")
+    assert await refusal(object_key=bobs) == (404, "upload_not_found")
+    assert await refusal(object_key="../../etc/passwd") == (404, "upload_not_found")
+    assert await refusal(user=EVE) == (404, "upload_not_found")
+    assert await refusal(workspace_id=GLOBEX) == (404, "upload_not_found")
+    assert await refusal(title=" ") == (422, "validation_failed")
+    assert studio.project.rows("select 1 from public.trainings") == []
+
+
+async def test_one_upload_is_one_training(studio: Studio) -> None:
+    """Handed in again it is found; with another title it is a conflict."""
+    key = await studio.put(SAMPLE.read_bytes())
+    body = {"workspace_id": ACME, "title": "Paper", "object_key": key}
+
+    answers = await asyncio.gather(
+        *(studio.call("POST", "/api/trainings", json=body) for _ in range(3))
+    )
+    other = await studio.call("POST", "/api/trainings", json={**body, "title": "Other"})
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+
+
+async def test_a_failed_stretch_is_heard_again_and_nothing_else(
+    studio: Studio, ear: QuickEar, settings: Settings, tmp_path: Path
+) -> None:
+    """Three stretches, one refused for good: going on cuts and hears only what is missing."""
+    long = made(
+        settings, tmp_path / "long.mp4", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"
+    )  # fmt: skip
+    ear.before = [NotAuthorised("Speech to text refused the key", status=401)]
+    training = await studio.start(long)
+
+    failed = await studio.ended(training)
+    before = len(ear.heard)
+    transcript = await studio.call("GET", f"/api/trainings/{training['id']}/transcript")
+    again = await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    done = await studio.ended(training)
+
+    assert (failed["status"], failed["code"]) == ("failed", "not_authorised")
+    assert "refused the key" in failed["reason"]
+    assert failed["heard"] == before == 2
+    assert transcript.json()["complete"] is False
+    assert len(transcript.json()["segments"]) == 6
+    assert again.status_code == 200, again.text
+    assert (done["status"], done["run"], len(ear.heard)) == ("completed", 2, 3)
+    stages = {stage["name"]: stage["run"] for stage in done["stages"]}
+    assert (stages["verify"], stages["audio"], stages["transcribe"]) == (1, 1, 2)
+    rows = studio.project.rows(
+        "select starts_at_seconds as a, ends_at_seconds as b from public.training_chunks"
+        " where training_id = %s order by number",
+        training["id"],
+    )
+    assert all(one["b"] == two["a"] for one, two in itertools.pairwise(rows))
+    refused = await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_state")
+
+
+async def test_a_dead_letter_that_is_revived_goes_on_as_well(studio: Studio, ear: QuickEar) -> None:
+    """By the job's own retry, as an operator would: the same run begins anew behind the rest."""
+    ear.said = []
+    training = await studio.start()
+    failed = await studio.ended(training)
+    assert (failed["code"], failed["heard"]) == ("no_speech", 1)
+
+    ear.said = [Segment(0.0, 1.0, "turn it off")]
+    studio.project.run_sql("delete from public.training_chunks")
+    revived = await studio.call("POST", f"/api/jobs/{failed['job_id']}/retry")
+    assert revived.status_code == 200, revived.text
+    done = await studio.until(training, lambda state: state["status"] == "completed")
+
+    assert (done["run"], done["job_id"]) == (2, failed["job_id"])
+
+
+async def test_a_service_in_trouble_is_asked_again_later(studio: Studio, ear: QuickEar) -> None:
+    """`Retry-After` is obeyed by the stretch's own job; the training does not notice."""
+    ear.before = [
+        RateLimited("The rate limit is reached", status=429, retry_after=timedelta(seconds=40))
+    ]
+    training = await studio.start()
+    await studio.until(training, lambda state: ear.before == [])
+    [waiting] = studio.project.rows(
+        "select extract(epoch from next_retry_at - now()) as seconds from public.jobs"
+        " where job_type = 'training_chunk' and status = 'pending'"
+    )
+    done = await studio.ended(training)
+
+    assert 20 < waiting["seconds"] <= 45
+    assert done["status"] == "completed"
+
+
+async def test_a_cancel_stops_every_stage_and_work_goes_on_later(
+    studio: Studio, ear: QuickEar
+) -> None:
+    """The stretch under way is stopped; what was finished stays for the next run."""
+    ear.hold = asyncio.Event()
+    training = await studio.start()
+    working = asyncio.create_task(drain(studio.worker))
+    await asyncio.wait_for(ear.reached.wait(), 120)
+
+    cancelled = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
+    again = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
+    await working
+    stopped = await studio.until(training, lambda state: state["status"] == "cancelled")
+    live = studio.project.rows(
+        "select job_type from public.jobs where completed_at is null"
+        " and job_type <> 'training_clean'"
+    )
+    ear.hold = None
+    resumed = await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    done = await studio.ended(training)
+
+    assert (cancelled.status_code, again.status_code, resumed.status_code) == (200, 200, 200)
+    assert [stage["name"] for stage in stopped["stages"]] == ["verify", "audio"]
+    assert live == []
+    assert done["status"] == "completed"
+    late = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
+    assert late.status_code == 409
+
+
+async def test_a_deleted_training_leaves_nothing_behind(studio: Studio, ear: QuickEar) -> None:
+    """Rows, the video, the cut sound; also when work on it was just under way."""
+    before = studio.objects()
+    ear.hold = asyncio.Event()
+    training = await studio.start()
+    working = asyncio.create_task(drain(studio.worker))
+    await asyncio.wait_for(ear.reached.wait(), 120)
+    kept = studio.objects() - before
+
+    deleted = await studio.call("DELETE", f"/api/trainings/{training['id']}")
+    again = await studio.call("DELETE", f"/api/trainings/{training['id']}")
+    await working
+    for _ in range(20):
+        studio.make_due()
+        await drain(studio.worker)
+        if studio.objects() == before:
+            break
+
+    assert len(kept) == 2
+    assert (deleted.status_code, again.status_code) == (204, 404)
+    assert studio.objects() == before
+    for table in ("trainings", "training_stages", "training_chunks", "training_procedures"):
+        assert studio.project.rows(f"select 1 from public.{table}") == []
+
+
+async def test_a_stranger_sees_nothing(studio: Studio) -> None:
+    """Every route says the same to a stranger as about a training that never was."""
+    training = await studio.start()
+    await studio.ended(training)
+    procedure = {"title": "x", "steps": [{"title": "x", "at_seconds": 0}]}
+    calls = [
+        ("GET", "", None), ("GET", "/transcript", None), ("GET", "/procedure", None),
+        ("GET", "/video", None), ("POST", "/cancel", None), ("POST", "/retry", None),
+        ("PUT", "/procedure", {"base_version": 1, "procedure": procedure}), ("DELETE", "", None),
+    ]  # fmt: skip
+
+    for method, part, body in calls:
+        answers = [
+            await studio.call(method, f"/api/trainings/{name}{part}", user=user, json=body)
+            for name, user in ((training["id"], EVE), (uuid.uuid4(), ADA))
+        ]
+        assert {(a.status_code, a.json()["code"]) for a in answers} == {
+            (404, "training_not_found")
+        }, (method, part)
+        nobody = await studio.call(
+            method, f"/api/trainings/{training['id']}{part}", user=None, json=body
+        )
+        assert nobody.status_code == 401
+    listed = await studio.call("GET", "/api/trainings", user=EVE, params={"workspace_id": ACME})
+    assert (listed.status_code, listed.json()["code"]) == (404, "workspace_not_found")
+    for table in ("trainings", "training_stages", "training_chunks", "training_procedures",
+                  "background_jobs", "job_queue"):  # fmt: skip
+        assert await studio.rest(f"/{table}?workspace_id=eq.{ACME}", user=EVE) == []
+        mine = await studio.rest(f"/{table}?workspace_id=eq.{ACME}")
+        assert isinstance(mine, list)
+    assert (await studio.look(training))["status"] == "completed"
+
+
+async def test_people_edit_in_versions(studio: Studio) -> None:
+    """Each is kept; who edits an older one is told; nothing becomes markup."""
+    training = await studio.start()
+    await studio.ended(training)
+    at = f"/api/trainings/{training['id']}/procedure"
+    first = (await studio.call("GET", at)).json()
+    edited = {**first["procedure"], "title": "Turn it <b>off</b>"}
+
+    saved = await studio.call("PUT", at, json={"base_version": 1, "procedure": edited})
+    same = await studio.call("PUT", at, json={"base_version": 2, "procedure": edited})
+    late = await studio.call(
+        "PUT", at, user=BOB, json={"base_version": 1, "procedure": first["procedure"]}
+    )
+    bad = await studio.call(
+        "PUT", at, json={"base_version": 2, "procedure": {**edited, "steps": []}}
+    )
+    old = (await studio.call("GET", at, params={"version": 1})).json()
+    text = await studio.call("GET", at, headers={"Accept": "text/markdown"})
+    none = await studio.call("GET", at, params={"version": 7})
+
+    assert (saved.status_code, saved.json()["version"], saved.json()["author"]) == (
+        200, 2, "person",
+    )  # fmt: skip
+    assert [one["version"] for one in saved.json()["versions"]] == [2, 1]
+    assert (same.status_code, same.json()["version"]) == (200, 2)
+    assert (late.status_code, late.json()["code"]) == (409, "edit_conflict")
+    assert (bad.status_code, none.status_code) == (422, 404)
+    assert old["procedure"] == first["procedure"]
+    assert r"Turn it \<b\>off\</b\>" in text.text
+    assert text.headers["content-disposition"].startswith("attachment")
+
+
+async def test_the_monitor_tells_what_waits_and_what_has_ended(studio: Studio) -> None:
+    """The views of design: one for jobs as they are, one for those that have not ended."""
+    training = await studio.start()
+    [queued] = await studio.rest(f"/job_queue?id=eq.{training['job_id']}")
+    await studio.ended(training)
+    jobs = await studio.rest(f"/background_jobs?session_id=eq.training:{training['id']}")
+
+    assert (queued["type"], queued["status"], queued["attempts"]) == ("training", "pending", 0)
+    assert queued["due_at"] is not None
+    kinds = {job["type"]: job for job in jobs}
+    assert set(kinds) >= {
+        "training", "training_prepare", "training_chunk", "training_procedure", "training_publish",
+    }  # fmt: skip
+    assert all(job["status"] == "completed" and job["progress"] == 100 for job in jobs)
+    assert kinds["training_chunk"]["seconds"] is not None
+    assert await studio.rest(f"/job_queue?id=eq.{training['job_id']}") == []
+
+
+async def test_a_language_model_writes_the_procedure(
+    project: Project, settings: Settings, ear: QuickEar
+) -> None:
+    """An answer of another shape is asked for once more; the steps' times are checked."""
+    answers = {
+        "title": "Changing the paper",
+        "purpose": "So that it prints.",
+        "materials": ["paper"],
+        "warnings": [],
+        "steps": [{"title": "Turn the power off", "detail": "", "at_seconds": 0.1}],
+    }
+    async with ModelServer() as server:
+        server.answers = {"procedure": answers}
+        server.faults["procedure"] = [
+            Fault(503, {"error": {"message": "busy"}}), Fault(said="{}"),
+        ]  # fmt: skip
+        online = settings.model_copy(
+            update={
+                "language_model_url": server.url,
+                "language_model_key": KEY,
+                "language_model": "test-model",
+            }
+        )
+        async with Studio(project, online, speech=ear).open() as studio:
+            training = await studio.start()
+            state = await studio.ended(training)
+            found = (await studio.call("GET", f"/api/trainings/{training['id']}/procedure")).json()
+
+    assert state["status"] == "completed"
+    assert (found["author"], found["offline"]) == ("test-model", False)
+    assert [step["title"] for step in found["procedure"]["steps"]] == ["Turn the power off"]
+    assert server.paid["procedure"] == 2
+
+
+async def test_a_deployment_without_tools_says_what_is_missing(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The functions' zips have neither ffmpeg nor the offline ear."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    async with Studio(project, settings).open() as studio:
+        state = await studio.ended(await studio.start())
+
+    assert (state["status"], state["code"]) == ("failed", "not_configured")
+    assert "FFMPEG_PATH is not set" in state["reason"]
+
+
+async def test_a_video_that_is_gone_is_told(studio: Studio) -> None:
+    """The bucket's own rules may have removed it meanwhile."""
+    training = await studio.start()
+    [row] = studio.project.rows(
+        "select object_key from public.trainings where id = %s", training["id"]
+    )
+    studio.app.files._s3.delete_object(Bucket=BUCKET, Key=row["object_key"])
+
+    state = await studio.ended(training)
+    video = await studio.call("GET", f"/api/trainings/{training['id']}/video")
+
+    assert (state["status"], state["code"]) == ("failed", "video_missing")
+    assert (video.status_code, video.json()["code"]) == (404, "video_not_found")

@@ -1,0 +1,104 @@
+"""Procedures: checked against the transcript, extracted word by word, and told as text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.ai.errors import AnswerUnusable
+from shared.ai.language_model import Completion
+from shared.apps.training.models import Procedure, SaidSegment, Step
+from shared.apps.training.procedure import clock, extract, markdown, read_answer, write_prompt
+
+SAID = [
+    SaidSegment(start=0.5, end=3.0, text="first turn off the power"),
+    SaidSegment(start=4.0, end=6.0, text="and wait a minute"),
+    SaidSegment(start=7.0, end=9.0, text="be careful the lamp is hot"),
+    SaidSegment(start=61.0, end=70.0, text="then unscrew it with a small key"),
+]
+
+
+def answer(**changes: Any) -> Completion:
+    body = {
+        "title": "Change the lamp",
+        "purpose": "Light.",
+        "materials": ["key"],
+        "warnings": ["Hot."],
+        "steps": [
+            {"title": "Unscrew", "detail": "", "at_seconds": 61.0},
+            {"title": "Off", "detail": "", "at_seconds": 0.5},
+        ],
+        **changes,
+    }
+    return Completion(text=json.dumps(body), model="test-model")
+
+
+def test_steps_come_in_the_order_of_the_video() -> None:
+    """Each with the time of what was said; the prompt carries these times."""
+    found = read_answer(answer(), SAID)
+    prompt = write_prompt("Lamp", SAID)
+
+    assert [step.title for step in found.steps] == ["Off", "Unscrew"]
+    assert "[61.0] then unscrew it" in prompt.material[1].text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": []},
+        {"steps": [{"title": "x", "detail": "", "at_seconds": -1}]},
+        {"steps": [{"title": "x", "detail": "", "at_seconds": 30.0}]},
+        {"steps": [{"title": "x", "detail": "", "at_seconds": 1e9}]},
+        {"steps": [{"title": "", "detail": "", "at_seconds": 0.5}]},
+        {"surprise": 1},
+    ],
+    ids=["no steps", "before", "in a gap", "after", "untitled", "more"],
+)
+def test_an_answer_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
+    """A time where nothing is said comes from nowhere in the video."""
+    with pytest.raises(AnswerUnusable):
+        read_answer(answer(**changes), SAID)
+
+
+def test_a_procedure_is_extracted_without_a_model() -> None:
+    """It says what was said and nothing else, and says that of itself."""
+    found = extract("Lamp", SAID)
+
+    assert [(step.title, step.detail, step.at_seconds) for step in found.steps] == [
+        ("Turn off the power", "And wait a minute", 0.5),
+        ("Unscrew it with a small key", "", 61.0),
+    ]
+    assert found.warnings == ["Be careful the lamp is hot"]
+    assert found.materials == ["small key"]
+    assert "without a language model" in found.purpose
+    assert extract("Hot", SAID[2:3]).steps[0].title == "Be careful the lamp is hot"
+    unmarked = extract("x", [SaidSegment(start=n, end=n + 1, text="do it") for n in range(150)])
+    assert len(unmarked.steps) == 100
+
+
+def test_what_people_wrote_stays_text_in_markdown() -> None:
+    """No markup, no image, no link comes out of a title."""
+    found = Procedure(
+        title="# <b>x</b> ![i](http://x)",
+        steps=[Step(title="a\n# b", detail="*c*", at_seconds=3661)],
+    )
+    text = markdown(found, note="Version 1")
+
+    assert r"# \# \<b\>x\</b\> \!\[i\]\(http://x\)" in text
+    assert r"1. **a \# b** (1:01:01)" in text
+    assert r"\*c\*" in text
+
+
+def test_times_read_as_people_write_them() -> None:
+    """Minutes, and hours where there are any."""
+    assert [clock(s) for s in (0, 65.9, 3600)] == ["0:00", "1:05", "1:00:00"]
+
+
+def test_a_transcript_beyond_one_prompt_is_refused() -> None:
+    """Told, not cut off."""
+    long = [SaidSegment(start=n, end=n + 1, text="word " * 100) for n in range(500)]
+
+    with pytest.raises(ValueError, match="characters"):
+        write_prompt("Long", long)
