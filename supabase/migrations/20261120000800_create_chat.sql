@@ -576,6 +576,8 @@ begin
       where jsonb_typeof(d.value) <> 'object' or d.value - '{title,text}'::text[] <> '{}'
         or not chat.is_text(d.value -> 'title', 200) or not chat.is_text(d.value -> 'text', 20000)) then
     return array['documents', 'must be at most 5 of {title, text}, of at most 200 and 20000 characters'];
+  elsif octet_length((p_message -> 'documents')::text) > 600000 then
+    return array['documents', 'are too long: they have at most 600000 bytes as JSON'];
   elsif p_message ->> 'mode' is null or p_message ->> 'mode' not in ('auto', 'reply', 'work') then
     return array['mode', 'must be auto, reply or work'];
   elsif jsonb_typeof(p_message -> 'ask') <> 'boolean' then

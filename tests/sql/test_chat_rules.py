@@ -215,6 +215,8 @@ def test_rows_are_read_by_members_alone(seeded: Database) -> None:
         ({"documents": [{"title": "t"}]}, "documents"),
         ({"documents": [1]}, "documents"),
         ({"documents": {}}, "documents"),
+        ({"documents": [{"title": "t", "text": "\x01x" * 10_000}] * 9}, "documents"),
+        ({"documents": [{"title": "t", "text": "\x01" * 19_999 + "x"}] * 5}, "documents"),
         ({"mode": None}, "mode"),
         ({"mode": "think"}, "mode"),
         ({"ask": "yes"}, "ask"),

@@ -56,7 +56,8 @@ export default function ChatPage({ id, user, workspace }) {
   const found = useRead((signal) => chat.read(id, signal), [id]);
   const latest = useRead((signal) => chat.messages(id, undefined, signal), [id]);
   const [kept, setKept] = useState({ messages: [], before: undefined });
-  useLayoutEffect(() => setKept({ messages: [], before: undefined }), [id]);
+  const wasNear = useRef(true);
+  useLayoutEffect(() => { setKept({ messages: [], before: undefined }); wasNear.current = true; }, [id]);
   // what slides off the latest page stays
   useEffect(() => { if (latest.value) setKept((now) => ({ before: now.before === undefined ? latest.value.before : now.before, messages: merged(now.messages, latest.value.messages) })); }, [latest.value]);
   const refresh = () => { found.refresh(); latest.refresh(); };
@@ -64,7 +65,6 @@ export default function ChatPage({ id, user, workspace }) {
   const { live, texts, freshness } = useLive(conversation?.session_id, refresh);
   const [isRenaming, setIsRenaming] = useState(false);
   const messages = merged(kept.messages, latest.value?.messages ?? []);
-  const wasNear = useRef(true);
   useEffect(() => {
     const note = () => { wasNear.current = distanceToEnd() < NEAR_END; };
     addEventListener("scroll", note, { passive: true });
