@@ -1,0 +1,237 @@
+"""The training app's rules in SQL: who reaches what, and what a stage and a chunk may be."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from infra.local.postgres import Postgres
+from tests.support.databases import Database, fresh_database
+
+ACME = "11111111-1111-4111-8111-111111111111"
+ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
+TABLES = ["trainings", "training_stages", "training_chunks", "training_procedures"]
+VIEWS = ["background_jobs", "job_queue"]
+CALLERS = {
+    "training_start", "training_read", "training_list", "training_transcript",
+    "training_procedure", "training_cancel", "training_retry", "training_save_procedure",
+    "training_delete", "training_video",
+}  # fmt: skip
+WORKER = {
+    "training_load", "training_load_chunks", "training_store_stage", "training_store_chunk",
+    "training_store_procedure", "training_note_host", "training_finish",
+}  # fmt: skip
+TYPES = [
+    {"job_type": name, "internal": True}
+    for name in (
+        "training", "training_prepare", "training_chunk", "training_procedure",
+        "training_publish", "training_clean",
+    )
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seeded(template: Postgres) -> Iterator[Database]:
+    """A seeded database that knows the app's job types; tests look at trainings of their own."""
+    with fresh_database(template) as database:
+        database.seed()
+        with database.connect() as connection:
+            connection.execute("select public.register_job_types(%s)", (Jsonb(TYPES),))
+        yield database
+
+
+def call(database: Database, role: str, claims: dict[str, str], statement: str, *args: Any) -> Any:
+    """One statement's value as a role with claims, as the Data API would run it."""
+    with database.connect() as connection, connection.transaction():
+        connection.execute(
+            "select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),)
+        )
+        connection.execute(f"set local role {role}".encode())
+        row = connection.execute(statement.encode(), args).fetchone()
+        return None if row is None else row[0]
+
+
+def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
+    """As a signed-in user."""
+    return call(database, "authenticated", {"sub": user, "role": "authenticated"}, statement, *args)
+
+
+def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
+    """As a worker, which has its doors and nothing else."""
+    statement = f"select public.{function}(%s)"
+    return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
+
+
+def start(database: Database, user: str = ADA) -> dict[str, Any]:
+    """Somebody hands a video in."""
+    key = f"workspaces/{ACME}/{user}/{uuid.uuid4()}/x.mp4"
+    made: dict[str, Any] = as_user(
+        database, user, "select public.training_start(%s, 'Lamp', %s, 10)", ACME, key
+    )
+    return made
+
+
+def lease(database: Database, job_id: str) -> dict[str, Any]:
+    """A worker takes jobs until it holds this one; what it proves that with."""
+    request = {"worker_id": "w", "tick_id": str(uuid.uuid4()), "call": 1, "limit": 100,
+               "job_types": ["training"]}  # fmt: skip
+    answer = as_worker(database, "lease_jobs", request)
+    fences = {one["job"]["id"]: one["fence"] for one in answer["leases"]}
+    return {"job_id": job_id, "fence": fences[job_id]}
+
+
+def test_grants_are_by_name(seeded: Database) -> None:
+    """Members reach doors that ask for membership, the worker its own; nobody writes a table."""
+    with seeded.connect() as connection:
+        for role, allowed in {
+            "anon": set(),
+            "authenticated": CALLERS,
+            "job_worker": WORKER,
+            "service_role": CALLERS | WORKER,
+        }.items():
+            granted = {
+                name
+                for (name,) in connection.execute(
+                    "select proname from pg_proc where pronamespace = 'public'::regnamespace"
+                    r" and proname like 'training\_%%' and has_function_privilege(%s, oid, 'execute')",  # noqa: E501 - one query
+                    (role,),
+                )
+            }
+            assert granted == allowed, role
+            for table in TABLES + VIEWS:
+                for right in ("select", "insert", "update", "delete", "truncate"):
+                    may = connection.execute(
+                        "select has_table_privilege(%s, %s, %s)", (role, f"public.{table}", right)
+                    ).fetchone()
+                    reads = right == "select" and role in {"authenticated", "service_role"}
+                    assert may == (reads,), (role, table, right)
+        inner = connection.execute(
+            "select r.rolname, p.proname from pg_proc p, pg_roles r"
+            " where p.pronamespace = 'training'::regnamespace and r.rolname = any(%s)"
+            " and has_function_privilege(r.oid, p.oid, 'execute')",
+            (["anon", "authenticated", "job_worker", "service_role"],),
+        ).fetchall()
+    assert inner == []
+
+
+def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
+    """As the catalogue's test asks of public and queue."""
+    with seeded.connect() as connection:
+        found = connection.execute(
+            "select proname from pg_proc where pronamespace = 'training'::regnamespace"
+            " and (obj_description(oid, 'pg_proc') is null or proconfig is null"
+            " or not proconfig @> array['search_path=\"\"'])"
+        ).fetchall()
+        usage = connection.execute(
+            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'job_worker')"
+            " and has_schema_privilege(oid, 'training', 'usage')"
+        ).fetchall()
+    assert (found, usage) == ([], [])
+
+
+def test_only_ones_own_upload_is_taken(seeded: Database) -> None:
+    """Whatever the path says: another person's, another workspace's, or none at all."""
+    keys = [
+        f"workspaces/{ACME}/{BOB}/{uuid.uuid4()}/x.mp4",
+        f"workspaces/{ACME}/{ADA}/x.mp4",
+        f"workspaces/{ACME}/{ADA}/a/../x.mp4",
+        f"workspaces/{ACME}/training/{uuid.uuid4()}/0001.pcm",
+        f"x/workspaces/{ACME}/{ADA}/a/x.mp4",
+    ]
+    for key in keys:
+        with pytest.raises(psycopg.Error) as caught:
+            as_user(seeded, ADA, "select public.training_start(%s, 'x', %s, 10)", ACME, key)
+        assert (caught.value.sqlstate, caught.value.diag.message_hint) == (
+            "PT404", "upload_not_found",
+        )  # fmt: skip
+    with pytest.raises(psycopg.Error) as caught:
+        as_user(seeded, EVE, "select public.training_start(%s, 'x', %s, 10)", ACME, keys[0])
+    assert caught.value.diag.message_hint == "workspace_not_found"
+
+
+def test_the_trainings_under_way_are_bounded(seeded: Database) -> None:
+    """A workspace cannot fill the queue and every worker's disk."""
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.settings set value = '0' where name = 'training_max_running'"
+        )
+    with pytest.raises(psycopg.Error) as caught:
+        start(seeded)
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.settings set value = '20' where name = 'training_max_running'"
+        )
+    assert (caught.value.sqlstate, caught.value.diag.message_hint) == ("PT429", "quota_exceeded")
+    assert start(seeded)["created"] is True
+
+
+def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:
+    """Whoever repeats it, and whoever comes too late, changes nothing."""
+    made = start(seeded)
+    held = lease(seeded, made["job_id"])
+    first = {"name": "verify", "status": "completed", "result": {"bytes": 1}}
+    as_worker(seeded, "training_store_stage", {**held, "stage": first})
+    second = {"name": "verify", "status": "failed", "code": "x", "reason": "x"}
+
+    again = as_worker(seeded, "training_store_stage", {**held, "stage": second})
+    chunk = {
+        "number": 1, "starts_at_seconds": 0, "ends_at_seconds": 1, "engine": "e",
+        "offline": True, "segments": [{"start": 0, "end": 1, "text": "a"}],
+    }  # fmt: skip
+    as_worker(seeded, "training_store_chunk", {**held, "chunk": chunk})
+    kept = as_worker(seeded, "training_store_chunk", {**held, "chunk": {**chunk, "segments": []}})
+
+    assert (again["status"], again["result"]) == ("completed", {"bytes": 1})
+    assert kept["segments"] == chunk["segments"]
+    for bad in (
+        {**first, "name": "other"},
+        {"name": "audio", "status": "completed"},
+        {"name": "audio", "status": "failed", "result": {}},
+    ):
+        with pytest.raises(psycopg.Error) as caught:
+            as_worker(seeded, "training_store_stage", {**held, "stage": bad})
+        assert caught.value.diag.message_hint == "stage_invalid"
+    for function, more in (
+        ("training_load", {}),
+        ("training_load_chunks", {}),
+        ("training_store_stage", {"stage": first}),
+        ("training_store_chunk", {"chunk": chunk}),
+        ("training_store_procedure", {"procedure": {}, "author": "x", "offline": True}),
+        ("training_note_host", {"upload": "x"}),
+        ("training_finish", {"outcome": "completed"}),
+    ):
+        with pytest.raises(psycopg.Error) as caught:
+            as_worker(seeded, function, {**held, "fence": held["fence"] + 1, **more})
+        assert caught.value.diag.message_hint == "lease_lost", function
+
+
+def test_nobody_enqueues_the_stages_jobs(seeded: Database) -> None:
+    """A clean-up with a path of one's choice would be a way to delete others' files."""
+    made = start(seeded)
+    for kind in TYPES:
+        with pytest.raises(psycopg.Error) as caught:
+            as_user(
+                seeded, ADA, "select public.enqueue_job(%s, %s, %s)",
+                ACME, kind["job_type"], Jsonb({"training_id": made["training_id"]}),
+            )  # fmt: skip
+        assert caught.value.sqlstate == "PT403"
+
+
+def test_rows_and_jobs_are_read_by_members_alone(seeded: Database) -> None:
+    """The views show what the caller may see of jobs, not what their owner may."""
+    made = start(seeded)
+    for user, seen in ((ADA, 1), (BOB, 1), (EVE, 0)):
+        for table in ("trainings", *VIEWS):
+            statement = f"select count(*) from public.{table} where {{}} = %s"
+            column = "job_id" if table == "trainings" else "id"
+            found = as_user(seeded, user, statement.format(column), made["job_id"])
+            assert found == seen, (user, table)
+    for table in TABLES + VIEWS:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            as_user(seeded, ADA, f"delete from public.{table} returning 1")
