@@ -170,7 +170,7 @@ create policy "members read jobs" on public.jobs
 create policy "members create jobs" on public.jobs
   for insert to authenticated with check (
     workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid())
-    and current_setting('queue.checked', true) is distinct from 'on'); -- the engine's own mark: see its triggers
+    and coalesce(current_setting('queue.checked', true), '') = ''); -- the engine's own mark: see its triggers
 create policy "members steer jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()))
   with check (workspace_id in (select queue.my_workspaces()));

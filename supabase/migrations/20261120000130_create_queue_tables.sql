@@ -216,6 +216,15 @@ comment on column queue.ended.outcome is 'completed, failed or cancelled.';
 comment on column queue.ended.job_created_at is 'When the job was enqueued: order of lists.';
 comment on column queue.ended.job_id is 'The job.';
 
+create table queue.arrivals (
+  xid xid8 not null,
+  job_id uuid not null,
+  primary key (xid, job_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table queue.arrivals is 'Jobs inserted plainly, until their statement ends. Nobody else ever sees one.';
+comment on column queue.arrivals.xid is 'The transaction that inserts.';
+comment on column queue.arrivals.job_id is 'The job.';
+
 create table queue.deadlines (
   job_id uuid primary key,
   deadline_at timestamptz not null

@@ -319,19 +319,12 @@ language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
 set search_path = ''
 as $$
-declare
-  v_joined text := coalesce(current_setting('queue.joined', true), '');
 begin
-  if queue.admit(array[new.id]) then
-    perform set_config('queue.ring', 'on', true);
-  end if;
-  if position(new.workspace_id::text in v_joined) = 0 then
-    perform set_config('queue.joined', v_joined || ' ' || new.workspace_id, true);
-  end if;
+  insert into queue.arrivals (xid, job_id) values (pg_current_xact_id(), new.id);
   return null;
 end;
 $$;
-comment on function queue.after_insert is 'Trigger: a job inserted plainly joins the queue. The engine''s own do so in one statement with their insert.';
+comment on function queue.after_insert is 'Trigger: a job inserted plainly waits to be admitted at the statement''s end. The engine''s own are admitted by the statement itself.';
 
 create function queue.after_inserts() returns trigger
 language plpgsql
@@ -339,20 +332,24 @@ security definer -- a member inserting through the Data API holds no rights on t
 set search_path = ''
 as $$
 declare
-  v_joined uuid[] := string_to_array(nullif(btrim(current_setting('queue.joined', true)), ''), ' ')::uuid[];
+  v_ids uuid[];
 begin
-  if v_joined is not null then
-    perform set_config('queue.joined', '', true);
-    perform queue.check_quota(w) from unnest(v_joined) as w order by w;
-    if current_setting('queue.ring', true) = 'on' then
-      perform set_config('queue.ring', '', true);
+  if current_setting('queue.checked', true) = (pg_trigger_depth() - 1)::text then
+    return null; -- the engine's own
+  end if;
+  with arrived as (
+    delete from queue.arrivals where xid = pg_current_xact_id() returning job_id)
+  select array_agg(job_id) into v_ids from arrived;
+  if v_ids is not null then
+    if queue.admit(v_ids) then
       perform queue.wake_worker();
     end if;
+    perform queue.check_quota(w) from (select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
   end if;
   return null;
 end;
 $$;
-comment on function queue.after_inserts is 'Trigger: once all rows of a plain insert have joined the queue, hold their workspaces to their quotas and call a worker.';
+comment on function queue.after_inserts is E'Trigger: admit what a statement inserted plainly, hold its workspaces to their quotas and call a worker.\n\nNot by a transition table, which would copy each row that the engine itself inserts.';
 
 create function queue.after_delete() returns trigger
 language plpgsql
@@ -430,11 +427,12 @@ end;
 $$;
 comment on function queue.workspace_deleted is 'Trigger: a workspace''s jobs go with it.';
 
--- the mark is the engine's; the policy on inserts refuses a person who sets it by hand
+-- the mark is the engine's, for its own insert and not for one that a trigger of somebody's makes within it;
+-- the policy on inserts refuses a person who sets it by hand
 create trigger jobs_check_insert before insert on public.jobs
-  for each row when (current_setting('queue.checked', true) is distinct from 'on') execute function queue.check_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.check_insert();
 create trigger jobs_after_insert after insert on public.jobs
-  for each row when (current_setting('queue.checked', true) is distinct from 'on') execute function queue.after_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.after_insert();
 create trigger jobs_after_inserts after insert on public.jobs
   for each statement execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
@@ -611,6 +609,7 @@ declare
   v_late uuid[];       -- holders that were leased before they could be replaced
   v_plain boolean;
   v_ready boolean := true;
+  v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
 begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
   v_now := queue.clock();
@@ -740,7 +739,7 @@ begin
     end if;
   end if;
 
-  perform set_config('queue.checked', 'on', true);
+  perform set_config('queue.checked', pg_trigger_depth()::text, true);
   if v_plain then -- a type and a payload pay for no option
     with made as (
       insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
@@ -789,7 +788,7 @@ begin
     join queue.job_types as types on types.job_type = items.job_type
     order by items.ordinality;
   end if;
-  perform set_config('queue.checked', '', true);
+  perform set_config('queue.checked', v_outer, true);
   if not v_plain then
     v_ready := queue.admit(array(select n from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for));
   end if;

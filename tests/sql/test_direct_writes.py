@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -102,11 +104,60 @@ def test_what_would_spoil_an_answer_for_others_is_refused(
     assert engine.one("select count(*) from public.jobs") == 0
 
 
+@pytest.mark.parametrize(
+    "follow",
+    [
+        "insert into public.jobs (workspace_id, job_type) values (new.workspace_id, 'followed')",
+        """perform queue.enqueue(new.workspace_id, null, '[{"job_type": "followed"}]', false)""",
+        """perform queue.enqueue(new.workspace_id, null, '[{"job_type": "followed", "priority": 5}]', false)""",
+    ],
+    ids=["by insert", "by function", "by function with options"],
+)
+def test_inserts_within_inserts_and_undone_ones_are_told_apart(engine: Engine, follow: str) -> None:
+    """Neither a refused bulk, nor an undone savepoint, nor a trigger of one's own leaves jobs behind or out."""
+    engine.run(
+        f"""
+        create function public.follow() returns trigger language plpgsql as $$
+        begin
+          {follow};
+          return null;
+        end $$;
+        create trigger a_follow after insert on public.jobs for each row when (new.job_type = 'work') execute function public.follow();
+        """
+    )
+    engine.register("followed")
+    with engine.connection.transaction():
+        engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+        with pytest.raises(psycopg.Error), engine.connection.transaction():
+            engine.run(
+                "insert into public.jobs (workspace_id, job_type) values (%s, 'work'), (%s, 'nobody_has_it')",
+                ACME,
+                ACME,
+            )
+        with suppress(psycopg.Rollback), engine.connection.transaction() as savepoint:
+            engine.enqueue()
+            engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+            raise psycopg.Rollback(savepoint)
+        engine.run(
+            "insert into public.jobs (workspace_id, job_type) values (%s, 'work'), (%s, 'work')"
+            " on conflict do nothing",
+            ACME,
+            GLOBEX,
+        )
+
+    kinds = [lease["job"]["job_type"] for lease in engine.lease(20)]
+
+    assert Counter(kinds) == {"work": 3, "followed": 3}
+    engine.enqueue_many(3, priority=7)  # a bulk with options
+    assert len(engine.lease(20)) == 6
+    assert engine.one("select count(*) from public.job_events where type = 'job.created'") == 12
+
+
 @pytest.mark.parametrize("workspace", [ACME, GLOBEX])
 def test_the_engines_own_mark_opens_nothing_to_a_person(engine: Engine, workspace: str) -> None:
     """A session that may run plain SQL may set any setting."""
     with engine.member(ADA) as ada:
-        ada.run("select set_config('queue.checked', 'on', false)")
+        ada.run("select set_config('queue.checked', '0', false)")
         with pytest.raises(psycopg.Error) as refused:
             ada.run(INSERT, workspace, "work")
 
@@ -358,7 +409,7 @@ def test_a_member_sees_their_workspaces_jobs(engine: Engine) -> None:
 
 def test_deleting_a_job_takes_everything_of_it(engine: Engine) -> None:
     """Also while it runs: its worker is told that it is not there."""
-    job_id = engine.enqueue(idempotency_key="k", unique={"key": "u"})
+    job_id = engine.enqueue(idempotency_key="k", priority=7)
     lease = engine.lease_one()
     engine.report(
         lease, steps=[{"name": "s", "result": 1}], logs=[{"level": "info", "message": "x"}]

@@ -322,6 +322,7 @@ INVARIANTS = {
         where (j.completed_at is null and j.id is not null)
           and (j.workspace_id, j.created_at) is distinct from (l.workspace_id, l.job_created_at)
           or l.job_id is not null and (j.id is null or j.completed_at is not null)""",
+    "whoever was inserted plainly has been admitted": "select job_id from queue.arrivals",
     "live jobs alone have a deadline to watch": """
         select coalesce(j.id, d.job_id) from public.jobs j full join queue.deadlines d on d.job_id = j.id
         where (case when j.completed_at is null then j.deadline_at end) is distinct from d.deadline_at""",
