@@ -1,4 +1,4 @@
-"""Foreign intelligence behind small protocols: a language model, online and offline.
+"""Foreign intelligence behind small protocols: language models, speech to text.
 
 Import from the modules themselves: a function that asks no model should not load one.
 """

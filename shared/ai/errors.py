@@ -1,4 +1,4 @@
-"""What can go wrong with a language model, each type only where a caller acts differently.
+"""What can go wrong with a language model or speech to text, by what a caller can do about it.
 
 LanguageModelError       .text is what had come, .retry_after what it asked for
 ├─ NotAuthorised         401, 403   the key is wrong: no other request will do better
