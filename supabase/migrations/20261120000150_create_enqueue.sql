@@ -761,11 +761,12 @@ begin
       from kinds where not exists (select 1 from queue.lanes as l where l.id = kinds.lane_id)),
     soon as (
       insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
-      select k.lane_id, m.created_at, m.id, p_workspace_id, m.created_at from made as m join kinds as k on k.job_type = m.job_type),
+      select k.lane_id, m.created_at, m.id, p_workspace_id, m.created_at from made as m join kinds as k on k.job_type = m.job_type
+      order by m.created_at), -- a join may turn the order round, and indexes filled backwards stay half empty
     told as (
       insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)
       select m.id, 1, p_workspace_id, 'job.created', k.data, m.created_at
-      from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1)
+      from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1 order by m.created_at)
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
     select v_now, job_type, p_workspace_id, 'enqueued', jobs from kinds;
   else
