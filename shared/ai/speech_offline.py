@@ -6,11 +6,17 @@ It knows American English read aloud with little noise; what it hears it hears t
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextlib
+import json
+import os
+import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
 
-from shared.ai.speech import BYTES_PER_SECOND, OnHeard, Segment, Transcript, check_sound
+from shared.ai.errors import Unreachable
+from shared.ai.speech import OnHeard, Segment, Transcript, check_sound
 from shared.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
@@ -19,55 +25,82 @@ FRAMES: Final = 100
 #: A pause this long ends a segment; so does this much talk.
 PAUSE_SECONDS: Final = 0.3
 MOST_SEGMENT_SECONDS: Final = 12.0
-#: Fed to the decoder at once: how long a cancel waits.
-STEP_BYTES: Final = BYTES_PER_SECOND // 4
+#: Patience with a stretch: this, and so many times its length on a slow and busy machine.
+LEAST_PATIENCE: Final = 60.0
+PATIENCE: Final = 5.0
+MOST_LINE_BYTES: Final = 1_000_000
 
 
 class OfflineSpeechToText:
-    """Hears with pocketsphinx, about ten times as fast as it is spoken, in a thread of its own."""
+    """Hears five to ten times as fast as it is spoken, in a process of its own for each stretch.
+
+    A process, since pocketsphinx holds Python's lock while it works: in a thread it would make
+    the whole worker wait. At most one for each core at a time.
+    """
 
     name: Final = NAME
     offline: Final = True
 
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(os.cpu_count() or 1)
+
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         """Hear `sound`; see `SpeechToText.transcribe`."""
-        check_sound(sound)
-        stop = threading.Event()
-        try:
-            segments = await asyncio.to_thread(_hear, sound, on_heard, stop)
-        finally:
-            stop.set()  # cancelled: the thread ends at its next step
-        return Transcript(tuple(segments), NAME, offline=True)
+        seconds = check_sound(sound)
+        # 38 MB with its model: not every deployment has it
+        if find_spec("pocketsphinx") is None:
+            raise ConfigurationError(
+                "SPEECH_URL",
+                "is not set, and pocketsphinx, which works offline, is not installed here",
+                "https://api.openai.com/v1",
+            )
+        async with self._free:
+            try:
+                async with asyncio.timeout(LEAST_PATIENCE + PATIENCE * seconds):
+                    words = await _hear(sound, on_heard)
+            except TimeoutError as error:
+                raise Unreachable("The offline ear did not come to an end") from error
+        return Transcript(tuple(join_words(words)), NAME, offline=True)
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-def _hear(sound: bytes, on_heard: OnHeard | None, stop: threading.Event) -> list[Segment]:
-    decoder = _decoder()
-    decoder.start_utt()
-    for start in range(0, len(sound), STEP_BYTES):
-        if stop.is_set():
-            return []
-        decoder.process_raw(sound[start : start + STEP_BYTES])
-        if on_heard is not None:
-            on_heard(min(1.0, (start + STEP_BYTES) / len(sound)))
-    decoder.end_utt()
-    found = decoder.seg() or ()
-    return join_words((part.word, part.start_frame, part.end_frame) for part in found)
-
-
-def _decoder() -> Any:
+async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, int]]:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("ear_process.py")),
+        str(os.getpid()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=MOST_LINE_BYTES,
+        # where this process finds its packages, and no secret
+        env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    words: list[tuple[str, int, int]] | None = None
     try:
-        # 38 MB with its model: only who hears loads it, and not every deployment has it
-        from pocketsphinx import Decoder
-    except ImportError as error:
-        raise ConfigurationError(
-            "SPEECH_URL",
-            "is not set, and pocketsphinx, which works offline, is not installed here",
-            "https://api.openai.com/v1",
-        ) from error
-    return Decoder(samprate=16000, loglevel="FATAL")
+        with contextlib.suppress(ConnectionError):  # it died: its end says more
+            child.stdin.write(sound)
+            await child.stdin.drain()
+        child.stdin.close()
+        async for line in child.stdout:
+            told = json.loads(line)
+            if "words" in told:
+                words = [(word, first, last) for word, first, last in told["words"]]
+            elif on_heard is not None:
+                on_heard(told["heard"])
+        code = await child.wait()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await asyncio.shield(child.wait())
+    if words is None:
+        raise Unreachable(f"The offline ear ended with {code}")
+    return words
 
 
 def join_words(words: Iterable[tuple[str, int, int]]) -> list[Segment]:

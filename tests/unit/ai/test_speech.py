@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import wave
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
+import psutil
 import pytest
 
 from shared.ai.errors import (
@@ -185,3 +187,21 @@ def test_the_settings_pick_the_ear() -> None:
     assert (offline.offline, online.offline, online.name) == (True, False, "m")
     with pytest.raises(ConfigurationError, match="SPEECH_MODEL is not set"):
         make_speech_to_text(Settings.from_env({**environ, "SPEECH_URL": "http://127.0.0.1:9"}))
+
+
+async def test_a_cancel_ends_the_ear() -> None:
+    """Nothing listens on for a job that was stopped, and the next one is heard."""
+    ear = OfflineSpeechToText()
+    heard = asyncio.Event()
+    running = asyncio.create_task(
+        ear.transcribe(bytes(60 * BYTES_PER_SECOND), on_heard=lambda _: heard.set())
+    )
+    await heard.wait()
+    before = {child.pid for child in psutil.Process().children()}
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert before - {child.pid for child in psutil.Process().children()}
+    assert (await ear.transcribe(bytes(3_200))).segments == ()

@@ -1,0 +1,44 @@
+"""Hears one stretch of sound in a process of its own; started by speech_offline.py, never imported.
+
+Reads raw samples from standard input until its end; writes a JSON object a line: how far it is,
+and at last the words. Knows nothing of the service, so that it starts in a moment.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+
+#: Fed to the decoder at once: a quarter of a second.
+STEP_BYTES = 8_000
+NOT_INSTALLED = 3
+_PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int) -> int:
+    """Hear, and die with whoever started it."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            return 1
+    try:
+        from pocketsphinx import Decoder
+    except ImportError:
+        return NOT_INSTALLED
+    sound = sys.stdin.buffer.read()
+    decoder = Decoder(samprate=16000, loglevel="FATAL")
+    decoder.start_utt()
+    for start in range(0, len(sound), STEP_BYTES):
+        decoder.process_raw(sound[start : start + STEP_BYTES])
+        if start // STEP_BYTES % 8 == 0:
+            print(json.dumps({"heard": min(1.0, (start + STEP_BYTES) / len(sound))}), flush=True)
+    decoder.end_utt()
+    found = decoder.seg() or ()
+    words = [(part.word, part.start_frame, part.end_frame) for part in found]
+    print(json.dumps({"words": words}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
