@@ -91,21 +91,28 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
 
 
 def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_path: Path) -> None:
-    """Paused, the page closed, the same file chosen again: what has arrived is not sent twice."""
+    """Paused, the page closed, the same file chosen again: what has arrived is not sent twice.
+
+    An address that has lapsed is asked for anew.
+    """
     file = tmp_path / "film.mp4"
     with file.open("wb") as handle:
         handle.truncate(2 * PART + 5)
     other = tmp_path / "other.mp4"
     other.write_bytes(b"x")
-    visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::",))
+    visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::|403",))
     page = visitor.page
     sent: list[int] = []
     held: list[Route] = []
+    lapsed: list[int] = []
 
     def storage(route: Route) -> None:
         number = re.search(r"[?&]partNumber=(\d+)", route.request.url)
         if number is None or route.request.method != "PUT":
             route.continue_()
+        elif not holding and int(number[1]) == 3 and not lapsed:
+            lapsed.append(3)
+            route.fulfill(status=403, headers={"Access-Control-Allow-Origin": "*"})
         elif int(number[1]) == 1 or not holding:
             sent.append(int(number[1]))
             route.continue_()
@@ -137,7 +144,7 @@ def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_pa
         "The file is not a video that can be read here", timeout=PATIENCE
     )
 
-    assert sorted(sent) == [1, 2, 3]
+    assert (sorted(sent), lapsed) == ([1, 2, 3], [3])
     visitor.settle()
     picture(page, "training-failed")
     assert found + violations(page, repository) == []
