@@ -365,3 +365,23 @@ async def test_a_video_that_is_gone_is_told(studio: Studio) -> None:
 
     assert (state["status"], state["code"]) == ("failed", "video_missing")
     assert (video.status_code, video.json()["code"]) == (404, "video_not_found")
+
+
+async def test_sound_that_expired_is_cut_anew(studio: Studio, ear: QuickEar) -> None:
+    """A training that failed long ago finds its stretches gone; the run after that has them."""
+    ear.before = [NotAuthorised("Speech to text refused the key", status=401)]
+    training = await studio.start()
+    at = f"/api/trainings/{training['id']}"
+    await studio.ended(training)
+    await studio.app.files.remove(keys=[], prefix=f"workspaces/{ACME}/training/{training['id']}/")
+
+    await studio.call("POST", f"{at}/retry")
+    gone = await studio.ended(training)
+    await studio.call("POST", f"{at}/retry")
+    done = await studio.ended(training)
+
+    assert (gone["status"], gone["code"]) == ("failed", "audio_gone")
+    assert done["status"] == "completed"
+    assert {s["name"]: s["run"] for s in done["stages"]} == {
+        "verify": 1, "audio": 3, "transcribe": 3, "procedure": 3, "publish": 3,
+    }  # fmt: skip
