@@ -50,6 +50,8 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     page.get_by_role("button", name=re.compile("^Play step 2 from")).press("Enter")
     page.wait_for_function("document.querySelector('video').currentTime > 3")
     video.evaluate("(element) => element.pause()")
+    cues = "(element) => [...element.textTracks[0].cues].map((cue) => cue.text)"
+    assert any("turn off the power" in text for text in video.evaluate(cues))
     assert page.locator("main img").count() == 0
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -1,12 +1,16 @@
-// The video, played from an address that is signed for an hour and asked for anew when it lapses.
+// The video, played from an address that is signed for an hour and asked for anew when it lapses;
+// what was heard are its captions.
 
 import { useRead } from "../../lib/store.js";
-import { html, useRef } from "../../lib/ui.js";
+import { html, useEffect, useRef } from "../../lib/ui.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
-/** @param {{id: string, title: string, handle: {current: object}}} props `handle` gets `jump(seconds)` and `now()`. */
-export function Video({ id, title, handle }) {
+// a cue's text is markup of a kind
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+/** @param {{id: string, title: string, handle: {current: object}, said: {start: number, end: number, text: string}[]}} props `handle` gets `jump(seconds)` and `now()`. */
+export function Video({ id, title, handle, said }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
   const element = useRef(null);
   const wanted = useRef(0); // where to go on when the address is a new one
@@ -21,6 +25,15 @@ export function Video({ id, title, handle }) {
       element.current.scrollIntoView({ block: "nearest" });
     },
   };
+  const isThere = Boolean(found.value);
+  useEffect(() => {
+    if (!isThere || said.length === 0) return;
+    // made here and not loaded: the policy lets no file of ours be made up on the page
+    const track = element.current.textTracks[0] ?? element.current.addTextTrack("captions", "Transcript");
+    for (const cue of [...(track.cues ?? [])]) track.removeCue(cue);
+    for (const { start, end, text } of said) track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
+    if (track.mode === "disabled") track.mode = "hidden";
+  }, [isThere, said]);
   const lapsed = () => {
     if (Date.now() - renewed.current < 10_000) return; // not the address, then
     renewed.current = Date.now();
