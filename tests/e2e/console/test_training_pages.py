@@ -46,9 +46,9 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     expect(page.get_by_text("Without a language model", exact=True)).to_be_visible()
 
     video = page.locator("video")
-    expect(video).to_have_js_property("readyState", 4, timeout=PATIENCE)
+    page.wait_for_function("document.querySelector('video')?.readyState >= 1", timeout=PATIENCE)
     page.get_by_role("button", name=re.compile("^Play step 2 from")).press("Enter")
-    page.wait_for_function("document.querySelector('video').currentTime > 3")
+    page.wait_for_function("document.querySelector('video').currentTime > 3", timeout=PATIENCE)
     video.evaluate("(element) => element.pause()")
     cues = "(element) => [...element.textTracks[0].cues].map((cue) => cue.text)"
     assert any("turn off the power" in text for text in video.evaluate(cues))
