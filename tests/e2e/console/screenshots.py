@@ -35,6 +35,7 @@ SHOWN = {
     "benchmark-wide-light",
     "plan-wide-light",
     "chat-wide-light",
+    "training-wide-light",
 }
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"
 
@@ -69,6 +70,7 @@ def take(
         "benchmark": story.benchmark,
         "plan": story.plan,
         "chat": story.chat,
+        "training": story.training,
     }
     for scheme, sizes in SIZES.items():
         for size, viewport in sizes.items():

@@ -11,6 +11,7 @@ import httpx
 
 from shared.apps.beacon import demo as beacon
 from shared.apps.plans import demo as plans
+from shared.apps.training import demo as training
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -36,6 +37,7 @@ class Story:
     benchmark: str
     plan: str
     chat: str
+    training: str
 
 
 def remember(stack: RunningStack, workspace_id: str) -> None:
@@ -53,13 +55,14 @@ def remember(stack: RunningStack, workspace_id: str) -> None:
                 )
 
 
-async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, str]:
-    """Run the demos of beacon and plans to their end, and chat; the pages of what they made."""
+async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, str, str]:
+    """Run the demos of three apps to their end, and chat; the pages of what they made."""
     headers = {"Authorization": f"Bearer {stack.sign_in('ada@acme.test')}"}
     async with httpx.AsyncClient(base_url=stack.api_url, headers=headers) as api:
         jobs = [
             *await beacon.enqueue(api, api, workspace_id),
             *await plans.enqueue(api, api, workspace_id),
+            *await training.enqueue(api, api, workspace_id),
         ]
         for job in jobs:
             while (await api.get(f"/api/jobs/{job}")).json()["status"] != "completed":  # noqa: ASYNC110
@@ -67,8 +70,10 @@ async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, s
         mine = {"workspace_id": workspace_id}
         [run] = (await api.get("/api/beacon/runs", params=mine)).json()["runs"]
         [plan] = (await api.get("/api/plans", params=mine)).json()["plans"]
+        [video] = (await api.get("/api/trainings", params=mine)).json()["trainings"]
         chat = await talk(api, workspace_id)
-    return f"/benchmarks/{run['id']}", f"/plans/{plan['id']}", f"/chat/{chat}"
+    pages = f"/benchmarks/{run['id']}", f"/plans/{plan['id']}", f"/chat/{chat}"
+    return (*pages, f"/trainings/{video['id']}")
 
 
 async def talk(api: httpx.AsyncClient, workspace_id: str) -> str:
@@ -96,7 +101,7 @@ async def talk(api: httpx.AsyncClient, workspace_id: str) -> str:
 
 def tell(stack: RunningStack, workspace_id: str) -> Story:
     """Make jobs of several types in every state, and what the apps show."""
-    benchmark, plan, chat = asyncio.run(show_apps(stack, workspace_id))
+    benchmark, plan, chat, video = asyncio.run(show_apps(stack, workspace_id))
     remember(stack, workspace_id)
     reports = HandWorker(stack, workspace_id, job_type="reconcile_ledger")
     mails = HandWorker(stack, workspace_id, job_type="send_digest")
@@ -152,4 +157,5 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         benchmark=benchmark,
         plan=plan,
         chat=chat,
+        training=video,
     )

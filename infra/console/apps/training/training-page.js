@@ -100,8 +100,10 @@ export default function TrainingPage({ id }) {
         ${line.why && html`<p class="muted small wrap">${line.why}</p>`}</li>`)}</ol>
       <p class="hidden" role="status">${lines.filter((line) => line.state === "running").map((line) => `Under way: ${line.title}`).join(". ")}</p>
     </section>
+    <div style=${{ display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(min(26rem, 100%), 1fr))", gap: ".75rem", alignItems: "start" }}>
     ${isThere && html`<${Video} handle=${player} id=${id} title=${training.title} said=${transcript.value?.segments ?? NOTHING} />`}
     ${training.version && html`<${ProcedureCard} id=${id} latest=${training.version} jump=${jump} now=${() => player.current?.now() ?? 0} onSaved=${found.refresh} />`}
+    </div>
     ${transcript.value && html`<section class="card stack" aria-labelledby="h-transcript"><div class="bar"><h2 id="h-transcript">Transcript${transcript.value.complete ? "" : " so far"}</h2><span class="muted small wrap">heard by ${transcript.value.engine}${transcript.value.offline ? "; it mishears: read it beside the video" : ""}</span></div>
       <ol class="stack" style=${{ maxHeight: "24rem", overflow: "auto" }} tabindex="0" aria-label="Transcript">${transcript.value.segments.map((said, index) => html`<li key=${index} class="bar" style=${{ flexWrap: "nowrap", alignItems: "baseline" }}><button type="button" class="quiet num" onClick=${() => jump(said.start)} aria-label=${`Play from ${clock(said.start)}`}>${clock(said.start)}</button><span class="wrap">${said.text}</span></li>`)}</ol></section>`}
     ${!transcript.value && transcript.error && html`<${Failed} error=${transcript.error} retry=${transcript.refresh} what="The transcript could not be read" />`}
