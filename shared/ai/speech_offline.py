@@ -75,8 +75,7 @@ async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         limit=MOST_LINE_BYTES,
-        # where this process finds its packages, and no secret
-        env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=_environment(),
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -101,6 +100,13 @@ async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, 
     if words is None:
         raise Unreachable(f"The offline ear ended with {code}")
     return words
+
+
+def _environment() -> dict[str, str]:
+    """Where this process finds its packages and, as on Lambda, Python its library; no secret."""
+    found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return {**found, "LD_LIBRARY_PATH": libraries} if libraries else found
 
 
 def join_words(words: Iterable[tuple[str, int, int]]) -> list[Segment]:
