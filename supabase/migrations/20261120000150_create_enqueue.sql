@@ -246,6 +246,7 @@ comment on function queue.claim_key is 'Take an idempotency key for p_job_id, or
 create function queue.place(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_now timestamptz;
@@ -298,13 +299,15 @@ begin
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, 1, workspace_id, session_id, 'job.created',
-      jsonb_build_object('status', status, 'attempts', 0, 'job_type', job_type), created_at
-    from placed where last_seq = 1),
+      -- one that its own statement has ended already began as pending
+      jsonb_build_object('status', case status when 'waiting' then status else 'pending' end, 'attempts', 0, 'job_type', job_type), created_at
+    from placed where last_seq >= 1),
   limited as (
-    insert into queue.deadlines (job_id, deadline_at) select id, deadline_at from placed where deadline_at is not null),
+    insert into queue.deadlines (job_id, deadline_at)
+    select id, deadline_at from placed where deadline_at is not null and status in ('pending', 'waiting')),
   joined as (
     insert into queue.batch_members (job_id, batch_id, workspace_id)
-    select id, batch_id, workspace_id from placed where batch_id is not null),
+    select id, batch_id, workspace_id from placed where batch_id is not null and status in ('pending', 'waiting')),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
     select v_now, job_type, workspace_id, 'enqueued', count(*) from placed group by 2, 3)
@@ -355,6 +358,8 @@ create function queue.after_delete() returns trigger
 language plpgsql
 security definer -- whoever may delete a job may not need rights on the engine's tables
 set search_path = ''
+set enable_hashjoin = off -- else a session's first delete, if it is a big one, fixes a plan for all
+set enable_mergejoin = off
 as $$
 declare
   v_ids uuid[] := array(select id from removed order by id);
@@ -793,7 +798,9 @@ begin
   if not v_plain then
     v_ready := queue.admit(array(select n from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for));
   end if;
-  perform queue.check_quota(p_workspace_id);
+  if v_plain or exists (select 1 from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for) then
+    perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+  end if;
   if v_own <> '{}' then
     perform queue.replace_pending(v_own, p_items, v_now);
   end if;

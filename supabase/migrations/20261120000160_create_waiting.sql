@@ -4,6 +4,9 @@
 create function queue.leave(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 begin
   delete from queue.ready as r using public.jobs as j
@@ -18,6 +21,7 @@ create function queue.finish(
 ) returns integer
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_count integer;
@@ -51,6 +55,7 @@ comment on function queue.finish is 'End jobs that no worker holds: cancelled, e
 create function queue.after_end(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_bad uuid[];

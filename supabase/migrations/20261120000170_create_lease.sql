@@ -128,7 +128,9 @@ set search_path = ''
 as $$
 declare
   v_ids uuid[] := array(
-    select job_id from queue.deadlines where deadline_at <= p_now order by deadline_at limit p_limit);
+    select d.job_id from queue.deadlines as d
+    where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
+    order by d.deadline_at limit p_limit);
 begin
   if cardinality(v_ids) = 0 then
     return 0;
@@ -344,7 +346,7 @@ begin
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
     from gone as g, queue.job_types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
-    where j.id = any (p_ids) and j.id = g.job_id and t.job_type = j.job_type
+    where j.id = g.job_id and t.job_type = j.job_type
     -- the answer is text from here on: as jsonb it would cost more than the rest of the lease
     returning j.id, j.fence, j.workspace_id, j.session_id, j.job_type, j.concurrency_key, j.attempts, j.last_seq, j.priority, j.created_at,
       g.lane_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,

@@ -3,6 +3,9 @@
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
   v_all uuid[];
@@ -21,6 +24,7 @@ comment on function queue.cancel is E'Cancel jobs and their live children: what 
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_count integer;

@@ -186,8 +186,21 @@ as $$
 begin
   perform queue.forget_workspace(gone.workspace_id)
   from (
-    select distinct l.workspace_id from queue.lanes as l
-    where not exists (select 1 from public.workspaces as w where w.id = l.workspace_id)) as gone;
+    with recursive mentioned as ( -- one probe per tenant, however many jobs it has
+      (select workspace_id from (
+        (select workspace_id from queue.ready order by workspace_id limit 1) union all
+        (select workspace_id from queue.deferred order by workspace_id limit 1) union all
+        (select workspace_id from queue.waits order by workspace_id limit 1) union all
+        (select workspace_id from queue.ended order by workspace_id limit 1)) as first order by workspace_id limit 1)
+      union all
+      select (select workspace_id from (
+        (select workspace_id from queue.ready as r where r.workspace_id > m.workspace_id order by workspace_id limit 1) union all
+        (select workspace_id from queue.deferred as d where d.workspace_id > m.workspace_id order by workspace_id limit 1) union all
+        (select workspace_id from queue.waits as t where t.workspace_id > m.workspace_id order by workspace_id limit 1) union all
+        (select workspace_id from queue.ended as e where e.workspace_id > m.workspace_id order by workspace_id limit 1)) as next order by workspace_id limit 1)
+      from mentioned as m where m.workspace_id is not null)
+    select m.workspace_id from mentioned as m
+    where m.workspace_id is not null and not exists (select 1 from public.workspaces as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
 comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
@@ -364,10 +377,10 @@ begin
       from numbers as n group by n.job_type)
     select jsonb_build_object('now', v_now, 'since', v_since,
       'live', jsonb_build_object(
-        'pending', (select count(*) from (select 1 from queue.ready as r join queue.lanes as l on l.id = r.lane_id
-            where p_workspace_id is null or l.workspace_id = p_workspace_id limit 100000) as s)
-          + (select count(*) from (select 1 from queue.deferred as d join queue.lanes as l on l.id = d.lane_id
-            where p_workspace_id is null or l.workspace_id = p_workspace_id limit 100000) as s),
+        'pending', (select count(*) from (select 1 from queue.ready as r
+            where p_workspace_id is null or r.workspace_id = p_workspace_id limit 100000) as s)
+          + (select count(*) from (select 1 from queue.deferred as d
+            where p_workspace_id is null or d.workspace_id = p_workspace_id limit 100000) as s),
         'processing', (select count(*) from queue.leases where p_workspace_id is null or workspace_id = p_workspace_id),
         'waiting', (select count(*) from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id limit 100000) as s)),
       'oldest_due_at', (select min(head.ready_at) from queue.lanes as l cross join lateral (

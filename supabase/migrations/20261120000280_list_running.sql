@@ -11,6 +11,16 @@ as $$
 $$;
 comment on function queue.running_ids is 'Jobs of the caller''s workspaces that a worker holds right now; all for the service.';
 
+create function queue.live_ids() returns setof uuid
+language sql stable rows 1000
+security definer -- members hold no rights on the engine's tables
+set search_path = ''
+as $$
+  select job_id from queue.live_jobs
+  where workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()
+$$;
+comment on function queue.live_ids is 'Jobs of the caller''s workspaces that have not ended; all for the service.';
+
 create view public.running_jobs with (security_invoker = on) as
 select jobs.*
 from public.jobs as jobs
@@ -32,5 +42,5 @@ $$;
 
 revoke all on public.running_jobs from public, anon, authenticated, service_role;
 grant select on public.running_jobs to authenticated, service_role;
-revoke execute on function queue.running_ids from public, anon, authenticated, service_role;
-grant execute on function queue.running_ids to authenticated, service_role;
+revoke execute on function queue.running_ids, queue.live_ids from public, anon, authenticated, service_role;
+grant execute on function queue.running_ids, queue.live_ids to authenticated, service_role;

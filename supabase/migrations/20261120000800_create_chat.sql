@@ -615,8 +615,8 @@ begin
     select greatest(0, least(v_today,
       (queue.setting('chat_live_items_per_session'))::integer - count(*) filter (where i.conversation_id = p_conversation.id),
       (queue.setting('chat_live_items_per_workspace'))::integer - count(*)))
-    from public.jobs as j join public.chat_work_items as i on i.job_id = j.id
-    where j.workspace_id = p_conversation.workspace_id and j.completed_at is null and j.job_type = 'chat_work');
+    from queue.live_jobs as j join public.chat_work_items as i on i.job_id = j.job_id
+    where j.workspace_id = p_conversation.workspace_id);
 end;
 $$;
 comment on function chat.room is 'How many more work items may be begun in a conversation: by its own bound, its workspace''s, and in a visit by what is left of the day.';

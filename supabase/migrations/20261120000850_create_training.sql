@@ -163,7 +163,7 @@ select j.id, j.workspace_id, j.job_type as type, j.queue, j.status, j.priority,
   case when j.status = 'pending' then coalesce(j.next_retry_at, j.scheduled_for, j.created_at) end as due_at,
   j.attempts, j.max_attempts, j.created_at, j.started_at, j.error_message as error
 from public.jobs as j
-where j.completed_at is null;
+where j.id = any (array(select queue.live_ids())) and j.completed_at is null;
 comment on view public.job_queue is 'Jobs that have not ended: waiting for their turn, leased, or waiting for something. Order by priority, due_at, id for about their turn. Shows what the caller may see of jobs.';
 comment on column public.job_queue.id is 'The job.';
 comment on column public.job_queue.workspace_id is 'The workspace it belongs to.';

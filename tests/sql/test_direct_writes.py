@@ -270,6 +270,43 @@ def test_quotas_bind_members_by_every_door(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs") == 15
 
 
+def test_a_repeat_gets_its_job_whatever_the_quota(engine: Engine) -> None:
+    """A retry after a lost answer makes nothing new, so there is nothing to refuse."""
+    with engine.member(ADA) as ada:
+        by_key = ada.enqueue(idempotency_key="k")
+        held = ada.enqueue(unique={"key": "u"})
+        engine.run(
+            "insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 2)", ACME
+        )
+        engine.enqueue()
+
+        assert ada.enqueue(idempotency_key="k") == by_key
+        assert ada.enqueue(unique={"key": "u"}) == held
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue(priority=7)
+        assert refusal(refused.value)[:2] == ("PT429", "quota_exceeded")
+
+
+def test_a_statement_may_end_what_it_inserts(engine: Engine) -> None:
+    """Before the triggers that admit it ran: its batch ends, its history has no gap."""
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    engine.run(
+        "with made as (insert into public.jobs (workspace_id, job_type, deadline_at, batch_id)"
+        " values (%s, 'work', now() + interval '1 hour', %s) returning id)"
+        " select public.cancel_job(id) from made",
+        ACME,
+        batch,
+    )
+    engine.rpc("close_batch", p_batch_id=batch)
+    engine.lease_call(0)
+
+    assert engine.one("select finished_at is not null from queue.batches")
+    assert engine.rows("select type from public.job_events order by seq") == [
+        "job.created",
+        "job.cancelled",
+    ]
+
+
 def test_a_member_cancels_by_update_in_every_state(engine: Engine) -> None:
     """The same effects as cancel_job."""
     pending, deferred = engine.enqueue(priority=900), engine.enqueue(delay_seconds=60)

@@ -174,6 +174,19 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
         assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
 
 
+def test_running_jobs_past_their_deadline_hold_up_no_others(engine: Engine) -> None:
+    """They end by their worker; who waits behind them expires meanwhile."""
+    soon = engine.one("select queue.clock() + interval '30 seconds'")
+    engine.enqueue_many(3, deadline_at=soon.isoformat())
+    assert len(engine.lease(3)) == 3
+    waiting = engine.enqueue(deadline_at=soon.isoformat())
+
+    engine.advance(31)
+
+    assert engine.one("select queue.expire(2, queue.clock())") == 1
+    assert engine.status(waiting) == "failed"
+
+
 def test_a_retry_past_the_deadline_fails(engine: Engine) -> None:
     """No attempt would start in time."""
     soon = engine.one("select queue.clock() + interval '30 seconds'")
