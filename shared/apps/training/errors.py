@@ -6,9 +6,12 @@ What becomes of it, another attempt or a failed stage, is processors.py's.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from shared.ai.errors import LanguageModelError
 from shared.config import ConfigurationError
+
+if TYPE_CHECKING:
+    from shared.ai.errors import LanguageModelError
 
 
 class StageError(Exception):
