@@ -6,10 +6,9 @@ Repeats only what left no answer behind; all longer waiting is the job's, not th
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -35,11 +34,11 @@ from shared.ai.language_model import (
     count_tokens,
 )
 from shared.queue.lean_httpx import httpx
+from shared.retry_after import retry_after
 
 CONNECT_SECONDS: Final = 5.0
 MAX_ANSWER_CHARACTERS: Final = 400_000
 MAX_ERROR_BYTES: Final = 64_000
-LONGEST_WAIT: Final = timedelta(days=1)
 #: A wait asked for that is at most this long is waited for within the call.
 SHORT_WAIT_SECONDS: Final = 3.0
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
@@ -356,17 +355,3 @@ def _sentence(told: Mapping[str, Any]) -> str:
 def _count(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
     return value if isinstance(value, int) and value >= 0 else 0
-
-
-def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Read a `Retry-After` header, seconds or a date; None when absent or nonsense."""
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(at - now, timedelta(0)), LONGEST_WAIT)

@@ -26,9 +26,10 @@ from shared.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from shared.ai.openai_compatible import SHORT_WAIT_SECONDS, retry_after
+from shared.ai.openai_compatible import SHORT_WAIT_SECONDS
 from shared.ai.speech import SAMPLES_PER_SECOND, OnHeard, Segment, Transcript, check_sound
 from shared.queue.lean_httpx import httpx
+from shared.retry_after import retry_after
 
 CONNECT_SECONDS: Final = 5.0
 MAX_ANSWER_BYTES: Final = 2_000_000

@@ -1,4 +1,4 @@
-"""Calls to foreign services: public addresses only, and how long one asks to be left alone.
+"""Calls to foreign services: public addresses only, each connected to as it was checked.
 
 A name that resolves anew between the check and the connection changes nothing.
 """
@@ -6,11 +6,9 @@ A name that resolves anew between the check and the connection changes nothing.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import ipaddress
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta
 
 from shared.queue.lean_httpx import httpx
 
@@ -34,7 +32,6 @@ _REFUSED = tuple(
     )
 )
 _MOST_TRIED = 4
-LONGEST_WAIT = timedelta(days=1)
 
 
 class AddressRefused(Exception):
@@ -142,18 +139,3 @@ class PublicTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection."""
         await self._inner.aclose()
-
-
-def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Read a `Retry-After` header, seconds or a date; `None` when absent or nonsense."""
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        # its first nine digits say enough, and int() refuses a few thousand
-        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(at - now, timedelta(0)), LONGEST_WAIT)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from shared.apps.beacon.statistics import Sample
 from shared.queue.lean_httpx import httpx
-from shared.worker.outbound import PublicTransport, retry_after
+from shared.retry_after import retry_after
+from shared.worker.outbound import PublicTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

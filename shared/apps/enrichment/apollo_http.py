@@ -5,10 +5,9 @@ Repeats only what cannot have been charged; all other waiting is the job's, not 
 
 from __future__ import annotations
 
-import email.utils
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 import httpx
@@ -30,12 +29,12 @@ from shared.apps.enrichment.apollo import (
     Usage,
     bounded,
 )
+from shared.retry_after import retry_after
 from shared.worker.trace import trace_headers
 
 BASE_URL = "https://api.apollo.io/api/v1"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 2_000_000
-LONGEST_WAIT = timedelta(days=1)
 
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -194,7 +193,8 @@ def _refusal(path: str, status: int, headers: httpx.Headers, answer: dict[str, A
     said = _sentence(answer, "")
     if status == 429:
         return ApolloRateLimited(
-            "Apollo's rate limit is reached", retry_after=retry_after(headers.get("retry-after"))
+            "Apollo's rate limit is reached",
+            retry_after=retry_after(headers.get("retry-after"), now=datetime.now(UTC)),
         )
     # Apollo reports an empty balance as 402, on some plans as 422 in words.
     if status == 402 or (status in (403, 422) and "credit" in said.lower()):
@@ -208,20 +208,6 @@ def _refusal(path: str, status: int, headers: httpx.Headers, answer: dict[str, A
             f"Apollo refused {path} with {status}" + (f": {said}" if said else ""), status=status
         )
     return ApolloUnavailable(f"Apollo answered {path} with {status}", status=status)
-
-
-def retry_after(value: str | None, *, now: datetime | None = None) -> timedelta | None:
-    """Read a `Retry-After` header, seconds or a date; `None` when absent or nonsense."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return min(timedelta(seconds=min(int(value), 10**9)), LONGEST_WAIT)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(at - (now or datetime.now(UTC)), timedelta(0)), LONGEST_WAIT)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 
 import tenacity
 
-from shared.ai.openai_compatible import retry_after
 from shared.apps.training.errors import StageError
 from shared.queue.lean_httpx import httpx
+from shared.retry_after import retry_after
 
 T = TypeVar("T")
 CONNECT_SECONDS: Final = 5.0

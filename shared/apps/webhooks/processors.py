@@ -22,10 +22,11 @@ from shared.clock import Clock, SystemClock
 from shared.config import Settings
 from shared.queue.doors import WorkerDoors
 from shared.queue.lean_httpx import httpx
+from shared.retry_after import retry_after
 from shared.worker.backoff import Backoff
 from shared.worker.context import JobContext
 from shared.worker.job import Job
-from shared.worker.outbound import AddressRefused, PublicTransport, retry_after
+from shared.worker.outbound import AddressRefused, PublicTransport
 from shared.worker.outcomes import Fail, Retry
 from shared.worker.registry import Registry
 

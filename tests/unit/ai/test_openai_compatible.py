@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from shared.ai import errors
 from shared.ai.language_model import Material, Prompt
-from shared.ai.openai_compatible import OpenAICompatible, retry_after
+from shared.ai.openai_compatible import OpenAICompatible
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
 SCHEMA = {
@@ -174,14 +174,3 @@ async def test_an_answer_stopped_at_its_limit_is_not_whole() -> None:
     assert not done.whole
     with pytest.raises(errors.AnswerUnusable):
         done.data()
-
-
-def test_retry_after_is_seconds_or_a_date() -> None:
-    """Nonsense is none, and nobody waits for ever."""
-    now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-
-    assert retry_after("7", now=now) == timedelta(seconds=7)
-    assert retry_after("Fri, 20 Nov 2026 12:00:30 GMT", now=now) == timedelta(seconds=30)
-    assert retry_after("9" * 5000, now=now) == timedelta(days=1)
-    assert retry_after("soon", now=now) is None
-    assert retry_after(None, now=now) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -14,7 +14,7 @@ from shared.apps.enrichment.apollo import (
     ApolloRequestRefused,
     ApolloUnavailable,
 )
-from shared.apps.enrichment.apollo_http import HttpApollo, retry_after
+from shared.apps.enrichment.apollo_http import HttpApollo
 from shared.worker import trace
 from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
 
@@ -219,29 +219,6 @@ async def test_a_rate_limit_says_how_long_apollo_wants_us_to_wait(
 
     assert told.value.retry_after == timedelta(seconds=17)
     assert untold.value.retry_after is None
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("0", timedelta(0)),
-        ("90", timedelta(seconds=90)),
-        ("999999999999999999999", timedelta(days=1)),
-        ("Fri, 20 Nov 2026 12:01:00 GMT", timedelta(seconds=60)),
-        ("Fri, 20 Nov 2026 11:00:00 GMT", timedelta(0)),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_a_date(
-    header: str | None, expected: timedelta | None
-) -> None:
-    """RFC 9110 §10.2.3 allows both; nonsense must not stop a job for years."""
-    now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-
-    assert retry_after(header, now=now) == expected
 
 
 async def test_an_answer_already_paid_for_survives_a_field_of_a_new_form(

@@ -1,4 +1,4 @@
-"""What a receiver's `Retry-After` may say."""
+"""What a service's `Retry-After` may say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.worker.outbound import LONGEST_WAIT, retry_after
+from shared.retry_after import LONGEST_WAIT, retry_after
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -18,7 +18,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ("", None),
         ("soon", None),
         ("-5", None),
+        ("0", timedelta(0)),
         (" 7 ", timedelta(seconds=7)),
+        ("²", None),
         ("Thu, 01 Jan 2026 00:00:30 GMT", timedelta(seconds=30)),
         ("Wed, 31 Dec 2025 00:00:00 GMT", timedelta(0)),
         ("9" * 5000, LONGEST_WAIT),
@@ -28,5 +30,5 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | None) -> None:
-    """A hostile endpoint may answer anything."""
+    """RFC 9110 §10.2.3 allows seconds and dates; a hostile endpoint may answer anything."""
     assert retry_after(value, now=NOW) == wait

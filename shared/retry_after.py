@@ -1,0 +1,34 @@
+"""How long another service asks to be left alone, as HTTP's `Retry-After` says it.
+
+What to do with a wait, or without one, is its reader's to decide.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+LONGEST_WAIT: Final = timedelta(days=1)
+
+
+def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
+    """Read the header, seconds or a date; None when absent or nonsense.
+
+    Returns:
+        None or 0 to `LONGEST_WAIT`, whatever a hostile service may send.
+
+    References:
+        https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+    """
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        # its first nine digits say enough, and int() refuses a few thousand
+        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max(at - now, timedelta(0)), LONGEST_WAIT)
