@@ -13,7 +13,7 @@ from uuid import UUID
 from shared.config import Settings
 from shared.queue.data_api import DataApi
 from shared.queue.errors import JobNotFound
-from shared.queue.keys import is_visit
+from shared.queue.keys import caller_headers, is_visit
 from shared.queue.models import (
     BulkResult,
     Cursor,
@@ -50,15 +50,12 @@ class QueueClient:
     """
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
-        self._publishable_key = settings.supabase_publishable_key
+        self._settings = settings
         self._api = api or DataApi(settings.supabase_url)
 
     def acting_as(self, token: str | None) -> UserQueue:
         """The queue as the bearer of `token` sees it; None for an anonymous visitor."""
-        headers = {"apikey": self._publishable_key}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return UserQueue(self._api, headers)
+        return UserQueue(self._api, caller_headers(self._settings, token))
 
     async def aclose(self) -> None:
         """Close the connections."""

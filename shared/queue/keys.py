@@ -87,6 +87,14 @@ class WorkerKey:
         return self._minted
 
 
+def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
+    """What a request carries for the bearer of `token`; for an anonymous visitor when None."""
+    headers = {"apikey": settings.supabase_publishable_key}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
 def mint_token(
     secret: str, *, role: str, issuer: str, issued_at: float, lifetime_seconds: float
 ) -> str:

@@ -14,6 +14,7 @@ from shared.aws.sealing import Sealer, make_sealer, row_context
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
 from shared.queue.data_api import DataApi
+from shared.queue.doors import CallerDoors
 
 if TYPE_CHECKING:
     from shared.apps.beacon.jws import SigningKey
@@ -69,17 +70,12 @@ class Beacon:
 
     async def keys(self) -> dict[str, Any]:
         """Every public key, as a JWK set; anybody may ask."""
-        headers = {"apikey": self.settings.supabase_publishable_key}
-        keys: dict[str, Any] = await self._api.rpc(
-            "beacon_keys", {}, headers=headers, repeatable=True
-        )
-        return keys
+        anybody = CallerDoors(self._api, self.settings, token=None)
+        return await anybody.call("beacon_keys", {}, repeatable=True)
 
     def acting_as(self, token: str) -> MemberStore:
         """The app's doors as the bearer of `token` may use them."""
-        return MemberStore(
-            self._api, publishable_key=self.settings.supabase_publishable_key, token=token
-        )
+        return MemberStore(CallerDoors(self._api, self.settings, token=token))
 
     @cached_property
     def _api(self) -> DataApi:

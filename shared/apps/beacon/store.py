@@ -11,8 +11,7 @@ from uuid import UUID
 
 from shared.apps.beacon.models import Issued, Loaded, SealedKey
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import WorkerDoors
+from shared.queue.doors import CallerDoors, WorkerDoors
 
 
 class WorkerStore:
@@ -27,10 +26,7 @@ class WorkerStore:
         Raises:
             QueueError: `spec_not_found`, or the workspace has too many runs under way.
         """
-        request = {"job_id": job_id, "fence": fence}
-        started: dict[str, Any] = await self._doors.call(
-            "beacon_start_for_job", {"p_request": request}
-        )
+        started: dict[str, Any] = await self._doors.call_held("beacon_start_for_job", job_id, fence)
         return started
 
     async def load(self, job_id: str, fence: int) -> Loaded:
@@ -39,8 +35,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        request = {"job_id": job_id, "fence": fence}
-        return Loaded.model_validate(await self._doors.call("beacon_load", {"p_request": request}))
+        return Loaded.model_validate(await self._doors.call_held("beacon_load", job_id, fence))
 
     async def issue(
         self, job_id: str, fence: int, jws: str, samples: Mapping[str, Any] | None
@@ -50,8 +45,9 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over; nothing was stored.
         """
-        request = {"job_id": job_id, "fence": fence, "jws": jws, "samples": samples}
-        return Issued.model_validate(await self._doors.call("beacon_issue", {"p_request": request}))
+        return Issued.model_validate(
+            await self._doors.call_held("beacon_issue", job_id, fence, jws=jws, samples=samples)
+        )
 
     async def add_key(self, kid: str, x: str, sealed: str) -> SealedKey:
         """Add a signing key; answers the current one, which is another where one was there."""
@@ -66,15 +62,14 @@ class WorkerStore:
 class MemberStore:
     """What a member may do, under the member's own token; one per request, cheap to make."""
 
-    def __init__(self, api: DataApi, *, publishable_key: str, token: str) -> None:
-        self._api = api
-        self._headers = {"apikey": publishable_key, "Authorization": f"Bearer {token}"}
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
 
     async def create_spec(
         self, workspace_id: UUID, name: str, spec: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Write a spec, or find it as the name's last version."""
-        return await self._call(
+        return await self._doors.call(
             "beacon_create_spec",
             {"p_workspace_id": str(workspace_id), "p_name": name, "p_spec": dict(spec)},
             repeatable=True,
@@ -82,7 +77,7 @@ class MemberStore:
 
     async def start_run(self, spec_id: UUID, *, key: str | None) -> dict[str, Any]:
         """Start a run, or find the one the key started."""
-        return await self._call(
+        return await self._doors.call(
             "beacon_start_run",
             {"p_spec_id": str(spec_id), "p_idempotency_key": key},
             repeatable=key is not None,
@@ -90,16 +85,10 @@ class MemberStore:
 
     async def deliveries(self, run_id: UUID) -> dict[str, Any]:
         """What of a run was told to the workspace's webhooks."""
-        return await self._call("beacon_deliveries", {"p_run_id": str(run_id)}, repeatable=True)
+        return await self._doors.call(
+            "beacon_deliveries", {"p_run_id": str(run_id)}, repeatable=True
+        )
 
     async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
         """Read rows under row level security."""
-        return await self._api.select(table, params, headers=self._headers)
-
-    async def _call(
-        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._api.rpc(
-            function, arguments, headers=self._headers, repeatable=repeatable
-        )
-        return answer
+        return await self._doors.select(table, *params)

@@ -12,6 +12,7 @@ from shared.apps.chat.store import CallerStore, WorkerStore
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
 from shared.queue.data_api import DataApi
+from shared.queue.doors import CallerDoors
 
 if TYPE_CHECKING:
     from shared.ai.language_model import LanguageModel
@@ -45,12 +46,8 @@ class Chat:
 
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
         """The app's doors as the bearer of `token`, or the holder of a visit, may use them."""
-        return CallerStore(
-            self._api,
-            publishable_key=self.settings.supabase_publishable_key,
-            token=token,
-            session_id=session_id,
-        )
+        always = {"p_session_id": session_id}
+        return CallerStore(CallerDoors(self._api, self.settings, token=token, always=always))
 
     @cached_property
     def _api(self) -> DataApi:

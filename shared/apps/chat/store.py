@@ -11,8 +11,7 @@ from uuid import UUID
 
 from shared.apps.chat.models import Conversation, Item, Loaded, Posted, Written
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import WorkerDoors
+from shared.queue.doors import CallerDoors, WorkerDoors
 
 
 class WorkerStore:
@@ -27,7 +26,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        return Loaded.model_validate(await self._call("chat_load", job_id, fence))
+        return Loaded.model_validate(await self._doors.call_held("chat_load", job_id, fence))
 
     async def post(self, job_id: str, fence: int, written: Written) -> Posted:
         """Post what a job wrote, once per job.
@@ -37,7 +36,9 @@ class WorkerStore:
             QueueError: 404 conversation_not_found, it was deleted.
         """
         sent = written.model_dump(mode="json")
-        return Posted.model_validate(await self._call("chat_post", job_id, fence, **sent))
+        return Posted.model_validate(
+            await self._doors.call_held("chat_post", job_id, fence, **sent)
+        )
 
     async def delegate(
         self, job_id: str, fence: int, items: Sequence[Item], written: Written
@@ -51,40 +52,25 @@ class WorkerStore:
         sent = written.model_dump(mode="json", exclude={"data"})
         begun = [item.model_dump() for item in items]
         return Posted.model_validate(
-            await self._call("chat_delegate", job_id, fence, items=begun, **sent)
+            await self._doors.call_held("chat_delegate", job_id, fence, items=begun, **sent)
         )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._doors.aclose()
 
-    async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
-        request = {"job_id": job_id, "fence": fence, **more}
-        return await self._doors.call(function, {"p_request": request})
-
 
 class CallerStore:
-    """What a member or a visitor may do; one per request, cheap to make.
+    """What a member or a visitor may do; one per request, cheap to make."""
 
-    Args:
-        token: The caller's own token; None for a visitor.
-        session_id: The visit, which is its holder's key.
-    """
-
-    def __init__(
-        self, api: DataApi, *, publishable_key: str, token: str | None, session_id: str | None
-    ) -> None:
-        self._api = api
-        self._headers = {"apikey": publishable_key}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._session_id = session_id
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
 
     async def open(
         self, workspace_id: UUID | None, title: str | None, *, key: str | None
     ) -> dict[str, Any]:
         """Begin a conversation, or find the one the key began."""
-        return await self._call(
+        return await self._doors.call(
             "chat_open",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
@@ -107,7 +93,7 @@ class CallerStore:
         self, workspace_id: UUID | None, *, before: tuple[str, str] | None, limit: int
     ) -> list[dict[str, Any]]:
         """Conversations, the one written in last first."""
-        answer = await self._call(
+        answer = await self._doors.call(
             "chat_list",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
@@ -173,15 +159,4 @@ class CallerStore:
         repeatable: bool,
     ) -> dict[str, Any]:
         named = {"p_conversation_id": str(conversation_id), **arguments}
-        return await self._call(function, named, repeatable=repeatable)
-
-    async def _call(
-        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._api.rpc(
-            function,
-            {**arguments, "p_session_id": self._session_id},
-            headers=self._headers,
-            repeatable=repeatable,
-        )
-        return answer
+        return await self._doors.call(function, named, repeatable=repeatable)

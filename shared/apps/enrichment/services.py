@@ -15,6 +15,7 @@ from shared.apps.enrichment.store import UserStore, WorkerStore
 from shared.aws.sealing import Sealer, make_sealer, row_context
 from shared.config import Settings
 from shared.queue.data_api import DataApi
+from shared.queue.doors import CallerDoors
 
 if TYPE_CHECKING:
     import httpx
@@ -75,9 +76,7 @@ class Enrichment:
 
     def acting_as(self, token: str) -> UserStore:
         """The app's doors as the bearer of `token` may use them."""
-        return UserStore(
-            self._api, publishable_key=self.settings.supabase_publishable_key, token=token
-        )
+        return UserStore(CallerDoors(self._api, self.settings, token=token))
 
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:

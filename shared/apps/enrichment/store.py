@@ -12,7 +12,7 @@ from uuid import UUID
 from shared.apps.enrichment.models import Applied, Import, Kind, Loaded
 from shared.config import Settings
 from shared.queue.data_api import DataApi
-from shared.queue.doors import WorkerDoors
+from shared.queue.doors import CallerDoors, WorkerDoors
 
 
 class WorkerStore:
@@ -141,9 +141,8 @@ class WorkerStore:
 class UserStore:
     """What a user may do, under the user's own token; one per request, cheap to make."""
 
-    def __init__(self, api: DataApi, *, publishable_key: str, token: str) -> None:
-        self._api = api
-        self._headers = {"apikey": publishable_key, "Authorization": f"Bearer {token}"}
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
 
     async def get_settings(self, workspace_id: UUID) -> dict[str, Any]:
         """Read the settings; of the key only whether there is one, and its end."""
@@ -182,12 +181,9 @@ class UserStore:
 
     async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
         """Read rows under row level security."""
-        return await self._api.select(table, params, headers=self._headers)
+        return await self._doors.select(table, *params)
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = False
     ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._api.rpc(
-            function, arguments, headers=self._headers, repeatable=repeatable
-        )
-        return answer
+        return await self._doors.call(function, arguments, repeatable=repeatable)

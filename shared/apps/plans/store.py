@@ -11,8 +11,7 @@ from uuid import UUID
 
 from shared.apps.plans.models import Finished, Loaded, Missing, PlanState, Stage
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import WorkerDoors
+from shared.queue.doors import CallerDoors, WorkerDoors
 
 
 class WorkerStore:
@@ -27,7 +26,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        return Loaded.model_validate(await self._call("plan_load", job_id, fence))
+        return Loaded.model_validate(await self._doors.call_held("plan_load", job_id, fence))
 
     async def store_stage(self, job_id: str, fence: int, stage: Stage) -> Stage:
         """Store what a stage came to; answers the completed one that was there before, if any.
@@ -36,7 +35,9 @@ class WorkerStore:
             LeaseLost: Another attempt has taken over; nothing was stored.
         """
         sent = stage.model_dump(mode="json", exclude={"run", "finished_at"})
-        return Stage.model_validate(await self._call("plan_store_stage", job_id, fence, stage=sent))
+        return Stage.model_validate(
+            await self._doors.call_held("plan_store_stage", job_id, fence, stage=sent)
+        )
 
     async def finish(self, job_id: str, fence: int, missing: Sequence[Missing]) -> Finished:
         """End a plan.
@@ -45,39 +46,26 @@ class WorkerStore:
             LeaseLost: Another attempt has taken over; nothing was stored.
         """
         told = [each.model_dump() for each in missing]
-        return Finished.model_validate(await self._call("plan_finish", job_id, fence, missing=told))
+        return Finished.model_validate(
+            await self._doors.call_held("plan_finish", job_id, fence, missing=told)
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._doors.aclose()
 
-    async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
-        request = {"job_id": job_id, "fence": fence, **more}
-        return await self._doors.call(function, {"p_request": request})
-
 
 class CallerStore:
-    """What a member or a visitor may do; one per request, cheap to make.
+    """What a member or a visitor may do; one per request, cheap to make."""
 
-    Args:
-        token: The caller's own token; None for a visitor.
-        session_id: The visit, which is its holder's key.
-    """
-
-    def __init__(
-        self, api: DataApi, *, publishable_key: str, token: str | None, session_id: str | None
-    ) -> None:
-        self._api = api
-        self._headers = {"apikey": publishable_key}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._session_id = session_id
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
 
     async def start(
         self, workspace_id: UUID | None, request: Mapping[str, Any], *, key: str | None
     ) -> dict[str, Any]:
         """Start a plan, or find the one the key started."""
-        return await self._call(
+        return await self._doors.call(
             "plan_start",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
@@ -93,14 +81,14 @@ class CallerStore:
         Raises:
             QueueError: 404 plan_not_found, it is missing or not the caller's.
         """
-        answer = await self._call("plan_read", {"p_plan_id": str(plan_id)}, repeatable=True)
+        answer = await self._doors.call("plan_read", {"p_plan_id": str(plan_id)}, repeatable=True)
         return PlanState.model_validate(answer)
 
     async def list(
         self, workspace_id: UUID | None, *, after: UUID | None, limit: int
     ) -> list[dict[str, Any]]:
         """Plans, newest first."""
-        answer = await self._call(
+        answer = await self._doors.call(
             "plan_list",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
@@ -115,23 +103,12 @@ class CallerStore:
     async def answer(self, plan_id: UUID, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Answer what a plan asks."""
         arguments = {"p_plan_id": str(plan_id), "p_answer": dict(answer)}
-        return await self._call("plan_answer", arguments, repeatable=False)
+        return await self._doors.call("plan_answer", arguments, repeatable=False)
 
     async def cancel(self, plan_id: UUID) -> dict[str, Any]:
         """Stop planning; what there is stays."""
-        return await self._call("plan_cancel", {"p_plan_id": str(plan_id)}, repeatable=True)
+        return await self._doors.call("plan_cancel", {"p_plan_id": str(plan_id)}, repeatable=True)
 
     async def resume(self, plan_id: UUID) -> dict[str, Any]:
         """Have the missing parts written."""
-        return await self._call("plan_resume", {"p_plan_id": str(plan_id)}, repeatable=False)
-
-    async def _call(
-        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._api.rpc(
-            function,
-            {**arguments, "p_session_id": self._session_id},
-            headers=self._headers,
-            repeatable=repeatable,
-        )
-        return answer
+        return await self._doors.call("plan_resume", {"p_plan_id": str(plan_id)}, repeatable=False)

@@ -14,6 +14,7 @@ from shared.apps.training.store import MemberStore, WorkerStore
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
 from shared.queue.data_api import DataApi
+from shared.queue.doors import CallerDoors
 
 if TYPE_CHECKING:
     from shared.ai.language_model import LanguageModel
@@ -89,9 +90,7 @@ class Training:
 
     def acting_as(self, token: str) -> MemberStore:
         """The app's doors as the bearer of `token` may use them."""
-        return MemberStore(
-            self._api, publishable_key=self.settings.supabase_publishable_key, token=token
-        )
+        return MemberStore(CallerDoors(self._api, self.settings, token=token))
 
     @cached_property
     def _api(self) -> DataApi:

@@ -11,8 +11,7 @@ from uuid import UUID
 
 from shared.apps.training.models import Chunk, Loaded, Procedure, Stage
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import WorkerDoors
+from shared.queue.doors import CallerDoors, WorkerDoors
 
 
 class WorkerStore:
@@ -26,30 +25,30 @@ class WorkerStore:
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on."""
-        return Loaded.model_validate(await self._call("training_load", job_id, fence))
+        return Loaded.model_validate(await self._doors.call_held("training_load", job_id, fence))
 
     async def load_chunks(self, job_id: str, fence: int) -> list[Chunk]:
         """Load what was heard, in order."""
-        answer = await self._call("training_load_chunks", job_id, fence)
+        answer = await self._doors.call_held("training_load_chunks", job_id, fence)
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
     async def store_stage(self, job_id: str, fence: int, stage: Stage) -> Stage:
         """Store what a stage came to; answers the completed one that was there before, if any."""
         sent = stage.model_dump(mode="json", exclude={"run", "finished_at"})
-        answer = await self._call("training_store_stage", job_id, fence, stage=sent)
+        answer = await self._doors.call_held("training_store_stage", job_id, fence, stage=sent)
         return Stage.model_validate(answer)
 
     async def store_chunk(self, job_id: str, fence: int, chunk: Chunk) -> Chunk:
         """Store what was heard in a stretch; answers the one that was there before, if any."""
         sent = chunk.model_dump(mode="json")
-        answer = await self._call("training_store_chunk", job_id, fence, chunk=sent)
+        answer = await self._doors.call_held("training_store_chunk", job_id, fence, chunk=sent)
         return Chunk.model_validate(answer)
 
     async def store_procedure(
         self, job_id: str, fence: int, procedure: Procedure, *, author: str, offline: bool
     ) -> None:
         """Store a generated procedure, unless there is one."""
-        await self._call(
+        await self._doors.call_held(
             "training_store_procedure",
             job_id,
             fence,
@@ -62,7 +61,7 @@ class WorkerStore:
         self, job_id: str, fence: int, *, upload: str | None, asset: str | None
     ) -> None:
         """Note what the video host knows the video by."""
-        await self._call("training_note_host", job_id, fence, upload=upload, asset=asset)
+        await self._doors.call_held("training_note_host", job_id, fence, upload=upload, asset=asset)
 
     async def finish(
         self,
@@ -75,7 +74,7 @@ class WorkerStore:
         reason: str | None = None,
     ) -> None:
         """End a training."""
-        await self._call(
+        await self._doors.call_held(
             "training_finish",
             job_id,
             fence,
@@ -89,17 +88,12 @@ class WorkerStore:
         """Close the connections."""
         await self._doors.aclose()
 
-    async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
-        request = {"job_id": job_id, "fence": fence, **more}
-        return await self._doors.call(function, {"p_request": request})
-
 
 class MemberStore:
     """What a member may do; one per request, cheap to make."""
 
-    def __init__(self, api: DataApi, *, publishable_key: str, token: str) -> None:
-        self._api = api
-        self._headers = {"apikey": publishable_key, "Authorization": f"Bearer {token}"}
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
 
     async def start(
         self, workspace_id: UUID, title: str, object_key: str, size_bytes: int
@@ -183,7 +177,4 @@ class MemberStore:
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True
     ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._api.rpc(
-            function, arguments, headers=self._headers, repeatable=repeatable
-        )
-        return answer
+        return await self._doors.call(function, arguments, repeatable=repeatable)
