@@ -5,7 +5,6 @@ Streams are served here and made in shared.web.sse.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -36,10 +35,11 @@ from shared.web.auth import (
     bearer_token,
     token_matches,
 )
-from shared.web.errors import invalid_argument, unauthorized, unavailable
+from shared.web.errors import invalid_argument, unauthorized
 from shared.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from shared.web.services import Provided, Services
-from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Reader, Stream
+from shared.web.sse import MEDIA_TYPE, Batch, EventStream, Feed
+from shared.web.streams import open_stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -55,8 +55,6 @@ After = Annotated[int | None, Query(ge=0, le=10**15)]
 
 #: Streams of one process; a client that comes back later may meet another one.
 MAX_STREAMS = 5_000
-#: Longer than any visit: the database ends it, and the stream's checks find that.
-_LONGEST_VISIT = timedelta(days=31)
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
@@ -281,10 +279,6 @@ async def _feed_answer(
 def _streamed(
     services: Services, caller: Caller | None, feed: Feed, first: Batch, began_at: float
 ) -> EventStream:
-    if services.hub.count >= MAX_STREAMS:
-        raise unavailable("This server has no room for another stream")
-    expires_at = caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT
-    token = caller.token if caller else None
-    reader = Reader(token=token, expires_at=expires_at, began_at=began_at)
-    stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
-    return EventStream(stream.chunks(first), stalled_after=services.pace.stalled_after)
+    return open_stream(
+        services, caller, feed, first, began_at=began_at, pace=services.pace, most=MAX_STREAMS
+    )

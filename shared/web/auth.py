@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from shared.queue.keys import is_visit
@@ -46,6 +46,11 @@ class Caller:
         return self.user_id
 
 
+def token_of(caller: Caller | None) -> str | None:
+    """The caller's own token; None for a visitor."""
+    return caller.token if caller is not None else None
+
+
 def token_matches(offered: str, accepted: Iterable[str]) -> bool:
     """Whether `offered` is one of `accepted`, in a time that tells nothing about either."""
     matches = False
@@ -67,6 +72,15 @@ _service_bearer = HTTPBearer(
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
+#: A visit's id as an argument of routes that are open to its holder.
+VisitId = Annotated[
+    str | None,
+    Query(
+        alias="session_id",
+        max_length=255,
+        description="A visit's id, for its holder: it takes the place of a token.",
+    ),
+]
 
 
 def bearer_token(request: Request) -> str | None:
@@ -110,12 +124,22 @@ async def visiting_caller(
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a session's events: as `stream_caller`, but a visit needs no token.
+    """Dependency for a session's events: as `caller_or_visitor`, its id being in the path."""
+    return await caller_or_visitor(request, credentials, session_id, access_token)
+
+
+async def caller_or_visitor(
+    request: Request,
+    credentials: Credentials,
+    session_id: VisitId = None,
+    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
+) -> Caller | None:
+    """Dependency: as `stream_caller`, but a visit needs no token.
 
     None is a visitor, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
     """
     services: Services = request.app.state.services
-    if is_visit(session_id) and services.settings.allow_anonymous:
+    if session_id is not None and is_visit(session_id) and services.settings.allow_anonymous:
         is_stream = "text/event-stream" in request.headers.get("accept", "")
         if bearer_token(request) is None and not (access_token and is_stream):
             return None
@@ -155,3 +179,5 @@ MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a visitor.
 MaybeVisitor = Annotated[Caller | None, Depends(visiting_caller)]
+#: A signed-in user, or None for the holder of the visit that the query names by a `VisitId`.
+Somebody = Annotated[Caller | None, Depends(caller_or_visitor)]

@@ -15,7 +15,7 @@ from shared.clock import Clock, SystemClock
 from shared.config import ConfigurationError, Settings
 from shared.queue.client import QueueClient, UserQueue
 from shared.queue.worker_client import WorkerQueue
-from shared.web.auth import Caller
+from shared.web.auth import Caller, token_of
 from shared.web.errors import ApiError
 from shared.web.hub import EventHub
 from shared.web.sse import Pace
@@ -73,7 +73,7 @@ class Services:
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
         """The queue as `caller` sees it; as an anonymous visitor sees it for None."""
-        return self.queue.acting_as(caller.token if caller is not None else None)
+        return self.queue.acting_as(token_of(caller))
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:

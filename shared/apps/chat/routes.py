@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.apps.chat.feed import ConversationFeed
@@ -24,52 +23,14 @@ from shared.apps.chat.models import (
     Sent,
 )
 from shared.apps.chat.services import Chat
-from shared.queue.keys import is_visit
 from shared.queue.models import FeedPage
 from shared.web import paging
-from shared.web.auth import Caller, Credentials, bearer_token, stream_caller
-from shared.web.errors import unavailable
+from shared.web.auth import Somebody, VisitId, token_of
 from shared.web.idempotency import IdempotencyHeader, parse_key
 from shared.web.services import Provided, Services
-from shared.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
+from shared.web.sse import MEDIA_TYPE
+from shared.web.streams import answer_with_events
 
-#: Streams of one process; a client that comes back later may meet another one.
-MAX_STREAMS = 2_000
-#: Longest wait for a first event in a buffered answer: the `jobs` function has 20 s in all.
-BUFFERED_SECONDS = 12.0
-#: Longer than any visit: the database ends it, and the stream's checks find that.
-_LONGEST_VISIT = timedelta(days=31)
-
-Visit = Annotated[
-    str | None,
-    Query(
-        alias="session_id",
-        max_length=255,
-        description="A visit's id, for its holder: it takes the place of a token.",
-    ),
-]
-
-
-async def chat_caller(
-    request: Request,
-    credentials: Credentials,
-    session_id: Visit = None,
-    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
-) -> Caller | None:
-    """Dependency: the signed-in user; None for the holder of a visit where that is allowed.
-
-    Raises:
-        ApiError: 401.
-    """
-    services: Services = request.app.state.services
-    if session_id is not None and is_visit(session_id) and services.settings.allow_anonymous:
-        is_stream = MEDIA_TYPE in request.headers.get("accept", "")
-        if bearer_token(request) is None and not (access_token and is_stream):
-            return None
-    return await stream_caller(request, credentials, access_token)
-
-
-Somebody = Annotated[Caller | None, Depends(chat_caller)]
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
@@ -137,11 +98,11 @@ class ChatRoutes:
         body: NewConversation,
         caller: Somebody,
         response: Response,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         idempotency_key: IdempotencyHeader = None,
     ) -> Conversation:
         """Begin a conversation; the same Idempotency-Key finds the same one, with 200."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         key = parse_key(idempotency_key)
         made = await store.open(body.workspace_id, body.title, key=key)
         if not made["created"]:
@@ -152,14 +113,14 @@ class ChatRoutes:
         self,
         caller: Somebody,
         workspace_id: UUID | None = None,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         after: Annotated[
             str | None, Query(max_length=200, description="The `next` of the page before.")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> ConversationPage:
         """Conversations of a workspace, or of a visit, the one written in last first."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         at = paging.decode(after, datetime, UUID) if after is not None else None
         before = (at[0], at[1]) if at is not None else None
         rows = await store.conversations(workspace_id, before=before, limit=limit)
@@ -168,24 +129,24 @@ class ChatRoutes:
         return ConversationPage.model_validate({"conversations": rows, "next": following})
 
     async def get_conversation(
-        self, conversation_id: UUID, caller: Somebody, session_id: Visit = None
+        self, conversation_id: UUID, caller: Somebody, session_id: VisitId = None
     ) -> Conversation:
         """A conversation, its newest work items with their questions, and replies to come."""
-        return await self._app.acting_as(_token(caller), session_id).read(conversation_id)
+        return await self._app.acting_as(token_of(caller), session_id).read(conversation_id)
 
     async def rename(
-        self, conversation_id: UUID, body: Renamed, caller: Somebody, session_id: Visit = None
+        self, conversation_id: UUID, body: Renamed, caller: Somebody, session_id: VisitId = None
     ) -> Conversation:
         """Call a conversation something else; for who began it, and managers."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         await store.rename(conversation_id, body.title)
         return await store.read(conversation_id)
 
     async def delete(
-        self, conversation_id: UUID, caller: Somebody, session_id: Visit = None
+        self, conversation_id: UUID, caller: Somebody, session_id: VisitId = None
     ) -> None:
         """Delete a conversation and cancel its live work; for who began it, and managers."""
-        await self._app.acting_as(_token(caller), session_id).delete(conversation_id)
+        await self._app.acting_as(token_of(caller), session_id).delete(conversation_id)
 
     async def send(
         self,
@@ -194,10 +155,10 @@ class ChatRoutes:
         caller: Somebody,
         services: Provided,
         response: Response,
-        session_id: Visit = None,
+        session_id: VisitId = None,
     ) -> Sent:
         """Say something; the reply, or the work it becomes, comes by the conversation's stream."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         sent = await store.send(conversation_id, body.model_dump(mode="json"))
         if sent["wake"]:
             await services.waker.wake()
@@ -209,14 +170,14 @@ class ChatRoutes:
         self,
         conversation_id: UUID,
         caller: Somebody,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         before: Annotated[
             int | None, Query(ge=1, le=2_147_483_647, description="Messages before this `seq`.")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> MessagePage:
         """The latest messages, in order; older ones by `before`."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         rows = await store.messages(conversation_id, before=before, limit=limit)
         first = rows[0]["seq"] if rows and rows[0]["seq"] > 1 else None
         return MessagePage.model_validate({"messages": rows, "before": first})
@@ -227,7 +188,7 @@ class ChatRoutes:
         conversation_id: UUID,
         caller: Somebody,
         services: Provided,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         cursor: Annotated[str | None, Query(max_length=4096)] = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Any:
@@ -236,7 +197,7 @@ class ChatRoutes:
         A visit's stream tells of all its conversations.
         """
         began_at = services.clock.monotonic()
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         feed = ConversationFeed(
             await store.read(conversation_id),
             store,
@@ -245,20 +206,7 @@ class ChatRoutes:
             reads=services.hub.reads,
             circle=str(caller.subject) if caller is not None else "visitors",
         )
-        if MEDIA_TYPE not in request.headers.get("accept", ""):
-            return await feed.page()
-        first = await feed.read()
-        if services.hub.count >= MAX_STREAMS:
-            raise unavailable("This server has no room for another stream")
-        reader = Reader(
-            token=_token(caller),
-            expires_at=caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT,
-            began_at=began_at,
-        )
-        buffered = min(services.pace.buffered_wait, BUFFERED_SECONDS)
-        pace = replace(services.pace, buffered_wait=buffered)
-        stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-        return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+        return await answer_with_events(request, services, caller, feed, began_at=began_at)
 
     async def answer(
         self,
@@ -267,10 +215,10 @@ class ChatRoutes:
         body: Answer,
         caller: Somebody,
         services: Provided,
-        session_id: Visit = None,
+        session_id: VisitId = None,
     ) -> Conversation:
         """Answer what a work item asks; the first answer wins, the others get 409."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         said = body.model_dump(exclude_none=True)
         answered = await store.answer(conversation_id, work_item_id, said)
         if answered["wake"]:
@@ -282,10 +230,10 @@ class ChatRoutes:
         conversation_id: UUID,
         work_item_id: UUID,
         caller: Somebody,
-        session_id: Visit = None,
+        session_id: VisitId = None,
     ) -> Conversation:
         """Stop a work item, or the writing of a reply by its job's id. Harmless when repeated."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         await store.cancel(conversation_id, work_item_id)
         return await store.read(conversation_id)
 
@@ -295,18 +243,14 @@ class ChatRoutes:
         work_item_id: UUID,
         caller: Somebody,
         services: Provided,
-        session_id: Visit = None,
+        session_id: VisitId = None,
     ) -> Conversation:
         """Run a failed or cancelled work item or reply again; its finished steps are kept."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         retried = await store.retry(conversation_id, work_item_id)
         if retried["wake"]:
             await services.waker.wake()
         return await store.read(conversation_id)
-
-
-def _token(caller: Caller | None) -> str | None:
-    return caller.token if caller is not None else None
 
 
 def router(services: Services) -> APIRouter:

@@ -7,65 +7,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.apps.plans.models import PlanPage, PlanState, Request
 from shared.apps.plans.report import Report, compose, markdown
 from shared.apps.plans.services import Plans
-from shared.queue.keys import is_visit
 from shared.queue.models import FeedPage
-from shared.web.auth import Caller, Credentials, bearer_token, stream_caller
-from shared.web.errors import unavailable
+from shared.web.auth import Somebody, VisitId, token_of
 from shared.web.feeds import HistoryFeed
 from shared.web.idempotency import IdempotencyHeader, parse_key
 from shared.web.services import Provided, Services
-from shared.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
+from shared.web.sse import MEDIA_TYPE
+from shared.web.streams import answer_with_events
 
 MARKDOWN = "text/markdown"
-#: Streams of one process; a client that comes back later may meet another one.
-MAX_STREAMS = 2_000
-#: Longest wait for a first event in a buffered answer: the `jobs` function has 20 s in all.
-BUFFERED_SECONDS = 12.0
-#: Longer than any visit: the database ends it, and the stream's checks find that.
-_LONGEST_VISIT = timedelta(days=31)
-
-Visit = Annotated[
-    str | None,
-    Query(
-        alias="session_id",
-        max_length=255,
-        description="A visit's id, for its holder: it takes the place of a token.",
-    ),
-]
-
-
-async def plan_caller(
-    request: HttpRequest,
-    credentials: Credentials,
-    session_id: Visit = None,
-    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
-) -> Caller | None:
-    """Dependency: the signed-in user; None for the holder of a visit where that is allowed.
-
-    Raises:
-        ApiError: 401.
-    """
-    services: Services = request.app.state.services
-    if session_id is not None and is_visit(session_id) and services.settings.allow_anonymous:
-        is_stream = MEDIA_TYPE in request.headers.get("accept", "")
-        if bearer_token(request) is None and not (access_token and is_stream):
-            return None
-    return await stream_caller(request, credentials, access_token)
-
-
-Somebody = Annotated[Caller | None, Depends(plan_caller)]
 
 
 class NewPlan(Request):
@@ -123,11 +83,11 @@ class PlanRoutes:
         caller: Somebody,
         services: Provided,
         response: Response,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         idempotency_key: IdempotencyHeader = None,
     ) -> PlanState:
         """Plan a goal; the same Idempotency-Key finds the same plan, with 200."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         request = body.model_dump(mode="json", exclude={"workspace_id"})
         started = await store.start(body.workspace_id, request, key=parse_key(idempotency_key))
         if started["wake"]:
@@ -140,27 +100,27 @@ class PlanRoutes:
         self,
         caller: Somebody,
         workspace_id: UUID | None = None,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         after: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> PlanPage:
         """Plans of a workspace, or of a visit, newest first."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         rows = await store.list(workspace_id, after=after, limit=limit)
         following = rows[-1]["id"] if len(rows) == limit else None
         return PlanPage.model_validate({"plans": rows, "next": following})
 
     async def get_plan(
-        self, plan_id: UUID, caller: Somebody, session_id: Visit = None
+        self, plan_id: UUID, caller: Somebody, session_id: VisitId = None
     ) -> PlanState:
         """A plan, stage by stage, with the question it asks."""
-        return await self._app.acting_as(_token(caller), session_id).read(plan_id)
+        return await self._app.acting_as(token_of(caller), session_id).read(plan_id)
 
     async def get_report(
-        self, request: HttpRequest, plan_id: UUID, caller: Somebody, session_id: Visit = None
+        self, request: HttpRequest, plan_id: UUID, caller: Somebody, session_id: VisitId = None
     ) -> Any:
         """The report as it stands: JSON, or Markdown by `Accept: text/markdown`."""
-        report = compose(await self._app.acting_as(_token(caller), session_id).read(plan_id))
+        report = compose(await self._app.acting_as(token_of(caller), session_id).read(plan_id))
         if MARKDOWN not in request.headers.get("accept", ""):
             return report
         name = f"plan-{plan_id}.md"
@@ -179,7 +139,7 @@ class PlanRoutes:
         plan_id: UUID,
         caller: Somebody,
         services: Provided,
-        session_id: Visit = None,
+        session_id: VisitId = None,
         cursor: Annotated[str | None, Query(max_length=4096)] = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Any:
@@ -188,7 +148,7 @@ class PlanRoutes:
         A visit's stream tells of all its plans. Log lines are the plan's job's.
         """
         began_at = services.clock.monotonic()
-        plan = await self._app.acting_as(_token(caller), session_id).read(plan_id)
+        plan = await self._app.acting_as(token_of(caller), session_id).read(plan_id)
         queue = services.queue_of(caller)
         feed = HistoryFeed(
             f"session:{plan.session_id}",
@@ -197,20 +157,7 @@ class PlanRoutes:
             reads=services.hub.reads,
             circle=str(caller.subject) if caller is not None else "visitors",
         )
-        if MEDIA_TYPE not in request.headers.get("accept", ""):
-            return await feed.page()
-        first = await feed.read()
-        if services.hub.count >= MAX_STREAMS:
-            raise unavailable("This server has no room for another stream")
-        reader = Reader(
-            token=_token(caller),
-            expires_at=caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT,
-            began_at=began_at,
-        )
-        buffered = min(services.pace.buffered_wait, BUFFERED_SECONDS)
-        pace = replace(services.pace, buffered_wait=buffered)
-        stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-        return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+        return await answer_with_events(request, services, caller, feed, began_at=began_at)
 
     async def answer(
         self,
@@ -218,34 +165,30 @@ class PlanRoutes:
         body: Answer,
         caller: Somebody,
         services: Provided,
-        session_id: Visit = None,
+        session_id: VisitId = None,
     ) -> PlanState:
         """Answer the plan's question."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         answered = await store.answer(plan_id, body.model_dump(exclude_none=True))
         if answered["wake"]:
             await services.waker.wake()
         return await store.read(plan_id)
 
-    async def cancel(self, plan_id: UUID, caller: Somebody, session_id: Visit = None) -> Report:
+    async def cancel(self, plan_id: UUID, caller: Somebody, session_id: VisitId = None) -> Report:
         """Stop planning; answers the partial report. Harmless when repeated."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         await store.cancel(plan_id)
         return compose(await store.read(plan_id))
 
     async def resume(
-        self, plan_id: UUID, caller: Somebody, services: Provided, session_id: Visit = None
+        self, plan_id: UUID, caller: Somebody, services: Provided, session_id: VisitId = None
     ) -> PlanState:
         """Have what a partial plan lacks written, with a fresh budget."""
-        store = self._app.acting_as(_token(caller), session_id)
+        store = self._app.acting_as(token_of(caller), session_id)
         resumed = await store.resume(plan_id)
         if resumed["wake"]:
             await services.waker.wake()
         return await store.read(plan_id)
-
-
-def _token(caller: Caller | None) -> str | None:
-    return caller.token if caller is not None else None
 
 
 def router(services: Services) -> APIRouter:
