@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +14,18 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from infra.local.postgres import Postgres
-from tests.support.databases import Database, fresh_database
+from tests.support.databases import Database
+from tests.support.doors import (
+    as_user,
+    as_worker,
+    call,
+    database_of_an_app,
+    lease,
+    open_to,
+    rights,
+    unkempt,
+    users_of,
+)
 
 ACME, GLOBEX = (
     f"{n}{n}{n}{n}{n}{n}{n}{n}-{n}{n}{n}{n}-4{n}{n}{n}-8{n}{n}{n}-" + n * 12 for n in "12"
@@ -44,13 +54,8 @@ MESSAGE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def seeded(template: Postgres) -> Iterator[Database]:
     """A seeded database that knows the app's job types; tests look at rows of their own."""
-    with fresh_database(template) as database:
-        database.seed()
+    with database_of_an_app(template, "chat_reply", "chat_work") as database:
         with database.connect() as connection:
-            connection.execute(
-                'select public.register_job_types(\'[{"job_type": "chat_reply", "internal": true},'
-                ' {"job_type": "chat_work", "internal": true}]\')'
-            )
             connection.execute(
                 "update queue.settings set value = 'true' where name = 'allow_anonymous'"
             )
@@ -62,28 +67,6 @@ def change(database: Database, **settings: int) -> None:
     """Change settings."""
     with database.connect() as connection:
         connection.execute("select public.set_settings(%s)", (Jsonb(settings),))
-
-
-def call(database: Database, role: str, claims: dict[str, str], statement: str, *args: Any) -> Any:
-    """One statement's value as a role with claims, as the Data API would run it."""
-    with database.connect() as connection, connection.transaction():
-        connection.execute(
-            "select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),)
-        )
-        connection.execute(f"set local role {role}".encode())
-        row = connection.execute(statement.encode(), args).fetchone()
-        return None if row is None else row[0]
-
-
-def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
-    """As a signed-in user."""
-    return call(database, "authenticated", {"sub": user, "role": "authenticated"}, statement, *args)
-
-
-def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
-    """As the worker."""
-    statement = f"select public.{function}(%s)"
-    return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
 
 
 def begin(database: Database, user: str = ADA, workspace_id: str = ACME) -> str:
@@ -99,49 +82,19 @@ def send(database: Database, conversation_id: str, user: str = ADA, **changes: A
     return as_user(database, user, "select public.chat_send(%s, %s)", conversation_id, message)
 
 
-def lease(database: Database, job_id: str) -> dict[str, Any]:
-    """Take a job's lease, as a worker would."""
-    request = {"worker_id": "w", "call": 1, "limit": 100}
-    with database.connect() as connection:
-        row = connection.execute(
-            "select public.lease_jobs(%s || jsonb_build_object('tick_id', gen_random_uuid()))",
-            (Jsonb(request),),
-        ).fetchone()
-    assert row is not None
-    [held] = [each for each in row[0]["leases"] if each["job"]["id"] == job_id]
-    return {"job_id": job_id, "fence": held["fence"]}
-
-
 def test_grants_are_by_name(seeded: Database) -> None:
     """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
-    with seeded.connect() as connection:
-        for role, allowed in {
-            "anon": CALLERS,
-            "authenticated": CALLERS,
-            "job_worker": WORKER,
-            "service_role": CALLERS | WORKER,
-        }.items():
-            granted = {
-                name
-                for (name,) in connection.execute(
-                    "select proname from pg_proc where pronamespace = 'public'::regnamespace"
-                    r" and proname like 'chat\_%%' and has_function_privilege(%s, oid, 'execute')",
-                    (role,),
-                )
-            }
-            assert granted == allowed, role
-            for table in READABLE:
-                for right in ("select", "insert", "update", "delete", "truncate"):
-                    may = connection.execute(
-                        "select has_table_privilege(%s, %s, %s)", (role, f"public.{table}", right)
-                    ).fetchone()
-                    reads = right == "select" and role in {"authenticated", "service_role"}
-                    assert may == (reads,), (role, table, right)
-        inner = connection.execute(
-            "select proname from pg_proc where pronamespace = 'chat'::regnamespace"
-            " and has_function_privilege('anon', oid, 'execute') order by 1"
-        ).fetchall()
-    assert [name for (name,) in inner] == [
+    for role, allowed in {
+        "anon": CALLERS,
+        "authenticated": CALLERS,
+        "job_worker": WORKER,
+        "service_role": CALLERS | WORKER,
+    }.items():
+        assert open_to(seeded, role, "public", "chat_") == sorted(allowed), role
+        reads = ["select"] if role in {"authenticated", "service_role"} else []
+        for table in READABLE:
+            assert rights(seeded, role, f"public.{table}") == reads, (role, table)
+    assert open_to(seeded, "anon", "chat") == [
         "answer", "cancel", "list", "messages", "open", "remove", "rename", "retry", "send", "show",
     ]  # fmt: skip
 
@@ -149,22 +102,13 @@ def test_grants_are_by_name(seeded: Database) -> None:
 def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
     """As the catalogue's test asks of public and queue."""
     with seeded.connect() as connection:
-        found = connection.execute(
-            "select proname from pg_proc where pronamespace = 'chat'::regnamespace"
-            " and (obj_description(oid, 'pg_proc') is null or proconfig is null"
-            " or not proconfig @> array['search_path=\"\"'])"
-        ).fetchall()
-        usage = connection.execute(
-            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'job_worker')"
-            " and has_schema_privilege(oid, 'chat', 'usage')"
-        ).fetchall()
         tables = connection.execute(
             "select c.relname, r.rolname from pg_class as c, pg_roles as r"
             " where c.relnamespace = 'chat'::regnamespace and c.relkind = 'r'"
             " and r.rolname in ('anon', 'authenticated', 'job_worker', 'service_role')"
             " and has_table_privilege(r.oid, c.oid, 'select,insert,update,delete,truncate')"
         ).fetchall()
-    assert (found, usage, tables) == ([], [], [])
+    assert (unkempt(seeded, "chat"), users_of(seeded, "chat"), tables) == ([], [], [])
 
 
 def test_rows_are_read_by_members_alone(seeded: Database) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,18 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from infra.local.postgres import Postgres
-from tests.support.databases import Database, fresh_database
+from tests.support.databases import Database
+from tests.support.doors import (
+    as_user,
+    as_worker,
+    call,
+    database_of_an_app,
+    lease,
+    open_to,
+    rights,
+    unkempt,
+    users_of,
+)
 
 ACME = "11111111-1111-4111-8111-111111111111"
 ADA, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 3))
@@ -36,30 +46,8 @@ REQUEST: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def seeded(template: Postgres) -> Iterator[Database]:
     """A seeded database that knows the app's job types; tests look at plans of their own."""
-    with fresh_database(template) as database:
-        database.seed()
-        with database.connect() as connection:
-            connection.execute(
-                'select public.register_job_types(\'[{"job_type": "plan", "internal": true},'
-                ' {"job_type": "plan_phase", "internal": true}]\')'
-            )
+    with database_of_an_app(template, "plan", "plan_phase") as database:
         yield database
-
-
-def call(database: Database, role: str, claims: dict[str, str], statement: str, *args: Any) -> Any:
-    """One statement's value as a role with claims, as the Data API would run it."""
-    with database.connect() as connection, connection.transaction():
-        connection.execute(
-            "select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),)
-        )
-        connection.execute(f"set local role {role}".encode())
-        row = connection.execute(statement.encode(), args).fetchone()
-        return None if row is None else row[0]
-
-
-def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
-    """As a signed-in user."""
-    return call(database, "authenticated", {"sub": user, "role": "authenticated"}, statement, *args)
 
 
 def start(database: Database, **changes: Any) -> dict[str, Any]:
@@ -72,49 +60,23 @@ def start(database: Database, **changes: Any) -> dict[str, Any]:
 
 def test_grants_are_by_name(seeded: Database) -> None:
     """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
-    with seeded.connect() as connection:
-        for role, allowed in {
-            "anon": CALLERS,
-            "authenticated": CALLERS,
-            "job_worker": WORKER,
-            "service_role": CALLERS | WORKER,
-        }.items():
-            granted = {
-                name
-                for (name,) in connection.execute(
-                    "select proname from pg_proc where pronamespace = 'public'::regnamespace"
-                    r" and proname like 'plan\_%%' and has_function_privilege(%s, oid, 'execute')",
-                    (role,),
-                )
-            }
-            assert granted == allowed, role
-            for table in TABLES:
-                for right in ("select", "insert", "update", "delete", "truncate"):
-                    may = connection.execute(
-                        "select has_table_privilege(%s, %s, %s)", (role, f"public.{table}", right)
-                    ).fetchone()
-                    reads = right == "select" and role in {"authenticated", "service_role"}
-                    assert may == (reads,), (role, table, right)
-        inner = connection.execute(
-            "select proname from pg_proc where pronamespace = 'plans'::regnamespace"
-            " and has_function_privilege('anon', oid, 'execute') order by 1"
-        ).fetchall()
-    assert [name for (name,) in inner] == ["answer", "cancel", "go_on", "list", "show", "start"]
+    for role, allowed in {
+        "anon": CALLERS,
+        "authenticated": CALLERS,
+        "job_worker": WORKER,
+        "service_role": CALLERS | WORKER,
+    }.items():
+        assert open_to(seeded, role, "public", "plan_") == sorted(allowed), role
+        reads = ["select"] if role in {"authenticated", "service_role"} else []
+        for table in TABLES:
+            assert rights(seeded, role, f"public.{table}") == reads, (role, table)
+    inner = ["answer", "cancel", "go_on", "list", "show", "start"]
+    assert open_to(seeded, "anon", "plans") == inner
 
 
 def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
     """As the catalogue's test asks of public and queue."""
-    with seeded.connect() as connection:
-        found = connection.execute(
-            "select proname from pg_proc where pronamespace = 'plans'::regnamespace"
-            " and (obj_description(oid, 'pg_proc') is null or proconfig is null"
-            " or not proconfig @> array['search_path=\"\"'])"
-        ).fetchall()
-        usage = connection.execute(
-            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'job_worker')"
-            " and has_schema_privilege(oid, 'plans', 'usage')"
-        ).fetchall()
-    assert (found, usage) == ([], [])
+    assert (unkempt(seeded, "plans"), users_of(seeded, "plans")) == ([], [])
 
 
 def test_rows_are_read_by_members_alone(seeded: Database) -> None:
@@ -176,29 +138,10 @@ def test_a_request_is_checked_here_too(
     assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT400", field)
 
 
-def lease(database: Database, job_id: str) -> dict[str, Any]:
-    """Take a plan's lease, as a worker would."""
-    request = {"worker_id": "w", "call": 1, "limit": 100, "job_types": ["plan"]}
-    with database.connect() as connection:
-        row = connection.execute(
-            "select public.lease_jobs(%s || jsonb_build_object('tick_id', gen_random_uuid()))",
-            (Jsonb(request),),
-        ).fetchone()
-    assert row is not None
-    [held] = [each for each in row[0]["leases"] if each["job"]["id"] == job_id]
-    return {"job_id": job_id, "fence": held["fence"]}
-
-
-def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
-    """As the worker."""
-    statement = f"select public.{function}(%s)"
-    return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
-
-
 def test_a_completed_stage_stays_and_a_lost_lease_stores_nothing(seeded: Database) -> None:
     """A repeat finds the first result; what an interrupted try cost is added up."""
     made = start(seeded)
-    held = lease(seeded, made["job_id"])
+    held = lease(seeded, made["job_id"], "plan")
     stage = {"name": "outline", "position": 30, "input_tokens": 5, "seconds": 1}
     cut = {**stage, "status": "interrupted", "code": "cut_short", "reason": "r", "draft": "{"}
     as_worker(seeded, "plan_store_stage", {**held, "stage": cut})
@@ -251,7 +194,7 @@ def test_a_visit_takes_no_more_of_a_day_than_the_operator_gives(seeded: Database
         return call(seeded, "anon", {"role": "anon"}, statement, plan, key, name)
 
     def given(job_id: str) -> Any:
-        loaded = as_worker(seeded, "plan_load", lease(seeded, job_id))["plan"]
+        loaded = as_worker(seeded, "plan_load", lease(seeded, job_id, "plan"))["plan"]
         return loaded["request"]["budget"]
 
     first = begin(1000, None, "one")

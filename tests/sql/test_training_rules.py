@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,18 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from infra.local.postgres import Postgres
-from tests.support.databases import Database, fresh_database
+from tests.support.databases import Database
+from tests.support.doors import (
+    ROLES,
+    as_user,
+    as_worker,
+    database_of_an_app,
+    lease,
+    open_to,
+    rights,
+    unkempt,
+    users_of,
+)
 
 ACME = "11111111-1111-4111-8111-111111111111"
 ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
@@ -28,44 +38,16 @@ WORKER = {
     "training_store_procedure", "training_note_host", "training_finish",
 }  # fmt: skip
 TYPES = [
-    {"job_type": name, "internal": True}
-    for name in (
-        "training", "training_prepare", "training_chunk", "training_procedure",
-        "training_publish", "training_clean",
-    )
+    "training", "training_prepare", "training_chunk", "training_procedure", "training_publish",
+    "training_clean",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def seeded(template: Postgres) -> Iterator[Database]:
     """A seeded database that knows the app's job types; tests look at trainings of their own."""
-    with fresh_database(template) as database:
-        database.seed()
-        with database.connect() as connection:
-            connection.execute("select public.register_job_types(%s)", (Jsonb(TYPES),))
+    with database_of_an_app(template, *TYPES) as database:
         yield database
-
-
-def call(database: Database, role: str, claims: dict[str, str], statement: str, *args: Any) -> Any:
-    """One statement's value as a role with claims, as the Data API would run it."""
-    with database.connect() as connection, connection.transaction():
-        connection.execute(
-            "select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),)
-        )
-        connection.execute(f"set local role {role}".encode())
-        row = connection.execute(statement.encode(), args).fetchone()
-        return None if row is None else row[0]
-
-
-def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
-    """As a signed-in user."""
-    return call(database, "authenticated", {"sub": user, "role": "authenticated"}, statement, *args)
-
-
-def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
-    """As a worker, which has its doors and nothing else."""
-    statement = f"select public.{function}(%s)"
-    return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
 
 
 def start(database: Database, user: str = ADA) -> dict[str, Any]:
@@ -77,62 +59,24 @@ def start(database: Database, user: str = ADA) -> dict[str, Any]:
     return made
 
 
-def lease(database: Database, job_id: str) -> dict[str, Any]:
-    """A worker takes jobs until it holds this one; what it proves that with."""
-    request = {"worker_id": "w", "tick_id": str(uuid.uuid4()), "call": 1, "limit": 100,
-               "job_types": ["training"]}  # fmt: skip
-    answer = as_worker(database, "lease_jobs", request)
-    fences = {one["job"]["id"]: one["fence"] for one in answer["leases"]}
-    return {"job_id": job_id, "fence": fences[job_id]}
-
-
 def test_grants_are_by_name(seeded: Database) -> None:
     """Members reach doors that ask for membership, the worker its own; nobody writes a table."""
-    with seeded.connect() as connection:
-        for role, allowed in {
-            "anon": set(),
-            "authenticated": CALLERS,
-            "job_worker": WORKER,
-            "service_role": CALLERS | WORKER,
-        }.items():
-            granted = {
-                name
-                for (name,) in connection.execute(
-                    "select proname from pg_proc where pronamespace = 'public'::regnamespace"
-                    r" and proname like 'training\_%%' and has_function_privilege(%s, oid, 'execute')",  # noqa: E501 - one query
-                    (role,),
-                )
-            }
-            assert granted == allowed, role
-            for table in TABLES + VIEWS:
-                for right in ("select", "insert", "update", "delete", "truncate"):
-                    may = connection.execute(
-                        "select has_table_privilege(%s, %s, %s)", (role, f"public.{table}", right)
-                    ).fetchone()
-                    reads = right == "select" and role in {"authenticated", "service_role"}
-                    assert may == (reads,), (role, table, right)
-        inner = connection.execute(
-            "select r.rolname, p.proname from pg_proc p, pg_roles r"
-            " where p.pronamespace = 'training'::regnamespace and r.rolname = any(%s)"
-            " and has_function_privilege(r.oid, p.oid, 'execute')",
-            (["anon", "authenticated", "job_worker", "service_role"],),
-        ).fetchall()
-    assert inner == []
+    for role, allowed in {
+        "anon": set(),
+        "authenticated": CALLERS,
+        "job_worker": WORKER,
+        "service_role": CALLERS | WORKER,
+    }.items():
+        assert open_to(seeded, role, "public", "training_") == sorted(allowed), role
+        reads = ["select"] if role in {"authenticated", "service_role"} else []
+        for table in TABLES + VIEWS:
+            assert rights(seeded, role, f"public.{table}") == reads, (role, table)
+    assert [open_to(seeded, role, "training") for role in ROLES] == [[]] * len(ROLES)
 
 
 def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
     """As the catalogue's test asks of public and queue."""
-    with seeded.connect() as connection:
-        found = connection.execute(
-            "select proname from pg_proc where pronamespace = 'training'::regnamespace"
-            " and (obj_description(oid, 'pg_proc') is null or proconfig is null"
-            " or not proconfig @> array['search_path=\"\"'])"
-        ).fetchall()
-        usage = connection.execute(
-            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'job_worker')"
-            " and has_schema_privilege(oid, 'training', 'usage')"
-        ).fetchall()
-    assert (found, usage) == ([], [])
+    assert (unkempt(seeded, "training"), users_of(seeded, "training")) == ([], [])
 
 
 def test_only_ones_own_upload_is_taken(seeded: Database) -> None:
@@ -174,7 +118,7 @@ def test_the_trainings_under_way_are_bounded(seeded: Database) -> None:
 def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:
     """Whoever repeats it, and whoever comes too late, changes nothing."""
     made = start(seeded)
-    held = lease(seeded, made["job_id"])
+    held = lease(seeded, made["job_id"], "training")
     first = {"name": "verify", "status": "completed", "result": {"bytes": 1}}
     as_worker(seeded, "training_store_stage", {**held, "stage": first})
     second = {"name": "verify", "status": "failed", "code": "x", "reason": "x"}
@@ -218,7 +162,7 @@ def test_nobody_enqueues_the_stages_jobs(seeded: Database) -> None:
         with pytest.raises(psycopg.Error) as caught:
             as_user(
                 seeded, ADA, "select public.enqueue_job(%s, %s, %s)",
-                ACME, kind["job_type"], Jsonb({"training_id": made["training_id"]}),
+                ACME, kind, Jsonb({"training_id": made["training_id"]}),
             )  # fmt: skip
         assert caught.value.sqlstate == "PT403"
 
