@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from infra.local.bench.scratch import USER, WORKSPACE, Gateway, user_token
+from infra.local.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
+from infra.local.ports import reserve_port
+from infra.local.postgres import Postgres
 from shared.config import Settings
-from tests.support.databases import Database
+from tests.support.databases import Database, fresh_database
 
 ACME = WORKSPACE
 ADA = USER
 
-__all__ = ["ACME", "ADA", "Gateway", "Project"]
+__all__ = ["ACME", "ADA", "Gateway", "Project", "project_of_a_room"]
 
 
 @dataclass
@@ -72,3 +76,40 @@ class Project:
         )
         assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
         return [row["type"].removeprefix("job.") for row in rows]
+
+    def lapse(self, job_id: str | None = None) -> None:
+        """Let every lease be over, as if its holder had died, or that of one job."""
+        self.run_sql(
+            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
+            " where job_id = coalesce(%s, job_id)",
+            job_id,
+        )
+
+    def make_due(self, job_id: str | None = None) -> None:
+        """Let every backoff, snooze and delay be over, or that of one job."""
+        self.run_sql(
+            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
+            " where job_id = coalesce(%s, job_id)",
+            job_id,
+        )
+
+
+@contextmanager
+def project_of_a_room(template: Postgres, *opened: str) -> Iterator[Project]:
+    """A seeded database behind a Data API, for tests that each make rows of their own.
+
+    Args:
+        opened: Settings of the queue to allow, such as `allow_anonymous`.
+    """
+    with fresh_database(template) as database:
+        database.seed()
+        gateway = Gateway(database.url, reserve_port())
+        gateway.start()
+        try:
+            made = Project(scratch_settings(gateway.url), database, gateway)
+            made.run_sql(
+                "update queue.settings set value = 'true' where name = any(%s)", list(opened)
+            )
+            yield made
+        finally:
+            gateway.stop()

@@ -3,66 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from tests.integration.beacon.conftest import ACME, Station
 from tests.integration.beacon.provider import Provider
 from tests.integration.webhooks.conftest import Endpoint
+from tests.support.killable import Killable, until
 from tests.support.project import Project
 
-ROOT = Path(__file__).resolve().parents[3]
 TOLD = ["beacon.receipt.issued", "beacon.run.finished"]
-
-
-class Killable:
-    """Worker processes of this project, started and killed one after the other."""
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        self._environment = {
-            "SUPABASE_URL": project.settings.supabase_url,
-            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-            "SUPABASE_JWT_SECRET": JWT_SECRET,
-            "SEALING_KEY_FILE": project.settings.sealing_key_file or "",
-            "STAGE": "local",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start one."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.beacon.worker_process"],
-            cwd=ROOT,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def kill(self) -> None:
-        """SIGKILL, and let the leases it held lapse at once instead of in a minute."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
-        self._project.run_sql(
-            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
-        )
 
 
 @pytest.fixture
 def killable(project: Project) -> Iterator[Killable]:
-    """Workers that die; none outlives the test."""
-    made = Killable(project)
-    yield made
-    made.kill()
+    """Workers of this app and of webhooks that die."""
+    keys = project.settings.sealing_key_file
+    with Killable(project, "beacon", "webhooks", SEALING_KEY_FILE=keys) as made:
+        yield made
 
 
 @pytest.fixture
@@ -80,14 +40,6 @@ async def sink(station: Station) -> AsyncIterator[Endpoint]:
         )
         yield endpoint
     station.project.run_sql("delete from queue.webhooks")
-
-
-async def until(condition: Callable[[], Any], *, seconds: float = 90.0) -> None:
-    """Wait for something another process brings about."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not happen"
-        await asyncio.sleep(0.02)
 
 
 def told(sink: Endpoint) -> list[tuple[str, Any]]:

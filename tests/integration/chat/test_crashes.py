@@ -3,66 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
-from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from shared.apps.chat.models import Item, Written
 from shared.config import Settings
 from shared.queue.errors import LeaseLost
 from tests.integration.chat.conftest import NOTES, Desk
+from tests.support.doors import lease
+from tests.support.killable import Killable
+from tests.support.project import Project
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
-ROOT = Path(__file__).resolve().parents[3]
 
-
-@contextmanager
-def worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker process; killed at the end, if not before."""
-    environment = {
-        "SUPABASE_URL": settings.supabase_url,
-        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-        "SUPABASE_JWT_SECRET": JWT_SECRET,
-        "LANGUAGE_MODEL_URL": settings.language_model_url or "",
-        "LANGUAGE_MODEL_KEY": KEY,
-        "LANGUAGE_MODEL": "test-model",
-        "STAGE": "local",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.chat.worker_process"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
+@pytest.fixture
+def killable(project: Project, settings: Settings) -> Iterator[Killable]:
+    """Workers of this app that die."""
+    with Killable(
+        project,
+        "chat",
+        LANGUAGE_MODEL_URL=settings.language_model_url,
+        LANGUAGE_MODEL_KEY=KEY,
+        LANGUAGE_MODEL="test-model",
+    ) as made:
+        yield made
 
 
 @pytest.mark.parametrize("stage", ["decide", "part_2", "text"])
 async def test_a_killed_worker_costs_the_step_under_way(
-    desk: Desk, server: ModelServer, settings: Settings, stage: str
+    desk: Desk, server: ModelServer, killable: Killable, stage: str
 ) -> None:
     """SIGKILL in the middle of the model's answer; another worker finishes, and posts once."""
     server.faults[stage] = [Fault(hang_after=1)]
     conversation = await desk.begin()
     await desk.say(conversation, "Put these side by side.", mode="auto", documents=NOTES)
-    with worker(settings) as process:
-        await asyncio.wait_for(server.reached.wait(), 90)
-        process.kill()
-        process.wait(10)
+    killable.start()
+    await asyncio.wait_for(server.reached.wait(), 90)
+    killable.kill()
 
     state = await desk.settled(conversation, others_died=True)
 
@@ -72,21 +52,11 @@ async def test_a_killed_worker_costs_the_step_under_way(
     assert dict(server.paid) == {"decide": 1, "scope": 1, "part_1": 1, "part_2": 1, "text": 1}
 
 
-def lease(desk: Desk, job_id: str) -> int:
-    """Take a job's lease, as a worker would; answers the fence."""
-    request = {"worker_id": "w", "call": 1, "limit": 100, "tick_id": str(uuid.uuid4())}
-    with desk.project.database.connect() as connection:
-        row = connection.execute("select public.lease_jobs(%s)", (Jsonb(request),)).fetchone()
-    assert row is not None
-    [fence] = [each["fence"] for each in row[0]["leases"] if each["job"]["id"] == job_id]
-    return int(fence)
-
-
 async def test_a_worker_that_dies_after_posting_has_posted(desk: Desk) -> None:
     """The next one finds the message there; the dead one's second try is refused."""
     conversation = await desk.begin()
     sent = await desk.say(conversation, "Hello")
-    fence = lease(desk, sent["job_id"])
+    fence = lease(desk.project.database, sent["job_id"])["fence"]
     store = desk.chat.store
     first = await store.post(sent["job_id"], fence, Written(text="Good day"))
     again = await store.post(sent["job_id"], fence, Written(text="Good evening"))
@@ -105,7 +75,7 @@ async def test_a_worker_that_dies_after_delegating_has_delegated(desk: Desk) -> 
     """The work is begun once, said once, and done once."""
     conversation = await desk.begin()
     sent = await desk.say(conversation, "Compare.", mode="work", documents=NOTES)
-    fence = lease(desk, sent["job_id"])
+    fence = lease(desk.project.database, sent["job_id"])["fence"]
     items = [Item(kind="compare", title=f"Item {n}", instruction="Compare.") for n in range(2)]
     said = Written(text="On it")
     first = await desk.chat.store.delegate(sent["job_id"], fence, items, said)
@@ -126,7 +96,7 @@ async def test_ever_dying_workers_leave_a_failure_that_may_be_tried_again(desk: 
     sent = await desk.say(conversation, "Hello")
     job_id = sent["job_id"]
     desk.project.run_sql("update public.jobs set max_attempts = 1 where id = %s", job_id)
-    lease(desk, job_id)
+    lease(desk.project.database, job_id)
 
     state = await desk.settled(conversation, others_died=True)
 

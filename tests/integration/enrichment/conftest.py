@@ -6,21 +6,19 @@ Ticks are run by the tests themselves, so that what happens between two of them 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from functions.jobs.app import build_app
-from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
+from infra.local.bench.scratch import scratch_settings
 from infra.local.ports import reserve_port
 from shared.apps.enrichment.processors import register
 from shared.apps.enrichment.services import Enrichment
 from shared.config import Settings
-from shared.worker import Registry, TickOptions, TickSummary, Worker
+from shared.worker import Registry, TickSummary
+from tests.support.desk import AppDesk
 from tests.support.project import ACME, ADA, Gateway, Project
 from tests.support.renewed import Renewed
 from tests.unit.enrichment.apollo_server import ApolloServer
@@ -75,55 +73,16 @@ def project(settings: Settings, renewed: Renewed) -> Project:
     return Project(settings, renewed.database, renewed.gateway)
 
 
-class Office:
-    """The whole app in one hand: its API per user, and ticks on demand."""
+class Office(AppDesk):
+    """The whole app: jobs are ordered, a tick is run, the tables are looked at."""
 
     def __init__(self, settings: Settings, project: Project) -> None:
-        self.settings = settings
-        self.project = project
         self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
         registry = Registry()
         register(registry, settings, app=self.enrichment)
-        self.worker = Worker(
-            settings,
-            registry=registry,
-            options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
+        super().__init__(
+            project, settings, registry, self.enrichment, concurrency=5, grace_seconds=0.3
         )
-        self._app = build_app(settings)
-        self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self._app), base_url="http://api.test"
-        )
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Office]:
-        """Be open for business until the test is over."""
-        async with self._app.router.lifespan_context(self._app):
-            await self.worker.register()
-            yield self
-        await self._http.aclose()
-        await self.worker.aclose()
-        await self.enrichment.aclose()
-
-    async def call(
-        self, method: str, path: str, *, user: str | None = ADA, **options: Any
-    ) -> httpx.Response:
-        """Call the API as a user, Ada unless another is named."""
-        headers = options.pop("headers", {})
-        if user is not None:
-            headers["Authorization"] = f"Bearer {self.project.token(user)}"
-        return await self._http.request(method, path, headers=headers, **options)
-
-    async def rest(
-        self, method: str, path: str, *, user: str = ADA, **options: Any
-    ) -> httpx.Response:
-        """Call the Data API as a user, as supabase-js does."""
-        headers = {
-            "apikey": PUBLISHABLE_KEY,
-            "Authorization": f"Bearer {self.project.token(user)}",
-            **options.pop("headers", {}),
-        }
-        async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
-            return await http.request(method, path, headers=headers, **options)
 
     async def enqueue(
         self, job_type: str, payload: dict[str, Any], *, workspace: str = ACME, user: str = ADA
@@ -182,14 +141,6 @@ class Office:
                 value,
                 ACME,
             )
-
-    def make_due(self, job_id: str) -> None:
-        """Let the wait of a backing-off job be over."""
-        self.project.run_sql(
-            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
-            " where job_id = %s",
-            job_id,
-        )
 
 
 @pytest.fixture

@@ -18,15 +18,6 @@ async def own_key(online: Office) -> None:
     await online.call("PUT", f"/api/workspaces/{ACME}/settings", json={"apollo_api_key": KEY})
 
 
-def lose_the_lease(office: Office, job_id: str) -> None:
-    """Let the lease lapse, as the database's clock does to a worker that died."""
-    office.project.run_sql(
-        "update queue.leases set expires_at = queue.clock() - interval '1 second'"
-        " where job_id = %s",
-        job_id,
-    )
-
-
 async def test_a_crash_after_the_call_was_recorded_does_not_pay_twice(
     online: Office, apollo: ApolloServer
 ) -> None:
@@ -66,7 +57,7 @@ async def test_a_worker_that_dies_in_the_call_counts_only_what_was_answered(
     dying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dying
-    lose_the_lease(online, job_id)
+    online.project.lapse(job_id)
 
     await online.tick()
 

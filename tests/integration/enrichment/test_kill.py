@@ -2,76 +2,31 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import boto3
 import psutil
 import pytest
 
-from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from tests.integration.enrichment.conftest import ACME, BUCKET, INITECH, Office
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-class Killable:
-    """Worker processes of this project, started and killed one after the other."""
-
-    def __init__(self, office: Office) -> None:
-        self._office = office
-        settings = office.settings
-        self._environment = {
-            "SUPABASE_URL": settings.supabase_url,
-            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-            "SUPABASE_JWT_SECRET": JWT_SECRET,
-            "SEALING_KEY_FILE": settings.sealing_key_file or "",
-            "UPLOADS_BUCKET": BUCKET,
-            "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "USE_MOCK_APOLLO": "true",
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.enrichment.worker_process"],
-            cwd=ROOT,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def kill(self) -> None:
-        """SIGKILL, and let the leases it held lapse at once instead of in a minute."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
-            self.process = None
-        self._office.project.run_sql(
-            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
-        )
+from tests.support.killable import Killable, until
 
 
 @pytest.fixture
 def killable(office: Office) -> Iterator[Killable]:
-    """Workers that die; none outlives the test."""
-    made = Killable(office)
-    yield made
-    made.kill()
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
-    """Wait for something another process brings about."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not happen"
-        time.sleep(0.02)
+    """Workers that die, with the real wiring and the real second per offline call."""
+    settings = office.settings
+    with Killable(
+        office.project,
+        module="tests.integration.enrichment.worker_process",
+        SEALING_KEY_FILE=settings.sealing_key_file,
+        UPLOADS_BUCKET=BUCKET,
+        AWS_ENDPOINT_URL=settings.aws_endpoint_url,
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",
+        USE_MOCK_APOLLO="true",
+    ) as made:
+        yield made
 
 
 async def test_a_worker_killed_in_its_call_is_followed_by_one_that_pays_once(
@@ -80,11 +35,11 @@ async def test_a_worker_killed_in_its_call_is_followed_by_one_that_pays_once(
     """The call was never answered, so it is not counted; the second one is."""
     job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
     killable.start()
-    wait_for(lambda: office.project.rows("select 1 from enrichment.calls"))
+    await until(lambda: office.project.rows("select 1 from enrichment.calls"))
     killable.kill()
 
     killable.start()
-    wait_for(lambda: office.project.row(job_id)["status"] == "completed")
+    await until(lambda: office.project.row(job_id)["status"] == "completed")
 
     calls = office.project.rows("select credits from enrichment.calls order by started_at")
     assert office.project.row(job_id)["attempts"] == 2
@@ -135,11 +90,11 @@ async def test_an_import_killed_again_and_again_stores_each_row_once(
     mark = 0
     for _ in range(3):
         killable.start()
-        wait_for(lambda: rows_read(office, import_id) > mark + 1500)  # noqa: B023
+        await until(lambda: rows_read(office, import_id) > mark + 1500)  # noqa: B023
         killable.kill()
         mark = rows_read(office, import_id)
     killable.start()
-    wait_for(lambda: office.project.row(job_id)["status"] == "completed")
+    await until(lambda: office.project.row(job_id)["status"] == "completed")
 
     job = office.project.row(job_id)
     made = office.project.rows(
@@ -167,11 +122,11 @@ async def test_a_hundred_thousand_rows_take_bounded_memory(
     job_id, import_id = await hand_in(office, data)
 
     killable.start()
-    wait_for(lambda: rows_read(office, import_id) > 10_000)
+    await until(lambda: rows_read(office, import_id) > 10_000)
     assert killable.process is not None
     worker = psutil.Process(killable.process.pid)
     warm = worker.memory_info().rss
-    wait_for(lambda: office.project.row(job_id)["status"] == "completed", seconds=500)
+    await until(lambda: office.project.row(job_id)["status"] == "completed", seconds=500)
 
     assert office.project.row(job_id)["result"]["rows_created"] == rows
     assert len(data) > 30_000_000

@@ -3,72 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from shared.config import Settings
 from tests.integration.plans.conftest import Desk
+from tests.support.killable import Killable, until
+from tests.support.project import Project
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
-ROOT = Path(__file__).resolve().parents[3]
 STAGES = ["understand", "outline", "phase_2", "risks", "review"]
 
 
-@contextmanager
-def worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker process; killed at the end, if not before."""
-    environment = {
-        "SUPABASE_URL": settings.supabase_url,
-        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-        "SUPABASE_JWT_SECRET": JWT_SECRET,
-        "LANGUAGE_MODEL_URL": settings.language_model_url or "",
-        "LANGUAGE_MODEL_KEY": KEY,
-        "LANGUAGE_MODEL": "test-model",
-        "STAGE": "local",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.plans.worker_process"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 90.0) -> None:
-    """Wait for something another process brings about."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not happen"
-        await asyncio.sleep(0.02)
+@pytest.fixture
+def killable(project: Project, settings: Settings) -> Iterator[Killable]:
+    """Workers of this app that die."""
+    with Killable(
+        project,
+        "plans",
+        LANGUAGE_MODEL_URL=settings.language_model_url,
+        LANGUAGE_MODEL_KEY=KEY,
+        LANGUAGE_MODEL="test-model",
+    ) as made:
+        yield made
 
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_killed_worker_costs_the_stage_under_way(
-    desk: Desk, server: ModelServer, settings: Settings, stage: str
+    desk: Desk, server: ModelServer, killable: Killable, stage: str
 ) -> None:
     """SIGKILL in the middle of the model's answer; another worker finishes."""
     server.faults[stage] = [Fault(hang_after=1)]
     plan = await desk.start()
-    with worker(settings) as process:
-        await asyncio.wait_for(server.reached.wait(), 90)
-        if stage.startswith("phase"):
-            # the phases beside it end on their own
-            await until(lambda: server.paid["phase_1"] + server.paid["phase_3"] == 2)
-        process.kill()
-        process.wait(10)
+    killable.start()
+    await asyncio.wait_for(server.reached.wait(), 90)
+    if stage.startswith("phase"):
+        # the phases beside it end on their own
+        await until(lambda: server.paid["phase_1"] + server.paid["phase_3"] == 2)
+    killable.kill()
     before = dict(server.paid)
 
     state = await desk.ended(plan, others_died=True)
@@ -91,10 +64,11 @@ async def test_workers_that_keep_dying_leave_a_partial_report(
     server.faults["outline"] = [Fault(hang_after=1)]
     ticking = asyncio.create_task(desk.worker.tick(budget_seconds=60))
     await asyncio.wait_for(server.reached.wait(), 90)
-    async with Desk(desk.project, desk.plans.settings).open() as other:
+    async with Desk(desk.project, desk.settings).open() as other:
         state = await desk.look(plan)
         while state["job"]["status"] == "processing":
-            desk.lapse()  # the worker is none the wiser: what it reports meanwhile renews its lease
+            # the worker is none the wiser: what it reports meanwhile renews its lease
+            desk.project.lapse()
             await other.worker.tick(budget_seconds=10)
             state = await desk.look(plan)
         await other.worker.tick(budget_seconds=10)

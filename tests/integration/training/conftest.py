@@ -6,27 +6,23 @@ Ears, models and the video host are the real clients of local servers, or the of
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from functions.jobs.app import build_app
-from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
+from infra.local.bench.scratch import scratch_settings
 from infra.local.ports import reserve_port
 from shared.ai.speech import OnHeard, Segment, Transcript
 from shared.apps.training.processors import register
 from shared.apps.training.services import Training
 from shared.config import Settings
-from shared.worker import Registry, TickOptions, Worker
-from shared.worker.testing import drain
+from shared.worker import Registry
+from tests.support.desk import AppDesk
 from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
 
@@ -109,54 +105,18 @@ def project(settings: Settings, renewed: Renewed) -> Project:
     return Project(settings, renewed.database, renewed.gateway)
 
 
-class Studio:
-    """The whole app."""
+class Studio(AppDesk):
+    """The whole app, where videos are handed in."""
 
     def __init__(self, project: Project, settings: Settings, **given: Any) -> None:
-        self.project = project
-        self.settings = settings
         self.app = Training(settings, **given)
         registry = Registry()
         register(registry, settings, app=self.app)
-        self.worker = Worker(
-            settings,
-            registry=registry,
-            options=TickOptions(concurrency=4, linger_seconds=0, grace_seconds=5),
-        )
-        self._api = build_app(settings)
-        self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
-        )
+        super().__init__(project, settings, registry, self.app, concurrency=4)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Studio]:
-        """Be open until the test is over."""
-        async with self._api.router.lifespan_context(self._api):
-            await self.worker.register()
-            try:
-                yield self
-            finally:
-                await self._http.aclose()
-                await self.worker.aclose()
-                await self.app.aclose()
-
-    async def call(
-        self, method: str, path: str, *, user: str | None = ADA, **options: Any
-    ) -> httpx.Response:
-        """Call the API as a user, Ada unless another is named."""
-        headers = dict(options.pop("headers", {}))
-        if user is not None:
-            headers["Authorization"] = f"Bearer {self.project.token(user)}"
-        return await self._http.request(method, path, headers=headers, **options)
-
-    async def rest(self, path: str, *, user: str = ADA) -> Any:
-        """Read through the Data API as a user, as supabase-js does."""
-        headers = {
-            "apikey": PUBLISHABLE_KEY,
-            "Authorization": f"Bearer {self.project.token(user)}",
-        }
-        async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
-            return (await http.get(path, headers=headers)).json()
+    async def read(self, path: str, *, user: str = ADA) -> Any:
+        """Rows through the Data API."""
+        return (await self.rest("GET", path, user=user)).json()
 
     def objects(self, below: str = "") -> set[str]:
         """What lies in the bucket below Acme's prefix."""
@@ -187,31 +147,22 @@ class Studio:
         return state
 
     async def until(
-        self, training: dict[str, Any], reached: Callable[[dict[str, Any]], bool]
+        self,
+        training: dict[str, Any],
+        reached: Callable[[dict[str, Any]], Any],
+        *,
+        others_died: bool = False,
     ) -> dict[str, Any]:
-        """Tick, backoffs over at once, until the training is as wanted."""
-        give_up = time.monotonic() + 150
-        while time.monotonic() < give_up:
-            await drain(self.worker)
-            state = await self.look(training)
-            if reached(state):
-                return state
-            self.make_due()
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"the training does not get there: {state}")
+        """Tick until the training is as wanted, though other workers died or not."""
+        return await self.tick_until(lambda: self.look(training), reached, others_died=others_died)
 
-    async def ended(self, training: dict[str, Any]) -> dict[str, Any]:
+    async def ended(self, training: dict[str, Any], *, others_died: bool = False) -> dict[str, Any]:
         """Tick until it has ended."""
-        return await self.until(training, lambda state: state["status"] not in _LIVE)
-
-    def make_due(self) -> None:
-        """Let every backoff and snooze be over."""
-        self.project.run_sql(
-            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
+        return await self.until(
+            training,
+            lambda state: state["status"] not in {"pending", "running"},
+            others_died=others_died,
         )
-
-
-_LIVE = {"pending", "running"}
 
 
 @pytest.fixture

@@ -208,11 +208,7 @@ async def test_a_deleted_training_leaves_nothing_behind(studio: Studio, ear: Qui
     deleted = await studio.call("DELETE", f"/api/trainings/{training['id']}")
     again = await studio.call("DELETE", f"/api/trainings/{training['id']}")
     await working
-    for _ in range(20):
-        studio.make_due()
-        await drain(studio.worker)
-        if studio.objects() == before:
-            break
+    await studio.tick_until_so(lambda: studio.objects() == before)
 
     assert len(kept) == 2
     assert (deleted.status_code, again.status_code) == (204, 404)
@@ -248,8 +244,8 @@ async def test_a_stranger_sees_nothing(studio: Studio) -> None:
     assert (listed.status_code, listed.json()["code"]) == (404, "workspace_not_found")
     for table in ("trainings", "training_stages", "training_chunks", "training_procedures",
                   "background_jobs", "job_queue"):  # fmt: skip
-        assert await studio.rest(f"/{table}?workspace_id=eq.{ACME}", user=EVE) == []
-        mine = await studio.rest(f"/{table}?workspace_id=eq.{ACME}")
+        assert await studio.read(f"/{table}?workspace_id=eq.{ACME}", user=EVE) == []
+        mine = await studio.read(f"/{table}?workspace_id=eq.{ACME}")
         assert isinstance(mine, list)
     assert (await studio.look(training))["status"] == "completed"
 
@@ -289,9 +285,9 @@ async def test_people_edit_in_versions(studio: Studio) -> None:
 async def test_the_monitor_tells_what_waits_and_what_has_ended(studio: Studio) -> None:
     """The views of design: one for jobs as they are, one for those that have not ended."""
     training = await studio.start()
-    [queued] = await studio.rest(f"/job_queue?id=eq.{training['job_id']}")
+    [queued] = await studio.read(f"/job_queue?id=eq.{training['job_id']}")
     await studio.ended(training)
-    jobs = await studio.rest(f"/background_jobs?session_id=eq.training:{training['id']}")
+    jobs = await studio.read(f"/background_jobs?session_id=eq.training:{training['id']}")
 
     assert (queued["type"], queued["status"], queued["attempts"]) == ("training", "pending", 0)
     assert queued["due_at"] is not None
@@ -301,7 +297,7 @@ async def test_the_monitor_tells_what_waits_and_what_has_ended(studio: Studio) -
     }  # fmt: skip
     assert all(job["status"] == "completed" and job["progress"] == 100 for job in jobs)
     assert kinds["training_chunk"]["seconds"] is not None
-    assert await studio.rest(f"/job_queue?id=eq.{training['job_id']}") == []
+    assert await studio.read(f"/job_queue?id=eq.{training['job_id']}") == []
 
 
 async def test_a_language_model_writes_the_procedure(

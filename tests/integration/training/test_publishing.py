@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.config import Settings
-from shared.worker.testing import drain
 from tests.integration.training.conftest import SAMPLE, QuickEar, Studio
 from tests.support.project import Project
 from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer
@@ -51,11 +50,7 @@ async def test_a_video_is_published_and_deleted_at_the_host(
         "select attempts from public.jobs where job_type = 'training_publish'"
     )
     await studio.call("DELETE", f"/api/trainings/{training['id']}")
-    for _ in range(20):
-        studio.make_due()
-        await drain(studio.worker)
-        if not host.assets:
-            break
+    await studio.tick_until_so(lambda: not host.assets)
 
     assert state["status"] == "completed"
     assert host.received["upload1"] == SAMPLE.read_bytes()
@@ -123,11 +118,7 @@ async def test_a_cancel_ends_the_upload_at_the_host(studio: Studio, host: MuxSer
     await studio.until(training, lambda _: not host.faults["PUT storage"])
 
     await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
-    for _ in range(20):
-        studio.make_due()
-        await drain(studio.worker)
-        if host.uploads["upload1"]["status"] == "cancelled":
-            break
+    await studio.tick_until_so(lambda: host.uploads["upload1"]["status"] == "cancelled")
     await studio.call("POST", f"/api/trainings/{training['id']}/retry")
     done = await studio.ended(training)
 

@@ -149,9 +149,7 @@ class Post:
 
     def make_due(self) -> None:
         """Let every backoff be over."""
-        self.project.run_sql(
-            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
-        )
+        self.project.make_due()
 
 
 @pytest.fixture

@@ -1,0 +1,130 @@
+"""An app in one hand: its API per user, and ticks on demand; each room adds its own words.
+
+What is asked of the app, and what it answers, is the room's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, Self, TypeVar
+
+import httpx
+
+from functions.jobs.app import build_app
+from infra.local.bench.scratch import PUBLISHABLE_KEY
+from shared.config import Settings
+from shared.worker import Registry, TickOptions, Worker
+from shared.worker.testing import drain
+from tests.support.project import ADA, Project
+
+Seen = TypeVar("Seen")
+
+
+class Closable(Protocol):
+    """An app, as far as a desk goes."""
+
+    async def aclose(self) -> None:
+        """Close what it holds open."""
+
+
+class AppDesk:
+    """The app behind the API of these settings, and a worker that ticks when it is told to."""
+
+    #: Paths given to `call` stand below this one.
+    below = ""
+
+    def __init__(
+        self,
+        project: Project,
+        settings: Settings,
+        registry: Registry,
+        *apps: Closable,
+        concurrency: int = 8,
+        grace_seconds: float = 5,
+    ) -> None:
+        self.project = project
+        self.settings = settings
+        self.worker = Worker(
+            settings,
+            registry=registry,
+            options=TickOptions(
+                concurrency=concurrency, linger_seconds=0, grace_seconds=grace_seconds
+            ),
+        )
+        self._apps = apps
+        self._api = build_app(settings)
+        self._http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Be open until the test is over."""
+        async with self._api.router.lifespan_context(self._api):
+            await self.worker.register()
+            try:
+                yield self
+            finally:
+                for each in (self._http, self.worker, *self._apps):
+                    await each.aclose()
+
+    async def call(
+        self, method: str, path: str, *, user: str | None = ADA, **options: Any
+    ) -> httpx.Response:
+        """Call the API as a user, Ada unless another is named; as nobody for None."""
+        headers = dict(options.pop("headers", {}))
+        if user is not None:
+            headers["Authorization"] = f"Bearer {self.project.token(user)}"
+        return await self._http.request(method, self.below + path, headers=headers, **options)
+
+    async def rest(
+        self, method: str, path: str, *, user: str = ADA, **options: Any
+    ) -> httpx.Response:
+        """Call the Data API as a user, as supabase-js does."""
+        headers = {
+            "apikey": PUBLISHABLE_KEY,
+            "Authorization": f"Bearer {self.project.token(user)}",
+            **options.pop("headers", {}),
+        }
+        async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
+            return await http.request(method, path, headers=headers, **options)
+
+    async def tick_until(
+        self,
+        look: Callable[[], Awaitable[Seen]],
+        reached: Callable[[Seen], Any],
+        *,
+        others_died: bool = False,
+    ) -> Seen:
+        """Tick, backoffs over at once, until what `look` sees is as wanted; answers it.
+
+        Args:
+            others_died: Let leases lapse that nobody of this test holds any more, again and
+                again: a dead worker's last report may still have been on its way.
+        """
+        give_up = time.monotonic() + 150
+        while time.monotonic() < give_up:
+            if others_died:
+                self.project.lapse()
+            await drain(self.worker)
+            state = await look()
+            if reached(state):
+                return state
+            self.make_due()
+            await asyncio.sleep(0.02)  # lapsed leases are looked for now and then
+        raise AssertionError(f"it does not get there: {state}")
+
+    async def tick_until_so(self, so: Callable[[], Any]) -> None:
+        """Tick, backoffs over at once, until something that lies outside the app is so."""
+
+        async def look() -> bool:
+            return bool(so())
+
+        await self.tick_until(look, bool)
+
+    def make_due(self, job_id: str | None = None) -> None:
+        """Let every wait for a time be over, or that of one job."""
+        self.project.make_due(job_id)

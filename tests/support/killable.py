@@ -1,0 +1,105 @@
+"""Workers in processes of their own, to be killed in the middle of what they do.
+
+Run as a module with the names of apps, it is such a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
+from shared.config import Settings
+from shared.worker import Registry, TickOptions, Worker
+from tests.support.project import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Killable:
+    """Worker processes of a project, started and killed one after the other; none outlives it."""
+
+    def __init__(
+        self,
+        project: Project,
+        *apps: str,
+        module: str = "tests.support.killable",
+        **environment: str | None,
+    ) -> None:
+        """Prepare workers.
+
+        Args:
+            apps: Names of the apps they know, folders of `shared/apps`.
+            module: What is run, if not this module.
+            environment: What they read besides the project's place and keys.
+        """
+        self.process: subprocess.Popen[bytes] | None = None
+        self._project = project
+        self._command = [sys.executable, "-m", module, *apps]
+        self._environment = {
+            "SUPABASE_URL": project.settings.supabase_url,
+            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+            "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "STAGE": "local",
+            **{name: value for name, value in environment.items() if value is not None},
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start one."""
+        self.process = subprocess.Popen(
+            self._command,
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self) -> None:
+        """SIGKILL, and let the leases it held lapse at once instead of in a minute."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+        self._project.lapse()
+
+
+async def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> None:
+    """Wait for something another process brings about."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen"
+        await asyncio.sleep(0.02)
+
+
+async def main(apps: list[str]) -> None:
+    """Tick until killed."""
+    settings = Settings.from_env(os.environ)
+    registry = Registry()
+    for app in apps:
+        import_module(f"shared.apps.{app}.processors").register(registry, settings)
+    worker = Worker(
+        settings,
+        registry=registry,
+        options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
+    )
+    await worker.register()
+    while True:
+        await worker.tick(budget_seconds=60)
+        await asyncio.sleep(0.05)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
