@@ -9,10 +9,11 @@ import asyncio
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from shared.ai.language_model import Material, Prompt
 from shared.ai.offline import OfflineLanguageModel
+from tests.support.misbehaving import MisbehavingServer, Request, write
 
 KEY = "sk-live-0001"
 
@@ -46,56 +47,27 @@ class Seen:
     body: dict[str, Any]
 
 
-class ModelServer:
+class ModelServer(MisbehavingServer):
     """Answers each prompt by its schema's name: `answers` where given, else by extraction."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.answers: dict[str, Any] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
         #: Requests answered to the end, by name: what would be paid for.
         self.paid: Counter[str] = Counter()
-        self.reached = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._open: set[asyncio.Task[Any]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.close()
-        await self._server.wait_closed()
-        await asyncio.gather(*self._open)
 
     @property
     def url(self) -> str:
         """What LANGUAGE_MODEL_URL holds."""
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}/v1"
+        return f"{self.origin}/v1"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-        try:
-            await self._answer(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client went away, which is its right
-        finally:
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        headers = {
-            name.strip().lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:] if line)
-        }
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Stream the answer to a prompt."""
+        body = json.loads(request.body)
         spec = (body.get("response_format") or {}).get("json_schema") or {"name": "text"}
-        key = headers.get("authorization", "").removeprefix("Bearer ") or None
+        key = request.headers.get("authorization", "").removeprefix("Bearer ") or None
         name = spec["name"]
         self.seen.append(Seen(name, key, body))
         queue = self.faults.get(name) or self.faults.get("*") or []
@@ -105,16 +77,10 @@ class ModelServer:
         if key != KEY:
             fault = Fault(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
         if fault.hang_after == 0:
-            await self._hang()
+            await self.hang()
         if fault.status != 200:
-            raw = json.dumps(fault.body).encode() if fault.body is not None else b"no JSON"
-            told = "".join(f"{k}: {v}\r\n" for k, v in fault.headers.items())
-            writer.write(
-                f"HTTP/1.1 {fault.status} X\r\ncontent-type: application/json\r\n{told}"
-                f"content-length: {len(raw)}\r\nconnection: close\r\n\r\n".encode()
-                + raw
-            )
-            await writer.drain()
+            told = fault.body if fault.body is not None else b"no JSON"
+            write(writer, fault.status, told, fault.headers)
             return
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -125,7 +91,7 @@ class ModelServer:
             if fault.cut_after == number:
                 return
             if fault.hang_after == number:
-                await self._hang()
+                await self.hang()
             delta = {"content": text[start : start + 20]}
             _event(writer, {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         _event(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": fault.finish}]})
@@ -135,12 +101,6 @@ class ModelServer:
         self.paid[name] += 1
         _event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")
-        await writer.drain()
-
-    async def _hang(self) -> None:
-        self.reached.set()
-        await self._stop.wait()
-        raise ConnectionAbortedError("the server is gone")
 
     async def _text(self, body: dict[str, Any], spec: dict[str, Any]) -> str:
         if spec["name"] in self.answers:

@@ -6,9 +6,9 @@ Speaks plain HTTP/1.1 over asyncio, because hanging and breaking off are part of
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
+
+from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 KEY = "sk-speech-0001"
 TOLD = {
@@ -24,77 +24,27 @@ TOLD = {
 }
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What a request gets instead of an answer."""
-
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: bool = False
-    cut: bool = False
-
-
-class SpeechServer:
-    """`POST /v1/audio/transcriptions` as documented, with its ways to fail."""
+class SpeechServer(MisbehavingServer):
+    """`POST /v1/audio/transcriptions`: `faults` go first, in order, then `told`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.faults: list[Fault] = []
         self.told: Any = TOLD
         self.seen: list[bytes] = []
-        self.reached = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._open: set[asyncio.Task[Any]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.close()
-        await self._server.wait_closed()
-        await asyncio.gather(*self._open)
 
     @property
     def url(self) -> str:
         """What SPEECH_URL holds."""
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}/v1"
+        return f"{self.origin}/v1"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-        try:
-            await self._answer(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client went away, which is its right
-        finally:
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        headers = {
-            name.strip().lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:] if line)
-        }
-        body = await reader.readexactly(int(headers["content-length"]))
-        self.seen.append(body)
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Say what was heard."""
+        self.seen.append(request.body)
         fault = self.faults.pop(0) if self.faults else Fault()
-        if headers.get("authorization") != f"Bearer {KEY}":
+        if request.headers.get("authorization") != f"Bearer {KEY}":
             fault = Fault(401, {"error": {"message": "Incorrect API key provided"}})
         if fault.hang:
-            self.reached.set()
-            await self._stop.wait()
-            return
+            await self.hang()
         told = fault.body if fault.body is not None else self.told
-        raw = told if isinstance(told, bytes) else json.dumps(told).encode()
-        more = "".join(f"{name}: {value}\r\n" for name, value in fault.headers.items())
-        writer.write(
-            f"HTTP/1.1 {fault.status} X\r\ncontent-type: application/json\r\n{more}"
-            f"content-length: {len(raw)}\r\nconnection: close\r\n\r\n".encode()
-            + (raw[: len(raw) // 2] if fault.cut else raw)
-        )
-        await writer.drain()
+        write(writer, fault.status, told, fault.headers, cut=fault.cut)

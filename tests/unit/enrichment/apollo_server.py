@@ -6,25 +6,14 @@ Speaks plain HTTP/1.1 over asyncio, because hanging and breaking off are part of
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 KEY = "live-key-0001"
 MASTER_KEY = "master-key-0002"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What the next request gets instead of an answer."""
-
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: bool = False
-    cut: bool = False
-    drop: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,72 +27,44 @@ class Seen:
     traceparent: str | None
 
 
-class ApolloServer:
+class ApolloServer(MisbehavingServer):
     """Answers organization, people, bulk, usage and health calls; `faults` go first, in order."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.credits = 100
         self.unknown = {"unknown.example"}
         self.called = asyncio.Event()
-        self._stop = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.close()
-        await self._server.wait_closed()
 
     @property
     def base_url(self) -> str:
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}/api/v1"
+        """What APOLLO_BASE_URL holds."""
+        return f"{self.origin}/api/v1"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            request, *lines = head.split("\r\n")
-            method, target, _ = request.split(" ")
-            headers = {
-                name.strip().lower(): value.strip()
-                for name, _, value in (line.partition(":") for line in lines if line)
-            }
-            await reader.readexactly(int(headers.get("content-length", "0")))
-            url = urlsplit(target)
-            seen = Seen(
-                method,
-                url.path,
-                parse_qs(url.query),
-                headers.get("x-api-key"),
-                headers.get("traceparent"),
-            )
-            self.seen.append(seen)
-            self.called.set()
-            fault = self.faults.pop(0) if self.faults else None
-            if fault is not None and fault.hang:
-                await self._stop.wait()
-                return
-            if fault is not None and fault.drop:
-                return
-            status, extra, body = (
-                (fault.status, fault.headers, fault.body)
-                if fault is not None and not fault.cut
-                else (*self._answer(seen),)
-            )
-            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            told = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
-            writer.write(
-                f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{told}"
-                f"content-length: {len(raw)}\r\nconnection: close\r\n\r\n".encode()
-            )
-            writer.write(raw[: len(raw) // 2] if fault is not None and fault.cut else raw)
-            await writer.drain()
-        finally:
-            writer.close()
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Answer one call."""
+        url = urlsplit(request.target)
+        seen = Seen(
+            request.method,
+            url.path,
+            parse_qs(url.query),
+            request.headers.get("x-api-key"),
+            request.headers.get("traceparent"),
+        )
+        self.seen.append(seen)
+        self.called.set()
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is not None and fault.hang:
+            await self.hang()
+        if fault is not None and fault.drop:
+            return
+        if fault is None or fault.cut:
+            status, headers, told = self._answer(seen)
+            write(writer, status, told, headers, cut=fault is not None)
+        else:
+            write(writer, fault.status, fault.body, fault.headers)
 
     def _answer(self, seen: Seen) -> tuple[int, dict[str, str], Any]:
         if seen.key not in (KEY, MASTER_KEY):

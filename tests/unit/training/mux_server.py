@@ -10,27 +10,21 @@ import base64
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
+
+from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 TOKEN_ID, TOKEN_SECRET = "mux-id-0001", "mux-secret-0001"
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What a request gets instead of its answer; `after` the work was done all the same."""
+class MuxServer(MisbehavingServer):
+    """Keeps uploads and assets; `faults` are by method and first word of the path.
 
-    status: int = 500
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: bool = False
-    cut: bool = False
-
-
-class MuxServer:
-    """Keeps uploads and assets; `faults` are by method and first word of the path."""
+    A request whose answer is cut has had its effect all the same.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.uploads: dict[str, dict[str, Any]] = {}
         self.assets: dict[str, dict[str, Any]] = {}
         self.received: dict[str, bytearray] = defaultdict(bytearray)
@@ -38,65 +32,32 @@ class MuxServer:
         self.calls: list[str] = []
         self.asset_status = "ready"
         self.lapsed: set[str] = set()
-        self.reached = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._open: set[asyncio.Task[Any]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.close()
-        await self._server.wait_closed()
-        await asyncio.gather(*self._open)
 
     @property
     def url(self) -> str:
         """What MUX_BASE_URL holds."""
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}"
+        return self.origin
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-        try:
-            await self._answer(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client went away, which is its right
-        finally:
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        method, path, _ = head.split(" ", 2)
-        headers = {
-            name.strip().lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:] if line)
-        }
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        kind = path.removeprefix("/video/v1").strip("/").split("/")[0]
-        self.calls.append(f"{method} {kind}")
-        queue = self.faults[f"{method} {kind}"]
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Do what is asked of the API, or take in a piece of a video."""
+        path = request.target.removeprefix("/video/v1")
+        kind = path.strip("/").split("/")[0]
+        self.calls.append(f"{request.method} {kind}")
+        queue = self.faults[f"{request.method} {kind}"]
         fault = queue.pop(0) if queue else None
         if fault is not None and fault.hang:
-            self.reached.set()
-            await self._stop.wait()
-            return
+            await self.hang()
         if fault is not None and not fault.cut:
-            self._write(writer, fault.status, fault.body or {}, fault.headers)
+            write(writer, fault.status, fault.body or {}, fault.headers)
         elif kind == "storage":
-            status, more = self._store(path.rpartition("/")[2], headers["content-range"], body)
-            self._write(writer, status, {}, more)
-        elif headers.get("authorization") != f"Basic {_basic()}":
-            self._write(writer, 401, {"error": {"type": "unauthorized", "messages": ["Who?"]}})
+            piece = request.headers["content-range"]
+            status, more = self._store(path.rpartition("/")[2], piece, request.body)
+            write(writer, status, {}, more)
+        elif request.headers.get("authorization") != f"Basic {_basic()}":
+            write(writer, 401, {"error": {"type": "unauthorized", "messages": ["Who?"]}})
         else:
-            status, told = self._api(method, path.removeprefix("/video/v1"), body)
-            self._write(writer, status, told, cut=fault is not None)
-        await writer.drain()
+            status, told = self._api(request.method, path, request.body)
+            write(writer, status, told, cut=fault is not None)
 
     def _api(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         missing = {"error": {"type": "not_found", "messages": ["The requested resource"]}}
@@ -147,24 +108,6 @@ class MuxServer:
                 "playback_ids": [{"policy": "signed", "id": f"playback-of-{upload}"}],
             }
         return 200, {}
-
-    def _write(
-        self,
-        writer: asyncio.StreamWriter,
-        status: int,
-        told: Any,
-        headers: dict[str, str] | None = None,
-        *,
-        cut: bool = False,
-    ) -> None:
-        raw = b"" if status == 204 else json.dumps(told).encode()
-        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        length = "" if status == 204 else f"content-length: {len(raw)}\r\n"
-        writer.write(
-            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}{length}"
-            "connection: close\r\n\r\n".encode()
-            + (raw[: len(raw) // 2] if cut else raw)
-        )
 
 
 def _basic() -> str:

@@ -1,0 +1,122 @@
+"""What a vendor's server on this machine stands on: it speaks the format, and fails on demand.
+
+Plain HTTP/1.1 over asyncio, one request per connection: hanging and breaking off are part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Self
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a request gets instead of its answer.
+
+    Attributes:
+        hang: Fall silent until the server ends; `reached` tells when.
+        cut: Break off in the middle of the body.
+        drop: Close without a word.
+    """
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: bool = False
+    cut: bool = False
+    drop: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived; names of headers are lower-case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class MisbehavingServer:
+    """Serves while it is open; the vendor's class says in `answer` what comes back."""
+
+    def __init__(self) -> None:
+        #: Set once a request hangs.
+        self.reached = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._open: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        self._server.close()
+        await self._server.wait_closed()
+        await asyncio.gather(*self._open)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Answer a request, by `write` or in pieces; the connection is closed behind it."""
+        raise NotImplementedError
+
+    async def hang(self) -> NoReturn:
+        """Fall silent until the server ends."""
+        self.reached.set()
+        await self._stop.wait()
+        raise ConnectionAbortedError("the server is gone")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        try:
+            await self.answer(await _read(reader), writer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return  # the client went away, which is its right
+        finally:
+            writer.close()
+
+
+def write(
+    writer: asyncio.StreamWriter,
+    status: int,
+    told: Any,
+    headers: Mapping[str, str] | None = None,
+    *,
+    cut: bool = False,
+) -> None:
+    """Write an answer: bytes as they are, all else as JSON; half of it where it is cut."""
+    raw = told if isinstance(told, bytes) else json.dumps(told).encode()
+    length = f"content-length: {len(raw)}\r\n"
+    if status == 204:
+        raw, length = b"", ""
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    writer.write(
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}{length}"
+        "connection: close\r\n\r\n".encode()
+        + (raw[: len(raw) // 2] if cut else raw)
+    )
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *lines = head.split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines if line)
+    }
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(method, target, headers, body)
