@@ -8,19 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import tenacity
-
+from shared.ai.endpoint import Endpoint, refusal, sentence
 from shared.ai.errors import (
     CutShort,
     InputRefused,
     LanguageModelError,
-    NotAuthorised,
-    OutOfCredit,
-    RateLimited,
     Unreachable,
 )
 from shared.ai.event_stream import EventStreamParser, EventStreamTooLong
@@ -34,13 +28,9 @@ from shared.ai.language_model import (
     count_tokens,
 )
 from shared.queue.lean_httpx import httpx
-from shared.retry_after import retry_after
 
-CONNECT_SECONDS: Final = 5.0
 MAX_ANSWER_CHARACTERS: Final = 400_000
 MAX_ERROR_BYTES: Final = 64_000
-#: A wait asked for that is at most this long is waited for within the call.
-SHORT_WAIT_SECONDS: Final = 3.0
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
 _UNSAID: Final = frozenset({HINT, "title", "default", "maxLength", "minLength", "maxItems"})
 
@@ -70,24 +60,20 @@ class OpenAICompatible:
         model: str,
         key: str | None = None,
         prices: tuple[float, float] | None = None,
-        http: httpx.AsyncClient | None = None,
         answer_seconds: float = 60.0,
         attempts: int = 3,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._url = f"{url.rstrip('/')}/chat/completions"
         self._model = model
         self._prices = prices
-        self._attempts = attempts
-        self._sleep = sleep
-        self._headers = {"accept": "text/event-stream", "user-agent": "Minutehand"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
-        self._is_own = http is None
-        # a proxy of the environment is meant for the world outside
-        local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-        self._http = http or httpx.AsyncClient(trust_env=not local, follow_redirects=False)
+        self._endpoint = Endpoint(
+            f"{url.rstrip('/')}/chat/completions",
+            accept="text/event-stream",
+            key=key,
+            answer_seconds=answer_seconds,
+            attempts=attempts,
+            sleep=sleep,
+        )
         # what this endpoint turned out not to take
         self._without: set[str] = set()
 
@@ -98,20 +84,11 @@ class OpenAICompatible:
 
     async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
         """Answer `prompt`; see `LanguageModel.complete`."""
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_worth_repeating),
-            stop=tenacity.stop_after_attempt(self._attempts),
-            wait=_wait,
-            sleep=self._sleep,
-            reraise=True,
-        )
-        completion: Completion = await retrying(self._complete, prompt, on_text)
-        return completion
+        return await self._endpoint.repeat(self._complete, prompt, on_text)
 
     async def aclose(self) -> None:
-        """Close the connections, unless they are somebody else's."""
-        if self._is_own:
-            await self._http.aclose()
+        """Close the connections."""
+        await self._endpoint.aclose()
 
     async def _complete(self, prompt: Prompt, on_text: OnText | None) -> Completion:
         for _ in range(3):
@@ -151,15 +128,12 @@ class OpenAICompatible:
     async def _stream(self, prompt: Prompt, on_text: OnText | None) -> Completion:
         answer = _Answer(on_text)
         try:
-            async with self._http.stream(
-                "POST",
-                self._url,
-                json=self._body(prompt),
-                headers=self._headers,
-                timeout=self._timeout,
-            ) as response:
+            async with self._endpoint.post(json=self._body(prompt)) as response:
                 if response.status_code != 200:
-                    raise _refusal(response.status_code, response.headers, await _read(response))
+                    told = await _read(response)
+                    raise refusal(
+                        "The language model", response.status_code, response.headers, told
+                    )
                 async for chunk in response.aiter_bytes():
                     answer.take(chunk)
                     if answer.done:
@@ -223,7 +197,7 @@ class _Answer:
 
     def _take(self, told: Mapping[str, Any]) -> None:
         if told.get("error"):
-            raise self._broken(f"reported an error: {_sentence(told)[:300]}")
+            raise self._broken(f"reported an error: {sentence(told)[:300]}")
         usage = told.get("usage")
         if isinstance(usage, dict):
             self.usage = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
@@ -300,56 +274,6 @@ async def _read(response: httpx.Response) -> dict[str, Any]:
     except (httpx.HTTPError, ValueError, RecursionError):
         return {}  # the status says enough
     return told if isinstance(told, dict) else {}
-
-
-def _refusal(status: int, headers: httpx.Headers, told: Mapping[str, Any]) -> LanguageModelError:
-    error = told.get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    said = _sentence(told)[:500] or f"status {status}"
-    if status in {401, 403}:
-        return NotAuthorised("The language model refused the key", status=status)
-    if status == 402 or code == "insufficient_quota":
-        return OutOfCredit("The language model's account has no credit left", status=status)
-    if status == 429:
-        wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
-        return RateLimited(
-            "The language model's rate limit is reached",
-            status=status,
-            retry_after=wait,
-            repeatable=wait is not None,
-        )
-    if status in {408, 409} or status >= 500:
-        wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
-        # an error instead of an answer: nothing was written, so asking again is safe
-        return Unreachable(
-            f"The language model failed: {said}",
-            status=status,
-            retry_after=wait,
-            repeatable=True,
-        )
-    return InputRefused(f"The language model refused the request: {said}", status=status)
-
-
-def _worth_repeating(error: BaseException) -> bool:
-    if not isinstance(error, LanguageModelError) or not error.repeatable:
-        return False
-    return error.retry_after is None or error.retry_after.total_seconds() <= SHORT_WAIT_SECONDS
-
-
-_backing_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, LanguageModelError) else None
-    return max(asked.total_seconds() if asked else 0.0, _backing_off(state))
-
-
-def _sentence(told: Mapping[str, Any]) -> str:
-    error = told.get("error")
-    if isinstance(error, dict):
-        error = error.get("message")
-    return error if isinstance(error, str) else ""
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int:
