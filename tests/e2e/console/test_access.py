@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import violations
 from tests.e2e.console.people import ADA
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
-
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture
@@ -65,21 +64,6 @@ def paths(
     }
 
 
-def violations(page: Page, axe: str) -> list[str]:
-    """What axe finds, in one line each."""
-    page.evaluate(f"() => {{ {axe} }}")
-    found: list[dict[str, Any]] = page.evaluate(
-        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
-        ".then((r) => r.violations)",
-        RULES,
-    )
-    return [
-        f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
-        for one in found
-        for node in one["nodes"]
-    ]
-
-
 PATHS = [
     "/jobs",
     "/jobs?status=failed",
@@ -100,7 +84,6 @@ def test_axe_finds_nothing_on_any_page(
     visit: Visit, paths: dict[str, str], scheme: Any, repository: Path
 ) -> None:
     """Contrast, names, roles, landmarks, headings."""
-    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
     visitor = visit(ADA, color_scheme=scheme)
     found = {}
     for path in PATHS:
@@ -109,29 +92,28 @@ def test_axe_finds_nothing_on_any_page(
         for summary in visitor.page.locator("main details > summary").all():
             summary.click()
         visitor.settle()
-        found[path] = violations(visitor.page, axe)
+        found[path] = violations(visitor.page, repository)
     visitor.open("/operations")
     for button in ("Deliveries", "Edit nightly"):
         visitor.page.get_by_role("button", name=button).click()
         visitor.settle()
-        found[button] = violations(visitor.page, axe)
+        found[button] = violations(visitor.page, repository)
         visitor.page.keyboard.press("Escape")
     visitor.page.keyboard.press("Control+k")
     expect(visitor.page.get_by_role("dialog")).to_be_visible()
-    found["palette"] = violations(visitor.page, axe)
+    found["palette"] = violations(visitor.page, repository)
 
     assert [f"{path} {line}" for path, lines in found.items() for line in lines] == []
 
 
 def test_axe_finds_nothing_on_the_way_in_and_in_dialogs(visit: Visit, repository: Path) -> None:
     """The first page anybody sees, and the forms over others."""
-    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
     page = visit(None, "/jobs").page
     expect(page.get_by_role("heading", name="Minutehand")).to_be_visible()
-    found = violations(page, axe)
+    found = violations(page, repository)
     page.get_by_role("button", name="Ada").click()
     page.get_by_role("button", name="Enqueue a job").click()
-    found += violations(page, axe)
+    found += violations(page, repository)
 
     assert found == []
 

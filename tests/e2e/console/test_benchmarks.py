@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import violations
 from tests.e2e.console.people import ADA, BOB
-from tests.e2e.console.test_access import violations
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
@@ -137,7 +137,6 @@ def test_everybody_can_use_the_pages(
     visit: Visit, start: Callable[..., dict[str, Any]], scheme: Any, repository: Path
 ) -> None:
     """No axe violation, and nothing runs out of a narrow screen."""
-    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
     run = start(target={"url": "http://127.0.0.1:9/"}, samples=2)
     narrow = {"width": 320, "height": 700}
     visitor = visit(ADA, f"/benchmarks/{run['id']}", color_scheme=scheme, viewport=narrow)
@@ -146,13 +145,13 @@ def test_everybody_can_use_the_pages(
     page.get_by_role("button", name="Verify").click()
     page.get_by_text("Every check").click()
     visitor.settle()
-    found = violations(page, axe)
+    found = violations(page, repository)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     visitor.open("/benchmarks")
     visitor.settle()
-    found += violations(page, axe)
+    found += violations(page, repository)
     page.get_by_role("button", name="New benchmark").click()
-    found += violations(page, axe)
+    found += violations(page, repository)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
     assert found == []

@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import paused, picture, violations, write_live
 from tests.e2e.console.people import ADA, BOB
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 HOSTILE = "The roof <img src=x onerror=alert(1)> leaks **badly**."
-
-
-def violations(page: Page, repository: Path) -> list[str]:
-    """What axe finds, in one line each."""
-    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
-    page.evaluate(f"() => {{ {axe} }}")
-    found = page.evaluate(
-        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
-        ".then((r) => r.violations.map((v) => `${v.id}: ${v.nodes[0].html}`))",
-        RULES,
-    )
-    return [str(line)[:300] for line in found]
-
-
-@contextmanager
-def paused(stack: RunningStack, workspace_id: str) -> Iterator[None]:
-    """Nobody answers in this workspace meanwhile."""
-    request = {"kind": "workspace_type", "workspace_id": workspace_id, "name": "chat_reply"}
-    with stack.connect() as connection:
-        connection.execute("select public.pause_jobs(%s)", (json.dumps(request),))
-    try:
-        yield
-    finally:
-        with stack.connect() as connection:
-            gone = json.dumps({**request, "paused": False})
-            connection.execute("select public.pause_jobs(%s)", (gone,))
-
-
-def write_live(stack: RunningStack, workspace_id: str, start: int, text: str) -> None:
-    """What the reporter stores while a model writes."""
-    progress = json.dumps({"percentage": 5, "stage": f"text:{start}", "message": text})
-    with stack.connect() as connection:
-        connection.execute(
-            "with held as (update public.jobs set progress = %s::jsonb, last_seq = last_seq + 1"
-            " where workspace_id = %s and job_type = 'chat_reply' and completed_at is null"
-            " returning *)"
-            " insert into public.job_events (job_id, seq, workspace_id, session_id, type, data)"
-            " select id, last_seq, workspace_id, session_id, 'job.progress',"
-            " jsonb_build_object('status', status, 'progress', progress) from held",
-            (progress, workspace_id),
-        )
 
 
 def test_a_chat_with_work_in_it(
@@ -75,16 +31,16 @@ def test_a_chat_with_work_in_it(
     expect(page).to_have_url(re.compile(r"/chat/[0-9a-f-]{36}$"))
     expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
     box = page.get_by_role("textbox", name="Message")
-    with paused(stack, workspace["id"]):
+    with paused(stack, workspace["id"], "chat_reply"):
         box.fill(HOSTILE)
         box.press("Enter")
         expect(page.locator("[data-kind=message]")).to_contain_text(HOSTILE)
         expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
         expect(page.locator("[data-reply]")).to_contain_text("will answer soon")
-        write_live(stack, workspace["id"], 0, "<b>The roof")
+        write_live(stack, workspace["id"], "chat_reply", stage="text:0", text="<b>The roof")
         live = page.locator("[data-live]")
         expect(live).to_have_text("<b>The roof")
-        write_live(stack, workspace["id"], 7, "roof is mended")
+        write_live(stack, workspace["id"], "chat_reply", stage="text:7", text="roof is mended")
         expect(live).to_have_text("<b>The roof is mended")
         picture(page, "chat-live")
         reply = page.locator("[data-reply]")
@@ -164,9 +120,3 @@ def test_conversations_are_listed_renamed_and_deleted(
     page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
     expect(page.get_by_text("Nothing said yet")).to_be_visible()
     assert found == []
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture where MINUTEHAND_PICTURES says so."""
-    if folder := os.environ.get("MINUTEHAND_PICTURES"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)

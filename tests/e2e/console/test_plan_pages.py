@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +11,17 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import paused, picture, violations, write_live
 from tests.e2e.console.people import ADA
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 GOAL = "Move the museum <img src=x onerror=alert(1)> before the spring **season**."
 
 
-def violations(page: Page, repository: Path) -> list[str]:
-    """What axe finds, in one line each."""
-    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
-    page.evaluate(f"() => {{ {axe} }}")
-    found = page.evaluate(
-        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
-        ".then((r) => r.violations.map((v) => `${v.id}: ${v.nodes[0].html}`))",
-        RULES,
-    )
-    return [str(line)[:300] for line in found]
-
-
-@contextmanager
-def paused(stack: RunningStack, workspace_id: str) -> Iterator[None]:
-    """Nobody works on plans of this workspace meanwhile."""
-    request = {"kind": "workspace_type", "workspace_id": workspace_id, "name": "plan"}
-    with stack.connect() as connection:
-        connection.execute("select public.pause_jobs(%s)", (json.dumps(request),))
-    try:
-        yield
-    finally:
-        with stack.connect() as connection:
-            gone = json.dumps({**request, "paused": False})
-            connection.execute("select public.pause_jobs(%s)", (gone,))
-
-
-def write_live(stack: RunningStack, plan_id: str, stage: str, text: str) -> None:
-    """What the reporter stores while a model writes."""
-    progress = json.dumps({"percentage": 5, "stage": stage, "message": text})
-    with stack.connect() as connection:
-        connection.execute(
-            "with held as (update public.jobs set progress = %s::jsonb, last_seq = last_seq + 1"
-            " where payload ->> 'plan_id' = %s and job_type = 'plan' returning *)"
-            " insert into public.job_events (job_id, seq, workspace_id, session_id, type, data)"
-            " select id, last_seq, workspace_id, session_id, 'job.progress',"
-            " jsonb_build_object('status', status, 'progress', progress) from held",
-            (progress, plan_id),
-        )
-
-
-def describe(page: Page, goal: str) -> str:
-    """Start a plan by the form; answers its id."""
+def describe(page: Page, goal: str) -> None:
+    """Start a plan by the form."""
     page.get_by_role("button", name="New plan").click()
     page.get_by_role("textbox", name="Goal").fill(goal)
     page.get_by_role("textbox", name="Constraints").fill("No trucks\nNo rain")
@@ -74,7 +31,6 @@ def describe(page: Page, goal: str) -> str:
     page.get_by_label("Text", exact=True).fill("The customs house has a goods lift.")
     page.get_by_role("button", name="Plan it").press("Enter")
     expect(page).to_have_url(re.compile(r"/plans/[0-9a-f-]{36}$"))
-    return page.url.rpartition("/")[2]
 
 
 def test_a_goal_is_planned_before_ones_eyes(
@@ -84,14 +40,14 @@ def test_a_goal_is_planned_before_ones_eyes(
     visitor = visit(ADA, "/plans")
     page = visitor.page
     expect(page.get_by_text("Nothing planned yet")).to_be_visible()
-    with paused(stack, workspace["id"]):
-        plan_id = describe(page, GOAL)
+    with paused(stack, workspace["id"], "plan"):
+        describe(page, GOAL)
         expect(page.get_by_role("heading", level=1)).to_have_text(GOAL)
         expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
-        write_live(stack, plan_id, "understand", "The museum is to mo")
+        write_live(stack, workspace["id"], "plan", stage="understand", text="The museum is to mo")
         live = page.locator("[data-stage=understand] [data-live]")
         expect(live).to_have_text("The museum is to mo")
-        write_live(stack, plan_id, "understand", "The museum is to move")
+        write_live(stack, workspace["id"], "plan", stage="understand", text="The museum is to move")
         expect(live).to_have_text("The museum is to move")
         picture(page, "plan-live")
 
@@ -153,9 +109,3 @@ def test_a_plan_is_stopped_delivered_and_finished_later(
     page.get_by_role("button", name="Add a document").press("Enter")
     picture(page, "plan-dialog")
     assert found + violations(page, repository) == []
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture where MINUTEHAND_PICTURES says so."""
-    if folder := os.environ.get("MINUTEHAND_PICTURES"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import picture, violations
 from tests.e2e.console.people import ADA
-from tests.e2e.console.test_plan_pages import violations
 
 pytestmark = pytest.mark.browser
 
@@ -163,9 +162,3 @@ def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_pa
     visitor.open("/trainings")
     expect(page.get_by_role("row", name=re.compile("film"))).to_have_count(1)
     expect(page.locator("[data-upload]")).to_have_count(0)
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture where MINUTEHAND_PICTURES says so."""
-    if folder := os.environ.get("MINUTEHAND_PICTURES"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)

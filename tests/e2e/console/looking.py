@@ -1,0 +1,68 @@
+"""Looking at a page: what axe finds, a picture of it, and a job held still while one looks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page
+
+from tests.support.stacks import RunningStack
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def violations(page: Page, repository: Path) -> list[str]:
+    """What axe finds, in one line each."""
+    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
+    page.evaluate(f"() => {{ {axe} }}")
+    found: list[dict[str, Any]] = page.evaluate(
+        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
+        ".then((r) => r.violations)",
+        RULES,
+    )
+    return [
+        f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture where MINUTEHAND_PICTURES says so."""
+    if folder := os.environ.get("MINUTEHAND_PICTURES"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+@contextmanager
+def paused(stack: RunningStack, workspace_id: str, job_type: str) -> Iterator[None]:
+    """Nobody works on jobs of this type in this workspace meanwhile."""
+    request = {"kind": "workspace_type", "workspace_id": workspace_id, "name": job_type}
+    with stack.connect() as connection:
+        connection.execute("select public.pause_jobs(%s)", (json.dumps(request),))
+    try:
+        yield
+    finally:
+        with stack.connect() as connection:
+            gone = json.dumps({**request, "paused": False})
+            connection.execute("select public.pause_jobs(%s)", (gone,))
+
+
+def write_live(
+    stack: RunningStack, workspace_id: str, job_type: str, *, stage: str, text: str
+) -> None:
+    """What the reporter stores while a model writes, for what is not over of this type."""
+    progress = json.dumps({"percentage": 5, "stage": stage, "message": text})
+    with stack.connect() as connection:
+        connection.execute(
+            "with held as (update public.jobs set progress = %s::jsonb, last_seq = last_seq + 1"
+            " where workspace_id = %s and job_type = %s and completed_at is null returning *)"
+            " insert into public.job_events (job_id, seq, workspace_id, session_id, type, data)"
+            " select id, last_seq, workspace_id, session_id, 'job.progress',"
+            " jsonb_build_object('status', status, 'progress', progress) from held",
+            (progress, workspace_id, job_type),
+        )
