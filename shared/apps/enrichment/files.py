@@ -7,33 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from uuid import UUID
 
-from shared.aws.clients import client
-from shared.config import ConfigurationError, Settings
+from shared.aws.bucket import UploadsBucket
 from shared.queue.errors import ProcessorError
 
 CHUNK_BYTES = 256 * 1024
 UPLOAD_SECONDS = 900
 
 
-class ImportFiles:
+class ImportFiles(UploadsBucket):
     """The app's part of the uploads bucket."""
-
-    def __init__(self, settings: Settings, *, s3: Any = None) -> None:
-        self._settings = settings
-        self._s3_given = s3
-
-    @property
-    def _s3(self) -> Any:
-        return self._s3_given or client(self._settings, "s3", read_timeout=20.0)
-
-    @property
-    def _bucket(self) -> str:
-        if not self._settings.uploads_bucket:
-            raise ConfigurationError("UPLOADS_BUCKET", "is not set", "minutehand-prod-uploads")
-        return self._settings.uploads_bucket
 
     async def put(self, key: str, file: BinaryIO) -> None:
         """Store a file without reading it whole."""
@@ -52,19 +37,6 @@ class ImportFiles:
             ExpiresIn=UPLOAD_SECONDS,
         )
         return url
-
-    async def find_length(self, key: str) -> int | None:
-        """Measure an object in bytes; None when nobody has put it yet."""
-        from botocore.exceptions import ClientError
-
-        try:
-            head = await asyncio.to_thread(self._s3.head_object, Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
-        length: int = head["ContentLength"]
-        return length
 
     async def read(self, key: str, *, start: int) -> AsyncIterator[bytes]:
         """Stream an object from `start` on.

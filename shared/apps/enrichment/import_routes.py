@@ -192,7 +192,7 @@ class ImportRoutes:
 
     async def _measure(self, hand_in: HandIn) -> int:
         with standing_on("the uploads bucket"):
-            length = await self._app.files.find_length(
+            length = await self._app.files.find_size(
                 object_key(hand_in.workspace_id, hand_in.import_id)
             )
         if length is None:

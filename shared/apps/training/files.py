@@ -10,12 +10,11 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from shared.apps.training.errors import StageError
-from shared.aws.clients import client
-from shared.config import ConfigurationError, Settings
+from shared.aws.bucket import UploadsBucket
 
 PIECE_BYTES: Final = 4 * 1024 * 1024
 #: Left free on the disk beside a video.
@@ -24,35 +23,8 @@ VIDEO_SECONDS: Final = 3600
 T = TypeVar("T")
 
 
-class TrainingFiles:
+class TrainingFiles(UploadsBucket):
     """Reads videos, keeps cut sound, and removes both."""
-
-    def __init__(self, settings: Settings, *, s3: Any = None) -> None:
-        self._settings = settings
-        self._s3_given = s3
-
-    @property
-    def _s3(self) -> Any:
-        return self._s3_given or client(self._settings, "s3", read_timeout=20.0)
-
-    @property
-    def _bucket(self) -> str:
-        if not self._settings.uploads_bucket:
-            raise ConfigurationError("UPLOADS_BUCKET", "is not set", "minutehand-prod-uploads")
-        return self._settings.uploads_bucket
-
-    async def find_size(self, key: str) -> int | None:
-        """The size of an object in bytes; None when there is none."""
-        from botocore.exceptions import ClientError
-
-        try:
-            head = await asyncio.to_thread(self._s3.head_object, Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
-        size: int = head["ContentLength"]
-        return size
 
     def presign(self, key: str, *, content_type: str) -> str:
         """Sign an address from which a browser may read an object for `VIDEO_SECONDS`."""
