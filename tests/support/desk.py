@@ -6,6 +6,7 @@ What is asked of the app, and what it answers, is the room's.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -79,6 +80,14 @@ class AppDesk:
         if user is not None:
             headers["Authorization"] = f"Bearer {self.project.token(user)}"
         return await self._http.request(method, self.below + path, headers=headers, **options)
+
+    async def stream(self, path: str, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+        """What a stream says until it ends: ids, and the events they belong to."""
+        told = await self.call("GET", path, headers={"Accept": "text/event-stream", **headers})
+        assert told.headers["content-type"].startswith("text/event-stream")
+        ids = [line[4:] for line in told.text.splitlines() if line.startswith("id: ")]
+        data = [line[6:] for line in told.text.splitlines() if line.startswith("data: ")]
+        return list(zip(ids, map(json.loads, data), strict=False))
 
     async def rest(
         self, method: str, path: str, *, user: str = ADA, **options: Any

@@ -69,6 +69,12 @@ class Project:
         """A user's JWT, as Auth would sign it."""
         return user_token(user_id)
 
+    def visit(self) -> str:
+        """A visit to Acme, for whoever holds its id."""
+        [row] = self.rows("select public.open_visit(%s) as visit", ACME)
+        session_id: str = row["visit"]["session_id"]
+        return session_id
+
     def event_types(self, job_id: str) -> list[str]:
         """The job's events in order; fails if their seq has a gap."""
         rows = self.rows(

@@ -17,7 +17,7 @@ from shared.config import Settings
 from shared.worker import Registry
 from tests.support.desk import AppDesk
 from tests.support.project import ACME, Project, project_of_a_room
-from tests.unit.ai.model_server import KEY, ModelServer
+from tests.unit.ai.model_server import ModelServer
 
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
@@ -119,15 +119,7 @@ class Desk(AppDesk):
 @pytest.fixture
 async def settings(project: Project, server: ModelServer) -> Settings:
     """The project's, with the server as its language model."""
-    return project.settings.model_copy(
-        update={
-            "language_model_url": server.url,
-            "language_model_key": KEY,
-            "language_model": "test-model",
-            "language_model_prices": (1.0, 2.0),
-            "allow_anonymous": True,
-        }
-    )
+    return server.known_to(project.settings.model_copy(update={"allow_anonymous": True}))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from typing import Any
 
@@ -294,17 +293,9 @@ async def test_the_stream_tells_each_event_once_across_a_reconnect(desk: Desk) -
     await desk.say(conversation, "Compare.", mode="work", documents=NOTES)
     await desk.settled(conversation)
 
-    async def read(**headers: str) -> list[tuple[str, dict[str, Any]]]:
-        told = await desk.call(
-            "GET", f"/{conversation}/stream", headers={"Accept": "text/event-stream", **headers}
-        )
-        assert told.headers["content-type"].startswith("text/event-stream")
-        ids = [line[4:] for line in told.text.splitlines() if line.startswith("id: ")]
-        data = [line[6:] for line in told.text.splitlines() if line.startswith("data: ")]
-        return list(zip(ids, map(json.loads, data), strict=False))
-
-    whole = await read()
-    rest = await read(**{"Last-Event-ID": whole[3][0]})
+    stream = f"/{conversation}/stream"
+    whole = await desk.stream(stream)
+    rest = await desk.stream(stream, **{"Last-Event-ID": whole[3][0]})
 
     def named(events: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
         return [(event["job_id"], event["seq"]) for _, event in events]
@@ -404,7 +395,7 @@ async def test_a_conversation_deleted_under_running_work_stays_deleted(
 
 async def test_a_stream_ends_with_its_conversation(desk: Desk) -> None:
     """Also where its session, a visit, goes on."""
-    key = visit(desk.project)
+    key = desk.project.visit()
     at = {"session_id": key}
     queue = QueueClient(desk.chat.settings)
     for params, token in ((at, None), ({}, desk.project.token())):
@@ -461,16 +452,9 @@ async def test_a_stranger_sees_nothing(desk: Desk) -> None:
     assert (await desk.look(conversation))["waiting"] == 1
 
 
-def visit(project: Project) -> str:
-    """A visit to Acme, for whoever holds its id."""
-    [row] = project.rows(f"select public.open_visit('{ACME}') as visit")
-    session_id: str = row["visit"]["session_id"]
-    return session_id
-
-
 async def test_a_visitor_chats_with_nothing_but_the_visit(desk: Desk, settings: Settings) -> None:
     """Says, follows, answers; another visit sees nothing of it, nor of the members'."""
-    mine, other = visit(desk.project), visit(desk.project)
+    mine, other = desk.project.visit(), desk.project.visit()
     at = {"session_id": mine}
 
     async def call(method: str, path: str, params: dict[str, str] = at, **options: Any) -> Any:

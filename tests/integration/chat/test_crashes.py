@@ -16,7 +16,7 @@ from tests.integration.chat.conftest import NOTES, Desk
 from tests.support.doors import lease
 from tests.support.killable import Killable
 from tests.support.project import Project
-from tests.unit.ai.model_server import KEY, Fault, ModelServer
+from tests.unit.ai.model_server import Fault, ModelServer
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def killable(project: Project, settings: Settings) -> Iterator[Killable]:
         project,
         "chat",
         LANGUAGE_MODEL_URL=settings.language_model_url,
-        LANGUAGE_MODEL_KEY=KEY,
-        LANGUAGE_MODEL="test-model",
+        LANGUAGE_MODEL_KEY=settings.language_model_key,
+        LANGUAGE_MODEL=settings.language_model,
     ) as made:
         yield made
 

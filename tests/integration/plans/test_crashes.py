@@ -11,7 +11,7 @@ from shared.config import Settings
 from tests.integration.plans.conftest import Desk
 from tests.support.killable import Killable, until
 from tests.support.project import Project
-from tests.unit.ai.model_server import KEY, Fault, ModelServer
+from tests.unit.ai.model_server import Fault, ModelServer
 
 STAGES = ["understand", "outline", "phase_2", "risks", "review"]
 
@@ -23,8 +23,8 @@ def killable(project: Project, settings: Settings) -> Iterator[Killable]:
         project,
         "plans",
         LANGUAGE_MODEL_URL=settings.language_model_url,
-        LANGUAGE_MODEL_KEY=KEY,
-        LANGUAGE_MODEL="test-model",
+        LANGUAGE_MODEL_KEY=settings.language_model_key,
+        LANGUAGE_MODEL=settings.language_model,
     ) as made:
         yield made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -238,17 +237,9 @@ async def test_the_stream_tells_each_event_once_across_a_reconnect(desk: Desk) -
     plan = await desk.start()
     await desk.ended(plan)
 
-    async def read(**headers: str) -> list[tuple[str, dict[str, Any]]]:
-        answer = await desk.call(
-            "GET", f"/{plan['id']}/stream", headers={"Accept": "text/event-stream", **headers}
-        )
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        ids = [line[4:] for line in answer.text.splitlines() if line.startswith("id: ")]
-        data = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
-        return list(zip(ids, map(json.loads, data), strict=False))
-
-    whole = await read()
-    rest = await read(**{"Last-Event-ID": whole[3][0]})
+    stream = f"/{plan['id']}/stream"
+    whole = await desk.stream(stream)
+    rest = await desk.stream(stream, **{"Last-Event-ID": whole[3][0]})
 
     def named(events: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
         return [(event["job_id"], event["seq"]) for _, event in events]
@@ -338,16 +329,9 @@ async def test_a_stranger_sees_nothing(desk: Desk) -> None:
     assert (listed.status_code, listed.json()["code"]) == (404, "workspace_not_found")
 
 
-def visit(project: Project) -> str:
-    """A visit to Acme, for whoever holds its id."""
-    [row] = project.rows(f"select public.open_visit('{ACME}') as visit")
-    session_id: str = row["visit"]["session_id"]
-    return session_id
-
-
 async def test_a_visitor_plans_with_nothing_but_the_visit(desk: Desk, settings: Settings) -> None:
     """Starts, answers, follows and reads; another visit sees nothing of it."""
-    mine, other = visit(desk.project), visit(desk.project)
+    mine, other = desk.project.visit(), desk.project.visit()
     at = {"session_id": mine}
     started = await desk.call(
         "POST", "", user=None, params=at, json={"goal": "Clear the attic", "ask": True}

@@ -13,11 +13,10 @@ from shared.apps.training.media import find_ffmpeg
 from shared.config import Settings
 from tests.integration.training.conftest import BUCKET, SAMPLE, Studio
 from tests.support.killable import Killable, until
+from tests.support.misbehaving import Fault
 from tests.support.project import Project
-from tests.unit.ai import speech_server
 from tests.unit.ai.speech_server import SpeechServer
-from tests.unit.training import mux_server
-from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, MuxServer
+from tests.unit.training.mux_server import MuxServer
 
 
 @pytest.fixture
@@ -39,16 +38,7 @@ async def studio(
     project: Project, settings: Settings, ears: SpeechServer, host: MuxServer
 ) -> AsyncIterator[Studio]:
     """The app with both services."""
-    online = settings.model_copy(
-        update={
-            "speech_url": ears.url,
-            "speech_key": speech_server.KEY,
-            "speech_model": "whisper-1",
-            "mux_token_id": TOKEN_ID,
-            "mux_token_secret": TOKEN_SECRET,
-            "mux_base_url": host.url,
-        }
-    )
+    online = host.known_to(ears.known_to(settings))
     async with Studio(project, online).open() as studio:
         yield studio
 
@@ -63,8 +53,8 @@ def killable(studio: Studio) -> Iterator[Killable]:
         SPEECH_URL=settings.speech_url,
         SPEECH_KEY=settings.speech_key,
         SPEECH_MODEL=settings.speech_model,
-        MUX_TOKEN_ID=TOKEN_ID,
-        MUX_TOKEN_SECRET=TOKEN_SECRET,
+        MUX_TOKEN_ID=settings.mux_token_id,
+        MUX_TOKEN_SECRET=settings.mux_token_secret,
         MUX_BASE_URL=settings.mux_base_url,
         UPLOADS_BUCKET=BUCKET,
         AWS_ENDPOINT_URL=settings.aws_endpoint_url,
@@ -82,7 +72,7 @@ async def test_a_killed_worker_costs_the_stretch_under_way(
     ffmpeg = await asyncio.to_thread(find_ffmpeg, studio.settings)
     command = [ffmpeg, "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"]
     await asyncio.to_thread(subprocess.run, [*command, str(long)], check=True)
-    ears.faults = [speech_server.Fault(hang=True)]
+    ears.faults = [Fault(hang=True)]
     training = await studio.start(long.read_bytes())
     killable.start()
     await until(
@@ -105,7 +95,7 @@ async def test_a_killed_worker_leaves_the_host_one_video(
     studio: Studio, host: MuxServer, ears: SpeechServer, killable: Killable
 ) -> None:
     """It dies while it sends: the upload is found again, and filled from where it stands."""
-    host.faults["PUT storage"] = [mux_server.Fault(hang=True)]
+    host.faults["PUT storage"] = [Fault(hang=True)]
     training = await studio.start()
     killable.start()
     await asyncio.wait_for(host.reached.wait(), 120)

@@ -27,7 +27,7 @@ from tests.integration.training.conftest import (
     Studio,
 )
 from tests.support.project import ACME, ADA, Project
-from tests.unit.ai.model_server import KEY, Fault, ModelServer
+from tests.unit.ai.model_server import Fault, ModelServer
 
 
 def made(settings: Settings, into: Path, *arguments: str) -> bytes:
@@ -316,13 +316,7 @@ async def test_a_language_model_writes_the_procedure(
         server.faults["procedure"] = [
             Fault(503, {"error": {"message": "busy"}}), Fault(said="{}"),
         ]  # fmt: skip
-        online = settings.model_copy(
-            update={
-                "language_model_url": server.url,
-                "language_model_key": KEY,
-                "language_model": "test-model",
-            }
-        )
+        online = server.known_to(settings)
         async with Studio(project, online, speech=ear).open() as studio:
             training = await studio.start()
             state = await studio.ended(training)

@@ -9,7 +9,7 @@ import pytest
 from shared.config import Settings
 from tests.integration.training.conftest import SAMPLE, QuickEar, Studio
 from tests.support.project import Project
-from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer
+from tests.unit.training.mux_server import Fault, MuxServer
 
 
 @pytest.fixture
@@ -24,13 +24,7 @@ async def studio(
     project: Project, settings: Settings, ear: QuickEar, host: MuxServer
 ) -> AsyncIterator[Studio]:
     """The app with a video host."""
-    online = settings.model_copy(
-        update={
-            "mux_token_id": TOKEN_ID,
-            "mux_token_secret": TOKEN_SECRET,
-            "mux_base_url": host.url,
-        }
-    )
+    online = host.known_to(settings)
     async with Studio(project, online, speech=ear).open() as studio:
         yield studio
 

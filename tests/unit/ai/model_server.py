@@ -1,6 +1,6 @@
 """A local server in the documented format of streamed chat completions, with its ways to fail.
 
-Speaks plain HTTP/1.1 over asyncio, because hanging and breaking off are part of the job.
+How it listens, hangs and breaks off is the matter of `tests/support/misbehaving.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.ai.language_model import Material, Prompt
 from shared.ai.offline import OfflineLanguageModel
+from shared.config import Settings
 from tests.support.misbehaving import MisbehavingServer, Request, write
 
 KEY = "sk-live-0001"
@@ -62,6 +63,17 @@ class ModelServer(MisbehavingServer):
     def url(self) -> str:
         """What LANGUAGE_MODEL_URL holds."""
         return f"{self.origin}/v1"
+
+    def known_to(self, settings: Settings) -> Settings:
+        """Settings with this server as their language model."""
+        return settings.model_copy(
+            update={
+                "language_model_url": self.url,
+                "language_model_key": KEY,
+                "language_model": "test-model",
+                "language_model_prices": (1.0, 2.0),
+            }
+        )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Stream the answer to a prompt."""

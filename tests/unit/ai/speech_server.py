@@ -1,6 +1,6 @@
 """Speech to text in OpenAI's documented format, with its ways to fail.
 
-Speaks plain HTTP/1.1 over asyncio, because hanging and breaking off are part of the job.
+How it listens, hangs and breaks off is the matter of `tests/support/misbehaving.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from shared.config import Settings
 from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 KEY = "sk-speech-0001"
@@ -37,6 +38,12 @@ class SpeechServer(MisbehavingServer):
     def url(self) -> str:
         """What SPEECH_URL holds."""
         return f"{self.origin}/v1"
+
+    def known_to(self, settings: Settings) -> Settings:
+        """Settings with this server as their ear."""
+        return settings.model_copy(
+            update={"speech_url": self.url, "speech_key": KEY, "speech_model": "whisper-1"}
+        )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Say what was heard."""

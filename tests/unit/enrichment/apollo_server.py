@@ -1,6 +1,6 @@
 """A local server in Apollo's documented v1 format, with the vendor's ways to fail on request.
 
-Speaks plain HTTP/1.1 over asyncio, because hanging and breaking off are part of the job.
+How it listens, hangs and breaks off is the matter of `tests/support/misbehaving.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mux's video API and its storage, as documented, with their ways to fail.
 
-Speaks plain HTTP/1.1 over asyncio, because hanging and breaking off are part of the job.
+How it listens, hangs and breaks off is the matter of `tests/support/misbehaving.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
+from shared.config import Settings
 from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 TOKEN_ID, TOKEN_SECRET = "mux-id-0001", "mux-secret-0001"
@@ -37,6 +38,16 @@ class MuxServer(MisbehavingServer):
     def url(self) -> str:
         """What MUX_BASE_URL holds."""
         return self.origin
+
+    def known_to(self, settings: Settings) -> Settings:
+        """Settings with this server as their video host."""
+        return settings.model_copy(
+            update={
+                "mux_token_id": TOKEN_ID,
+                "mux_token_secret": TOKEN_SECRET,
+                "mux_base_url": self.url,
+            }
+        )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Do what is asked of the API, or take in a piece of a video."""
