@@ -90,7 +90,8 @@ async def test_each_failure_has_its_type(
     waits: list[float] = []
     async with ModelServer() as server:
         server.faults["answer"] = [fault] * 5
-        model = client(server, waits=waits, answer_seconds=0.5)
+        hangs = fault.hang_after is not None
+        model = client(server, waits=waits, answer_seconds=0.5 if hangs else 60.0)
         with caplog.at_level(logging.DEBUG), pytest.raises(kind) as raised:
             await model.complete(PROMPT)
         await model.aclose()
