@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING, Any
 from shared.apps.beacon.models import SealedKey
 from shared.apps.beacon.store import MemberStore, WorkerStore
 from shared.aws.sealing import Sealer, make_sealer, row_context
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import CallerDoors
+from shared.queue.collaborators import Collaborators
 
 if TYPE_CHECKING:
     from shared.apps.beacon.jws import SigningKey
 
 
-class Beacon:
+class Beacon(Collaborators):
     """Collaborators of one process."""
 
     def __init__(
         self, settings: Settings, *, sealer: Sealer | None = None, clock: Clock | None = None
     ) -> None:
-        self.settings = settings
-        self.clock = clock or SystemClock()
+        super().__init__(settings, clock=clock)
         self._given_sealer = sealer
 
     @cached_property
@@ -70,20 +68,8 @@ class Beacon:
 
     async def keys(self) -> dict[str, Any]:
         """Every public key, as a JWK set; anybody may ask."""
-        anybody = CallerDoors(self._api, self.settings, token=None)
-        return await anybody.call("beacon_keys", {}, repeatable=True)
+        return await self._doors_of(None).call("beacon_keys", {}, repeatable=True)
 
     def acting_as(self, token: str) -> MemberStore:
         """The app's doors as the bearer of `token` may use them."""
-        return MemberStore(CallerDoors(self._api, self.settings, token=token))
-
-    @cached_property
-    def _api(self) -> DataApi:
-        return DataApi(self.settings.supabase_url)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if "store" in self.__dict__:
-            await self.store.aclose()
-        if "_api" in self.__dict__:
-            await self._api.aclose()
+        return MemberStore(self._doors_of(token))

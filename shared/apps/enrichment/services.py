@@ -14,14 +14,13 @@ from shared.apps.enrichment.files import ImportFiles
 from shared.apps.enrichment.store import UserStore, WorkerStore
 from shared.aws.sealing import Sealer, make_sealer, row_context
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import CallerDoors
+from shared.queue.collaborators import Collaborators
 
 if TYPE_CHECKING:
     import httpx
 
 
-class Enrichment:
+class Enrichment(Collaborators):
     """Collaborators of one process.
 
     Args:
@@ -35,7 +34,7 @@ class Enrichment:
         sealer: Sealer | None = None,
         offline_call_seconds: float = 1.0,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._given_sealer = sealer
         self._offline_call_seconds = offline_call_seconds
 
@@ -76,7 +75,7 @@ class Enrichment:
 
     def acting_as(self, token: str) -> UserStore:
         """The app's doors as the bearer of `token` may use them."""
-        return UserStore(CallerDoors(self._api, self.settings, token=token))
+        return UserStore(self._doors_of(token))
 
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
@@ -84,10 +83,6 @@ class Enrichment:
         from httpx import AsyncClient
 
         return AsyncClient()
-
-    @cached_property
-    def _api(self) -> DataApi:
-        return DataApi(self.settings.supabase_url)
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
         """Seal a key for this workspace alone."""
@@ -105,14 +100,6 @@ class Enrichment:
         if sealed.startswith(KEY_PREFIX) and self.is_offline(mode):
             return sealed
         return await self.sealer.open(sealed, context=key_context(workspace_id))
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if "store" in self.__dict__:
-            await self.store.aclose()
-        for name in ("_api", "_vendor"):
-            if name in self.__dict__:
-                await self.__dict__[name].aclose()
 
 
 def key_context(workspace_id: str) -> dict[str, str]:

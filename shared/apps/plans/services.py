@@ -9,16 +9,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.apps.plans.store import CallerStore, WorkerStore
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import CallerDoors
+from shared.queue.collaborators import Collaborators
 
 if TYPE_CHECKING:
     from shared.ai.language_model import LanguageModel
 
 
-class Plans:
+class Plans(Collaborators):
     """Collaborators of one process."""
 
     def __init__(
@@ -28,8 +27,7 @@ class Plans:
         model: LanguageModel | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = settings
-        self.clock = clock or SystemClock()
+        super().__init__(settings, clock=clock)
         self._given_model = model
 
     @cached_property
@@ -46,18 +44,4 @@ class Plans:
 
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
         """The app's doors as the bearer of `token`, or the holder of a visit, may use them."""
-        always = {"p_session_id": session_id}
-        return CallerStore(CallerDoors(self._api, self.settings, token=token, always=always))
-
-    @cached_property
-    def _api(self) -> DataApi:
-        return DataApi(self.settings.supabase_url)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if "store" in self.__dict__:
-            await self.store.aclose()
-        if "model" in self.__dict__:
-            await self.model.aclose()
-        if "_api" in self.__dict__:
-            await self._api.aclose()
+        return CallerStore(self._doors_of(token, p_session_id=session_id))

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from shared.apps.training.files import TrainingFiles
 from shared.apps.training.store import MemberStore, WorkerStore
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock
 from shared.config import Settings
-from shared.queue.data_api import DataApi
-from shared.queue.doors import CallerDoors
+from shared.queue.collaborators import Collaborators
 
 if TYPE_CHECKING:
     from shared.ai.language_model import LanguageModel
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from shared.apps.training.mux import Mux
 
 
-class Training:
+class Training(Collaborators):
     """Collaborators of one process."""
 
     def __init__(
@@ -35,8 +34,7 @@ class Training:
         host: Mux | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = settings
-        self.clock = clock or SystemClock()
+        super().__init__(settings, clock=clock)
         self.files = TrainingFiles(settings)
         self._given = (speech, model, host)
 
@@ -90,14 +88,4 @@ class Training:
 
     def acting_as(self, token: str) -> MemberStore:
         """The app's doors as the bearer of `token` may use them."""
-        return MemberStore(CallerDoors(self._api, self.settings, token=token))
-
-    @cached_property
-    def _api(self) -> DataApi:
-        return DataApi(self.settings.supabase_url)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        for name in ("store", "speech", "model", "host", "_api"):
-            if (made := self.__dict__.get(name)) is not None:
-                await made.aclose()
+        return MemberStore(self._doors_of(token))
