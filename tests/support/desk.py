@@ -25,7 +25,7 @@ Seen = TypeVar("Seen")
 
 
 class Closable(Protocol):
-    """An app, as far as a desk goes."""
+    """An app, or what is used to reach it."""
 
     async def aclose(self) -> None:
         """Close what it holds open."""
@@ -55,11 +55,11 @@ class AppDesk:
                 concurrency=concurrency, linger_seconds=0, grace_seconds=grace_seconds
             ),
         )
-        self._apps = apps
         self._api = build_app(settings)
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
         )
+        self._closed_at_the_end: list[Closable] = [self._http, self.worker, *apps]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -69,7 +69,7 @@ class AppDesk:
             try:
                 yield self
             finally:
-                for each in (self._http, self.worker, *self._apps):
+                for each in self._closed_at_the_end:
                     await each.aclose()
 
     async def call(

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from infra.local.bench.scratch import scratch_settings
-from infra.local.ports import reserve_port
 from shared.apps.enrichment.processors import register
 from shared.apps.enrichment.services import Enrichment
 from shared.config import Settings
 from shared.worker import Registry, TickSummary
 from tests.support.desk import AppDesk
+from tests.support.fake_aws import fake_aws
 from tests.support.project import ACME, ADA, Gateway, Project
 from tests.support.renewed import Renewed
 from tests.unit.enrichment.apollo_server import ApolloServer
@@ -37,11 +36,8 @@ BUCKET = "minutehand-test-uploads"
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
     """Amazon, on this machine: S3 and KMS."""
-    port = reserve_port()
-    server = ThreadedMotoServer("127.0.0.1", port)
-    server.start()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
+    with fake_aws() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from infra.local.lambda_runtime import FunctionConfig, LambdaRuntime
 from infra.local.lambda_runtime.gateway import Cors, Route
 from infra.local.lambda_runtime.server import Schedule, labelled
+from tests.support.fake_aws import fake_aws
 
 HERE = Path(__file__).parent
 QUEUE = "test-worker-failures"
@@ -39,13 +39,8 @@ def config(name: str, handler: str = "", **settings: Any) -> FunctionConfig:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    with fake_aws() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

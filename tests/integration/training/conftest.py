@@ -13,16 +13,15 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from infra.local.bench.scratch import scratch_settings
-from infra.local.ports import reserve_port
 from shared.ai.speech import OnHeard, Segment, Transcript
 from shared.apps.training.processors import register
 from shared.apps.training.services import Training
 from shared.config import Settings
 from shared.worker import Registry
 from tests.support.desk import AppDesk
+from tests.support.fake_aws import fake_aws
 from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
 
@@ -73,20 +72,16 @@ class QuickEar:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """S3, on this machine."""
-    port = reserve_port()
-    server = ThreadedMotoServer("127.0.0.1", port)
-    server.start()
-    endpoint = f"http://127.0.0.1:{port}"
-    made = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    made.create_bucket(Bucket=BUCKET)
-    yield endpoint
-    server.stop()
+    with fake_aws() as endpoint:
+        made = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        made.create_bucket(Bucket=BUCKET)
+        yield endpoint
 
 
 @pytest.fixture

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from shared.aws.clients import client
 from shared.config import Settings
+from tests.support.fake_aws import fake_aws
 
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
     """The address of a fake AWS."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
+    with fake_aws() as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("NO_PROXY", "127.0.0.1")
-        yield f"http://{host}:{port}"
-    server.stop()
+        yield endpoint
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from moto.server import ThreadedMotoServer
 
 from shared.aws.lean_ssm import SsmRefused, can_sign, get_parameter, signed_headers
 from shared.aws.secrets import read_secrets
+from tests.support.fake_aws import fake_aws
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
 
@@ -27,19 +27,15 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnF
 @pytest.fixture(scope="module")
 def moto() -> Iterator[dict[str, str]]:
     """An environment as Lambda gives it, with moto for AWS and one parameter."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environ = {**KEYS, "AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
-    ssm = boto3.client(
-        "ssm", region_name="eu-central-1", endpoint_url=environ["AWS_ENDPOINT_URL"],
-        aws_access_key_id="x", aws_secret_access_key="y",
-    )  # fmt: skip
-    value = json.dumps({"WORKER_SECRET_TOKEN": "from-ssm", "OTHER": "ü"})
-    ssm.put_parameter(Name="/minutehand/test/worker", Value=value, Type="SecureString")
-    ssm.close()
-    yield environ
-    server.stop()
+    with fake_aws() as endpoint:
+        ssm = boto3.client(
+            "ssm", region_name="eu-central-1", endpoint_url=endpoint,
+            aws_access_key_id="x", aws_secret_access_key="y",
+        )  # fmt: skip
+        value = json.dumps({"WORKER_SECRET_TOKEN": "from-ssm", "OTHER": "ü"})
+        ssm.put_parameter(Name="/minutehand/test/worker", Value=value, Type="SecureString")
+        ssm.close()
+        yield {**KEYS, "AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": endpoint}
 
 
 @pytest.mark.parametrize("token", [None, "a-session-token"])
