@@ -19,6 +19,11 @@ HINT: Final = "x-offline"
 OnText = Callable[[str], None]
 
 
+def hinted(**hint: Any) -> dict[str, Any]:
+    """What a field's schema says so that the offline model can fill it, as `json_schema_extra`."""
+    return {HINT: hint}
+
+
 @dataclass(frozen=True, slots=True)
 class Material:
     """A text the model may draw on.

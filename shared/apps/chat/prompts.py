@@ -6,11 +6,11 @@ In which order, and what becomes of the answers, is writing.py's and processors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.ai.language_model import HINT, Material, Prompt, count_tokens
+from shared.ai.language_model import Material, Prompt, count_tokens, hinted
 from shared.apps.chat.models import MOST_ITEMS, Document, Item, Kind, Said
 
 #: What a person may always answer, and what is taken when nobody does: the last option.
@@ -30,11 +30,6 @@ RULES: Final = (
     " plain text in the language of the message."
 )
 _SPEAKERS: Final = {"user": "Said before by the person", "assistant": "Said before by you"}
-
-
-def hinted(**hint: Any) -> dict[str, Any]:
-    """How the offline model fills this field."""
-    return {HINT: hint}
 
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
