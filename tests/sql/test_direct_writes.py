@@ -270,6 +270,32 @@ def test_quotas_bind_members_by_every_door(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs") == 15
 
 
+def test_a_trigger_of_ones_own_may_set_what_the_caller_did_not(engine: Engine) -> None:
+    """By whichever door, what the row says in the end is where it stands."""
+    engine.run(
+        """
+        create function public.adapt() returns trigger language plpgsql as $$
+        begin
+          new.priority := 10 * (new.payload ->> 'n')::integer;
+          new.concurrency_key := case when new.priority > 10 then 'k' || new.priority end;
+          new.scheduled_for := case when new.priority > 20 then now() + interval '1 hour' end;
+          return new;
+        end $$;
+        create trigger z_adapt before insert on public.jobs for each row execute function public.adapt();
+        """
+    )
+    jobs = [{"job_type": "work", "payload": {"n": n}} for n in (1, 2, 3)]
+    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs)
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, payload)"
+        " select %s, 'work', jsonb_build_object('n', n) from generate_series(1, 3) n",
+        ACME,
+    )
+
+    assert [lease["job"]["priority"] for lease in engine.lease(10)] == [10, 10, 20, 20]
+    assert engine.one("select count(*) from queue.deferred") == 2
+
+
 def test_a_repeat_gets_its_job_whatever_the_quota(engine: Engine) -> None:
     """A retry after a lost answer makes nothing new, so there is nothing to refuse."""
     with engine.member(ADA) as ada:
