@@ -358,16 +358,22 @@ create function queue.after_delete() returns trigger
 language plpgsql
 security definer -- whoever may delete a job may not need rights on the engine's tables
 set search_path = ''
-set enable_hashjoin = off -- else a session's first delete, if it is a big one, fixes a plan for all
-set enable_mergejoin = off
+set enable_seqscan = off -- a session's first delete decides on the plan of all
 as $$
 declare
   v_ids uuid[] := array(select id from removed order by id);
 begin
-  delete from queue.ready as q using removed as r
-  where q.workspace_id = r.workspace_id and q.job_created_at = r.created_at and q.job_id = r.id;
-  delete from queue.ended as q using removed as r
-  where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at and q.job_id = r.id;
+  -- one probe per job, whatever the planner thinks of either side
+  delete from queue.ready where ctid = any (array(
+    select q.place from removed as r cross join lateral (
+      select q.ctid as place from queue.ready as q
+      where q.workspace_id = r.workspace_id and q.job_created_at = r.created_at and q.job_id = r.id limit 1) as q
+    where r.status = 'pending'));
+  delete from queue.ended where ctid = any (array(
+    select q.place from removed as r cross join lateral (
+      select q.ctid as place from queue.ended as q
+      where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at and q.job_id = r.id limit 1) as q
+    where r.outcome is not null));
   delete from queue.deferred where job_id = any (v_ids);
   delete from queue.deadlines where job_id = any (v_ids);
   delete from queue.batch_members where job_id = any (v_ids);

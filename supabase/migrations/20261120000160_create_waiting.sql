@@ -5,12 +5,14 @@ create function queue.leave(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 begin
-  delete from queue.ready as r using public.jobs as j
-  where j.id = any (p_ids) and r.workspace_id = j.workspace_id and r.job_created_at = j.created_at and r.job_id = j.id;
+  -- one probe per job, whatever the planner thinks of either side
+  delete from queue.ready where ctid = any (array(
+    select r.place from public.jobs as j cross join lateral (
+      select r.ctid as place from queue.ready as r
+      where r.workspace_id = j.workspace_id and r.job_created_at = j.created_at and r.job_id = j.id limit 1) as r
+    where j.id = any (p_ids)));
   delete from queue.deferred where job_id = any (p_ids);
 end;
 $$;

@@ -172,10 +172,12 @@ begin
   where id = any (p_ids) and status in ('failed', 'cancelled') and unique_key is not null
   order by workspace_id, job_type, unique_key, id
   on conflict (workspace_id, job_type, key) do nothing;
-  delete from queue.ended as e using public.jobs as j
-  where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
-    and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))
-    and e.workspace_id = j.workspace_id and e.outcome = j.outcome and e.job_created_at = j.created_at and e.job_id = j.id;
+  delete from queue.ended where ctid = any (array(
+    select e.place from public.jobs as j cross join lateral (
+      select e.ctid as place from queue.ended as e
+      where e.workspace_id = j.workspace_id and e.outcome = j.outcome and e.job_created_at = j.created_at and e.job_id = j.id limit 1) as e
+    where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
+      and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))));
   with revived as (
     update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
       lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
