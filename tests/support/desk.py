@@ -64,13 +64,14 @@ class AppDesk:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
         """Be open until the test is over."""
-        async with self._api.router.lifespan_context(self._api):
-            await self.worker.register()
-            try:
+        try:
+            async with self._api.router.lifespan_context(self._api):
+                await self.worker.register()
                 yield self
-            finally:
-                for each in self._closed_at_the_end:
-                    await each.aclose()
+        finally:
+            # after the API has ended, which may still be on its way to them
+            for each in self._closed_at_the_end:
+                await each.aclose()
 
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **options: Any
