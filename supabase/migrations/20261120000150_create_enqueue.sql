@@ -614,6 +614,7 @@ declare
   v_holder uuid;
   v_new uuid[];       -- an id for each item
   v_ids uuid[];       -- the job each item stands for in the end
+  v_made uuid[];      -- those that are new
   v_waiting boolean[];
   v_holders jsonb := '{}';
   v_own jsonb := '{}'; -- holders that this call makes itself
@@ -805,9 +806,10 @@ begin
   end if;
   perform set_config('queue.checked', v_outer, true);
   if not v_plain then
-    v_ready := queue.admit(array(select n from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for));
+    v_made := array(select n from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for);
+    v_ready := queue.admit(v_made);
   end if;
-  if v_plain or exists (select 1 from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for) then
+  if v_plain or cardinality(v_made) > 0 then
     perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
   end if;
   if v_own <> '{}' then

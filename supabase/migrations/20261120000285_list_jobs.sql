@@ -40,7 +40,6 @@ language plpgsql immutable
 set search_path = ''
 as $$
 declare
-  v_live constant text[] := array['pending', 'processing', 'waiting'];
   v_status text[] := array(select jsonb_array_elements_text(p_filter -> 'status'));
 begin
   if p_filter ? 'id_prefix' then
@@ -51,7 +50,7 @@ begin
     return query select 'batch', null::uuid, null;
   elsif p_filter ? 'session_id' then
     return query select 'session', null::uuid, null;
-  elsif cardinality(v_status) = 0 or v_status @> (v_live || array['completed', 'failed', 'cancelled']) then
+  elsif cardinality(v_status) = 0 or v_status @> array['pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled'] then
     return query select 'all', w, null from unnest(p_workspaces) as w;
   else
     return query
@@ -59,7 +58,8 @@ begin
     from unnest(p_workspaces) as w cross join (
       select distinct stood.source, case when stood.source = 'ended' then s end as word
       from unnest(v_status) as s cross join lateral unnest(
-        case when s <> all (v_live) then array['ended'] when s = 'pending' then array['ready', 'deferred'] else array[s] end) as stood (source)) as k;
+        case s when 'pending' then array['ready', 'deferred'] when 'processing' then array['leases'] when 'waiting' then array['waits']
+          else array['ended'] end) as stood (source)) as k;
   end if;
 end;
 $$;
@@ -92,7 +92,7 @@ declare
   v_where text := '';
   v_source record;
   v_from text;
-  v_table text;
+  v_narrow boolean; -- whether the source is a table of that name, in the order of lists
   v_at_key text;
   v_id_key text;
   v_head text;
@@ -137,10 +137,9 @@ begin
       or $8 is not null and (replace(id::text, ''-'', '''') like $8 || ''%'' or replace(id::text, ''-'', '''') like ''%'' || $8))' end);
 
   for v_source in select * from queue.list_sources(v_filter, v_workspaces) loop
-    v_table := case when v_source.source = 'waiting' then 'waits' when v_source.source = 'processing' then 'leases'
-      when v_source.source in ('ready', 'deferred', 'ended') then v_source.source end;
-    v_at_key := case when v_table is null then 'j.created_at' else 'w.job_created_at' end;
-    v_id_key := case when v_table is null then 'j.id' else 'w.job_id' end;
+    v_narrow := v_source.source in ('ready', 'deferred', 'leases', 'waits', 'ended');
+    v_at_key := case when v_narrow then 'w.job_created_at' else 'j.created_at' end;
+    v_id_key := case when v_narrow then 'w.job_id' else 'j.id' end;
     select k.name, k.value into v_head, v_value from (values
       ('session', 'j.session_id', '($2 ->> ''session_id'')'),
       ('parent', 'j.parent_id', '($2 ->> ''parent_id'')::uuid'), ('batch', 'j.batch_id', '($2 ->> ''batch_id'')::uuid')) as k (source, name, value)
@@ -149,8 +148,8 @@ begin
       -- as a range and in the order: an index by age alone, read past whatever else there is, cannot serve it
       when v_head is not null then format('public.jobs as j where %s between %s and %2$s', v_head, v_value) || v_mine
       when v_source.source = 'prefix' then 'public.jobs as j where j.id between rpad($7, 32, ''0'')::uuid and rpad($7, 32, ''f'')::uuid' || v_mine
-      when v_table is not null then format('queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $10', v_table)
-        || case v_table when 'ended' then ' and w.outcome = $11' else '' end
+      when v_narrow then format('queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $10', v_source.source)
+        || case v_source.source when 'ended' then ' and w.outcome = $11' else '' end
       else 'public.jobs as j where j.workspace_id = $10' end;
     v_from := concat('from ', v_from,
       case when v_after is not null then format(' and (%s) >= (%s)', concat_ws(', ', v_head, v_at_key), concat_ws(', ', v_value, '$3')) end,
