@@ -155,10 +155,18 @@ def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_pa
     visitor.open("/trainings")
     page.get_by_role("button", name="New video").press("Enter")
     page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
+    asked: list[Route] = []
+    page.route(re.compile("/api/uploads/[^/]+/parts$"), lambda route: asked.append(route))
     page.get_by_role("button", name="Upload", exact=True).press("Enter")
+    while not asked:
+        page.wait_for_timeout(20)
+    addresses = asked[0].fetch()
     page.get_by_role("button", name="Abort").press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Abort").press("Enter")
     expect(page.locator("[data-upload]")).to_have_count(0)
+    asked[0].fulfill(response=addresses)
+    visitor.settle()
+    assert sent == [], "given up while the addresses were asked for"
     visitor.open("/trainings")
     expect(page.get_by_role("row", name=re.compile("film"))).to_have_count(1)
     expect(page.locator("[data-upload]")).to_have_count(0)

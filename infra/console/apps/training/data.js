@@ -7,8 +7,8 @@ const upload = (id, more = "") => `/api/uploads/${encodeURIComponent(id)}${more}
 
 export const uploads = {
   create: (file) => request("POST", "/api/uploads", { body: file }),
-  read: (id) => request("GET", upload(id)),
-  sign: (id, numbers) => request("POST", upload(id, "/parts"), { body: { part_numbers: numbers } }),
+  read: (id, signal) => request("GET", upload(id), { signal }),
+  sign: (id, numbers, signal) => request("POST", upload(id, "/parts"), { body: { part_numbers: numbers }, signal }),
   complete: (id) => request("POST", upload(id, "/complete")),
   abort: (id) => request("DELETE", upload(id)),
 };

@@ -48,9 +48,14 @@ export async function begin({ workspaceId, owner, title, file, onStarted }) {
   send(made.id, onStarted);
 }
 
+function stopSending(id) {
+  sending.get(id)?.abort();
+  sending.delete(id); // so that to go on at once begins anew, not waits for what was stopped
+}
+
 /** Stop sending; what has arrived stays. */
 export function pause(id) {
-  sending.get(id)?.abort();
+  stopSending(id);
   change(id, { state: "paused" });
 }
 
@@ -67,7 +72,7 @@ export async function resume(id, { file, onStarted } = {}) {
 
 /** Give an upload up, and have what arrived thrown away. */
 export async function abort(id) {
-  sending.get(id)?.abort();
+  stopSending(id);
   try {
     await uploads.abort(id);
   } catch (error) {
@@ -104,19 +109,21 @@ async function send(id, onStarted) {
 
 async function sendParts(id, signal) {
   const file = files.get(id);
-  const upload = await uploads.read(id);
+  const upload = await uploads.read(id, signal);
   if (upload.complete) return;
   const left = [...upload.missing];
   const bytesOf = (number) => Math.min(upload.part_bytes, file.size - (number - 1) * upload.part_bytes);
   let arrived = file.size - left.reduce((sum, number) => sum + bytesOf(number), 0);
   const partial = new Map();
-  const tell = () => change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
+  const tell = () => {
+    if (!signal.aborted) change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
+  };
   const signed = new Map();
   let signing = null;
   const urlOf = async (number) => {
     while (!signed.has(number)) {
       // one request for the next few, however many senders ask
-      signing ??= uploads.sign(id, [number, ...left.slice(0, SIGNED_AT_ONCE - 1)]).then((answer) => {
+      signing ??= uploads.sign(id, [number, ...left.slice(0, SIGNED_AT_ONCE - 1)], signal).then((answer) => {
         for (const part of answer.parts) signed.set(part.part_number, part.url);
       }).finally(() => { signing = null; });
       await signing;
@@ -153,6 +160,7 @@ async function sendParts(id, signal) {
 // XMLHttpRequest, since fetch does not tell how much of a body has been sent
 function put(url, body, signal, onBytes) {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted(); // stopped while the address was asked for
     const call = new XMLHttpRequest();
     const stop = () => call.abort();
     signal.addEventListener("abort", stop);
