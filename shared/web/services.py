@@ -90,7 +90,11 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """The process's one instance of `kind`, made on first use; for rooms this one knows not."""
+        """The process's one instance of `kind`, made on first use; for rooms this one knows not.
+
+        One that has `aclose` is closed with the services, which Lambda's rotation of secrets does
+        as well: nothing ends the lifespan of an app there.
+        """
         if kind not in self._provided:
             self._provided[kind] = make()
         found: T = self._provided[kind]
@@ -99,6 +103,9 @@ class Services:
     async def aclose(self) -> None:
         """End streams and close connections."""
         await self.hub.aclose()
+        for each in self._provided.values():
+            if hasattr(each, "aclose"):
+                await each.aclose()
         await self.queue.aclose()
         if "operator_queue" in self.__dict__:
             await self.operator_queue.aclose()

@@ -6,10 +6,6 @@ decided there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 from fastapi import APIRouter
 
 from shared.apps.beacon.receipt_routes import ReceiptRoutes
@@ -24,14 +20,8 @@ BODY_LIMITS = {r"/api/beacon/receipts/verify": MAX_BUNDLE_BYTES}
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
-    app = Beacon(services.settings)
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
-        await app.aclose()
-
-    routes = APIRouter(prefix="/api/beacon", tags=["beacon"], lifespan=lifespan)
+    app = services.provide(Beacon, lambda: Beacon(services.settings))
+    routes = APIRouter(prefix="/api/beacon", tags=["beacon"])
     RunRoutes(app).add_to(routes)
     ReceiptRoutes(app).add_to(routes)
     return routes

@@ -5,8 +5,6 @@ Each is a call of a SQL function under the caller's own token, or with a visit's
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -255,13 +253,7 @@ class ChatRoutes:
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
-    app = Chat(services.settings)
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
-        await app.aclose()
-
-    routes = APIRouter(prefix="/api/chat", tags=["chat"], lifespan=lifespan)
+    app = services.provide(Chat, lambda: Chat(services.settings))
+    routes = APIRouter(prefix="/api/chat", tags=["chat"])
     ChatRoutes(app).add_to(routes)
     return routes

@@ -5,10 +5,6 @@ Each is a call of a SQL function under the caller's own token; what it may do is
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 from fastapi import APIRouter
 
 from shared.apps.enrichment.enrich_routes import EnrichRoutes
@@ -22,14 +18,8 @@ BODY_LIMITS = {r"/api/accounts/import": MAX_UPLOAD_BYTES + 64 * 1024}
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
-    app = Enrichment(services.settings)
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
-        await app.aclose()
-
-    routes = APIRouter(prefix="/api", tags=["enrichment"], lifespan=lifespan)
+    app = services.provide(Enrichment, lambda: Enrichment(services.settings))
+    routes = APIRouter(prefix="/api", tags=["enrichment"])
     SettingsRoutes(app).add_to(routes)
     EnrichRoutes(app).add_to(routes)
     ImportRoutes(app).add_to(routes)

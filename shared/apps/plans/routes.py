@@ -5,8 +5,6 @@ Each is a call of a SQL function under the caller's own token, or with a visit's
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -193,13 +191,7 @@ class PlanRoutes:
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
-    app = Plans(services.settings)
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
-        await app.aclose()
-
-    routes = APIRouter(prefix="/api/plans", tags=["plans"], lifespan=lifespan)
+    app = services.provide(Plans, lambda: Plans(services.settings))
+    routes = APIRouter(prefix="/api/plans", tags=["plans"])
     PlanRoutes(app).add_to(routes)
     return routes

@@ -5,8 +5,6 @@ Uploading is `/api/uploads`; each route here is a call of a SQL function under t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -207,13 +205,7 @@ def _media_type(key: str) -> str:
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
-    app = Training(services.settings)
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
-        await app.aclose()
-
-    routes = APIRouter(prefix="/api/trainings", tags=["trainings"], lifespan=lifespan)
+    app = services.provide(Training, lambda: Training(services.settings))
+    routes = APIRouter(prefix="/api/trainings", tags=["trainings"])
     TrainingRoutes(app).add_to(routes)
     return routes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -28,10 +30,20 @@ def environment(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Running
     return stack
 
 
+def own_ends() -> set[Any]:
+    """The addresses of this process's own ends of connections."""
+    return {
+        each.getsockname()
+        for each in gc.get_objects()
+        if type(each) is socket.socket and each.fileno() != -1 and each.family is socket.AF_INET
+    }
+
+
 @pytest.fixture
 def cold(environment: RunningStack) -> Iterator[Any]:
     """Import a handler as a cold start does, on an event loop of its own."""
     imported: list[str] = []
+    before = own_ends()
 
     def start(function: str) -> ModuleType:
         name = f"functions.{function}.handler"
@@ -44,6 +56,7 @@ def cold(environment: RunningStack) -> Iterator[Any]:
         module = sys.modules.pop(name)
         close = getattr(module, "close", None) or module.handler.close
         close()
+    assert own_ends() <= before, "a rotation of secrets would leave these open"
 
 
 def create_job(stack: RunningStack, hand_type: str) -> str:
