@@ -24,8 +24,9 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     if not value:
         return None
     if value.strip().isdecimal():
-        # its first nine digits say enough, and int() refuses a few thousand
-        return min(timedelta(seconds=int(value.strip()[:9])), LONGEST_WAIT)
+        # nine digits say enough, and int() refuses a few thousand
+        seconds = int(value.strip().lstrip("0")[:9] or 0)
+        return min(timedelta(seconds=seconds), LONGEST_WAIT)
     try:
         at = email.utils.parsedate_to_datetime(value)
     except (ValueError, OverflowError):

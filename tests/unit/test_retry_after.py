@@ -24,6 +24,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ("Thu, 01 Jan 2026 00:00:30 GMT", timedelta(seconds=30)),
         ("Wed, 31 Dec 2025 00:00:00 GMT", timedelta(0)),
         ("9" * 5000, LONGEST_WAIT),
+        ("0000000000060", timedelta(seconds=60)),
+        ("0" * 5000, timedelta(0)),
         ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
         (f"Fri, 31 Dec {'9' * 20} 23:59:59 GMT", None),
         (f"Fri, 31 Dec 2026 23:59:59 +{'9' * 20}", None),
