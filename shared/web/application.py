@@ -22,6 +22,7 @@ _REQUEST_HEADERS = [
     "Idempotency-Key",
     "Last-Event-ID",
     "X-Request-Id",
+    "X-Session-Id",
     "Traceparent",
 ]
 _EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", "Location", "Idempotent-Replayed"]

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from shared.queue.keys import is_visit
@@ -72,15 +72,31 @@ _service_bearer = HTTPBearer(
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
+
+
+async def named_visit(
+    session_id: Annotated[
+        str | None,
+        Query(
+            max_length=255,
+            description="A visit's id, for its holder: it takes the place of a token.",
+        ),
+    ] = None,
+    x_session_id: Annotated[
+        str | None,
+        Header(
+            alias="X-Session-Id",
+            max_length=255,
+            description="The same, where a header can be sent: addresses are kept and logged.",
+        ),
+    ] = None,
+) -> str | None:
+    """Dependency: the visit a request names; the header wins."""
+    return x_session_id or session_id
+
+
 #: A visit's id as an argument of routes that are open to its holder.
-VisitId = Annotated[
-    str | None,
-    Query(
-        alias="session_id",
-        max_length=255,
-        description="A visit's id, for its holder: it takes the place of a token.",
-    ),
-]
+VisitId = Annotated[str | None, Depends(named_visit)]
 
 
 def bearer_token(request: Request) -> str | None:
@@ -179,5 +195,5 @@ MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a visitor.
 MaybeVisitor = Annotated[Caller | None, Depends(visiting_caller)]
-#: A signed-in user, or None for the holder of the visit that the query names by a `VisitId`.
+#: A signed-in user, or None for the holder of the visit that a `VisitId` names.
 Somebody = Annotated[Caller | None, Depends(caller_or_visitor)]

@@ -23,7 +23,7 @@ create table public.chat_conversations (
 comment on table public.chat_conversations is 'A conversation. It is its workspace''s: every member reads it and writes in it.';
 comment on column public.chat_conversations.id is 'The conversation, orders by time.';
 comment on column public.chat_conversations.workspace_id is 'The workspace that owns it.';
-comment on column public.chat_conversations.visit_id is 'The visit it was begun in, which is its key; null for a member''s.';
+comment on column public.chat_conversations.visit_id is 'The visit it was begun in or is shared with, which is its key; null for what is the members'' alone.';
 comment on column public.chat_conversations.session_id is 'The session of its jobs, for followers of session:<session_id>: the visit, or chat:<id>.';
 comment on column public.chat_conversations.title is 'What people call it; null until it has a first message.';
 comment on column public.chat_conversations.last_seq is 'Number of the latest message.';
@@ -56,6 +56,7 @@ create table public.chat_messages (
   client_id text,
   job_id uuid,
   created_by uuid,
+  by_visitor boolean not null default false,
   created_at timestamptz not null default queue.clock(),
   constraint chat_messages_seq_counts_from_one check (seq >= 1),
   constraint chat_messages_kind_is_its_authors check (
@@ -85,6 +86,7 @@ comment on column public.chat_messages.cost_usd is 'What that cost by the config
 comment on column public.chat_messages.client_id is 'The sender''s own id for it: the same id finds the same message. Null when none was given.';
 comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the work item that asked, of the assistant''s the job that wrote it: one message a job.';
 comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a visitor who is nobody, and the service.';
+comment on column public.chat_messages.by_visitor is 'Whether the holder of a visit sent it, and no member.';
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
 create index chat_messages_by_workspace on public.chat_messages (workspace_id);
@@ -258,7 +260,7 @@ as $$
     or p_conversation.visit_id = p_session_id
       and exists (select from queue.may_visit(p_session_id) as v where v.workspace_id = p_conversation.workspace_id)
 $$;
-comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or holds the visit it was begun in.';
+comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or holds the visit it is open to.';
 
 create function chat.conversation_or_refuse(p_conversation_id uuid, p_session_id text, p_locked boolean default false)
 returns public.chat_conversations
@@ -328,7 +330,8 @@ declare
 begin
   return (
     select to_jsonb(s) - 'conversation_id' || jsonb_build_object('id', s.conversation_id,
-      'workspace_id', case when not v_visiting then s.workspace_id end, 'created_by', case when not v_visiting then s.created_by end)
+      'workspace_id', case when not v_visiting then s.workspace_id end, 'created_by', case when not v_visiting then s.created_by end,
+      'shared_until', (select v.expires_at from queue.live_visit(v_conversation.visit_id) as v where v.user_id is null))
     from public.async_session_state as s where s.conversation_id = p_conversation_id)
   || jsonb_build_object(
     'work', (
@@ -520,7 +523,8 @@ set search_path = ''
 as $$
 begin
   if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
-      or p_conversation.visit_id = p_session_id) is not true then
+      -- what somebody with an account began is shared with visitors, not given to them
+      or p_conversation.visit_id = p_session_id and p_conversation.created_by is null) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
   end if;
 end;
@@ -651,11 +655,36 @@ begin
   v_made.input_tokens := coalesce(v_made.input_tokens, 0);
   v_made.output_tokens := coalesce(v_made.output_tokens, 0);
   v_made.cost_usd := coalesce(v_made.cost_usd, 0);
+  v_made.by_visitor := coalesce(v_made.by_visitor, false);
   insert into public.chat_messages select (v_made).*;
   return v_made;
 end;
 $$;
 comment on function chat.say is 'Add a message to its conversation, whose row the caller holds; a first one gives it its title.';
+
+create function chat.move(p_conversation public.chat_conversations, p_visit_id text) returns public.chat_conversations
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_moved public.chat_conversations;
+  v_jobs uuid[];
+begin
+  update public.chat_conversations set visit_id = p_visit_id, idempotency_key = case when p_visit_id is not null then idempotency_key end
+  where id = p_conversation.id
+  returning * into v_moved;
+  perform queue.claim_sessions(v_moved.workspace_id, array[v_moved.session_id]);
+  -- in the order in which everybody locks jobs
+  v_jobs := array(
+    select id from public.jobs
+    where session_id = p_conversation.session_id and workspace_id = v_moved.workspace_id
+      and job_type in ('chat_reply', 'chat_work') and payload ->> 'conversation_id' = v_moved.id::text
+    order by id for update);
+  update public.jobs set session_id = v_moved.session_id where id = any (v_jobs);
+  return v_moved;
+end;
+$$;
+comment on function chat.move is E'Open a conversation, whose row the caller holds, to a visit, or to members alone: it changes its session, and so do its jobs.\n\nComing back it loses its idempotency key, which may stand for another of the members'' by now. Events so far keep the session they were told in.';
 
 create function chat.send(p_conversation_id uuid, p_message jsonb, p_session_id text) returns jsonb
 language plpgsql
@@ -681,6 +710,9 @@ begin
     return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
   end if;
   perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, 32000);
+  if not v_visiting and v_conversation.visit_id is not null and not exists (select from queue.live_visit(v_conversation.visit_id)) then
+    v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a visit that has ended
+  end if;
   if p_message ->> 'mode' = 'work' then
     perform chat.room_or_refuse(v_conversation);
   end if;
@@ -692,6 +724,7 @@ begin
   v_message.request := p_message - '{text,client_id,documents}'::text[];
   v_message.client_id := p_message ->> 'client_id';
   v_message.created_by := auth.uid();
+  v_message.by_visitor := v_visiting;
   v_message := chat.say(v_message);
   -- the platform's own job: no person's call makes it, but it is the person's
   v_done := queue.enqueue(v_conversation.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'chat_reply',
@@ -757,6 +790,7 @@ begin
   v_said.data := jsonb_build_object('question', v_wait -> 'question');
   v_said.job_id := p_job_id;
   v_said.created_by := auth.uid();
+  v_said.by_visitor := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
   v_said := chat.say(v_said);
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait ->> 'name',
     'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), queue.clock());
@@ -805,6 +839,50 @@ begin
 end;
 $$;
 comment on function chat.retry is 'Behind public.chat_retry, which browsers'' roles call as themselves.';
+
+create function chat.share(p_conversation_id uuid, p_ttl_seconds integer) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, null, true);
+  v_visit queue.visits;
+  v_opened jsonb;
+begin
+  select v.* into v_visit from queue.live_visit(v_conversation.visit_id) as v;
+  if v_visit.user_id is not null then
+    perform queue.refuse(409, 'invalid_state', 'it is open to one user already, and to nobody else', 'user');
+  elsif v_visit.session_id is not null then
+    return jsonb_build_object('session_id', v_visit.session_id, 'expires_at', v_visit.expires_at, 'created', false);
+  end if;
+  -- who may open visits is decided there
+  v_opened := public.open_visit(v_conversation.workspace_id, jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
+  perform chat.move(v_conversation, v_opened ->> 'session_id');
+  return jsonb_build_object('session_id', v_opened -> 'session_id', 'expires_at', v_opened -> 'expires_at', 'created', true);
+end;
+$$;
+comment on function chat.share is 'Behind public.chat_share, which browsers'' roles call as themselves.';
+
+create function chat.unshare(p_conversation_id uuid) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, null, true);
+begin
+  perform queue.may_manage(v_conversation.workspace_id);
+  if v_conversation.visit_id is not null then
+    if exists (select from queue.live_visit(v_conversation.visit_id)) then
+      perform public.close_visit(v_conversation.visit_id);
+    end if;
+    perform chat.move(v_conversation, null);
+  end if;
+  return jsonb_build_object('conversation_id', p_conversation_id, 'shared', false);
+end;
+$$;
+comment on function chat.unshare is 'Behind public.chat_unshare, which browsers'' roles call as themselves.';
 
 -- Bodies bound when they are made: the roles that call them need no right to look into chat.
 create function public.chat_open(p_workspace_id uuid, p_title text default null, p_session_id text default null, p_idempotency_key text default null) returns jsonb
@@ -886,6 +964,22 @@ begin atomic
   select chat.retry(p_conversation_id, p_job_id, p_session_id);
 end;
 comment on function public.chat_retry is 'Run a failed or cancelled work item or reply again: {work_item_id, wake}. Finished steps are kept. 409 when it is live or completed.';
+
+create function public.chat_share(p_conversation_id uuid, p_ttl_seconds integer default 86400) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.share(p_conversation_id, p_ttl_seconds);
+end;
+comment on function public.chat_share is E'Open a conversation to a visitor without an account: {session_id, expires_at, created}. Whoever holds that id reads all of it, writes in it, answers and cancels.\n\nManagers open a visit of 1 second to thirty days; while it is open every member gets the same one, with created false.';
+
+create function public.chat_unshare(p_conversation_id uuid) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.unshare(p_conversation_id);
+end;
+comment on function public.chat_unshare is 'Close the visit a conversation is open to: {conversation_id, shared}; for managers. Harmless when repeated. Other conversations of the visit close with it.';
 
 -- 5. What the worker does ------------------------------------------------------------------------------
 
@@ -1060,10 +1154,11 @@ to authenticated, service_role;
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 revoke execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list, public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_load, public.chat_post,
-public.chat_delegate from public, anon, authenticated, service_role;
+public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_share, public.chat_unshare,
+public.chat_load, public.chat_post, public.chat_delegate from public, anon, authenticated, service_role;
 grant execute on function chat.open, chat.show, chat.messages, chat.list, chat.rename, chat.remove, chat.send, chat.answer, chat.cancel,
 chat.retry to anon, authenticated, service_role;
 grant execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list, public.chat_rename,
 public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry to anon, authenticated, service_role;
+grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare to authenticated, service_role;
 grant execute on function public.chat_load, public.chat_post, public.chat_delegate to job_worker, service_role;

@@ -39,6 +39,7 @@ CALLERS = {
     "chat_open", "chat_read", "chat_messages_before", "chat_list", "chat_rename", "chat_delete",
     "chat_send", "chat_answer", "chat_cancel", "chat_retry",
 }  # fmt: skip
+MEMBERS = CALLERS | {"chat_share", "chat_unshare"}
 WORKER = {"chat_load", "chat_post", "chat_delegate"}
 MESSAGE: dict[str, Any] = {
     "text": "Hello",
@@ -86,9 +87,9 @@ def test_grants_are_by_name(seeded: Database) -> None:
     """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
     for role, allowed in {
         "anon": CALLERS,
-        "authenticated": CALLERS,
+        "authenticated": MEMBERS,
         "job_worker": WORKER,
-        "service_role": CALLERS | WORKER,
+        "service_role": MEMBERS | WORKER,
     }.items():
         assert open_to(seeded, role, "public", "chat_") == sorted(allowed), role
         reads = ["select"] if role in {"authenticated", "service_role"} else []
@@ -308,6 +309,96 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
         )
     with pytest.raises(psycopg.Error, match="no such conversation"):
         anonymous("chat_read(%s, %s)", made[0], key)
+
+
+def test_a_conversation_is_shared_with_a_visitor_and_taken_back(seeded: Database) -> None:
+    """All of it, to whoever holds the visit; its jobs follow, and nothing is given away."""
+    conversation = begin(seeded)
+    first = send(seeded, conversation)
+    share = "select public.chat_share(%s)"
+    read = "chat_read(%s, %s)"
+
+    def refused(who: Callable[..., Any], statement: str, *args: Any) -> str:
+        with pytest.raises(psycopg.Error) as error:
+            who(statement, *args)
+        return str(error.value.sqlstate)
+
+    def anonymous(statement: str, *args: Any) -> Any:
+        return call(seeded, "anon", {"role": "anon"}, f"select public.{statement}", *args)
+
+    def sessions() -> set[str]:
+        with seeded.connect() as connection:
+            rows = connection.execute(
+                "select j.session_id from public.jobs as j"
+                " join public.chat_messages as m on m.job_id = j.id where m.conversation_id = %s",
+                (conversation,),
+            )
+            return {row[0] for row in rows}
+
+    for user, state in ((BOB, "PT403"), (EVE, "PT404")):
+        assert refused(partial(as_user, seeded, user), share, conversation) == state
+    assert refused(anonymous, "chat_share(%s)", conversation) == "42501"
+    assert refused(partial(as_user, seeded, ADA), "select public.chat_share(%s, 0)", conversation)
+    opened = as_user(seeded, ADA, share, conversation)
+    key = opened["session_id"]
+    again = as_user(seeded, BOB, share, conversation)
+    assert (opened["created"], again) == (True, {**opened, "created": False})
+
+    seen = anonymous(read, conversation, key)
+    assert (seen["session_id"], seen["created_by"]) == (key, None)
+    assert seen["shared_until"] == opened["expires_at"]
+    assert [each["job_id"] for each in seen["replies"]] == [first["job_id"]]
+    anonymous("chat_send(%s, %s, %s)", conversation, Jsonb(MESSAGE), key)
+    told = anonymous("chat_messages_before(%s, p_session_id => %s)", conversation, key)["messages"]
+    assert [(each["by_visitor"], each["created_by"]) for each in told] == [
+        (False, None), (True, None),
+    ]  # fmt: skip
+    assert sessions() == {key}
+    for statement in ("chat_delete(%s, %s)", "chat_rename(%s, 'Mine', %s)"):
+        assert refused(anonymous, statement, conversation, key) == "PT403"
+    own = anonymous("chat_open(null, p_session_id => %s)", key)["conversation_id"]
+    assert anonymous("chat_delete(%s, %s)", own, key)["deleted"]
+
+    for user, state in ((BOB, "PT403"), (EVE, "PT404")):
+        unshare = "select public.chat_unshare(%s)"
+        assert refused(partial(as_user, seeded, user), unshare, conversation) == state
+    for _ in range(2):
+        as_user(seeded, ADA, "select public.chat_unshare(%s)", conversation)
+    assert refused(anonymous, read, conversation, key) == "PT404"
+    home = as_user(seeded, ADA, "select public.chat_read(%s)", conversation)
+    assert (home["session_id"], home["shared_until"]) == (f"chat:{conversation}", None)
+    assert sessions() == {f"chat:{conversation}"}
+    assert home["messages"] == 2
+
+
+def test_what_was_shared_comes_home_when_its_visit_has_ended(seeded: Database) -> None:
+    """With the next that a member says; a visit that is for one user is not shared further."""
+    key = uuid.uuid4().hex
+    open_ = "select public.chat_open(%s, p_idempotency_key => %s)"
+    conversation = as_user(seeded, ADA, open_, ACME, key)["conversation_id"]
+    visit = as_user(seeded, ADA, "select public.chat_share(%s)", conversation)["session_id"]
+    other = as_user(seeded, ADA, open_, ACME, key)["conversation_id"]
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.visits set opened_at = '2020-01-01', expires_at = '2020-01-02'"
+            " where session_id = %s", (visit,),
+        )  # fmt: skip
+    send(seeded, conversation)
+    state = as_user(seeded, ADA, "select public.chat_read(%s)", conversation)
+    assert (state["session_id"], other == conversation) == (f"chat:{conversation}", False)
+    assert as_user(seeded, ADA, "select public.chat_share(%s)", conversation)["created"]
+
+    with seeded.connect() as connection:
+        row = connection.execute(
+            "select public.open_visit(%s, %s)", (ACME, Jsonb({"user_id": EVE}))
+        ).fetchone()
+    assert row is not None
+    eves = as_user(
+        seeded, EVE, "select public.chat_open(null, p_session_id => %s)", row[0]["session_id"]
+    )["conversation_id"]
+    with pytest.raises(psycopg.Error, match="one user already") as refused:
+        as_user(seeded, ADA, "select public.chat_share(%s)", eves)
+    assert refused.value.sqlstate == "PT409"
 
 
 def test_a_member_keeps_to_their_pace_whatever_visit_they_name(seeded: Database) -> None:

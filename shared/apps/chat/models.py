@@ -165,7 +165,8 @@ class ShownMessage(BaseModel):
     job_id: UUID | None = Field(
         description="The job that answers it, that asked, or that wrote it, by kind."
     )
-    created_by: UUID | None
+    created_by: UUID | None = Field(description="null for a visitor who reads.")
+    by_visitor: bool = Field(description="Whether a visit's holder sent it.")
     created_at: AwareDatetime
 
 
@@ -255,8 +256,20 @@ class Conversation(ConversationLine):
     """A conversation, its newest work, and the replies that are still to come."""
 
     workspace_id: UUID | None = Field(default=None, description="null for a visitor.")
+    shared_until: AwareDatetime | None = Field(
+        default=None, description="Until when the holder of its visit reaches it; null: nobody."
+    )
     work: list[WorkItem]
     replies: list[Reply]
+
+
+class Shared(BaseModel):
+    """The visit a conversation is open to: its id is the key."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    session_id: str
+    expires_at: AwareDatetime
 
 
 class ConversationPage(BaseModel):

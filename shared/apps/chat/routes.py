@@ -19,11 +19,12 @@ from shared.apps.chat.models import (
     Message,
     MessagePage,
     Sent,
+    Shared,
 )
 from shared.apps.chat.services import Chat
 from shared.queue.models import FeedPage
 from shared.web import paging
-from shared.web.auth import Somebody, VisitId, token_of
+from shared.web.auth import SignedIn, Somebody, VisitId, token_of
 from shared.web.idempotency import IdempotencyHeader, parse_key
 from shared.web.services import Provided, Services
 from shared.web.sse import MEDIA_TYPE
@@ -47,6 +48,14 @@ class Renamed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: Title
+
+
+class Sharing(BaseModel):
+    """How long a visitor may come."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ttl_seconds: int = Field(default=86_400, ge=1, le=2_592_000)
 
 
 class Answer(BaseModel):
@@ -78,6 +87,8 @@ class ChatRoutes:
         add(one, self.get_conversation, methods=["GET"])
         add(one, self.rename, methods=["PATCH"])
         add(one, self.delete, methods=["DELETE"], status_code=204)
+        add(f"{one}/share", self.share, methods=["POST"], status_code=201, responses=made)
+        add(f"{one}/share", self.unshare, methods=["DELETE"], status_code=204)
         add(f"{one}/messages", self.send, methods=["POST"], status_code=201, responses=made)
         add(f"{one}/messages", self.list_messages, methods=["GET"])
         add(
@@ -145,6 +156,23 @@ class ChatRoutes:
     ) -> None:
         """Delete a conversation and cancel its live work; for who began it, and managers."""
         await self._app.acting_as(token_of(caller), session_id).delete(conversation_id)
+
+    async def share(
+        self, conversation_id: UUID, body: Sharing, caller: SignedIn, response: Response
+    ) -> Shared:
+        """Open a conversation to a visitor without an account, who comes with the id of a visit.
+
+        For managers; while it is open every member finds the same visit, with 200.
+        """
+        store = self._app.as_member(caller.token)
+        shared = await store.share(conversation_id, body.ttl_seconds)
+        if not shared["created"]:
+            response.status_code = 200
+        return Shared.model_validate(shared)
+
+    async def unshare(self, conversation_id: UUID, caller: SignedIn) -> None:
+        """Close the visit a conversation is open to; for managers. Harmless when repeated."""
+        await self._app.as_member(caller.token).unshare(conversation_id)
 
     async def send(
         self,

@@ -45,3 +45,7 @@ class Chat(Collaborators):
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
         """The app's doors as the bearer of `token`, or the holder of a visit, may use them."""
         return CallerStore(self._doors_of(token, p_session_id=session_id))
+
+    def as_member(self, token: str) -> CallerStore:
+        """The doors that no visit opens."""
+        return CallerStore(self._doors_of(token))

@@ -113,6 +113,19 @@ class CallerStore:
         """Delete it; its live work is cancelled."""
         await self._of("chat_delete", conversation_id, {}, repeatable=False)
 
+    async def share(self, conversation_id: UUID, ttl_seconds: int) -> dict[str, Any]:
+        """Open it to a visitor, or find the visit it is open to.
+
+        Raises:
+            QueueError: 403 forbidden, a manager has to.
+        """
+        arguments = {"p_ttl_seconds": ttl_seconds}
+        return await self._of("chat_share", conversation_id, arguments, repeatable=True)
+
+    async def unshare(self, conversation_id: UUID) -> None:
+        """Close the visit it is open to."""
+        await self._of("chat_unshare", conversation_id, {}, repeatable=True)
+
     async def messages(
         self, conversation_id: UUID, *, before: int | None, limit: int
     ) -> list[dict[str, Any]]:

@@ -493,6 +493,42 @@ async def test_a_visitor_chats_with_nothing_but_the_visit(desk: Desk, settings: 
     assert refused.status_code == 401
 
 
+async def test_a_conversation_is_opened_to_a_visitor_who_names_it_in_a_header(desk: Desk) -> None:
+    """The key is in no address; what the visitor writes is the members' to see, until it closes."""
+    conversation = await desk.begin()
+    await desk.say(conversation, "What about the roof?")
+    shared = await desk.call("POST", f"/{conversation}/share", json={"ttl_seconds": 600})
+    assert shared.status_code == 201, shared.text
+    again = await desk.call("POST", f"/{conversation}/share", json={}, user=BOB)
+    assert (again.status_code, again.json()) == (200, shared.json())
+    named = {"X-Session-Id": shared.json()["session_id"]}
+
+    async def visiting(method: str, path: str, **options: Any) -> Any:
+        return await desk.call(method, path, user=None, headers=named, **options)
+
+    body = {"text": "It leaks.", "mode": "reply"}
+    sent = await visiting("POST", f"/{conversation}/messages", json=body)
+    assert sent.status_code == 201, sent.text
+    assert sent.json()["message"]["by_visitor"]
+    state = await desk.settled(conversation)
+    feed = (await visiting("GET", f"/{conversation}/stream")).json()["events"]
+
+    assert state["shared_until"] == shared.json()["expires_at"]
+    said = await desk.messages(conversation)
+    assert [each["by_visitor"] for each in said] == [False, True, False, False]
+    assert sent.json()["job_id"] in {event["job_id"] for event in feed}
+    for method, path in (("DELETE", ""), ("POST", "/share"), ("DELETE", "/share")):
+        refused = await visiting(method, f"/{conversation}{path}", json={} if path else None)
+        assert refused.status_code == (401 if path else 403), refused.text
+    assert (await desk.call("DELETE", f"/{conversation}/share", user=BOB)).status_code == 403
+    for _ in range(2):
+        closed = await desk.call("DELETE", f"/{conversation}/share")
+        assert closed.status_code == 204
+    gone = await visiting("GET", f"/{conversation}")
+    assert (gone.status_code, gone.json()["code"]) == (404, "conversation_not_found")
+    assert (await desk.look(conversation))["shared_until"] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "field"),
     [
