@@ -56,7 +56,6 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       </button>
       <${Freshness} value=${state.freshness} />
     </div>
-    <${Selection} picked=${picked} total=${counts} filter=${filter} workspaceId=${workspaceId} list=${list} clear=${() => setChosen(new Set())} />
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`}
     <${Body} state=${state} filter=${filter} onFilter=${onFilter} retry=${() => list.current.load()} />
     <div class="table-scroll" ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
@@ -74,6 +73,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       </table>
       ${state.isLoadingMore && html`<p class="muted small pad">Loading more…</p>`}
     </div>
+    <${Selection} picked=${picked} total=${counts} filter=${filter} workspaceId=${workspaceId} list=${list} clear=${() => setChosen(new Set())} />
     ${rows.length > 0 && html`<p class="muted small foot num">${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}</p>`}
   </div>`;
 }
@@ -175,7 +175,10 @@ function moveByArrows(event) {
 
 const LIVE = new Set(["pending", "processing", "waiting"]);
 
-/** What can be done to the chosen jobs, or to all that match; each says how many it touches. */
+/**
+ * What can be done to the chosen jobs, or to all that match; each says how many it touches. It stands
+ * below the table: above, it would move the rows from under the pointer when it comes and goes.
+ */
 function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const live = picked.filter((row) => LIVE.has(row.status));
   const failed = picked.filter((row) => row.status === "failed");

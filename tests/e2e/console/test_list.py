@@ -138,8 +138,11 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     expect(rows(page)).to_have_count(3)
     is_live(page)
 
+    stood_at = rows(page).first.bounding_box()
     for index in range(2):
         rows(page).nth(index).get_by_role("checkbox").check()
+    expect(page.get_by_role("region", name="Selected jobs")).to_be_visible()
+    assert rows(page).first.bounding_box() == stood_at, "a row moved from under the pointer"
     page.get_by_role("button", name="Cancel 2", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Cancel 2 jobs?")
