@@ -2,7 +2,7 @@
 
 export default {
   name: "Chat",
-  nav: [{ path: "/chat", label: "Chat", icon: "person" }],
+  nav: [{ path: "/chat", label: "Chat", icon: "speech" }],
   routes: [
     { path: "/chat", load: () => import("./conversations.js") },
     { path: "/chat/:id", load: () => import("./chat-page.js") },

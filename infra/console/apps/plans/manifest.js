@@ -2,7 +2,7 @@
 
 export default {
   name: "Plans",
-  nav: [{ path: "/plans", label: "Plans", icon: "jobs" }],
+  nav: [{ path: "/plans", label: "Plans", icon: "steps" }],
   routes: [
     { path: "/plans", load: () => import("./plans.js") },
     { path: "/plans/:id", load: () => import("./plan-page.js") },

@@ -2,7 +2,7 @@
 
 export default {
   name: "Training",
-  nav: [{ path: "/trainings", label: "Training", icon: "upload" }],
+  nav: [{ path: "/trainings", label: "Training", icon: "film" }],
   routes: [
     { path: "/trainings", load: () => import("./trainings.js") },
     { path: "/trainings/monitor", load: () => import("./monitor.js") },
