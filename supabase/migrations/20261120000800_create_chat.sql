@@ -415,9 +415,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+  -- read once: where a clock stands, each row is asked for the time and no index ends the search
+  v_now timestamptz := queue.clock();
+  v_before timestamptz := v_now - make_interval(days => (queue.setting('chat_retention_days'))::integer);
   v_ids uuid[] := array(
     select c.id from public.chat_conversations as c
-    where c.last_message_at < queue.clock() - make_interval(days => (queue.setting('chat_retention_days'))::integer)
+    where c.last_message_at < v_before
       and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.completed_at is null)
     order by c.last_message_at limit p_limit for update skip locked);
 begin
@@ -425,7 +428,7 @@ begin
     perform chat.forget(v_ids);
   end if;
   delete from chat.uses as u using (
-    select author, at from chat.uses where at < queue.clock() - interval '1 day' order by at limit 100 for update skip locked) as old
+    select author, at from chat.uses where at < v_now - interval '1 day' order by at limit 100 for update skip locked) as old
   where u.author = old.author and u.at = old.at;
 end;
 $$;
@@ -462,13 +465,16 @@ set search_path = ''
 as $$
 declare
   v_author text := chat.author(p_workspace_id, p_visit_id);
+  v_now timestamptz;
   v_minute bigint;
   v_day bigint;
 begin
   -- what one author does is counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || v_author, 0));
-  select sum(messages) filter (where at > queue.clock() - interval '1 minute'), sum(messages) into v_minute, v_day
-  from chat.uses where author = v_author and at > queue.clock() - interval '1 day';
+  v_now := queue.clock();
+  -- a member has no bound of a day, and may have said much in one
+  select sum(messages) filter (where at > v_now - interval '1 minute'), sum(messages) into v_minute, v_day
+  from chat.uses where author = v_author and at > v_now - case when p_visit_id is null then interval '1 minute' else interval '1 day' end;
   if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
     perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
   elsif p_visit_id is not null and v_day >= (queue.setting('chat_visit_messages_per_day'))::integer then
@@ -989,11 +995,12 @@ set search_path = ''
 as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_conversation uuid;
 begin
+  select (j.payload ->> 'conversation_id')::uuid into v_conversation from public.jobs as j
+  where j.id = v_id and j.job_type in ('chat_reply', 'chat_work');
   -- the conversation before the job, as everybody does
-  select c.* into conversation from public.jobs as j
-  join public.chat_conversations as c on c.id::text = j.payload ->> 'conversation_id' and c.workspace_id = j.workspace_id
-  where j.id = v_id for update of c;
+  select * into conversation from public.chat_conversations where id = v_conversation for update;
   job := queue.held_job(p_request, array['chat_reply', 'chat_work'], 'nothing was stored');
 end;
 $$;

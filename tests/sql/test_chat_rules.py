@@ -524,3 +524,40 @@ def test_lists_and_counts_read_by_their_index(seeded: Database) -> None:
             ).fetchall()
             assert index in str(plan), plan
         connection.rollback()
+
+
+def test_a_message_costs_the_same_however_much_was_said_elsewhere(seeded: Database) -> None:
+    """No door reads its way past thousands of conversations and counted messages beside it."""
+    conversation = begin(seeded)
+    held = lease(seeded, send(seeded, conversation)["job_id"])
+    read = (
+        "select relname, seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables"
+        " where relname in ('chat_conversations', 'chat_messages', 'uses')"
+    )
+    with seeded.connect(autocommit=False) as connection:  # never committed
+        connection.execute(
+            "insert into public.chat_conversations (workspace_id, created_by)"
+            " select %s, %s from generate_series(1, 3000)",
+            (ACME, ADA),
+        )
+        connection.execute(
+            "insert into chat.uses select author, queue.clock() - n * interval '20 seconds', 1, 0"
+            " from generate_series(10, 3000) as n, unnest(%s::text[]) as author",
+            (["another", f"{ACME}:{ADA}"],),
+        )
+        connection.execute("analyze public.chat_conversations, public.chat_messages, chat.uses")
+        claims = Jsonb({"sub": ADA, "role": "authenticated"})
+        connection.execute("select set_config('request.jwt.claims', %s::text, true)", (claims,))
+        for statement, argument in {
+            "public.chat_send(%s, %s)": (conversation, Jsonb(MESSAGE)),
+            "public.chat_read(%s)": (conversation,),
+            "public.chat_messages_before(%s)": (conversation,),
+            "public.chat_load(%s)": (Jsonb(held),),
+            "public.chat_post(%s)": (Jsonb({**held, "text": "Good day"}),),
+        }.items():
+            before = dict(connection.execute(read).fetchall())
+            connection.execute(f"select {statement}".encode(), argument)
+            after = dict(connection.execute(read).fetchall())
+            cost = {name: after[name] - before[name] for name in after}
+            assert max(cost.values()) < 100, (statement, cost)
+        connection.rollback()
