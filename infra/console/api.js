@@ -29,15 +29,16 @@ export const settings = () => config;
 
 // Start and sign-in ---------------------------------------------------------------------------
 
-/** Read the configuration, make the client, take up a kept session. */
-export async function start() {
+/** Read the configuration, make the client, take up a kept session; a visitor's page has none. */
+export async function start({ visiting = false } = {}) {
   const answer = await fetch("/config.json", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
   if (!answer.ok) throw new ApiError({ status: answer.status, error: "The console's configuration could not be read" });
   config = await answer.json();
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
-    auth: { storageKey: "minutehand.session", detectSessionInUrl: false },
+    auth: visiting ? { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false } : { storageKey: "minutehand.session", detectSessionInUrl: false },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
+  if (visiting) return;
   isHost = true;
   client.auth.onAuthStateChange((event, found) => {
     // supabase-js holds a lock here: ask nothing of it before it is let go
@@ -118,14 +119,15 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the API as the signed-in user. A token that was refused is renewed once.
+ * Call the API as the signed-in user, or as the holder of a visit. A token that was refused is
+ * renewed once.
  *
  * @param {string} method
  * @param {string} path Below the origin, as `/api/jobs`.
  * @param {{body?: object, form?: FormData, query?: object, headers?: object, signal?: AbortSignal,
- *   as?: "json" | "blob", token?: string}} [options]
+ *   as?: "json" | "blob", token?: string, visit?: string}} [options]
  */
-export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given } = {}) {
+export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given, visit } = {}) {
   const url = new URL(path, apiOrigin);
   for (const [name, value] of Object.entries(query ?? {})) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
@@ -135,7 +137,7 @@ export async function request(method, path, { body, form, query, headers, signal
     try {
       return await fetch(url, {
         method,
-        headers: { ...(body && { "Content-Type": "application/json" }), Authorization: `Bearer ${bearer}`, ...headers },
+        headers: { ...(body && { "Content-Type": "application/json" }), ...(visit ? { "X-Session-Id": visit } : { Authorization: `Bearer ${bearer}` }), ...headers },
         body: form ?? (body && JSON.stringify(body)),
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
       });
@@ -145,8 +147,8 @@ export async function request(method, path, { body, form, query, headers, signal
       throw new ApiError({ status: 0, code: "unreachable", error: why });
     }
   };
-  let answer = await send(given ?? (await token()));
-  if (answer.status === 401 && !given) answer = await send(await token({ fresh: true }));
+  let answer = await send(given ?? (visit ? null : await token()));
+  if (answer.status === 401 && !given && !visit) answer = await send(await token({ fresh: true }));
   if (!answer.ok) throw new ApiError({ status: answer.status, ...(await errorBody(answer)) });
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();

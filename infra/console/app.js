@@ -43,6 +43,19 @@ function Console({ apps }) {
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} />`;
 }
 
+/** A page of an app for whoever has its link: no session, no menu, nothing of a workspace. */
+function Visiting({ apps }) {
+  const mode = useStore(theme);
+  const found = match(apps.flatMap((app) => app.visits ?? []), useStore(place).path);
+  return html`<div class="visiting">
+    <header class="visiting-top"><span class="brand"><${Logo} /><span>Minutehand</span></span>
+      <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button></header>
+    <main id="main" tabindex="-1">${found ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
+      : html`<div class="page"><h1 tabindex="-1">No such page</h1><p class="muted">This link leads nowhere. Ask whoever sent it for a new one.</p></div>`}</main>
+    <${Confirmations} /><${Toasts} />
+  </div>`;
+}
+
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
@@ -118,7 +131,7 @@ function View({ route, params, workspace, user, apps }) {
   // before painting: later, it could take the focus from what was chosen meanwhile
   useLayoutEffect(() => {
     if (!module) return;
-    document.title = `${module.title?.(params) ?? "Console"} · ${workspace.name} · Minutehand`;
+    document.title = `${module.title?.(params) ?? "Console"}${workspace ? ` · ${workspace.name}` : ""} · Minutehand`;
     if (firstView) firstView = false;
     else box.current?.querySelector("h1")?.focus({ preventScroll: true });
     scrollTo(0, 0);
@@ -134,9 +147,10 @@ async function main() {
   const root = document.getElementById("app");
   followLinks();
   try {
-    const [apps] = await Promise.all([findApps(), start()]);
+    const visiting = location.pathname.startsWith("/visit/");
+    const [apps] = await Promise.all([findApps(), start({ visiting })]);
     root.textContent = "";
-    render(html`<${Console} apps=${apps} />`, root);
+    render(visiting ? html`<${Visiting} apps=${apps} />` : html`<${Console} apps=${apps} />`, root);
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";

@@ -5,22 +5,39 @@ import { request } from "../../api.js";
 const HOME = "/api/chat/conversations";
 const at = (id, more = "") => `${HOME}/${encodeURIComponent(id)}${more}`;
 
-export const chat = {
-  list: (workspaceId, after, signal) => request("GET", HOME, { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  begin: (workspaceId, key) => request("POST", HOME, { body: { workspace_id: workspaceId }, headers: { "Idempotency-Key": key } }),
-  read: (id, signal) => request("GET", at(id), { signal }),
-  rename: (id, title) => request("PATCH", at(id), { body: { title } }),
-  remove: (id) => request("DELETE", at(id)),
-  messages: (id, before, signal) => request("GET", at(id, "/messages"), { query: { before, limit: 50 }, signal }),
-  send: (id, message) => request("POST", at(id, "/messages"), { body: message }),
-  answer: (id, item, name, answer) => request("POST", at(id, `/work/${item}/answer`), { body: { name, answer } }),
-  cancel: (id, item) => request("POST", at(id, `/work/${item}/cancel`)),
-  retry: (id, item) => request("POST", at(id, `/work/${item}/retry`)),
-};
+/** The app's routes as the signed-in member calls them, or the holder of a visit. */
+export function doorsOf(visit) {
+  const call = (method, path, options) => request(method, path, { ...options, visit });
+  return {
+    list: (workspaceId, after, signal) => call("GET", HOME, { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+    begin: (workspaceId, key) => call("POST", HOME, { body: { workspace_id: workspaceId }, headers: { "Idempotency-Key": key } }),
+    read: (id, signal) => call("GET", at(id), { signal }),
+    rename: (id, title) => call("PATCH", at(id), { body: { title } }),
+    remove: (id) => call("DELETE", at(id)),
+    share: (id, seconds) => call("POST", at(id, "/share"), { body: { ttl_seconds: seconds } }),
+    unshare: (id) => call("DELETE", at(id, "/share")),
+    messages: (id, before, signal) => call("GET", at(id, "/messages"), { query: { before, limit: 50 }, signal }),
+    send: (id, message) => call("POST", at(id, "/messages"), { body: message }),
+    answer: (id, item, name, answer) => call("POST", at(id, `/work/${item}/answer`), { body: { name, answer } }),
+    cancel: (id, item) => call("POST", at(id, `/work/${item}/cancel`)),
+    retry: (id, item) => call("POST", at(id, `/work/${item}/retry`)),
+  };
+}
+
+export const chat = doorsOf();
 
 export const newKey = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
 export const titleOf = (conversation) => conversation.title ?? "New conversation";
 export const isOver = (status) => status === "completed" || status === "failed" || status === "cancelled";
+
+/** The address by which a visitor comes in: no browser sends what is behind the #, so no log has it. */
+export const linkOf = ({ id, session_id: visit }) => `${location.origin}/visit/chat#${visit}/${id}`;
+
+/** What such an address names: `{visit, id}`, either null where it is missing or no such thing. */
+export function namedBy(hash) {
+  const [, visit = null, id = null] = /^#(visit_[0-9a-f]{64})(?:\/([0-9a-f-]{36}))?$/.exec(hash) ?? [];
+  return { visit, id };
+}
 
 /** How a conversation stands, in a word and a tone; the most pressing first. */
 export function standing(conversation) {

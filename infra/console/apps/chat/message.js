@@ -6,12 +6,18 @@ import { ActionButton } from "../../parts/dialog.js";
 import { When } from "../../parts/when.js";
 import { isOver } from "./data.js";
 
-/** @param {{message: object, isMine: boolean}} props */
-export function Message({ message, isMine }) {
+/** Who says a message, to a member or, without `reader`, to a visitor. */
+function speaker(message, reader) {
+  if (message.author !== "user") return "Assistant";
+  if (reader ? message.created_by === reader.id : message.by_visitor) return "You";
+  return message.by_visitor ? "A visitor" : "A member";
+}
+
+/** @param {{message: object, reader?: object}} props */
+export function Message({ message, reader }) {
   const isUser = message.author === "user";
-  const who = !isUser ? "Assistant" : isMine ? "You" : message.created_by ? "A member" : "A visitor";
   return html`<article class=${isUser ? "chat-bubble mine" : "chat-bubble"} data-kind=${message.kind} data-seq=${message.seq}>
-    <div class="chat-head"><span class="strong">${who}</span>${message.kind === "result" && html`<span class="wrap">${message.data?.title}</span>`}<${When} at=${message.created_at} /></div>
+    <div class="chat-head"><span class="strong">${speaker(message, reader)}</span>${message.kind === "result" && html`<span class="wrap">${message.data?.title}</span>`}<${When} at=${message.created_at} /></div>
     ${message.kind === "answer" && html`<p class="hint">${message.data?.question}</p>`}
     <p>${message.text}</p>
     ${message.documents.length > 0 && html`<ul class="chat-texts" aria-label="Texts that came with it">${message.documents.map((text, index) => html`<li key=${index}>${text.title} <span class="num">(${number(text.characters)} characters)</span></li>`)}</ul>`}

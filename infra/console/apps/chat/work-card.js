@@ -11,11 +11,11 @@ import { isOver } from "./data.js";
 const KINDS = { research: "Research", summarise: "Summary", compare: "Comparison", draft: "Draft" };
 
 /**
- * @param {{item: object, live?: object, onAnswer: (text: string) => Promise<void>,
+ * @param {{item: object, live?: object, href: string | null, onAnswer: (text: string) => Promise<void>,
  *   onCancel: () => Promise<void>, onRetry: () => Promise<void>}} props `live` is its job's row,
- *   newer than the item.
+ *   newer than the item; `href` leads to its job, where the reader may go there.
  */
-export function WorkCard({ item, live, onAnswer, onCancel, onRetry }) {
+export function WorkCard({ item, live, href, onAnswer, onCancel, onRetry }) {
   const isNewer = live && (live.last_seq ?? 0) >= (item.last_seq ?? 0);
   const status = isNewer ? live.status : item.status;
   const progress = (isNewer ? live.progress : item.progress) ?? null;
@@ -33,7 +33,7 @@ export function WorkCard({ item, live, onAnswer, onCancel, onRetry }) {
     <div class="actions start">
       ${!isOver(status) && html`<${ActionButton} className="danger" disabled=${isStopping} run=${onCancel}>Cancel<//>`}
       ${(status === "failed" || status === "cancelled") && html`<${ActionButton} run=${onRetry}>Try again<//>`}
-      <a class="small" href=${`/jobs/${item.work_item_id}`}>Its job and log</a></div>
+      ${href && html`<a class="small" href=${href}>Its job and log</a>`}</div>
   </section>`;
 }
 
