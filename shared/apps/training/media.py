@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
-import resource
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +19,7 @@ from typing import Any, Final
 
 from shared.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from shared.apps.training.errors import StageError
+from shared.apps.training.ffmpeg_process import NOT_RUNNABLE
 from shared.config import ConfigurationError, Settings
 
 #: Containers that are opened; playlists, pictures and texts, which ffmpeg reads too, are none.
@@ -32,7 +30,10 @@ LINE_BYTES: Final = 64 * 1024
 #: Quieter than this is silence; shorter than this is no pause.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MOST_PAUSES: Final = 100_000
-_PR_SET_PDEATHSIG: Final = 1
+#: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
+MOST_PIXELS: Final = 7680 * 4320
+
+_PROCESS: Final = Path(__file__).with_name("ffmpeg_process.py")
 
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
@@ -157,6 +158,8 @@ class Ffmpeg:
             most_bytes=most_bytes,
         )  # fmt: skip
         length = _size(into) / BYTES_PER_SECOND
+        if code != 0 and any("No space left on device" in line for line in told):
+            raise StageError("no_room", "The worker's disk has no room for the sound", later=True)
         if length > most_seconds:
             raise StageError("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
         if code != 0 or length == 0:
@@ -176,23 +179,26 @@ class Ffmpeg:
         """Run ffmpeg and give it what it says, line by line; its exit code, -9 when out of time.
 
         Cancelling ends the child before anything else happens.
+
+        Raises:
+            ConfigurationError: What should be ffmpeg cannot be run.
         """
-        command = [self._path, "-hide_banner", "-nostdin", "-nostats", "-threads", "1", *arguments]
+        limits = (os.getpid(), self._memory_bytes, int(seconds) + 5, most_bytes)
         child = await asyncio.create_subprocess_exec(
-            *command,
+            *(sys.executable, "-I", "-S", str(_PROCESS), *map(str, limits)),
+            *(self._path, "-hide_banner", "-nostdin", "-nostats", "-threads", "1", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={"LC_ALL": "C"},  # no secret of ours, no proxy, no report file
+            env=_environment(),
             limit=LINE_BYTES,
-            preexec_fn=_limits(self._memory_bytes, seconds, most_bytes),
         )
         assert child.stderr is not None
         try:
             async with asyncio.timeout(seconds):
                 while line := await _line(child.stderr):
                     on_line(line.decode("utf-8", "replace").rstrip())
-                return await child.wait()
+                code = await child.wait()
         except TimeoutError as error:
             raise StageError(
                 "took_too_long", f"Reading the video took longer than {seconds:.0f} s"
@@ -202,11 +208,25 @@ class Ffmpeg:
                 with contextlib.suppress(ProcessLookupError):
                     child.kill()
                 await asyncio.shield(child.wait())
+        if code == NOT_RUNNABLE:
+            raise ConfigurationError(
+                "FFMPEG_PATH", "names nothing that runs here", "/opt/bin/ffmpeg"
+            )
+        return code
+
+
+def _environment() -> dict[str, str]:
+    """What Python needs to start, as on Lambda its library; ffmpeg gets nothing of it."""
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": libraries} if libraries else {}
 
 
 def _input(file: Path) -> list[str]:
     # as options of the input, so that nothing inside the file can open anything else
-    return ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i", f"file:{file}"]
+    return [
+        *("-protocol_whitelist", "file", "-format_whitelist", FORMATS),
+        *("-max_pixels", str(MOST_PIXELS), "-i", f"file:{file}"),
+    ]
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
@@ -221,28 +241,6 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def _limits(memory: int, seconds: float, most_bytes: int) -> Callable[[], None]:
-    """What the child does to itself before it becomes ffmpeg."""
-    prctl = None
-    if sys.platform.startswith("linux"):
-        prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork
-    parent = os.getpid()
-    processor_seconds = int(seconds) + 5
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (processor_seconds, processor_seconds))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-        if sys.platform.startswith("linux"):
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:  # it died between the fork and now
-                os._exit(1)
-
-    return limit
 
 
 def read_description(lines: Sequence[str] | deque[str]) -> Media | None:

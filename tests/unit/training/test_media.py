@@ -106,6 +106,52 @@ async def test_time_and_memory_are_bounded(path: str, tmp_path: Path) -> None:
         await Ffmpeg(path, memory_bytes=200 * 1024**2).look(SAMPLE)
 
 
+async def test_a_picture_of_gigabytes_is_not_decoded(path: str, tmp_path: Path) -> None:
+    """A few kilobytes may unpack to more than the whole worker has; 8K is the most."""
+    size = ("-f", "lavfi", "-i", "color=s=8000x4400:r=1", "-f", "lavfi", "-i", "sine")
+    large = make(
+        path, tmp_path / "x.mov", *size, "-frames:v", "1", "-pix_fmt", "gray", "-c:v", "png"
+    )
+
+    assert large.stat().st_size < 200_000
+    with pytest.raises(StageError) as caught:
+        await Ffmpeg(path).look(large)
+    assert caught.value.code == "not_a_video"
+
+
+async def test_a_full_disk_is_no_fault_of_the_video(path: str) -> None:
+    """Another worker, or the same one later, has room for its sound."""
+    with pytest.raises(StageError) as caught:
+        await Ffmpeg(path).listen(SAMPLE, Path("/dev/full"), seconds=60, most_seconds=60)
+
+    assert (caught.value.code, caught.value.later) == ("no_room", True)
+
+
+async def test_what_is_no_ffmpeg_is_told_by_its_setting(tmp_path: Path) -> None:
+    """A wrong path is the deployment's fault and not the video's."""
+    for name, content in (("gone", None), ("data", b"no program")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigurationError, match="FFMPEG_PATH"):
+            await Ffmpeg(str(tmp_path / name)).look(SAMPLE)
+
+
+async def test_ffmpeg_is_told_nothing_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are in a worker's environment, and a stranger's file has the word in there."""
+    monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
+    script = tmp_path / "tell"
+    script.write_text("#!/bin/sh\nenv >&2\nulimit -v >&2\n")
+    script.chmod(0o755)
+    said: list[str] = []
+
+    await Ffmpeg(str(script), memory_bytes=1024**3)._run([], said.append, seconds=60)
+
+    assert {line.partition("=")[0] for line in said[:-1]} <= {"LC_ALL", "PWD", "SHLVL", "_"}
+    assert said[-1] == str(1024**2)
+
+
 async def test_a_cancel_ends_the_child(tmp_path: Path) -> None:
     """Nothing runs on for a job that was stopped."""
     script = tmp_path / "slow"
