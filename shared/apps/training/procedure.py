@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.ai.errors import AnswerUnusable
 from shared.ai.language_model import Completion, Material, Prompt
 from shared.apps.training.models import Procedure, SaidSegment, Step
+from shared.worker.plain import plain
 
 OFFLINE: Final = "offline (extraction, no language model)"
 #: Most of a transcript that one prompt carries; about 60,000 tokens.
@@ -39,7 +40,7 @@ _MATERIAL: Final = re.compile(
     r"\s+(?:the|a|an|some|your)\s+((?:(?:new|old|small|large|front|back|clean)\s+)?[a-z]{3,})\b",
     re.IGNORECASE,
 )
-_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~.-])")
+_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$=^.-])")
 
 
 def write_prompt(title: str, segments: Sequence[SaidSegment]) -> Prompt:
@@ -68,8 +69,11 @@ def read_answer(completion: Completion, segments: Sequence[SaidSegment]) -> Proc
     """
     try:
         found = Procedure.model_validate(completion.data())
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
+        found = Procedure.model_validate(plain(found))
+    except ValueError as error:
+        where = "it is too large"
+        if isinstance(error, ValidationError):
+            where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
         raise AnswerUnusable(
             f"The answer of {completion.model} is not as asked for: {where}", text=completion.text
         ) from error

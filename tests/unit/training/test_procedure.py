@@ -53,13 +53,22 @@ def test_steps_come_in_the_order_of_the_video() -> None:
         {"steps": [{"title": "x", "detail": "", "at_seconds": 1e9}]},
         {"steps": [{"title": "", "detail": "", "at_seconds": 0.5}]},
         {"surprise": 1},
+        {"title": "half \ud800"},
+        {"steps": [{"title": "x", "detail": "\U0001f527" * 2000, "at_seconds": 0.5}] * 200},
     ],
-    ids=["no steps", "before", "in a gap", "after", "untitled", "more"],
+    ids=["no steps", "before", "in a gap", "after", "untitled", "more", "broken", "too large"],
 )
 def test_an_answer_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
     """A time where nothing is said comes from nowhere in the video."""
     with pytest.raises(AnswerUnusable):
         read_answer(answer(**changes), SAID)
+
+
+def test_what_no_table_can_hold_is_replaced() -> None:
+    """A model that writes a NUL character is paid once, not at every attempt."""
+    found = read_answer(answer(title="Change\x00 the lamp", warnings=["a\x00b"]), SAID)
+
+    assert (found.title, found.warnings) == ("Change\ufffd the lamp", ["a\ufffdb"])
 
 
 def test_a_procedure_is_extracted_without_a_model() -> None:
@@ -83,8 +92,11 @@ def test_what_people_wrote_stays_text_in_markdown() -> None:
     found = Procedure(
         title="# <b>x</b> ![i](http://x)",
         steps=[Step(title="a\n# b", detail="*c*", at_seconds=3661)],
+        warnings=["write &lt; for $x$"],
     )
     text = markdown(found, note="Version 1")
+
+    assert r"- write \&lt; for \$x\$" in text
 
     assert r"# \# \<b\>x\</b\> \!\[i\]\(http://x\)" in text
     assert r"1. **a \# b** (1:01:01)" in text
