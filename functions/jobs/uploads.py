@@ -38,9 +38,16 @@ router = APIRouter(prefix="/api/uploads", tags=["uploads"])
 
 #: Parts signed in one answer.
 MAX_SIGNED = 100
+#: Most of a file's name in its key.
+NAME_CHARACTERS = 120
 
 UploadId = Annotated[str, Path(max_length=2048)]
-_KEY = re.compile(r"workspaces/(?P<workspace>[0-9a-f-]{36})/(?P<owner>[0-9a-f-]{36})/[^/]+/[^/]+")
+_ID = "[0-9a-f-]{36}"
+_KEY = re.compile(
+    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}/[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
+)
+#: An empty one would make a call about the upload one about the object.
+_S3_ID = re.compile(r"[!-~]{1,1024}")
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
 
 
@@ -201,7 +208,7 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
     except (ApiError, ValueError) as error:
         raise not_found("upload") from error
     named = _KEY.fullmatch(key)
-    if named is None or named["owner"] != str(caller.subject):
+    if named is None or not _S3_ID.fullmatch(s3_id) or named["owner"] != str(caller.subject):
         raise not_found("upload")
     if not await services.queue_of(caller).is_member(named["workspace"]):
         raise not_found("upload")
@@ -224,4 +231,4 @@ def _safe_name(filename: str) -> str:
     """The last part of a key, in characters that need no escaping anywhere."""
     plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")
-    return name[-120:] or "file"
+    return name[-NAME_CHARACTERS:] or "file"

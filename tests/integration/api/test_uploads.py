@@ -119,9 +119,19 @@ async def test_ids_and_parts_that_are_none_are_refused(ada: httpx.AsyncClient) -
         paging.encode(upload["key"], "no-such-upload", -1),
         paging.encode(upload["key"].replace(ACME_ID, GLOBEX_ID), "id", 5),
         paging.encode(upload["key"], "no-such-upload", 5),
+        paging.encode(upload["key"], "half-\ud800", 5),
+        paging.encode(upload["key"], "", 5),
+        paging.encode(upload["key"] + "\x01", "id", 5),
+        paging.encode(upload["key"] + "x" * 1000, "id", 5),
+        paging.encode(upload["key"].rpartition("/")[0] + "/../x", "id", 5),
     ]
 
     for each in forged:
         assert (await ada.get(f"/api/uploads/{each}")).status_code == 404, each
+    for each in forged[6:]:  # nothing is asked of storage in their name, and nothing signed
+        body = {"part_numbers": [1]}
+        signed = await ada.post(f"/api/uploads/{each}/parts", json=body)
+        aborted = await ada.delete(f"/api/uploads/{each}")
+        assert (signed.status_code, aborted.status_code) == (404, 404), each
     beyond = await ada.post(f"/api/uploads/{upload['id']}/parts", json={"part_numbers": [3]})
     assert (beyond.status_code, error_of(beyond)["code"]) == (400, "invalid_argument")
