@@ -225,7 +225,7 @@ begin
         from (select * from open_tenants where workspace_free > 0 order by tag, workspace_id) as w
         cross join lateral (
           select l.id as lane_id, l.job_type, l.concurrency_key, l.claim_from, l.last_leased_at, t.type_free,
-            f.type_workspace_free, f.key_free,
+            least(f.type_workspace_free, t.type_free) as type_workspace_free, f.key_free,
             l.priority - case when t.ageing_seconds is null then 0
               else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority
           from (select * from queue.lanes as o where o.workspace_id = w.workspace_id order by o.priority, o.last_leased_at) as l

@@ -86,6 +86,20 @@ def test_limits_are_used_up_before_they_refuse(engine: Engine) -> None:
     assert len(engine.lease(100)) == 1
 
 
+def test_a_full_type_takes_no_slot_of_its_tenant(engine: Engine) -> None:
+    """Jobs that their type has no room for do not stand in the way of another type's."""
+    engine.register("narrow", max_concurrency=1)
+    engine.register("wide")
+    engine.run("insert into queue.tenant_limits (workspace_id, max_running) values (%s, 3)", ACME)
+    for key in ("a", "b", "c", "d"):
+        engine.enqueue(job_type="narrow", concurrency_key=key)
+    engine.enqueue_many(5, job_type="wide")
+
+    leases = engine.lease(10)
+
+    assert sorted(lease["job"]["job_type"] for lease in leases) == ["narrow", "wide", "wide"]
+
+
 def test_a_key_limit_spans_priorities_and_queues(engine: Engine) -> None:
     """The key is the customer's account; lanes are our business."""
     engine.register("work", key_concurrency=1)
