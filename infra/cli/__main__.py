@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.aws.build import project_version
-from infra.cli import beacon, deploy, jobs, local, queues, scaffold, schedules, tokens, watch
+from infra.cli import beacon, chat, deploy, jobs, local, queues, scaffold, schedules, tokens, watch
 from infra.cli.doctor import command as doctor
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command(rich_help_panel=STEER)(queues.pause)
 app.command(rich_help_panel=STEER)(queues.resume)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=STEER)
 app.add_typer(beacon.app, name="beacon", rich_help_panel=RUN)
+app.add_typer(chat.app, name="chat", rich_help_panel=RUN)
 app.command(rich_help_panel=PROJECT)(doctor.doctor)
 app.command(rich_help_panel=PROJECT)(tokens.token)
 app.command(rich_help_panel=PROJECT)(scaffold.init)

@@ -24,6 +24,7 @@ FIXES: Mapping[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
     "name right? `minutehand stats` lists what ran",
     "job_not_found": "`minutehand ls` lists your jobs; another workspace's: --workspace",
+    "conversation_not_found": "`minutehand chat ls` lists yours; another workspace's: --workspace",
     "workspace_not_found": "leave --workspace away, and yours are listed",
     "unauthorized": "sign in anew: `minutehand token`, or drop --token",
     "401": "sign in anew: `minutehand token`, or drop --token",
