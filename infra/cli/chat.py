@@ -29,10 +29,10 @@ app = typer.Typer(
 )
 COLUMNS = {
     "id": "ID",
-    "title": "CONVERSATION",
     "state": "STATE",
-    "messages": "MESSAGES",
+    "messages": "SAID",
     "last_message_at": "LATEST",
+    "title": "CONVERSATION",
 }
 #: Pages of 200 conversations searched for a part of an id.
 MOST_PAGES = 10

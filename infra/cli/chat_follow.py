@@ -233,7 +233,8 @@ class Follow:
 def prompted(output: Output, item: dict[str, Any], ask: Callable[..., Any]) -> str:
     """A person's answer to an item's question; an option also by its number."""
     options = [str(option) for option in item["question_options"] or []]
-    output.text(Text(shown(str(item["question"])), style=COLOURS["waiting"]))
+    words = shown(f"{item['title']}: {item['question']}")
+    output.text(Text(words, style=COLOURS["waiting"]))
     for number, option in enumerate(options, 1):
         output.text(f"  {number}  {option}", lines=False)
     while True:

@@ -26,7 +26,7 @@ COLOURS = {
 
 
 #: Columns that say something in words.
-PROSE = {"error_message", "value"}
+PROSE = {"error_message", "value", "title"}
 #: Columns that are copied, so never cut.
 WHOLE = {"id": 36, "status": 10}
 

@@ -39,9 +39,14 @@ def test_a_question_is_answered_by_an_option_or_its_number(
     def ask(*_: object, **__: object) -> str:
         return next(given)
 
-    item = {"question": "For whom?\x1b[2J", "question_options": ["The city", "The museum"]}
+    item = {
+        "title": "Draft",
+        "question": "For whom?\x1b[2J",
+        "question_options": ["The city", "The museum"],
+    }
     assert prompted(output, item, ask) == "The museum"
     assert prompted(output, item, ask) == "The city"
-    assert prompted(output, {"question": "Which?", "question_options": None}, ask) == "1"
+    assert prompted(output, {**item, "question_options": None}, ask) == "1"
     assert "\x1b" not in shown.getvalue()
+    assert "Draft: For whom?" in shown.getvalue()
     assert "2  The museum" in shown.getvalue()
