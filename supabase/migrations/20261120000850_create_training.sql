@@ -46,6 +46,7 @@ comment on column public.trainings.created_by is 'Who started it; null for the s
 comment on column public.trainings.created_at is 'When it was started, UTC.';
 comment on column public.trainings.finished_at is 'When the worker ended it, UTC; null with outcome.';
 create index trainings_newest on public.trainings (workspace_id, id desc);
+create index trainings_open on public.trainings (workspace_id) where outcome is null;
 
 create table public.training_stages (
   training_id uuid not null references public.trainings (id) on delete cascade,
@@ -117,7 +118,7 @@ create table public.training_procedures (
   primary key (training_id, version),
   constraint training_procedures_count_from_one check (version between 1 and 1000),
   constraint training_procedures_author_is_known check (char_length(author) between 1 and 200),
-  constraint training_procedures_are_bounded check (jsonb_typeof(procedure) = 'object' and octet_length(procedure::text) <= 200000)
+  constraint training_procedures_are_bounded check (jsonb_typeof(procedure) = 'object' and octet_length(procedure::text) <= 1000000)
 );
 comment on table public.training_procedures is 'A training''s procedure in all its versions; each is kept as it was written.';
 comment on column public.training_procedures.training_id is 'The training.';
@@ -312,6 +313,20 @@ insert into queue.settings (name, value) values
   ('training_max_seconds', '14400'), -- of one video's playing time
   ('training_max_running', '20'); -- trainings of a workspace that have not ended
 
+create function training.take_room(p_workspace_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('training:' || p_workspace_id, 0)); -- who asks at the same time counts too
+  if (select count(*) from public.trainings as t join public.jobs as j on j.id = t.job_id
+      where t.workspace_id = p_workspace_id and t.outcome is null and j.completed_at is null) >= (queue.setting('training_max_running'))::integer then
+    perform queue.refuse(429, 'quota_exceeded', format('at most %s trainings of a workspace are under way', queue.setting('training_max_running')), 'training_max_running');
+  end if;
+end;
+$$;
+comment on function training.take_room is 'Refuse one training more than a workspace may have under way; those who ask at once come one after the other.';
+
 create function training.enqueue(p_training public.trainings) returns jsonb
 language plpgsql
 set search_path = ''
@@ -342,7 +357,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'title must have 1 to 200 characters', 'title');
   -- where an upload of the caller's own lies, and nothing else
   elsif p_object_key is null or char_length(p_object_key) > 400
-    or p_object_key !~ ('^workspaces/' || p_workspace_id || '/' || auth.uid() || '/[^/]+/[^/]+$') then
+    or p_object_key !~ ('^workspaces/' || p_workspace_id || '/' || auth.uid() || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
     perform queue.refuse(404, 'upload_not_found', 'no such upload', 'object_key');
   elsif coalesce(p_size_bytes, 0) <= 0 then
     perform queue.refuse(422, 'empty_file', 'the file is empty', 'object_key');
@@ -355,33 +370,33 @@ begin
   on conflict (object_key) do nothing returning * into v_made;
   if not found then
     select * into v_made from public.trainings where object_key = p_object_key;
-    if v_made.title <> p_title then
+    if not found then -- deleted this moment, and its upload with it
+      perform queue.refuse(404, 'upload_not_found', 'no such upload', 'object_key');
+    elsif v_made.title <> p_title then
       perform queue.refuse(409, 'idempotency_conflict', 'this upload has a training of another title', v_made.id::text);
     end if;
     return jsonb_build_object('training_id', v_made.id, 'job_id', v_made.job_id, 'created', false, 'wake', false);
-  elsif (select count(*) from public.trainings as t join public.jobs as j on j.id = t.job_id
-      where t.workspace_id = p_workspace_id and t.outcome is null and j.completed_at is null) >= (queue.setting('training_max_running'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', format('at most %s trainings of a workspace are under way', queue.setting('training_max_running')), 'training_max_running');
   end if;
+  perform training.take_room(p_workspace_id);
   return training.enqueue(v_made) || '{"created": true}';
 end;
 $$;
 comment on function public.training_start is E'Have an uploaded video worked on: {training_id, job_id, created, wake}; for members.\n\nThe same upload finds the same training; with another title it is a conflict.';
 
-create function training.clean(p_training public.trainings, p_audio boolean, p_all boolean) returns boolean
+create function training.clean(p_training public.trainings, p_audio boolean, p_video boolean, p_host boolean) returns boolean
 language plpgsql
 set search_path = ''
 as $$
 begin
   return (queue.enqueue(p_training.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'training_clean',
-    'payload', jsonb_build_object('training_id', p_training.id, 'audio', p_audio, 'object_key', case when p_all then p_training.object_key end,
+    'payload', jsonb_build_object('training_id', p_training.id, 'audio', p_audio, 'object_key', case when p_video then p_training.object_key end,
       'host_upload', case when p_training.host_asset is null then p_training.host_upload end,
-      'host_asset', case when p_all then p_training.host_asset end),
+      'host_asset', case when p_host then p_training.host_asset end, 'host', p_host),
     -- a job that is being stopped may still put something there
     'user_id', p_training.created_by, 'delay_seconds', 5)), false) -> 'wake')::boolean;
 end;
 $$;
-comment on function training.clean is 'Have what lies outside the database removed: an unfinished upload to the video host, with p_audio the cut audio, and with p_all the video, here and there.';
+comment on function training.clean is 'Have what lies outside the database removed: an unfinished upload to the video host, with p_audio the cut audio, with p_video the video, and with p_host what the video host made of it.';
 
 create function public.training_cancel(p_training_id uuid) returns jsonb
 language plpgsql
@@ -397,8 +412,9 @@ begin
     perform queue.refuse(409, 'invalid_state', 'the training has ended', training.status_of(v_training, v_job));
   elsif v_job.completed_at is null then
     perform queue.cancel(array[v_job.id], queue.clock());
+    select * into v_training from public.trainings where id = p_training_id; -- as its jobs left it
     if v_training.host_upload is not null and v_training.host_asset is null then
-      perform training.clean(v_training, false, false);
+      perform training.clean(v_training, false, false, false);
     end if;
   end if;
   return jsonb_build_object('training_id', v_training.id, 'job_id', v_job.id);
@@ -424,6 +440,7 @@ begin
   elsif v_training.run >= 20 then
     perform queue.refuse(429, 'quota_exceeded', 'a training is run at most 20 times', '20');
   end if;
+  perform training.take_room(v_training.workspace_id);
   perform training.reopen(v_training);
   select * into v_training from public.trainings where id = p_training_id;
   return training.enqueue(v_training);
@@ -440,12 +457,44 @@ begin
     and (status <> 'completed'
       -- the cut audio had expired: it must be cut anew
       or name = 'audio' and p_training.code = 'audio_gone');
+  if p_training.code in ('host_refused', 'host_lost') and coalesce(p_training.host_asset, p_training.host_upload) is not null then
+    perform training.clean(p_training, false, false, true); -- the host will not have this one: the next is another
+  end if;
   update public.trainings set run = run + 1, outcome = null, code = null, reason = null, finished_at = null,
-    host_upload = case when host_asset is not null then host_upload end
+    -- otherwise kept, also what a cancel ends there: it may have become a video, which is not paid for twice
+    host_upload = case when code in ('host_refused', 'host_lost') then null else host_upload end,
+    host_asset = case when code in ('host_refused', 'host_lost') then null else host_asset end
   where id = p_training.id;
 end;
 $$;
 comment on function training.reopen is 'Begin the next run: forget failures, and keep what is finished.';
+
+create function training.refuse_procedure(p_procedure jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_line constant jsonb := '{"type": "string", "minLength": 1, "maxLength": 500}';
+  v_text constant jsonb := '{"type": "string", "maxLength": 2000}';
+  v_schema constant jsonb := jsonb_build_object('type', 'object', 'additionalProperties', false, 'required', '["title", "steps"]'::jsonb, 'properties', jsonb_build_object(
+    'title', '{"type": "string", "minLength": 1, "maxLength": 200}'::jsonb, 'purpose', v_text,
+    'materials', jsonb_build_object('type', 'array', 'maxItems', 50, 'items', v_line),
+    'warnings', jsonb_build_object('type', 'array', 'maxItems', 50, 'items', v_line),
+    'steps', jsonb_build_object('type', 'array', 'minItems', 1, 'maxItems', 200, 'items', jsonb_build_object(
+      'type', 'object', 'additionalProperties', false, 'required', '["title", "at_seconds"]'::jsonb, 'properties', jsonb_build_object(
+        'title', v_line, 'detail', v_text, 'at_seconds', '{"type": "number", "minimum": 0, "maximum": 100000}'::jsonb)))));
+  v_problem text;
+begin
+  if octet_length(p_procedure::text) > 1000000 then
+    perform queue.refuse(413, 'payload_too_large', 'a procedure has at most 1000000 bytes', 'procedure');
+  end if;
+  v_problem := case when p_procedure is null then '$ is required' else queue.schema_error(v_schema, p_procedure) end;
+  if v_problem is not null then
+    perform queue.refuse(422, 'procedure_invalid', 'a procedure is not as it should be: ' || v_problem, 'procedure');
+  end if;
+end;
+$$;
+comment on function training.refuse_procedure is 'Refuse what is no procedure, as models.py describes one: everybody who reads it relies on its shape.';
 
 create function public.training_save_procedure(p_training_id uuid, p_base_version integer, p_procedure jsonb) returns jsonb
 language plpgsql
@@ -462,9 +511,9 @@ begin
     perform queue.refuse(409, 'invalid_state', 'there is no procedure to edit yet', 'procedure');
   elsif v_latest.version is distinct from p_base_version then
     perform queue.refuse(409, 'edit_conflict', 'somebody else has edited the procedure', v_latest.version::text);
-  elsif jsonb_typeof(p_procedure) is distinct from 'object' or octet_length(p_procedure::text) > 200000 then
-    perform queue.refuse(400, 'invalid_argument', 'procedure must be an object of at most 200000 bytes', 'procedure');
-  elsif v_latest.procedure = p_procedure then
+  end if;
+  perform training.refuse_procedure(p_procedure);
+  if v_latest.procedure = p_procedure then
     return jsonb_build_object('version', v_latest.version);
   elsif v_latest.version >= 1000 then
     perform queue.refuse(429, 'quota_exceeded', 'a procedure has at most 1000 versions', '1000');
@@ -483,13 +532,20 @@ set search_path = ''
 as $$
 declare
   v_training public.trainings := training.own_or_refuse(p_training_id);
+  v_gone public.trainings;
   v_wake boolean;
 begin
   if exists (select 1 from public.jobs where id = v_training.job_id and completed_at is null) then
     perform queue.cancel(array[v_training.job_id], queue.clock());
   end if;
-  v_wake := training.clean(v_training, true, true);
-  delete from public.trainings where id = p_training_id;
+  -- as its jobs left it: what they noted of the host until now is removed there too
+  delete from public.trainings where id = p_training_id returning * into v_gone;
+  if v_gone.id is null then
+    perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+  elsif v_gone.job_id is distinct from v_training.job_id then
+    perform queue.refuse(409, 'invalid_state', 'the training was taken up again this moment; ask again', 'pending');
+  end if;
+  v_wake := training.clean(v_gone, true, true, true);
   return jsonb_build_object('training_id', p_training_id, 'wake', v_wake);
 end;
 $$;
@@ -638,6 +694,7 @@ as $$
 declare
   v_training public.trainings := training.held_or_refuse(p_request);
 begin
+  perform training.refuse_procedure(p_request -> 'procedure');
   insert into public.training_procedures (training_id, version, workspace_id, procedure, author, offline)
   values (v_training.id, 1, v_training.workspace_id, p_request -> 'procedure', p_request ->> 'author', (p_request ->> 'offline')::boolean)
   on conflict do nothing;
@@ -678,7 +735,7 @@ begin
     finished_at = queue.clock()
   where id = v_training.id and outcome is null returning * into v_training;
   if found and v_training.outcome = 'completed' then
-    perform training.clean(v_training, true, false);
+    perform training.clean(v_training, true, false, false);
   end if;
   return (select jsonb_build_object('outcome', t.outcome) from public.trainings as t where t.id = (p_request ->> 'training_id')::uuid);
 exception

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from pydantic import ValidationError
 
 from infra.local.postgres import Postgres
+from shared.apps.training.models import Procedure
 from tests.support.databases import Database
 from tests.support.doors import (
     ROLES,
@@ -25,6 +30,7 @@ from tests.support.doors import (
 )
 
 ACME = "11111111-1111-4111-8111-111111111111"
+GLOBEX = "22222222-2222-4222-8222-222222222222"
 ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 TABLES = ["trainings", "training_stages", "training_chunks", "training_procedures"]
 VIEWS = ["background_jobs", "job_queue"]
@@ -87,6 +93,9 @@ def test_only_ones_own_upload_is_taken(seeded: Database) -> None:
         f"workspaces/{ACME}/{ADA}/a/../x.mp4",
         f"workspaces/{ACME}/training/{uuid.uuid4()}/0001.pcm",
         f"x/workspaces/{ACME}/{ADA}/a/x.mp4",
+        f"workspaces/{ACME}/{ADA}/../{uuid.uuid4()}",
+        f"workspaces/{ACME}/{ADA}/{uuid.uuid4()}/x\x01.mp4",
+        f"workspaces/{ACME}/{ADA}/{uuid.uuid4()}/x.mp4\n",
     ]
     for key in keys:
         with pytest.raises(psycopg.Error) as caught:
@@ -113,6 +122,126 @@ def test_the_trainings_under_way_are_bounded(seeded: Database) -> None:
         )
     assert (caught.value.sqlstate, caught.value.diag.message_hint) == ("PT429", "quota_exceeded")
     assert start(seeded)["created"] is True
+
+
+def test_the_bound_holds_for_those_who_ask_at_once(seeded: Database) -> None:
+    """Two take the last place: one has it, and the other is told when that is certain."""
+
+    def ask(connection: psycopg.Connection[Any]) -> None:
+        key = f"workspaces/{GLOBEX}/{EVE}/{uuid.uuid4()}/x.mp4"
+        claims = json.dumps({"sub": EVE, "role": "authenticated"})
+        connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
+        connection.execute("set local role authenticated")
+        connection.execute("select public.training_start(%s, 'x', %s, 10)", (GLOBEX, key))
+
+    with seeded.connect() as connection:
+        connection.execute(
+            "update queue.settings set value = '1' where name = 'training_max_running'"
+        )
+    try:
+        with seeded.connect() as one, seeded.connect() as other, ThreadPoolExecutor(1) as second:
+            with one.transaction():
+                ask(one)
+
+                def late() -> None:
+                    with other.transaction():
+                        ask(other)
+
+                asked = second.submit(late)
+                with seeded.connect() as eyes:
+                    while (
+                        not asked.done()
+                        and not eyes.execute(
+                            "select 1 from pg_locks where locktype = 'advisory' and not granted"
+                        ).fetchone()
+                    ):
+                        time.sleep(0.01)
+            with pytest.raises(psycopg.Error) as caught:
+                asked.result(timeout=60)
+    finally:
+        with seeded.connect() as connection:
+            connection.execute(
+                "update queue.settings set value = '20' where name = 'training_max_running'"
+            )
+    assert caught.value.diag.message_hint == "quota_exceeded"
+
+
+def test_a_procedure_has_its_shape_whoever_writes_it(seeded: Database) -> None:
+    """Past the API as well: one of another shape could be read by nobody any more."""
+    made = start(seeded)
+    held = lease(seeded, made["job_id"], "training")
+    good = {"title": "Lamp", "steps": [{"title": "Off", "at_seconds": 1.5}]}
+    step = {"title": "x", "at_seconds": 0}
+    bad = [
+        None, [], {}, {"title": "x"}, {**good, "title": ""}, {**good, "steps": []},
+        {**good, "steps": [{**step, "at_seconds": 1e300}]}, {**good, "steps": [{"title": 1}]},
+        {**good, "steps": [{**step, "at_seconds": "1"}]}, {**good, "more": 1},
+        {**good, "steps": [step] * 201}, {**good, "materials": ["x" * 501]},
+    ]  # fmt: skip
+    save = "select public.training_save_procedure(%s, %s, %s)"
+    author = {"author": "m", "offline": True}
+    as_worker(seeded, "training_store_procedure", {**held, **author, "procedure": good})
+
+    for each in bad:
+        with pytest.raises(psycopg.Error) as caught:
+            as_user(seeded, ADA, save, made["training_id"], 1, Jsonb(each))
+        assert caught.value.diag.message_hint == "procedure_invalid", each
+        with pytest.raises(psycopg.Error) as caught:
+            as_worker(seeded, "training_store_procedure", {**held, **author, "procedure": each})
+        assert caught.value.diag.message_hint == "procedure_invalid", each
+        with pytest.raises(ValidationError):
+            Procedure.model_validate(each, strict=True)
+    # as large as its shape allows in most languages
+    long = [{"title": "x", "detail": "ж" * 2000, "at_seconds": 1}] * 200
+    saved = as_user(
+        seeded, ADA, save, made["training_id"], 1, Jsonb({**good, "steps": long})
+    )  # fmt: skip
+    endless = {**good, "steps": [{**step, "detail": "🔧" * 2000}] * 200}
+    with pytest.raises(psycopg.Error) as caught:
+        as_user(seeded, ADA, save, made["training_id"], 2, Jsonb(endless))
+
+    assert saved == {"version": 2}
+    assert caught.value.diag.message_hint == "payload_too_large"
+
+
+def test_what_the_host_was_sent_goes_with_a_training(seeded: Database) -> None:
+    """Also what a job notes while it is being deleted: else nobody would know of it any more."""
+    made = start(seeded)
+    held = lease(seeded, made["job_id"], "training")
+
+    def note(connection: psycopg.Connection[Any]) -> None:
+        connection.execute("set local role job_worker")
+        connection.execute(
+            "select set_config('request.jwt.claims', %s, true)", ('{"role": "job_worker"}',)
+        )
+        connection.execute(
+            "select public.training_note_host(%s)", (Jsonb({**held, "upload": "u1"}),)
+        )
+
+    with seeded.connect() as worker, ThreadPoolExecutor(1) as second:
+        with worker.transaction():
+            note(worker)
+            deleted = second.submit(
+                as_user, seeded, ADA, "select public.training_delete(%s)", made["training_id"]
+            )
+            with seeded.connect() as eyes:
+                while (
+                    not deleted.done()
+                    and not eyes.execute("select 1 from pg_locks where not granted").fetchone()
+                ):
+                    time.sleep(0.01)
+        deleted.result(timeout=60)
+    with seeded.connect() as connection:
+        found = connection.execute(
+            "select payload from public.jobs where job_type = 'training_clean'"
+            " and payload ->> 'training_id' = %s", (made["training_id"],),
+        ).fetchone()  # fmt: skip
+
+    assert found is not None
+    assert (found[0]["host_upload"], found[0]["host"]) == ("u1", True)
+    with pytest.raises(psycopg.Error) as caught:
+        as_worker(seeded, "training_note_host", {**held, "upload": "u2"})
+    assert caught.value.diag.message_hint == "training_not_found"
 
 
 def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:

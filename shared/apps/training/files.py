@@ -6,6 +6,7 @@ Never holds more than a piece of a video in memory; who may read what is SQL's.
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import threading
 from collections.abc import Callable
@@ -73,11 +74,13 @@ class TrainingFiles(UploadsBucket):
         finally:
             stop.set()  # cancelled: the thread ends with the piece under way
 
-    async def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    async def read(
+        self, key: str, *, missing: str, start: int = 0, length: int | None = None
+    ) -> bytes:
         """Read an object, or a piece of it.
 
         Raises:
-            StageError: `audio_gone`, `storage_unavailable`.
+            StageError: `missing`, `storage_unavailable`.
         """
 
         def read() -> bytes:
@@ -86,7 +89,7 @@ class TrainingFiles(UploadsBucket):
             body: bytes = answer["Body"].read()
             return body
 
-        return await _typed(read, missing="audio_gone")
+        return await _typed(read, missing=missing)
 
     async def put(self, key: str, body: bytes) -> None:
         """Keep an object.
@@ -137,6 +140,9 @@ async def _typed(call: Callable[[], T], *, missing: str) -> T:
             "storage_unavailable", f"The uploads bucket answered {code}", later=True
         ) from error
     except (BotoCoreError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # another job's video came between
+            raise StageError("no_room", "The worker's disk is full", later=True) from error
         raise StageError(
             "storage_unavailable",
             f"The uploads bucket did not answer: {type(error).__name__}",

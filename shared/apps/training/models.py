@@ -44,6 +44,7 @@ class CleanPayload(BaseModel):
     object_key: str | None = None
     host_upload: str | None = None
     host_asset: str | None = None
+    host: bool = Field(default=False, description="Also what the host made of the upload.")
 
 
 class Stage(Lenient):

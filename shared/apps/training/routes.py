@@ -5,6 +5,7 @@ Uploading is `/api/uploads`; each route here is a call of a SQL function under t
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -85,7 +86,8 @@ class TrainingRoutes:
     ) -> TrainingState:
         """Have an uploaded video worked on; the same upload finds the same training, with 200."""
         own = f"workspaces/{body.workspace_id}/{caller.subject}/"
-        if not body.object_key.startswith(own):
+        # by its shape, before storage is asked: nobody learns from here what else lies there
+        if not re.fullmatch(re.escape(own) + r"[0-9a-f-]{36}/[A-Za-z0-9._-]+", body.object_key):
             raise ApiError(404, "upload_not_found", "No such upload")
         with standing_on("the uploads bucket"):
             size = await self._app.files.find_size(body.object_key)

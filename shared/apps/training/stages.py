@@ -6,7 +6,7 @@ Storing it, and what a failure means, is processors.py's.
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import shutil
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,8 @@ from shared.ai.errors import AnswerUnusable
 from shared.ai.speech import BYTES_PER_SECOND
 from shared.apps.training import procedure
 from shared.apps.training.errors import StageError
-from shared.apps.training.files import sound_key, sound_prefix
+from shared.apps.training.files import SPARE_BYTES, sound_key, sound_prefix
+from shared.apps.training.folder import Folder
 from shared.apps.training.media import cut
 from shared.apps.training.models import (
     Chunk,
@@ -43,6 +44,11 @@ SOUND_SECONDS: Final = 60.0
 HOST_PATIENCE: Final = timedelta(hours=6)
 HOST_LOOKS_SECONDS: Final = 10.0
 MOST_SEGMENT: Final = 4_000
+#: Most text of a stretch, and what a segment takes beside its own; the table's limit is higher.
+MOST_CHUNK_BYTES: Final = 100_000
+SEGMENT_BYTES: Final = 50
+#: A piece is not sent with less than this, and the time of the last one, before the tick ends.
+SPARE_SECONDS: Final = 10.0
 
 
 class Pause(Exception):
@@ -82,9 +88,7 @@ class Source:
         self._app = app
         self._loaded = loaded
         self._ctx = ctx
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="minutehand-training-", ignore_cleanup_errors=True
-        )
+        self._folder = Folder()
         self._file: Path | None = None
 
     def __enter__(self) -> Self:
@@ -96,12 +100,12 @@ class Source:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._folder.cleanup()
+        self._folder.__exit__(kind, error, trace)
 
     @property
     def folder(self) -> Path:
         """For files that shall go with it."""
-        return Path(self._folder.name)
+        return self._folder.path
 
     async def file(self, size: int) -> Path:
         """The video."""
@@ -156,8 +160,12 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
     seconds = checked.get("seconds") or work.limits.seconds
     ffmpeg = await work.app.ffmpeg()
     file = source.folder / "sound"
+    video = await source.file(checked["bytes"])
+    room = int((checked.get("seconds") or 0) * BYTES_PER_SECOND) + SPARE_BYTES
+    if shutil.disk_usage(source.folder).free < room:
+        raise StageError("no_room", "The worker's disk has no room for the sound", later=True)
     sound = await ffmpeg.listen(
-        await source.file(checked["bytes"]),
+        video,
         file,
         # a slow machine reads a video at least at its own pace
         seconds=SOUND_SECONDS + seconds,
@@ -181,7 +189,7 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
 async def hear(work: Work, payload: ChunkPayload) -> int:
     """Write down what is said in a stretch; how many words that is."""
     key = sound_key(work.training.workspace_id, work.training.id, payload.number)
-    sound = await work.app.files.read(key)
+    sound = await work.app.files.read(key, missing="audio_gone")
     transcript = await work.app.speech.transcribe(
         sound, on_heard=lambda share: _tell(work, 100 * share, "transcribe")
     )
@@ -192,7 +200,10 @@ async def hear(work: Work, payload: ChunkPayload) -> int:
             text=clean_text(said.text)[:MOST_SEGMENT],
         )
         for said in transcript.segments
+        if clean_text(said.text).strip()
     ]
+    if sum(len(said.text.encode()) + SEGMENT_BYTES for said in segments) > MOST_CHUNK_BYTES:
+        raise StageError("answer_unusable", f"{transcript.engine} heard more than anybody can say")
     chunk = Chunk(
         number=payload.number,
         starts_at_seconds=payload.start,
@@ -256,6 +267,10 @@ async def publish(work: Work) -> dict[str, Any]:
     if asset_id is None:
         upload = await _upload(work, host)
         asset_id = upload.asset_id
+        if upload.status == "errored":
+            raise StageError("host_refused", "The video host cannot use the upload")
+        if asset_id is None and upload.status != "waiting":
+            raise StageError("host_upload_gone", f"The upload is {upload.status} there", later=True)
         if asset_id is None:
             return await _wait_for_host(work, "The video host takes the video over")
         await work.app.store.note_host(
@@ -283,8 +298,8 @@ async def _upload(work: Work, host: Mux) -> HostUpload:
     upload = None
     if work.training.host_upload is not None:
         upload = await host.find_upload(work.training.host_upload)
-        if upload is not None and upload.asset_id is not None:
-            return upload
+        if upload is not None and (upload.asset_id is not None or upload.status == "errored"):
+            return upload  # what the host cannot use it cannot use when it is sent again either
     if upload is None or upload.status != "waiting" or upload.url is None:
         upload = await host.create_upload(str(work.training.id))
         try:
@@ -296,12 +311,20 @@ async def _upload(work: Work, host: Mux) -> HostUpload:
             raise
     size = (work.loaded.result("verify") or {})["bytes"]
     assert upload.url is not None
+    key, clock = work.training.object_key, work.app.clock
+    began: float | None = None
+
+    async def read(start: int, length: int) -> bytes:
+        nonlocal began
+        last, began = began, clock.monotonic()
+        if last is not None and work.ctx.remaining < SPARE_SECONDS + began - last:
+            raise Pause(1)  # the next tick goes on from here
+        return await work.app.files.read(key, missing="video_missing", start=start, length=length)
+
     await host.send(
         upload.url,
         size,
-        lambda start, length: work.app.files.read(
-            work.training.object_key, start=start, length=length
-        ),
+        read,
         on_sent=lambda sent: _tell(work, 90 * sent / size, "publish"),
     )
     return await host.find_upload(upload.id) or upload
@@ -317,24 +340,29 @@ async def _wait_for_host(work: Work, sentence: str) -> dict[str, Any]:
 async def clean(app: Training, job: Job[CleanPayload]) -> int:
     """Remove what lies outside the database; how many objects that were."""
     payload = job.payload
+    own = f"workspaces/{job.workspace_id}/"
+    keys = [key for key in (payload.object_key,) if key is not None and key.startswith(own)]
+    removed = 0
+    if keys or payload.audio:  # first: this needs nothing of the host's
+        prefix = sound_prefix(job.workspace_id, payload.training_id) if payload.audio else None
+        removed = await app.files.remove(keys=keys, prefix=prefix)
     if payload.host_upload is not None or payload.host_asset is not None:
         if app.host is None:
             raise StageError("not_configured", "The video host's access token is gone")
-        asset = payload.host_asset
-        if payload.host_upload is not None and asset is None:
-            upload = await app.host.find_upload(payload.host_upload)
-            if upload is not None and upload.asset_id is not None:
-                asset = upload.asset_id if payload.object_key is not None else None
-            elif upload is not None:
-                await app.host.cancel_upload(upload.id)
-        if asset is not None:
-            await app.host.delete_asset(asset)
-    own = f"workspaces/{job.workspace_id}/"
-    keys = [key for key in (payload.object_key,) if key is not None and key.startswith(own)]
-    if not keys and not payload.audio:
-        return 0
-    prefix = sound_prefix(job.workspace_id, payload.training_id) if payload.audio else None
-    return await app.files.remove(keys=keys, prefix=prefix)
+        await _clean_host(app.host, payload)
+    return removed
+
+
+async def _clean_host(host: Mux, payload: CleanPayload) -> None:
+    asset = payload.host_asset
+    if payload.host_upload is not None:
+        # before it is looked at: what cannot be cancelled any more has become a video
+        await host.cancel_upload(payload.host_upload)
+        if payload.host and asset is None:
+            upload = await host.find_upload(payload.host_upload)
+            asset = upload.asset_id if upload is not None else None
+    if asset is not None:
+        await host.delete_asset(asset)
 
 
 _SENTENCES: Final = {

@@ -357,6 +357,17 @@ async def test_a_video_that_is_gone_is_told(studio: Studio) -> None:
     assert (video.status_code, video.json()["code"]) == (404, "video_not_found")
 
 
+async def test_an_ear_that_hears_too_much_is_asked_once(studio: Studio, ear: QuickEar) -> None:
+    """What the table would refuse is refused as an answer, not paid for at every attempt."""
+    ear.said = [Segment(0.0, 1.0, "word " * 900)] * 40
+    training = await studio.start()
+
+    state = await studio.ended(training)
+
+    assert (state["status"], state["code"]) == ("failed", "answer_unusable")
+    assert len(ear.heard) == 1
+
+
 async def test_sound_that_expired_is_cut_anew(studio: Studio, ear: QuickEar) -> None:
     """A training that failed long ago finds its stretches gone; the run after that has them."""
     ear.before = [NotAuthorised("Speech to text refused the key", status=401)]

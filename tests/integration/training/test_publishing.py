@@ -119,3 +119,97 @@ async def test_a_cancel_ends_the_upload_at_the_host(studio: Studio, host: MuxSer
     assert host.uploads["upload1"]["status"] == "cancelled"
     assert done["status"] == "completed"
     assert host.received["upload2"] == SAMPLE.read_bytes()
+
+
+async def test_an_upload_the_host_cannot_use_is_sent_once(
+    studio: Studio, host: MuxServer, ear: QuickEar
+) -> None:
+    """It fails with the reason, at once; going on sends another and leaves none behind."""
+    host.spoiled = "errored"
+    training = await studio.start()
+
+    failed = await studio.ended(training)
+    sent = list(host.uploads)
+    host.spoiled = None
+    await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    done = await studio.ended(training)
+
+    assert (failed["status"], failed["code"], sent) == ("failed", "host_refused", ["upload1"])
+    assert done["status"] == "completed", done["reason"]
+    assert list(host.assets) == ["asset-of-upload2"]
+
+
+async def test_a_video_made_while_it_was_cancelled_is_not_paid_for_twice(
+    studio: Studio, host: MuxServer
+) -> None:
+    """Nobody had noted the video yet; the next run finds it by its upload, and so does deletion."""
+    host.faults["PUT storage"] = [Fault(500)] * 3
+    training = await studio.start()
+    await studio.until(training, lambda _: not host.faults["PUT storage"])
+    size = len(SAMPLE.read_bytes())
+    host._store("upload1", f"bytes 0-{size - 1}/{size}", SAMPLE.read_bytes())
+
+    await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
+    await studio.tick_until_so(lambda: host.calls.count("PUT uploads") == 1)
+    await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    done = await studio.ended(training)
+    made = (list(host.uploads), list(host.assets))
+    await studio.call("DELETE", f"/api/trainings/{training['id']}")
+    await studio.tick_until_so(lambda: not host.assets)
+
+    assert done["status"] == "completed", done["reason"]
+    assert made == (["upload1"], ["asset-of-upload1"])
+
+
+@pytest.mark.parametrize("what", ["lost", "errored"])
+async def test_another_video_takes_the_place_of_one_that_is_no_good(
+    studio: Studio, host: MuxServer, what: str
+) -> None:
+    """Gone at the host, or of no use there: going on must not find the same one for ever."""
+    host.asset_status = "preparing"
+    training = await studio.start()
+    await studio.until(training, lambda state: state["host_asset"] is not None)
+    if what == "lost":
+        host.assets.clear()
+    else:
+        host.assets["asset-of-upload1"]["status"] = "errored"
+    failed = await studio.ended(training)
+
+    host.asset_status = "ready"
+    await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    done = await studio.ended(training)
+    await studio.tick_until_so(lambda: list(host.assets) == ["asset-of-upload2"])
+
+    assert failed["code"] == ("host_lost" if what == "lost" else "host_refused")
+    assert (done["status"], done["host_asset"]) == ("completed", "asset-of-upload2")
+
+
+async def test_files_go_though_the_host_refuses(studio: Studio, host: MuxServer) -> None:
+    """Its token was taken back: what lies in the bucket is deleted all the same."""
+    before = studio.objects()
+    training = await studio.start()
+    await studio.ended(training)
+    host.faults["DELETE assets"] = [Fault(401, {"error": {"messages": ["no"]}})]
+
+    await studio.call("DELETE", f"/api/trainings/{training['id']}")
+    await studio.tick_until_so(lambda: not host.faults["DELETE assets"])
+
+    assert studio.objects() == before
+
+
+async def test_a_video_that_went_before_it_was_published_is_told_so(
+    studio: Studio, host: MuxServer
+) -> None:
+    """It is the video and not its cut sound: nothing is cut anew for it."""
+    host.faults["POST uploads"] = [Fault(401, {"error": {"messages": ["no"]}})]
+    training = await studio.start()
+    await studio.ended(training)
+    [row] = studio.project.rows(
+        "select object_key from public.trainings where id = %s", training["id"]
+    )
+    await studio.app.files.remove(keys=[row["object_key"]], prefix=None)
+
+    await studio.call("POST", f"/api/trainings/{training['id']}/retry")
+    failed = await studio.ended(training)
+
+    assert (failed["status"], failed["code"]) == ("failed", "video_missing")

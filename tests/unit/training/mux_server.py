@@ -33,6 +33,8 @@ class MuxServer(MisbehavingServer):
         self.calls: list[str] = []
         self.asset_status = "ready"
         self.lapsed: set[str] = set()
+        #: What uploads become that are complete but of no use: errored; None when they are.
+        self.spoiled: str | None = None
 
     @property
     def url(self) -> str:
@@ -109,7 +111,9 @@ class MuxServer(MisbehavingServer):
             got += piece
         if len(got) < size:
             return 308, {"range": f"bytes=0-{len(got) - 1}"} if got else {}
-        if self.uploads[upload]["status"] == "waiting":
+        if self.spoiled is not None:
+            self.uploads[upload]["status"] = self.spoiled
+        elif self.uploads[upload]["status"] == "waiting":
             asset = f"asset-of-{upload}"
             self.uploads[upload] |= {"status": "asset_created", "asset_id": asset}
             self.assets[asset] = {
