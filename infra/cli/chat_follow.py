@@ -73,15 +73,20 @@ class Follow:
 
     def run(self) -> None:
         """Tell what happens until nothing goes on by itself; exit code 1 when something failed."""
-        if not self._is_over():
-            for event in stream(self.connection, f"{self.path}/stream"):
-                if event.type == "end":
-                    break
-                if "." in event.type and self._is_mine(event) and self._take(event):
-                    break
+        while not self._is_over() and self._stream_moved():
+            pass  # it was shared, or is no longer: its jobs have another session
         self._close_line()
         if self._ended_badly:
             raise typer.Exit(1)
+
+    def _stream_moved(self) -> bool:
+        """Follow the stream to its end, or until all is over; whether it goes on in another."""
+        for event in stream(self.connection, f"{self.path}/stream"):
+            if event.type == "end":
+                return event.data.get("reason") == "moved" or not self._is_over()
+            if "." in event.type and self._is_mine(event) and self._take(event):
+                break
+        return False
 
     def _is_mine(self, event: Event) -> bool:
         """Whether an event is of a job that is followed; ids rise with time."""

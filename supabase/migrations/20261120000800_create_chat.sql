@@ -356,7 +356,7 @@ declare
   v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id);
   v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
 begin
-  return jsonb_build_object('messages', (
+  return jsonb_build_object('session_id', v_conversation.session_id, 'messages', (
     select coalesce(jsonb_agg(chat.show_message(m, v_visiting) order by m.seq), '[]')
     from (
       select * from public.chat_messages
@@ -913,7 +913,7 @@ set search_path = ''
 begin atomic
   select chat.messages(p_conversation_id, p_before, p_limit, p_session_id);
 end;
-comment on function public.chat_messages_before is 'The latest messages before seq p_before, in order, at most 200: {messages}.';
+comment on function public.chat_messages_before is 'The latest messages before seq p_before, in order, at most 200: {messages, session_id}.';
 
 create function public.chat_list(p_workspace_id uuid, p_session_id text default null, p_before jsonb default null, p_limit integer default 50) returns jsonb
 language sql

@@ -35,16 +35,14 @@ class ConversationFeed(HistoryFeed):
         super().__init__(topic, self._read_session, after=after, reads=reads, circle=circle)
 
     async def check(self) -> Batch:
-        """As for every feed; a visit outlives its conversations.
+        """As for every feed; a visit outlives its conversations, and sharing changes the session.
 
         Raises:
             QueueError: 404, the conversation is gone or no longer the reader's.
         """
-        await self._make_sure()
+        if await self._store.session_of(self._conversation.id) != self._conversation.session_id:
+            return Batch(end="moved")
         return await super().check()
-
-    async def _make_sure(self) -> None:
-        await self._store.messages(self._conversation.id, before=None, limit=1)
 
     async def _read_session(self, after: str | None) -> FeedPage:
         try:
@@ -53,5 +51,5 @@ class ConversationFeed(HistoryFeed):
             if error.word != "session_not_found":
                 raise
             # a session without a job is none yet; or the conversation is gone
-            await self._make_sure()
+            await self._store.session_of(self._conversation.id)
             return FeedPage(events=[], cursor=BEGINNING, more=False)

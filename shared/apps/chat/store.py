@@ -139,6 +139,17 @@ class CallerStore:
         messages: list[dict[str, Any]] = answer["messages"]
         return messages
 
+    async def session_of(self, conversation_id: UUID) -> str:
+        """The session its jobs belong to now; little to ask.
+
+        Raises:
+            QueueError: 404 conversation_not_found, it is missing or not the caller's.
+        """
+        arguments = {"p_before": None, "p_limit": 1}
+        answer = await self._of("chat_messages_before", conversation_id, arguments, repeatable=True)
+        session_id: str = answer["session_id"]
+        return session_id
+
     async def send(self, conversation_id: UUID, message: Mapping[str, Any]) -> dict[str, Any]:
         """Say something, or find what the same `client_id` said."""
         repeatable = message.get("client_id") is not None

@@ -419,6 +419,33 @@ async def test_a_stream_ends_with_its_conversation(desk: Desk) -> None:
     await queue.aclose()
 
 
+async def test_a_stream_ends_when_its_conversation_is_shared(desk: Desk) -> None:
+    """Whoever comes back finds the new session's, and goes on where the old one stopped."""
+    queue = QueueClient(desk.chat.settings)
+    token = desk.project.token()
+    store = desk.chat.acting_as(token)
+    conversation = Conversation.model_validate(await desk.look(await desk.begin()))
+    first = await desk.say(str(conversation.id), "One")
+
+    def feed(of: Conversation, after: str | None) -> ConversationFeed:
+        reader = queue.acting_as(token)
+        return ConversationFeed(
+            of, store, reader, after=after, reads=SharedReads(), circle="readers"
+        )
+
+    before = feed(conversation, None)
+    told = await before.read()
+    assert {line.data["job_id"] for line in told.lines} == {first["job_id"]}
+    shared = await desk.call("POST", f"/{conversation.id}/share", json={})
+    assert shared.status_code == 201, shared.text
+    second = await desk.say(str(conversation.id), "Two")
+    assert (await before.check()).end == "moved"
+    moved = Conversation.model_validate(await desk.look(str(conversation.id)))
+    told = await feed(moved, told.cursor).read()
+    assert {line.data["job_id"] for line in told.lines} == {second["job_id"]}
+    await queue.aclose()
+
+
 async def test_a_stranger_sees_nothing(desk: Desk) -> None:
     """Of a conversation, its messages, its stream, its work; neither may they touch it."""
     conversation, item = await desk.asking()
