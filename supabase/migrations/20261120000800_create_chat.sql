@@ -495,6 +495,7 @@ as $$
 declare
   v_workspace uuid := chat.workspace_or_refuse(p_workspace_id, p_session_id);
   v_author uuid := auth.uid();
+  v_visit text := case when not queue.is_member(v_workspace) then p_session_id end;
   v_made public.chat_conversations;
 begin
   if char_length(p_idempotency_key) not between 1 and 255 then
@@ -502,7 +503,8 @@ begin
   elsif char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'title must be a text of 1 to 200 characters', 'title');
   end if;
-  -- conversations of one visit are counted one after the other
+  -- the author before the visit, as where a message is counted; conversations of one visit are counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || chat.author(v_workspace, v_visit), 0));
   perform pg_advisory_xact_lock(hashtextextended('chat:' || p_session_id, 0));
   insert into public.chat_conversations (workspace_id, visit_id, title, idempotency_key, created_by)
   values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author)
@@ -515,7 +517,7 @@ begin
   elsif p_session_id is not null and (select count(*) from public.chat_conversations where visit_id = p_session_id) > 20 then
     perform queue.refuse(429, 'quota_exceeded', 'a visit has at most 20 conversations', '20');
   end if;
-  perform chat.check_pace(v_workspace, case when not queue.is_member(v_workspace) then p_session_id end, 0);
+  perform chat.check_pace(v_workspace, v_visit, 0);
   -- before it has a job: who opens it may follow it at once
   perform queue.claim_sessions(v_workspace, array[v_made.session_id]);
   return jsonb_build_object('conversation_id', v_made.id, 'created', true);
@@ -530,7 +532,9 @@ as $$
 begin
   if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
       -- what somebody with an account began is shared with visitors, not given to them
-      or p_conversation.visit_id = p_session_id and p_conversation.created_by is null) is not true then
+      -- and a member who reads a visit's id is no visitor
+      or p_conversation.visit_id = p_session_id and p_conversation.created_by is null
+        and not queue.is_member(p_conversation.workspace_id)) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
   end if;
 end;
@@ -601,6 +605,12 @@ begin
 end;
 $$;
 comment on function chat.message_problem is 'What is wrong with a message, as {field, problem}; null when nothing is.';
+
+create function chat.reply_tokens() returns bigint
+language sql immutable
+set search_path = ''
+as $$ select 32000 $$;
+comment on function chat.reply_tokens is 'What a reply is taken to need, in tokens: its most without a request that is repeated.';
 
 create function chat.item_tokens() returns bigint
 language sql immutable
@@ -715,7 +725,7 @@ begin
     end if;
     return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
   end if;
-  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, 32000);
+  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, chat.reply_tokens());
   if not v_visiting and v_conversation.visit_id is not null and not exists (select from queue.live_visit(v_conversation.visit_id)) then
     v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a visit that has ended
   end if;
@@ -816,6 +826,9 @@ declare
 begin
   if v_job.status in ('completed', 'failed') then
     perform queue.refuse(409, 'invalid_state', 'it has ended', v_job.status);
+  elsif v_job.status <> 'cancelled' and exists (select from public.chat_messages where job_id = p_job_id and author = 'assistant') then
+    -- what is posted after this is refused: one of the two comes first, for everybody
+    perform queue.refuse(409, 'invalid_state', 'it has written its message already', v_job.status);
   end if;
   perform queue.cancel(array[p_job_id], queue.clock());
   return jsonb_build_object('work_item_id', p_job_id);
@@ -839,6 +852,10 @@ begin
   elsif v_job.job_type = 'chat_work' then
     perform chat.room_or_refuse(v_conversation);
     perform chat.spend(v_conversation.visit_id, 0, chat.item_tokens());
+  else
+    -- a reply begun again takes what the first one took
+    perform chat.check_pace(v_conversation.workspace_id,
+      case when not queue.is_member(v_conversation.workspace_id) then p_session_id end, chat.reply_tokens());
   end if;
   perform queue.revive(array[p_job_id], queue.clock());
   return jsonb_build_object('work_item_id', p_job_id, 'wake', queue.request_wake());
@@ -961,7 +978,7 @@ set search_path = ''
 begin atomic
   select chat.cancel(p_conversation_id, p_job_id, p_session_id);
 end;
-comment on function public.chat_cancel is 'Stop a work item, or the writing of a reply: {work_item_id}. Harmless when repeated; 409 when it has completed or failed.';
+comment on function public.chat_cancel is 'Stop a work item, or the writing of a reply: {work_item_id}. Harmless when repeated; 409 when it has completed or failed, or written its message.';
 
 create function public.chat_retry(p_conversation_id uuid, p_job_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -1047,6 +1064,18 @@ end;
 $$;
 comment on function public.chat_load is E'What a leased job {job_id, fence} works on: {message, written, item, documents, history}; message is null when it is gone.\n\nwritten is the message the job has posted before, if any; history the latest messages before, at most 60 and 60,000 characters.';
 
+create function chat.refuse_cancelled(p_job public.jobs) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_job.cancel_requested_at is not null then
+    perform queue.refuse(409, 'invalid_state', 'it was cancelled; nothing was stored', 'cancelled');
+  end if;
+end;
+$$;
+comment on function chat.refuse_cancelled is 'Refuse with 409 what a job would say that somebody has cancelled; the caller has looked that it said nothing before.';
+
 create function chat.post(p_job public.jobs, p_conversation public.chat_conversations, p_kind text, p_request jsonb) returns public.chat_messages
 language plpgsql
 set search_path = ''
@@ -1085,12 +1114,13 @@ begin
   end if;
   select * into v_said from public.chat_messages where job_id = (v_held.job).id and author = 'assistant';
   if not found then
+    perform chat.refuse_cancelled(v_held.job);
     v_said := chat.post(v_held.job, v_held.conversation, case (v_held.job).job_type when 'chat_reply' then 'reply' else 'result' end, p_request);
   end if;
   return jsonb_build_object('message_id', v_said.id, 'seq', v_said.seq);
 end;
 $$;
-comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, offline?, input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the first.';
+comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, offline?, input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the first. 409 invalid_state when somebody has cancelled it.';
 
 create function public.chat_delegate(p_request jsonb) returns jsonb
 language plpgsql
@@ -1118,6 +1148,7 @@ begin
   if found then
     return jsonb_build_object('message_id', v_said.id, 'work_items', coalesce(v_said.data -> 'work_items', '[]'));
   end if;
+  perform chat.refuse_cancelled(v_held.job);
   v_count := jsonb_array_length(v_items);
   v_room := chat.room(v_held.conversation);
   if v_room < v_count then

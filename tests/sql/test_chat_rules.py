@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -479,7 +480,8 @@ def test_a_deletion_races_with_everybody_and_leaves_nothing_alive(seeded: Databa
             ended = list(pool.map(race, actions))
 
         assert ended[3] is None
-        assert set(ended[:3]) <= {None, "PT404"}
+        # or one of the cancel and the worker has found that the other came first
+        assert set(ended[:3]) <= {None, "PT404", "PT409"}
         with seeded.connect() as connection:
             alive = connection.execute(
                 "select job_type, cancel_requested_at is null from public.jobs"
@@ -561,3 +563,126 @@ def test_a_message_costs_the_same_however_much_was_said_elsewhere(seeded: Databa
             cost = {name: after[name] - before[name] for name in after}
             assert max(cost.values()) < 100, (statement, cost)
         connection.rollback()
+
+
+def test_of_a_cancel_and_a_message_one_comes_first(seeded: Database) -> None:
+    """Nothing is said or begun once somebody has stopped it; what was said is not stopped."""
+    items = [{"kind": "draft", "title": "t", "instruction": "i"}]
+    cancel = "select public.chat_cancel(%s, %s)"
+
+    stopped = begin(seeded)
+    held = lease(seeded, send(seeded, stopped)["job_id"])
+    as_user(seeded, BOB, cancel, stopped, held["job_id"])
+    for function in ("chat_post", "chat_delegate"):
+        with pytest.raises(psycopg.Error, match="was cancelled") as refused:
+            as_worker(seeded, function, {**held, "text": "On it", "items": items})
+        assert (refused.value.sqlstate, refused.value.diag.message_hint) == (
+            "PT409", "invalid_state",
+        )  # fmt: skip
+    assert as_user(seeded, ADA, cancel, stopped, held["job_id"])  # repeated
+    state = as_user(seeded, ADA, "select public.chat_read(%s)", stopped)
+    assert (state["messages"], state["work"]) == (1, [])
+
+    said = begin(seeded)
+    held = lease(seeded, send(seeded, said)["job_id"])
+    begun = as_worker(seeded, "chat_delegate", {**held, "text": "On it", "items": items})
+    with pytest.raises(psycopg.Error, match="written its message") as refused:
+        as_user(seeded, ADA, cancel, said, held["job_id"])
+    assert refused.value.sqlstate == "PT409"
+    assert as_worker(seeded, "chat_delegate", {**held, "text": "x", "items": items}) == begun
+    assert as_user(seeded, ADA, "select public.chat_read(%s)", said)["live"] == 1
+
+
+def visit_of(database: Database, **options: Any) -> str:
+    """A visit's id."""
+    with database.connect() as connection:
+        row = connection.execute(
+            "select public.open_visit(%s, %s)", (ACME, Jsonb(options))
+        ).fetchone()
+    assert row is not None
+    key: str = row[0]["session_id"]
+    return key
+
+
+def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> None:
+    """Else a visitor would have replies for nothing by stopping them late and asking again."""
+    key = visit_of(seeded)
+
+    def anonymous(statement: str, *args: Any) -> Any:
+        return call(seeded, "anon", {"role": "anon"}, f"select public.{statement}", *args, key)
+
+    conversation = anonymous("chat_open(null, null, %s)")["conversation_id"]
+    job_id = anonymous("chat_send(%s, %s, %s)", conversation, Jsonb(MESSAGE))["job_id"]
+    change(seeded, chat_visit_tokens_per_day=70_000)
+    try:
+        anonymous("chat_cancel(%s, %s, %s)", conversation, job_id)
+        anonymous("chat_retry(%s, %s, %s)", conversation, job_id)
+        anonymous("chat_cancel(%s, %s, %s)", conversation, job_id)
+        with pytest.raises(psycopg.Error, match="in a day") as refused:
+            anonymous("chat_retry(%s, %s, %s)", conversation, job_id)
+    finally:
+        change(seeded, chat_visit_tokens_per_day=2_000_000)
+
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT429", "tokens")
+    # a member is no visitor, whatever is left of the visit
+    as_user(seeded, BOB, "select public.chat_retry(%s, %s)", conversation, job_id)
+
+
+def test_a_member_is_no_visitor_by_reading_a_visits_id(seeded: Database) -> None:
+    """Every member reads the ids of visits; what a visitor began is theirs and the managers'."""
+    key = visit_of(seeded)
+    claims = {"role": "anon"}
+    begun = call(seeded, "anon", claims, "select public.chat_open(null, null, %s)", key)
+    conversation = begun["conversation_id"]
+    with seeded.connect() as connection:
+        connection.execute("select public.close_visit(%s)", (key,))
+
+    for statement, value in {"chat_rename(%s, %s, %s)": ("x",), "chat_delete(%s, %s)": ()}.items():
+        with pytest.raises(psycopg.Error, match="only who began") as refused:
+            as_user(seeded, BOB, f"select public.{statement}", conversation, *value, key)
+        assert refused.value.sqlstate == "PT403"
+    assert as_user(seeded, ADA, "select public.chat_delete(%s)", conversation)["deleted"]
+
+
+def test_a_member_who_begins_and_speaks_in_a_visit_waits_for_nobody_twice(
+    seeded: Database,
+) -> None:
+    """Both count the member and the visit, in one order: no deadlock."""
+    key = visit_of(seeded)
+    open_ = "select public.chat_open(%s, null, %s, %s)"
+    conversation = as_user(seeded, ADA, open_, ACME, key, None)["conversation_id"]
+    work = Jsonb({**MESSAGE, "mode": "work"})
+    waiting = (
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        " and datname = current_database()"
+    )
+
+    with seeded.connect(autocommit=False) as first, ThreadPoolExecutor(2) as pool:
+        # the same key, not committed: beginning comes to a stop in its middle
+        first.execute(
+            "insert into public.chat_conversations (workspace_id, visit_id, idempotency_key)"
+            " values (%s, %s, 'k')",
+            (ACME, key),
+        )
+        begun = pool.submit(as_user, seeded, ADA, open_, ACME, key, "k")
+        until(seeded, waiting, 1)
+        said = pool.submit(
+            as_user, seeded, ADA, "select public.chat_send(%s, %s, %s)", conversation, work, key
+        )
+        until(seeded, waiting, 2)
+        first.rollback()
+
+        assert begun.result()["created"]
+        assert said.result()["created"]
+
+
+def until(database: Database, statement: str, value: int) -> None:
+    """Wait until a statement answers at least this."""
+    give_up = time.monotonic() + 60
+    with database.connect() as connection:
+        while time.monotonic() < give_up:
+            row = connection.execute(statement.encode()).fetchone()
+            if row is not None and row[0] >= value:
+                return
+            time.sleep(0.02)
+    raise AssertionError(f"not {value}: {statement}")

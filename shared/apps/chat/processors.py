@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shared.apps.chat.models import ChatPayload, Document, Item, Loaded, Posted, Written
 from shared.apps.chat.services import Chat
 from shared.config import Settings
-from shared.queue.errors import QueueError
+from shared.queue.errors import InvalidState, QueueError
 from shared.worker.backoff import Backoff
 from shared.worker.context import JobContext
 from shared.worker.job import Job
@@ -57,6 +57,8 @@ class Processors:
             posted = await write(job, ctx, loaded, Writer(self._app, ctx))
         except Pause as pause:
             return pause.outcome
+        except InvalidState as error:
+            return Retry(str(error))  # of what was cancelled meanwhile there is no next time
         except QueueError as error:
             if error.word != "conversation_not_found":
                 raise

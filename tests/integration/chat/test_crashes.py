@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from shared.apps.chat.models import Item, Written
+from shared.apps.chat.models import Item, Posted, Written
 from shared.config import Settings
 from shared.queue.errors import LeaseLost
 from tests.integration.chat.conftest import NOTES, Desk
@@ -88,6 +88,31 @@ async def test_a_worker_that_dies_after_delegating_has_delegated(desk: Desk) -> 
     assert state["done"] == 2
     kinds = [each["kind"] for each in await desk.messages(conversation)]
     assert kinds == ["message", "plan", "result", "result"]
+
+
+async def test_a_reply_stopped_as_it_is_posted_is_not_said(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker learns it from the door, before any heartbeat tells it; trying again answers."""
+    conversation = await desk.begin()
+    sent = await desk.say(conversation, "Hello")
+    at = f"/{conversation}/work/{sent['job_id']}"
+    post = desk.chat.store.post
+
+    async def stopped_just_before(job_id: str, fence: int, written: Written) -> Posted:
+        assert (await desk.call("POST", f"{at}/cancel")).status_code == 200
+        return await post(job_id, fence, written)
+
+    monkeypatch.setattr(desk.chat.store, "post", stopped_just_before)
+    state = await desk.settled(conversation)
+    [reply] = state["replies"]
+    assert (reply["status"], state["messages"]) == ("cancelled", 1)
+
+    monkeypatch.undo()
+    assert (await desk.call("POST", f"{at}/retry")).status_code == 200
+    await desk.settled(conversation)
+    assert [each["kind"] for each in await desk.messages(conversation)] == ["message", "reply"]
+    assert (await desk.call("POST", f"{at}/cancel")).status_code == 409
 
 
 async def test_ever_dying_workers_leave_a_failure_that_may_be_tried_again(desk: Desk) -> None:
