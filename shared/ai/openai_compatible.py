@@ -31,6 +31,8 @@ from shared.queue.lean_httpx import httpx
 
 MAX_ANSWER_CHARACTERS: Final = 400_000
 MAX_ERROR_BYTES: Final = 64_000
+#: More tokens than this are no count of one request's, and would not fit where they are kept.
+MOST_COUNTED: Final = 10_000_000
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
 _UNSAID: Final = frozenset({HINT, "title", "default", "maxLength", "minLength", "maxItems"})
 
@@ -278,4 +280,4 @@ async def _read(response: httpx.Response) -> dict[str, Any]:
 
 def _count(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+    return min(value, MOST_COUNTED) if isinstance(value, int) and value >= 0 else 0

@@ -23,6 +23,15 @@ class Exact(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Text(BaseModel):
+    """A text to work on, as it was taken: what is one is not asked a second time."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    title: str
+    text: str
+
+
 class Document(Exact):
     """A text that comes with a message."""
 
@@ -107,7 +116,7 @@ class Loaded(BaseModel):
     message: Asked | None
     written: UUID | None = None
     item: Item | None = None
-    documents: list[Document] = Field(default_factory=list)
+    documents: list[Text] = Field(default_factory=list)
     history: list[Said] = Field(default_factory=list)
 
 

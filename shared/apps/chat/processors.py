@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from shared.apps.chat.models import ChatPayload, Document, Item, Loaded, Posted, Written
+from shared.apps.chat.models import ChatPayload, Item, Loaded, Posted, Text, Written
 from shared.apps.chat.services import Chat
 from shared.config import Settings
 from shared.queue.errors import InvalidState, QueueError
@@ -134,7 +134,7 @@ class Processors:
         if item is None:
             raise Pause(Fail(GONE))
         seed = message.request.seed
-        texts = loaded.documents or [Document(title="The message", text=message.text)]
+        texts = loaded.documents or [Text(title="The message", text=message.text)]
         ctx.progress(2, "scope", "Looking at what is wanted")
         scoped = await writer.shaped("scope", prompts.scope(item, texts, seed), prompts.Scope)
         scope = prompts.Scope.model_validate(scoped.data)
@@ -184,9 +184,7 @@ class Processors:
         return None if answer in {None, GO_ON} else f"{asked.question} {answer}"
 
 
-def parts_of(
-    item: Item, texts: list[Document], scoped: list[str]
-) -> list[tuple[str, list[Document]]]:
+def parts_of(item: Item, texts: list[Text], scoped: list[str]) -> list[tuple[str, list[Text]]]:
     """What is worked on one after the other: each text, or each question or section over all."""
     if item.kind in {"summarise", "compare"} and len(texts) > 1:
         return [(each.title, [each]) for each in texts]

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.ai.language_model import Material, Prompt, count_tokens, hinted
-from shared.apps.chat.models import MOST_ITEMS, Document, Item, Kind, Said
+from shared.apps.chat.models import MOST_ITEMS, Item, Kind, Said, Text
 
 #: What a person may always answer, and what is taken when nobody does: the last option.
 GO_ON: Final = "Go on without"
@@ -36,9 +36,9 @@ Line = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Answer(BaseModel):
-    """An answer takes nothing it does not know, and lacks nothing."""
+    """An answer takes nothing it does not know, and lacks nothing; blanks say nothing."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
 class Begun(Answer):
@@ -108,7 +108,7 @@ _RESULTS: Final[dict[Kind, str]] = {
 }
 
 
-def decide(text: str, documents: Sequence[Document], history: Sequence[Said], seed: int) -> Prompt:
+def decide(text: str, documents: Sequence[Text], history: Sequence[Said], seed: int) -> Prompt:
     """Whether the message needs work in the background."""
     titles = "\n".join(document.title for document in documents)
     return Prompt(
@@ -127,7 +127,7 @@ def decide(text: str, documents: Sequence[Document], history: Sequence[Said], se
     )
 
 
-def reply(text: str, documents: Sequence[Document], history: Sequence[Said], seed: int) -> Prompt:
+def reply(text: str, documents: Sequence[Text], history: Sequence[Said], seed: int) -> Prompt:
     """The answer to a message."""
     return Prompt(
         "reply",
@@ -138,7 +138,7 @@ def reply(text: str, documents: Sequence[Document], history: Sequence[Said], see
     )
 
 
-def scope(item: Item, documents: Sequence[Document], seed: int) -> Prompt:
+def scope(item: Item, documents: Sequence[Text], seed: int) -> Prompt:
     """What the work comes down to."""
     return Prompt(
         "scope",
@@ -152,7 +152,7 @@ def scope(item: Item, documents: Sequence[Document], seed: int) -> Prompt:
 
 
 def part(
-    item: Item, number: int, title: str, texts: Sequence[Document], answer: str | None, seed: int
+    item: Item, number: int, title: str, texts: Sequence[Text], answer: str | None, seed: int
 ) -> Prompt:
     """One part of the work."""
     return Prompt(
@@ -189,7 +189,7 @@ def _wanted(item: Item, answer: str | None) -> Iterable[Material]:
         yield Material("Answered by the person", answer, True)
 
 
-def _texts(documents: Sequence[Document]) -> list[Material]:
+def _texts(documents: Sequence[Text]) -> list[Material]:
     share = TEXT_TOKENS // max(1, len(documents))
     return [Material(each.title, clipped(each.text, share)) for each in documents]
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from shared.apps.chat.models import MOST_ITEMS, Document, Item, Kind
+from shared.apps.chat.models import MOST_ITEMS, Item, Kind, Text
 
 _VERBS: Final[dict[Kind, str]] = {
     "research": r"research|investigate|look into|find out|analy[sz]e|recherchier\w*",
@@ -30,7 +30,7 @@ LABELS: Final[dict[Kind, str]] = {
 }
 
 
-def items_of(text: str, documents: Sequence[Document], *, forced: bool = False) -> list[Item]:
+def items_of(text: str, documents: Sequence[Text], *, forced: bool = False) -> list[Item]:
     """The background work that a message asks for, in the order it names it; none for a chat.
 
     Args:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from shared.apps.chat.feed import ConversationFeed
 from shared.apps.chat.models import Conversation
@@ -583,6 +585,61 @@ async def test_a_bad_message_is_told_by_its_field(
     assert told.status_code == status, told.text
     assert field in told.text
     assert await desk.messages(conversation) == []
+
+
+async def test_what_a_model_counts_is_no_reason_to_ask_it_again(
+    desk: Desk, server: ModelServer
+) -> None:
+    """An endpoint that counts nonsense is paid once for its answer, which is said."""
+    usage = {"prompt_tokens": 10**30, "completion_tokens": 10**30}
+    server.faults["text"] = [Fault(said="Nine.", usage=usage)]
+    conversation = await desk.begin()
+    await desk.say(conversation, "How many?")
+
+    await desk.settled(conversation)
+
+    said = [each["text"] for each in await desk.messages(conversation)]
+    assert (said, server.paid["text"]) == (["How many?", "Nine."], 1)
+
+
+async def test_a_text_that_says_nothing_is_answered_like_any_other(desk: Desk) -> None:
+    """What counts as a space is each database's own matter: what it took must not stop a worker."""
+    conversation = await desk.begin()
+    first = await desk.say(conversation, "x", mode="work", documents=NOTES)
+    await desk.say(conversation, "Compare.", mode="work", documents=NOTES)
+    blank = [{"title": "\u00a0", "text": "\u00a0"}]
+    desk.project.run_sql(
+        "update public.chat_messages set text = %s, documents = %s where job_id = %s",
+        "\u00a0",
+        Jsonb([]),
+        first["job_id"],
+    )
+    desk.project.run_sql(
+        "update public.chat_messages set documents = %s where conversation_id = %s and seq = 2",
+        Jsonb(blank),
+        conversation,
+    )
+
+    state = await desk.settled(conversation)
+
+    assert [(item["status"], item["error_message"]) for item in state["work"]] == [
+        ("completed", None),
+        ("completed", None),
+    ]
+
+
+async def test_blank_words_of_a_model_are_none(desk: Desk, server: ModelServer) -> None:
+    """A title nobody can read, an option nobody can choose: the model is asked again."""
+    blank = {"parts": ["Lift", " "], "questions": []}
+    option = {"parts": ["Lift"], "questions": [{"question": "For whom?", "options": ["\n", "We"]}]}
+    server.faults["scope"] = [Fault(said=json.dumps(blank)), Fault(said=json.dumps(option))]
+    conversation, item = await desk.asking()
+    assert (item["status"], item["question"]) == ("failed", None)
+    assert (
+        await desk.call("POST", f"/{conversation}/work/{item['work_item_id']}/retry")
+    ).status_code == 200
+    state = await desk.settled(conversation)
+    assert state["work"][0]["question_options"] == ["The city", "The museum", "Go on without"]
 
 
 async def test_lone_surrogates_and_markup_are_kept_or_refused(desk: Desk) -> None:

@@ -27,6 +27,7 @@ class Fault:
         cut_after: Break off after so many pieces of the answer.
         hang_after: Fall silent after so many pieces; 0 before the first byte.
         said: Content in place of the answer's.
+        usage: What it says the answer took.
     """
 
     status: int = 200
@@ -37,6 +38,7 @@ class Fault:
     said: str | None = None
     finish: str | None = "stop"
     drop: bool = False
+    usage: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class ModelServer(MisbehavingServer):
         _event(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": fault.finish}]})
         if "stream_options" in body:
             usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-            _event(writer, {"choices": [], "usage": usage})
+            _event(writer, {"choices": [], "usage": usage | fault.usage})
         self.paid[name] += 1
         _event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")

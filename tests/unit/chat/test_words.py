@@ -7,7 +7,7 @@ import pytest
 from shared.ai.language_model import Prompt, count_tokens
 from shared.apps.chat import prompts
 from shared.apps.chat.live import WINDOW, LiveText
-from shared.apps.chat.models import Document, Item, Said
+from shared.apps.chat.models import Item, Said, Text
 from shared.apps.chat.processors import parts_of
 from shared.apps.chat.prompts import clipped, within
 from shared.apps.chat.triage import items_of
@@ -15,7 +15,7 @@ from shared.clock import SystemClock
 from shared.worker.context import JobContext
 from tests.unit.chat.recorder import Recorder
 
-TEXTS = [Document(title="One", text="First."), Document(title="Two", text="Second.")]
+TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_pieces_of_live_text_join_to_the_whole() -> None:
 def test_a_message_and_an_item_take_no_more_than_they_are_given() -> None:
     """Of the longest texts in the widest characters; what visits are counted by in SQL."""
     wide = "\U0001f409"
-    texts = [Document(title=wide * 200, text=wide * 20_000)] * 5
+    texts = [Text(title=wide * 200, text=wide * 20_000)] * 5
     history = [Said(author="assistant", kind="result", text=wide * 40_000)] * 60
     item = Item(kind="compare", title="t", instruction=wide * 8000)
     answer = wide * 2500
