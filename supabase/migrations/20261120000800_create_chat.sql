@@ -276,7 +276,8 @@ begin
     perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
   elsif p_locked then
     select * into v_conversation from public.chat_conversations where id = p_conversation_id for update;
-    if not found then
+    -- looked at again: it may have been closed to them while they waited
+    if not found or chat.is_open_to_caller(v_conversation, p_session_id) is not true then
       perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
     end if;
   end if;

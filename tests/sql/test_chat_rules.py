@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -400,6 +401,32 @@ def test_what_was_shared_comes_home_when_its_visit_has_ended(seeded: Database) -
     with pytest.raises(psycopg.Error, match="one user already") as refused:
         as_user(seeded, ADA, "select public.chat_share(%s)", eves)
     assert refused.value.sqlstate == "PT409"
+
+
+def test_who_was_shown_out_while_waiting_says_nothing_more(seeded: Database) -> None:
+    """A message that came while sharing was being stopped is refused, and not stored after it."""
+    conversation = begin(seeded)
+    key = as_user(seeded, ADA, "select public.chat_share(%s)", conversation)["session_id"]
+    say = "select public.chat_send(%s, %s, %s)"
+    waiting = (
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        " and datname = current_database()"
+    )
+    claims = json.dumps({"sub": ADA, "role": "authenticated"})
+
+    with seeded.connect(autocommit=False) as closing, ThreadPoolExecutor(1) as pool:
+        closing.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
+        closing.execute("select public.chat_unshare(%s)", (conversation,))
+        said = pool.submit(
+            call, seeded, "anon", {"role": "anon"}, say, conversation, Jsonb(MESSAGE), key
+        )
+        until(seeded, waiting, 1)
+        closing.commit()
+
+        with pytest.raises(psycopg.Error, match="no such conversation"):
+            said.result()
+    state = as_user(seeded, ADA, "select public.chat_read(%s)", conversation)
+    assert (state["messages"], state["shared_until"]) == (0, None)
 
 
 def test_a_member_keeps_to_their_pace_whatever_visit_they_name(seeded: Database) -> None:
