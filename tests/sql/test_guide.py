@@ -1,0 +1,61 @@
+"""The guide in supabase/README.md: every statement runs, and does what is said there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, Engine
+
+SCHEMA = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}},
+    "additionalProperties": False,
+}
+ORDER = "insert into public.orders (workspace_id, customer) values (%s, 'Grace')"
+
+
+def run_the_guide(engine: Engine, repository: Path) -> list[Any]:
+    """The first value of each statement's answer, in the guide's order."""
+    text = (repository / "supabase" / "README.md").read_text("utf-8")
+    engine.register("greetings.send", payload_schema=SCHEMA, schema_version=1)
+    answers = []
+    for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
+        cursor = engine.connection.execute(block)
+        while True:
+            if cursor.description is not None:
+                answers.append(cursor.fetchone()[0])  # type: ignore[index]
+            if not cursor.nextset():
+                break
+    return answers
+
+
+def test_every_statement_of_the_guide_runs(engine: Engine, repository: Path) -> None:
+    """Four jobs by three doors, one of them for tomorrow, and each kind of setting."""
+    answers = run_the_guide(engine, repository)
+
+    assert len(answers) == 12
+    leased = [lease["job"]["payload"]["name"] for lease in engine.lease(10)]
+    assert sorted(leased) == ["Ada", "Ada", "Grace"]
+    assert engine.one("select count(*) from public.jobs") == 4
+    assert "secret" in answers[-1]
+
+
+def test_the_guides_trigger_lets_members_alone_enqueue(engine: Engine, repository: Path) -> None:
+    """A trigger that runs as its owner must not become a way into another's workspace."""
+    run_the_guide(engine, repository)
+    engine.run("grant insert on public.orders to authenticated")
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.run(ORDER, ACME)
+    with engine.member(ADA) as ada:
+        ada.run(ORDER, ACME)
+
+    assert refused.value.diag.message_hint == "workspace_not_found"
+    made = "select user_id::text from public.jobs where idempotency_key like 'order-%'"
+    assert engine.rows(f"{made} order by created_at") == [None, ADA]
+    assert engine.one("select count(*) from public.orders") == 2
