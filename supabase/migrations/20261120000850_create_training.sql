@@ -179,6 +179,9 @@ comment on column public.job_queue.created_at is 'When it was enqueued, UTC.';
 comment on column public.job_queue.started_at is 'Start of the latest attempt, UTC; null before the first.';
 comment on column public.job_queue.error is 'Why the last attempt ended badly; null when none did.';
 
+-- the monitor reads what has ended of training alone, and not past everybody's other jobs; no column of it ever changes
+create index jobs_of_training on public.jobs (workspace_id, created_at desc) where job_type like 'training%';
+
 -- 3. Who may see a training, and what they see -------------------------------------------------------
 
 create function training.own_or_refuse(p_training_id uuid) returns public.trainings

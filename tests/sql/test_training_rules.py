@@ -308,3 +308,31 @@ def test_rows_and_jobs_are_read_by_members_alone(seeded: Database) -> None:
     for table in TABLES + VIEWS:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             as_user(seeded, ADA, f"delete from public.{table} returning 1")
+
+
+def test_the_monitor_reads_no_others_jobs(seeded: Database) -> None:
+    """Its list of what has ended, as the console asks for it, among many jobs of other types."""
+    with seeded.connect() as connection, connection.transaction():
+        connection.execute("set local session_replication_role = replica")  # rows and no events
+        connection.execute(
+            "insert into public.jobs (workspace_id, job_type, schema_version, payload, status,"
+            " outcome, created_at, completed_at)"
+            " select %s, case when n %% 100 = 0 then 'training_chunk' else 'other' end, 1, '{}',"
+            " 'completed', 'completed', now(), now() from generate_series(1, 5000) as n",
+            (ACME,),
+        )
+    with seeded.connect() as connection:
+        connection.execute("analyze public.jobs")
+
+    with seeded.connect() as connection, connection.transaction():
+        claims = json.dumps({"sub": ADA, "role": "authenticated"})
+        connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
+        connection.execute("set local role authenticated")
+        plan = connection.execute(
+            "explain (format json) select * from public.background_jobs where workspace_id = %s"
+            " and type like %s and completed_at is not null order by created_at desc, id limit 100",
+            (ACME, "training%"),
+        ).fetchone()
+
+    assert plan is not None
+    assert "jobs_of_training" in json.dumps(plan[0])

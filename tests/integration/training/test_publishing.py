@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from shared.apps.training import stages
+from shared.apps.training.mux import Mux
 from shared.config import Settings
 from tests.integration.training.conftest import SAMPLE, QuickEar, Studio
 from tests.support.project import Project
-from tests.unit.training.mux_server import Fault, MuxServer
+from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer
 
 
 @pytest.fixture
@@ -213,3 +215,26 @@ async def test_a_video_that_went_before_it_was_published_is_told_so(
     failed = await studio.ended(training)
 
     assert (failed["status"], failed["code"]) == ("failed", "video_missing")
+
+
+async def test_a_large_video_is_sent_in_as_many_ticks_as_it_takes(
+    project: Project,
+    settings: Settings,
+    ear: QuickEar,
+    host: MuxServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where one tick's time ends the next goes on, though there are more than attempts."""
+    monkeypatch.setattr(stages, "SPARE_SECONDS", 1e9)  # each tick has time for one piece
+    small = Mux(TOKEN_ID, TOKEN_SECRET, base_url=host.url, piece_bytes=11_000)
+    async with Studio(project, settings, speech=ear, host=small).open() as studio:
+        training = await studio.start()
+        state = await studio.ended(training)
+        [publish] = studio.project.rows(
+            "select attempts, snoozes from public.jobs where job_type = 'training_publish'"
+        )
+
+    assert state["status"] == "completed", state["reason"]
+    assert bytes(host.received["upload1"]) == SAMPLE.read_bytes()
+    assert (publish["attempts"], publish["snoozes"] >= 6) == (1, True)
+    await small.aclose()
