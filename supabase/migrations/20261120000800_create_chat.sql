@@ -16,6 +16,7 @@ create table public.chat_conversations (
   last_seq integer not null default 0,
   idempotency_key text,
   created_by uuid,
+  by_visitor boolean not null default false,
   created_at timestamptz not null default queue.clock(),
   last_message_at timestamptz not null default queue.clock(),
   constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200)
@@ -29,6 +30,7 @@ comment on column public.chat_conversations.title is 'What people call it; null 
 comment on column public.chat_conversations.last_seq is 'Number of the latest message.';
 comment on column public.chat_conversations.idempotency_key is 'The key it was made with; the same key finds the same one. Null when none was given.';
 comment on column public.chat_conversations.created_by is 'Who began it; null for a visitor who is nobody, and the service.';
+comment on column public.chat_conversations.by_visitor is 'Whether it was begun in a visit by nobody with an account: who holds the visit may rename and delete it.';
 comment on column public.chat_conversations.created_at is 'When it was begun, UTC.';
 comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun before there is one. Retention counts from here.';
 
@@ -507,8 +509,8 @@ begin
   -- the author before the visit, as where a message is counted; conversations of one visit are counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || chat.author(v_workspace, v_visit), 0));
   perform pg_advisory_xact_lock(hashtextextended('chat:' || p_session_id, 0));
-  insert into public.chat_conversations (workspace_id, visit_id, title, idempotency_key, created_by)
-  values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author)
+  insert into public.chat_conversations (workspace_id, visit_id, title, idempotency_key, created_by, by_visitor)
+  values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author, p_session_id is not null and v_author is null)
   on conflict (workspace_id, coalesce(visit_id, ''), idempotency_key) do nothing
   returning * into v_made;
   if not found then
@@ -532,9 +534,9 @@ set search_path = ''
 as $$
 begin
   if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
-      -- what somebody with an account began is shared with visitors, not given to them
+      -- what members or a service began is shared with visitors, not given to them
       -- and a member who reads a visit's id is no visitor
-      or p_conversation.visit_id = p_session_id and p_conversation.created_by is null
+      or p_conversation.visit_id = p_session_id and p_conversation.by_visitor
         and not queue.is_member(p_conversation.workspace_id)) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
   end if;

@@ -671,6 +671,24 @@ def test_a_member_is_no_visitor_by_reading_a_visits_id(seeded: Database) -> None
     assert as_user(seeded, ADA, "select public.chat_delete(%s)", conversation)["deleted"]
 
 
+def test_what_a_service_began_is_shared_and_not_given_away(seeded: Database) -> None:
+    """A visitor deletes what was begun in the visit, not what was opened to it later."""
+    service = {"role": "service_role"}
+    begun = call(seeded, "service_role", service, "select public.chat_open(%s)", ACME)
+    conversation = begun["conversation_id"]
+    shared = as_user(seeded, ADA, "select public.chat_share(%s)", conversation)
+    visit = ("anon", {"role": "anon"})
+    key = shared["session_id"]
+    own = call(seeded, *visit, "select public.chat_open(null, null, %s)", key)["conversation_id"]
+    delete = "select public.chat_delete(%s, %s)"
+
+    with pytest.raises(psycopg.Error, match="only who began") as refused:
+        call(seeded, *visit, delete, conversation, key)
+
+    assert refused.value.sqlstate == "PT403"
+    assert call(seeded, *visit, delete, own, key)["deleted"]
+
+
 def test_a_member_who_begins_and_speaks_in_a_visit_waits_for_nobody_twice(
     seeded: Database,
 ) -> None:
