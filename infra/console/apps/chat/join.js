@@ -9,7 +9,8 @@
  */
 export function joined(known, progress) {
   const place = /^text:(\d+)$/.exec(progress?.stage ?? "")?.[1];
-  if (place === undefined) return known;
+  // another stage is another attempt's: what the one before it wrote is lost
+  if (place === undefined) return progress?.stage && !progress.stage.startsWith("text:") ? { from: 0, text: "" } : known;
   const from = Number(place);
   const points = [...known.text];
   const isBeyond = from < known.from || from > known.from + points.length;

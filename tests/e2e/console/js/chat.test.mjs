@@ -27,10 +27,17 @@ test("who comes late, or missed too much, has the end", () => {
 
 test("other progress leaves what is known", () => {
   const known = { from: 0, text: "abc" };
-  for (const progress of [null, undefined, {}, { stage: "writing" }, { stage: "text:", message: "x" }]) {
+  for (const progress of [null, undefined, {}, { stage: "text:", message: "x" }]) {
     assert.equal(joined(known, progress), known);
   }
   assert.deepEqual(joined(known, { stage: "text:0", message: null }), NOTHING);
+});
+
+test("a second attempt's text is not joined to the first one's", () => {
+  let known = joined(NOTHING, piece(0, "A worker that was killed wrote this"));
+  known = joined(known, { stage: "writing", message: null });
+  assert.deepEqual(known, NOTHING);
+  assert.deepEqual(joined(known, piece(9, "else")), { from: 9, text: "else" });
 });
 
 test("messages are merged by their place", () => {
