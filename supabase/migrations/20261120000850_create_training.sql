@@ -619,11 +619,12 @@ begin
       'limits', jsonb_build_object('bytes', queue.setting('training_max_bytes'), 'seconds', queue.setting('training_max_seconds')),
       'stages', (select coalesce(jsonb_agg(to_jsonb(s) - '{training_id,workspace_id}'::text[]), '[]') from public.training_stages as s where s.training_id = t.id),
       'heard', (select coalesce(jsonb_agg(k.number order by k.number), '[]') from public.training_chunks as k where k.training_id = t.id),
-      'has_procedure', exists (select from public.training_procedures as p where p.training_id = t.id))
+      'written', (select jsonb_build_object('steps', jsonb_array_length(p.procedure -> 'steps'), 'author', p.author, 'offline', p.offline)
+        from public.training_procedures as p where p.training_id = t.id and p.version = 1))
     from public.trainings as t where t.id = (v_held.training).id);
 end;
 $$;
-comment on function public.training_load is E'What a leased job {job_id, fence} works on: {training, limits, stages, heard, has_procedure}; training is null when it is gone.\n\nA failed training whose job was taken up again begins its next run.';
+comment on function public.training_load is E'What a leased job {job_id, fence} works on: {training, limits, stages, heard, written}; training is null when it is gone.\n\nA failed training whose job was taken up again begins its next run.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
 language plpgsql

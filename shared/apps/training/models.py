@@ -87,7 +87,8 @@ class Loaded(Lenient):
     limits: Limits | None = None
     stages: list[Stage] = []
     heard: list[int] = []
-    has_procedure: bool = False
+    #: What writing the procedure came to, where that is stored.
+    written: dict[str, Any] | None = None
 
     def result(self, name: StageName) -> dict[str, Any] | None:
         """What a completed stage found."""

@@ -126,7 +126,7 @@ class Source:
 
 async def verify(work: Work, source: Source) -> dict[str, Any]:
     """Whether the upload is there, and is a video with sound; nobody's word is taken for it."""
-    size = await work.app.files.find_size(work.training.object_key)
+    size = await work.app.files.measure(work.training.object_key)
     if size is None:
         raise StageError("video_missing", "The upload is not complete, or is gone")
     if size == 0:
@@ -218,6 +218,8 @@ async def hear(work: Work, payload: ChunkPayload) -> int:
 
 async def write_procedure(work: Work) -> dict[str, Any]:
     """Write the procedure from what was said, and store it as version 1."""
+    if work.loaded.written is not None:
+        return work.loaded.written  # its worker died before it could say so: a model was paid
     chunks = await work.app.store.load_chunks(work.job.id, work.job.fence)
     segments = [said for chunk in chunks for said in chunk.segments]
     model = work.app.model

@@ -328,6 +328,47 @@ async def test_a_language_model_writes_the_procedure(
     assert server.paid["procedure"] == 2
 
 
+async def test_a_procedure_that_was_stored_is_not_asked_for_again(
+    project: Project, settings: Settings, ear: QuickEar
+) -> None:
+    """The worker died between storing it and saying so: the model was paid, and is not again."""
+    async with (
+        ModelServer() as server,
+        Studio(project, server.known_to(settings), speech=ear).open() as studio,
+    ):
+        training = await studio.start()
+        project.run_sql(
+            "insert into public.training_procedures (training_id, version, workspace_id,"
+            " procedure, author) values (%s, 1, %s, %s, 'an earlier attempt')",
+            training["id"],
+            ACME,
+            '{"title": "x", "steps": [{"title": "x", "at_seconds": 0}]}',
+        )
+        state = await studio.ended(training)
+
+    stages = {stage["name"]: stage for stage in state["stages"]}
+    assert state["status"] == "completed", state["reason"]
+    assert stages["procedure"]["result"]["author"] == "an earlier attempt"
+    assert server.paid["procedure"] == 0
+
+
+async def test_storage_that_is_away_is_told_by_its_name(
+    project: Project, settings: Settings, studio: Studio, ear: QuickEar
+) -> None:
+    """Not by an address of the deployment's: members read this."""
+    training = await studio.start()
+    away = settings.model_copy(update={"aws_endpoint_url": "http://127.0.0.1:9"})
+
+    async with Studio(project, away, speech=ear).open() as other:
+        state = await other.until(
+            training, lambda state: [job for job in state["jobs"] if job["error"]]
+        )
+
+    [job] = state["jobs"]
+    assert job["error"].startswith("The uploads bucket did not answer")
+    assert "127.0.0.1" not in job["error"]
+
+
 async def test_a_deployment_without_tools_says_what_is_missing(
     project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
