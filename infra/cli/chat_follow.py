@@ -120,7 +120,10 @@ class Follow:
             # work writes beside other work: its text comes whole, with its message
             if job_id not in self._lines and sys.stdout.isatty():
                 self._grow(job_id, self._live[job_id])
-        elif job_id in self._lines:
+            return
+        if self._live.pop(job_id, None) is not None:
+            self._close_line()  # another stage is another attempt's: its text begins anew
+        if job_id in self._lines:
             words = joined([f"{progress.get('percentage') or 0:>3.0f} %", progress.get("message")])
             self._say(Text.assemble((f"{self._lines[job_id]}  ", "dim"), shown(words)))
 

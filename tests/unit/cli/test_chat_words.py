@@ -109,6 +109,10 @@ def followed(service: Conversation, *, as_json: bool = False) -> None:
         ([("text:0", "The lift "), ("text:4", "lift carries")], "The lift carries two tonnes.\n"),
         ([("text:0", "The lift"), ("text:20", "two")], "The lift carries two tonnes.\n"),
         ([("text:9", "carries two")], "The lift carries two tonnes.\n"),
+        (
+            [("text:0", "A lift goes"), ("thinking", ""), ("text:9", "carries")],
+            "A lift goes\nThe lift carries two tonnes.\n",
+        ),
         # another attempt begins anew: what stands on the screen cannot be taken back
         ([("text:0", "A lift"), ("text:0", "The")], "A lift\nThe lift carries two tonnes.\n"),
     ],
