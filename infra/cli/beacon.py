@@ -253,7 +253,8 @@ def _text(source: str) -> str:
         raise CommandFailed(
             f"{source} cannot be read: {error}",
             code="unreadable",
-            fix="name a file, - for standard input, or a run's or receipt's id",
+            fix="name a file, - for standard input, or a run's or receipt's id to verify it, a "
+            "spec's to run it",
         ) from error
 
 

@@ -23,8 +23,11 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 FIXES: Mapping[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
     "name right? `minutehand stats` lists what ran",
-    "job_not_found": "`minutehand ls` lists your jobs; another workspace's: --workspace",
+    "job_not_found": "`minutehand ls` lists your jobs, "
+    "`minutehand ls --workspace ID` another workspace's",
     "conversation_not_found": "`minutehand chat ls` lists yours; another workspace's: --workspace",
+    "receipt_not_found": "a run has receipts once it has ended; "
+    "`minutehand beacon ls` shows its state",
     "workspace_not_found": "leave --workspace away, and yours are listed",
     "unauthorized": "sign in anew: `minutehand token`, or drop --token",
     "401": "sign in anew: `minutehand token`, or drop --token",

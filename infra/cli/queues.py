@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from infra.cli.connection import CommandFailed
+from infra.cli.ids import WHOLE, digits_of
 from infra.cli.options import EnvFile, Json, Token, Workspace, connected
 from infra.cli.output import Output, ago
 
@@ -35,9 +37,10 @@ def pause(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Start no more jobs of a type, queue or workspace; running ones go on.
+    """Let no job of a type, queue or workspace start.
 
-    A workspace's managers may pause it; types and queues need the operator's secret key.
+    Running ones go on. A workspace's managers may pause it; types and queues need the
+    operator's secret key.
     """
     _steer({"paused": True, "reason": reason}, kind, name, token, env_file, as_json)
 
@@ -64,6 +67,12 @@ def _steer(
 ) -> None:
     with connected(as_json, env_file, token) as (output, connection):
         if kind is Kind.WORKSPACE:
+            if len(digits_of(name) or "") != WHOLE:
+                raise CommandFailed(
+                    f"{name!r} is no workspace's id",
+                    code="bad_id",
+                    fix="`minutehand ls --json` shows it as workspace_id",
+                )
             verb = "pause" if change["paused"] else "resume"
             result = connection.call(
                 "POST", f"/api/workspaces/{name}/{verb}", json={"reason": change.get("reason")}

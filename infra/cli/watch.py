@@ -25,6 +25,8 @@ from infra.cli.output import COLOURS, Output, joined
 ENDED = {"completed", "failed", "cancelled"}
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 RETRY_SECONDS = 1.0
+#: Most characters of a result behind the line of its job's end.
+LONGEST = 400
 
 
 @dataclass
@@ -117,13 +119,26 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         if event.type == "end":
             ended = str(event.data["reason"])
         elif "." in event.type:  # job.* or an app's own, as beacon.receipt.issued
-            output.value(event.data, text=sentence(event))
+            kind = event.type.removeprefix("job.")
+            job = connection.call("GET", f"/api/jobs/{job_id}") if kind in ENDED else None
+            text = sentence(event)
+            if job is not None and kind == job["status"] == "completed":
+                text.append(result_of(job))
+            output.value(event.data, text=text)
             # a retry may have revived it since: only the job itself knows whether this was the end
-            if event.type.removeprefix("job.") in ENDED and _ended(connection, job_id):
+            if job is not None and job["status"] in ENDED:
                 break
     ended = ended or str(connection.call("GET", f"/api/jobs/{job_id}")["status"])
     if ended != "completed":
         raise typer.Exit(1)
+
+
+def result_of(job: dict[str, Any]) -> str:
+    """A job's result on one line, cut where it is long; nothing when it has none."""
+    if job["result"] is None:
+        return ""
+    text = json.dumps(job["result"], ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… all: minutehand show {job['id']}"
 
 
 def sentence(event: Event) -> Text:
@@ -144,7 +159,9 @@ def sentence(event: Event) -> Text:
             if kind == "waiting"
             else None,
             data.get("error_message") if kind in {"failed", "retried"} else None,
-            f"next try {data['next_retry_at']}" if data.get("next_retry_at") else None,
+            f"(next try at {str(data['next_retry_at'])[:19].replace('T', ' ')} UTC)"
+            if data.get("next_retry_at")
+            else None,
         ]
     )
     at = str(event.data.get("at") or event.data.get("created_at") or "")[11:23]

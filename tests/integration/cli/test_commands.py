@@ -76,6 +76,7 @@ def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> No
     assert words[0] == "created"
     assert words[-1] == "completed"
     assert "Account enrichment completed successfully" in result.stdout
+    assert '"credits":' in result.stdout.splitlines()[-1]  # what came of it, not only that it did
 
 
 def test_following_prints_one_json_document_per_event(run: Run, account: str) -> None:
@@ -208,6 +209,14 @@ def test_a_paused_workspace_runs_nothing_until_it_is_resumed(run: Run, stack: Ru
         assert "a test" in run("stats").stdout
     finally:
         assert as_json(run("resume", "workspace", workspace, "--json"))["paused"] is False
+
+
+def test_a_workspaces_name_is_not_its_id(run: Run) -> None:
+    """It says what to give in place of a name, and calls no route that is not there."""
+    result = run("pause", "workspace", "Acme", code=1)
+
+    assert "'Acme' is no workspace's id" in result.stderr
+    assert "minutehand ls --json" in result.stderr
 
 
 def test_only_the_operator_pauses_a_type(run: Run) -> None:
@@ -363,7 +372,7 @@ def test_nothing_to_redrive_is_no_question(run: Run) -> None:
     """There is nothing to confirm."""
     result = run("redrive", "--type", "a_type_without_jobs")
 
-    assert "no dead letter" in result.stdout
+    assert "no failed job matches" in result.stdout
 
 
 def test_a_narrow_screen_keeps_a_row_on_its_line(

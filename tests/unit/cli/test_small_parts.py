@@ -16,7 +16,7 @@ from infra.cli.connection import ROOT, CommandFailed, load_values, read_env_file
 from infra.cli.jobs import read_payload, seconds_of
 from infra.cli.output import Output, ago
 from infra.cli.scaffold import scaffold
-from infra.cli.watch import Event, events_of, sentence
+from infra.cli.watch import Event, events_of, result_of, sentence
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -88,6 +88,27 @@ def test_an_event_is_one_readable_line() -> None:
     )
 
     assert sentence(event).plain == "12:34:56.789  progress     40 % enriching"
+
+
+def test_a_retried_attempt_says_why_and_when_it_goes_on() -> None:
+    """Reason and instant are told apart, the instant without its fractions."""
+    data = {"error_message": "no answer", "next_retry_at": "2026-01-01T12:35:50.17+00:00"}
+    event = Event("2", "job.retried", {"at": "2026-01-01T12:34:56.789Z", "data": data})
+
+    assert sentence(event).plain.endswith(
+        "retried     no answer (next try at 2026-01-01 12:35:50 UTC)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "told"), [(None, ""), ({"a": "é"}, '{"a": "é"}'), (["x" * 1000], "… all:")]
+)
+def test_a_result_fits_behind_the_end_of_its_job(result: object, told: str) -> None:
+    """A quarter of a megabyte on one line would hide everything before it."""
+    text = result_of({"id": "j", "result": result})
+
+    assert told in text
+    assert len(text) < 500
 
 
 def test_brackets_and_escapes_of_strangers_are_only_shown(
