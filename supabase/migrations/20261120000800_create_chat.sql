@@ -422,10 +422,16 @@ declare
   v_now timestamptz := queue.clock();
   v_before timestamptz := v_now - make_interval(days => (queue.setting('chat_retention_days'))::integer);
   v_ids uuid[] := array(
-    select c.id from public.chat_conversations as c
-    where c.last_message_at < v_before
-      and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.completed_at is null)
-    order by c.last_message_at limit p_limit for update skip locked);
+    select f.id
+    from (
+      select o.id, sum(o.last_seq) over (order by o.last_message_at, o.id) - o.last_seq as messages_before
+      from (
+        select c.id, c.last_seq, c.last_message_at from public.chat_conversations as c
+        where c.last_message_at < v_before
+          and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.completed_at is null)
+        order by c.last_message_at limit p_limit for update skip locked) as o) as f
+    -- who speaks waits for this: not for several long ones
+    where f.messages_before < 1000);
 begin
   if cardinality(v_ids) > 0 then
     perform chat.forget(v_ids);
@@ -435,7 +441,7 @@ begin
   where u.author = old.author and u.at = old.at;
 end;
 $$;
-comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days and nothing works for; whosever they are.';
+comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days and nothing works for, whosever they are; after some thousand messages no more of them.';
 
 create function chat.author(p_workspace_id uuid, p_visit_id text) returns text
 language sql stable

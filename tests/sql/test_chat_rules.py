@@ -258,6 +258,29 @@ def test_what_nobody_wrote_in_is_forgotten(seeded: Database) -> None:
     assert (kept, jobs, events) == ([(live,)], [], [])
 
 
+def test_who_speaks_waits_for_one_long_conversation_to_be_forgotten(seeded: Database) -> None:
+    """Else a message would wait for all of them, and none be taken once that is too long."""
+    old = [begin(seeded, EVE, GLOBEX) for _ in range(2)]
+    with seeded.connect() as connection:
+        connection.execute(
+            "update public.chat_conversations set last_seq = 5000, last_message_at = queue.clock()"
+            " - interval '91 days' where id = any (%s)",
+            (old,),
+        )
+    speaking = begin(seeded)
+
+    left = []
+    for _ in range(2):
+        send(seeded, speaking)
+        with seeded.connect() as connection:
+            row = connection.execute(
+                "select count(*) from public.chat_conversations where id = any (%s)", (old,)
+            ).fetchone()
+        left.append(row)
+
+    assert left == [(1,), (0,)]
+
+
 def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
     """Twenty conversations, so many messages a day; none when it is over, or of another place."""
     with seeded.connect() as connection:
