@@ -134,10 +134,10 @@ def _read(completion: Completion, shape: type[Shape]) -> Shape:
 
 def _written(completion: Completion, *, data: dict[str, Any] | None = None) -> Written:
     text = clean_text(completion.text)
-    if data is None and not completion.whole:
-        text += " …"
+    if data is None and (not completion.whole or len(text) > MOST_CHARACTERS):
+        text = text[:MOST_CHARACTERS] + " …"
     return Written(
-        text="" if data is not None else text[:MOST_CHARACTERS],
+        text="" if data is not None else text,
         model=completion.model[:200],
         offline=completion.offline,
         input_tokens=completion.usage.input_tokens,

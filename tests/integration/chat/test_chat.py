@@ -587,6 +587,20 @@ async def test_a_bad_message_is_told_by_its_field(
     assert await desk.messages(conversation) == []
 
 
+async def test_an_answer_that_is_too_long_says_that_it_is_cut(
+    desk: Desk, server: ModelServer
+) -> None:
+    """By a model that keeps to no bound: what is left out is not left out in silence."""
+    server.faults["text"] = [Fault(said="word " * 9000)]
+    conversation = await desk.begin()
+    await desk.say(conversation, "Tell me everything.")
+
+    await desk.settled(conversation)
+
+    [_, reply] = await desk.messages(conversation)
+    assert (len(reply["text"]), reply["text"][-7:]) == (40_002, "word  …")
+
+
 async def test_what_a_model_counts_is_no_reason_to_ask_it_again(
     desk: Desk, server: ModelServer
 ) -> None:
