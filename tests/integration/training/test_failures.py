@@ -400,7 +400,7 @@ async def test_a_video_that_is_gone_is_told(studio: Studio) -> None:
 
 async def test_an_ear_that_hears_too_much_is_asked_once(studio: Studio, ear: QuickEar) -> None:
     """What the table would refuse is refused as an answer, not paid for at every attempt."""
-    ear.said = [Segment(0.0, 1.0, "word " * 900)] * 40
+    ear.said = [Segment(0.0, 1.0, "word " * 900)] * 60
     training = await studio.start()
 
     state = await studio.ended(training)
