@@ -642,13 +642,15 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('chat work:' || p_conversation.workspace_id, 0));
   return (
     select greatest(0, least(v_today,
-      (queue.setting('chat_live_items_per_session'))::integer - count(*) filter (where i.conversation_id = p_conversation.id),
+      (queue.setting('chat_live_items_per_session'))::integer - count(*) filter (where c.session_id = p_conversation.session_id),
       (queue.setting('chat_live_items_per_workspace'))::integer - count(*)))
-    from queue.live_jobs as j join public.chat_work_items as i on i.job_id = j.job_id
+    from queue.live_jobs as j
+    join public.chat_work_items as i on i.job_id = j.job_id
+    join public.chat_conversations as c on c.id = i.conversation_id
     where j.workspace_id = p_conversation.workspace_id);
 end;
 $$;
-comment on function chat.room is 'How many more work items may be begun in a conversation: by its own bound, its workspace''s, and in a visit by what is left of the day.';
+comment on function chat.room is 'How many more work items may be begun in a conversation: by its session''s bound, which is a visit''s over all its conversations, its workspace''s, and in a visit by what is left of the day.';
 
 create function chat.room_or_refuse(p_conversation public.chat_conversations) returns void
 language plpgsql

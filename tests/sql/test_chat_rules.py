@@ -654,6 +654,27 @@ def visit_of(database: Database, **options: Any) -> str:
     return key
 
 
+def test_a_visit_is_one_session_however_many_conversations_it_has(seeded: Database) -> None:
+    """Else a few visitors' questions, a week long each, would leave members no room to work."""
+    key = visit_of(seeded)
+    visit = ("anon", {"role": "anon"})
+    open_, send_ = "select public.chat_open(null, null, %s)", "select public.chat_send(%s, %s, %s)"
+    made = [call(seeded, *visit, open_, key)["conversation_id"] for _ in range(2)]
+    work = Jsonb({**MESSAGE, "mode": "work"})
+    items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 3
+    sent = call(seeded, *visit, send_, made[0], work, key)
+    request = {**lease(seeded, sent["job_id"]), "items": items, "text": "On it"}
+    change(seeded, chat_live_items_per_session=3)
+    try:
+        assert len(as_worker(seeded, "chat_delegate", request)["work_items"]) == 3
+        with pytest.raises(psycopg.Error, match="no room") as refused:
+            call(seeded, *visit, send_, made[1], work, key)
+        assert refused.value.sqlstate == "PT429"
+        assert send(seeded, begin(seeded), mode="work")["created"]
+    finally:
+        change(seeded, chat_live_items_per_session=5)
+
+
 def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> None:
     """Else a visitor would have replies for nothing by stopping them late and asking again."""
     key = visit_of(seeded)
