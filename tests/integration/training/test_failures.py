@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import subprocess
+import tempfile
+import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from shared.ai.errors import NotAuthorised, RateLimited
@@ -194,6 +198,45 @@ async def test_a_cancel_stops_every_stage_and_work_goes_on_later(
     assert done["status"] == "completed"
     late = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
     assert late.status_code == 409
+
+
+async def test_a_cancel_while_the_video_is_read_leaves_nothing_running(
+    project: Project, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an ffmpeg nor a video on the disk, which the next job may need."""
+    slow = tmp_path / "ffmpeg"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    slowly = settings.model_copy(update={"ffmpeg_path": str(slow)})
+
+    async with Studio(project, slowly, speech=QuickEar()).open() as studio:
+        training = await studio.start()
+        working = asyncio.create_task(drain(studio.worker))
+        child = await asyncio.to_thread(until_it_runs, "sleep")
+        kept = [file.name for file in disk.glob("minutehand-training-*/*")]
+        await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
+        await working
+        stopped = await studio.until(training, lambda state: state["status"] == "cancelled")
+
+    assert kept == ["video"]
+    assert stopped["stages"] == []
+    assert not child.is_running()
+    assert list(disk.glob("minutehand-training-*")) == []
+
+
+def until_it_runs(name: str) -> psutil.Process:
+    """Wait for a child of this process."""
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() == name:
+                    return child
+        time.sleep(0.02)
+    raise AssertionError(f"no {name} runs")
 
 
 async def test_a_deleted_training_leaves_nothing_behind(studio: Studio, ear: QuickEar) -> None:
