@@ -34,7 +34,7 @@ const COLUMNS = [
   { head: "Title", wide: true, cell: (row) => row.title ?? "–" },
   { head: "Account", wide: true, cell: (row) => (row.accounts ? html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>` : "–") },
   { head: "LinkedIn", wide: true, width: "7rem", cell: (row) => html`<${Profile} url=${row.linkedin_url} />` },
-  { head: "Enrichment", width: "11rem", wide: true, cell: (row) => html`<${Enriched} row=${row} />` },
+  { head: "Enrichment", width: "12rem", wide: true, cell: (row) => html`<${Enriched} row=${row} />` },
   { head: html`<span class="hidden">Actions</span>`, width: "6rem", cell: (row) => html`<${ActionButton} className="small" run=${() => enrich(row)} aria-label=${`Enrich ${nameOf(row)}`}>Enrich<//>` },
 ];
 
