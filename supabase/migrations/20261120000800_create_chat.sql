@@ -92,6 +92,7 @@ comment on column public.chat_messages.by_visitor is 'Whether the holder of a vi
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
 create index chat_messages_by_workspace on public.chat_messages (workspace_id);
+create index chat_messages_with_texts on public.chat_messages (conversation_id, seq) where documents <> '[]'; -- a job looks back for the latest
 
 create table public.chat_work_items (
   job_id uuid primary key,

@@ -597,6 +597,19 @@ def test_a_message_costs_the_same_however_much_was_said_elsewhere(seeded: Databa
             " from generate_series(10, 3000) as n, unnest(%s::text[]) as author",
             (["another", f"{ACME}:{ADA}"],),
         )
+        connection.execute(
+            "insert into public.chat_messages (conversation_id, workspace_id, seq, author, kind,"
+            " text) select %s, %s, n + m, case m when 0 then 'user' else 'assistant' end,"
+            " case m when 0 then 'message' else 'reply' end, 'x'"
+            " from generate_series(2, 3000, 2) as n, generate_series(0, 1) as m",
+            (conversation, ACME),
+        )
+        connection.execute(
+            "update public.chat_conversations set last_seq = 3002 where id = %s", (conversation,)
+        )
+        connection.execute(
+            "update public.chat_messages set seq = 3002 where job_id = %s", (held["job_id"],)
+        )
         connection.execute("analyze public.chat_conversations, public.chat_messages, chat.uses")
         claims = Jsonb({"sub": ADA, "role": "authenticated"})
         connection.execute("select set_config('request.jwt.claims', %s::text, true)", (claims,))
@@ -611,7 +624,7 @@ def test_a_message_costs_the_same_however_much_was_said_elsewhere(seeded: Databa
             connection.execute(f"select {statement}".encode(), argument)
             after = dict(connection.execute(read).fetchall())
             cost = {name: after[name] - before[name] for name in after}
-            assert max(cost.values()) < 100, (statement, cost)
+            assert max(cost.values()) < 500, (statement, cost)  # a few pages
         connection.rollback()
 
 
