@@ -460,6 +460,9 @@ begin
     and (status <> 'completed'
       -- the cut audio had expired: it must be cut anew
       or name = 'audio' and p_training.code = 'audio_gone');
+  if p_training.code = 'no_speech' then -- what heard no word is asked anew, or another ear by now: else going on could change nothing
+    delete from public.training_chunks where training_id = p_training.id;
+  end if;
   if p_training.code in ('host_refused', 'host_lost') and coalesce(p_training.host_asset, p_training.host_upload) is not null then
     perform training.clean(p_training, false, false, true); -- the host will not have this one: the next is another
   end if;
