@@ -32,6 +32,7 @@ from shared.web.errors import (
 )
 from shared.web.foreign import standing_on
 from shared.web.services import Provided
+from shared.web.wording import problem_of
 
 MAX_UPLOAD_BYTES = 50 * 1024 * 1024
 """Most bytes of a multipart upload; API Gateway takes 10 MB, so larger files go by address."""
@@ -226,7 +227,7 @@ def _validated(model: type[HandIn], data: bytes | dict[str, Any]) -> HandIn:
             [
                 FieldProblem(
                     field=".".join(map(str, problem["loc"])) or "body",
-                    problem=str(problem["msg"]).removeprefix("Value error, "),
+                    problem=problem_of(problem),
                 )
                 for problem in error.errors()
             ]

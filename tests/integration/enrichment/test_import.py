@@ -399,6 +399,7 @@ async def test_a_malformed_request_names_its_field(
 
     assert answer.status_code == 422
     assert [problem["field"] for problem in answer.json()["detail"]] == [field]
+    assert "input" not in answer.json()["error"].lower()  # our words, as on the other routes
 
 
 async def test_a_bare_csv_is_told_what_is_taken(office: Office) -> None:
