@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 import shared.apps
@@ -46,7 +46,7 @@ async def show(values: Mapping[str, str], console: Console, say: Say, *, started
         ids: list[str] = []
         for name, module in demos():
             made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
-            say(f"demo: {len(made)} jobs of {name}")
+            say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
             ids += made
         if not ids:
             say("no app has demo jobs yet")
@@ -94,12 +94,11 @@ async def follow(
     begun = time.time() - (time.monotonic() - started)  # of the command, on the wall clock
     first_completed = False
     deadline = time.monotonic() + PATIENCE_SECONDS
-    columns = (
+    columns = (  # 80 characters with the words of a stage; how long each took is in the summary
         TextColumn("{task.fields[job_type]:<18}"),
         TextColumn("{task.fields[status]:<10}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[stage]}[/]"),
     )
     with Progress(*columns, console=console) as progress:
@@ -132,7 +131,7 @@ def _update(progress: Progress, bar: TaskID, job: Mapping[str, Any]) -> None:
     colour = COLOURS.get(job["status"], "cyan")
     stage = reported.get("message") or reported.get("stage") or job.get("error_message") or ""
     progress.update(
-        bar, completed=done, status=f"[{colour}]{job['status']}[/]", stage=str(stage)[:60]
+        bar, completed=done, status=f"[{colour}]{job['status']}[/]", stage=str(stage)[:30]
     )
     if job["status"] in ENDED:
         progress.stop_task(bar)
