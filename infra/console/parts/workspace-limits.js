@@ -32,10 +32,10 @@ export function WorkspaceLimits({ workspace }) {
   };
   return html`<section class="card bar" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>
     <span class="num">${Number.isFinite(limit) ? `${number(running)} of ${number(limit)} running` : `${number(running)} running, no limit`}</span>
-    ${Number.isFinite(limit) && html`<meter min="0" max=${limit} high=${limit * 0.9} value=${running} aria-label=${`${running} of ${limit} running`}></meter>`}
-    <span class="muted num">at most ${number(pending ?? usual)} pending, weight ${number(weight)}</span>
+    ${Number.isFinite(limit) && limit > 0 && html`<meter min="0" max=${limit} high=${limit * 0.9} value=${running} aria-label=${`${running} of ${limit} running`}></meter>`}
+    <span class="muted num">at most ${number(pending ?? usual)} pending${weight === 1 ? "" : `, weighs ${number(weight)} when workspaces compete for workers`}</span>
     <span class="spacer"></span>
-    ${workspace.role === "manager" && html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="1" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(event) => setOwn(event.target.value)} /></label>
+    ${workspace.role === "manager" && html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="0" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(event) => setOwn(event.target.value)} /></label>
       <button type="submit" disabled=${own === null}>Set</button></form>`}
   </section>`;
 }
