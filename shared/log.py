@@ -25,11 +25,6 @@ def current_request_id() -> str | None:
     return _request_id.get()
 
 
-def set_request_id(request_id: str | None) -> None:
-    """Name the request for the rest of this context; handlers call it once per invocation."""
-    _request_id.set(request_id)
-
-
 @contextlib.contextmanager
 def request_context(request_id: str | None) -> Iterator[None]:
     """Stamp `request_id` on every line logged inside the block, tasks started in it included."""

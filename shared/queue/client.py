@@ -12,7 +12,6 @@ from uuid import UUID
 
 from shared.config import Settings
 from shared.queue.data_api import DataApi
-from shared.queue.errors import JobNotFound
 from shared.queue.keys import caller_headers, is_visit
 from shared.queue.models import (
     BulkResult,
@@ -123,13 +122,6 @@ class UserQueue:
             JobNotFound: No such job, or not yours.
         """
         return Job.model_validate(await self._call("get_job", {"p_job_id": job_id}))
-
-    async def find_job(self, job_id: JobId | str) -> Job | None:
-        """The job as it is now, or None."""
-        try:
-            return await self.get_job(job_id)
-        except JobNotFound:
-            return None
 
     async def list_jobs(
         self,

@@ -175,18 +175,6 @@ async def verify(request: Request, token: str) -> Caller:
         raise unauthorized(str(error), presented=True) from error
 
 
-def require_bearer(offered: str | None, accepted: Iterable[str]) -> None:
-    """Refuse a request that does not carry one of `accepted`.
-
-    Raises:
-        ApiError: 401.
-    """
-    if offered is None:
-        raise unauthorized("send the token as a bearer token", presented=False)
-    if not token_matches(offered, accepted):
-        raise unauthorized("the token is wrong", presented=True)
-
-
 #: A signed-in user as a route's argument: `caller: SignedIn`.
 SignedIn = Annotated[Caller, Depends(require_caller)]
 #: A user or nobody, for routes that anonymous visitors may use when ALLOW_ANONYMOUS is on.

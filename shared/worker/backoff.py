@@ -5,7 +5,6 @@ The database applies it; this copy publishes the policy and predicts it for peop
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,7 +14,9 @@ from shared.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential: `first`, then times `factor` each, never above `cap`; jittered by a tenth.
+    """Exponential: `first`, then times `factor` each, never above `cap`.
+
+    The database draws each wait within a tenth of that; at the cap, up to a fifth below.
 
     Attributes:
         first: Wait after the first failed attempt, at most a day.
@@ -44,12 +45,6 @@ class Backoff:
         if self.factor > 1 and exponent > 64:
             return cap
         return float(min(cap, first * self.factor**exponent))
-
-    def jittered(self, attempt: int, rng: random.Random) -> float:
-        """The delay as the database draws it: within a tenth; at the cap, up to a fifth below."""
-        cap, delay = seconds(self.cap), self.delay(attempt)
-        spread = 0.8 + 0.2 * rng.random() if delay >= cap else 0.9 + 0.2 * rng.random()
-        return min(cap, delay * spread)
 
     def wire(self) -> BackoffOptions:
         """The policy as the database keeps it."""

@@ -125,11 +125,6 @@ class News:
     def __bool__(self) -> bool:
         return bool(self._logs or self._steps or self._progress is not None)
 
-    @property
-    def has_steps(self) -> bool:
-        """Whether a finished step is still to be stored."""
-        return bool(self._steps)
-
     def set_progress(self, progress: Progress) -> None:
         """Replace what was known; only the latest is stored."""
         with self._lock:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.worker.testing import set_database_clock
 from tests.support.engine import ACME, Engine, handle, ids_of
 
 
@@ -204,3 +209,18 @@ def test_enqueue_asks_for_one_worker_until_a_lease_answers(engine: Engine) -> No
     assert enqueue() is True
     engine.advance(3)
     assert enqueue() is True
+
+
+def test_a_test_of_ones_own_moves_days_without_waiting(engine: Engine) -> None:
+    """`set_database_clock` stands still where it is told to, and lets go again."""
+    job_id = engine.enqueue(delay_seconds=86_400)
+    assert engine.lease(1) == []
+
+    tomorrow = datetime.now(UTC) + timedelta(days=2)
+    set_database_clock(engine.connection, tomorrow)
+    assert engine.one("select queue.clock()") == tomorrow
+    assert ids_of(engine.lease(1)) == [job_id]
+    set_database_clock(engine.connection, None)
+    assert engine.one("select queue.clock() < %s", tomorrow)
+    with pytest.raises(ValueError, match="has no time zone"):
+        set_database_clock(engine.connection, datetime(2026, 1, 1))  # noqa: DTZ001

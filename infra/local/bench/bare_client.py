@@ -60,10 +60,6 @@ class BareSocket(asyncio.Protocol):
                 self.joined.set_result(None)
         self._buffer = buffer[at:]
 
-    def beat(self) -> None:
-        """Keep the socket open; the answer counts as a frame."""
-        self._send([None, "0", "phoenix", "heartbeat", {}])
-
     def close(self) -> None:
         """Hang up."""
         self._transport.close()

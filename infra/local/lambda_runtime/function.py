@@ -148,11 +148,6 @@ class Function:
             await self._discard(environment)
         return len(old)
 
-    async def recycle(self) -> None:
-        """Take away the idle environments, so that the next invocation is a cold start."""
-        while self._idle:
-            await self._discard(self._idle.pop())
-
     def _take_idle(self) -> Environment | None:
         while self._idle:
             environment = self._idle.pop()
