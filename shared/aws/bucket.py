@@ -33,10 +33,13 @@ class UploadsBucket:
         Raises:
             ConfigurationError: This deployment has no uploads bucket.
         """
+        return await asyncio.to_thread(self._size, key)
+
+    def _size(self, key: str) -> int | None:
         from botocore.exceptions import ClientError
 
         try:
-            head = await asyncio.to_thread(self._s3.head_object, Bucket=self._bucket, Key=key)
+            head = self._s3.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None

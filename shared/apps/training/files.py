@@ -48,19 +48,7 @@ class TrainingFiles(UploadsBucket):
         Raises:
             StageError: `storage_unavailable`.
         """
-        from botocore.exceptions import ClientError
-
-        def measure() -> int | None:
-            try:
-                head = self._s3.head_object(Bucket=self._bucket, Key=key)
-            except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                    return None
-                raise
-            size: int = head["ContentLength"]
-            return size
-
-        return await _typed(measure, missing="storage_unavailable")
+        return await _typed(lambda: self._size(key), missing="storage_unavailable")
 
     async def fetch(self, key: str, into: Path, *, on_bytes: Callable[[int], None]) -> None:
         """Write an object to a file.
