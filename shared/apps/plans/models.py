@@ -39,9 +39,9 @@ class Budget(Exact):
 
 
 class Request(Exact):
-    """What to plan."""
+    """What to plan, as it was taken: whether the goal says anything is not asked a second time."""
 
-    goal: Annotated[str, Field(min_length=1, max_length=4000, pattern=r"\S")]
+    goal: Annotated[str, Field(min_length=1, max_length=4000)]
     constraints: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=20)
     ] = Field(default_factory=list)

@@ -21,6 +21,7 @@ from shared.apps.plans.stages import Kind, Outline, write_prompt
 from shared.worker.context import JobContext
 from shared.worker.job import Job
 from shared.worker.outcomes import Retry, Snooze
+from shared.worker.plain import clean_text, plain
 
 #: A stage is not begun with less time than this before the tick ends.
 SECONDS_TO_SPARE: Final = 20.0
@@ -208,7 +209,8 @@ class Pipeline:
             ) from error
         if isinstance(answer, Outline):
             answer = Outline(phases=answer.phases[: self.request.max_phases])
-        return answer.model_dump(mode="json")
+        found: dict[str, Any] = plain(answer.model_dump(mode="json"))
+        return found
 
     async def _failed(
         self, kind: Kind, error: LanguageModelError, live: LiveText, used: _Used, started: float
@@ -253,8 +255,8 @@ class Pipeline:
         return Stage(
             name=kind.name,
             position=kind.position,
-            draft=draft[:MOST_DRAFT] if draft else None,
-            reason=reason[:2000] if reason else None,
+            draft=clean_text(draft[:MOST_DRAFT]) if draft else None,
+            reason=clean_text(reason[:2000]) if reason else None,
             model=used.model[:200],
             offline=used.offline,
             input_tokens=used.read,

@@ -29,6 +29,7 @@ MARKDOWN = "text/markdown"
 class NewPlan(Request):
     """A plan to start; in a visit the workspace is the visit's and may be left out."""
 
+    goal: Annotated[str, Field(min_length=1, max_length=4000, pattern=r"\S")]
     workspace_id: UUID | None = None
 
 

@@ -28,9 +28,9 @@ Line = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Answer(BaseModel):
-    """A stage's answer takes nothing it does not know, and lacks nothing."""
+    """A stage's answer takes nothing it does not know, and lacks nothing; blanks say nothing."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
 class AskedBack(Answer):
@@ -208,8 +208,9 @@ def phase_kind(number: int, title: str) -> Kind:
     """The stage that writes one phase."""
     return Kind(
         f"phase:{number}", f"Phase {number}: {title}", 100 + number, 0, Detail,
-        f"Work out phase {number}, {title!r}, alone: its steps, what it delivers, and about how"
-        " many working days it takes.",
+        # its title is material: a model may have taken it from somebody's document
+        f"Work out phase {number} alone, the one under 'This phase': its steps, what it delivers,"
+        " and about how many working days it takes.",
     )  # fmt: skip
 
 
