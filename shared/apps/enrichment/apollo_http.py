@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, TypeVar
 
 import httpx
@@ -30,17 +31,27 @@ from shared.apps.enrichment.apollo import (
     bounded,
 )
 from shared.retry_after import retry_after
+from shared.worker.plain import clean_text
 from shared.worker.trace import trace_headers
 
 BASE_URL = "https://api.apollo.io/api/v1"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 2_000_000
+MAX_TEXT = 4_000
+"""Longest text kept of an answer; a longer one is cut, since the answer is paid for."""
+MAX_CREDITS = 10_000
+"""Most credits one call may claim to have cost."""
 
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Record = TypeVar("Record", bound=BaseModel)
 Answer = tuple[int, httpx.Headers, bytes]
 """Status, headers and the whole body."""
+
+
+def connect() -> httpx.AsyncClient:
+    """Make connections that all keys may share: they keep no cookie, which would be one key's."""
+    return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
 
 
 class HttpApollo:
@@ -69,10 +80,11 @@ class HttpApollo:
         answer_seconds: float = 20.0,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        self._http = http or httpx.AsyncClient()
+        self._http = http or connect()
         self._is_own = http is None
         self._base_url = base_url
         self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+        self._key = api_key
         self._headers = {
             "x-api-key": api_key,
             "accept": "application/json",
@@ -101,14 +113,15 @@ class HttpApollo:
             "POST", "/organizations/bulk_enrich", params={"domains[]": domains}
         )
         if answer.get("error_code") is not None:
-            raise ApolloRequestRefused(_sentence(answer, "Apollo refused the bulk request"))
+            raise ApolloRequestRefused(
+                _sentence(answer, self._key) or "Apollo refused the bulk request"
+            )
         listed = answer.get("organizations")
         records = [_read(Organization, item) for item in listed] if isinstance(listed, list) else []
         by_domain = _by_domain(domains, [record for record in records if record])
-        cost = answer.get("unique_enriched_records")
         return BulkMatch(
             organizations=by_domain,
-            credits=cost if isinstance(cost, int) and cost >= 0 else len(by_domain),
+            credits=_credits(answer.get("unique_enriched_records"), len(by_domain)),
             source="apollo",
         )
 
@@ -158,7 +171,7 @@ class HttpApollo:
             raise ApolloUnavailable(
                 f"Apollo broke off while answering {path}: {type(error).__name__}", uncertain=True
             ) from error
-        return _judge(path, *answer)
+        return _judge(path, *answer, key=self._key)
 
     async def _send(self, method: str, path: str, params: dict[str, Any] | None) -> Answer:
         async with self._http.stream(
@@ -178,7 +191,9 @@ class HttpApollo:
             return response.status_code, response.headers, bytes(body)
 
 
-def _judge(path: str, status: int, headers: httpx.Headers, body: bytes) -> dict[str, Any]:
+def _judge(
+    path: str, status: int, headers: httpx.Headers, body: bytes, *, key: str
+) -> dict[str, Any]:
     answer = _object(body)
     if status == 200:
         if answer is None:
@@ -186,11 +201,10 @@ def _judge(path: str, status: int, headers: httpx.Headers, body: bytes) -> dict[
                 f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
             )
         return answer
-    raise _refusal(path, status, headers, answer or {})
+    raise _refusal(path, status, headers, _sentence(answer or {}, key))
 
 
-def _refusal(path: str, status: int, headers: httpx.Headers, answer: dict[str, Any]) -> ApolloError:
-    said = _sentence(answer, "")
+def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> ApolloError:
     if status == 429:
         return ApolloRateLimited(
             "Apollo's rate limit is reached",
@@ -213,7 +227,7 @@ def _refusal(path: str, status: int, headers: httpx.Headers, answer: dict[str, A
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 
@@ -221,6 +235,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
 def _read(record: type[Record], raw: object) -> Record | None:
     if not isinstance(raw, dict) or not raw:
         return None
+    raw = {name: _storable(value) for name, value in raw.items()}
     try:
         return record.model_validate(raw)
     except ValidationError as error:
@@ -229,19 +244,30 @@ def _read(record: type[Record], raw: object) -> Record | None:
         return record.model_validate({k: v for k, v in raw.items() if k not in unreadable})
 
 
+def _storable(value: object) -> object:
+    """What jsonb can hold: an answer that cannot be recorded would be bought again."""
+    if isinstance(value, str):
+        return clean_text(value[:MAX_TEXT])
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return None
+    return value
+
+
 def _cost(answer: dict[str, Any], found: object) -> int:
-    told = answer.get("credits_consumed")
-    if isinstance(told, int) and told >= 0:
-        return told
-    return int(found is not None)
+    return _credits(answer.get("credits_consumed"), int(found is not None))
 
 
-def _sentence(answer: dict[str, Any], otherwise: str) -> str:
+def _credits(told: object, otherwise: int) -> int:
+    return told if isinstance(told, int) and 0 <= told <= MAX_CREDITS else otherwise
+
+
+def _sentence(answer: dict[str, Any], key: str) -> str:
+    """What Apollo said, for every member to read: without the key, should it repeat that."""
     for field in ("error_message", "message", "error"):
         text = answer.get(field)
         if isinstance(text, str) and text:
-            return text[:300]
-    return otherwise
+            return text.replace(key, "[the API key]")[:300]
+    return ""
 
 
 def _by_domain(asked: list[str], found: list[Organization]) -> dict[str, Organization]:

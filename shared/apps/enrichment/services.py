@@ -80,9 +80,9 @@ class Enrichment(Collaborators):
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
         # one for all keys: making one reads every root certificate, and connections are kept
-        from httpx import AsyncClient
+        from shared.apps.enrichment.apollo_http import connect
 
-        return AsyncClient()
+        return connect()
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
         """Seal a key for this workspace alone."""

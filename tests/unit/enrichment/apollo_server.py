@@ -25,6 +25,7 @@ class Seen:
     query: dict[str, list[str]]
     key: str | None
     traceparent: str | None
+    cookie: str | None = None
 
 
 class ApolloServer(MisbehavingServer):
@@ -52,6 +53,7 @@ class ApolloServer(MisbehavingServer):
             parse_qs(url.query),
             request.headers.get("x-api-key"),
             request.headers.get("traceparent"),
+            request.headers.get("cookie"),
         )
         self.seen.append(seen)
         self.called.set()

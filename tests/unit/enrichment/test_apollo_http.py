@@ -14,8 +14,10 @@ from shared.apps.enrichment.apollo import (
     ApolloRequestRefused,
     ApolloUnavailable,
 )
-from shared.apps.enrichment.apollo_http import HttpApollo
+from shared.apps.enrichment.apollo_http import HttpApollo, connect
+from shared.queue.data_api import encode
 from shared.worker import trace
+from shared.worker.plain import plain
 from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
 
 IMPATIENT = 0.3
@@ -253,3 +255,71 @@ async def test_a_call_carries_the_trace_of_its_job(
     await client.enrich_organization("apollo.io")
 
     assert apollo.seen[0].traceparent == traceparent
+
+
+@pytest.mark.parametrize(
+    "odd", ["A\\u0000B", "A\\ud800B", "A" * 1_500_000], ids=["nul", "surrogate", "long"]
+)
+async def test_an_answer_already_paid_for_can_be_recorded(
+    client: HttpApollo, apollo: ApolloServer, odd: str
+) -> None:
+    """What jsonb or a step cannot hold would fail the record, and be bought at each attempt."""
+    body = f'{{"organization": {{"name": "Odd Inc", "short_description": "{odd}"}}}}'
+    apollo.faults = [Fault(200, body.encode())]
+
+    match = await client.enrich_organization("odd.example")
+
+    assert match.organization is not None
+    assert match.organization.name == "Odd Inc"
+    stored = encode(match)
+    assert stored == encode(plain(match))
+    assert len(stored) < 10_000
+
+
+@pytest.mark.parametrize("told", ["99999999999", "-1", '"2"', "null"])
+async def test_a_price_that_cannot_be_true_is_not_counted(
+    client: HttpApollo, apollo: ApolloServer, told: str
+) -> None:
+    """The ledger's column would refuse it, and the company be bought again."""
+    odd = f'{{"name": "Odd Inc", "founded_year": {"9" * 4000}}}'
+    body = f'{{"organization": {odd}, "credits_consumed": {told}}}'
+    apollo.faults = [Fault(200, body.encode())]
+
+    match = await client.enrich_organization("odd.example")
+
+    assert match.credits == 1
+    assert match.organization is not None
+    assert match.organization.founded_year is None
+
+
+async def test_an_answer_of_endless_depth_is_a_broken_one(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """The reader gives up before the stack does."""
+    apollo.faults = [Fault(200, b'{"a":' * 100_000)]
+
+    with pytest.raises(ApolloUnavailable, match="not a JSON object"):
+        await client.enrich_organization("odd.example")
+
+
+async def test_a_refusal_that_repeats_the_key_is_told_without_it(
+    client: HttpApollo, apollo: ApolloServer
+) -> None:
+    """Every member of the workspace reads why a job failed."""
+    apollo.faults = [Fault(422, {"error": f"the key {KEY} may not ask this"})]
+
+    with pytest.raises(ApolloRequestRefused, match="may not ask this") as refused:
+        await client.enrich_organization("odd.example")
+
+    assert KEY not in str(refused.value)
+
+
+async def test_no_cookie_of_one_key_travels_with_another(apollo: ApolloServer) -> None:
+    """Workspaces share connections; a session of one vendor's account must stay with it."""
+    apollo.faults = [Fault(200, {}, {"set-cookie": "session=of-the-first-key; Path=/"})]
+    http = connect()
+    for key in (KEY, MASTER_KEY):
+        await HttpApollo(key, http=http, base_url=apollo.base_url).enrich_organization("a.example")
+    await http.aclose()
+
+    assert [(seen.key, seen.cookie) for seen in apollo.seen] == [(KEY, None), (MASTER_KEY, None)]
