@@ -5,6 +5,7 @@ Public keys are anybody's to read: who holds a bundle needs nothing else.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -132,7 +133,9 @@ class ReceiptRoutes:
         # here and not at the top: a cold start does without cryptography
         from shared.apps.beacon.verify import read_keys, verify
 
-        report = verify(body, read_keys(await self._app.keys()), partial=partial)
+        keys = read_keys(await self._app.keys())
+        # in a thread: a whole MiB of receipts takes its time, and others are being answered
+        report = await asyncio.to_thread(verify, body, keys, partial=partial)
         return Verification.model_validate(report.as_json())
 
     async def get_keys(self) -> Response:

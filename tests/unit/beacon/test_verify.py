@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.apps.beacon import jws as jose
+from shared.apps.beacon.canonical import canonical, digest_of
 from shared.apps.beacon.jws import SigningKey
 from shared.apps.beacon.models import Bundle, Head
 from shared.apps.beacon.verify import Report, Unreadable, read_bundle, read_given, read_keys, verify
@@ -323,3 +327,32 @@ def test_a_private_key_stays_out_of_texts() -> None:
 
     assert key.to_text() not in repr(key)
     assert repr(key.seed) not in repr(key)
+
+
+def test_a_long_spec_is_read_once_and_never_multiplied() -> None:
+    """A stranger's bundle costs what it is long: neither its receipts times its spec, nor more."""
+    bundle = copy.deepcopy(WHOLE)
+    bundle["spec"] = {"thresholds": {"p95_ms": "9" * 100_000, "error_rate": None}}
+    bundle["spec"] |= {"regions": ["eu-west-1"], "rest": [[] for _ in range(500)]}
+    payload = jose.parse(bundle["receipts"][0]["jws"]).payload
+    forged = KEY.sign(payload | {"spec_digest": digest_of(bundle["spec"])})
+    bundle["receipts"] = [{"jws": forged}] * 30
+    read = read_bundle(json.dumps(bundle))
+    written = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal written
+        written += event == "call" and frame.f_code is canonical.__code__
+
+    tracemalloc.start()
+    sys.setprofile(count)
+    try:
+        report = verify(read, read_keys(jwks()))
+    finally:
+        sys.setprofile(None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert ("receipt 1", "verdict") in failed(report)
+    assert peak < 50_000_000
+    assert written < 5_000  # each receipt's own payload, and the spec's 500 once
