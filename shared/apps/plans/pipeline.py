@@ -6,6 +6,7 @@ Which stages there are is stages.py's; their order, and what a failed one means,
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from shared.ai.errors import AnswerUnusable, LanguageModelError
-from shared.ai.language_model import Completion, Usage
+from shared.ai.language_model import Completion, Prompt, Usage, count_tokens
 from shared.apps.plans.live import LiveText
 from shared.apps.plans.models import Loaded, Request, Stage, StoredPlan
 from shared.apps.plans.services import Plans
@@ -105,13 +106,20 @@ class Pipeline:
         left = self.allowance(kind)
         if (part := left.used_up) is not None:
             raise GivenUp("budget", f"The budget of {part} is used up")
+        request = _Request(write_prompt(kind, self.request, self.done))
+        if request.tokens >= left.tokens:
+            raise GivenUp(
+                "budget",
+                f"The next request reads about {request.tokens} tokens,"
+                f" more than the {left.tokens} it may take",
+            )
         if self._ctx.new_steps and self._ctx.remaining < SECONDS_TO_SPARE:
             raise Pause(Snooze(after=1))  # cutting it off in the middle would pay for it twice
         self._ctx.progress(begin, kind.name, kind.title)
         self._ctx.log("info", kind.title, stage=kind.name)
 
         async def run() -> dict[str, Any]:
-            stage = await self._write(kind, left, begin=begin, end=end)
+            stage = await self._write(kind, request, left, begin=begin, end=end)
             return {"stage": stage.name, "status": stage.status, "code": stage.code}
 
         await self._ctx.step(kind.name, run)
@@ -141,7 +149,9 @@ class Pipeline:
             return _less(_share(_less(_whole(budget), others), share), own)
         return _less(_whole(budget), of_run)
 
-    async def _write(self, kind: Kind, left: Allowance, *, begin: float, end: float) -> Stage:
+    async def _write(
+        self, kind: Kind, request: _Request, left: Allowance, *, begin: float, end: float
+    ) -> Stage:
         live = LiveText(
             self._ctx,
             self._app.clock,
@@ -154,7 +164,7 @@ class Pipeline:
         used = _Used(self._app.model.name, self._app.model.offline)
         try:
             async with asyncio.timeout(left.seconds):
-                result = await self._ask(kind, left, live, used)
+                result = await self._ask(kind, request, left, live, used)
         except TimeoutError:
             reason = f"The budget of {self.request.budget.seconds} s is used up"
             return await self._keep_failed(kind, "budget", reason, live.text, used, started)
@@ -179,11 +189,12 @@ class Pipeline:
         return stage
 
     async def _ask(
-        self, kind: Kind, left: Allowance, live: LiveText, used: _Used
+        self, kind: Kind, request: _Request, left: Allowance, live: LiveText, used: _Used
     ) -> dict[str, Any]:
-        prompt = write_prompt(kind, self.request, self.done)
+        prompt = request.prompt
         for attempt in range(1, TRIES + 1):
-            most = min(prompt.most_tokens, max(1, left.tokens - used.tokens))
+            room = left.tokens - used.tokens - request.tokens
+            most = min(prompt.most_tokens, room)
             try:
                 completion = await self._app.model.complete(
                     replace(prompt, most_tokens=most), on_text=live.add
@@ -192,7 +203,7 @@ class Pipeline:
                 self._ctx.cost_usd += completion.usage.cost_usd or 0.0
                 return self._read(kind, completion)
             except AnswerUnusable as error:
-                if attempt == TRIES or used.tokens >= left.tokens:
+                if attempt == TRIES or used.tokens + request.tokens >= left.tokens:
                     raise
                 self._ctx.log("warning", f"{kind.title}: asking again", reason=str(error))
                 live.restart()
@@ -269,6 +280,16 @@ class Pipeline:
 
 #: Codes of failures that the next stage would meet as well.
 _LATER: Final = frozenset({"rate_limited", "unreachable"})
+
+
+class _Request:
+    """A prompt, and about how many tokens a model reads of it."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self.prompt = prompt
+        schema = json.dumps(prompt.schema, ensure_ascii=False)
+        texts = (text for part in prompt.material for text in (part.title, part.text))
+        self.tokens = sum(map(count_tokens, (prompt.instructions, schema, *texts)))
 
 
 @dataclass(slots=True)

@@ -214,16 +214,18 @@ async def test_a_title_is_material_and_no_instruction(desk: Desk, server: ModelS
 @pytest.mark.parametrize(
     ("budget", "missing"),
     [
-        # 150 tokens a request: two stages, then the phases have nothing to share
-        ({"tokens": 300}, ["phase:1", "phase:2", "phase:3", "risks", "review"]),
-        # a request costs 0.0002
-        ({"usd": 0.0003}, ["phase:1", "phase:2", "phase:3", "risks", "review"]),
+        # 5000 tokens a request: two stages, then the phases have nothing to share
+        ({"tokens": 10_000}, ["phase:1", "phase:2", "phase:3", "risks", "review"]),
+        # a request costs 0.00505
+        ({"usd": 0.006}, ["phase:1", "phase:2", "phase:3", "risks", "review"]),
     ],
 )
 async def test_a_used_up_budget_ends_in_a_partial_report(
     desk: Desk, server: ModelServer, budget: dict[str, Any], missing: list[str]
 ) -> None:
     """And going on takes a fresh one."""
+    for name in ("understand", "outline"):
+        server.faults[name] = [Fault(usage={"prompt_tokens": 4950})]
     plan = await desk.start(budget=budget)
 
     await desk.ended(plan)
@@ -232,6 +234,27 @@ async def test_a_used_up_budget_ends_in_a_partial_report(
     assert [each["stage"] for each in report["missing"]] == missing
     assert {each["code"] for each in report["missing"]} == {"budget"}
     assert report["phases"][0]["title"] == "Survey"
+
+
+async def test_a_request_that_the_budget_does_not_hold_is_not_sent(
+    desk: Desk, server: ModelServer
+) -> None:
+    """A visitor with long documents and a small budget gets no prompt a run for nothing."""
+    at = {"session_id": desk.project.visit()}
+    documents = [{"title": "Notes", "text": "word " * 4000}] * 10  # 50,000 tokens
+    body = {"goal": "Clear the attic", "budget": {"tokens": 40_000}, "documents": documents}
+    started = await desk.call("POST", "", user=None, params=at, json=body)
+    assert started.status_code == 201, started.text
+    plan = started.json()
+
+    await desk.ended(plan)
+    resumed = await desk.call("POST", f"/{plan['id']}/resume", user=None, params=at)
+    assert resumed.status_code == 200, resumed.text
+    state = await desk.ended(plan)
+
+    assert (state["status"], state["run"], server.seen) == ("partial", 2, [])
+    assert {each["code"] for each in state["missing"]} == {"budget"}
+    assert "more than the 40000 it may take" in state["missing"][0]["reason"]
 
 
 async def test_the_time_of_a_budget_stops_a_silent_model(desk: Desk, server: ModelServer) -> None:
