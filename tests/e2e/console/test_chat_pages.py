@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import paused, picture, violations, write_live
@@ -97,7 +97,7 @@ def test_conversations_are_listed_renamed_and_deleted(
     begun = api("POST", "/api/chat/conversations", {"workspace_id": workspace["id"]})
     at = f"/api/chat/conversations/{begun['id']}"
     api("POST", f"{at}/messages", {"text": "Is anybody there?", "mode": "reply"})
-    bob = visit(BOB, f"/chat/{begun['id']}")
+    bob = visit(BOB, f"/chat/{begun['id']}", allow=(r"404 .*/api/chat/conversations/",))
     expect(bob.page.locator("[data-kind=reply]")).to_be_visible()
     expect(bob.page.get_by_role("button", name="Delete")).to_have_count(0)
     visitor = visit(ADA, "/chat")
@@ -117,6 +117,20 @@ def test_conversations_are_listed_renamed_and_deleted(
     bob.page.get_by_role("textbox", name="Message").press("Enter")
     expect(page.locator("[data-kind=message]").nth(1)).to_contain_text("I am")
     page.get_by_role("button", name="Delete").press("Enter")
+    asked: list[Route] = []
+    page.route(
+        re.compile("/api/chat/conversations/[^/]+$"),
+        lambda route: (
+            asked.append(route) if route.request.method == "DELETE" else route.continue_()
+        ),
+    )
     page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+    while not asked:
+        page.wait_for_timeout(20)
+    expect(page.get_by_text("Deleting…")).to_be_visible()
+    expect(page.locator("[data-kind]")).to_have_count(0)  # and so none of it is read again
+    asked[0].continue_()
     expect(page.get_by_text("Nothing said yet")).to_be_visible()
+    bob.page.reload()
+    expect(bob.page.get_by_role("heading", level=1)).to_have_text("No such conversation")
     assert found == []

@@ -123,7 +123,9 @@ def told_in_order(state: dict[str, Any]) -> Told:
 def all_ended(count: int) -> Callable[[dict[str, Any]], bool]:
     def wanted(state: dict[str, Any]) -> bool:
         ends = [kind for _, _, kind, _ in state["told"] if kind == "job.completed"]
-        return len(ends) == count and state["freshness"] == "live"
+        # what an event leaves out, as a result, is read after it
+        are_read = all(job["result"] is not None for job in state["jobs"])
+        return len(ends) == count and state["freshness"] == "live" and are_read
 
     return wanted
 

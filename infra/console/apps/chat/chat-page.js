@@ -2,8 +2,8 @@
 
 import { navigate } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
-import { ActionButton, confirm, Dialog } from "../../parts/dialog.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { ActionButton, Dialog } from "../../parts/dialog.js";
+import { Going, useRemoval } from "../../parts/removal.js";
 import NotFound from "../../views/not-found.js";
 import { Conversation } from "./conversation.js";
 import { chat } from "./data.js";
@@ -12,24 +12,18 @@ import { ShareDialog } from "./share.js";
 export const title = () => "Conversation";
 
 export default function ChatPage({ id, user, workspace }) {
+  const { isGoing, remove } = useRemoval();
+  if (isGoing) return html`<${Going} what="Conversation" />`;
+  const removeIt = () => remove({ title: "Delete this conversation?", text: "What was said goes for good, and work that is under way is cancelled." }, () => chat.remove(id), () => navigate("/chat"));
   return html`<${Conversation} key=${id} id=${id} doors=${chat} user=${user} crumb=${html`<a href="/chat">Chat</a>`}
     gone=${html`<${NotFound} what="conversation" />`}
-    tools=${(conversation, refresh) => html`<${Tools} conversation=${conversation} user=${user} isManager=${workspace.role === "manager"} refresh=${refresh} />`} />`;
+    tools=${(conversation, refresh) => html`<${Tools} conversation=${conversation} user=${user} isManager=${workspace.role === "manager"} refresh=${refresh} remove=${removeIt} />`} />`;
 }
 
-function Tools({ conversation, user, isManager, refresh }) {
+function Tools({ conversation, user, isManager, refresh, remove }) {
   const [open, setOpen] = useState(null);
   const isShared = Boolean(conversation.shared_until);
   const close = () => { setOpen(null); refresh(); };
-  const remove = async () => {
-    if (!(await confirm({ title: "Delete this conversation?", text: "What was said goes for good, and work that is under way is cancelled.", action: "Delete", danger: true }))) return;
-    try {
-      await chat.remove(conversation.id);
-      navigate("/chat");
-    } catch (error) {
-      tellFailure("Not deleted", error);
-    }
-  };
   return html`
     ${(isManager || isShared) && html`<button type="button" onClick=${() => setOpen("share")}>${isShared ? "Shared with a visitor" : "Share with a visitor"}</button>`}
     ${(isManager || conversation.created_by === user.id) && html`<button type="button" onClick=${() => setOpen("rename")}>Rename</button><${ActionButton} className="danger" run=${remove}>Delete<//>`}

@@ -7,6 +7,7 @@ import { useRead } from "../../lib/store.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
+import { Going, useRemoval } from "../../parts/removal.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
 import { tell, tellFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
@@ -28,6 +29,16 @@ const MARKS = {
 };
 
 export default function TrainingPage({ id }) {
+  const { isGoing, remove } = useRemoval();
+  if (isGoing) return html`<${Going} what="Training" />`;
+  const removeIt = (named) => remove({ title: "Delete the training?", text: "The video, its transcript and every version of its procedure are gone for good." }, () => trainings.remove(id), () => {
+    tell(`${named} is deleted`);
+    navigate("/trainings");
+  });
+  return html`<${Training} id=${id} remove=${removeIt} />`;
+}
+
+function Training({ id, remove }) {
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const [live, setLive] = useState(new Map());
@@ -68,16 +79,6 @@ export default function TrainingPage({ id }) {
     if (!(await confirm({ title: "Stop the work?", text: "What is finished stays, and the rest can be taken up again later.", action: "Stop", danger: true }))) return;
     await act(() => trainings.cancel(id), "Not stopped");
   };
-  const remove = async () => {
-    if (!(await confirm({ title: "Delete the training?", text: "The video, its transcript and every version of its procedure are gone for good.", action: "Delete", danger: true }))) return;
-    try {
-      await trainings.remove(id);
-      tell(`${training.title} is deleted`);
-      navigate("/trainings");
-    } catch (error) {
-      tellFailure("Not deleted", error);
-    }
-  };
   const { word, tone } = STATES[training.status];
   const isStopping = Boolean(training.cancel_requested_at) && !isOver(training.status);
   const lines = picture(training, live);
@@ -89,7 +90,7 @@ export default function TrainingPage({ id }) {
       ${training.job_id && html`<a href=${`/jobs/${training.job_id}`}>Its jobs and log</a>`}
       ${!isOver(training.status) && html`<${ActionButton} className="danger" run=${cancel}>Stop<//>`}
       ${(training.status === "failed" || training.status === "cancelled") && html`<${ActionButton} className="primary" run=${() => act(() => trainings.retry(id), "Not taken up again")}>Go on<//>`}
-      ${isOver(training.status) && html`<${ActionButton} className="danger" run=${remove}>Delete<//>`}</div>
+      ${isOver(training.status) && html`<${ActionButton} className="danger" run=${() => remove(training.title)}>Delete<//>`}</div>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${training.status === "failed" && training.reason && html`<p class="notice failed wrap" role="alert"><span class="strong">It failed</span>${training.reason}</p>`}
     <section class="card" aria-labelledby="h-stages"><h2 id="h-stages">Stages</h2>

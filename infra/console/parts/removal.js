@@ -1,0 +1,31 @@
+// Deleting what a page shows: while that goes on, nothing of it is read or followed any more.
+
+import { html, useState } from "../lib/ui.js";
+import { confirm } from "./dialog.js";
+import { Loading } from "./states-of-view.js";
+import { tellFailure } from "./toasts.js";
+
+/**
+ * @returns {{isGoing: boolean, remove: (question: {title: string, text: string}, call: () => Promise,
+ *   then: () => void) => Promise<void>}} While `isGoing` the page shows `Going` in place of what is
+ *   deleted: what still looked at it would find it missing before the deletion is answered.
+ */
+export function useRemoval() {
+  const [isGoing, setIsGoing] = useState(false);
+  const remove = async (question, call, then) => {
+    if (!(await confirm({ ...question, action: "Delete", danger: true }))) return;
+    setIsGoing(true);
+    try {
+      await call();
+      then();
+    } catch (error) {
+      setIsGoing(false);
+      tellFailure("Not deleted", error);
+    }
+  };
+  return { isGoing, remove };
+}
+
+/** @param {{what: string}} props What is being deleted, as its page's heading has it. */
+export const Going = ({ what }) =>
+  html`<div class="page"><h1 tabindex="-1">${what}</h1><${Loading} what="Deleting" /></div>`;
