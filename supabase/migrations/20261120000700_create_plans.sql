@@ -405,7 +405,9 @@ declare
   v_job public.jobs;
 begin
   select * into v_job from public.jobs where id = v_plan.job_id for update;
-  if v_job.completed_at is not null and v_job.status <> 'cancelled' or v_job.id is null then
+  -- under the job's lock, as the worker ends it: no cancel is promised that comes after the end
+  select * into v_plan from public.plans where id = p_plan_id;
+  if v_job.completed_at is not null and v_job.status <> 'cancelled' or v_job.id is null or v_plan.outcome is not null then
     perform queue.refuse(409, 'invalid_state', 'the plan has ended; its report is there', plans.status_of(v_plan, v_job));
   end if;
   perform queue.cancel(array[v_job.id], queue.clock());

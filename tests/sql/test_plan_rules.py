@@ -173,6 +173,20 @@ def test_a_completed_stage_stays_and_a_lost_lease_stores_nothing(seeded: Databas
     assert ended == again == {"outcome": "completed", "missing": []}
 
 
+def test_a_plan_that_ended_is_not_cancelled_though_its_job_is_still_held(seeded: Database) -> None:
+    """The worker has told the end and not settled yet: no cancel is promised any more."""
+    made = start(seeded)
+    held = lease(seeded, made["job_id"], "plan")
+    as_worker(seeded, "plan_finish", {**held, "missing": []})
+
+    with pytest.raises(psycopg.Error, match="has ended") as refused:
+        as_user(seeded, ADA, "select public.plan_cancel(%s)", made["plan_id"])
+
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT409", "completed")
+    shown = as_user(seeded, ADA, "select public.plan_read(%s)", made["plan_id"])
+    assert (shown["status"], shown["job"]["cancel_requested_at"]) == ("completed", None)
+
+
 def test_a_visit_takes_no_more_of_a_day_than_the_operator_gives(seeded: Database) -> None:
     """Whatever is asked for, also by resuming; members keep to their request alone."""
     with seeded.connect() as connection:
