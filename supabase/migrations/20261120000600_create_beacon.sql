@@ -99,6 +99,9 @@ create index beacon_runs_by_day on public.beacon_runs (workspace_id, created_at)
 create index beacon_runs_by_spec on public.beacon_runs (spec_id);
 create index beacon_runs_unfinished on public.beacon_runs (workspace_id) where outcome is null;
 
+-- the deliveries of a run's events, which are asked for by what they deliver; neither column ever changes
+create index jobs_of_beacon_deliveries on public.jobs ((payload ->> 'job_id')) where job_type = 'webhook_delivery';
+
 create table beacon.chains (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
   number bigint not null default 0,
@@ -516,7 +519,7 @@ select r.id, r.workspace_id, r.spec_id, s.name, s.version, s.digest as spec_dige
       order by g.ordinality)
     from unnest(r.regions) with ordinality as g (region, ordinality)
     left join public.beacon_receipts as x on x.run_id = r.id and x.region = g.region
-    left join public.jobs as c on c.parent_id = r.job_id and c.payload ->> 'region' = g.region) as regions
+    left join public.jobs as c on c.parent_id = r.job_id and c.job_type = 'beacon_region' and c.payload ->> 'region' = g.region) as regions
 from public.beacon_runs as r
 join public.beacon_specs as s on s.id = r.spec_id
 left join public.jobs as j on j.id = r.job_id;
@@ -561,8 +564,8 @@ begin
           union all
           select jsonb_build_object('webhook_id', j.payload -> 'webhook_id', 'status', j.status, 'attempts', j.attempts, 'error', j.error_message)
           from public.jobs as j
-          where j.workspace_id = v_run.workspace_id and j.job_type = 'webhook_delivery' and j.created_at >= v_run.created_at
-            and j.payload @> jsonb_build_object('job_id', t.job_id, 'seq', t.seq)) as d)) order by t.created_at, t.job_id, t.seq), '[]'))
+          where j.job_type = 'webhook_delivery' and j.payload ->> 'job_id' = t.job_id::text
+            and j.payload -> 'seq' = to_jsonb(t.seq) and j.workspace_id = v_run.workspace_id) as d)) order by t.created_at, t.job_id, t.seq), '[]'))
     from told as t);
 end;
 $$;
