@@ -43,7 +43,8 @@ begin
   end if;
   perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
   -- where another worker was first, its key is the one
-  insert into beacon.signing_keys (kid, x, sealed, not_before) select v_kid, v_x, p_key ->> 'sealed', queue.clock()
+  -- valid from a little earlier: the worker that signs says when by its own clock, which may be late
+  insert into beacon.signing_keys (kid, x, sealed, not_before) select v_kid, v_x, p_key ->> 'sealed', queue.clock() - interval '5 minutes'
   where not exists (select 1 from beacon.signing_keys where not_after is null);
   return beacon.current_key();
 end;
@@ -91,13 +92,21 @@ as $$
 declare
   v_held record;
   v_head beacon.chains;
+  v_over text;
 begin
   v_held := beacon.held_run(p_request);
   if (v_held.run).id is null then
     return jsonb_build_object('run', null);
   end if;
   select * into v_head from beacon.chains where workspace_id = (v_held.run).workspace_id;
-  return jsonb_build_object('run', to_jsonb(v_held.run),
+  -- a region retried by hand: pace and the day's samples count runs under way, and each of their regions once
+  if (v_held.job).job_type = 'beacon_region' then
+    v_over := case when (v_held.run).outcome is not null or not exists (
+          select 1 from public.jobs as j where j.id = (v_held.run).job_id and j.completed_at is null)
+        then 'The run has ended without this region; start another'
+      when (v_held.job).generation > 11 then 'The region was begun anew ten times; start another run' end;
+  end if;
+  return jsonb_build_object('run', to_jsonb(v_held.run), 'over', v_over,
     'spec', (select to_jsonb(s) from public.beacon_specs as s where s.id = (v_held.run).spec_id),
     'key', beacon.current_key(),
     'head', jsonb_build_object('number', coalesce(v_head.number, 0), 'digest', v_head.digest),
@@ -106,7 +115,7 @@ begin
     'receipts', (select coalesce(jsonb_agg(beacon.receipt_json(x) order by x.number), '[]') from public.beacon_receipts as x where x.run_id = (v_held.run).id));
 end;
 $$;
-comment on function public.beacon_load is 'What a leased job {job_id, fence} works on: {run, spec, key, head {number, digest}, private_addresses, requests_per_second, receipts}; run is null when it is gone.';
+comment on function public.beacon_load is E'What a leased job {job_id, fence} works on: {run, over, spec, key, head {number, digest}, private_addresses, requests_per_second, receipts}; run is null when it is gone.\n\nover says why a region without a receipt is not measured any more: its run has ended, or it was begun anew too often.';
 
 create function beacon.receipt_problem(
   p_job public.jobs, p_run public.beacon_runs, p_header jsonb, p_payload jsonb, p_samples jsonb, p_now timestamptz
@@ -121,7 +130,8 @@ begin
   if jsonb_typeof(p_header) is distinct from 'object' or jsonb_typeof(p_payload) is distinct from 'object' then
     return array['jws', 'must have a header and a payload of JSON objects'];
   elsif p_header ->> 'alg' is distinct from 'EdDSA' or not exists (
-      select 1 from beacon.signing_keys as k where k.kid = p_header ->> 'kid' and (k.not_after is null or k.not_after > p_now)) then
+      select 1 from beacon.signing_keys as k where k.kid = p_header ->> 'kid'
+        and (k.not_after is null or k.not_after > greatest(p_now, (p_payload ->> 'issued_at')::timestamptz))) then
     return array['kid', 'is no key that signs at present'];
   elsif p_payload ->> 'workspace_id' is distinct from p_run.workspace_id::text or p_payload ->> 'run_id' is distinct from p_run.id::text
     or p_payload ->> 'job_id' is distinct from p_job.id::text then
@@ -179,7 +189,7 @@ begin
   if (v_held.run).outcome is not null then -- a region run again by hand: the run's receipt has spoken
     perform queue.refuse(409, 'invalid_state', 'the run has ended; start another', (v_held.run).outcome);
   end if;
-  if coalesce(v_jws, '') !~ '^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$' or length(v_jws) > 20000 then
+  if coalesce(v_jws, '') !~ '^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$' or length(v_jws) > 32000 then
     perform queue.refuse(422, 'receipt_invalid', 'jws must be a compact JWS with an Ed25519 signature', 'jws');
   end if;
   v_header := convert_from(beacon.from_base64url(split_part(v_jws, '.', 1)), 'UTF8')::jsonb;
@@ -232,8 +242,10 @@ begin
     select coalesce(min(k.number), 0) from public.beacon_receipts as k where k.workspace_id = p_workspace_id and (k.issued_at >= p_before
       or k.number = (select max(number) from public.beacon_receipts where workspace_id = p_workspace_id)));
   get diagnostics v_count = row_count;
-  delete from public.beacon_runs as r where r.workspace_id = p_workspace_id and r.finished_at < p_before
-    and not exists (select 1 from public.beacon_receipts as x where x.run_id = r.id);
+  -- also those that were cancelled, or failed, and have no receipt of their own
+  delete from public.beacon_runs as r where r.workspace_id = p_workspace_id and coalesce(r.finished_at, r.created_at) < p_before
+    and not exists (select 1 from public.beacon_receipts as x where x.run_id = r.id)
+    and (r.finished_at is not null or not exists (select 1 from public.jobs as j where j.id = r.job_id and j.completed_at is null));
   perform set_config('beacon.retention', '', true);
   return jsonb_build_object('removed', v_count);
 end;

@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from shared.apps.beacon.canonical import canonical, digest, digest_of
 from shared.apps.beacon.jws import SigningKey
-from shared.apps.beacon.models import Spec
+from shared.apps.beacon.models import BundledReceipt, Spec
 from tests.support.databases import Database
 from tests.support.engine import broken_invariants
 from tests.support.project import ACME, ADA
@@ -559,6 +559,95 @@ def test_a_run_that_has_ended_takes_no_more_regions(desk: Desk) -> None:
     desk.issue(desk.sign(desk.lease(run_id)))
 
     assert refused(desk.issue, desk.sign(late)) == ("invalid_state", "partial")
+    loaded = desk.as_worker("select public.beacon_load(%s)", Jsonb(late))
+    assert loaded["over"] == "The run has ended without this region; start another"
+
+
+def test_a_region_retried_by_hand_asks_no_more_than_was_counted(desk: Desk) -> None:
+    """Not without its run, whose regions share the pace, and not again and again."""
+    run_id = desk.start()
+    held = desk.lease(run_id, "eu")
+
+    def over() -> str | None:
+        said: str | None = desk.as_worker("select public.beacon_load(%s)", Jsonb(held))["over"]
+        return said
+
+    assert over() is None
+    [(run_job,)] = desk.rows("select job_id from public.beacon_runs where id = %s", run_id)
+    desk.run_sql("update public.jobs set generation = 11 where id = %s", held["job_id"])
+    assert over() is None
+    desk.run_sql("update public.jobs set generation = 12 where id = %s", held["job_id"])
+    assert over() == "The region was begun anew ten times; start another run"
+    desk.run_sql("update public.jobs set generation = 2 where id = %s", held["job_id"])
+    desk.as_member("select public.cancel_job(%s)", run_job)
+    assert over() == "The run has ended without this region; start another"
+
+
+def test_whatever_an_endpoint_answers_its_receipt_has_room(desk: Desk) -> None:
+    """Every status as an outcome of its own, each also with too long a body."""
+    words = {200: "ok", 300: "redirect", 400: "client_error", 500: "server_error"}
+    outcomes = {f"{words[code // 100 * 100]}:{code}": 1 for code in range(200, 600)}
+    outcomes |= {f"too_large:{code}": 4 for code in range(200, 600)}
+    request = desk.sign(
+        desk.lease(desk.start(), "eu"),
+        statistics={"count": 2000, "errors": 1900, "outcomes": outcomes},
+        padding="x" * 1500,  # for all else that a receipt states
+    )
+
+    assert desk.issue(request)["created"]
+    assert BundledReceipt(jws=request["jws"])
+
+
+def test_a_key_is_valid_for_whoever_may_sign_by_it(desk: Desk) -> None:
+    """A worker's clock may be minutes off: what is stored must verify, by the keys as published."""
+    late = datetime.now(UTC) - timedelta(minutes=4)
+    receipt = desk.issue(desk.sign(desk.lease(desk.start(), "eu"), issued_at=late.isoformat()))
+
+    [key] = desk.as_member("select public.beacon_keys()")["keys"]
+    assert receipt["created"]
+    assert key["nbf"] <= late.timestamp()
+    desk.run_sql("update beacon.signing_keys set not_after = now() + interval '1 minute'")
+    early = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
+    held = desk.lease(desk.start(), "us")
+    assert refused(desk.issue, desk.sign(held, issued_at=early))[0] == "key_retired"
+
+
+def test_a_runs_deliveries_are_read_without_the_workspaces_others(desk: Desk) -> None:
+    """However many were made since; and a job somebody hung below a run is no region of it."""
+    run_id = desk.start()
+    held = desk.lease(run_id, "eu")
+    desk.issue(desk.sign(held))
+    desk.run_sql(
+        "insert into public.jobs (workspace_id, job_type, payload)"
+        " select %s, 'webhook_delivery', jsonb_build_object('webhook_id', gen_random_uuid(),"
+        " 'job_id', case n when 1 then %s::uuid else gen_random_uuid() end,"
+        " 'seq', (select event_seq from public.beacon_receipts))"
+        " from generate_series(1, 3000) as n",
+        ACME,
+        held["job_id"],
+    )
+    desk.run_sql("analyze public.jobs")
+    desk.run_sql(
+        "insert into public.jobs (workspace_id, job_type, payload, parent_id)"
+        " select %s, 'webhook_delivery', '{\"region\": \"us\"}', job_id from public.beacon_runs,"
+        " generate_series(1, 2)",
+        ACME,
+    )
+
+    with desk.database.as_role("authenticated", {"sub": ADA}) as connection:
+        told = _value(connection, "select public.beacon_deliveries(%s)", (run_id,))
+        read = _value(
+            connection,
+            "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables"
+            " where schemaname = 'public' and relname = 'jobs'",
+            (),
+        )
+
+    [event] = told["events"]
+    assert [one["status"] for one in event["deliveries"]] == ["pending"]
+    assert read < 100
+    regions = desk.as_member("select regions from public.beacon_run_states")
+    assert [region["region"] for region in regions] == ["eu", "us"]
 
 
 def test_a_retired_key_signs_for_an_hour_more_and_is_listed_for_ever(desk: Desk) -> None:
@@ -599,6 +688,20 @@ def test_retention_takes_the_oldest_and_leaves_one_chain(desk: Desk) -> None:
     assert desk.numbers() == [3]
     desk.issue(desk.sign(desk.lease(desk.start())))
     assert desk.numbers() == [3, 4]
+
+
+def test_retention_takes_runs_that_ended_without_a_receipt(desk: Desk) -> None:
+    """Cancelled, or never finished; not those under way, nor those that one receipt tells of."""
+    cancelled, told, waiting = desk.start(), desk.start(), desk.start()
+    desk.issue(desk.sign(desk.lease(told, "eu")))
+    for run_id in (cancelled, told):
+        [(job_id,)] = desk.rows("select job_id from public.beacon_runs where id = %s", run_id)
+        desk.as_member("select public.cancel_job(%s)", job_id)
+
+    desk.run_sql("select public.beacon_prune(%s, now() + interval '1 day')", ACME)
+
+    left = {str(row[0]) for row in desk.rows("select id from public.beacon_runs")}
+    assert left == {told, waiting}
 
 
 def test_a_measure_job_starts_one_run_of_its_own_workspaces_spec(desk: Desk) -> None:

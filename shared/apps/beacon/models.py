@@ -152,6 +152,7 @@ class Loaded(BaseModel):
     spec: StoredSpec | None = None
     key: SealedKey | None = None
     head: Head | None = None
+    over: str | None = Field(default=None, description="Why a region is not measured any more.")
     private_addresses: bool = False
     requests_per_second: float = Field(default=1.0, gt=0, description="This region's share.")
     receipts: list[StoredReceipt] = Field(default_factory=list)
@@ -254,7 +255,7 @@ class RunStatement(Statement):
 class BundledReceipt(Exact):
     """A receipt in a bundle; a region's may bring its samples."""
 
-    jws: Annotated[str, Field(max_length=20000)]
+    jws: Annotated[str, Field(max_length=32000)]
     samples: dict[str, Any] | None = None
 
 

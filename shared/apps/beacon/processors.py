@@ -112,8 +112,8 @@ class Processors:
             return Fail(f"Run not found: {job.payload.run_id}")
         receipt = _own(loaded, job.payload.region)
         if receipt is None:
-            if loaded.run.outcome is not None:
-                return Fail("The run has ended without this region; start another")
+            if loaded.over is not None:
+                return Fail(loaded.over)
             try:
                 measured = await self._measure(job, ctx, loaded)
             except AddressRefused as error:

@@ -122,6 +122,8 @@ class Sampler:
         async with self._client.stream(
             target["method"], target["url"], headers=target["headers"], content=target["body"]
         ) as response:
+            if response.status_code >= 600:
+                return "broken"  # no status of HTTP; each would be an outcome of its own
             size = 0
             async for chunk in response.aiter_raw():
                 size += len(chunk)

@@ -50,10 +50,11 @@ async def test_whatever_the_endpoint_does_is_a_sample(station: Station, provider
     provider.answers = [
         "200 OK", "401 Unauthorized", "402 Payment Required", "422 Unprocessable",
         "429 Too Many Requests", "500 Oops", HANG, CUT, BIG, "302 Found\r\nLocation: /elsewhere",
+        "777 Odd",
     ]  # fmt: skip
     run = await station.start(
         provider.url,
-        samples=11,
+        samples=12,
         concurrency=1,
         timeout_ms=1000,
         thresholds={"p95_ms": None, "error_rate": 0.5},
@@ -65,7 +66,7 @@ async def test_whatever_the_endpoint_does_is_a_sample(station: Station, provider
     assert ended["regions"][0]["verdict"] == "failed"
     assert outcomes(ended) == {
         "ok:200": 2, "client_error:401": 1, "client_error:402": 1, "client_error:422": 1,
-        "rate_limited:429": 1, "server_error:500": 1, "timeout": 1, "broken": 1, "redirect:302": 1,
+        "rate_limited:429": 1, "server_error:500": 1, "timeout": 1, "broken": 2, "redirect:302": 1,
         "too_large:200": 1,
     }  # fmt: skip
 
