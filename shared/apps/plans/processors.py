@@ -19,6 +19,7 @@ from shared.worker.registry import Registry
 
 if TYPE_CHECKING:
     from shared.apps.plans.pipeline import GivenUp, Pipeline
+    from shared.apps.plans.stages import Kind
 
 PHASE_ATTEMPTS = 3
 
@@ -81,17 +82,27 @@ class Processors:
         except Pause as pause:
             return pause.outcome
         except GivenUp as error:
-            stage = pipeline.done.get(kind.name) or await pipeline.keep(
-                Stage(
-                    name=kind.name,
-                    position=kind.position,
-                    status="failed",
-                    code=error.code,
-                    reason=error.reason,
-                )
-            )
+            stage = await self._given_up(pipeline, kind, error)
         ctx.progress(100, kind.name, "written" if stage.completed else stage.reason)
         return {"number": number, "status": stage.status, "code": stage.code}
+
+    async def _given_up(self, pipeline: Pipeline, kind: Kind, error: GivenUp) -> Stage:
+        """The phase as failed, for its own reason or for this one; what was written stays."""
+        found = pipeline.done.get(kind.name)
+        if found is not None and found.status != "interrupted":
+            return found
+        return await pipeline.keep(
+            Stage(
+                name=kind.name,
+                position=kind.position,
+                status="failed",
+                code=error.code,
+                reason=error.reason,
+                draft=found.draft if found is not None else None,
+                model=found.model if found is not None else None,
+                offline=found.offline if found is not None else False,
+            )
+        )
 
     async def _open(self, job: Job[Any], ctx: JobContext) -> Pipeline | None:
         from shared.apps.plans.pipeline import Pipeline

@@ -135,6 +135,23 @@ async def test_what_came_of_a_cut_answer_is_in_the_report(desk: Desk, server: Mo
     assert "Step of 2" in (await desk.report(plan))["phases"][1]["draft"]
 
 
+async def test_a_phase_cut_off_whose_budget_is_used_up_says_so(
+    desk: Desk, server: ModelServer
+) -> None:
+    """Its first try took what there was: the reason is the budget, and the text is kept."""
+    said = '{"steps": [{"title": "Step of 2"'
+    server.faults["phase_2"] = [Fault(said=said, finish=None, usage={"prompt_tokens": 5000})]
+    plan = await desk.start(budget={"tokens": 300 + 3 * 4000})
+
+    await desk.ended(plan)
+
+    report = await desk.report(plan)
+    missing = {each["stage"]: each["code"] for each in report["missing"]}
+    assert missing["phase:2"] == "budget"
+    assert report["phases"][1]["draft"] == said
+    assert server.paid["phase_2"] == 1
+
+
 async def test_an_answer_of_another_shape_is_asked_for_once_more(
     desk: Desk, server: ModelServer
 ) -> None:
