@@ -492,7 +492,14 @@ as $$
 declare
   v_job public.jobs := queue.held_job(p_request, array['beacon_measure'], 'nothing was started');
   v_spec public.beacon_specs;
+  v_run public.beacon_runs;
 begin
+  -- an attempt may have started it and died; a version written since changes nothing
+  select r.* into v_run from public.beacon_runs as r
+  where r.workspace_id = v_job.workspace_id and r.idempotency_key = 'job:' || v_job.id;
+  if found then
+    return jsonb_build_object('run_id', v_run.id, 'job_id', v_run.job_id, 'created', false, 'wake', false);
+  end if;
   -- of the job's own workspace, whatever it names
   select s.* into v_spec from public.beacon_specs as s
   where s.workspace_id = v_job.workspace_id and s.name = v_job.payload ->> 'spec' order by s.version desc limit 1;
