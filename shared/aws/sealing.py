@@ -26,6 +26,14 @@ PURPOSE = "vendor-key"
 _VERSION = "mh1"
 _NONCE_BYTES = 12
 _CACHED_KEYS = 256
+#: What KMS answers to a value that will never open, whoever asks again.
+_UNOPENABLE = {
+    "InvalidCiphertextException",
+    "IncorrectKeyException",
+    "NotFoundException",
+    "ValidationException",
+    "InvalidArnException",
+}
 
 
 def row_context(**row: str) -> dict[str, str]:
@@ -72,7 +80,6 @@ class KmsDataKeys:
         self._settings = settings
         self._key = key
         self._client = kms
-        self._current: str | None = None
 
     @property
     def _kms(self) -> Any:
@@ -85,34 +92,32 @@ class KmsDataKeys:
         made = self._kms.generate_data_key(
             KeyId=self._key, KeySpec="AES_256", EncryptionContext=dict(context)
         )
-        self._current = made["KeyId"]
         return DataKey(made["KeyId"], made["Plaintext"], made["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         """The plain data key; raises SealBroken."""
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError, ParamValidationError
 
         try:
             opened = self._kms.decrypt(
                 KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=dict(context)
             )
         except ClientError as error:
-            refused = {"InvalidCiphertextException", "IncorrectKeyException", "NotFoundException"}
-            if error.response["Error"]["Code"] in refused:
+            if error.response["Error"]["Code"] in _UNOPENABLE:
                 raise SealBroken("the data key does not unwrap") from error
             raise
+        except ParamValidationError as error:
+            raise SealBroken("this is no sealed value") from error
         plain: bytes = opened["Plaintext"]
         return plain
 
     def is_current(self, key_id: str) -> bool:
         """Whether new values would be sealed under this wrapping key."""
-        if self._current is None:
-            if ":key/" in self._key:
-                self._current = self._key
-            else:
-                # an alias: the key behind it is learnt by the one right the role has
-                self.generate({"purpose": PURPOSE})
-        return key_id == self._current
+        if ":key/" in self._key:
+            return key_id == self._key
+        # an alias: asked anew each time, as a rotation moves it while this process lives on, and
+        # by the one right the role has
+        return key_id == self.generate({"purpose": PURPOSE}).key_id
 
 
 class FileDataKeys:

@@ -5,7 +5,9 @@ Reading CSV files is `import_processor`; what may be overwritten is decided in S
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -43,10 +45,13 @@ from shared.worker.job import Job
 from shared.worker.outcomes import Fail, Retry, Snooze
 from shared.worker.registry import Registry
 
+logger = logging.getLogger(__name__)
+
 CALL = "apollo"
 """The name of a job's one paid call, in its steps and in the ledger."""
 
 SHUT = "The stored Apollo API key cannot be opened; enter it again in the settings"
+AWAY = "The stored Apollo API key cannot be opened now: the key service did not answer"
 SHORTEST_WAIT = timedelta(seconds=1)
 
 Ended = Enriched | Fail | Retry | Snooze
@@ -111,11 +116,10 @@ class Processors:
         if sealed is None:
             return {"resealed": False}
         try:
-            anew = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
+            with _key_service(job):
+                anew = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
         except SealBroken:
-            return Fail(
-                "The stored Apollo API key cannot be opened; enter it again in the settings"
-            )
+            return Fail(SHUT)
         if anew is None:
             return {"resealed": False}
         swapped = await self._app.store.swap_key(workspace_id, old=sealed, new=anew)
@@ -137,13 +141,12 @@ class Processors:
         if loaded.sealed_key is None:
             return Fail("Apollo API key not configured for this workspace")
         try:
-            api_key = await self._app.unseal(
-                str(job.workspace_id), loaded.sealed_key, mode=loaded.apollo_client
-            )
+            with _key_service(job):
+                api_key = await self._app.unseal(
+                    str(job.workspace_id), loaded.sealed_key, mode=loaded.apollo_client
+                )
         except SealBroken:
-            return Fail(
-                "The stored Apollo API key cannot be opened; enter it again in the settings"
-            )
+            return Fail(SHUT)
 
         if loaded.paused_seconds is not None and loaded.paused_seconds > 0:
             return _wait_for_apollo(timedelta(seconds=loaded.paused_seconds), ctx)
@@ -259,6 +262,22 @@ def _read_organization(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str
 def _read_person(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
     found = PersonMatch.model_validate({"person": None, **answer}).person
     return (contact_fields(found), json_record(found)) if found else None
+
+
+@contextmanager
+def _key_service(job: Job[Any]) -> Iterator[None]:
+    """Keep AWS's own words from the job, where members read them: they name roles and keys."""
+    try:
+        yield
+    except Exception as error:
+        # known by its name: importing botocore to ask would cost every worker that needs none
+        if not type(error).__module__.startswith("botocore."):
+            raise
+        logger.warning(
+            "the key service refused",
+            extra={"event": "aws.unavailable", "job_id": job.id, "reason": str(error)[:300]},
+        )
+        raise ProcessorError(AWAY) from error
 
 
 def _not_found(noun: str, record_id: UUID) -> ProcessorError:

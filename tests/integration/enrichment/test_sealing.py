@@ -7,9 +7,10 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from shared.apps.enrichment.services import key_context
-from shared.aws.sealing import PURPOSE, FileDataKeys, key_id_of
+from shared.aws.sealing import PURPOSE, FileDataKeys, KmsDataKeys, Sealer, key_id_of
 from shared.config import Settings
 from tests.integration.enrichment.conftest import ACME, INITECH, Office
 from tests.support.project import Project
@@ -73,6 +74,41 @@ async def test_a_rotation_seals_anew_and_old_values_open_meanwhile(
     assert (meanwhile["status"], afterwards["status"]) == ("completed", "completed")
     told = await office.call("GET", PATH)
     assert told.json()["apollo_api_key"]["last4"] == "ates"
+
+
+class RefusingKms:
+    """KMS where the role's right is missing: it answers with the names of role and key."""
+
+    def decrypt(self, **asked: object) -> None:
+        """Refuse."""
+        said = (
+            "User: arn:aws:sts::123456789012:assumed-role/minutehand-worker/w is not authorized"
+            " to perform: kms:Decrypt on the resource"
+        )
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": said}}, "Decrypt")
+
+    def generate_data_key(self, **asked: object) -> None:
+        """Refuse."""
+        self.decrypt()
+
+
+async def test_members_do_not_read_the_key_services_words(
+    office: Office, settings: Settings
+) -> None:
+    """A job's error is the tenant's to read; account, role and key are the operator's."""
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-unreached"})
+    office.enrichment.sealer = Sealer(KmsDataKeys(settings, "alias/any", kms=RefusingKms()))
+
+    job = await office.run("enrich_account", {"account_id": INITECH})
+    await office.call("POST", f"{PATH}/reseal")
+    await office.tick()
+
+    assert (job["status"], job["attempts"]) == ("pending", 1)
+    assert "the key service did not answer" in job["error_message"]
+    for table in ("public.jobs", "public.job_logs", "public.job_events", "queue.attempts"):
+        rows = str(office.project.rows(f"select to_jsonb(t) as row from {table} as t"))
+        assert "arn:" not in rows, table
+        assert "AccessDenied" not in rows, table
 
 
 async def test_resealing_what_is_current_does_nothing(office: Office) -> None:

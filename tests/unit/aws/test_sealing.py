@@ -120,6 +120,35 @@ async def test_rotation_of_the_kms_key_behind_an_alias_reseals(settings: Setting
     assert await sealer.open(old, context=ACME) == await sealer.open(new, context=ACME) == SECRET
 
 
+async def test_a_process_that_outlives_the_rotation_reseals_too(settings: Settings) -> None:
+    """A warm worker must not hold yesterday's key for the present one: it would be deleted."""
+    kms = client(settings, "kms")
+    first, second = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    kms.create_alias(AliasName="alias/warm", TargetKeyId=first)
+    sealer = Sealer(KmsDataKeys(settings, "alias/warm"))
+    old = await sealer.seal(SECRET, context=ACME)
+    assert await sealer.reseal(old, context=ACME) is None
+
+    kms.update_alias(AliasName="alias/warm", TargetKeyId=second)
+    new = await sealer.reseal(old, context=ACME)
+
+    assert new is not None
+    assert key_id_of(new) == second
+
+
+@pytest.mark.parametrize(
+    "parts", [("", "eA==", "eA=="), ("eA==", "", "eA=="), ("IA==", "eA==", "")]
+)
+async def test_what_kms_would_not_even_take_is_no_sealed_value(
+    settings: Settings, parts: list[str]
+) -> None:
+    """Nonsense in the column is a person's to mend, and no outage."""
+    with pytest.raises(SealBroken):
+        await Sealer(KmsDataKeys(settings, "alias/any")).open(
+            ".".join(["mh1", *parts]), context=ACME
+        )
+
+
 def test_the_key_file_is_private_and_made_once_by_whoever_is_first(tmp_path: Path) -> None:
     """API and worker start together on a fresh clone."""
     path = tmp_path / "sealing.json"
