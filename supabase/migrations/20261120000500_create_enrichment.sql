@@ -59,6 +59,10 @@ create table public.accounts (
     and length(city) <= 200 and length(state) <= 200 and length(country) <= 200
   ),
   constraint accounts_employee_count_is_a_count check (employee_count >= 0),
+  -- numeric takes NaN and 131,072 digits, at which JSON's readers stop; NaN is above every bound
+  constraint accounts_annual_revenue_is_an_amount check (
+    annual_revenue >= 0 and annual_revenue < 1e19 and scale(annual_revenue) <= 20
+  ),
   constraint accounts_metadata_is_an_object check (jsonb_typeof(metadata) = 'object')
 );
 comment on table public.accounts is E'Companies a workspace knows.\n\nA domain may stand on several accounts (branches); imports match the oldest.';
@@ -113,9 +117,11 @@ comment on column public.contacts.created_at is 'When the contact was added, UTC
 comment on column public.contacts.updated_at is 'When anything on it last changed, UTC.';
 
 create index accounts_newest_by_workspace on public.accounts (workspace_id, created_at desc, id desc);
+create index accounts_by_name on public.accounts (workspace_id, name, id);
 create index accounts_by_domain on public.accounts (workspace_id, lower(domain), created_at, id)
 where domain is not null;
 create index contacts_newest_by_workspace on public.contacts (workspace_id, created_at desc, id desc);
+create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id) where account_id is not null;
 
 -- Refuse a stranger as if the workspace did not exist.

@@ -115,7 +115,8 @@ def account_fields(found: Organization) -> dict[str, Any]:
         "name": found.name,
         "industry": found.industry,
         "employee_count": found.estimated_num_employees,
-        "annual_revenue": found.annual_revenue,
+        # the table refuses endless decimals, and the answer is paid for
+        "annual_revenue": None if found.annual_revenue is None else round(found.annual_revenue, 2),
         "city": found.city,
         "state": found.state,
         "country": found.country,

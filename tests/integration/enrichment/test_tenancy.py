@@ -214,8 +214,24 @@ def test_indexes_serve_the_queries_they_were_made_for(seeded: Database) -> None:
                 " and lower(domain) = 'n5.example' order by created_at, id limit 1",
                 f"select id from public.accounts where workspace_id = '{GLOBEX}'"
                 " order by created_at desc, id desc limit 50",
+                f"select id from public.accounts where workspace_id = '{GLOBEX}'"
+                " order by name, id limit 101",
+                f"select id from public.accounts where workspace_id = '{GLOBEX}'"
+                " and name > 'n5' order by name, id limit 101",
             )
         ]
 
     assert "accounts_by_domain" in plans[0]
     assert "accounts_newest_by_workspace" in plans[1]
+    assert all("accounts_by_name" in plan and "Sort" not in plan for plan in plans[2:])
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-1", "1e19", "1e130000", "1e-16000"])
+def test_a_revenue_is_an_amount_every_reader_can_read(seeded: Database, amount: str) -> None:
+    """Numeric takes more digits than a reader of JSON does: each job of the account would fail."""
+    change = b"update public.accounts set annual_revenue = %s::numeric where id = %s"
+    with seeded.as_role("authenticated", {"sub": ADA}) as connection:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(change, (amount, INITECH))
+        for sane in ("0", "1234.56", "999999999999999999.999999", None):
+            connection.execute(change, (sane, INITECH))

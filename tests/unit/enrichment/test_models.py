@@ -86,3 +86,9 @@ def test_values_the_tables_cannot_hold_are_cut_or_left_out() -> None:
 
     assert account_fields(company) == {"name": "n" * 500, "country": "c" * 200}
     assert contact_fields(person) == {"title": "t" * 500, "linkedin_url": "l" * 2000}
+
+
+@pytest.mark.parametrize(("told", "taken"), [(1e-30, 0.0), (12.345678, 12.35), (1e18, 1e18)])
+def test_a_revenue_is_taken_to_the_cent(told: float, taken: float) -> None:
+    """The table refuses endless decimals, and a refused update buys nothing but failures."""
+    assert account_fields(Organization(annual_revenue=told)) == {"annual_revenue": taken}
