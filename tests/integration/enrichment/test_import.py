@@ -259,6 +259,23 @@ async def test_an_import_goes_on_where_a_crash_stopped_it(office: Office) -> Non
     assert len(errors) == 23
 
 
+async def test_blank_rows_move_the_mark_too(office: Office) -> None:
+    """Spreadsheets export a million of them; read anew each time, such a file would never end."""
+    answer = await upload(office, table(*["," * 20_000] * 60, "Last,last.example,,"))
+    job_id = answer.json()["job"]["id"]
+    files = BreakingFiles(office, after=1_150_000, times=1)
+    worker = small_worker(office, files)
+
+    await worker.tick(budget_seconds=60)
+    office.make_due(job_id)
+    await worker.tick(budget_seconds=60)
+    await worker.aclose()
+
+    assert files.starts[0] == 0
+    assert files.starts[1] > 0
+    assert office.project.row(job_id)["result"]["rows_created"] == 1
+
+
 async def test_a_batch_whose_answer_was_lost_is_not_stored_twice(office: Office) -> None:
     """The mark is moved in the batch's own transaction, and checked by the next call."""
     answer = await upload(office, table("A,a.example"))
