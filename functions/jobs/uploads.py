@@ -19,7 +19,9 @@ from pydantic import BaseModel, Field
 
 from functions.jobs.models import Body
 from shared.aws.uploads import (
+    KEY,
     MAX_BYTES,
+    NAME_CHARACTERS,
     URL_LIFETIME,
     Plan,
     StorageUnavailable,
@@ -38,14 +40,8 @@ router = APIRouter(prefix="/api/uploads", tags=["uploads"])
 
 #: Parts signed in one answer.
 MAX_SIGNED = 100
-#: Most of a file's name in its key.
-NAME_CHARACTERS = 120
 
 UploadId = Annotated[str, Path(max_length=2048)]
-_ID = "[0-9a-f-]{36}"
-_KEY = re.compile(
-    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}/[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
-)
 #: An empty one would make a call about the upload one about the object.
 _S3_ID = re.compile(r"[!-~]{1,1024}")
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
@@ -207,7 +203,7 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
         cut = plan(size_bytes)
     except (ApiError, ValueError) as error:
         raise not_found("upload") from error
-    named = _KEY.fullmatch(key)
+    named = KEY.fullmatch(key)
     if named is None or not _S3_ID.fullmatch(s3_id) or named["owner"] != str(caller.subject):
         raise not_found("upload")
     if not await services.queue_of(caller).is_member(named["workspace"]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,13 @@ MIN_PART_BYTES = 8 * MIB
 MAX_PARTS = 2_000
 MAX_BYTES = 16 * 1024 * MIB
 URL_LIFETIME = timedelta(hours=1)
+#: Most of a file's name in its key.
+NAME_CHARACTERS = 120
+_ID = "[0-9a-f-]{36}"
+#: The key of an uploaded file, as creating an upload gives it out.
+KEY = re.compile(
+    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}/[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
+)
 
 T = TypeVar("T")
 

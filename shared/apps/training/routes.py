@@ -5,7 +5,6 @@ Uploading is `/api/uploads`; each route here is a call of a SQL function under t
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from shared.apps.training.models import (
     Video,
 )
 from shared.apps.training.services import Training
+from shared.aws.uploads import KEY
 from shared.web.auth import SignedIn
 from shared.web.errors import ApiError
 from shared.web.foreign import standing_on
@@ -85,9 +85,10 @@ class TrainingRoutes:
         self, body: NewTraining, caller: SignedIn, services: Provided, response: Response
     ) -> TrainingState:
         """Have an uploaded video worked on; the same upload finds the same training, with 200."""
-        own = f"workspaces/{body.workspace_id}/{caller.subject}/"
         # by its shape, before storage is asked: nobody learns from here what else lies there
-        if not re.fullmatch(re.escape(own) + r"[0-9a-f-]{36}/[A-Za-z0-9._-]+", body.object_key):
+        named = KEY.fullmatch(body.object_key)
+        own = (str(body.workspace_id), str(caller.subject))
+        if named is None or named.group("workspace", "owner") != own:
             raise ApiError(404, "upload_not_found", "No such upload")
         with standing_on("the uploads bucket"):
             size = await self._app.files.find_size(body.object_key)
