@@ -19,8 +19,8 @@ help: ## Show this list
 
 setup: $(PYTHON_READY) $(NODE_READY) $(BIN)/minutehand ## Install what is missing, nothing else
 
-$(PYTHON_READY): infra/local/bootstrap.lock requirements-dev.lock
-	@sh infra/local/bootstrap.sh "$(PYTHON)"
+$(PYTHON_READY): infra/bootstrap/bootstrap.sh infra/bootstrap/bootstrap.lock requirements-dev.lock
+	@sh infra/bootstrap/bootstrap.sh "$(PYTHON)"
 	@touch $@
 
 $(NODE_READY): package.json package-lock.json .npmrc | $(PYTHON_READY)
@@ -28,14 +28,14 @@ $(NODE_READY): package.json package-lock.json .npmrc | $(PYTHON_READY)
 	@NODE_OPTIONS=--use-system-ca $(BIN)/npm ci --ignore-scripts --loglevel=error
 	@touch $@
 
-$(BIN)/minutehand: infra/cli/minutehand $(PYTHON_READY)
+$(BIN)/minutehand: infra/bootstrap/minutehand $(PYTHON_READY)
 	@install -m 755 $< $@
 
 run: setup ## Start the whole stack and its demo; ONCE=1 exits when its jobs have ended, DEMO=0 leaves it out
-	@exec $(BIN)/python -m infra.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo) $(if $(LAMBDA),--lambda)
+	@exec $(BIN)/python -m minutehand.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo) $(if $(LAMBDA),--lambda)
 
 reset: setup ## Delete the stack's data and keys in .local
-	@$(BIN)/python -m infra.local reset
+	@$(BIN)/python -m minutehand.local reset
 
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -45,14 +45,14 @@ check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sqlfluff lint supabase infra/local/hosted infra/local/realtime
+	$(BIN)/sqlfluff lint supabase shared
 
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supabase db push`, compare
-	@$(BIN)/python -m infra.local.compatibility $(ARGS)
+	@$(BIN)/python -m infra.release.compatibility $(ARGS)
 
 # the machine's own certificates, where there are any: a company's proxy may sign with its own
 CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),UV_SYSTEM_CERTS=1)
@@ -62,13 +62,13 @@ lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
-	@$(BIN)/python -m infra.local.bench $(ARGS)
+	@$(BIN)/python -m infra.bench $(ARGS)
 
 bench-queue: setup ## Measure the queue's SQL beside other queues on one Postgres
-	@$(BIN)/python -m infra.local.bench.queues $(ARGS)
+	@$(BIN)/python -m infra.bench.queues $(ARGS)
 
 bench-live: setup ## Measure live updates beside the figures to beat
-	@$(BIN)/python -m infra.local.bench.live $(ARGS)
+	@$(BIN)/python -m infra.bench.live $(ARGS)
 
 bench-console: setup ## Measure the console in Chromium: first load, long lists, many events
 	@$(BIN)/python -m tests.e2e.console.bench
@@ -77,10 +77,10 @@ screenshots: setup ## Take the console's pictures anew
 	@$(BIN)/python -m tests.e2e.console.screenshots
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
-	@$(BIN)/python -m infra.aws.package --stage $(or $(STAGE),dev) $(ARGS)
+	@$(BIN)/python -m minutehand.deploy.package --stage $(or $(STAGE),dev) $(ARGS)
 
 simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
-	@$(BIN)/python -m infra.local.bench.simulate $(ARGS)
+	@$(BIN)/python -m infra.bench.simulate $(ARGS)
 
 chaos: setup ## Kill everything while 10,000 jobs run, then check the books
-	@$(BIN)/python -m infra.local.bench.chaos $(ARGS)
+	@$(BIN)/python -m infra.bench.chaos $(ARGS)

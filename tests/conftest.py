@@ -13,7 +13,7 @@ import httpx
 import httpx._transports.default as transports
 import pytest
 
-from infra.local.postgres import Postgres
+from minutehand.local.postgres import Postgres
 from tests.support.databases import (
     SEEDED,
     Database,

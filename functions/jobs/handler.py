@@ -1,24 +1,5 @@
-"""AWS Lambda's way into the `jobs` function; nothing imports this module."""
+"""AWS Lambda's way into the `jobs` function; the package holds what it does."""
 
-from __future__ import annotations
+from minutehand.functions.jobs.handler import handler
 
-import os
-from collections.abc import Mapping
-
-from functions.jobs.app import AppsOnDemand
-from shared.aws.rotation import RotatingHandler
-from shared.aws.wake import LambdaWaker
-from shared.config import Settings
-from shared.log import configure_logging
-from shared.web.gateway import GatewayHandler
-
-
-def _build(environ: Mapping[str, str]) -> GatewayHandler:
-    settings = Settings.from_env(environ)
-    configure_logging(settings.log_level)
-    waker = LambdaWaker(settings) if settings.worker_function_name else None
-    app = AppsOnDemand(settings, waker=waker)
-    return GatewayHandler(app, app.services)
-
-
-handler = RotatingHandler(os.environ, _build)
+__all__ = ["handler"]

@@ -1,21 +1,5 @@
-"""AWS Lambda's way into the worker; nothing imports this module."""
+"""AWS Lambda's way into the `worker` function; the package holds what it does."""
 
-from __future__ import annotations
+from minutehand.functions.worker.handler import handler
 
-import os
-from collections.abc import Mapping
-
-from functions.worker.invocations import LambdaWorker
-from shared.aws.rotation import RotatingHandler
-from shared.config import Settings
-from shared.log import configure_logging
-
-
-def _build(environ: Mapping[str, str]) -> LambdaWorker:
-    settings = Settings.from_env(environ)
-    configure_logging(settings.log_level)
-    memory_mb = int(environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0") or 0)
-    return LambdaWorker(settings, memory_mb=memory_mb)
-
-
-handler = RotatingHandler(os.environ, _build)
+__all__ = ["handler"]

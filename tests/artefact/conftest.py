@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.aws.build import Built, build, host_target
-from infra.aws.bundles import BUNDLES, LAMBDA, ROOT, Target
-from infra.aws.package import TEMPLATE, compile_template
-from infra.local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
+from minutehand.deploy.build import Built, build, host_target
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, Target
+from minutehand.deploy.package import TEMPLATE, compile_template
+from minutehand.local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
+from minutehand.project import Project
 from tests.artefact.stack import Stack
+from tests.support.paths import ROOT
 from tests.support.shared import made_once
 
 STAGES = ("dev", "prod")
@@ -98,7 +100,7 @@ def packaged(factory: pytest.TempPathFactory, name: str, target: Target, snapsho
 
     def build_all(folder: Path) -> None:
         for bundle in BUNDLES:
-            build(bundle, target, folder, root=snapshot)
+            build(bundle, target, folder, project=Project.at(ROOT))
 
     return Package(made_once(factory, name, build_all), factory.mktemp(f"{name}-unzipped"))
 

@@ -12,11 +12,11 @@ import pytest
 import typer
 import yaml
 
-from infra.aws.bundles import ROOT
-from infra.aws.parameters import NEEDED, TAKEN, parameter_name
-from infra.cli.__main__ import app
-from infra.cli.doctor.command import CHECKS
+from minutehand.cli.__main__ import app
+from minutehand.cli.doctor.command import CHECKS
+from minutehand.deploy.parameters import NEEDED, TAKEN, parameter_name
 from tests.artefact.stack import FUNCTIONS, Stack
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,8 @@ def told_commands(stacks: dict[str, Stack]) -> Iterator[tuple[str, str]]:
         for path in [
             ROOT / "README.md",
             *(ROOT / "infra").glob("*/README.md"),
-            *(ROOT / "infra" / "cli").rglob("*.py"),
+            *(ROOT / "shared" / "minutehand").glob("*/README.md"),
+            *(ROOT / "shared" / "minutehand" / "cli").rglob("*.py"),
         ]
     }
     for name, alarm in stacks["prod"].of_type("AWS::CloudWatch::Alarm").items():

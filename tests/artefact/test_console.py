@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from infra.aws.build import find_tool
-from infra.aws.bundles import ROOT
-from infra.aws.console import CONTENT_TYPES, NEVER_KEPT_FILES, console_assets
-from infra.local.lambda_runtime.site import API_PREFIXES, console_site
-from infra.local.lambda_runtime.wire import Request
+from minutehand.app import find_apps
+from minutehand.deploy.build import find_tool
+from minutehand.deploy.console import CONTENT_TYPES, NEVER_KEPT_FILES, console_assets
+from minutehand.local.lambda_runtime.site import API_PREFIXES, console_site
+from minutehand.local.lambda_runtime.wire import Request
+from minutehand.project import Project
 from tests.artefact.stack import Stack, flat
+from tests.support.paths import ROOT
 
 CONFIG = {"supabaseUrl": "https://x.supabase.co", "supabaseKey": "sb_publishable_x", "stage": "t"}
 
@@ -31,7 +33,7 @@ process.stdout.write(JSON.stringify(answers));
 
 @pytest.fixture(scope="module")
 def assets() -> dict[str, Any]:
-    return dict(console_assets(CONFIG))
+    return dict(console_assets(CONFIG, find_apps(Project.find().apps)))
 
 
 def rewritten(stack: Stack, paths: list[str]) -> dict[str, str]:

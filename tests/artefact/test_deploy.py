@@ -16,8 +16,8 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.aws.package import TEMPLATE
-from infra.local.lambda_runtime.__main__ import EMPTY_ZIP
+from minutehand.deploy.package import TEMPLATE
+from minutehand.local.lambda_runtime.__main__ import EMPTY_ZIP
 from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack
 
 ACCOUNT = "123456789012"

@@ -25,18 +25,19 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
-from infra.aws.bundles import BUNDLES, ROOT
-from infra.aws.package import TEMPLATE
-from infra.local.lambda_runtime import (
+from minutehand.deploy.bundles import BUNDLES
+from minutehand.deploy.package import TEMPLATE
+from minutehand.local.lambda_runtime import (
     Function,
     Invocation,
     LambdaRuntime,
     TooManyRequests,
 )
-from infra.local.lambda_runtime.__main__ import read_dotenv
-from infra.local.lambda_runtime.template import read_service
+from minutehand.local.lambda_runtime.__main__ import read_dotenv
+from minutehand.local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
+from tests.support.paths import ROOT
 from tests.support.stacks import end
 
 pytestmark = pytest.mark.stack
@@ -72,7 +73,8 @@ def local(tmp_path_factory: pytest.TempPathFactory, host_package: Package) -> It
     with output.open("wb") as log:
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "infra.local", "up", "--no-demo", "--any-ports", "--scratch",
+                sys.executable, "-m", "minutehand.local", "up",
+                "--no-demo", "--any-ports", "--scratch",
                 "--lambda", str(host_package.trees), "--state", str(folder),
             ],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
@@ -327,7 +329,7 @@ async def test_the_command_follows_a_job_through_a_buffering_gateway(
     done = await asyncio.to_thread(
         subprocess.run,
         [
-            sys.executable, "-m", "infra.cli", "enqueue", "enrich_account", payload, "--watch",
+            sys.executable, "-m", "minutehand.cli", "enqueue", "enrich_account", payload, "--watch",
             "--json", "--env-file", str(local.folder / "env"),
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,

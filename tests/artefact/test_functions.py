@@ -18,11 +18,11 @@ import pytest
 import pytest_asyncio
 from moto.server import ThreadedMotoServer
 
-from infra.aws.bundles import BUNDLES
-from infra.aws.package import TEMPLATE
-from infra.aws.parameters import write_parameters
-from infra.local.lambda_runtime import LambdaRuntime
-from infra.local.lambda_runtime.template import read_service
+from minutehand.deploy.bundles import BUNDLES
+from minutehand.deploy.package import TEMPLATE
+from minutehand.deploy.parameters import write_parameters
+from minutehand.local.lambda_runtime import LambdaRuntime
+from minutehand.local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.aws.build import PackagingError, build, host_target
-from infra.aws.bundles import BUNDLES, LAMBDA, ROOT, Bundle
-from infra.aws.lockfile import read_lock
+from minutehand.deploy.build import PackagingError, build, host_target
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle
+from minutehand.deploy.lockfile import read_lock
 from tests.artefact.conftest import Package
+from tests.support.paths import ROOT
 
 # the zips are built once, so by one test process
 NAMES = [bundle.name for bundle in BUNDLES]

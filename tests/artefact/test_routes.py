@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 
-from infra.local.lambda_runtime.gateway import Route
-from infra.local.lambda_runtime.template import _routes
-from shared.config import Settings
+from minutehand.config import Settings
+from minutehand.local.lambda_runtime.gateway import Route
+from minutehand.local.lambda_runtime.template import _routes
 from tests.artefact.stack import Stack
 
 SETTINGS = Settings(
@@ -39,9 +39,9 @@ def leads_to(stack: Stack, method: str, path: str) -> str | None:
 
 
 def apps() -> dict[str, FastAPI]:
-    from functions.health.app import build_app as health
-    from functions.jobs.app import build_app as jobs
-    from functions.status.app import build_app as status
+    from minutehand.functions.health.app import build_app as health
+    from minutehand.functions.jobs.app import build_app as jobs
+    from minutehand.functions.status.app import build_app as status
 
     return {"jobs": jobs(SETTINGS), "status": status(SETTINGS), "health": health(SETTINGS)}
 

@@ -12,13 +12,13 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from infra.aws.bundles import ROOT
-from infra.aws.package import TEMPLATE
-from shared.config import Settings
-from shared.web.application import create_app
-from shared.web.context import AllowedOrigins
-from shared.web.services import Services
+from minutehand.config import Settings
+from minutehand.deploy.package import TEMPLATE
+from minutehand.web.application import create_app
+from minutehand.web.context import AllowedOrigins
+from minutehand.web.services import Services
 from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack, flat
+from tests.support.paths import ROOT
 
 ALARMS = {
     *(
@@ -457,8 +457,8 @@ def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
 
 def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None:
     """An alarm on a misspelt metric sleeps for ever."""
-    from shared.worker.metrics import NAMESPACE, tick_line
-    from shared.worker.summary import TickSummary
+    from minutehand.worker.metrics import NAMESPACE, tick_line
+    from minutehand.worker.summary import TickSummary
 
     line = json.loads(
         tick_line(
@@ -542,7 +542,7 @@ def test_a_functions_environment_is_exactly_this(compiled: Stack, name: str) -> 
 
 def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
-    from shared.config import EXAMPLES
+    from minutehand.config import EXAMPLES
 
     known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION"}
     for name in FUNCTIONS:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.local.postgres import Postgres
+from minutehand.local.postgres import Postgres
 from tests.support.renewed import Renewed
 
 

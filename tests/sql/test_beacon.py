@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from shared.apps.beacon.canonical import canonical, digest, digest_of
-from shared.apps.beacon.jws import SigningKey
-from shared.apps.beacon.models import BundledReceipt, Spec
+from minutehand.apps.beacon.canonical import canonical, digest, digest_of
+from minutehand.apps.beacon.jws import SigningKey
+from minutehand.apps.beacon.models import BundledReceipt, Spec
 from tests.support.databases import Database
 from tests.support.engine import broken_invariants
 from tests.support.project import ACME, ADA

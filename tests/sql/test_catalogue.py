@@ -9,7 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from infra.local.migrations import MIGRATIONS
+from minutehand.local.migrations import find_migrations
+from minutehand.resources import resource
 from tests.support.databases import TEMPLATE, Database, build_template, start_scratch_server
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
@@ -34,7 +35,8 @@ OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app
 OF_APPS = {
     function
-    for path in MIGRATIONS.glob("20261120000[5-8]*.sql")
+    for path in (migration.path for migration in find_migrations())
+    if path.parent != resource("migrations")
     for function in re.findall(r"create (?:or replace )?function public\.(\w+)", path.read_text())
 }
 
@@ -177,7 +179,7 @@ EFFECTS = re.compile(
 def test_no_effect_hides_in_a_select_cte() -> None:
     """It may never run: effects live in data-modifying CTEs, PERFORM or a top-level statement."""
     offenders = []
-    for path in sorted(MIGRATIONS.glob("*.sql")):
+    for path in (migration.path for migration in find_migrations()):
         text = re.sub(r"--[^\n]*|'(?:[^']|'')*'", "''", path.read_text())
         for cte in re.finditer(
             r"\b\w+\s+as\s+(?:materialized\s+|not materialized\s+)?\(\s*(select\b)", text

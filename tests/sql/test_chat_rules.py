@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from infra.local.postgres import Postgres
+from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
 from tests.support.doors import (
     as_user,

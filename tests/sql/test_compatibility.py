@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.local.catalogue import catalogue, differences
+from infra.release.catalogue import catalogue, differences
 from tests.support.databases import Database
 
 

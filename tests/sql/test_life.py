@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.worker.testing import set_database_clock
+from minutehand.worker.testing import set_database_clock
 from tests.support.engine import ACME, Engine, handle, ids_of
 
 

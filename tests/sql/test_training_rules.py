@@ -14,8 +14,8 @@ import pytest
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
-from infra.local.postgres import Postgres
-from shared.apps.training.models import Procedure
+from minutehand.apps.training.models import Procedure
+from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
 from tests.support.doors import (
     ROLES,

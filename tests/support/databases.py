@@ -17,9 +17,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from infra.local import migrations
-from infra.local.postgres import Postgres
-from infra.local.users import create_demo_users
+from minutehand.local import migrations
+from minutehand.local.postgres import Postgres
+from minutehand.local.users import create_demo_users
 
 TEMPLATE = "template_minutehand"
 SEEDED = "template_seeded"

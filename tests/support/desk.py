@@ -14,11 +14,11 @@ from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 
-from functions.jobs.app import build_app
-from infra.local.bench.scratch import PUBLISHABLE_KEY
-from shared.config import Settings
-from shared.worker import Registry, TickOptions, Worker
-from shared.worker.testing import drain
+from infra.bench.scratch import PUBLISHABLE_KEY
+from minutehand.config import Settings
+from minutehand.functions.jobs.app import build_app
+from minutehand.worker import Registry, TickOptions, Worker
+from minutehand.worker.testing import drain
 from tests.support.project import ADA, Project
 
 Seen = TypeVar("Seen")

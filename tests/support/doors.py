@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from infra.local.postgres import Postgres
+from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database
 
 #: Whoever comes through the Data API.

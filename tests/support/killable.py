@@ -15,9 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-from infra.local.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
-from shared.config import Settings
-from shared.worker import Registry, TickOptions, Worker
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
+from minutehand.config import Settings
+from minutehand.worker import Registry, TickOptions, Worker
 from tests.support.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ class Killable:
         """Prepare workers.
 
         Args:
-            apps: Names of the apps they know, folders of `shared/apps`.
+            apps: Names of the apps they know, folders of `shared/minutehand/apps`.
             module: What is run, if not this module.
             environment: What they read besides the project's place and keys.
         """
@@ -89,7 +89,7 @@ async def main(apps: list[str]) -> None:
     settings = Settings.from_env(os.environ)
     registry = Registry()
     for app in apps:
-        import_module(f"shared.apps.{app}.processors").register(registry, settings)
+        import_module(f"minutehand.apps.{app}.processors").register(registry, settings)
     worker = Worker(
         settings,
         registry=registry,

@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from infra.local.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
-from infra.local.ports import reserve_port
-from infra.local.postgres import Postgres
-from shared.config import Settings
+from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
+from minutehand.config import Settings
+from minutehand.local.ports import reserve_port
+from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database
 
 ACME = WORKSPACE

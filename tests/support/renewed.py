@@ -11,9 +11,9 @@ import time
 import psycopg
 from psycopg import sql
 
-from infra.local.bench.scratch import Gateway
-from infra.local.ports import reserve_port
-from infra.local.postgres import Postgres
+from infra.bench.scratch import Gateway
+from minutehand.local.ports import reserve_port
+from minutehand.local.postgres import Postgres
 from tests.support.databases import SEEDED, Database, create_clone, drop
 
 NAME = "renewed"

@@ -15,7 +15,8 @@ import httpx
 import jwt
 import psycopg
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 START_SECONDS = 120.0
 
 
@@ -90,7 +91,7 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Pope
     with (folder / "launcher.out").open("ab") as output:
         return subprocess.Popen(
             [
-                sys.executable, "-m", "infra.local", "up",
+                sys.executable, "-m", "minutehand.local", "up",
                 "--any-ports", "--scratch", "--with-parent", "--state", str(folder), *arguments,
             ],
             cwd=ROOT,
@@ -131,7 +132,7 @@ def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
             launcher.kill()
             launcher.wait(10)
         subprocess.run(
-            [sys.executable, "-m", "infra.local", "reset", "--state", str(folder)],
+            [sys.executable, "-m", "minutehand.local", "reset", "--state", str(folder)],
             cwd=ROOT,
             check=True,
             capture_output=True,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.retry_after import LONGEST_WAIT, retry_after
+from minutehand.retry_after import LONGEST_WAIT, retry_after
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

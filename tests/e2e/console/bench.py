@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-from infra.local.users import ACME
+from minutehand.local.users import ACME
 from tests.e2e.console.browsers import FLAGS, chromium
 from tests.e2e.console.people import ADA, Visitor
 from tests.e2e.console.worker import HandWorker

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from infra.local.users import ADA, BOB, EVE, DemoUser
+from minutehand.local.users import ADA, BOB, EVE, DemoUser
 from tests.support.stacks import RunningStack
 
 __all__ = ["ADA", "BOB", "EVE", "Visitor", "expect"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from playwright.sync_api import Playwright, sync_playwright
 
-from infra.local.users import ACME
+from minutehand.local.users import ACME
 from tests.e2e.console.browsers import FLAGS, chromium
 from tests.e2e.console.people import ADA, Visitor
 from tests.e2e.console.story import Story, tell

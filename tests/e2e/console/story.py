@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from shared.apps.beacon import demo as beacon
-from shared.apps.plans import demo as plans
-from shared.apps.training import demo as training
+from minutehand.apps.beacon import demo as beacon
+from minutehand.apps.plans import demo as plans
+from minutehand.apps.training import demo as training
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 

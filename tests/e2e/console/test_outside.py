@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from infra.local.users import ADA
+from minutehand.local.users import ADA
 from tests.e2e.console.test_library import node
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack

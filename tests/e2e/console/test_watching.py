@@ -126,7 +126,7 @@ def test_a_restarted_realtime_server_is_polled_around_and_joined_again(
 
     for entry in json.loads((stack.folder / "children.json").read_text()):
         process = psutil.Process(entry["pid"])
-        if any("infra.local.realtime" in part for part in process.cmdline()):
+        if any("minutehand.local.realtime" in part for part in process.cmdline()):
             process.kill()
     [lease] = worker.lease()
     worker.report(lease, 45, "while Realtime was away")

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from infra.local.users import ADA
+from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
 from tests.support.hostile_proxy import HostileProxy
 from tests.support.stacks import RunningStack

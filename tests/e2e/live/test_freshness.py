@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from infra.local.parts import node_binary
-from infra.local.users import ADA
-from shared.queue import Timing, watch_job
+from minutehand.local.parts import node_binary
+from minutehand.local.users import ADA
+from minutehand.queue import Timing, watch_job
 from tests.e2e.console.worker import HandWorker
 from tests.support.hostile_proxy import Faults, HostileProxy
 from tests.support.stacks import RunningStack

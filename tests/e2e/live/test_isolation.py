@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import InvalidStatus
 
-from infra.local.users import ADA, BOB, EVE
+from minutehand.local.users import ADA, BOB, EVE
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
 from tests.support.stacks import RunningStack

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from infra.local.users import ADA
-from shared.queue import (
+from minutehand.local.users import ADA
+from minutehand.queue import (
     FeedWatcher,
     JobEvent,
     JobNotFound,

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect as websocket_connect
 
-from functions.status.app import build_app
-from infra.local.parts import node_binary
-from infra.local.users import ADA, EVE
-from shared.config import Settings
-from shared.queue import QueueError, Timing, watch_session
+from minutehand.config import Settings
+from minutehand.functions.status.app import build_app
+from minutehand.local.parts import node_binary
+from minutehand.local.users import ADA, EVE
+from minutehand.queue import QueueError, Timing, watch_session
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
 from tests.support.hostile_proxy import Faults, HostileProxy

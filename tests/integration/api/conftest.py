@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from infra.local.users import ACME, ADA, BOB, EVE, GLOBEX
-from shared.config import Settings
-from shared.queue import Job, NewJob, Progress, QueueClient, UserQueue, WorkerQueue
-from shared.queue.models import (
+from minutehand.config import Settings
+from minutehand.local.users import ACME, ADA, BOB, EVE, GLOBEX
+from minutehand.queue import Job, NewJob, Progress, QueueClient, UserQueue, WorkerQueue
+from minutehand.queue.models import (
     JobTypeSpec,
     Lease,
     LeaseRequest,

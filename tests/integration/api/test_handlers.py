@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infra.local.users import ADA
+from minutehand.local.users import ADA
 from tests.integration.api.conftest import ACME_ID
 from tests.support.lambda_events import LambdaContext, load_event
 from tests.support.stacks import RunningStack
@@ -167,7 +167,7 @@ def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(
 
     status, keys, _ = answer_of(handler, at_path(event, "/api/beacon/keys"), "jobs")
     assert (status, list(keys)) == (200, ["keys"])
-    assert {f"shared.apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
+    assert {f"minutehand.apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
         routes_of_apps()
     )
     unknown, body, _ = answer_of(handler, at_path(event, "/api/nowhere"), "jobs")

@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from psycopg.types.json import Jsonb
 
-from infra.local.users import ADA
-from shared.config import Settings
+from minutehand.config import Settings
+from minutehand.local.users import ADA
 from tests.integration.api.conftest import ACME_ID, Client, Hand
 from tests.support.stacks import RunningStack
 
@@ -44,10 +44,10 @@ async def test_the_document_is_valid_and_names_every_route(
     document: Document, settings: Settings
 ) -> None:
     """A route that is served is documented, and nothing else is."""
-    from functions.health.app import build_app as build_health
-    from functions.jobs.app import build_app as build_jobs
-    from functions.status.app import build_app as build_status
-    from functions.worker.routes import PROCESS_PATH, WORKER_PATH
+    from minutehand.functions.health.app import build_app as build_health
+    from minutehand.functions.jobs.app import build_app as build_jobs
+    from minutehand.functions.status.app import build_app as build_status
+    from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 
     validate(document)
     served = {("get", WORKER_PATH), ("post", WORKER_PATH), ("post", PROCESS_PATH)}

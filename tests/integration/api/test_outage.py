@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from infra.local.bench.scratch import scratch_settings, user_token
-from shared.queue import WorkerQueue
-from shared.queue.models import JobTypeSpec
-from shared.web.feeds import JobFeed
-from shared.web.services import Services
-from shared.web.sse import Pace, Reader, Stream
+from infra.bench.scratch import scratch_settings, user_token
+from minutehand.queue import WorkerQueue
+from minutehand.queue.models import JobTypeSpec
+from minutehand.web.feeds import JobFeed
+from minutehand.web.services import Services
+from minutehand.web.sse import Pace, Reader, Stream
 from tests.integration.api.conftest import ACME_ID, error_of
 from tests.support.project import ADA, Gateway
 from tests.support.renewed import Renewed
@@ -39,7 +39,7 @@ async def services(gateway: Gateway) -> AsyncIterator[Services]:
 
 
 def client_of(services: Services) -> httpx.AsyncClient:
-    from functions.jobs.app import build_app
+    from minutehand.functions.jobs.app import build_app
 
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(build_app(services.settings, services=services)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from shared.config import Settings
+from minutehand.config import Settings
 from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of
 from tests.support.stacks import RunningStack
 
@@ -150,7 +150,7 @@ async def test_health_is_alive_at_once_and_ready_part_by_part(client: Client) ->
 
 async def test_readiness_tells_a_dead_database_from_a_dead_process(settings: Settings) -> None:
     """503 with a verdict per part, and Retry-After; liveness does not care."""
-    from functions.health.app import build_app
+    from minutehand.functions.health.app import build_app
 
     away = settings.model_copy(update={"supabase_url": "http://127.0.0.1:9"})
     transport = httpx.ASGITransport(build_app(away))
@@ -168,8 +168,8 @@ async def test_a_database_that_is_away_is_a_503_on_every_route(
     settings: Settings, stack: RunningStack
 ) -> None:
     """With Retry-After, so that clients neither give up nor hammer."""
-    from functions.jobs.app import build_app as build_jobs
-    from functions.status.app import build_app as build_status
+    from minutehand.functions.jobs.app import build_app as build_jobs
+    from minutehand.functions.status.app import build_app as build_status
 
     away = settings.model_copy(update={"supabase_url": "http://127.0.0.1:9", "streaming": False})
     token = stack.token("aaaaaaaa-0000-4000-8000-000000000001")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.local.users import ADA
+from minutehand.local.users import ADA
 from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, Client, Hand, error_of
 from tests.support.stacks import RunningStack
 

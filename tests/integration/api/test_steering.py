@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.local.users import ADA, BOB
+from minutehand.local.users import ADA, BOB
 from tests.integration.api.conftest import Hand, error_of
 from tests.support.stacks import RunningStack
 

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from infra.local.ports import reserve_port
-from infra.local.users import ADA, EVE
-from shared.config import Settings
+from minutehand.config import Settings
+from minutehand.local.ports import reserve_port
+from minutehand.local.users import ADA, EVE
 from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of, eventually
-from tests.support.stacks import ROOT, RunningStack
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack
 
 
 @dataclass
@@ -274,7 +275,7 @@ async def test_an_unusable_cursor_is_refused(hand: Hand, ada: httpx.AsyncClient)
 
 
 def options(session_id: str) -> Any:
-    from shared.queue import EnqueueOptions
+    from minutehand.queue import EnqueueOptions
 
     return EnqueueOptions(session_id=session_id)
 
@@ -371,9 +372,9 @@ async def test_a_reader_that_stops_reading_does_not_hold_up_the_others(
 @pytest.fixture
 async def buffered(settings: Settings, stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
     """The status function as a buffering gateway shows it: nothing arrives before the end."""
-    from functions.status.app import build_app
-    from shared.web.services import Services
-    from shared.web.sse import Pace
+    from minutehand.functions.status.app import build_app
+    from minutehand.web.services import Services
+    from minutehand.web.sse import Pace
 
     services = Services(
         settings.model_copy(update={"streaming": False}),
@@ -435,7 +436,7 @@ async def test_a_host_that_is_told_to_stop_lets_its_streams_end(
     environ = {**os.environ, **stack.values, "API_PORT": str(port)}
     with (tmp_path / "out").open("wb") as output:
         host = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "infra.local.api"),
+            *(sys.executable, "-m", "minutehand.local.api"),
             cwd=ROOT,
             env=environ,
             stdout=output,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from shared.aws.uploads import MIN_PART_BYTES
+from minutehand.aws.uploads import MIN_PART_BYTES
 from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, error_of
 
 
@@ -109,7 +109,7 @@ async def test_an_unusable_description_is_refused(
 
 async def test_ids_and_parts_that_are_none_are_refused(ada: httpx.AsyncClient) -> None:
     """A forged id names no place the API would sign for."""
-    from shared.web import paging
+    from minutehand.web import paging
 
     upload = (await ada.post("/api/uploads", json=described())).json()
     forged = [

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from infra.local.postgres import Postgres
-from shared.apps.beacon.processors import register
-from shared.apps.beacon.services import Beacon
-from shared.apps.webhooks.processors import Webhooks
-from shared.apps.webhooks.processors import register as register_webhooks
-from shared.config import Settings
-from shared.worker import Registry
-from shared.worker.testing import drain
+from minutehand.apps.beacon.processors import register
+from minutehand.apps.beacon.services import Beacon
+from minutehand.config import Settings
+from minutehand.local.postgres import Postgres
+from minutehand.webhooks.processors import Webhooks
+from minutehand.webhooks.processors import register as register_webhooks
+from minutehand.worker import Registry
+from minutehand.worker.testing import drain
 from tests.integration.beacon.provider import Provider
 from tests.support.desk import AppDesk
 from tests.support.project import ACME, Project, project_of_a_room

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from shared.apps.beacon.models import Bundle
-from shared.apps.beacon.verify import read_keys, verify
+from minutehand.apps.beacon.models import Bundle
+from minutehand.apps.beacon.verify import read_keys, verify
 from tests.integration.beacon.conftest import ACME, EVE, GLOBEX, Station
 from tests.integration.beacon.provider import BIG, CUT, HANG, Provider
 

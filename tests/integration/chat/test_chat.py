@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from shared.apps.chat.feed import ConversationFeed
-from shared.apps.chat.models import Conversation
-from shared.config import Settings
-from shared.queue.client import QueueClient
-from shared.queue.errors import QueueError
-from shared.web.shared_reads import SharedReads
+from minutehand.apps.chat.feed import ConversationFeed
+from minutehand.apps.chat.models import Conversation
+from minutehand.config import Settings
+from minutehand.queue.client import QueueClient
+from minutehand.queue.errors import QueueError
+from minutehand.web.shared_reads import SharedReads
 from tests.integration.chat.conftest import ACME, BOB, EVE, NOTES, Desk
 from tests.support.project import ADA, Project
 from tests.unit.ai.model_server import Fault, ModelServer

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from shared.apps.chat.models import Item, Posted, Written
-from shared.config import Settings
-from shared.queue.errors import LeaseLost
+from minutehand.apps.chat.models import Item, Posted, Written
+from minutehand.config import Settings
+from minutehand.queue.errors import LeaseLost
 from tests.integration.chat.conftest import NOTES, Desk
 from tests.support.doors import lease
 from tests.support.killable import Killable

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from infra.cli.__main__ import app
-from infra.cli.connection import ROOT
+from minutehand.cli.__main__ import app
+from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 Run = Callable[..., Result]
@@ -107,7 +107,16 @@ def test_work_is_followed_answered_cancelled_and_tried_again(run: Run, notes: st
 
 def test_at_a_terminal_it_asks(stack: RunningStack, notes: str) -> None:
     """Text appears as it is written, a question waits for its answer; an option has a number."""
-    command = [sys.executable, "-m", "infra.cli", "chat", "start", "Summarise it.", "--file", notes]
+    command = [
+        sys.executable,
+        "-m",
+        "minutehand.cli",
+        "chat",
+        "start",
+        "Summarise it.",
+        "--file",
+        notes,
+    ]
     ours, theirs = os.openpty()
     environ = {**os.environ, "MINUTEHAND_ENV_FILE": str(stack.folder / "env"), "TERM": "dumb"}
     with subprocess.Popen(

@@ -17,12 +17,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from infra.cli.__main__ import app
-from infra.cli.connection import ROOT
-from infra.cli.jobs import COLUMNS
-from infra.cli.output import Output
-from infra.local.users import ADA
+from minutehand.cli.__main__ import app
+from minutehand.cli.jobs import COLUMNS
+from minutehand.local.users import ADA
+from minutehand.terminal.output import Output
 from tests.e2e.console.worker import HandWorker
+from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")
@@ -284,7 +284,7 @@ def test_without_a_stack_it_says_what_to_start(
     """The first mistake of every newcomer."""
     for name in ("MINUTEHAND_ENV_FILE", "SUPABASE_URL", "API_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("infra.cli.connection.LOCAL_ENV", tmp_path / "env")
+    monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))
 
     result = CliRunner().invoke(app, ["ls"])
 
@@ -393,7 +393,7 @@ def test_a_narrow_screen_keeps_a_row_on_its_line(
 def test_a_reader_that_leaves_early_is_no_error(stack: RunningStack, account: str) -> None:
     """`| head -1` is how people look at long lists."""
     done = subprocess.run(
-        f"{sys.executable} -m infra.cli ls -n 1000 --json | head -c 1",
+        f"{sys.executable} -m minutehand.cli ls -n 1000 --json | head -c 1",
         shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
         env={**os.environ, "MINUTEHAND_ENV_FILE": str(stack.folder / "env")},
     )  # fmt: skip

@@ -17,15 +17,15 @@ from moto import mock_aws
 from moto.sns.models import sns_backends
 from typer.testing import CliRunner
 
-from infra.aws import console
-from infra.aws.parameters import parameter_name
-from infra.cli import account, deploy
-from infra.cli.__main__ import app
-from infra.cli.connection import CommandFailed
-from infra.cli.doctor import cloud, settings
-from infra.cli.doctor.command import deployed_patient
-from infra.cli.doctor.command import run as run_check
-from infra.cli.doctor.findings import Check, Finding, Patient, Verdict
+from minutehand.cli import account, deploy
+from minutehand.cli.__main__ import app
+from minutehand.cli.doctor import cloud, settings
+from minutehand.cli.doctor.command import deployed_patient
+from minutehand.cli.doctor.command import run as run_check
+from minutehand.cli.doctor.findings import Check, Finding, Patient, Verdict
+from minutehand.deploy import console
+from minutehand.deploy.parameters import parameter_name
+from minutehand.terminal.connection import CommandFailed
 
 SECRETS = {
     "WORKER_SECRET_TOKEN": "w" * 40,
@@ -353,7 +353,7 @@ def test_nobody_is_sent_to_a_module_that_is_not_there_yet() -> None:
     """A new page over old modules would be broken until the upload has ended."""
     s3 = Recording()
 
-    console.upload(s3, "bucket", console.console_assets({}))
+    console.upload(s3, "bucket", console.console_assets({}, []))
 
     keys = [call["Key"] for call in s3.asked]
     assert set(keys[-2:]) == {"config.json", "index.html"}

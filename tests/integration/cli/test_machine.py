@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from infra.aws.build import source_files, sources_hash
-from infra.aws.bundles import BUNDLES, ROOT
-from infra.cli.doctor import machine
-from infra.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.cli.doctor import machine
+from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.deploy.build import source_files, sources_hash
+from minutehand.deploy.bundles import BUNDLES
+from minutehand.project import Project
+from tests.support.paths import ROOT
 
 CHECKS = {check.name: check for check in machine.CHECKS}
 
@@ -24,9 +26,10 @@ def checkout(tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(ROOT / name)
     folder = tmp_path / "build" / "aws"
     folder.mkdir(parents=True)
+    project = Project.at(tmp_path)
     for bundle in BUNDLES:
         (folder / f"{bundle.name}.zip").write_bytes(b"")
-        sources = sources_hash(source_files(bundle, tmp_path), tmp_path)
+        sources = sources_hash(source_files(bundle, project), project)
         write(
             tmp_path,
             bundle.name,

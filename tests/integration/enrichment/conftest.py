@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from infra.local.bench.scratch import scratch_settings
-from shared.apps.enrichment.processors import register
-from shared.apps.enrichment.services import Enrichment
-from shared.config import Settings
-from shared.worker import Registry, TickSummary
+from infra.bench.scratch import scratch_settings
+from minutehand.apps.enrichment.processors import register
+from minutehand.apps.enrichment.services import Enrichment
+from minutehand.config import Settings
+from minutehand.worker import Registry, TickSummary
 from tests.support.desk import AppDesk
 from tests.support.fake_aws import fake_aws
 from tests.support.project import ACME, ADA, Gateway, Project
@@ -58,7 +58,7 @@ def settings(
             "sealing_key_file": str(tmp_path / "sealing.json"),
             "uploads_bucket": BUCKET,
             "aws_endpoint_url": aws,
-            "use_mock_apollo": True,
+            "environ": {"USE_MOCK_APOLLO": "true"},
         }
     )
 
@@ -158,8 +158,6 @@ async def online(
     settings: Settings, project: Project, apollo: ApolloServer
 ) -> AsyncIterator[Office]:
     """The app with the real client, pointed at a local Apollo."""
-    live = settings.model_copy(
-        update={"use_mock_apollo": False, "apollo_base_url": apollo.base_url}
-    )
+    live = settings.with_environ(USE_MOCK_APOLLO="false", APOLLO_BASE_URL=apollo.base_url)
     async with Office(live, project).open() as office:
         yield office

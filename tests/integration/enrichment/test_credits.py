@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.queue.errors import LeaseLost
+from minutehand.queue.errors import LeaseLost
 from tests.integration.enrichment.conftest import ACME, INITECH, Office
 from tests.unit.enrichment.apollo_server import KEY, ApolloServer, Fault
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from infra.local.ports import reserve_port
-from shared.config import Settings
+from minutehand.config import Settings
+from minutehand.local.ports import reserve_port
 from tests.integration.enrichment.conftest import ACME, INITECH, Office
 from tests.support.project import Project
 

@@ -12,10 +12,10 @@ import boto3
 import httpx
 import pytest
 
-from shared.apps.enrichment.import_processor import ImportProcessor
-from shared.apps.enrichment.models import ImportAccounts
-from shared.queue.errors import LeaseLost
-from shared.worker import Registry, TickOptions, Worker
+from minutehand.apps.enrichment.import_processor import ImportProcessor
+from minutehand.apps.enrichment.models import ImportAccounts
+from minutehand.queue.errors import LeaseLost
+from minutehand.worker import Registry, TickOptions, Worker
 from tests.integration.enrichment.conftest import (
     ACME,
     BOB,

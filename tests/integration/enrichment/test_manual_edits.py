@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.apps.enrichment.apollo_offline import OfflineApollo
+from minutehand.apps.enrichment.apollo_offline import OfflineApollo
 from tests.integration.enrichment.conftest import ADA, BOB, INITECH, PETER, Office
 
 

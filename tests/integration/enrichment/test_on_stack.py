@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.apps.enrichment import demo
+from minutehand.apps.enrichment import demo
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")

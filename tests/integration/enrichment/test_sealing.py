@@ -9,9 +9,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from shared.apps.enrichment.services import key_context
-from shared.aws.sealing import PURPOSE, FileDataKeys, KmsDataKeys, Sealer, key_id_of
-from shared.config import Settings
+from minutehand.apps.enrichment.services import key_context
+from minutehand.aws.sealing import PURPOSE, FileDataKeys, KmsDataKeys, Sealer, key_id_of
+from minutehand.config import Settings
 from tests.integration.enrichment.conftest import ACME, INITECH, Office
 from tests.support.project import Project
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from functions.worker.app import build_worker
-from shared.config import Settings
+from minutehand.config import Settings
+from minutehand.functions.worker.app import build_worker
 
 
 async def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.local.lambda_runtime import Function, FunctionConfig, Invocation, TooManyRequests
+from minutehand.local.lambda_runtime import Function, FunctionConfig, Invocation, TooManyRequests
 
 HERE = Path(__file__).parent
 
@@ -225,7 +225,7 @@ async def test_stopping_ends_every_process() -> None:
 LAUNCHER = """
 import asyncio, sys
 from pathlib import Path
-from infra.local.lambda_runtime import Function, FunctionConfig, Invocation
+from minutehand.local.lambda_runtime import Function, FunctionConfig, Invocation
 
 async def main():
     config = FunctionConfig(name="t", handler="sample_handlers.count", task_root=Path(sys.argv[1]))

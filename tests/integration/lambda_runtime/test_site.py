@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.breaking import break_token
-from infra.local.lambda_runtime.__main__ import local_site
-from infra.local.lambda_runtime.site import Site
-from infra.local.lambda_runtime.wire import Request
-from infra.local.site import console_config, security_headers
-from shared.config import Settings
+from minutehand.config import Settings
+from minutehand.local.breaking import break_token
+from minutehand.local.lambda_runtime.__main__ import local_site
+from minutehand.local.lambda_runtime.site import Site
+from minutehand.local.lambda_runtime.wire import Request
+from minutehand.local.site import console_config, security_headers
 
 
 @pytest.fixture

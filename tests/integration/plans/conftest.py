@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from infra.local.postgres import Postgres
-from shared.apps.plans.processors import register
-from shared.apps.plans.services import Plans
-from shared.config import Settings
-from shared.worker import Registry
+from minutehand.apps.plans.processors import register
+from minutehand.apps.plans.services import Plans
+from minutehand.config import Settings
+from minutehand.local.postgres import Postgres
+from minutehand.worker import Registry
 from tests.support.desk import AppDesk
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.unit.ai.model_server import ModelServer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.config import Settings
+from minutehand.config import Settings
 from tests.integration.plans.conftest import Desk
 from tests.support.killable import Killable, until
 from tests.support.project import Project

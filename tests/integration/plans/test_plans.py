@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from shared.config import Settings
+from minutehand.config import Settings
 from tests.integration.plans.conftest import ACME, ANSWERS, EVE, Desk
 from tests.support.project import Project
 from tests.unit.ai.model_server import Fault, ModelServer

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from infra.local import migrations
-from infra.local.postgres import Postgres
+from minutehand.local import migrations
+from minutehand.local.postgres import Postgres
 from tests.integration.realtime.support import JavaScript, Server, Socket, open_socket
 from tests.support.databases import Database, fresh_database
 

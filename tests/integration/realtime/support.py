@@ -22,7 +22,7 @@ from typing import Any
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
-from infra.local.parts import node_binary
+from minutehand.local.parts import node_binary
 
 SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
 PUBLISHABLE = "sb_publishable_test"
@@ -50,7 +50,7 @@ def unique(prefix: str = "room") -> str:
 
 
 class Server:
-    """`python -m infra.local.realtime` as a process of its own."""
+    """`python -m minutehand.local.realtime` as a process of its own."""
 
     def __init__(self, url: str, *, wait: bool = True, **limits: float | int | str) -> None:
         self.database_url = url
@@ -65,7 +65,7 @@ class Server:
             **{f"REALTIME_{name.upper()}": str(value) for name, value in limits.items()},
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "infra.local.realtime"],
+            [sys.executable, "-m", "minutehand.local.realtime"],
             cwd=_REPOSITORY,
             env=environ,
             stdout=subprocess.PIPE,

@@ -13,11 +13,11 @@ import httpx
 import psycopg
 import pytest
 
-from infra.local import migrations
-from infra.local.parts import ROOT
-from infra.local.postgres import Postgres
+from minutehand.local import migrations
+from minutehand.local.postgres import Postgres
 from tests.integration.realtime.support import SECRET_KEY, Server, open_socket, unique
 from tests.support.databases import start_scratch_server
+from tests.support.paths import ROOT
 
 AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 
@@ -119,7 +119,7 @@ async def test_the_server_may_start_before_postgres(own_postgres: Postgres) -> N
 def test_a_bad_setting_is_named(environ: dict[str, str], named: str) -> None:
     """The server says what it needs and does not start without it."""
     done = subprocess.run(
-        [sys.executable, "-m", "infra.local.realtime"],
+        [sys.executable, "-m", "minutehand.local.realtime"],
         env={"PATH": os.environ["PATH"], **environ},
         cwd=ROOT,
         capture_output=True,

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from infra.local.realtime import visibility as visibility_module
-from infra.local.realtime.visibility import Visibility
+from minutehand.local.realtime import visibility as visibility_module
+from minutehand.local.realtime.visibility import Visibility
 from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
 

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from infra.local.postgres import Postgres
+from minutehand.local.postgres import Postgres
 from tests.support.stacks import (
     ROOT,
     RunningStack,
@@ -33,9 +33,9 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     marks = {
         "postgres": "postgres",
         "gateway": "server.mjs",
-        "realtime": "infra.local.realtime",
-        "api": "infra.local.api",
-        "aws": "infra.local.aws",
+        "realtime": "minutehand.local.realtime",
+        "api": "minutehand.local.api",
+        "aws": "minutehand.local.aws",
     }
     found = {}
     for process in psutil.Process(launcher.pid).children():
@@ -160,7 +160,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(tmp_path: Pa
 def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
     """Two launchers over one data folder would corrupt it."""
     second = subprocess.run(
-        [sys.executable, "-m", "infra.local", "up", "--state", str(doomed.folder)],
+        [sys.executable, "-m", "minutehand.local", "up", "--state", str(doomed.folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,

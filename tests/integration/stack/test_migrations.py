@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from infra.local import migrations
-from infra.local.migrations import MigrationFailed, find_migrations
+from minutehand.local import migrations
+from minutehand.local.migrations import MigrationFailed, find_migrations, migrations_in
 from tests.support.databases import Database
 
 
@@ -21,7 +21,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def apply(database: Database, folder: Path) -> list[str]:
     url = migrations.as_user(database.url, "postgres")
-    return [done.version for done in migrations.apply_migrations(url, find_migrations(folder))]
+    return [done.version for done in migrations.apply_migrations(url, migrations_in(folder))]
 
 
 def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
@@ -32,7 +32,7 @@ def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
             " order by version"
         ).fetchall()
 
-    files = sorted(path.name for path in migrations.MIGRATIONS.glob("*.sql"))
+    files = [migration.path.name for migration in find_migrations()]
     assert [f"{version}_{name}.sql" for version, name, _ in rows] == files
     assert all(statements for *_, statements in rows)
     assert not any(text.rstrip().endswith(";") for *_, texts in rows for text in texts)

@@ -100,7 +100,7 @@ def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningSt
     [api] = [
         process
         for process in psutil.Process(doomed.launcher.pid).children()
-        if "infra.local.api" in process.cmdline()
+        if "minutehand.local.api" in process.cmdline()
     ]
 
     api.kill()

@@ -14,12 +14,12 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.local.bench.scratch import scratch_settings
-from shared.ai.speech import OnHeard, Segment, Transcript
-from shared.apps.training.processors import register
-from shared.apps.training.services import Training
-from shared.config import Settings
-from shared.worker import Registry
+from infra.bench.scratch import scratch_settings
+from minutehand.ai.speech import OnHeard, Segment, Transcript
+from minutehand.apps.training.processors import register
+from minutehand.apps.training.services import Training
+from minutehand.config import Settings
+from minutehand.worker import Registry
 from tests.support.desk import AppDesk
 from tests.support.fake_aws import fake_aws
 from tests.support.project import ACME, ADA, Project

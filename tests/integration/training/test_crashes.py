@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.apps.training.media import find_ffmpeg
-from shared.config import Settings
+from minutehand.apps.training.media import find_ffmpeg
+from minutehand.config import Settings
 from tests.integration.training.conftest import BUCKET, SAMPLE, Studio
 from tests.support.killable import Killable, until
 from tests.support.misbehaving import Fault
@@ -53,9 +53,7 @@ def killable(studio: Studio) -> Iterator[Killable]:
         SPEECH_URL=settings.speech_url,
         SPEECH_KEY=settings.speech_key,
         SPEECH_MODEL=settings.speech_model,
-        MUX_TOKEN_ID=settings.mux_token_id,
-        MUX_TOKEN_SECRET=settings.mux_token_secret,
-        MUX_BASE_URL=settings.mux_base_url,
+        **settings.environ,
         UPLOADS_BUCKET=BUCKET,
         AWS_ENDPOINT_URL=settings.aws_endpoint_url,
         AWS_ACCESS_KEY_ID="test",

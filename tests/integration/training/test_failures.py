@@ -16,11 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
-from shared.ai.errors import NotAuthorised, RateLimited
-from shared.ai.speech import Segment
-from shared.apps.training.media import find_ffmpeg
-from shared.config import Settings
-from shared.worker.testing import drain
+from minutehand.ai.errors import NotAuthorised, RateLimited
+from minutehand.ai.speech import Segment
+from minutehand.apps.training.media import find_ffmpeg
+from minutehand.config import Settings
+from minutehand.worker.testing import drain
 from tests.integration.training.conftest import (
     BOB,
     BUCKET,
@@ -213,7 +213,7 @@ async def test_a_cancel_while_the_video_is_read_leaves_nothing_running(
     disk = tmp_path / "disk"
     disk.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
-    slowly = settings.model_copy(update={"ffmpeg_path": str(slow)})
+    slowly = settings.with_environ(FFMPEG_PATH=str(slow))
 
     async with Studio(project, slowly, speech=QuickEar()).open() as studio:
         training = await studio.start()

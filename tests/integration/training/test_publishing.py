@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.apps.training import stages
-from shared.apps.training.mux import Mux
-from shared.config import Settings
+from minutehand.apps.training import stages
+from minutehand.apps.training.mux import Mux
+from minutehand.config import Settings
 from tests.integration.training.conftest import SAMPLE, QuickEar, Studio
 from tests.support.project import Project
 from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer

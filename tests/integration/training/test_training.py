@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx
 
-from shared.ai.speech_offline import NAME
-from shared.apps.training.procedure import OFFLINE
-from shared.config import Settings
+from minutehand.ai.speech_offline import NAME
+from minutehand.apps.training.procedure import OFFLINE
+from minutehand.config import Settings
 from tests.integration.training.conftest import SAMPLE, Studio
 from tests.support.project import ACME, Project
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from infra.local.bench.scratch import PUBLISHABLE_KEY, scratch_settings
-from shared.apps.webhooks.processors import Webhooks, register
-from shared.queue.data_api import DataApi
-from shared.worker import Job, JobContext, Registry, TickOptions, Worker
-from shared.worker.testing import drain
+from infra.bench.scratch import PUBLISHABLE_KEY, scratch_settings
+from minutehand.queue.data_api import DataApi
+from minutehand.webhooks.processors import Webhooks, register
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker.testing import drain
 from tests.support.project import ACME, Project
 from tests.support.renewed import Renewed
 

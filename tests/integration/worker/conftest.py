@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.local.bench.scratch import scratch_settings
-from shared.queue import QueueClient, UserQueue, WorkerQueue
-from shared.worker import Registry, TickOptions, Worker
+from infra.bench.scratch import scratch_settings
+from minutehand.queue import QueueClient, UserQueue, WorkerQueue
+from minutehand.worker import Registry, TickOptions, Worker
 from tests.support.project import Gateway, Project
 from tests.support.renewed import Renewed
 

@@ -1,4 +1,4 @@
-"""The chaos run in its short form; the long one is `python -m infra.local.bench.chaos`."""
+"""The chaos run in its short form; the long one is `python -m infra.bench.chaos`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.bench.chaos import Books, Chaos
-from infra.local.bench.scratch import scratch_project
+from infra.bench.chaos import Books, Chaos
+from infra.bench.scratch import scratch_project
 
 
 @pytest.mark.slow

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-import shared.apps
-from infra.local.hot_reload import reload_processors
-from shared.queue import UserQueue
-from shared.worker import Worker, default_registry
+import minutehand.apps
+from minutehand.local.hot_reload import reload_processors
+from minutehand.queue import UserQueue
+from minutehand.worker import Worker, default_registry
 from tests.support.project import ACME, Project
 
 PROCESSORS = """
 from pydantic import BaseModel
-from shared.worker import Job, JobContext, processor
+from minutehand.worker import Job, JobContext, processor
 
 class Nothing(BaseModel):
     pass
@@ -34,14 +34,14 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     (folder / "__init__.py").touch()
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(shared.apps, "__path__", [*shared.apps.__path__, str(tmp_path)])
+    monkeypatch.setattr(minutehand.apps, "__path__", [*minutehand.apps.__path__, str(tmp_path)])
     before = dict(sys.modules)
     yield folder / "processors.py"
-    default_registry.forget("shared.apps.reloaded_app")
+    default_registry.forget("minutehand.apps.reloaded_app")
     for name in set(sys.modules) - set(before):
-        if name.startswith("shared.apps."):
+        if name.startswith("minutehand.apps."):
             del sys.modules[name]
-    sys.modules.update({k: v for k, v in before.items() if k.startswith("shared.apps.")})
+    sys.modules.update({k: v for k, v in before.items() if k.startswith("minutehand.apps.")})
 
 
 def write(file: Path, text: str) -> None:

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import BaseModel
 
-from shared.queue import EnqueueOptions, NewJob, UserQueue
-from shared.worker import Job, JobContext, Registry, TickOptions, Worker
-from shared.worker.asking import Asking
+from minutehand.queue import EnqueueOptions, NewJob, UserQueue
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker.asking import Asking
 from tests.support.project import ACME, Gateway, Project
 
 #: Starts the loop with the given options; returns its task and its wake-up.

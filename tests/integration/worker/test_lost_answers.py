@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from infra.local.bench.faults import FaultyProxy, Odds
-from infra.local.bench.scratch import scratch_settings
-from infra.local.ports import reserve_port
-from shared.queue import NewJob, UserQueue
-from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from infra.bench.faults import FaultyProxy, Odds
+from infra.bench.scratch import scratch_settings
+from minutehand.local.ports import reserve_port
+from minutehand.queue import NewJob, UserQueue
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from tests.support.project import ACME, Project
 
 BUT_ONCE = {

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from shared.queue import EnqueueOptions, NewJob, UserQueue
-from shared.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.queue import EnqueueOptions, NewJob, UserQueue
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from tests.support.project import ACME, Project
 
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from functions.worker.app import build_app
-from shared.queue import UserQueue
-from shared.worker import Job, JobContext, Registry, Worker
+from minutehand.functions.worker.app import build_app
+from minutehand.queue import UserQueue
+from minutehand.worker import Job, JobContext, Registry, Worker
 from tests.support.project import ACME, Gateway, Project
 
 
@@ -159,7 +159,7 @@ async def test_without_the_queue_it_asks_to_come_back(
 
 INVOKE = """
 import json, sys
-from functions.worker.handler import handler
+from minutehand.functions.worker.handler import handler
 
 class Context:
     aws_request_id = "r-lambda"

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from shared.queue import EnqueueOptions, NewJob, UserQueue, WorkerQueue
-from shared.queue.data_api import DataApi
-from shared.worker import (
+from minutehand.queue import EnqueueOptions, NewJob, UserQueue, WorkerQueue
+from minutehand.queue.data_api import DataApi
+from minutehand.worker import (
     Backoff,
     Fail,
     Job,
@@ -24,7 +24,7 @@ from shared.worker import (
     TickOptions,
     Worker,
 )
-from shared.worker.asking import Asking
+from minutehand.worker.asking import Asking
 from tests.support.project import ACME, Project
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from shared.clock import ShiftedClock, SystemClock
-from shared.queue import EnqueueOptions, NewJob, UserQueue
-from shared.worker import (
+from minutehand.clock import ShiftedClock, SystemClock
+from minutehand.queue import EnqueueOptions, NewJob, UserQueue
+from minutehand.worker import (
     ChildrenFailed,
     Fail,
     Job,

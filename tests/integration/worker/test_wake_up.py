@@ -6,8 +6,8 @@ import asyncio
 
 from pydantic import BaseModel
 
-from shared.queue import NewJob, UserQueue
-from shared.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
+from minutehand.queue import NewJob, UserQueue
+from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from tests.support.project import ACME, Project
 
 

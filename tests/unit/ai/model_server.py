@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.ai.language_model import Material, Prompt
-from shared.ai.offline import OfflineLanguageModel
-from shared.config import Settings
+from minutehand.ai.language_model import Material, Prompt
+from minutehand.ai.offline import OfflineLanguageModel
+from minutehand.config import Settings
 from tests.support.misbehaving import MisbehavingServer, Request, write
 
 KEY = "sk-live-0001"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shared.config import Settings
+from minutehand.config import Settings
 from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 KEY = "sk-speech-0001"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.ai.event_stream import EventStreamParser, EventStreamTooLong, ServerEvent
+from minutehand.ai.event_stream import EventStreamParser, EventStreamTooLong, ServerEvent
 
 TEXTS = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=20)
 ENDS = st.sampled_from(["\n", "\r", "\r\n"])

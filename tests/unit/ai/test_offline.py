@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.ai.errors import AnswerUnusable
-from shared.ai.language_model import (
+from minutehand.ai.errors import AnswerUnusable
+from minutehand.ai.language_model import (
     Completion,
     Material,
     Prompt,
@@ -18,10 +18,17 @@ from shared.ai.language_model import (
     count_tokens,
     make_language_model,
 )
-from shared.ai.offline import NAME, OfflineLanguageModel, keywords, sentences
-from shared.apps.plans.models import Request
-from shared.apps.plans.stages import OUTLINE, REVIEW, RISKS, UNDERSTAND, phase_kind, write_prompt
-from shared.config import ConfigurationError, Settings
+from minutehand.ai.offline import NAME, OfflineLanguageModel, keywords, sentences
+from minutehand.apps.plans.models import Request
+from minutehand.apps.plans.stages import (
+    OUTLINE,
+    REVIEW,
+    RISKS,
+    UNDERSTAND,
+    phase_kind,
+    write_prompt,
+)
+from minutehand.config import ConfigurationError, Settings
 
 TEXT = (
     "The harbour museum moves into the customs house. Rain is likely. The customs house has a"
@@ -68,8 +75,8 @@ def test_it_does_not_depend_on_the_process(repository: Path) -> None:
     """Python's hashes differ between processes; the plan must not."""
     script = (
         "import asyncio; from tests.unit.ai.test_offline import REQUEST;"
-        "from shared.ai.offline import OfflineLanguageModel as M;"
-        "from shared.apps.plans.stages import UNDERSTAND, write_prompt;"
+        "from minutehand.ai.offline import OfflineLanguageModel as M;"
+        "from minutehand.apps.plans.stages import UNDERSTAND, write_prompt;"
         "print(asyncio.run(M().complete(write_prompt(UNDERSTAND, REQUEST, {}))).text)"
     )
     texts = {

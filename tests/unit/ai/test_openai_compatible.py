@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from shared.ai import errors
-from shared.ai.language_model import Material, Prompt
-from shared.ai.openai_compatible import OpenAICompatible
+from minutehand.ai import errors
+from minutehand.ai.language_model import Material, Prompt
+from minutehand.ai.openai_compatible import OpenAICompatible
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
 SCHEMA = {

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shared.ai.errors import (
+from minutehand.ai.errors import (
     AnswerUnusable,
     CutShort,
     InputRefused,
@@ -23,10 +23,10 @@ from shared.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from shared.ai.speech import BYTES_PER_SECOND, Segment, make_speech_to_text
-from shared.ai.speech_endpoint import TranscriptionEndpoint
-from shared.ai.speech_offline import NAME, OfflineSpeechToText, join_words
-from shared.config import ConfigurationError, Settings
+from minutehand.ai.speech import BYTES_PER_SECOND, Segment, make_speech_to_text
+from minutehand.ai.speech_endpoint import TranscriptionEndpoint
+from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
+from minutehand.config import ConfigurationError, Settings
 from tests.unit.ai.speech_server import KEY, Fault, SpeechServer
 
 SECOND = b"\x01\x02" * 16_000

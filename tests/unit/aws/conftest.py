@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.aws.clients import client
-from shared.config import Settings
+from minutehand.aws.clients import client
+from minutehand.config import Settings
 from tests.support.fake_aws import fake_aws
 
 

@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from shared.aws.clients import client
-from shared.config import Settings
+from minutehand.aws.clients import client
+from minutehand.config import Settings
 
 
 def test_threads_that_ask_first_get_the_same_client(settings: Settings) -> None:

@@ -17,8 +17,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from shared.aws.lean_ssm import SsmRefused, can_sign, get_parameter, signed_headers
-from shared.aws.secrets import read_secrets
+from minutehand.aws.lean_ssm import SsmRefused, can_sign, get_parameter, signed_headers
+from minutehand.aws.secrets import read_secrets
 from tests.support.fake_aws import fake_aws
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
@@ -148,7 +148,7 @@ def test_without_credentials_in_the_environment_boto3_finds_them() -> None:
 def test_reading_secrets_does_not_import_boto3(moto: dict[str, str]) -> None:
     """200 ms of every cold start."""
     code = (
-        "import json, os, sys; from shared.aws.secrets import read_secrets;"
+        "import json, os, sys; from minutehand.aws.secrets import read_secrets;"
         "assert read_secrets(os.environ)['WORKER_SECRET_TOKEN'] == 'from-ssm';"
         "print(json.dumps([name for name in sys.modules if name.startswith('boto')]))"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.aws.clients import client
-from shared.aws.sealing import (
+from minutehand.aws.clients import client
+from minutehand.aws.sealing import (
     DataKeys,
     FileDataKeys,
     KmsDataKeys,
@@ -21,7 +21,7 @@ from shared.aws.sealing import (
     make_sealer,
     row_context,
 )
-from shared.config import ConfigurationError, Settings
+from minutehand.config import ConfigurationError, Settings
 
 ACME = row_context(workspace_id="11111111-1111-4111-8111-111111111111")
 GLOBEX = row_context(workspace_id="22222222-2222-4222-8222-222222222222")

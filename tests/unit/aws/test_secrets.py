@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from functions.worker.invocations import LambdaWorker
-from shared.aws.clients import client
-from shared.aws.rotation import RotatingHandler
-from shared.aws.secrets import read_parameter, read_secrets
-from shared.config import ConfigurationError, Settings
+from minutehand.aws.clients import client
+from minutehand.aws.rotation import RotatingHandler
+from minutehand.aws.secrets import read_parameter, read_secrets
+from minutehand.config import ConfigurationError, Settings
+from minutehand.functions.worker.invocations import LambdaWorker
 
 
 def put(settings: Settings, name: str, value: str) -> None:
@@ -86,7 +86,7 @@ def test_secrets_that_cannot_be_read_again_stay_in_use(
     with caplog.at_level(logging.WARNING):
         assert rotation.token_after(301) == "one"
 
-    told = [r.__dict__["event"] for r in caplog.records if r.name == "shared.aws.rotation"]
+    told = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
     assert told == ["secrets.stale"]
     put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "two"}))
     assert rotation.token_after(301) == "two"

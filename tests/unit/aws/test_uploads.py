@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shared.aws.uploads import (
+from minutehand.aws.uploads import (
     MAX_BYTES,
     MAX_PARTS,
     MIB,
@@ -21,7 +21,7 @@ from shared.aws.uploads import (
     Uploads,
     plan,
 )
-from shared.config import ConfigurationError, Settings
+from minutehand.config import ConfigurationError, Settings
 
 
 @hypothesis_settings(deadline=None)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from shared.aws.wake import LambdaWaker
-from shared.config import ConfigurationError, Settings
-from shared.log import request_context
+from minutehand.aws.wake import LambdaWaker
+from minutehand.config import ConfigurationError, Settings
+from minutehand.log import request_context
 
 
 class LambdaApi(ThreadingHTTPServer):

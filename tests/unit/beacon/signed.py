@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from shared.apps.beacon.canonical import digest, digest_of
-from shared.apps.beacon.jws import SigningKey
-from shared.apps.beacon.models import Head, Run, Spec, StoredReceipt, StoredSpec
-from shared.apps.beacon.receipts import Signer, chained, state_region, state_run
-from shared.apps.beacon.statistics import Sample, to_columns
+from minutehand.apps.beacon.canonical import digest, digest_of
+from minutehand.apps.beacon.jws import SigningKey
+from minutehand.apps.beacon.models import Head, Run, Spec, StoredReceipt, StoredSpec
+from minutehand.apps.beacon.receipts import Signer, chained, state_region, state_run
+from minutehand.apps.beacon.statistics import Sample, to_columns
 
 AT = datetime(2025, 3, 1, 12, tzinfo=UTC)
 WORKSPACE = UUID("11111111-1111-4111-8111-111111111111")

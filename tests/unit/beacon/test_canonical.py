@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apps.beacon.canonical import canonical, digest, digest_of
+from minutehand.apps.beacon.canonical import canonical, digest, digest_of
 
 
 @pytest.mark.parametrize(

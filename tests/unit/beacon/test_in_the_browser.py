@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from infra.local.parts import ROOT, node_binary
-from shared.apps.beacon.jws import SigningKey
-from shared.apps.beacon.models import Head
-from shared.apps.beacon.verify import read_bundle, read_keys, verify
+from minutehand.apps.beacon.jws import SigningKey
+from minutehand.apps.beacon.models import Head
+from minutehand.apps.beacon.verify import read_bundle, read_keys, verify
+from minutehand.local.parts import node_binary
+from tests.support.paths import ROOT
 from tests.unit.beacon.signed import AT, jwks, make_bundle
 from tests.unit.beacon.test_verify import (
     drop_run,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apps.beacon.statistics import (
+from minutehand.apps.beacon.statistics import (
     Sample,
     from_columns,
     judge,

@@ -15,11 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.apps.beacon import jws as jose
-from shared.apps.beacon.canonical import canonical, digest_of
-from shared.apps.beacon.jws import SigningKey
-from shared.apps.beacon.models import Bundle, Head
-from shared.apps.beacon.verify import Report, Unreadable, read_bundle, read_given, read_keys, verify
+from minutehand.apps.beacon import jws as jose
+from minutehand.apps.beacon.canonical import canonical, digest_of
+from minutehand.apps.beacon.jws import SigningKey
+from minutehand.apps.beacon.models import Bundle, Head
+from minutehand.apps.beacon.verify import (
+    Report,
+    Unreadable,
+    read_bundle,
+    read_given,
+    read_keys,
+    verify,
+)
 from tests.unit.beacon.signed import AT, KEY, jwks, make_bundle
 
 WHOLE = make_bundle()

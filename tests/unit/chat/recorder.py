@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.queue.models import JobId, NewJob
-from shared.worker.context import News
+from minutehand.queue.models import JobId, NewJob
+from minutehand.worker.context import News
 
 
 class Recorder:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from shared.ai.language_model import Prompt, count_tokens
-from shared.apps.chat import prompts
-from shared.apps.chat.live import WINDOW, LiveText
-from shared.apps.chat.models import Item, Said, Text
-from shared.apps.chat.processors import parts_of
-from shared.apps.chat.prompts import clipped, within
-from shared.apps.chat.triage import items_of
-from shared.clock import SystemClock
-from shared.worker.context import JobContext
+from minutehand.ai.language_model import Prompt, count_tokens
+from minutehand.apps.chat import prompts
+from minutehand.apps.chat.live import WINDOW, LiveText
+from minutehand.apps.chat.models import Item, Said, Text
+from minutehand.apps.chat.processors import parts_of
+from minutehand.apps.chat.prompts import clipped, within
+from minutehand.apps.chat.triage import items_of
+from minutehand.clock import SystemClock
+from minutehand.worker.context import JobContext
 from tests.unit.chat.recorder import Recorder
 
 TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from infra.cli.__main__ import app
-from shared.apps.beacon.canonical import canonical
-from shared.apps.beacon.jws import TYPE, encode
+from minutehand.apps.beacon.canonical import canonical
+from minutehand.apps.beacon.jws import TYPE, encode
+from minutehand.cli.__main__ import app
 from tests.unit.beacon.signed import jwks, make_bundle
 
 

@@ -12,9 +12,9 @@ import pytest
 import typer
 from rich.console import Console
 
-from infra.cli.chat_follow import Follow, grown, prompted
-from infra.cli.connection import Connection
-from infra.cli.output import Output
+from minutehand.apps.chat.verbs.follow import Follow, grown, prompted
+from minutehand.terminal.connection import Connection
+from minutehand.terminal.output import Output
 
 REPLY, CHAT, MESSAGE = "job-1", "chat-1", "message-1"
 

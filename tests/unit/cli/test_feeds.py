@@ -7,9 +7,10 @@ import json
 import httpx
 import pytest
 
-from infra.cli.connection import CommandFailed, Connection
-from infra.cli.output import Output
-from infra.cli.watch import follow_job, stream
+from minutehand.cli.watch import follow_job
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.events import stream
+from minutehand.terminal.output import Output
 
 EXPIRED = 'event: end\ndata: {"reason": "token_expired"}\n\n'
 

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.cli.connection import ROOT, CommandFailed, load_values, read_env_file
-from infra.cli.jobs import read_payload, seconds_of
-from infra.cli.output import Output, ago
-from infra.cli.scaffold import scaffold
-from infra.cli.watch import Event, events_of, result_of, sentence
+from minutehand.cli.jobs import read_payload, seconds_of
+from minutehand.cli.scaffold import scaffold
+from minutehand.cli.watch import result_of, sentence
+from minutehand.terminal.connection import CommandFailed, load_values, read_env_file
+from minutehand.terminal.events import Event, events_of
+from minutehand.terminal.output import Output, ago
+from tests.support.paths import ROOT
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from infra.cli.__main__ import app
-from infra.cli.connection import ROOT
+from minutehand.cli.__main__ import app
+from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
 #: The command's name in running text, followed by a word that is no verb.
@@ -30,7 +30,8 @@ def told() -> Iterator[tuple[Path, str]]:
         *(
             path
             for ext in ("md", "cjs", "yml", "py")
-            for path in (ROOT / "infra").rglob(f"*.{ext}")
+            for folder in ("infra", "shared")
+            for path in (ROOT / folder).rglob(f"*.{ext}")
         ),
     ]
     for path in files:
@@ -84,6 +85,6 @@ def test_every_command_takes_json_and_says_what_it_does(name: str) -> None:
 
 def test_the_readme_names_every_verb() -> None:
     """The table is the command's contents page."""
-    table = (ROOT / "infra" / "cli" / "README.md").read_text("utf-8")
+    table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text("utf-8")
 
     assert [name for name in verbs() if f"`{name}" not in table] == []

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.apps.enrichment.apollo import (
+from minutehand.apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,
     ApolloOutOfCredits,
@@ -14,10 +14,10 @@ from shared.apps.enrichment.apollo import (
     ApolloRequestRefused,
     ApolloUnavailable,
 )
-from shared.apps.enrichment.apollo_http import HttpApollo, connect
-from shared.queue.data_api import encode
-from shared.worker import trace
-from shared.worker.plain import plain
+from minutehand.apps.enrichment.apollo_http import HttpApollo, connect
+from minutehand.queue.data_api import encode
+from minutehand.worker import trace
+from minutehand.worker.plain import plain
 from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
 
 IMPATIENT = 0.3

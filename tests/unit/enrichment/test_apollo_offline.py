@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.apps.enrichment.apollo import ApolloKeyRejected
-from shared.apps.enrichment.apollo_offline import OfflineApollo
+from minutehand.apps.enrichment.apollo import ApolloKeyRejected
+from minutehand.apps.enrichment.apollo_offline import OfflineApollo
 
 
 class Sleeper:

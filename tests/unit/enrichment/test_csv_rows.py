@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.apps.enrichment.csv_rows import (
+from minutehand.apps.enrichment.csv_rows import (
     BadRow,
     Header,
     Record,

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from shared.apps.enrichment.import_routes import _csv_line
+from minutehand.apps.enrichment.import_routes import _csv_line
 
 
 @pytest.mark.parametrize(

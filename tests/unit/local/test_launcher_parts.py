@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.environment import Ports, contract, for_children
-from infra.local.logs import readable
-from infra.local.ports import LOOPBACK, is_free, reserve_port
-from infra.local.postgres import memory_folder
-from infra.local.processes import Identity
-from infra.local.stack import describe_end
-from infra.local.state import AlreadyRunning, StateFolder
+from minutehand.local.environment import Ports, contract, for_children
+from minutehand.local.logs import readable
+from minutehand.local.ports import LOOPBACK, is_free, reserve_port
+from minutehand.local.postgres import memory_folder
+from minutehand.local.processes import Identity
+from minutehand.local.stack import describe_end
+from minutehand.local.state import AlreadyRunning, StateFolder
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40}
 PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.migrations import find_migrations, seed_files
-from infra.local.statements import split_statements
+from minutehand.local.migrations import find_migrations, seed_files
+from minutehand.local.statements import split_statements
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.apps.plans.live import readable
-from shared.apps.plans.models import PlanState
-from shared.apps.plans.report import compose, markdown, working_days
+from minutehand.apps.plans.live import readable
+from minutehand.apps.plans.models import PlanState
+from minutehand.apps.plans.report import compose, markdown, working_days
 
 OUTLINE = {"phases": [{"title": "One", "objective": "a"}, {"title": "Two", "objective": "b"}]}
 DETAIL = {"steps": [{"title": "s", "detail": "d"}], "deliverable": "x", "days": 3}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 SCRIPT = """
 import json, os, sys
-from shared.config import Settings
+from minutehand.config import Settings
 settings = Settings.from_env(os.environ)
-import functions.worker.handler
-from functions.worker.processors import load_processors
+import minutehand.functions.worker.handler
+from minutehand.functions.worker.processors import load_processors
 load_processors(settings)
-from functions.jobs.app import build_app
+from minutehand.functions.jobs.app import build_app
 build_app(settings)
 print(json.dumps([name for name in sys.modules if name.startswith("shared.")]))
 """
@@ -37,6 +37,6 @@ def test_neither_the_api_nor_an_idle_worker_loads_a_language_model(repository: P
     )
     loaded = json.loads(listed.stdout)
 
-    assert "shared.apps.plans.processors" in loaded
-    assert [name for name in loaded if name.startswith("shared.ai")] == []
-    assert "shared.apps.plans.pipeline" not in loaded
+    assert "minutehand.apps.plans.processors" in loaded
+    assert [name for name in loaded if name.startswith("minutehand.ai")] == []
+    assert "minutehand.apps.plans.pipeline" not in loaded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from shared.config import Settings
-from shared.queue.collaborators import Collaborators
+from minutehand.config import Settings
+from minutehand.queue.collaborators import Collaborators
 
 SETTINGS = Settings.from_env(
     {"SUPABASE_URL": "https://project.example", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from shared.queue import QueueError, QueueUnavailable
-from shared.queue.data_api import DataApi, encode
+from minutehand.queue import QueueError, QueueUnavailable
+from minutehand.queue.data_api import DataApi, encode
 
 Answer = httpx.Response | Exception
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.queue import (
+from minutehand.queue import (
     DuplicateJob,
     InvalidState,
     JobNotFound,
@@ -13,7 +13,7 @@ from shared.queue import (
     QueueUnavailable,
     TokenRefused,
 )
-from shared.queue.errors import error_from_response
+from minutehand.queue.errors import error_from_response
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jwt
 import pytest
 
-from shared.clock import FrozenClock
-from shared.config import ConfigurationError, Settings
-from shared.queue.keys import WorkerKey
+from minutehand.clock import FrozenClock
+from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.keys import WorkerKey
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 

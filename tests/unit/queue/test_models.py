@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.queue import Cursor, EnqueueOptions, JobId, NewJob
-from shared.queue.models import LeaseResponse, ReportItem, SettleItem
+from minutehand.queue import Cursor, EnqueueOptions, JobId, NewJob
+from minutehand.queue.models import LeaseResponse, ReportItem, SettleItem
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())

@@ -8,9 +8,9 @@ import logging
 
 import pytest
 
-from shared.clock import FrozenClock
-from shared.config import ConfigurationError, Settings
-from shared.log import JsonFormatter, request_context
+from minutehand.clock import FrozenClock
+from minutehand.config import ConfigurationError, Settings
+from minutehand.log import JsonFormatter, request_context
 
 LEAST = {"SUPABASE_URL": "http://127.0.0.1:54321/", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import jwt
 import pytest
 
-import shared.queue
-from shared.queue import QueueUnavailable, watch_job
-from shared.queue.topic import Tokens
+import minutehand.queue
+from minutehand.queue import QueueUnavailable, watch_job
+from minutehand.queue.topic import Tokens
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -23,11 +23,11 @@ def token(seconds: float) -> str:
 
 
 def test_the_client_of_realtime_is_imported_only_by_a_watch_that_runs(repository: Path) -> None:
-    """`shared.queue` is in every Lambda, and none of them watches."""
+    """`minutehand.queue` is in every Lambda, and none of them watches."""
     code = (
-        "import json, sys, shared.queue\n"
-        "before = 'shared.queue.watch' in sys.modules\n"
-        "shared.queue.watch_job('id', supabase_url='http://localhost', key='k')\n"
+        "import json, sys, minutehand.queue\n"
+        "before = 'minutehand.queue.watch' in sys.modules\n"
+        "minutehand.queue.watch_job('id', supabase_url='http://localhost', key='k')\n"
         "print(json.dumps([before, 'realtime' in sys.modules, 'websockets' in sys.modules]))"
     )
 
@@ -39,10 +39,10 @@ def test_the_client_of_realtime_is_imported_only_by_a_watch_that_runs(repository
 
 
 def test_every_exported_name_is_there() -> None:
-    for name in shared.queue.__all__:
-        assert getattr(shared.queue, name) is not None
+    for name in minutehand.queue.__all__:
+        assert getattr(minutehand.queue, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'watch_jobs'"):
-        _ = shared.queue.watch_jobs  # type: ignore[attr-defined]
+        _ = minutehand.queue.watch_jobs  # type: ignore[attr-defined]
 
 
 async def test_a_token_is_kept_until_shortly_before_it_expires() -> None:

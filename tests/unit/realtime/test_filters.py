@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.realtime.filters import Filter, InvalidEntry, inspect, parse_entry, parse_filters
-from infra.local.realtime.join import change_id, parse_join
+from minutehand.local.realtime.filters import (
+    Filter,
+    InvalidEntry,
+    inspect,
+    parse_entry,
+    parse_filters,
+)
+from minutehand.local.realtime.join import change_id, parse_join
 
 
 @pytest.mark.parametrize(

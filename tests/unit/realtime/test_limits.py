@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.realtime.limits import CallWindow, Limits, RateCounter
+from minutehand.local.realtime.limits import CallWindow, Limits, RateCounter
 
 
 class Clock:

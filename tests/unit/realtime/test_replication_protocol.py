@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from infra.local.realtime.pgoutput import UNCHANGED, Decoder
-from infra.local.realtime.pgwire import Endpoint, ReplicationError, scram_proof
+from minutehand.local.realtime.pgoutput import UNCHANGED, Decoder
+from minutehand.local.realtime.pgwire import Endpoint, ReplicationError, scram_proof
 
 
 def test_scram_matches_the_published_example() -> None:

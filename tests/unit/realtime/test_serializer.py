@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.realtime.serializer import (
+from minutehand.local.realtime.serializer import (
     BINARY,
     Fanout,
     MalformedFrame,

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from shared.config import Settings
+from minutehand.config import Settings
 from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 TOKEN_ID, TOKEN_SECRET = "mux-id-0001", "mux-secret-0001"
@@ -43,12 +43,8 @@ class MuxServer(MisbehavingServer):
 
     def known_to(self, settings: Settings) -> Settings:
         """Settings with this server as their video host."""
-        return settings.model_copy(
-            update={
-                "mux_token_id": TOKEN_ID,
-                "mux_token_secret": TOKEN_SECRET,
-                "mux_base_url": self.url,
-            }
+        return settings.with_environ(
+            MUX_TOKEN_ID=TOKEN_ID, MUX_TOKEN_SECRET=TOKEN_SECRET, MUX_BASE_URL=self.url
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:

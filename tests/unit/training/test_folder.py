@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.apps.training.folder import Folder, remove_orphans
+from minutehand.apps.training.folder import Folder, remove_orphans
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import signal, sys
 from pathlib import Path
-from shared.apps.training.folder import Folder
+from minutehand.apps.training.folder import Folder
 with Folder(Path(sys.argv[1])) as folder:
     (folder.path / "video").write_bytes(b"x" * 1000)
     print(folder.path, flush=True)

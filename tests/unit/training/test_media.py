@@ -17,14 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ai.speech import BYTES_PER_SECOND
-from shared.apps.training.errors import StageError
-from shared.apps.training.media import Ffmpeg, cut, find_ffmpeg, read_description
-from shared.config import ConfigurationError, Settings
+from minutehand.ai.speech import BYTES_PER_SECOND
+from minutehand.apps.training.errors import StageError
+from minutehand.apps.training.media import Ffmpeg, cut, find_ffmpeg, read_description
+from minutehand.apps.training.settings import TrainingSettings
+from minutehand.config import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "infra/console/apps/training/sample.mp4"
-SETTINGS = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
+SETTINGS = TrainingSettings()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     script.chmod(0o755)
     program = f"""
         import asyncio
-        from shared.apps.training.media import Ffmpeg
+        from minutehand.apps.training.media import Ffmpeg
         asyncio.run(Ffmpeg({str(script)!r})._run([], lambda line: print(line, flush=True),
                                                  seconds=600))
     """

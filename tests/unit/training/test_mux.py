@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from shared.apps.training.errors import StageError
-from shared.apps.training.mux import Mux
+from minutehand.apps.training.errors import StageError
+from minutehand.apps.training.mux import Mux
 from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer
 
 VIDEO = bytes(range(256)) * 40

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared.ai.errors import AnswerUnusable
-from shared.ai.language_model import Completion
-from shared.apps.training.models import Procedure, SaidSegment, Step
-from shared.apps.training.procedure import clock, extract, markdown, read_answer, write_prompt
+from minutehand.ai.errors import AnswerUnusable
+from minutehand.ai.language_model import Completion
+from minutehand.apps.training.models import Procedure, SaidSegment, Step
+from minutehand.apps.training.procedure import clock, extract, markdown, read_answer, write_prompt
 
 SAID = [
     SaidSegment(start=0.5, end=3.0, text="first turn off the power"),

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import FastAPI
 
-from shared.config import Settings
+from minutehand.config import Settings
 
 SECRET = "the-legacy-secret-of-a-made-up-project"
 URL = "https://project.example.test"

@@ -16,19 +16,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field
 
-from shared.config import Settings
-from shared.queue.errors import (
+from minutehand.config import Settings
+from minutehand.queue.errors import (
     DuplicateJob,
     InvalidState,
     QueueError,
     QueueUnavailable,
     TokenRefused,
 )
-from shared.web.application import create_app
-from shared.web.auth import SignedIn
-from shared.web.bodies import MAX_BODY_BYTES, Payload
-from shared.web.errors import ApiError
-from shared.web.services import Services
+from minutehand.web.application import create_app
+from minutehand.web.auth import SignedIn
+from minutehand.web.bodies import MAX_BODY_BYTES, Payload
+from minutehand.web.errors import ApiError
+from minutehand.web.services import Services
 from tests.unit.web.conftest import calling
 
 

@@ -14,11 +14,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from shared.clock import FrozenClock
-from shared.config import Settings
-from shared.web.auth import InvalidToken, token_matches
-from shared.web.errors import ApiError
-from shared.web.tokens import TokenVerifier
+from minutehand.clock import FrozenClock
+from minutehand.config import Settings
+from minutehand.web.auth import InvalidToken, token_matches
+from minutehand.web.errors import ApiError
+from minutehand.web.tokens import TokenVerifier
 from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, claims
 
 MakeToken = Callable[..., str]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from functions.health import checks
-from functions.health.checks import judge, readiness
+from minutehand.functions.health import checks
+from minutehand.functions.health.checks import judge, readiness
 
 
 def health(
@@ -94,7 +94,7 @@ def test_verdicts_grow_worse_with_age() -> None:
 def test_a_shallow_probe_imports_no_framework() -> None:
     """A probe that waits for FastAPI's import measures FastAPI."""
     script = (
-        "import sys; import functions.health.handler as h\n"
+        "import sys; import minutehand.functions.health.handler as h\n"
         "h.handler({'rawPath': '/health', 'requestContext': {'http': {'method': 'GET'}, "
         "'requestId': 'request-1'}}, None)\n"
         "print(','.join(sorted({n.split('.')[0] for n in sys.modules})))"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shared.web import paging
-from shared.web.errors import ApiError
-from shared.web.idempotency import key_of_part, one_key, parse_key
+from minutehand.web import paging
+from minutehand.web.errors import ApiError
+from minutehand.web.idempotency import key_of_part, one_key, parse_key
 
 
 @pytest.mark.parametrize(

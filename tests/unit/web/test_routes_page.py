@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from functions.status.document import whole_document
-from shared.config import Settings
-from shared.web.services import Services
+from minutehand.config import Settings
+from minutehand.functions.status.document import whole_document
+from minutehand.web.services import Services
 
 PAGE = Path(__file__).resolve().parents[3] / "functions/README.md"
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from shared.queue.errors import QueueUnavailable, TokenRefused
-from shared.web import shared_reads
-from shared.web.shared_reads import SharedReads
+from minutehand.queue.errors import QueueUnavailable, TokenRefused
+from minutehand.web import shared_reads
+from minutehand.web.shared_reads import SharedReads
 
 
 class Log:

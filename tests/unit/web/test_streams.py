@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shared.clock import SystemClock
-from shared.config import Settings
-from shared.queue import QueueClient
-from shared.queue.errors import JobNotFound, QueueError, QueueUnavailable, TokenRefused
-from shared.queue.models import FeedPage
-from shared.web.errors import ApiError
-from shared.web.feeds import JobFeed, cursors_between, seq_cursor
-from shared.web.hub import EventHub
-from shared.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
-from shared.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
+from minutehand.clock import SystemClock
+from minutehand.config import Settings
+from minutehand.queue import QueueClient
+from minutehand.queue.errors import JobNotFound, QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.models import FeedPage
+from minutehand.web.errors import ApiError
+from minutehand.web.feeds import JobFeed, cursors_between, seq_cursor
+from minutehand.web.hub import EventHub
+from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
+from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
 TOPIC = f"job:{JOB}"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from shared.clock import SystemClock
-from shared.config import Settings
-from shared.web.hub import EventHub
-from shared.web.upstream import RealtimeUpstream
+from minutehand.clock import SystemClock
+from minutehand.config import Settings
+from minutehand.web.hub import EventHub
+from minutehand.web.upstream import RealtimeUpstream
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
 

@@ -6,7 +6,7 @@ import base64
 import hmac
 from datetime import UTC, datetime
 
-from shared.apps.webhooks.signing import signed_headers
+from minutehand.webhooks.signing import signed_headers
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 AT = datetime.fromtimestamp(1614265330, UTC)

@@ -8,10 +8,10 @@ import math
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shared.worker import FanOut, TickSummary
-from shared.worker.metrics import tick_line
-from shared.worker.moments import Moments
-from shared.worker.trace import child_of, parse
+from minutehand.worker import FanOut, TickSummary
+from minutehand.worker.metrics import tick_line
+from minutehand.worker.moments import Moments
+from minutehand.worker.trace import child_of, parse
 
 
 @given(st.floats(0, 1e6), st.floats(0.5, 900))

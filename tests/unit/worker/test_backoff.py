@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.worker import Backoff
+from minutehand.worker import Backoff
 
 policies = st.builds(
     Backoff,

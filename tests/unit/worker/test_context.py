@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from shared.queue import NewJob
-from shared.worker import ChildrenFailed, Fail, Job, JobContext, Retry
-from shared.worker.context import MAX_MESSAGE, News
-from shared.worker.testing import Rehearsal
+from minutehand.queue import NewJob
+from minutehand.worker import ChildrenFailed, Fail, Job, JobContext, Retry
+from minutehand.worker.context import MAX_MESSAGE, News
+from minutehand.worker.testing import Rehearsal
 
 
 class Order(BaseModel):
@@ -230,7 +230,7 @@ async def test_a_plain_processor_is_rehearsed_in_a_thread() -> None:
 
 def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:
     """A lost report must neither lose a line nor turn the order around."""
-    from shared.queue.models import LogLine, Progress
+    from minutehand.queue.models import LogLine, Progress
 
     news = News()
     news.add_log(LogLine(level="info", message="1"))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from shared.worker import Fail, ProcessorError, Retry, Snooze, Suspended, UnknownProcessor
-from shared.worker.endings import Abandoned, Circumstances, Ending, Raised, Returned, verdict
+from minutehand.worker import Fail, ProcessorError, Retry, Snooze, Suspended, UnknownProcessor
+from minutehand.worker.endings import Abandoned, Circumstances, Ending, Raised, Returned, verdict
 
 NOTHING_SPECIAL = Circumstances()
 json_values = st.recursive(

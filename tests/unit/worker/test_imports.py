@@ -49,14 +49,16 @@ def modules_after_importing(module: str, repository: Path) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(listed.stdout)}
 
 
-@pytest.mark.parametrize("module", ["shared.queue", "shared.worker", "functions.worker.handler"])
+@pytest.mark.parametrize(
+    "module", ["minutehand.queue", "minutehand.worker", "minutehand.functions.worker.handler"]
+)
 def test_no_heavy_module_is_imported_at_the_start(module: str, repository: Path) -> None:
     assert modules_after_importing(module, repository) & FORBIDDEN == set()
 
 
 def test_settings_and_logs_need_almost_nothing(repository: Path) -> None:
     """The health function imports these."""
-    loaded = modules_after_importing("shared.log, shared.clock", repository)
+    loaded = modules_after_importing("minutehand.log, minutehand.clock", repository)
 
     assert loaded & (FORBIDDEN | {"pydantic", "httpx", "asyncio"}) == set()
 
@@ -64,7 +66,7 @@ def test_settings_and_logs_need_almost_nothing(repository: Path) -> None:
 def test_what_is_not_imported_in_case_is_found_when_asked_for(repository: Path) -> None:
     """A processor may well speak HTTP/2."""
     script = (
-        "from shared.queue.lean_httpx import httpx; httpx.Client(http2=True).close();"
+        "from minutehand.queue.lean_httpx import httpx; httpx.Client(http2=True).close();"
         "from httpcore._async.http2 import AsyncHTTP2Connection; import httpx._main"
     )
     done = subprocess.run(

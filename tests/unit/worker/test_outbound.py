@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from shared.worker.outbound import AddressRefused, PublicTransport, is_public, resolve
+from minutehand.worker.outbound import AddressRefused, PublicTransport, is_public, resolve
 
 NAME = "hook.example"
 

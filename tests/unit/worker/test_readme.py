@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from shared.worker import default_registry
+from minutehand.worker import default_registry
 
 
 async def test_the_examples_are_true(repository: Path) -> None:
-    text = (repository / "shared" / "worker" / "README.md").read_text()
+    text = (repository / "shared" / "minutehand" / "worker" / "README.md").read_text()
     space: dict[str, Any] = {"__name__": "readme"}
 
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from shared.worker import (
+from minutehand.worker import (
     Backoff,
     Job,
     JobContext,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra.local.bench.simulate import Load, Parameters, Simulation, table
+from infra.bench.simulate import Load, Parameters, Simulation, table
 
 BURST = Load("burst", ((1.0, 400),), lambda rng: rng.expovariate(2))
 

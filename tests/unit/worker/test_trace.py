@@ -6,8 +6,8 @@ import contextvars
 
 from opentelemetry import trace as otel
 
-from shared.worker import current_traceparent, trace_headers
-from shared.worker import trace as tracing
+from minutehand.worker import current_traceparent, trace_headers
+from minutehand.worker import trace as tracing
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -10,7 +10,7 @@ import pytest
 
 RIGHT = """
 from pydantic import BaseModel
-from shared.worker import Fail, Job, JobContext, Outcome, processor
+from minutehand.worker import Fail, Job, JobContext, Outcome, processor
 
 class Order(BaseModel):
     item: str
@@ -55,7 +55,7 @@ async def order(job: Job[Order], ctx: JobContext) -> None: ...
 }
 HEAD = """
 from pydantic import BaseModel
-from shared.worker import Job, JobContext, processor
+from minutehand.worker import Job, JobContext, processor
 
 class Order(BaseModel):
     item: str

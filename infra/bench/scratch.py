@@ -1,0 +1,167 @@
+"""A scratch project: Postgres and a Data API of its own, thrown away at the end.
+
+Also what the worker's tests stand on; nothing here touches `.local`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import jwt
+import psycopg
+
+from minutehand.config import Settings
+from minutehand.local import migrations
+from minutehand.local.parts import GATEWAY, node_binary
+from minutehand.local.ports import reserve_port
+from minutehand.local.postgres import Postgres
+from minutehand.local.processes import spawn, stop
+from minutehand.local.users import ACME, ADA, create_demo_users
+
+JWT_SECRET = "a-scratch-secret-of-at-least-32-characters"
+PUBLISHABLE_KEY = "sb_publishable_scratch"
+SECRET_KEY = "sb_secret_scratch"
+WORKSPACE = str(ACME)
+USER = str(ADA.id)
+
+
+@dataclass
+class Gateway:
+    """A Data API process that can be stopped and started again on the same port."""
+
+    database_url: str
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+    jwt_secret: str = JWT_SECRET
+
+    @property
+    def url(self) -> str:
+        """The project's address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *, seconds: float = 30.0) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            RuntimeError: It did not answer in time.
+        """
+        self.process = spawn(
+            [node_binary(), GATEWAY],
+            env={
+                "GATEWAY_PORT": str(self.port),
+                "DATABASE_URL": self.database_url,
+                "REALTIME_PORT": "1",
+                "SUPABASE_JWT_SECRET": self.jwt_secret,
+                "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+                "SUPABASE_SECRET_KEY": SECRET_KEY,
+                "LITE_TELEMETRY": "0",
+            },
+            output=subprocess.DEVNULL,
+        )
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if self._answers():
+                return
+            time.sleep(0.03)
+        self.stop()
+        raise RuntimeError(f"the Data API on port {self.port} did not come up")
+
+    def stop(self) -> None:
+        """End it; calls on their way are lost."""
+        if self.process is not None:
+            stop(self.process)
+            self.process = None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/_ready", timeout=2, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+
+@dataclass
+class Scratch:
+    """A running scratch project."""
+
+    postgres: Postgres
+    gateway: Gateway
+
+    @property
+    def database_url(self) -> str:
+        """The superuser's."""
+        return self.gateway.database_url
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of a worker of this project."""
+        return scratch_settings(self.gateway.url)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The same for a child process, with DATABASE_URL."""
+        return {
+            "SUPABASE_URL": self.gateway.url,
+            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+            "SUPABASE_SECRET_KEY": SECRET_KEY,
+            "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "DATABASE_URL": self.database_url,
+            "MINUTEHAND_APPS": "minutehand.apps.*",
+        }
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Open an autocommit connection as the superuser."""
+        return psycopg.connect(self.database_url, autocommit=True)
+
+
+def scratch_settings(url: str) -> Settings:
+    """Settings for a scratch project at `url`."""
+    return Settings(
+        supabase_url=url,
+        supabase_publishable_key=PUBLISHABLE_KEY,
+        supabase_secret_key=SECRET_KEY,
+        supabase_jwt_secret=JWT_SECRET,
+        worker_secret_tokens=("worker-token",),
+        background_job_tokens=("background-token",),
+        apps=("minutehand.apps.*",),
+    )
+
+
+def user_token(user_id: str = USER, *, lifetime_seconds: int = 36_000) -> str:
+    """A user's JWT, as Auth would sign it."""
+    now = int(time.time())
+    claims = {
+        "sub": user_id,
+        "role": "authenticated",
+        "aud": "authenticated",
+        "iat": now,
+        "exp": now + lifetime_seconds,
+    }
+    return jwt.encode(claims, JWT_SECRET, algorithm="HS256")
+
+
+@contextmanager
+def scratch_project(folder: Path, *, durable: bool = True) -> Iterator[Scratch]:
+    """Start a project in `folder` for the length of the block."""
+    server = Postgres(folder, scratch=not durable)
+    try:
+        server.start()
+        url = server.url()
+        migrations.prepare_hosted(url)
+        migrations.set_project_owner(url, server.password)
+        migrations.apply_migrations(migrations.as_user(url, "postgres"))
+        create_demo_users(url)
+        migrations.apply_seed(migrations.as_user(url, "postgres"), migrations.seed_files()[0])
+        gateway = Gateway(url, reserve_port())
+        gateway.start()
+        try:
+            yield Scratch(server, gateway)
+        finally:
+            gateway.stop()
+    finally:
+        server.destroy()

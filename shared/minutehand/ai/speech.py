@@ -1,0 +1,104 @@
+"""What speech to text is to this project: a stretch of sound in, what was said and when out.
+
+Who listens is speech_endpoint.py's matter or speech_offline.py's; `make_speech_to_text` picks one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from minutehand.config import Settings
+
+#: What every stretch of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
+SAMPLES_PER_SECOND: Final = 16_000
+BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
+#: Longest stretch taken at once.
+MOST_SECONDS: Final = 600
+#: Called with the share heard so far, 0 to 1; may be called from another thread, and never raises.
+OnHeard = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A few words that belong together; seconds from the sound's beginning."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said, in order.
+
+    Attributes:
+        engine: What listened, as outputs name it.
+        offline: Whether that was the offline one.
+    """
+
+    segments: tuple[Segment, ...]
+    engine: str
+    offline: bool
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join(segment.text for segment in self.segments)
+
+
+class SpeechToText(Protocol):
+    """Hears speech. Cancelling a call's task ends the work itself."""
+
+    @property
+    def name(self) -> str:
+        """The engine, as outputs name it."""
+        ...
+
+    @property
+    def offline(self) -> bool:
+        """Whether this is the offline one."""
+        ...
+
+    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
+        """Hear `sound`, at most `MOST_SECONDS` of raw samples; silence gives no segments.
+
+        Raises:
+            LanguageModelError: By type, see errors.py.
+            ConfigurationError: This deployment cannot hear.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def check_sound(sound: bytes) -> float:
+    """The length of a stretch in seconds.
+
+    Raises:
+        ValueError: It is no whole number of samples, or too long.
+    """
+    if len(sound) % 2 or len(sound) > MOST_SECONDS * BYTES_PER_SECOND:
+        raise ValueError(f"{len(sound)} bytes are no sound of at most {MOST_SECONDS} s")
+    return len(sound) / BYTES_PER_SECOND
+
+
+def make_speech_to_text(settings: Settings) -> SpeechToText:
+    """The configured engine; the offline one where SPEECH_URL is unset.
+
+    Raises:
+        ConfigurationError: There is an address, but no SPEECH_MODEL.
+    """
+    if settings.speech_url is None:
+        from minutehand.ai.speech_offline import OfflineSpeechToText
+
+        return OfflineSpeechToText()
+    settings.require("SPEECH_MODEL")
+    from minutehand.ai.speech_endpoint import TranscriptionEndpoint
+
+    return TranscriptionEndpoint(
+        settings.speech_url, model=settings.speech_model or "", key=settings.speech_key
+    )

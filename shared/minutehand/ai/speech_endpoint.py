@@ -1,0 +1,158 @@
+"""Any endpoint that speaks OpenAI's audio transcriptions: one client per process.
+
+Repeats only what left no answer behind; all longer waiting is the job's, not the call's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import wave
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from minutehand.ai.endpoint import Endpoint, refusal
+from minutehand.ai.errors import (
+    AnswerUnusable,
+    CutShort,
+    InputRefused,
+    Unreachable,
+)
+from minutehand.ai.speech import SAMPLES_PER_SECOND, OnHeard, Segment, Transcript, check_sound
+from minutehand.queue.lean_httpx import httpx
+
+MAX_ANSWER_BYTES: Final = 2_000_000
+MOST_SEGMENTS: Final = 2_000
+
+
+class TranscriptionEndpoint:
+    """Speaks `POST {url}/audio/transcriptions`.
+
+    Args:
+        url: Up to and with the version, as https://api.openai.com/v1.
+        key: Sent as a bearer token; None for endpoints that ask for none.
+        answer_seconds: Patience with an answer; a minute of speech takes a few.
+        attempts: Most requests for one call.
+        sleep: Waits between them.
+
+    References:
+        https://platform.openai.com/docs/api-reference/audio/createTranscription
+    """
+
+    offline: Final = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        key: str | None = None,
+        answer_seconds: float = 120.0,
+        attempts: int = 3,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._model = model
+        self._endpoint = Endpoint(
+            f"{url.rstrip('/')}/audio/transcriptions",
+            accept="application/json",
+            key=key,
+            answer_seconds=answer_seconds,
+            attempts=attempts,
+            sleep=sleep,
+        )
+        # newer models know no segments and refuse to be asked for them
+        self._format = "verbose_json"
+
+    @property
+    def name(self) -> str:
+        """The model, as the endpoint knows it."""
+        return self._model
+
+    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
+        """Hear `sound`; see `SpeechToText.transcribe`.
+
+        An endpoint that tells no segments gives one for the whole stretch.
+        """
+        seconds = check_sound(sound)
+        file = wav(sound)
+        try:
+            told = await self._endpoint.repeat(self._send, file)
+        except InputRefused as error:
+            if self._format == "json" or "response_format" not in str(error):
+                raise
+            self._format = "json"
+            told = await self._endpoint.repeat(self._send, file)
+        if on_heard is not None:
+            on_heard(1.0)
+        return Transcript(self._segments(told, seconds), self._model, offline=False)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._endpoint.aclose()
+
+    async def _send(self, file: bytes) -> dict[str, Any]:
+        fields = {"model": self._model, "response_format": self._format}
+        if self._format == "verbose_json":
+            fields["timestamp_granularities[]"] = "segment"
+        try:
+            async with self._endpoint.post(
+                data=fields, files={"file": ("sound.wav", file, "audio/wav")}
+            ) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise AnswerUnusable("The transcription does not come to an end")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreachable(
+                f"Speech to text could not be reached ({type(error).__name__})", repeatable=True
+            ) from error
+        except httpx.TimeoutException as error:
+            # silence may hide an answer that is charged for
+            raise Unreachable(f"Speech to text fell silent ({type(error).__name__})") from error
+        except httpx.HTTPError as error:
+            raise CutShort(f"Speech to text broke off ({type(error).__name__})") from error
+        told = _object(bytes(body))
+        if response.status_code != 200:
+            raise refusal("Speech to text", response.status_code, response.headers, told or {})
+        if told is None or not isinstance(told.get("text"), str):
+            raise AnswerUnusable(f"The answer of {self._model} is no transcription")
+        return told
+
+    def _segments(self, told: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
+        listed = told.get("segments")
+        if not isinstance(listed, list):
+            text = told["text"].strip()
+            return (Segment(0.0, seconds, text),) if text else ()
+        found = []
+        for each in listed[:MOST_SEGMENTS]:
+            try:
+                start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise AnswerUnusable(f"A segment of {self._model} is not as documented") from error
+            if not start <= end:  # also when one is no number
+                raise AnswerUnusable(f"A segment of {self._model} ends before it begins")
+            if text.strip():
+                start, end = (round(min(max(at, 0.0), seconds), 3) for at in (start, end))
+                found.append(Segment(start, end, text.strip()))
+        return tuple(found)
+
+
+def wav(sound: bytes) -> bytes:
+    """Raw samples as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(SAMPLES_PER_SECOND)
+        writer.writeframes(sound)
+    return file.getvalue()
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None

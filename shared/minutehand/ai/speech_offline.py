@@ -1,0 +1,130 @@
+"""The offline ear: pocketsphinx with the English model of its own wheel, on this machine alone.
+
+It knows American English read aloud with little noise; what it hears it hears the same each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from minutehand.ai.errors import Unreachable
+from minutehand.ai.speech import OnHeard, Segment, Transcript, check_sound
+from minutehand.config import ConfigurationError
+
+NAME: Final = "offline (pocketsphinx, English)"
+#: Frames of the decoder in a second.
+FRAMES: Final = 100
+#: A pause this long ends a segment; so does this much talk.
+PAUSE_SECONDS: Final = 0.3
+MOST_SEGMENT_SECONDS: Final = 12.0
+#: Patience with a stretch: this, and so many times its length on a slow and busy machine.
+LEAST_PATIENCE: Final = 60.0
+PATIENCE: Final = 5.0
+MOST_LINE_BYTES: Final = 1_000_000
+
+
+class OfflineSpeechToText:
+    """Hears five to ten times as fast as it is spoken, in a process of its own for each stretch.
+
+    A process, since pocketsphinx holds Python's lock while it works: in a thread it would make
+    the whole worker wait. At most one for each core at a time.
+    """
+
+    name: Final = NAME
+    offline: Final = True
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
+        """Hear `sound`; see `SpeechToText.transcribe`."""
+        seconds = check_sound(sound)
+        # 38 MB with its model: not every deployment has it
+        if find_spec("pocketsphinx") is None:
+            raise ConfigurationError(
+                "SPEECH_URL",
+                "is not set, and pocketsphinx, which works offline, is not installed here",
+                "https://api.openai.com/v1",
+            )
+        async with self._free:
+            try:
+                async with asyncio.timeout(LEAST_PATIENCE + PATIENCE * seconds):
+                    words = await _hear(sound, on_heard)
+            except TimeoutError as error:
+                raise Unreachable("The offline ear did not come to an end") from error
+        return Transcript(tuple(join_words(words)), NAME, offline=True)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, int]]:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("ear_process.py")),
+        str(os.getpid()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=MOST_LINE_BYTES,
+        env=_environment(),
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    words: list[tuple[str, int, int]] | None = None
+    try:
+        with contextlib.suppress(ConnectionError):  # it died: its end says more
+            child.stdin.write(sound)
+            await child.stdin.drain()
+        child.stdin.close()
+        async for line in child.stdout:
+            told = json.loads(line)
+            if "words" in told:
+                words = [(word, first, last) for word, first, last in told["words"]]
+            elif on_heard is not None:
+                on_heard(told["heard"])
+        code = await child.wait()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await asyncio.shield(child.wait())
+    if words is None:
+        raise Unreachable(f"The offline ear ended with {code}")
+    return words
+
+
+def _environment() -> dict[str, str]:
+    """Where this process finds its packages and, as on Lambda, Python its library; no secret."""
+    found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return {**found, "LD_LIBRARY_PATH": libraries} if libraries else found
+
+
+def join_words(words: Iterable[tuple[str, int, int]]) -> list[Segment]:
+    """Words with their first and last frames as segments, cut where the speaker pauses."""
+    segments: list[Segment] = []
+    said: list[str] = []
+    begin = end = 0
+    for word, first, last in words:
+        if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
+            continue
+        pauses = first - end >= PAUSE_SECONDS * FRAMES
+        if said and (pauses or last - begin > MOST_SEGMENT_SECONDS * FRAMES):
+            segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
+            said = []
+        if not said:
+            begin = first
+        said.append(word.partition("(")[0])  # other ways to say a word are numbered: read(2)
+        end = last + 1
+    if said:
+        segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
+    return segments

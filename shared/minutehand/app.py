@@ -1,0 +1,118 @@
+"""An app: a package that brings processors, routes, pages and the like; the engine names none.
+
+What an app brings is found by name, and all of it is optional:
+
+==============  ==================================================================================
+`processors`    functions with `@processor`, or `register(registry, settings)`; a module, or a
+                package of modules
+`routes`        `router(services)`, a FastAPI router; `BODY_LIMITS`, paths that take larger bodies
+`verbs`         `app`, a Typer group of commands; `FIXES`, what to do next by an error's code
+`demo`          `enqueue(api, data, workspace_id)`, the demo jobs of the local stack
+`migrations/`   SQL files, `<timestamp>_<name>.sql`
+`seeds/`        SQL files for the local stack only
+`console/`      pages of the console, `manifest.js` first
+`lambda.yml`    parameters, variables and rights of the functions on AWS
+==============  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+from minutehand.config import ConfigurationError
+
+#: Distributions announce their apps in this group: `name = "package.of.the.app"`.
+GROUP = "minutehand.apps"
+
+
+@dataclass(frozen=True)
+class App:
+    """One app by the import name of its package."""
+
+    package: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the package's name: its folder in the console, its verb."""
+        return self.package.rpartition(".")[2]
+
+    @cached_property
+    def folder(self) -> Path:
+        """The package's folder.
+
+        Raises:
+            ConfigurationError: No such package can be imported.
+        """
+        return Path(_locations(self.package)[0])
+
+    def module(self, part: str) -> ModuleType | None:
+        """The app's module `part`, imported with what is in it; None where the app has none."""
+        if not self.has(part):
+            return None
+        module = importlib.import_module(f"{self.package}.{part}")
+        for inner in pkgutil.iter_modules(getattr(module, "__path__", ())):
+            importlib.import_module(f"{module.__name__}.{inner.name}")
+        return module
+
+    def has(self, part: str) -> bool:
+        """Whether the app has a module or package `part`."""
+        file, package = self.folder / f"{part}.py", self.folder / part / "__init__.py"
+        return file.is_file() or package.is_file()
+
+    def files(self, part: str, pattern: str = "*.sql") -> list[Path]:
+        """The files of the app's folder `part`, by name."""
+        return sorted((self.folder / part).glob(pattern))
+
+
+def find_apps(packages: Iterable[str]) -> list[App]:
+    """The apps of a setting and of installed distributions, each once, by name.
+
+    Args:
+        packages: Import names; `package.*` stands for every package inside `package`.
+
+    Raises:
+        ConfigurationError: A package cannot be imported, or two apps have the same name, so one's
+            pages would hide the other's.
+    """
+    named = (name for package in packages if package for name in _expanded(package))
+    announced = (point.value for point in entry_points(group=GROUP))
+    apps = sorted({App(package) for package in (*named, *announced)}, key=lambda app: app.name)
+    for one, other in pairwise(apps):
+        if one.name == other.name:
+            raise ConfigurationError(
+                "MINUTEHAND_APPS",
+                f"names {one.package!r} and {other.package!r}; the last parts must differ",
+                "jobs,minutehand.apps.chat",
+            )
+    return apps
+
+
+def _expanded(package: str) -> list[str]:
+    if not package.endswith(".*"):
+        return [package]
+    parent = package.removesuffix(".*")
+    inner = pkgutil.iter_modules(_locations(parent))
+    return [f"{parent}.{module.name}" for module in inner if module.ispkg]
+
+
+def _locations(package: str) -> list[str]:
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(
+            "MINUTEHAND_APPS",
+            f"names {package!r}, which is not a package that can be imported",
+            "jobs,minutehand.apps.chat",
+        )
+    return list(spec.submodule_search_locations)

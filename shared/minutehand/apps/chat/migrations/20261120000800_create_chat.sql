@@ -1,0 +1,1214 @@
+-- Chat keeps conversations: what was said, and the background work that complex requests became.
+-- Delete this app's migration and shared/minutehand/apps/chat, and the platform does not notice.
+
+-- 1. Tables ------------------------------------------------------------------------------------
+
+create schema if not exists chat;
+comment on schema chat is 'The chat app''s own helpers. Not exposed.';
+revoke all on schema chat from public;
+
+create table public.chat_conversations (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  visit_id text,
+  session_id text not null generated always as (coalesce(visit_id, 'chat:' || id::text)) stored,
+  title text,
+  last_seq integer not null default 0,
+  idempotency_key text,
+  created_by uuid,
+  by_visitor boolean not null default false,
+  created_at timestamptz not null default queue.clock(),
+  last_message_at timestamptz not null default queue.clock(),
+  constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200)
+);
+comment on table public.chat_conversations is 'A conversation. It is its workspace''s: every member reads it and writes in it.';
+comment on column public.chat_conversations.id is 'The conversation, orders by time.';
+comment on column public.chat_conversations.workspace_id is 'The workspace that owns it.';
+comment on column public.chat_conversations.visit_id is 'The visit it was begun in or is shared with, which is its key; null for what is the members'' alone.';
+comment on column public.chat_conversations.session_id is 'The session of its jobs, for followers of session:<session_id>: the visit, or chat:<id>.';
+comment on column public.chat_conversations.title is 'What people call it; null until it has a first message.';
+comment on column public.chat_conversations.last_seq is 'Number of the latest message.';
+comment on column public.chat_conversations.idempotency_key is 'The key it was made with; the same key finds the same one. Null when none was given.';
+comment on column public.chat_conversations.created_by is 'Who began it; null for a visitor who is nobody, and the service.';
+comment on column public.chat_conversations.by_visitor is 'Whether it was begun in a visit by nobody with an account: who holds the visit may rename and delete it.';
+comment on column public.chat_conversations.created_at is 'When it was begun, UTC.';
+comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun before there is one. Retention counts from here.';
+
+create index chat_conversations_newest on public.chat_conversations (workspace_id, last_message_at desc, id desc);
+create index chat_conversations_by_visit on public.chat_conversations (visit_id, last_message_at desc, id desc) where visit_id is not null;
+create index chat_conversations_oldest on public.chat_conversations (last_message_at);
+create unique index chat_conversations_one_per_key on public.chat_conversations (workspace_id, coalesce(visit_id, ''), idempotency_key);
+
+create table public.chat_messages (
+  id uuid primary key default queue.new_id(),
+  conversation_id uuid not null references public.chat_conversations (id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  seq integer not null,
+  author text not null,
+  kind text not null,
+  text text not null,
+  documents jsonb not null default '[]',
+  request jsonb,
+  data jsonb,
+  model text,
+  offline boolean not null default false,
+  input_tokens integer not null default 0,
+  output_tokens integer not null default 0,
+  cost_usd numeric(12, 6) not null default 0,
+  client_id text,
+  job_id uuid,
+  created_by uuid,
+  by_visitor boolean not null default false,
+  created_at timestamptz not null default queue.clock(),
+  constraint chat_messages_seq_counts_from_one check (seq >= 1),
+  constraint chat_messages_kind_is_its_authors check (
+    author = 'user' and kind in ('message', 'answer') or author = 'assistant' and kind in ('reply', 'plan', 'result')),
+  constraint chat_messages_are_bounded check (
+    char_length(text) between 1 and 50000 and octet_length(documents::text) <= 600000 and octet_length(data::text) <= 200000),
+  constraint chat_messages_cost_is_no_gift check (input_tokens >= 0 and output_tokens >= 0 and cost_usd >= 0),
+  constraint chat_messages_seq_is_given_once unique (conversation_id, seq),
+  constraint chat_messages_are_sent_once unique (conversation_id, client_id)
+);
+comment on table public.chat_messages is 'What was said in a conversation, in the order of seq. Never changed.';
+comment on column public.chat_messages.id is 'The message.';
+comment on column public.chat_messages.conversation_id is 'The conversation.';
+comment on column public.chat_messages.workspace_id is 'Its workspace, for the policy.';
+comment on column public.chat_messages.seq is '1, 2, 3 … without gaps per conversation.';
+comment on column public.chat_messages.author is 'user or assistant.';
+comment on column public.chat_messages.kind is 'Of a user: message, or answer to a work item''s question. Of the assistant: reply, plan (what work it began), or result of a work item.';
+comment on column public.chat_messages.text is 'What was said, plain text.';
+comment on column public.chat_messages.documents is 'Texts that came with it: [{title, text}].';
+comment on column public.chat_messages.request is 'How a user''s message wants to be taken: {mode, ask, ask_seconds, seed}; null for the other kinds.';
+comment on column public.chat_messages.data is 'More about it: of an answer {question}, of a plan {work_items}, of a result {title, kind, parts}; null when there is none.';
+comment on column public.chat_messages.model is 'The model that wrote it; null for people''s words and where none was asked.';
+comment on column public.chat_messages.offline is 'Whether that was the offline one: extractive and template methods.';
+comment on column public.chat_messages.input_tokens is 'Tokens read by the model for it.';
+comment on column public.chat_messages.output_tokens is 'Tokens written by the model for it.';
+comment on column public.chat_messages.cost_usd is 'What that cost by the configured prices, in US dollars; 0 without prices.';
+comment on column public.chat_messages.client_id is 'The sender''s own id for it: the same id finds the same message. Null when none was given.';
+comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the work item that asked, of the assistant''s the job that wrote it: one message a job.';
+comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a visitor who is nobody, and the service.';
+comment on column public.chat_messages.by_visitor is 'Whether the holder of a visit sent it, and no member.';
+comment on column public.chat_messages.created_at is 'When it came, UTC.';
+create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
+create index chat_messages_by_workspace on public.chat_messages (workspace_id);
+create index chat_messages_with_texts on public.chat_messages (conversation_id, seq) where documents <> '[]'; -- a job looks back for the latest
+
+create table public.chat_work_items (
+  job_id uuid primary key,
+  conversation_id uuid not null references public.chat_conversations (id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  message_id uuid not null,
+  kind text not null,
+  title text not null,
+  instruction text not null,
+  created_at timestamptz not null default queue.clock(),
+  constraint chat_work_items_kind_is_known check (kind in ('research', 'summarise', 'compare', 'draft')),
+  constraint chat_work_items_are_bounded check (char_length(title) between 1 and 200 and char_length(instruction) between 1 and 8000)
+);
+comment on table public.chat_work_items is 'Background work that a message became, one job each; how it stands is read from async_work_items.';
+comment on column public.chat_work_items.job_id is 'The work item, which is its job.';
+comment on column public.chat_work_items.conversation_id is 'The conversation.';
+comment on column public.chat_work_items.workspace_id is 'Its workspace, for the policy.';
+comment on column public.chat_work_items.message_id is 'The message that asked for it.';
+comment on column public.chat_work_items.kind is 'research, summarise, compare or draft.';
+comment on column public.chat_work_items.title is 'What it is, in a line.';
+comment on column public.chat_work_items.instruction is 'What is to be done.';
+comment on column public.chat_work_items.created_at is 'When it was begun, UTC.';
+create index chat_work_items_by_conversation on public.chat_work_items (conversation_id, job_id);
+create index chat_work_items_by_workspace on public.chat_work_items (workspace_id, job_id);
+
+create table chat.uses (
+  author text not null,
+  at timestamptz not null,
+  messages integer not null,
+  tokens bigint not null,
+  primary key (author, at)
+);
+create index uses_by_age on chat.uses (at);
+alter table chat.uses enable row level security;
+comment on table chat.uses is 'What authors took in the last day, by the second. Apart from the messages, so that deleting those gives nothing back.';
+comment on column chat.uses.author is 'A visit, or a workspace and its member.';
+comment on column chat.uses.at is 'The second, UTC.';
+comment on column chat.uses.messages is 'Messages sent and conversations begun.';
+comment on column chat.uses.tokens is 'Tokens given to what was asked for, whatever it took of them; counted for visits.';
+
+insert into queue.settings (name, value) values
+  ('chat_messages_per_minute', '30'), -- of one member in one workspace, or of one visit
+  ('chat_live_items_per_session', '5'),
+  ('chat_live_items_per_workspace', '50'),
+  ('chat_visit_messages_per_day', '200'),
+  ('chat_visit_tokens_per_day', '2000000'),
+  ('chat_retention_days', '90'); -- since the latest message
+
+-- 2. What a frontend reads ---------------------------------------------------------------------
+
+create view public.async_work_items with (security_invoker = true) as
+select
+  c.session_id, i.conversation_id, i.workspace_id, i.job_id as work_item_id, i.message_id, i.title, i.kind,
+  -- a job that retention removed has left its result, or none
+  coalesce(j.status, case when r.id is not null then 'completed' else 'cancelled' end) as status,
+  j.progress,
+  e.data #>> '{wait,name}' as question_name,
+  e.data #>> '{wait,question}' as question,
+  e.data #> '{wait,options}' as question_options,
+  e.data #>> '{wait,options,-1}' as question_default,
+  (e.data #>> '{wait,until}')::timestamptz as question_expires_at,
+  r.id as result_message_id, r.text as result, j.error_message, j.attempts, j.max_attempts, j.next_retry_at, j.cancel_requested_at,
+  j.last_seq, i.created_at, j.started_at, coalesce(j.updated_at, i.created_at) as updated_at, j.completed_at
+from public.chat_work_items as i
+join public.chat_conversations as c on c.id = i.conversation_id
+left join public.jobs as j on j.id = i.job_id
+left join public.job_events as e
+  on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting' and e.data #>> '{wait,kind}' = 'ask'
+left join public.chat_messages as r on r.job_id = i.job_id and r.author = 'assistant';
+comment on view public.async_work_items is E'Background work of conversations, one row a work item, with the question it asks.\n\nRow level security of the reader holds: members see their workspaces''.';
+comment on column public.async_work_items.session_id is 'The session to follow: topic session:<session_id>.';
+comment on column public.async_work_items.conversation_id is 'The conversation it belongs to.';
+comment on column public.async_work_items.workspace_id is 'The workspace.';
+comment on column public.async_work_items.work_item_id is 'The work item, which is its job''s id: topic job:<work_item_id>.';
+comment on column public.async_work_items.message_id is 'The message that asked for it.';
+comment on column public.async_work_items.title is 'What it is, in a line.';
+comment on column public.async_work_items.kind is 'research, summarise, compare or draft.';
+comment on column public.async_work_items.status is 'The job''s status; of a job that retention removed completed when it left a result, else cancelled.';
+comment on column public.async_work_items.progress is '{percentage 0..100, stage, message}; null when the job is gone.';
+comment on column public.async_work_items.question_name is 'Which question this is, to send along with the answer; null when it asks nothing.';
+comment on column public.async_work_items.question is 'What it asks; null when it asks nothing.';
+comment on column public.async_work_items.question_options is 'The answers it takes, an array of texts; null for any text.';
+comment on column public.async_work_items.question_default is 'What is taken when nobody answers: the last option.';
+comment on column public.async_work_items.question_expires_at is 'Until when an answer is taken, UTC; null for ever.';
+comment on column public.async_work_items.result_message_id is 'The message that holds its result; null before.';
+comment on column public.async_work_items.result is 'Its result; null before.';
+comment on column public.async_work_items.error_message is 'Why the latest attempt ended badly; null when none did.';
+comment on column public.async_work_items.attempts is 'Attempts so far.';
+comment on column public.async_work_items.max_attempts is 'After so many it is failed.';
+comment on column public.async_work_items.next_retry_at is 'Earliest start of the next attempt, UTC; null when none is planned.';
+comment on column public.async_work_items.cancel_requested_at is 'When it was asked to stop while it ran.';
+comment on column public.async_work_items.last_seq is 'Number of its latest event.';
+comment on column public.async_work_items.created_at is 'When it was begun, UTC.';
+comment on column public.async_work_items.started_at is 'Start of the latest attempt, UTC.';
+comment on column public.async_work_items.updated_at is 'Latest change, UTC.';
+comment on column public.async_work_items.completed_at is 'When it ended, UTC; null while it is live.';
+
+create view public.async_session_state with (security_invoker = true) as
+select
+  c.session_id, c.id as conversation_id, c.workspace_id, c.title, w.live, w.waiting, w.done, w.failed, w.cancelled,
+  w.waiting > 0 as answer_wanted,
+  exists (
+    select 1 from public.jobs as a
+    where a.session_id = c.session_id and a.workspace_id = c.workspace_id and a.job_type = 'chat_reply' and a.completed_at is null
+      and a.payload ->> 'conversation_id' = c.id::text) as replying,
+  c.last_seq as messages, c.created_by, c.created_at, c.last_message_at, greatest(c.last_message_at, w.updated_at) as last_activity_at
+from public.chat_conversations as c
+cross join lateral (
+  select
+    count(*) filter (where j.completed_at is null and j.id is not null) as live,
+    count(*) filter (where j.status = 'waiting') as waiting,
+    count(*) filter (where j.status = 'completed') as done,
+    count(*) filter (where j.status = 'failed') as failed,
+    count(*) filter (where j.status = 'cancelled') as cancelled,
+    max(j.updated_at) as updated_at
+  from public.chat_work_items as i
+  left join public.jobs as j on j.id = i.job_id
+  where i.conversation_id = c.id) as w;
+comment on view public.async_session_state is E'How conversations stand, one row each: what works, what asks, when something last happened.\n\nRow level security of the reader holds: members see their workspaces''.';
+comment on column public.async_session_state.session_id is 'The session to follow: topic session:<session_id>. Conversations of one visit share theirs.';
+comment on column public.async_session_state.conversation_id is 'The conversation.';
+comment on column public.async_session_state.workspace_id is 'The workspace.';
+comment on column public.async_session_state.title is 'What people call it; null until it has a first message.';
+comment on column public.async_session_state.live is 'Work items that have not ended.';
+comment on column public.async_session_state.waiting is 'Those of them that ask something.';
+comment on column public.async_session_state.done is 'Work items that completed, as far as jobs are kept.';
+comment on column public.async_session_state.failed is 'Work items that failed and may be retried.';
+comment on column public.async_session_state.cancelled is 'Work items that were cancelled.';
+comment on column public.async_session_state.answer_wanted is 'Whether a question waits for a person.';
+comment on column public.async_session_state.replying is 'Whether a reply is being written, or is to be.';
+comment on column public.async_session_state.messages is 'How many messages there are.';
+comment on column public.async_session_state.created_by is 'Who began it; null for a visitor who is nobody, and the service.';
+comment on column public.async_session_state.created_at is 'When it was begun, UTC.';
+comment on column public.async_session_state.last_message_at is 'When the latest message came, UTC.';
+comment on column public.async_session_state.last_activity_at is 'When something last happened, work included, UTC.';
+
+-- 3. Who may see a conversation, and what they see ----------------------------------------------
+
+create function chat.is_text(p_value jsonb, p_most integer) returns boolean
+language sql immutable
+set search_path = ''
+as $$
+  select case when jsonb_typeof(p_value) = 'string'
+    then char_length(p_value #>> '{}') between 1 and p_most and p_value #>> '{}' ~ '\S' else false end
+$$;
+comment on function chat.is_text is 'Whether a value is a text of 1 to p_most characters that says something.';
+
+create function chat.is_whole(p_value jsonb, p_least numeric, p_most numeric) returns boolean
+language sql immutable
+set search_path = ''
+as $$
+  select case when jsonb_typeof(p_value) = 'number'
+    then (p_value #>> '{}')::numeric between p_least and p_most and (p_value #>> '{}')::numeric % 1 = 0 else false end
+$$;
+comment on function chat.is_whole is 'Whether a value is a whole number within bounds, the bounds included.';
+
+create function chat.is_service() returns boolean
+language sql stable
+set search_path = ''
+as $$ select coalesce(auth.jwt() ->> 'role', '') = 'service_role' $$;
+comment on function chat.is_service is 'Whether the service role calls, by name: a browser''s call may come without any claims.';
+
+create function chat.is_open_to_caller(p_conversation public.chat_conversations, p_session_id text) returns boolean
+language sql stable
+set search_path = ''
+as $$
+  select chat.is_service() or queue.is_member(p_conversation.workspace_id)
+    or p_conversation.visit_id = p_session_id
+      and exists (select from queue.may_visit(p_session_id) as v where v.workspace_id = p_conversation.workspace_id)
+$$;
+comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or holds the visit it is open to.';
+
+create function chat.conversation_or_refuse(p_conversation_id uuid, p_session_id text, p_locked boolean default false)
+returns public.chat_conversations
+language plpgsql
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_conversation public.chat_conversations;
+begin
+  select * into v_conversation from public.chat_conversations where id = p_conversation_id;
+  if not found or chat.is_open_to_caller(v_conversation, p_session_id) is not true then
+    perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
+  elsif p_locked then
+    select * into v_conversation from public.chat_conversations where id = p_conversation_id for update;
+    -- looked at again: it may have been closed to them while they waited
+    if not found or chat.is_open_to_caller(v_conversation, p_session_id) is not true then
+      perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
+    end if;
+  end if;
+  return v_conversation;
+end;
+$$;
+comment on function chat.conversation_or_refuse is E'The conversation, if it is the caller''s to see; one 404 for missing, another''s, and a visit that ended.\n\nWho locks a conversation and jobs of it locks the conversation first.';
+
+create function chat.workspace_or_refuse(p_workspace_id uuid, p_session_id text) returns uuid
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := p_workspace_id;
+begin
+  if p_session_id is not null then
+    v_workspace := (queue.visit_or_refuse(p_session_id)).workspace_id;
+    if p_workspace_id is not null and p_workspace_id <> v_workspace then
+      perform queue.refuse(404, 'session_not_found', 'no such session');
+    end if;
+  elsif v_workspace is null or not (queue.is_member(v_workspace)
+      or chat.is_service() and exists (select 1 from public.workspaces where id = v_workspace)) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+  end if;
+  return v_workspace;
+end;
+$$;
+comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their visit''s; 404 else.';
+
+create function chat.show_message(p_message public.chat_messages, p_visiting boolean) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+  select to_jsonb(p_message) - array['workspace_id', 'conversation_id']
+    || case when p_visiting then '{"created_by": null}'::jsonb else '{}' end
+    -- texts travel once, with who sent them
+    || jsonb_build_object('documents', (
+      select coalesce(jsonb_agg(jsonb_build_object('title', d.value -> 'title', 'characters', char_length(d.value ->> 'text')) order by d.ordinality), '[]')
+      from jsonb_array_elements(p_message.documents) with ordinality as d))
+$$;
+comment on function chat.show_message is 'A message as people get it: of its documents the titles and lengths.';
+
+create function chat.show(p_conversation_id uuid, p_session_id text) returns jsonb
+language plpgsql
+security definer -- visitors hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id);
+  v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+begin
+  return (
+    select to_jsonb(s) - 'conversation_id' || jsonb_build_object('id', s.conversation_id,
+      'workspace_id', case when not v_visiting then s.workspace_id end, 'created_by', case when not v_visiting then s.created_by end,
+      'shared_until', (select v.expires_at from queue.live_visit(v_conversation.visit_id) as v where v.user_id is null))
+    from public.async_session_state as s where s.conversation_id = p_conversation_id)
+  || jsonb_build_object(
+    'work', (
+      select coalesce(jsonb_agg(to_jsonb(w) - array['session_id', 'conversation_id', 'workspace_id', 'result'] order by w.work_item_id), '[]')
+      from (select * from public.async_work_items where conversation_id = p_conversation_id order by work_item_id desc limit 100) as w),
+    'replies', (
+      select coalesce(jsonb_agg(jsonb_build_object('job_id', j.id, 'message_id', m.id, 'status', j.status, 'progress', j.progress,
+        'error_message', j.error_message, 'next_retry_at', j.next_retry_at, 'cancel_requested_at', j.cancel_requested_at,
+        'last_seq', j.last_seq) order by m.seq), '[]')
+      from (select * from public.chat_messages where conversation_id = p_conversation_id and kind = 'message' order by seq desc limit 100) as m
+      join public.jobs as j on j.id = m.job_id and j.status <> 'completed'));
+end;
+$$;
+comment on function chat.show is 'Behind public.chat_read, which browsers'' roles call as themselves.';
+
+create function chat.messages(p_conversation_id uuid, p_before integer, p_limit integer, p_session_id text) returns jsonb
+language plpgsql
+security definer -- visitors hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id);
+  v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+begin
+  return jsonb_build_object('session_id', v_conversation.session_id, 'messages', (
+    select coalesce(jsonb_agg(chat.show_message(m, v_visiting) order by m.seq), '[]')
+    from (
+      select * from public.chat_messages
+      where conversation_id = p_conversation_id and (p_before is null or seq < p_before)
+      order by seq desc
+      limit least(200, greatest(1, coalesce(p_limit, 50)))) as m));
+end;
+$$;
+comment on function chat.messages is 'Behind public.chat_messages_before, which browsers'' roles call as themselves.';
+
+create function chat.list(p_workspace_id uuid, p_session_id text, p_before jsonb, p_limit integer) returns jsonb
+language plpgsql
+security definer -- visitors hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := chat.workspace_or_refuse(p_workspace_id, p_session_id);
+begin
+  return jsonb_build_object('conversations', (
+    select coalesce(jsonb_agg(to_jsonb(s) - array['conversation_id', 'workspace_id'] || jsonb_build_object('id', s.conversation_id,
+      'created_by', case when p_session_id is null then s.created_by end) order by c.last_message_at desc, c.id desc), '[]')
+    from (
+      select x.id, x.last_message_at from public.chat_conversations as x
+      where x.workspace_id = v_workspace and (p_session_id is null or x.visit_id = p_session_id)
+        and (nullif(p_before, 'null') is null or (x.last_message_at, x.id) < ((p_before ->> 'at')::timestamptz, (p_before ->> 'id')::uuid))
+      order by x.last_message_at desc, x.id desc
+      limit least(200, greatest(1, coalesce(p_limit, 50)))) as c
+    join public.async_session_state as s on s.conversation_id = c.id));
+exception when data_exception then
+  perform queue.refuse(400, 'invalid_argument', 'the cursor must be {at, id}', 'cursor');
+end;
+$$;
+comment on function chat.list is 'Behind public.chat_list, which browsers'' roles call as themselves.';
+
+-- 4. What they may do --------------------------------------------------------------------------------
+
+create function chat.forget(p_ids uuid[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_jobs uuid[] := array(
+    select j.id from public.chat_conversations as c join public.jobs as j on j.session_id = c.session_id
+    where c.id = any (p_ids) and j.workspace_id = c.workspace_id and j.payload ->> 'conversation_id' = c.id::text);
+begin
+  perform queue.cancel(v_jobs, queue.clock());
+  delete from public.chat_conversations where id = any (p_ids);
+  -- their events and steps tell what was said; of one that still runs they stay until jobs are forgotten
+  delete from public.jobs where id = any (v_jobs) and completed_at is not null;
+end;
+$$;
+comment on function chat.forget is 'Conversations go, with what was said and the jobs that ended; what runs for them is cancelled. The caller holds their rows.';
+
+create function chat.retain(p_limit integer) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- read once: where a clock stands, each row is asked for the time and no index ends the search
+  v_now timestamptz := queue.clock();
+  v_before timestamptz := v_now - make_interval(days => (queue.setting('chat_retention_days'))::integer);
+  v_ids uuid[] := array(
+    select f.id
+    from (
+      select o.id, sum(o.last_seq) over (order by o.last_message_at, o.id) - o.last_seq as messages_before
+      from (
+        select c.id, c.last_seq, c.last_message_at from public.chat_conversations as c
+        where c.last_message_at < v_before
+          and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.completed_at is null)
+        order by c.last_message_at limit p_limit for update skip locked) as o) as f
+    -- who speaks waits for this: not for several long ones
+    where f.messages_before < 1000);
+begin
+  if cardinality(v_ids) > 0 then
+    perform chat.forget(v_ids);
+  end if;
+  delete from chat.uses as u using (
+    select author, at from chat.uses where at < v_now - interval '1 day' order by at limit 100 for update skip locked) as old
+  where u.author = old.author and u.at = old.at;
+end;
+$$;
+comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days and nothing works for, whosever they are; after some thousand messages no more of them.';
+
+create function chat.author(p_workspace_id uuid, p_visit_id text) returns text
+language sql stable
+set search_path = ''
+as $$ select case when p_visit_id is not null then p_visit_id else p_workspace_id || ':' || auth.uid() end $$;
+comment on function chat.author is 'Who is counted: a visit, or the member of a workspace; null for a service.';
+
+create function chat.left_today(p_author text) returns numeric
+language sql stable
+set search_path = ''
+as $$
+  select (queue.setting('chat_visit_tokens_per_day'))::numeric - coalesce(sum(tokens), 0)
+  from chat.uses where author = p_author and at > queue.clock() - interval '1 day'
+$$;
+comment on function chat.left_today is 'Tokens that a visit may still be given within a day.';
+
+create function chat.spend(p_author text, p_messages integer, p_tokens bigint) returns void
+language sql
+set search_path = ''
+as $$
+  insert into chat.uses as u (author, at, messages, tokens)
+  select p_author, date_trunc('second', queue.clock(), 'UTC'), p_messages, p_tokens where p_author is not null
+  on conflict (author, at) do update set messages = u.messages + excluded.messages, tokens = u.tokens + excluded.tokens
+$$;
+comment on function chat.spend is 'Note what an author takes; nothing for a service.';
+
+create function chat.check_pace(p_workspace_id uuid, p_visit_id text, p_tokens bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_author text := chat.author(p_workspace_id, p_visit_id);
+  v_now timestamptz;
+  v_minute bigint;
+  v_day bigint;
+begin
+  -- what one author does is counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || v_author, 0));
+  v_now := queue.clock();
+  -- a member has no bound of a day, and may have said much in one
+  select sum(messages) filter (where at > v_now - interval '1 minute'), sum(messages) into v_minute, v_day
+  from chat.uses where author = v_author and at > v_now - case when p_visit_id is null then interval '1 minute' else interval '1 day' end;
+  if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
+    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
+  elsif p_visit_id is not null and v_day >= (queue.setting('chat_visit_messages_per_day'))::integer then
+    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a day', queue.setting('chat_visit_messages_per_day')), 'day');
+  elsif p_visit_id is not null and chat.left_today(v_author) < p_tokens then
+    perform queue.refuse(429, 'quota_exceeded', 'what this visit may take in a day is used up', 'tokens');
+  end if;
+  perform chat.spend(v_author, 1, p_tokens);
+end;
+$$;
+comment on function chat.check_pace is E'Count a message, or a conversation begun, or refuse with 429: chat_messages_per_minute of anybody, chat_visit_messages_per_day and chat_visit_tokens_per_day of a visit.\n\np_visit_id is null for members, whatever visit they name.';
+
+create function chat.open(p_workspace_id uuid, p_title text, p_session_id text, p_idempotency_key text) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+declare
+  v_workspace uuid := chat.workspace_or_refuse(p_workspace_id, p_session_id);
+  v_author uuid := auth.uid();
+  v_visit text := case when not queue.is_member(v_workspace) then p_session_id end;
+  v_made public.chat_conversations;
+begin
+  if char_length(p_idempotency_key) not between 1 and 255 then
+    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
+  elsif char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
+    perform queue.refuse(400, 'invalid_argument', 'title must be a text of 1 to 200 characters', 'title');
+  end if;
+  -- the author before the visit, as where a message is counted; conversations of one visit are counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || chat.author(v_workspace, v_visit), 0));
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || p_session_id, 0));
+  insert into public.chat_conversations (workspace_id, visit_id, title, idempotency_key, created_by, by_visitor)
+  values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author, p_session_id is not null and v_author is null)
+  on conflict (workspace_id, coalesce(visit_id, ''), idempotency_key) do nothing
+  returning * into v_made;
+  if not found then
+    select id into v_made.id from public.chat_conversations
+    where workspace_id = v_workspace and coalesce(visit_id, '') = coalesce(p_session_id, '') and idempotency_key = p_idempotency_key;
+    return jsonb_build_object('conversation_id', v_made.id, 'created', false);
+  elsif p_session_id is not null and (select count(*) from public.chat_conversations where visit_id = p_session_id) > 20 then
+    perform queue.refuse(429, 'quota_exceeded', 'a visit has at most 20 conversations', '20');
+  end if;
+  perform chat.check_pace(v_workspace, v_visit, 0);
+  -- before it has a job: who opens it may follow it at once
+  perform queue.claim_sessions(v_workspace, array[v_made.session_id]);
+  return jsonb_build_object('conversation_id', v_made.id, 'created', true);
+end;
+$$;
+comment on function chat.open is 'Behind public.chat_open, which browsers'' roles call as themselves.';
+
+create function chat.may_change(p_conversation public.chat_conversations, p_session_id text) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
+      -- what members or a service began is shared with visitors, not given to them
+      -- and a member who reads a visit's id is no visitor
+      or p_conversation.visit_id = p_session_id and p_conversation.by_visitor
+        and not queue.is_member(p_conversation.workspace_id)) is not true then
+    perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
+  end if;
+end;
+$$;
+comment on function chat.may_change is 'Refuse with 403 a member who neither began the conversation nor manages the workspace.';
+
+create function chat.rename(p_conversation_id uuid, p_title text, p_session_id text) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+begin
+  perform chat.may_change(chat.conversation_or_refuse(p_conversation_id, p_session_id, true), p_session_id);
+  if p_title is null or char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
+    perform queue.refuse(400, 'invalid_argument', 'title must be a text of 1 to 200 characters', 'title');
+  end if;
+  update public.chat_conversations set title = p_title where id = p_conversation_id;
+  return jsonb_build_object('conversation_id', p_conversation_id, 'title', p_title);
+end;
+$$;
+comment on function chat.rename is 'Behind public.chat_rename, which browsers'' roles call as themselves.';
+
+create function chat.remove(p_conversation_id uuid, p_session_id text) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+begin
+  perform chat.may_change(chat.conversation_or_refuse(p_conversation_id, p_session_id, true), p_session_id);
+  perform chat.forget(array[p_conversation_id]);
+  return jsonb_build_object('conversation_id', p_conversation_id, 'deleted', true);
+end;
+$$;
+comment on function chat.remove is 'Behind public.chat_delete, which browsers'' roles call as themselves.';
+
+create function chat.message_problem(p_message jsonb) returns text[]
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_names text[] := array['text', 'client_id', 'documents', 'mode', 'ask', 'ask_seconds', 'seed'];
+begin
+  if jsonb_typeof(p_message) is distinct from 'object' then
+    return array['message', 'must be an object'];
+  elsif not p_message ?& v_names or p_message - v_names <> '{}' then
+    return array['message', 'must have ' || array_to_string(v_names, ', ') || ', and nothing else'];
+  elsif not chat.is_text(p_message -> 'text', 8000) then
+    return array['text', 'must be a text of 1 to 8000 characters'];
+  elsif jsonb_typeof(p_message -> 'client_id') <> 'null' and not chat.is_text(p_message -> 'client_id', 100) then
+    return array['client_id', 'must be a text of 1 to 100 characters, or null'];
+  elsif jsonb_typeof(p_message -> 'documents') <> 'array' or jsonb_array_length(p_message -> 'documents') > 5
+    or exists (select 1 from jsonb_array_elements(p_message -> 'documents') as d
+      where jsonb_typeof(d.value) <> 'object' or d.value - '{title,text}'::text[] <> '{}'
+        or not chat.is_text(d.value -> 'title', 200) or not chat.is_text(d.value -> 'text', 20000)) then
+    return array['documents', 'must be at most 5 of {title, text}, of at most 200 and 20000 characters'];
+  elsif octet_length((p_message -> 'documents')::text) > 600000 then
+    return array['documents', 'are too long: they have at most 600000 bytes as JSON'];
+  elsif p_message ->> 'mode' is null or p_message ->> 'mode' not in ('auto', 'reply', 'work') then
+    return array['mode', 'must be auto, reply or work'];
+  elsif jsonb_typeof(p_message -> 'ask') <> 'boolean' then
+    return array['ask', 'must be true or false'];
+  elsif not chat.is_whole(p_message -> 'ask_seconds', 1, 604800) then
+    return array['ask_seconds', 'must be a whole number from 1 to 604800'];
+  elsif not chat.is_whole(p_message -> 'seed', 0, 2147483647) then
+    return array['seed', 'must be a whole number from 0 to 2147483647'];
+  end if;
+  return null;
+end;
+$$;
+comment on function chat.message_problem is 'What is wrong with a message, as {field, problem}; null when nothing is.';
+
+create function chat.reply_tokens() returns bigint
+language sql immutable
+set search_path = ''
+as $$ select 32000 $$;
+comment on function chat.reply_tokens is 'What a reply is taken to need, in tokens: its most without a request that is repeated.';
+
+create function chat.item_tokens() returns bigint
+language sql immutable
+set search_path = ''
+as $$ select 100000 $$;
+comment on function chat.item_tokens is 'What a work item is taken to need, in tokens: its most without a request that is repeated.';
+
+create function chat.room(p_conversation public.chat_conversations) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_today numeric := 1000;
+begin
+  if p_conversation.visit_id is not null then
+    perform pg_advisory_xact_lock(hashtextextended('chat:' || p_conversation.visit_id, 0));
+    v_today := trunc(chat.left_today(p_conversation.visit_id) / chat.item_tokens());
+  end if;
+  -- work of one workspace is counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat work:' || p_conversation.workspace_id, 0));
+  return (
+    select greatest(0, least(v_today,
+      (queue.setting('chat_live_items_per_session'))::integer - count(*) filter (where c.session_id = p_conversation.session_id),
+      (queue.setting('chat_live_items_per_workspace'))::integer - count(*)))
+    from queue.live_jobs as j
+    join public.chat_work_items as i on i.job_id = j.job_id
+    join public.chat_conversations as c on c.id = i.conversation_id
+    where j.workspace_id = p_conversation.workspace_id);
+end;
+$$;
+comment on function chat.room is 'How many more work items may be begun in a conversation: by its session''s bound, which is a visit''s over all its conversations, its workspace''s, and in a visit by what is left of the day.';
+
+create function chat.room_or_refuse(p_conversation public.chat_conversations) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if chat.room(p_conversation) = 0 then
+    perform queue.refuse(429, 'quota_exceeded', 'there is no room for more work here now; wait for some of it, or cancel some', 'work_items');
+  end if;
+end;
+$$;
+comment on function chat.room_or_refuse is 'Refuse with 429 when not one more work item may be begun.';
+
+create function chat.say(p_message public.chat_messages) returns public.chat_messages
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_made public.chat_messages := p_message;
+begin
+  v_made.id := queue.new_id();
+  v_made.created_at := queue.clock();
+  update public.chat_conversations set last_seq = last_seq + 1, last_message_at = v_made.created_at,
+    title = coalesce(title, left(regexp_replace(btrim(v_made.text), '\s+', ' ', 'g'), 80))
+  where id = v_made.conversation_id
+  returning last_seq, workspace_id into v_made.seq, v_made.workspace_id;
+  v_made.documents := coalesce(v_made.documents, '[]');
+  v_made.offline := coalesce(v_made.offline, false);
+  v_made.input_tokens := coalesce(v_made.input_tokens, 0);
+  v_made.output_tokens := coalesce(v_made.output_tokens, 0);
+  v_made.cost_usd := coalesce(v_made.cost_usd, 0);
+  v_made.by_visitor := coalesce(v_made.by_visitor, false);
+  insert into public.chat_messages select (v_made).*;
+  return v_made;
+end;
+$$;
+comment on function chat.say is 'Add a message to its conversation, whose row the caller holds; a first one gives it its title.';
+
+create function chat.move(p_conversation public.chat_conversations, p_visit_id text) returns public.chat_conversations
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_moved public.chat_conversations;
+  v_jobs uuid[];
+begin
+  update public.chat_conversations set visit_id = p_visit_id, idempotency_key = case when p_visit_id is not null then idempotency_key end
+  where id = p_conversation.id
+  returning * into v_moved;
+  perform queue.claim_sessions(v_moved.workspace_id, array[v_moved.session_id]);
+  -- in the order in which everybody locks jobs
+  v_jobs := array(
+    select id from public.jobs
+    where session_id = p_conversation.session_id and workspace_id = v_moved.workspace_id
+      and job_type in ('chat_reply', 'chat_work') and payload ->> 'conversation_id' = v_moved.id::text
+    order by id for update);
+  update public.jobs set session_id = v_moved.session_id where id = any (v_jobs);
+  return v_moved;
+end;
+$$;
+comment on function chat.move is E'Open a conversation, whose row the caller holds, to a visit, or to members alone: it changes its session, and so do its jobs.\n\nComing back it loses its idempotency key, which may stand for another of the members'' by now. Events so far keep the session they were told in.';
+
+create function chat.send(p_conversation_id uuid, p_message jsonb, p_session_id text) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write messages: this is the door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id, true);
+  v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+  v_problem text[] := chat.message_problem(p_message);
+  v_message public.chat_messages;
+  v_done jsonb;
+begin
+  if v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem[1] || ' ' || v_problem[2], v_problem[1]);
+  end if;
+  select * into v_message from public.chat_messages where conversation_id = p_conversation_id and client_id = p_message ->> 'client_id';
+  if found then
+    if v_message.text <> p_message ->> 'text' or v_message.documents <> p_message -> 'documents'
+      or v_message.request <> p_message - '{text,client_id,documents}'::text[] then
+      perform queue.refuse(409, 'idempotency_conflict', 'this client_id stands for another message', v_message.id::text);
+    end if;
+    return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
+  end if;
+  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, chat.reply_tokens());
+  if not v_visiting and v_conversation.visit_id is not null and not exists (select from queue.live_visit(v_conversation.visit_id)) then
+    v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a visit that has ended
+  end if;
+  if p_message ->> 'mode' = 'work' then
+    perform chat.room_or_refuse(v_conversation);
+  end if;
+  v_message.conversation_id := p_conversation_id;
+  v_message.author := 'user';
+  v_message.kind := 'message';
+  v_message.text := p_message ->> 'text';
+  v_message.documents := p_message -> 'documents';
+  v_message.request := p_message - '{text,client_id,documents}'::text[];
+  v_message.client_id := p_message ->> 'client_id';
+  v_message.created_by := auth.uid();
+  v_message.by_visitor := v_visiting;
+  v_message := chat.say(v_message);
+  -- the platform's own job: no person's call makes it, but it is the person's
+  v_done := queue.enqueue(v_conversation.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'chat_reply',
+    'payload', jsonb_build_object('conversation_id', p_conversation_id, 'message_id', v_message.id), 'user_id', auth.uid(),
+    'session_id', v_conversation.session_id, 'concurrency_key', p_conversation_id, 'priority', 10)), false);
+  update public.chat_messages set job_id = (v_done #>> '{ids,0}')::uuid where id = v_message.id returning * into v_message;
+  perform chat.retain(5);
+  return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', true, 'wake', v_done -> 'wake');
+end;
+$$;
+comment on function chat.send is 'Behind public.chat_send, which browsers'' roles call as themselves.';
+
+create function chat.job_or_refuse(p_conversation public.chat_conversations, p_job_id uuid) returns public.jobs
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job public.jobs;
+begin
+  select j.* into v_job from public.jobs as j
+  where j.id = p_job_id and j.workspace_id = p_conversation.workspace_id and j.job_type in ('chat_reply', 'chat_work')
+    and j.payload ->> 'conversation_id' = p_conversation.id::text
+  for update;
+  if not found then
+    perform queue.refuse(404, 'work_item_not_found', 'no such work in this conversation', p_job_id::text);
+  end if;
+  return v_job;
+end;
+$$;
+comment on function chat.job_or_refuse is 'A job of the conversation, locked: a work item, or what writes a reply; 404 else.';
+
+create function chat.answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text) returns jsonb
+language plpgsql
+security definer -- visitors hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id, true);
+  v_job public.jobs := chat.job_or_refuse(v_conversation, p_job_id);
+  v_wait jsonb;
+  v_said public.chat_messages;
+begin
+  if jsonb_typeof(p_answer) is distinct from 'object' or not chat.is_text(p_answer -> 'answer', 2000) then
+    perform queue.refuse(400, 'invalid_argument', 'answer must be a text of 1 to 2000 characters', 'answer');
+  end if;
+  if v_job.status = 'waiting' then
+    select e.data -> 'wait' into v_wait from public.job_events as e
+    where e.job_id = p_job_id and e.seq = v_job.last_seq and e.type = 'job.waiting' and e.data #>> '{wait,kind}' = 'ask';
+  end if;
+  if v_wait is null then
+    perform queue.refuse(409, 'invalid_state', 'it asks nothing, or was answered before', v_job.status);
+  elsif p_answer ->> 'name' <> v_wait ->> 'name' then
+    perform queue.refuse(409, 'invalid_state', 'it asks something else by now', v_wait ->> 'name');
+  elsif (v_wait ->> 'until')::timestamptz <= queue.clock() then
+    perform queue.refuse(409, 'invalid_state', 'the time to answer is over; it goes on without', 'timed_out');
+  elsif jsonb_typeof(v_wait -> 'options') = 'array' and not (v_wait -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
+    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait ->> 'options'), 'answer');
+  end if;
+  v_said.conversation_id := p_conversation_id;
+  v_said.author := 'user';
+  v_said.kind := 'answer';
+  v_said.text := p_answer ->> 'answer';
+  v_said.data := jsonb_build_object('question', v_wait -> 'question');
+  v_said.job_id := p_job_id;
+  v_said.created_by := auth.uid();
+  v_said.by_visitor := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+  v_said := chat.say(v_said);
+  perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait ->> 'name',
+    'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), queue.clock());
+  return jsonb_build_object('work_item_id', p_job_id, 'message_id', v_said.id, 'wake', queue.request_wake());
+end;
+$$;
+comment on function chat.answer is 'Behind public.chat_answer, which browsers'' roles call as themselves.';
+
+create function chat.cancel(p_conversation_id uuid, p_job_id uuid, p_session_id text) returns jsonb
+language plpgsql
+security definer -- visitors hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id, true);
+  v_job public.jobs := chat.job_or_refuse(v_conversation, p_job_id);
+begin
+  if v_job.status in ('completed', 'failed') then
+    perform queue.refuse(409, 'invalid_state', 'it has ended', v_job.status);
+  elsif v_job.status <> 'cancelled' and exists (select from public.chat_messages where job_id = p_job_id and author = 'assistant') then
+    -- what is posted after this is refused: one of the two comes first, for everybody
+    perform queue.refuse(409, 'invalid_state', 'it has written its message already', v_job.status);
+  end if;
+  perform queue.cancel(array[p_job_id], queue.clock());
+  return jsonb_build_object('work_item_id', p_job_id);
+end;
+$$;
+comment on function chat.cancel is 'Behind public.chat_cancel, which browsers'' roles call as themselves.';
+
+create function chat.retry(p_conversation_id uuid, p_job_id uuid, p_session_id text) returns jsonb
+language plpgsql
+security definer -- visitors hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id, true);
+  v_job public.jobs := chat.job_or_refuse(v_conversation, p_job_id);
+begin
+  if v_job.status not in ('failed', 'cancelled') then
+    perform queue.refuse(409, 'invalid_state', format('what is %s cannot be retried', v_job.status), v_job.status);
+  elsif v_job.generation >= 20 then
+    perform queue.refuse(429, 'quota_exceeded', 'it is retried at most 20 times', '20');
+  elsif v_job.job_type = 'chat_work' then
+    perform chat.room_or_refuse(v_conversation);
+    perform chat.spend(v_conversation.visit_id, 0, chat.item_tokens());
+  else
+    -- a reply begun again takes what the first one took
+    perform chat.check_pace(v_conversation.workspace_id,
+      case when not queue.is_member(v_conversation.workspace_id) then p_session_id end, chat.reply_tokens());
+  end if;
+  perform queue.revive(array[p_job_id], queue.clock());
+  return jsonb_build_object('work_item_id', p_job_id, 'wake', queue.request_wake());
+end;
+$$;
+comment on function chat.retry is 'Behind public.chat_retry, which browsers'' roles call as themselves.';
+
+create function chat.share(p_conversation_id uuid, p_ttl_seconds integer) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, null, true);
+  v_visit queue.visits;
+  v_opened jsonb;
+begin
+  select v.* into v_visit from queue.live_visit(v_conversation.visit_id) as v;
+  if v_visit.user_id is not null then
+    perform queue.refuse(409, 'invalid_state', 'it is open to one user already, and to nobody else', 'user');
+  elsif v_visit.session_id is not null then
+    return jsonb_build_object('session_id', v_visit.session_id, 'expires_at', v_visit.expires_at, 'created', false);
+  end if;
+  -- who may open visits is decided there
+  v_opened := public.open_visit(v_conversation.workspace_id, jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
+  perform chat.move(v_conversation, v_opened ->> 'session_id');
+  return jsonb_build_object('session_id', v_opened -> 'session_id', 'expires_at', v_opened -> 'expires_at', 'created', true);
+end;
+$$;
+comment on function chat.share is 'Behind public.chat_share, which browsers'' roles call as themselves.';
+
+create function chat.unshare(p_conversation_id uuid) returns jsonb
+language plpgsql
+security definer -- nobody holds a right to write conversations: this is the door
+set search_path = ''
+as $$
+declare
+  v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, null, true);
+begin
+  perform queue.may_manage(v_conversation.workspace_id);
+  if v_conversation.visit_id is not null then
+    if exists (select from queue.live_visit(v_conversation.visit_id)) then
+      perform public.close_visit(v_conversation.visit_id);
+    end if;
+    perform chat.move(v_conversation, null);
+  end if;
+  return jsonb_build_object('conversation_id', p_conversation_id, 'shared', false);
+end;
+$$;
+comment on function chat.unshare is 'Behind public.chat_unshare, which browsers'' roles call as themselves.';
+
+-- Bodies bound when they are made: the roles that call them need no right to look into chat.
+create function public.chat_open(p_workspace_id uuid, p_title text default null, p_session_id text default null, p_idempotency_key text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.open(p_workspace_id, p_title, p_session_id, p_idempotency_key);
+end;
+comment on function public.chat_open is E'Begin a conversation: {conversation_id, created}; for members of the workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same conversation. In a visit the workspace is the visit''s.';
+
+create function public.chat_read(p_conversation_id uuid, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.show(p_conversation_id, p_session_id);
+end;
+comment on function public.chat_read is E'How a conversation stands, as async_session_state, with {work, replies}: the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, and who holds its visit.';
+
+create function public.chat_messages_before(p_conversation_id uuid, p_before integer default null, p_limit integer default 50, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.messages(p_conversation_id, p_before, p_limit, p_session_id);
+end;
+comment on function public.chat_messages_before is 'The latest messages before seq p_before, in order, at most 200: {messages, session_id}.';
+
+create function public.chat_list(p_workspace_id uuid, p_session_id text default null, p_before jsonb default null, p_limit integer default 50) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.list(p_workspace_id, p_session_id, p_before, p_limit);
+end;
+comment on function public.chat_list is 'Conversations of a workspace or a visit, the one written in last first, after p_before {at, id}: {conversations}, each as async_session_state.';
+
+create function public.chat_rename(p_conversation_id uuid, p_title text, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.rename(p_conversation_id, p_title, p_session_id);
+end;
+comment on function public.chat_rename is 'Call a conversation something else: {conversation_id, title}. For who began it, and managers.';
+
+create function public.chat_delete(p_conversation_id uuid, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.remove(p_conversation_id, p_session_id);
+end;
+comment on function public.chat_delete is 'Delete a conversation: {conversation_id, deleted}. Its live work is cancelled. For who began it, and managers.';
+
+create function public.chat_send(p_conversation_id uuid, p_message jsonb, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.send(p_conversation_id, p_message, p_session_id);
+end;
+comment on function public.chat_send is E'Say something: {message, job_id, created, wake}; job_id answers it. p_message is {text, client_id, documents, mode, ask, ask_seconds, seed}.\n\nThe same client_id finds the same message; 409 when it stands for another. 429 for too many in a minute, and in mode work when too much is under way.';
+
+create function public.chat_answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.answer(p_conversation_id, p_job_id, p_answer, p_session_id);
+end;
+comment on function public.chat_answer is E'Answer what a work item asks: p_answer is {"answer": …, "name"?}; returns {work_item_id, message_id, wake}.\n\nThe first answer wins. 409 when it asks nothing (any more), or the time is over; 422 when the answer is not among the options.';
+
+create function public.chat_cancel(p_conversation_id uuid, p_job_id uuid, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.cancel(p_conversation_id, p_job_id, p_session_id);
+end;
+comment on function public.chat_cancel is 'Stop a work item, or the writing of a reply: {work_item_id}. Harmless when repeated; 409 when it has completed or failed, or written its message.';
+
+create function public.chat_retry(p_conversation_id uuid, p_job_id uuid, p_session_id text default null) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.retry(p_conversation_id, p_job_id, p_session_id);
+end;
+comment on function public.chat_retry is 'Run a failed or cancelled work item or reply again: {work_item_id, wake}. Finished steps are kept. 409 when it is live or completed.';
+
+create function public.chat_share(p_conversation_id uuid, p_ttl_seconds integer default 86400) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.share(p_conversation_id, p_ttl_seconds);
+end;
+comment on function public.chat_share is E'Open a conversation to a visitor without an account: {session_id, expires_at, created}. Whoever holds that id reads all of it, writes in it, answers and cancels.\n\nManagers open a visit of 1 second to thirty days; while it is open every member gets the same one, with created false.';
+
+create function public.chat_unshare(p_conversation_id uuid) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select chat.unshare(p_conversation_id);
+end;
+comment on function public.chat_unshare is 'Close the visit a conversation is open to: {conversation_id, shared}; for managers. Harmless when repeated. Other conversations of the visit close with it.';
+
+-- 5. What the worker does ------------------------------------------------------------------------------
+
+create function chat.held(p_request jsonb, out job public.jobs, out conversation public.chat_conversations) returns record
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_conversation uuid;
+begin
+  select (j.payload ->> 'conversation_id')::uuid into v_conversation from public.jobs as j
+  where j.id = v_id and j.job_type in ('chat_reply', 'chat_work');
+  -- the conversation before the job, as everybody does
+  select * into conversation from public.chat_conversations where id = v_conversation for update;
+  job := queue.held_job(p_request, array['chat_reply', 'chat_work'], 'nothing was stored');
+end;
+$$;
+comment on function chat.held is 'The conversation of a leased job and the job, both locked; no conversation when it is gone. lease_lost for whoever does not hold the lease.';
+
+create function public.chat_load(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_held record;
+  v_message public.chat_messages;
+begin
+  v_held := chat.held(p_request);
+  select * into v_message from public.chat_messages
+  where id = ((v_held.job).payload ->> 'message_id')::uuid and conversation_id = (v_held.conversation).id;
+  if not found then
+    return jsonb_build_object('message', null);
+  end if;
+  return jsonb_build_object(
+    'message', jsonb_build_object('id', v_message.id, 'seq', v_message.seq, 'text', v_message.text, 'request', v_message.request),
+    'written', (select m.id from public.chat_messages as m where m.job_id = (v_held.job).id and m.author = 'assistant'),
+    'item', (select jsonb_build_object('kind', i.kind, 'title', i.title, 'instruction', i.instruction)
+      from public.chat_work_items as i where i.job_id = (v_held.job).id),
+    'documents', coalesce((
+      -- its own, else those of the latest message before it that had any
+      select m.documents from public.chat_messages as m
+      where m.conversation_id = v_message.conversation_id and m.seq <= v_message.seq and m.documents <> '[]'
+      order by m.seq desc limit 1), '[]'),
+    'history', (
+      select coalesce(jsonb_agg(jsonb_build_object('author', h.author, 'kind', h.kind, 'text', h.text) order by h.seq), '[]')
+      from (
+        select m.seq, m.author, m.kind, m.text, sum(char_length(m.text)) over (order by m.seq desc) as so_far
+        from (
+          select * from public.chat_messages as x
+          where x.conversation_id = v_message.conversation_id and x.id <> v_message.id
+            -- people's later messages get replies of their own
+            and (x.seq < v_message.seq or x.author = 'assistant')
+          order by x.seq desc limit 60) as m) as h
+      where h.so_far <= 60000));
+end;
+$$;
+comment on function public.chat_load is E'What a leased job {job_id, fence} works on: {message, written, item, documents, history}; message is null when it is gone.\n\nwritten is the message the job has posted before, if any; history the latest messages before, at most 60 and 60,000 characters.';
+
+create function chat.refuse_cancelled(p_job public.jobs) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_job.cancel_requested_at is not null then
+    perform queue.refuse(409, 'invalid_state', 'it was cancelled; nothing was stored', 'cancelled');
+  end if;
+end;
+$$;
+comment on function chat.refuse_cancelled is 'Refuse with 409 what a job would say that somebody has cancelled; the caller has looked that it said nothing before.';
+
+create function chat.post(p_job public.jobs, p_conversation public.chat_conversations, p_kind text, p_request jsonb) returns public.chat_messages
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_said public.chat_messages := jsonb_populate_record(null::public.chat_messages,
+    jsonb_build_object('text', p_request -> 'text', 'data', p_request -> 'data', 'model', p_request -> 'model', 'offline', p_request -> 'offline',
+      'input_tokens', p_request -> 'input_tokens', 'output_tokens', p_request -> 'output_tokens', 'cost_usd', p_request -> 'cost_usd'));
+begin
+  v_said.conversation_id := p_conversation.id;
+  v_said.author := 'assistant';
+  v_said.kind := p_kind;
+  v_said.data := nullif(v_said.data, 'null');
+  v_said.job_id := p_job.id;
+  return chat.say(v_said);
+exception
+  when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
+    perform queue.refuse(422, 'message_invalid', 'a message is not as it should be: ' || sqlerrm, p_kind);
+end;
+$$;
+comment on function chat.post is 'Say as the assistant what a job wrote; the caller has looked that it said nothing before.';
+
+create function public.chat_post(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_held record;
+  v_said public.chat_messages;
+begin
+  v_held := chat.held(p_request);
+  if (v_held.conversation).id is null then
+    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
+  end if;
+  select * into v_said from public.chat_messages where job_id = (v_held.job).id and author = 'assistant';
+  if not found then
+    perform chat.refuse_cancelled(v_held.job);
+    v_said := chat.post(v_held.job, v_held.conversation, case (v_held.job).job_type when 'chat_reply' then 'reply' else 'result' end, p_request);
+  end if;
+  return jsonb_build_object('message_id', v_said.id, 'seq', v_said.seq);
+end;
+$$;
+comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, offline?, input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the first. 409 invalid_state when somebody has cancelled it.';
+
+create function public.chat_delegate(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the app's tables: this is the door
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_held record;
+  v_said public.chat_messages;
+  v_items jsonb := p_request -> 'items';
+  v_count integer;
+  v_room integer;
+  v_ids jsonb;
+begin
+  v_held := chat.held(p_request);
+  if (v_held.conversation).id is null then
+    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
+  elsif (v_held.job).job_type <> 'chat_reply' then
+    perform queue.refuse(403, 'forbidden', 'work begins no further work', 'job_id');
+  elsif jsonb_typeof(v_items) is distinct from 'array' or jsonb_array_length(v_items) not between 1 and 3 then
+    perform queue.refuse(400, 'invalid_argument', 'items must be 1 to 3 of {kind, title, instruction}', 'items');
+  end if;
+  select * into v_said from public.chat_messages where job_id = (v_held.job).id and author = 'assistant';
+  if found then
+    return jsonb_build_object('message_id', v_said.id, 'work_items', coalesce(v_said.data -> 'work_items', '[]'));
+  end if;
+  perform chat.refuse_cancelled(v_held.job);
+  v_count := jsonb_array_length(v_items);
+  v_room := chat.room(v_held.conversation);
+  if v_room < v_count then
+    return jsonb_build_object('message_id', null, 'room', v_room);
+  end if;
+  perform chat.spend((v_held.conversation).visit_id, 0, v_count * chat.item_tokens());
+  v_ids := queue.enqueue((v_held.job).workspace_id, null, (
+    select jsonb_agg(jsonb_build_object('job_type', 'chat_work', 'payload', (v_held.job).payload, 'user_id', (v_held.job).user_id,
+      'session_id', (v_held.conversation).session_id, 'parent_id', (v_held.job).id) order by n)
+    from generate_series(1, v_count) as n), true) -> 'ids';
+  insert into public.chat_work_items (job_id, conversation_id, workspace_id, message_id, kind, title, instruction)
+  select (v_ids ->> (i.ordinality - 1)::integer)::uuid, (v_held.conversation).id, (v_held.conversation).workspace_id,
+    ((v_held.job).payload ->> 'message_id')::uuid, i.value ->> 'kind', i.value ->> 'title', i.value ->> 'instruction'
+  from jsonb_array_elements(v_items) with ordinality as i;
+  v_said := chat.post(v_held.job, v_held.conversation, 'plan', p_request || jsonb_build_object('data', jsonb_build_object('work_items', v_ids)));
+  return jsonb_build_object('message_id', v_said.id, 'work_items', v_ids);
+exception
+  when check_violation or not_null_violation then
+    perform queue.refuse(422, 'work_item_invalid', 'a work item is not as it should be: ' || sqlerrm, 'items');
+end;
+$$;
+comment on function public.chat_delegate is E'Begin background work for a message {job_id, fence, items: [{kind, title, instruction}], text, …} and say so: {message_id, work_items}.\n\nOnce per job: a repeat returns the first. {room} instead, and nothing begun, when fewer may be live at once.';
+
+-- Row level security and grants --------------------------------------------------------------------------
+
+alter table public.chat_conversations enable row level security;
+alter table public.chat_messages enable row level security;
+alter table public.chat_work_items enable row level security;
+create policy chat_conversations_read_by_members on public.chat_conversations
+for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy chat_messages_read_by_members on public.chat_messages
+for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy chat_work_items_read_by_members on public.chat_work_items
+for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+
+revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
+from public, anon, authenticated, service_role;
+revoke all on chat.uses from public, anon, authenticated, service_role;
+grant select on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
+to authenticated, service_role;
+
+revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
+revoke execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list, public.chat_rename,
+public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_share, public.chat_unshare,
+public.chat_load, public.chat_post, public.chat_delegate from public, anon, authenticated, service_role;
+grant execute on function chat.open, chat.show, chat.messages, chat.list, chat.rename, chat.remove, chat.send, chat.answer, chat.cancel,
+chat.retry to anon, authenticated, service_role;
+grant execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list, public.chat_rename,
+public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry to anon, authenticated, service_role;
+grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare to authenticated, service_role;
+grant execute on function public.chat_load, public.chat_post, public.chat_delegate to job_worker, service_role;

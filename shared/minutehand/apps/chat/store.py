@@ -1,0 +1,186 @@
+"""The app's SQL functions as typed calls: the worker's doors, and those of members and visitors.
+
+What is allowed, and what is one transaction, is decided in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from minutehand.apps.chat.models import Conversation, Item, Loaded, Posted, Written
+from minutehand.config import Settings
+from minutehand.queue.doors import CallerDoors, WorkerDoors
+
+
+class WorkerStore:
+    """What the processors may do, as `job_worker`; every call may be repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._doors = WorkerDoors(settings)
+
+    async def load(self, job_id: str, fence: int) -> Loaded:
+        """Load what a leased job works on.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        return Loaded.model_validate(await self._doors.call_held("chat_load", job_id, fence))
+
+    async def post(self, job_id: str, fence: int, written: Written) -> Posted:
+        """Post what a job wrote, once per job.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was posted.
+            QueueError: 404 conversation_not_found, it was deleted.
+        """
+        sent = written.model_dump(mode="json")
+        return Posted.model_validate(
+            await self._doors.call_held("chat_post", job_id, fence, **sent)
+        )
+
+    async def delegate(
+        self, job_id: str, fence: int, items: Sequence[Item], written: Written
+    ) -> Posted:
+        """Begin background work and say so, once per job; nothing when there is no room for all.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was begun.
+            QueueError: 404 conversation_not_found, it was deleted.
+        """
+        sent = written.model_dump(mode="json", exclude={"data"})
+        begun = [item.model_dump() for item in items]
+        return Posted.model_validate(
+            await self._doors.call_held("chat_delegate", job_id, fence, items=begun, **sent)
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._doors.aclose()
+
+
+class CallerStore:
+    """What a member or a visitor may do; one per request, cheap to make."""
+
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
+
+    async def open(
+        self, workspace_id: UUID | None, title: str | None, *, key: str | None
+    ) -> dict[str, Any]:
+        """Begin a conversation, or find the one the key began."""
+        return await self._doors.call(
+            "chat_open",
+            {
+                "p_workspace_id": str(workspace_id) if workspace_id else None,
+                "p_title": title,
+                "p_idempotency_key": key,
+            },
+            repeatable=key is not None,
+        )
+
+    async def read(self, conversation_id: UUID | str) -> Conversation:
+        """A conversation with its work.
+
+        Raises:
+            QueueError: 404 conversation_not_found, it is missing or not the caller's.
+        """
+        answer = await self._of("chat_read", conversation_id, {}, repeatable=True)
+        return Conversation.model_validate(answer)
+
+    async def conversations(
+        self, workspace_id: UUID | None, *, before: tuple[str, str] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Conversations, the one written in last first."""
+        answer = await self._doors.call(
+            "chat_list",
+            {
+                "p_workspace_id": str(workspace_id) if workspace_id else None,
+                "p_before": {"at": before[0], "id": before[1]} if before else None,
+                "p_limit": limit,
+            },
+            repeatable=True,
+        )
+        found: list[dict[str, Any]] = answer["conversations"]
+        return found
+
+    async def rename(self, conversation_id: UUID, title: str) -> None:
+        """Call it something else."""
+        await self._of("chat_rename", conversation_id, {"p_title": title}, repeatable=True)
+
+    async def delete(self, conversation_id: UUID) -> None:
+        """Delete it; its live work is cancelled."""
+        await self._of("chat_delete", conversation_id, {}, repeatable=False)
+
+    async def share(self, conversation_id: UUID, ttl_seconds: int) -> dict[str, Any]:
+        """Open it to a visitor, or find the visit it is open to.
+
+        Raises:
+            QueueError: 403 forbidden, a manager has to.
+        """
+        arguments = {"p_ttl_seconds": ttl_seconds}
+        return await self._of("chat_share", conversation_id, arguments, repeatable=True)
+
+    async def unshare(self, conversation_id: UUID) -> None:
+        """Close the visit it is open to."""
+        await self._of("chat_unshare", conversation_id, {}, repeatable=True)
+
+    async def messages(
+        self, conversation_id: UUID, *, before: int | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """The latest messages before that one, in order."""
+        answer = await self._of(
+            "chat_messages_before",
+            conversation_id,
+            {"p_before": before, "p_limit": limit},
+            repeatable=True,
+        )
+        messages: list[dict[str, Any]] = answer["messages"]
+        return messages
+
+    async def session_of(self, conversation_id: UUID) -> str:
+        """The session its jobs belong to now; little to ask.
+
+        Raises:
+            QueueError: 404 conversation_not_found, it is missing or not the caller's.
+        """
+        arguments = {"p_before": None, "p_limit": 1}
+        answer = await self._of("chat_messages_before", conversation_id, arguments, repeatable=True)
+        session_id: str = answer["session_id"]
+        return session_id
+
+    async def send(self, conversation_id: UUID, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Say something, or find what the same `client_id` said."""
+        repeatable = message.get("client_id") is not None
+        return await self._of(
+            "chat_send", conversation_id, {"p_message": dict(message)}, repeatable=repeatable
+        )
+
+    async def answer(
+        self, conversation_id: UUID, job_id: UUID, answer: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Answer what a work item asks."""
+        arguments = {"p_job_id": str(job_id), "p_answer": dict(answer)}
+        return await self._of("chat_answer", conversation_id, arguments, repeatable=False)
+
+    async def cancel(self, conversation_id: UUID, job_id: UUID) -> dict[str, Any]:
+        """Stop a work item, or a reply."""
+        arguments = {"p_job_id": str(job_id)}
+        return await self._of("chat_cancel", conversation_id, arguments, repeatable=True)
+
+    async def retry(self, conversation_id: UUID, job_id: UUID) -> dict[str, Any]:
+        """Run a failed or cancelled work item or reply again."""
+        arguments = {"p_job_id": str(job_id)}
+        return await self._of("chat_retry", conversation_id, arguments, repeatable=False)
+
+    async def _of(
+        self,
+        function: str,
+        conversation_id: UUID | str,
+        arguments: Mapping[str, Any],
+        *,
+        repeatable: bool,
+    ) -> dict[str, Any]:
+        named = {"p_conversation_id": str(conversation_id), **arguments}
+        return await self._doors.call(function, named, repeatable=repeatable)

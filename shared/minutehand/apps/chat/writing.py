@@ -1,0 +1,158 @@
+"""Asking the model within a job: steps, live text, usage, and what a failure means for the job.
+
+What is asked is prompts.py's; which job asks what is processors.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from minutehand.ai.errors import AnswerUnusable, LanguageModelError
+from minutehand.ai.language_model import Completion, Prompt
+from minutehand.apps.chat.live import LiveText
+from minutehand.apps.chat.models import Written
+from minutehand.apps.chat.services import Chat
+from minutehand.worker.context import JobContext
+from minutehand.worker.outcomes import Fail, Retry, Snooze
+from minutehand.worker.plain import clean_text
+
+Shape = TypeVar("Shape", bound=BaseModel)
+#: A step is not begun with less time than this before the tick ends.
+SECONDS_TO_SPARE: Final = 15.0
+#: How often a model is asked for one step when it answers something else.
+TRIES: Final = 2
+MOST_CHARACTERS: Final = 40_000
+
+
+class Pause(Exception):
+    """The job ends its turn here: later, or for good."""
+
+    def __init__(self, outcome: Retry | Snooze | Fail) -> None:
+        self.outcome = outcome
+        super().__init__(str(outcome))
+
+
+class Writer:
+    """Asks the model for one leased job."""
+
+    def __init__(self, app: Chat, ctx: JobContext) -> None:
+        self._app = app
+        self._ctx = ctx
+
+    @property
+    def offline(self) -> bool:
+        """Whether the model is the offline one."""
+        return self._app.model.offline
+
+    async def shaped(self, step: str, prompt: Prompt, shape: type[Shape]) -> Written:
+        """A step's answer as JSON of a shape in `data`, remembered in the job.
+
+        Raises:
+            Pause: The job shall go on later, or the model will not answer this.
+        """
+
+        async def run() -> dict[str, Any]:
+            return (await self._shaped(prompt, shape)).model_dump(mode="json")
+
+        return await self._step(step, run)
+
+    async def text(self, step: str | None, prompt: Prompt, *, begin: float, end: float) -> Written:
+        """Plain text, shown while it is written; remembered in the job when it is a step.
+
+        Raises:
+            Pause: The job shall go on later, or the model will not answer this.
+        """
+
+        async def run() -> dict[str, Any]:
+            return (await self._text(prompt, begin, end)).model_dump(mode="json")
+
+        if step is None:
+            self._spare_time()
+            return Written.model_validate(await self._asking(run))
+        return await self._step(step, run)
+
+    async def _step(self, name: str, run: Callable[[], Awaitable[Any]]) -> Written:
+        self._spare_time()
+        return await self._ctx.step(name, lambda: self._asking(run), returns=Written)
+
+    def _spare_time(self) -> None:
+        if self._ctx.new_steps and self._ctx.remaining < SECONDS_TO_SPARE:
+            raise Pause(Snooze(after=1))  # cutting it off in the middle would pay for it twice
+
+    async def _asking(self, run: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await run()
+        except LanguageModelError as error:
+            self._ctx.log("warning", str(error), code=error.code)
+            if error.hope == "later":
+                raise Pause(Retry(str(error), after=error.retry_after)) from error
+            raise Pause(Fail(str(error))) from error
+
+    async def _shaped(self, prompt: Prompt, shape: type[Shape]) -> Written:
+        for attempt in range(1, TRIES + 1):
+            try:
+                completion = self._paid(await self._app.model.complete(prompt))
+                data = _read(completion, shape)
+                return _written(completion, data=data.model_dump(mode="json"))
+            except AnswerUnusable as error:
+                if attempt == TRIES:
+                    raise
+                self._ctx.log("warning", "Asking the model again", reason=str(error))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _text(self, prompt: Prompt, begin: float, end: float) -> Written:
+        live = LiveText(
+            self._ctx,
+            self._app.clock,
+            begin=begin,
+            end=end,
+            expected_characters=prompt.most_tokens * 2,
+        )
+        completion = self._paid(await self._app.model.complete(prompt, on_text=live.add))
+        if not completion.text.strip():
+            raise AnswerUnusable(f"The answer of {completion.model} is empty")
+        live.show()
+        return _written(completion)
+
+    def _paid(self, completion: Completion) -> Completion:
+        self._ctx.cost_usd += completion.usage.cost_usd or 0.0
+        return completion
+
+
+def _read(completion: Completion, shape: type[Shape]) -> Shape:
+    try:
+        return shape.model_validate(completion.data())
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
+        raise AnswerUnusable(
+            f"The answer of {completion.model} is not as asked for: {where}", text=completion.text
+        ) from error
+
+
+def _written(completion: Completion, *, data: dict[str, Any] | None = None) -> Written:
+    text = clean_text(completion.text)
+    if data is None and (not completion.whole or len(text) > MOST_CHARACTERS):
+        text = text[:MOST_CHARACTERS] + " …"
+    return Written(
+        text="" if data is not None else text,
+        model=completion.model[:200],
+        offline=completion.offline,
+        input_tokens=completion.usage.input_tokens,
+        output_tokens=completion.usage.output_tokens,
+        cost_usd=completion.usage.cost_usd or 0.0,
+        data=data,
+    )
+
+
+def together(last: Written, *before: Written) -> Written:
+    """The last with the usage of all."""
+    return last.model_copy(
+        update={
+            "input_tokens": last.input_tokens + sum(each.input_tokens for each in before),
+            "output_tokens": last.output_tokens + sum(each.output_tokens for each in before),
+            "cost_usd": last.cost_usd + sum(each.cost_usd for each in before),
+        }
+    )

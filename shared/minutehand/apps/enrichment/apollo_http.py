@@ -1,0 +1,275 @@
+"""Apollo's documented v1 API over httpx: one client per key, timeouts on every phase.
+
+Repeats only what cannot have been charged; all other waiting is the job's, not the call's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Literal, TypeVar
+
+import httpx
+import tenacity
+from pydantic import BaseModel, ValidationError
+
+from minutehand.apps.enrichment.apollo import (
+    ApolloError,
+    ApolloKeyRejected,
+    ApolloOutOfCredits,
+    ApolloRateLimited,
+    ApolloRequestRefused,
+    ApolloUnavailable,
+    BulkMatch,
+    Organization,
+    OrganizationMatch,
+    Person,
+    PersonMatch,
+    Usage,
+    bounded,
+)
+from minutehand.retry_after import retry_after
+from minutehand.worker.plain import clean_text
+from minutehand.worker.trace import trace_headers
+
+BASE_URL = "https://api.apollo.io/api/v1"
+CONNECT_SECONDS = 5.0
+MAX_ANSWER_BYTES = 2_000_000
+MAX_TEXT = 4_000
+"""Longest text kept of an answer; a longer one is cut, since the answer is paid for."""
+MAX_CREDITS = 10_000
+"""Most credits one call may claim to have cost."""
+
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+Record = TypeVar("Record", bound=BaseModel)
+Answer = tuple[int, httpx.Headers, bytes]
+"""Status, headers and the whole body."""
+
+
+def connect() -> httpx.AsyncClient:
+    """Make connections that all keys may share: they keep no cookie, which would be one key's."""
+    return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
+
+
+class HttpApollo:
+    """Speaks to Apollo with one workspace's key.
+
+    Args:
+        http: Connections to use; a client of its own when None, which `aclose` then closes.
+        answer_seconds: Patience between two pieces of an answer.
+        sleep: Waits between attempts to connect.
+
+    References:
+        https://docs.apollo.io/reference/organization-enrichment,
+        https://docs.apollo.io/reference/bulk-organization-enrichment,
+        https://docs.apollo.io/reference/people-enrichment,
+        https://docs.apollo.io/docs/view-api-usage-stats
+    """
+
+    source: Literal["apollo"] = "apollo"
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        http: httpx.AsyncClient | None = None,
+        base_url: str = BASE_URL,
+        answer_seconds: float = 20.0,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        self._http = http or connect()
+        self._is_own = http is None
+        self._base_url = base_url
+        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+        self._key = api_key
+        self._headers = {
+            "x-api-key": api_key,
+            "accept": "application/json",
+            "cache-control": "no-cache",
+        }
+        retrying = {"sleep": sleep} if sleep else {}
+        # A connection that was never made carried no request: nothing was charged.
+        self._connecting: tenacity.AsyncRetrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_UNSENT),
+            stop=tenacity.stop_after_attempt(3),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=2.0, jitter=0.2),
+            reraise=True,
+            **retrying,  # type: ignore[arg-type]
+        )
+
+    async def enrich_organization(self, domain: str) -> OrganizationMatch:
+        """Look one company up; a company Apollo does not know costs nothing."""
+        answer = await self._call("GET", "/organizations/enrich", params={"domain": domain})
+        found = _read(Organization, answer.get("organization"))
+        return OrganizationMatch(organization=found, credits=_cost(answer, found), source="apollo")
+
+    async def enrich_organizations(self, domains: list[str]) -> BulkMatch:
+        """Look up to ten companies up; each one found costs a credit."""
+        bounded(domains)
+        answer = await self._call(
+            "POST", "/organizations/bulk_enrich", params={"domains[]": domains}
+        )
+        if answer.get("error_code") is not None:
+            raise ApolloRequestRefused(
+                _sentence(answer, self._key) or "Apollo refused the bulk request"
+            )
+        listed = answer.get("organizations")
+        records = [_read(Organization, item) for item in listed] if isinstance(listed, list) else []
+        by_domain = _by_domain(domains, [record for record in records if record])
+        return BulkMatch(
+            organizations=by_domain,
+            credits=_credits(answer.get("unique_enriched_records"), len(by_domain)),
+            source="apollo",
+        )
+
+    async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
+        """Look one person up; personal addresses and phones are never asked for."""
+        params = {"email": email} | ({"name": name} if name else {})
+        answer = await self._call("POST", "/people/match", params=params)
+        raw = answer.get("person")
+        # A miss may still be an empty person whose employer was guessed from the address.
+        missed = isinstance(raw, dict) and raw.get("match_confidence") == "none"
+        found = None if missed else _read(Person, raw)
+        return PersonMatch(person=found, credits=_cost(answer, found), source="apollo")
+
+    async def usage(self) -> Usage:
+        """Check the key, then read the balance where the key may; neither costs a credit."""
+        health = await self._call("GET", "/auth/health")
+        if health.get("is_logged_in") is not True:
+            raise ApolloKeyRejected("Apollo rejected the API key", status=401)
+        try:
+            answer = await self._call("POST", "/usage_stats/credit_usage_stats")
+        except ApolloKeyRejected:
+            return Usage(credits_remaining=None, source="apollo")
+        stats = answer.get("credit_usage_stats")
+        lead = stats.get("lead_credit") if isinstance(stats, dict) else None
+        left = lead.get("left_over") if isinstance(lead, dict) else None
+        return Usage(credits_remaining=left if isinstance(left, int) else None, source="apollo")
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are somebody else's."""
+        if self._is_own:
+            await self._http.aclose()
+
+    async def _call(
+        self, method: str, path: str, params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        try:
+            answer: Answer = await self._connecting(self._send, method, path, params)
+        except _UNSENT as error:
+            raise ApolloUnavailable(
+                f"Apollo could not be reached: {type(error).__name__}"
+            ) from error
+        except httpx.TimeoutException as error:
+            raise ApolloUnavailable(
+                f"Apollo did not answer {path} in time", uncertain=True
+            ) from error
+        except httpx.HTTPError as error:
+            raise ApolloUnavailable(
+                f"Apollo broke off while answering {path}: {type(error).__name__}", uncertain=True
+            ) from error
+        return _judge(path, *answer, key=self._key)
+
+    async def _send(self, method: str, path: str, params: dict[str, Any] | None) -> Answer:
+        async with self._http.stream(
+            method,
+            self._base_url + path,
+            params=params,
+            headers=self._headers | trace_headers(),
+            timeout=self._timeout,
+        ) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ApolloUnavailable(
+                        f"Apollo's answer to {path} is too long", uncertain=True
+                    )
+            return response.status_code, response.headers, bytes(body)
+
+
+def _judge(
+    path: str, status: int, headers: httpx.Headers, body: bytes, *, key: str
+) -> dict[str, Any]:
+    answer = _object(body)
+    if status == 200:
+        if answer is None:
+            raise ApolloUnavailable(
+                f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
+            )
+        return answer
+    raise _refusal(path, status, headers, _sentence(answer or {}, key))
+
+
+def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> ApolloError:
+    if status == 429:
+        return ApolloRateLimited(
+            "Apollo's rate limit is reached",
+            retry_after=retry_after(headers.get("retry-after"), now=datetime.now(UTC)),
+        )
+    # Apollo reports an empty balance as 402, on some plans as 422 in words.
+    if status == 402 or (status in (403, 422) and "credit" in said.lower()):
+        return ApolloOutOfCredits("Apollo has no credits left for this key", status=status)
+    if status == 401:
+        return ApolloKeyRejected("Apollo rejected the API key", status=status)
+    if status == 403:
+        return ApolloKeyRejected("Apollo does not allow this API key to do this", status=status)
+    if 400 <= status < 500 and status not in (408, 425):
+        return ApolloRequestRefused(
+            f"Apollo refused {path} with {status}" + (f": {said}" if said else ""), status=status
+        )
+    return ApolloUnavailable(f"Apollo answered {path} with {status}", status=status)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _read(record: type[Record], raw: object) -> Record | None:
+    if not isinstance(raw, dict) or not raw:
+        return None
+    raw = {name: _storable(value) for name, value in raw.items()}
+    try:
+        return record.model_validate(raw)
+    except ValidationError as error:
+        # The answer is paid for: keep what can be read instead of buying it again.
+        unreadable = {item["loc"][0] for item in error.errors()}
+        return record.model_validate({k: v for k, v in raw.items() if k not in unreadable})
+
+
+def _storable(value: object) -> object:
+    """What jsonb can hold: an answer that cannot be recorded would be bought again."""
+    if isinstance(value, str):
+        return clean_text(value[:MAX_TEXT])
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return None
+    return value
+
+
+def _cost(answer: dict[str, Any], found: object) -> int:
+    return _credits(answer.get("credits_consumed"), int(found is not None))
+
+
+def _credits(told: object, otherwise: int) -> int:
+    return told if isinstance(told, int) and 0 <= told <= MAX_CREDITS else otherwise
+
+
+def _sentence(answer: dict[str, Any], key: str) -> str:
+    """What Apollo said, for every member to read: without the key, should it repeat that."""
+    for field in ("error_message", "message", "error"):
+        text = answer.get(field)
+        if isinstance(text, str) and text:
+            return text.replace(key, "[the API key]")[:300]
+    return ""
+
+
+def _by_domain(asked: list[str], found: list[Organization]) -> dict[str, Organization]:
+    known = {(record.primary_domain or "").lower(): record for record in found}
+    return {domain: known[domain.lower()] for domain in asked if domain.lower() in known}

@@ -1,0 +1,168 @@
+"""The app's part of the uploads bucket: videos as they were uploaded, and their cut sound.
+
+Never holds more than a piece of a video in memory; who may read what is SQL's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import UUID
+
+from minutehand.apps.training.errors import StageError
+from minutehand.aws.bucket import UploadsBucket
+
+PIECE_BYTES: Final = 4 * 1024 * 1024
+#: Left free on the disk beside a video.
+SPARE_BYTES: Final = 64 * 1024 * 1024
+VIDEO_SECONDS: Final = 3600
+T = TypeVar("T")
+
+
+class TrainingFiles(UploadsBucket):
+    """Reads videos, keeps cut sound, and removes both."""
+
+    def presign(self, key: str, *, content_type: str) -> str:
+        """Sign an address from which a browser may read an object for `VIDEO_SECONDS`."""
+        url: str = self._s3.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                # whatever was claimed at the upload: never shown as a page
+                "ResponseContentType": content_type,
+                "ResponseContentDisposition": "inline",
+            },
+            ExpiresIn=VIDEO_SECONDS,
+        )
+        return url
+
+    async def measure(self, key: str) -> int | None:
+        """Find an object's size in bytes, as a stage asks for it; None when there is none.
+
+        Raises:
+            StageError: `storage_unavailable`.
+        """
+        return await _typed(lambda: self._size(key), missing="storage_unavailable")
+
+    async def fetch(self, key: str, into: Path, *, on_bytes: Callable[[int], None]) -> None:
+        """Write an object to a file.
+
+        Raises:
+            StageError: `no_room`, `video_missing`, `storage_unavailable`.
+        """
+        stop = threading.Event()
+
+        def copy() -> None:
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+            if shutil.disk_usage(into.parent).free < answer["ContentLength"] + SPARE_BYTES:
+                raise StageError(
+                    "no_room",
+                    f"The worker's disk has no room for {answer['ContentLength']} bytes",
+                    later=True,
+                )
+            done = 0
+            with into.open("wb") as file:
+                while piece := answer["Body"].read(PIECE_BYTES):
+                    if stop.is_set():
+                        return
+                    file.write(piece)
+                    done += len(piece)
+                    on_bytes(done)
+            if done != answer["ContentLength"]:
+                raise StageError("storage_unavailable", "The video broke off", later=True)
+
+        try:
+            await _typed(copy, missing="video_missing")
+        finally:
+            stop.set()  # cancelled: the thread ends with the piece under way
+
+    async def read(
+        self, key: str, *, missing: str, start: int = 0, length: int | None = None
+    ) -> bytes:
+        """Read an object, or a piece of it.
+
+        Raises:
+            StageError: `missing`, `storage_unavailable`.
+        """
+
+        def read() -> bytes:
+            more = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key, **more)
+            body: bytes = answer["Body"].read()
+            return body
+
+        return await _typed(read, missing=missing)
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Keep an object.
+
+        Raises:
+            StageError: `storage_unavailable`.
+        """
+
+        def put() -> None:
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
+
+        await _typed(put, missing="storage_unavailable")
+
+    async def remove(self, *, keys: list[str], prefix: str | None) -> int:
+        """Remove objects by their names, and all below a prefix; how many there were."""
+
+        def remove() -> int:
+            names = list(keys)
+            if prefix is not None:
+                pages = self._s3.get_paginator("list_objects_v2")
+                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                    names += [each["Key"] for each in page.get("Contents", ())]
+            for at in range(0, len(names), 1000):
+                batch = [{"Key": name} for name in names[at : at + 1000]]
+                answer = self._s3.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
+                )
+                if answer.get("Errors"):
+                    first = answer["Errors"][0]
+                    raise StageError(
+                        "storage_unavailable", f"Not removed: {first.get('Code')}", later=True
+                    )
+            return len(names)
+
+        return await _typed(remove, missing="storage_unavailable")
+
+
+async def _typed(call: Callable[[], T], *, missing: str) -> T:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return await asyncio.to_thread(call)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"NoSuchKey", "404"}:
+            raise StageError(missing, "The file is no longer in the uploads bucket") from error
+        raise StageError(
+            "storage_unavailable", f"The uploads bucket answered {code}", later=True
+        ) from error
+    except (BotoCoreError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # another job's video came between
+            raise StageError("no_room", "The worker's disk is full", later=True) from error
+        raise StageError(
+            "storage_unavailable",
+            f"The uploads bucket did not answer: {type(error).__name__}",
+            later=True,
+        ) from error
+
+
+def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
+    """Where a training's cut sound lies."""
+    return f"workspaces/{workspace_id}/training/{training_id}/"
+
+
+def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
+    """Where a stretch of it lies."""
+    return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"

@@ -1,0 +1,379 @@
+"""What each stage does; a stage returns what it found, or raises StageError.
+
+Storing it, and what a failure means, is processors.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from minutehand.ai.errors import AnswerUnusable
+from minutehand.ai.speech import BYTES_PER_SECOND
+from minutehand.apps.training import procedure
+from minutehand.apps.training.errors import StageError
+from minutehand.apps.training.files import SPARE_BYTES, sound_key, sound_prefix
+from minutehand.apps.training.folder import Folder
+from minutehand.apps.training.media import cut
+from minutehand.apps.training.models import (
+    Chunk,
+    ChunkPayload,
+    CleanPayload,
+    Limits,
+    Loaded,
+    Procedure,
+    SaidSegment,
+    StoredTraining,
+)
+from minutehand.apps.training.mux import HostUpload, Mux
+from minutehand.apps.training.services import Training
+from minutehand.worker.context import JobContext
+from minutehand.worker.job import Job
+from minutehand.worker.plain import clean_text
+
+#: How often a model is asked for a procedure when it answers something else.
+TRIES: Final = 2
+#: Least time for taking the sound out, beyond what its length asks for.
+SOUND_SECONDS: Final = 60.0
+#: How long the video host may take to make a video playable.
+HOST_PATIENCE: Final = timedelta(hours=6)
+HOST_LOOKS_SECONDS: Final = 10.0
+MOST_SEGMENT: Final = 4_000
+#: Most text of a stretch, and what a segment takes beside its own; the table's limit is higher.
+MOST_CHUNK_BYTES: Final = 100_000
+SEGMENT_BYTES: Final = 50
+#: A piece is not sent with less than this, and the time of the last one, before the tick ends.
+SPARE_SECONDS: Final = 10.0
+
+
+class Pause(Exception):
+    """The stage goes on in `seconds`; that spends no attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stage's job and what it works with."""
+
+    app: Training
+    job: Job[Any]
+    ctx: JobContext
+    loaded: Loaded
+
+    @property
+    def training(self) -> StoredTraining:
+        """The training it is for."""
+        assert self.loaded.training is not None
+        return self.loaded.training
+
+    @property
+    def limits(self) -> Limits:
+        """What the operator allows."""
+        assert self.loaded.limits is not None
+        return self.loaded.limits
+
+
+class Source:
+    """The uploaded video on this machine's disk, fetched by whoever needs it first."""
+
+    def __init__(self, app: Training, loaded: Loaded, ctx: JobContext) -> None:
+        self._app = app
+        self._loaded = loaded
+        self._ctx = ctx
+        self._folder = Folder()
+        self._file: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._folder.__exit__(kind, error, trace)
+
+    @property
+    def folder(self) -> Path:
+        """For files that shall go with it."""
+        return self._folder.path
+
+    async def file(self, size: int) -> Path:
+        """The video."""
+        if self._file is None:
+            assert self._loaded.training is not None
+            file = self.folder / "video"
+            await self._app.files.fetch(
+                self._loaded.training.object_key,
+                file,
+                on_bytes=lambda done: self._tell(50 * done / max(1, size)),
+            )
+            self._file = file
+        return self._file
+
+    def _tell(self, percentage: float) -> None:
+        self._ctx.progress(percentage, "fetch", "The video is fetched")
+
+
+async def verify(work: Work, source: Source) -> dict[str, Any]:
+    """Whether the upload is there, and is a video with sound; nobody's word is taken for it."""
+    size = await work.app.files.measure(work.training.object_key)
+    if size is None:
+        raise StageError("video_missing", "The upload is not complete, or is gone")
+    if size == 0:
+        raise StageError("empty_file", "The file is empty")
+    if size > work.limits.bytes:
+        raise StageError(
+            "video_too_large", f"A video has at most {work.limits.bytes} bytes, this one {size}"
+        )
+    ffmpeg = await work.app.ffmpeg()
+    media = await ffmpeg.look(await source.file(size))
+    if media.audio is None:
+        raise StageError("no_audio", "The video has no sound: there is nothing to write down")
+    if media.seconds is not None and media.seconds > work.limits.seconds:
+        raise StageError(
+            "video_too_long",
+            f"A video lasts at most {work.limits.seconds:.0f} s, this one {media.seconds:.0f} s",
+        )
+    return {
+        "bytes": size,
+        "seconds": media.seconds,
+        "video": media.video,
+        "audio": media.audio,
+        "width": media.width,
+        "height": media.height,
+    }
+
+
+async def take_sound(work: Work, source: Source) -> dict[str, Any]:
+    """Take the sound out, and keep it in stretches that are cut where nobody speaks."""
+    checked = work.loaded.result("verify") or {}
+    seconds = checked.get("seconds") or work.limits.seconds
+    ffmpeg = await work.app.ffmpeg()
+    file = source.folder / "sound"
+    video = await source.file(checked["bytes"])
+    room = int((checked.get("seconds") or 0) * BYTES_PER_SECOND) + SPARE_BYTES
+    if shutil.disk_usage(source.folder).free < room:
+        raise StageError("no_room", "The worker's disk has no room for the sound", later=True)
+    sound = await ffmpeg.listen(
+        video,
+        file,
+        # a slow machine reads a video at least at its own pace
+        seconds=SOUND_SECONDS + seconds,
+        most_seconds=work.limits.seconds,
+        on_second=lambda at: _tell(work, 50 + 30 * min(1.0, at / seconds), "audio"),
+    )
+    if sound.silent:
+        raise StageError("silent", "The video's sound is silent: there is nothing to write down")
+    stretches = cut(sound.seconds, sound.pauses)
+    with file.open("rb") as samples:
+        for number, (start, end) in enumerate(stretches, 1):
+            first, last = (round(at * BYTES_PER_SECOND / 2) * 2 for at in (start, end))
+            samples.seek(first)
+            piece = await asyncio.to_thread(samples.read, last - first)
+            key = sound_key(work.training.workspace_id, work.training.id, number)
+            await work.app.files.put(key, piece)
+            _tell(work, 80 + 20 * number / len(stretches), "audio")
+    return {"seconds": sound.seconds, "chunks": stretches}
+
+
+async def hear(work: Work, payload: ChunkPayload) -> int:
+    """Write down what is said in a stretch; how many words that is."""
+    key = sound_key(work.training.workspace_id, work.training.id, payload.number)
+    sound = await work.app.files.read(key, missing="audio_gone")
+    transcript = await work.app.speech.transcribe(
+        sound, on_heard=lambda share: _tell(work, 100 * share, "transcribe")
+    )
+    segments = [
+        SaidSegment(
+            start=round(min(payload.start + said.start, payload.end), 3),
+            end=round(min(payload.start + said.end, payload.end), 3),
+            text=clean_text(said.text)[:MOST_SEGMENT],
+        )
+        for said in transcript.segments
+        if clean_text(said.text).strip()
+    ]
+    if sum(len(said.text.encode()) + SEGMENT_BYTES for said in segments) > MOST_CHUNK_BYTES:
+        raise StageError("answer_unusable", f"{transcript.engine} heard more than anybody can say")
+    chunk = Chunk(
+        number=payload.number,
+        starts_at_seconds=payload.start,
+        ends_at_seconds=payload.end,
+        segments=segments,
+        engine=transcript.engine[:200],
+        offline=transcript.offline,
+    )
+    await work.app.store.store_chunk(work.job.id, work.job.fence, chunk)
+    return sum(len(said.text.split()) for said in segments)
+
+
+async def write_procedure(work: Work) -> dict[str, Any]:
+    """Write the procedure from what was said, and store it as version 1."""
+    if work.loaded.written is not None:
+        return work.loaded.written  # its worker died before it could say so: a model was paid
+    chunks = await work.app.store.load_chunks(work.job.id, work.job.fence)
+    segments = [said for chunk in chunks for said in chunk.segments]
+    model = work.app.model
+    _tell(work, 10, "procedure")
+    if model.offline:
+        found, author = procedure.extract(work.training.title, segments), procedure.OFFLINE
+    else:
+        found, author = await _ask(work, segments), model.name
+    await work.app.store.store_procedure(
+        work.job.id, work.job.fence, found, author=author, offline=model.offline
+    )
+    return {"steps": len(found.steps), "author": author[:200], "offline": model.offline}
+
+
+async def _ask(work: Work, segments: list[SaidSegment]) -> Procedure:
+    try:
+        prompt = procedure.write_prompt(work.training.title, segments)
+    except ValueError as error:
+        raise StageError("transcript_too_long", f"The model cannot take {error}") from error
+    written = 0
+
+    def count(piece: str) -> None:
+        nonlocal written
+        written += len(piece)
+        _tell(work, 10 + min(80.0, written / 60), "procedure")
+
+    for attempt in range(1, TRIES + 1):
+        try:
+            completion = await work.app.model.complete(prompt, on_text=count)
+            work.ctx.cost_usd += completion.usage.cost_usd or 0.0
+            return procedure.read_answer(completion, segments)
+        except AnswerUnusable as error:
+            if attempt == TRIES:
+                raise
+            work.ctx.log("warning", "The model is asked again", reason=str(error))
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def publish(work: Work) -> dict[str, Any]:
+    """Bring the video to the host and wait until it can be played there."""
+    host = work.app.host
+    if host is None:
+        note = "No video host is configured: the video stays in the uploads bucket"
+        work.ctx.log("info", note)
+        return {"host": "s3", "offline": True, "note": note}
+    asset_id = work.training.host_asset
+    if asset_id is None:
+        upload = await _upload(work, host)
+        asset_id = upload.asset_id
+        if upload.status == "errored":
+            raise StageError("host_refused", "The video host cannot use the upload")
+        if asset_id is None and upload.status != "waiting":
+            raise StageError("host_upload_gone", f"The upload is {upload.status} there", later=True)
+        if asset_id is None:
+            return await _wait_for_host(work, "The video host takes the video over")
+        await work.app.store.note_host(
+            work.job.id, work.job.fence, upload=upload.id, asset=asset_id
+        )
+    asset = await host.find_asset(asset_id)
+    if asset is None:
+        raise StageError("host_lost", "The video is no longer at the video host")
+    if asset.status == "errored":
+        raise StageError(
+            "host_refused", f"The video host cannot use the video: {asset.problem or 'no reason'}"
+        )
+    if asset.status != "ready":
+        return await _wait_for_host(work, "The video host makes the video playable")
+    return {
+        "host": "mux",
+        "asset_id": asset.id,
+        "playback_id": asset.playback_id,
+        "seconds": asset.seconds,
+    }
+
+
+async def _upload(work: Work, host: Mux) -> HostUpload:
+    """The upload of this video, sent; an earlier attempt's goes on where it stopped."""
+    upload = None
+    if work.training.host_upload is not None:
+        upload = await host.find_upload(work.training.host_upload)
+        if upload is not None and (upload.asset_id is not None or upload.status == "errored"):
+            return upload  # what the host cannot use it cannot use when it is sent again either
+    if upload is None or upload.status != "waiting" or upload.url is None:
+        upload = await host.create_upload(str(work.training.id))
+        try:
+            await work.app.store.note_host(
+                work.job.id, work.job.fence, upload=upload.id, asset=None
+            )
+        except Exception:
+            await host.cancel_upload(upload.id)  # nobody else knows of it
+            raise
+    size = (work.loaded.result("verify") or {})["bytes"]
+    assert upload.url is not None
+    key, clock = work.training.object_key, work.app.clock
+    began: float | None = None
+
+    async def read(start: int, length: int) -> bytes:
+        nonlocal began
+        last, began = began, clock.monotonic()
+        if last is not None and work.ctx.remaining < SPARE_SECONDS + began - last:
+            raise Pause(1)  # the next tick goes on from here
+        return await work.app.files.read(key, missing="video_missing", start=start, length=length)
+
+    await host.send(
+        upload.url,
+        size,
+        read,
+        on_sent=lambda sent: _tell(work, 90 * sent / size, "publish"),
+    )
+    return await host.find_upload(upload.id) or upload
+
+
+async def _wait_for_host(work: Work, sentence: str) -> dict[str, Any]:
+    if work.app.clock.now() - work.job.created_at > HOST_PATIENCE:
+        raise StageError("host_too_slow", "The video host does not make the video playable")
+    work.ctx.progress(95, "publish", sentence)
+    raise Pause(HOST_LOOKS_SECONDS)
+
+
+async def clean(app: Training, job: Job[CleanPayload]) -> int:
+    """Remove what lies outside the database; how many objects that were."""
+    payload = job.payload
+    own = f"workspaces/{job.workspace_id}/"
+    keys = [key for key in (payload.object_key,) if key is not None and key.startswith(own)]
+    removed = 0
+    if keys or payload.audio:  # first: this needs nothing of the host's
+        prefix = sound_prefix(job.workspace_id, payload.training_id) if payload.audio else None
+        removed = await app.files.remove(keys=keys, prefix=prefix)
+    if payload.host_upload is not None or payload.host_asset is not None:
+        if app.host is None:
+            raise StageError("not_configured", "The video host's access token is gone")
+        await _clean_host(app.host, payload)
+    return removed
+
+
+async def _clean_host(host: Mux, payload: CleanPayload) -> None:
+    asset = payload.host_asset
+    if payload.host_upload is not None:
+        # before it is looked at: what cannot be cancelled any more has become a video
+        await host.cancel_upload(payload.host_upload)
+        if payload.host and asset is None:
+            upload = await host.find_upload(payload.host_upload)
+            asset = upload.asset_id if upload is not None else None
+    if asset is not None:
+        await host.delete_asset(asset)
+
+
+_SENTENCES: Final = {
+    "audio": "The sound is taken out",
+    "transcribe": "The words are written down",
+    "procedure": "The procedure is written",
+    "publish": "The video is sent to the video host",
+}
+
+
+def _tell(work: Work, percentage: float, stage: str) -> None:
+    work.ctx.progress(percentage, stage, _SENTENCES[stage])

@@ -1,0 +1,288 @@
+"""Sealing of small secrets, such as a workspace's vendor key, for storage in a table.
+
+Each value has a data key of its own, wrapped by KMS or, in development, by a key file. The
+row it belongs to is authenticated with it, so a sealed value copied to another row stays shut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from minutehand.aws.clients import client
+from minutehand.config import ConfigurationError, JobServiceError, Settings
+
+#: The encryption context's `purpose`; the functions' roles may use the key for nothing else.
+PURPOSE = "vendor-key"
+_VERSION = "mh1"
+_NONCE_BYTES = 12
+_CACHED_KEYS = 256
+#: What KMS answers to a value that will never open, whoever asks again.
+_UNOPENABLE = {
+    "InvalidCiphertextException",
+    "IncorrectKeyException",
+    "NotFoundException",
+    "ValidationException",
+    "InvalidArnException",
+}
+
+
+def row_context(**row: str) -> dict[str, str]:
+    """The context of a row, e.g. `row_context(workspace_id=…)`; what it was sealed for."""
+    return {"purpose": PURPOSE, **row}
+
+
+class SealBroken(JobServiceError):
+    """A sealed value does not open: wrong row, unknown key, or altered. It says no more."""
+
+
+@dataclass(frozen=True)
+class DataKey:
+    """A fresh AES-256 key, plain and as only its wrapping key can read it."""
+
+    key_id: str
+    plain: bytes
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        return f"DataKey(key_id={self.key_id!r})"
+
+
+class DataKeys(Protocol):
+    """Where data keys come from. Calls may block; `Sealer` keeps them off the event loop."""
+
+    def generate(self, context: Mapping[str, str]) -> DataKey:
+        """A new data key under the current wrapping key."""
+        ...
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The plain data key; raises SealBroken."""
+        ...
+
+    def is_current(self, key_id: str) -> bool:
+        """Whether new values would be sealed under this wrapping key."""
+        ...
+
+
+class KmsDataKeys:
+    """Data keys wrapped by a KMS key; `key` is its id, ARN or alias."""
+
+    def __init__(self, settings: Settings, key: str, *, kms: Any = None) -> None:
+        self._settings = settings
+        self._key = key
+        self._client = kms
+
+    @property
+    def _kms(self) -> Any:
+        if self._client is None:
+            self._client = client(self._settings, "kms")
+        return self._client
+
+    def generate(self, context: Mapping[str, str]) -> DataKey:
+        """A new data key under the current wrapping key."""
+        made = self._kms.generate_data_key(
+            KeyId=self._key, KeySpec="AES_256", EncryptionContext=dict(context)
+        )
+        return DataKey(made["KeyId"], made["Plaintext"], made["CiphertextBlob"])
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The plain data key; raises SealBroken."""
+        from botocore.exceptions import ClientError, ParamValidationError
+
+        try:
+            opened = self._kms.decrypt(
+                KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=dict(context)
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _UNOPENABLE:
+                raise SealBroken("the data key does not unwrap") from error
+            raise
+        except ParamValidationError as error:
+            raise SealBroken("this is no sealed value") from error
+        plain: bytes = opened["Plaintext"]
+        return plain
+
+    def is_current(self, key_id: str) -> bool:
+        """Whether new values would be sealed under this wrapping key."""
+        if ":key/" in self._key:
+            return key_id == self._key
+        # an alias: asked anew each time, as a rotation moves it while this process lives on, and
+        # by the one right the role has
+        return key_id == self.generate({"purpose": PURPOSE}).key_id
+
+
+class FileDataKeys:
+    """Data keys wrapped by a local key file; for development only.
+
+    The file holds `{"current": id, "keys": {id: base64}}`. `rotate` adds a key and makes it
+    current; older ones stay, so that old values still open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def generate(self, context: Mapping[str, str]) -> DataKey:
+        """A new data key under the current wrapping key."""
+        key_id, keys = self._load()
+        plain = secrets.token_bytes(32)
+        return DataKey(key_id, plain, _encrypt(keys[key_id], plain, _aad(key_id, context)))
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The plain data key; raises SealBroken."""
+        _, keys = self._load()
+        if key_id not in keys:
+            raise SealBroken("the wrapping key is unknown")
+        return _decrypt(keys[key_id], wrapped, _aad(key_id, context))
+
+    def is_current(self, key_id: str) -> bool:
+        """Whether new values would be sealed under this wrapping key."""
+        return key_id == self._load()[0]
+
+    def rotate(self) -> str:
+        """Make a new wrapping key current and return its id."""
+        _, keys = self._load()
+        key_id = f"local-{len(keys) + 1}-{secrets.token_hex(4)}"
+        keys[key_id] = secrets.token_bytes(32)
+        self._store(key_id, keys)
+        return key_id
+
+    def _load(self) -> tuple[str, dict[str, bytes]]:
+        try:
+            document = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return self._create()
+        keys = {name: base64.b64decode(key) for name, key in document["keys"].items()}
+        return document["current"], keys
+
+    def _create(self) -> tuple[str, dict[str, bytes]]:
+        key_id = f"local-1-{secrets.token_hex(4)}"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._write_beside({key_id: secrets.token_bytes(32)}, key_id)
+        # link fails where another process was first, and then its key is the one
+        with contextlib.suppress(FileExistsError):
+            os.link(scratch, self._path)
+        scratch.unlink()
+        return self._load()
+
+    def _store(self, current: str, keys: Mapping[str, bytes]) -> None:
+        self._write_beside(keys, current).replace(self._path)
+
+    def _write_beside(self, keys: Mapping[str, bytes], current: str) -> Path:
+        document = {
+            "current": current,
+            "keys": {name: base64.b64encode(key).decode() for name, key in keys.items()},
+        }
+        scratch = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json.dump(document, file)
+        return scratch
+
+
+class Sealer:
+    """AES-256-GCM under a data key of its own for each value."""
+
+    def __init__(self, keys: DataKeys) -> None:
+        self._keys = keys
+        self._opened: OrderedDict[tuple[str, bytes, bytes], bytes] = OrderedDict()
+
+    async def seal(self, secret: str, *, context: Mapping[str, str]) -> str:
+        """Seal `secret` for the row that `context` names; see `row_context`."""
+        key = await asyncio.to_thread(self._keys.generate, context)
+        parts = [
+            key.key_id.encode(),
+            key.wrapped,
+            _encrypt(key.plain, secret.encode(), _aad(key.key_id, context)),
+        ]
+        return ".".join([_VERSION, *(_b64(part) for part in parts)])
+
+    async def open(self, sealed: str, *, context: Mapping[str, str]) -> str:
+        """What was sealed for the same context.
+
+        Raises:
+            SealBroken: It was sealed for another row, or altered, or its key is gone.
+        """
+        key_id, wrapped, body = _split(sealed)
+        aad = _aad(key_id, context)
+        cache_key = (key_id, wrapped, aad)
+        plain = self._opened.get(cache_key)
+        if plain is None:
+            plain = await asyncio.to_thread(self._keys.unwrap, key_id, wrapped, context)
+            self._opened[cache_key] = plain
+            if len(self._opened) > _CACHED_KEYS:
+                self._opened.popitem(last=False)
+        return _decrypt(plain, body, aad).decode()
+
+    async def reseal(self, sealed: str, *, context: Mapping[str, str]) -> str | None:
+        """The same secret under the current wrapping key; None when it is under it already."""
+        key_id = key_id_of(sealed)
+        if await asyncio.to_thread(self._keys.is_current, key_id):
+            return None
+        return await self.seal(await self.open(sealed, context=context), context=context)
+
+
+def make_sealer(settings: Settings) -> Sealer:
+    """The sealer of this deployment: KMS where a key is named, else the local key file.
+
+    Raises:
+        ConfigurationError: Neither is set.
+    """
+    if settings.kms_key_id:
+        return Sealer(KmsDataKeys(settings, settings.kms_key_id))
+    if settings.sealing_key_file:
+        return Sealer(FileDataKeys(Path(settings.sealing_key_file)))
+    raise ConfigurationError("KMS_KEY_ID", "is not set", "alias/minutehand-prod")
+
+
+def key_id_of(sealed: str) -> str:
+    """The wrapping key a value is under, to find those a rotation has yet to reach.
+
+    Raises:
+        SealBroken: It is no sealed value.
+    """
+    return _split(sealed)[0]
+
+
+def _split(sealed: str) -> tuple[str, bytes, bytes]:
+    version, *parts = sealed.split(".")
+    if version != _VERSION or len(parts) != 3:
+        raise SealBroken("this is no sealed value")
+    try:
+        key_id, wrapped, body = (base64.urlsafe_b64decode(part) for part in parts)
+        return key_id.decode(), wrapped, body
+    except ValueError as error:
+        raise SealBroken("this is no sealed value") from error
+
+
+def _aad(key_id: str, context: Mapping[str, str]) -> bytes:
+    return json.dumps([_VERSION, key_id, dict(context)], sort_keys=True).encode()
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode()
+
+
+def _encrypt(key: bytes, plain: bytes, aad: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, aad)
+
+
+def _decrypt(key: bytes, sealed: bytes, aad: bytes) -> bytes:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    try:
+        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad)
+    except (InvalidTag, ValueError) as error:
+        raise SealBroken("the value does not open in this place") from error

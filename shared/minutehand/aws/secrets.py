@@ -1,0 +1,64 @@
+"""Secrets from SSM Parameter Store, beside the plain settings of a function's environment.
+
+Nothing is written here, and no value is ever logged; reading them again is left to rotation.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from minutehand.aws.lean_ssm import can_sign, get_parameter
+from minutehand.config import ConfigurationError
+
+
+def read_parameter(ssm: Any, parameter: str) -> Mapping[str, str]:
+    """Decrypt one parameter and parse its JSON object of strings.
+
+    Raises:
+        ConfigurationError: It is no JSON object of strings.
+    """
+    text = ssm.get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
+    return parse_secrets(parameter, text)
+
+
+def parse_secrets(parameter: str, text: str) -> Mapping[str, str]:
+    """A parameter's value as the JSON object of strings it should be.
+
+    Raises:
+        ConfigurationError: It is something else; the value is not in the message.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(parameter, "is not JSON", '{"NAME":"value"}') from error
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+        raise ConfigurationError(parameter, "is no object of strings", '{"NAME":"value"}')
+    return values
+
+
+def read_secrets(environ: Mapping[str, str], *, ssm: Any = None) -> Mapping[str, str]:
+    """The secrets named by SECRETS_PARAMETER; none where it is unset.
+
+    The template holds only the parameter's name, so that no secret appears in CloudFormation or
+    the console. Without `ssm` and with credentials in `environ`, as on Lambda, boto3 is not
+    imported for it.
+    """
+    parameter = environ.get("SECRETS_PARAMETER")
+    if not parameter:
+        return {}
+    if ssm is None and can_sign(environ):
+        return parse_secrets(parameter, get_parameter(parameter, environ))
+    return read_parameter(ssm or _boto3_ssm(environ), parameter)
+
+
+def _boto3_ssm(environ: Mapping[str, str]) -> Any:
+    """A client with boto3's whole chain of credentials, for anywhere but Lambda."""
+    import boto3
+
+    return boto3.client(
+        "ssm",
+        region_name=environ.get("AWS_REGION"),
+        endpoint_url=environ.get("AWS_ENDPOINT_URL") or None,
+    )

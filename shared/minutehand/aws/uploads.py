@@ -1,0 +1,227 @@
+"""S3 multipart uploads: the browser sends the parts straight to S3 by presigned URLs.
+
+S3 is the only memory of what has arrived; who may upload is left to the routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from minutehand.aws.clients import client
+from minutehand.config import ConfigurationError, JobServiceError, Settings
+
+MIB = 1024 * 1024
+#: S3 takes at most 10,000 parts of 5 MiB to 5 GiB; fewer, larger ones keep answers short.
+MIN_PART_BYTES = 8 * MIB
+MAX_PARTS = 2_000
+MAX_BYTES = 16 * 1024 * MIB
+URL_LIFETIME = timedelta(hours=1)
+#: Most of a file's name in its key.
+NAME_CHARACTERS = 120
+_ID = "[0-9a-f-]{36}"
+#: The key of an uploaded file, as creating an upload gives it out.
+KEY = re.compile(
+    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}/[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
+)
+
+T = TypeVar("T")
+
+
+class UploadError(JobServiceError):
+    """An upload could not go on."""
+
+
+class UploadNotFound(UploadError):
+    """No such upload: it was aborted, has lapsed, or is complete."""
+
+
+class UploadIncomplete(UploadError):
+    """Parts are missing or of the wrong size; `missing` holds their numbers."""
+
+    def __init__(self, missing: tuple[int, ...]) -> None:
+        self.missing = missing
+        super().__init__(f"{len(missing)} part(s) have not arrived")
+
+
+class StorageUnavailable(UploadError):
+    """S3 did not answer; safe to repeat."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that has arrived."""
+
+    number: int
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a file of `size_bytes` is cut; every part but the last has `part_bytes`."""
+
+    size_bytes: int
+    part_bytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of parts; an empty file has one, as S3 wants."""
+        return max(1, -(-self.size_bytes // self.part_bytes))
+
+    def bytes_of(self, number: int) -> int:
+        """Size of part `number`, counted from 1."""
+        if number < self.count:
+            return self.part_bytes
+        return self.size_bytes - (self.count - 1) * self.part_bytes
+
+    def missing(self, arrived: Iterable[Part]) -> tuple[int, ...]:
+        """Numbers of the parts that have yet to arrive in their right size."""
+        whole = {part.number for part in arrived if part.size_bytes == self.bytes_of(part.number)}
+        return tuple(number for number in range(1, self.count + 1) if number not in whole)
+
+
+def plan(size_bytes: int) -> Plan:
+    """Cut a file so that neither the parts nor their number exceed what S3 takes."""
+    if not 0 <= size_bytes <= MAX_BYTES:
+        raise ValueError(f"a file of {size_bytes} bytes; 0 to {MAX_BYTES} are taken")
+    part = max(MIN_PART_BYTES, -(-size_bytes // MAX_PARTS))
+    return Plan(size_bytes, -(-part // MIB) * MIB)
+
+
+class Uploads:
+    """Multipart uploads into this deployment's bucket."""
+
+    def __init__(self, settings: Settings, *, s3: Any = None) -> None:
+        if not settings.uploads_bucket:
+            raise ConfigurationError("UPLOADS_BUCKET", "is not set", "minutehand-prod-uploads")
+        self._bucket = settings.uploads_bucket
+        self._settings = settings
+        self._s3 = s3
+
+    async def create(self, key: str, *, content_type: str) -> str:
+        """Begin an upload and return S3's id for it."""
+        made = await self._call("create_multipart_upload", Key=key, ContentType=content_type)
+        upload_id: str = made["UploadId"]
+        return upload_id
+
+    async def sign(
+        self, key: str, upload_id: str, cut: Plan, numbers: Iterable[int]
+    ) -> dict[int, str]:
+        """A URL for each part, to be PUT to within `URL_LIFETIME` with the bytes planned."""
+        return await asyncio.to_thread(self._sign, key, upload_id, cut, tuple(numbers))
+
+    def _sign(
+        self, key: str, upload_id: str, cut: Plan, numbers: tuple[int, ...]
+    ) -> dict[int, str]:
+        s3 = self._client()
+        return {
+            number: s3.generate_presigned_url(
+                "upload_part",
+                Params={
+                    "Bucket": self._bucket,
+                    "Key": key,
+                    "UploadId": upload_id,
+                    "PartNumber": number,
+                    # signed, so that a part cannot bring more than was announced
+                    "ContentLength": cut.bytes_of(number),
+                },
+                ExpiresIn=int(URL_LIFETIME.total_seconds()),
+            )
+            for number in numbers
+        }
+
+    async def parts(self, key: str, upload_id: str) -> tuple[Part, ...]:
+        """Every part that has arrived, by number.
+
+        Raises:
+            UploadNotFound: No such upload, any more.
+        """
+        found: list[Part] = []
+        marker = 0
+        while True:
+            page = await self._call(
+                "list_parts", Key=key, UploadId=upload_id, PartNumberMarker=marker
+            )
+            found += [Part(p["PartNumber"], p["Size"], p["ETag"]) for p in page.get("Parts", ())]
+            if not page.get("IsTruncated"):
+                return tuple(sorted(found, key=lambda part: part.number))
+            marker = page["NextPartNumberMarker"]
+
+    async def complete(self, key: str, upload_id: str, cut: Plan) -> None:
+        """Join the parts; doing so again is harmless.
+
+        Raises:
+            UploadIncomplete: Parts are missing; nothing was changed.
+            UploadNotFound: The upload was aborted or has lapsed.
+        """
+        try:
+            arrived = await self.parts(key, upload_id)
+            missing = cut.missing(arrived)
+            if missing:
+                raise UploadIncomplete(missing)
+            wanted = [
+                {"PartNumber": part.number, "ETag": part.etag}
+                for part in arrived
+                if part.number <= cut.count
+            ]
+            await self._call(
+                "complete_multipart_upload",
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": wanted},
+            )
+        except UploadNotFound:
+            # a repeated call, or a lost answer: the object itself tells
+            if await self.size_of(key) != cut.size_bytes:
+                raise
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """Throw the parts away; doing so again is harmless."""
+        try:
+            await self._call("abort_multipart_upload", Key=key, UploadId=upload_id)
+        except UploadNotFound:
+            return
+
+    async def size_of(self, key: str) -> int | None:
+        """Size of a complete object in bytes; None when there is none."""
+        try:
+            head = await self._call("head_object", Key=key)
+        except UploadNotFound:
+            return None
+        size: int = head["ContentLength"]
+        return size
+
+    def _client(self) -> Any:
+        if self._s3 is None:
+            self._s3 = client(self._settings, "s3", read_timeout=10.0)
+        return self._s3
+
+    async def _call(self, operation: str, **arguments: Any) -> Any:
+        def call() -> Any:
+            return getattr(self._client(), operation)(Bucket=self._bucket, **arguments)
+
+        return await asyncio.to_thread(functools.partial(_typed, call))
+
+
+def _typed(call: Callable[[], T]) -> T:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return call()
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"NoSuchUpload", "NoSuchKey", "404"}:
+            raise UploadNotFound("no such upload") from error
+        if code in {"InvalidPart", "InvalidPartOrder", "EntityTooSmall"}:
+            raise UploadIncomplete(()) from error
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500 or code == "SlowDown":
+            raise StorageUnavailable(f"S3 answered {code}") from error
+        raise
+    except BotoCoreError as error:
+        raise StorageUnavailable(f"S3 did not answer: {type(error).__name__}") from error

@@ -1,0 +1,360 @@
+"""`minutehand deploy`: from a checkout to a running stack, each step said before it is done.
+
+Steps: nothing left to fill, account, package, database, stack, secrets, console, first tick. The
+database is one migration ahead of the code, never behind it. The stack makes the key that encrypts
+the secrets; functions read those at their next cold start, so the first tick comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from minutehand.app import find_apps
+from minutehand.cli.account import caller, check_region, told
+from minutehand.deploy.build import PackagingError, find_tool
+from minutehand.deploy.console import console_assets, forget, upload
+from minutehand.deploy.package import main as package
+from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
+from minutehand.project import Project
+from minutehand.resources import resource
+from minutehand.terminal.connection import CommandFailed, read_env_file
+from minutehand.terminal.options import Json, speaking
+from minutehand.terminal.output import Output
+from minutehand.version import VERSION
+
+PLACEHOLDER = re.compile(r"<[a-z-]+>")
+STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
+SERVICE = "minutehand"
+OSLS = Path("node_modules", "osls", "bin", "serverless.js")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is deployed where."""
+
+    stage: str
+    region: str
+    secrets: Mapping[str, str]
+    endpoint: str | None = None
+
+    @property
+    def stack(self) -> str:
+        """The CloudFormation stack's name."""
+        return f"{SERVICE}-{self.stage}"
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the account; it waits as long as a whole tick may take, once."""
+        import boto3
+        from botocore.config import Config
+
+        patient = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            region_name=self.region,
+            endpoint_url=self.endpoint,
+            config=patient if service == "lambda" else None,
+        )
+
+
+def stages_file() -> Path:
+    """What differs between the stages of this project."""
+    return Project.find().root / "infra" / "aws" / "stages.yml"
+
+
+def parameters(stage: str, path: Path | None = None) -> dict[str, Any]:
+    """A stage's parameters, its own over the defaults.
+
+    Raises:
+        CommandFailed: The file names no such stage.
+    """
+    stages = yaml.safe_load((path or stages_file()).read_text("utf-8"))
+    if not STAGE_NAME.fullmatch(stage):
+        raise CommandFailed(
+            f"{stage!r} cannot name a stage: it becomes part of bucket names",
+            code="bad_stage",
+            fix="small letters, digits and dashes, 16 at most, a letter first",
+        )
+    if stage not in stages or stage == "default":
+        names = ", ".join(name for name in stages if name != "default")
+        raise CommandFailed(
+            f"there is no stage {stage!r}",
+            code="unknown_stage",
+            fix=f"take one of {names}, or add `{stage}: {{}}` to infra/aws/stages.yml",
+        )
+    return {**stages["default"], **(stages[stage] or {})}
+
+
+def placeholders(stage: str, path: Path | None = None) -> list[str]:
+    """Parameters of a stage that still hold a placeholder."""
+    values = parameters(stage, path)
+    return sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value)))
+
+
+def deploy(
+    stage: Annotated[str, typer.Argument(help="A stage of infra/aws/stages.yml.")],
+    *,
+    region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
+    secrets_file: Annotated[
+        Path | None,
+        typer.Option("--secrets", help="KEY=value lines; default: the environment."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and package only.")] = False,
+    rollback: Annotated[
+        str | None,
+        typer.Option(help="Go back to a deployment by its timestamp; see `osls deploy list`."),
+    ] = None,
+    secrets_only: Annotated[
+        bool, typer.Option("--secrets-only", help="Only write the secrets, e.g. to rotate them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Deploy a stage to AWS."""
+    with speaking(as_json) as output, told(region):
+        values = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
+        plan = Plan(stage, region, values, os.environ.get("AWS_ENDPOINT_URL"))
+        parameters(stage)
+        check_region(region)
+        if rollback is not None:
+            sign_in(plan, output)
+            osls(plan, "rollback", "--timestamp", rollback)
+            output.value({"stage": stage, "rolled_back_to": rollback}, text="rolled back")
+            return
+        steps = planned(plan, output, dry_run=dry_run, secrets_only=secrets_only)
+        for number, (title, step) in enumerate(steps, start=1):
+            output.note(f"{number}/{len(steps)}  {title}")
+            step()
+        done = {"stage": stage, "steps": [title for title, _ in steps], "dry_run": dry_run}
+        output.value(done, text="checked and packaged" if dry_run else "deployed")
+
+
+def read_secrets(path: Path) -> dict[str, str]:
+    """The secrets file.
+
+    Raises:
+        CommandFailed: It does not exist, or others may read it.
+    """
+    if not path.exists():
+        raise CommandFailed(
+            f"{path} does not exist",
+            code="no_secrets_file",
+            fix="write it as infra/aws/README.md shows, for your eyes only: chmod 600",
+        )
+    if path.stat().st_mode & 0o077:
+        raise CommandFailed(
+            f"others may read {path}", code="secrets_exposed", fix=f"chmod 600 {path}"
+        )
+    return read_env_file(path)
+
+
+def planned(
+    plan: Plan, output: Output, *, dry_run: bool, secrets_only: bool
+) -> list[tuple[str, Callable[[], None]]]:
+    """The steps, in order."""
+    check = ("check that nothing is left to fill", lambda: check_filled(plan))
+    account = ("check the AWS account", lambda: sign_in(plan, output))
+    secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
+    if secrets_only:
+        return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
+    build = ("build the zips and compile the stack", lambda: build_package(plan))
+    if dry_run:
+        return [check, build]
+    return [
+        check,
+        account,
+        build,
+        ("push the migrations to Supabase", lambda: push_database(output)),
+        ("create or update the stack", lambda: osls(plan, "deploy")),
+        secrets,
+        ("upload the console", lambda: upload_console(plan)),
+        ("run the first tick, which publishes the job types", lambda: first_tick(plan)),
+    ]
+
+
+def sign_in(plan: Plan, output: Output) -> None:
+    """Say whose account this is, before minutes are spent on building."""
+    who = caller(plan.client("sts"))
+    output.note(f"     {who}, {plan.region}")
+
+
+def check_filled(plan: Plan) -> None:
+    """No placeholder, no missing secret.
+
+    Raises:
+        CommandFailed: With every name that is left.
+    """
+    if left := placeholders(plan.stage):
+        raise CommandFailed(
+            f"stage {plan.stage} still has placeholders: {', '.join(left)}",
+            code="placeholders",
+            fix="fill them in infra/aws/stages.yml",
+        )
+    url = str(parameters(plan.stage)["supabaseUrl"])
+    if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
+        raise CommandFailed(
+            f"supabaseUrl is {url!r}: no https address, or more than one",
+            code="wrong_url",
+            fix="as in the project's settings: https://<project-ref>.supabase.co, nothing after it",
+        )
+    check_secrets(plan)
+
+
+def check_secrets(plan: Plan) -> None:
+    """Every function has the secrets it cannot work without.
+
+    Raises:
+        CommandFailed: With every name that is missing.
+    """
+    missing = sorted({name for function in NEEDED for name in missing_for(function, plan.secrets)})
+    if missing:
+        raise CommandFailed(
+            f"secrets are missing: {', '.join(missing)}",
+            code="secrets_missing",
+            fix="put them into a file for --secrets: `minutehand token secret` makes the tokens, "
+            "`minutehand token worker` the key",
+        )
+
+
+def build_package(plan: Plan) -> None:
+    """`make package` for the stage.
+
+    Raises:
+        CommandFailed: It said why on standard error.
+    """
+    if package(["--stage", plan.stage, "--region", plan.region]):
+        raise CommandFailed("the package could not be built", code="packaging_failed")
+
+
+def osls(plan: Plan, *command: str) -> None:
+    """Run osls in the checkout with the caller's AWS credentials.
+
+    Raises:
+        CommandFailed: It ended with an error, which it has printed.
+    """
+    try:
+        node = find_tool("node")
+    except PackagingError as error:
+        raise CommandFailed(str(error), code="no_node") from error
+    done = subprocess.run(
+        [
+            node, str(resource("node") / OSLS), *command,
+            "--stage", plan.stage, "--region", plan.region,
+        ],
+        cwd=Project.find().root,
+        env={
+            **os.environ,
+            "MINUTEHAND_VERSION": VERSION,
+            **Project.find().environment,
+            "SLS_INTERACTIVE_SETUP_ENABLE": "0",
+        },
+        check=False,
+        stdout=sys.stderr,
+    )  # fmt: skip
+    if done.returncode:
+        raise CommandFailed(
+            f"osls {command[0]} failed; what it said stands above",
+            code="osls_failed",
+            fix="CloudFormation's own reason: the stack's events in the AWS console",
+        )
+
+
+def outputs(plan: Plan) -> dict[str, str]:
+    """The stack's outputs by name.
+
+    Raises:
+        CommandFailed: There is no such stack in this account and region.
+    """
+    try:
+        with told(plan.region):
+            found = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
+    except CommandFailed as failed:
+        if failed.code != "ValidationError":
+            raise
+        raise CommandFailed(
+            f"there is no stack {plan.stack} in {plan.region}",
+            code="not_deployed",
+            fix=f"minutehand deploy {plan.stage}; or name its --region",
+        ) from failed
+    return {item["OutputKey"]: item["OutputValue"] for item in found[0].get("Outputs", [])}
+
+
+def put_secrets(plan: Plan) -> None:
+    """One SecureString per function, under the stack's own key."""
+    key = outputs(plan).get("ServiceKeyArn")
+    write_parameters(plan.client("ssm"), plan.stage, plan.secrets, key_id=key)
+
+
+def push_database(output: Output) -> None:
+    """`supabase db push`, if the Supabase CLI is here; else say what to run."""
+    supabase = shutil.which("supabase")
+    if supabase is None:
+        output.note("     the Supabase CLI is not installed: run `supabase db push` yourself")
+        return
+    done = subprocess.run(
+        [supabase, "db", "push", "--include-seed=false"],
+        cwd=Project.find().root,
+        check=False,
+        stdout=sys.stderr,
+    )
+    if done.returncode:
+        raise CommandFailed("supabase db push failed", code="db_push_failed")
+
+
+def upload_console(plan: Plan) -> None:
+    """The console's files, with the configuration the page asks for.
+
+    Raises:
+        CommandFailed: The stack has no bucket, or a file must not be shipped.
+    """
+    made = outputs(plan)
+    bucket = made.get("ConsoleBucketName")
+    if bucket is None:
+        raise CommandFailed(f"stack {plan.stack} has no ConsoleBucketName", code="no_console")
+    try:
+        assets = console_assets(console_config(plan), find_apps(Project.find().apps))
+    except PackagingError as error:
+        raise CommandFailed(str(error), code="wrong_console") from error
+    upload(plan.client("s3"), bucket, assets)
+    if distribution := made.get("ConsoleDistribution"):
+        forget(plan.client("cloudfront"), distribution)
+
+
+def console_config(plan: Plan) -> dict[str, Any]:
+    """What `/config.json` tells the console; every value of it is public."""
+    values = parameters(plan.stage)
+    return {
+        "supabaseUrl": values["supabaseUrl"],
+        "supabaseKey": values["supabasePublishableKey"],
+        "apiUrl": "",  # the console and the API share an origin
+        "stage": plan.stage,
+    }
+
+
+def first_tick(plan: Plan) -> None:
+    """Invoke the worker once and wait: it registers the job types.
+
+    Raises:
+        CommandFailed: The tick failed; its own words are passed on.
+    """
+    answer = plan.client("lambda").invoke(
+        FunctionName=f"{SERVICE}-{plan.stage}-worker",
+        Payload=json.dumps({"source": "minutehand.deploy"}).encode(),
+    )
+    if answer.get("FunctionError"):
+        words = answer["Payload"].read().decode("utf-8", "replace")[:500]
+        raise CommandFailed(
+            f"the first tick failed: {words}",
+            code="first_tick_failed",
+            fix=f"aws logs tail /aws/lambda/{SERVICE}-{plan.stage}-worker --since 10m",
+        )

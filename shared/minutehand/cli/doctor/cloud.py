@@ -1,0 +1,174 @@
+"""A deployed stage as AWS tells of it: placeholders, secrets, schedule, functions, failures."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from minutehand.cli.account import caller
+from minutehand.cli.deploy import placeholders
+from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
+
+LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
+SECRET_NAMES = {
+    "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "WORKER_SECRET_TOKEN",
+    "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY", "SPEECH_KEY",
+    "MUX_TOKEN_ID", "MUX_TOKEN_SECRET",
+}  # fmt: skip
+
+
+def deploy_command(patient: Patient) -> str:
+    """How this stage is deployed."""
+    return f"minutehand deploy {patient.stage}"
+
+
+def filled(patient: Patient) -> Finding:
+    """Nothing is left to fill."""
+    say = Reporter("placeholders")
+    left = placeholders(str(patient.stage), patient.root / "infra" / "aws" / "stages.yml")
+    if left:
+        return say.fail(f"not filled: {', '.join(left)}", "edit infra/aws/stages.yml")
+    return say.ok("everything is filled")
+
+
+def parameters(patient: Patient) -> Finding:
+    """Every function has its secrets."""
+    say = Reporter("parameters")
+    fix = f"{deploy_command(patient)} --secrets-only"
+    ssm = patient.aws("ssm")
+    for function in NEEDED:
+        name = parameter_name(str(patient.stage), function)
+        try:
+            found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
+        except ssm.exceptions.ParameterNotFound:
+            return say.fail(f"{name} does not exist", fix)
+        if found["Type"] != "SecureString":
+            return say.fail(
+                f"{name} is a plain {found['Type']}: anybody with the console reads it", fix
+            )
+        missing = missing_for(function, json.loads(found["Value"]))
+        if missing:
+            return say.fail(f"{name} lacks {', '.join(missing)}", fix)
+    return say.ok("every function has its secrets")
+
+
+def schedule(patient: Patient) -> Finding:
+    """It exists, is on, has its own role and somewhere to put failures."""
+    say = Reporter("aws-schedule")
+    client = patient.aws("scheduler")
+    try:
+        found = client.get_schedule(
+            Name=f"minutehand-{patient.stage}-tick", GroupName=f"minutehand-{patient.stage}"
+        )
+    except client.exceptions.ResourceNotFoundException:
+        return say.fail("there is no schedule: nothing ticks", deploy_command(patient))
+    if found["State"] != "ENABLED":
+        return say.fail(
+            "the schedule is disabled: nothing ticks",
+            "enable it in EventBridge → Scheduler, and set tickState: ENABLED in stages.yml: "
+            "a deploy alone does not undo what was done by hand",
+        )
+    if "DeadLetterConfig" not in found["Target"]:
+        return say.warn("failed ticks vanish: no dead letter queue", deploy_command(patient))
+    return say.ok(found["ScheduleExpression"])
+
+
+def functions(patient: Patient) -> list[dict[str, Any]] | str:
+    """The configuration of each function, or the name of the one that is missing."""
+    client = patient.aws("lambda")
+    found = []
+    for name in NEEDED:
+        full = f"minutehand-{patient.stage}-{name}"
+        try:
+            found.append(client.get_function_configuration(FunctionName=full))
+        except client.exceptions.ResourceNotFoundException:
+            return full
+    return found
+
+
+def functions_configured(patient: Patient) -> Finding:
+    """They exist, run the right Python, and hold no secret in plain sight."""
+    say = Reporter("aws-functions")
+    found = functions(patient)
+    if isinstance(found, str):
+        return say.fail(f"{found} does not exist", deploy_command(patient))
+    for function in found:
+        name = function["FunctionName"]
+        variables = function.get("Environment", {}).get("Variables", {})
+        shown = [
+            key
+            for key, value in variables.items()
+            if key in SECRET_NAMES or LOOKS_SECRET.search(value)
+        ]
+        if shown:
+            return say.fail(
+                f"{name} shows {', '.join(shown)} to everybody with the console",
+                "remove it there, rotate it, and put it into SSM with --secrets-only",
+            )
+        if function["Runtime"] != "python3.13":
+            return say.fail(
+                f"{name} runs {function['Runtime']}, its byte code is for python3.13",
+                deploy_command(patient),
+            )
+    return say.ok("four functions on python3.13")
+
+
+def failures(patient: Patient) -> Finding:
+    """Nothing waits for a person."""
+    say = Reporter("failure-queues")
+    sqs = patient.aws("sqs")
+    for kind in ("worker", "tick"):
+        name = f"minutehand-{patient.stage}-{kind}-failures"
+        try:
+            url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        except sqs.exceptions.QueueDoesNotExist:
+            return say.fail(f"{name} does not exist: failures vanish", deploy_command(patient))
+        attributes = sqs.get_queue_attributes(
+            QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
+        )["Attributes"]
+        if int(attributes["ApproximateNumberOfMessages"]):
+            count = attributes["ApproximateNumberOfMessages"]
+            return say.warn(f"{name} holds {count}", f"aws sqs receive-message --queue-url {url}")
+    return say.ok("empty")
+
+
+def alerts(patient: Patient) -> Finding:
+    """Somebody has confirmed that alarms reach them."""
+    say = Reporter("alerts")
+    sns = patient.aws("sns")
+    name = f"minutehand-{patient.stage}-alerts"
+    pages = sns.get_paginator("list_topics").paginate().build_full_result()
+    topics = [topic["TopicArn"] for topic in pages.get("Topics", [])]
+    found = [arn for arn in topics if arn.endswith(f":{name}")]
+    if not found:
+        return say.fail(f"{name} does not exist: alarms reach nobody", deploy_command(patient))
+    subscriptions = sns.list_subscriptions_by_topic(TopicArn=found[0])["Subscriptions"]
+    waiting = [s["Endpoint"] for s in subscriptions if not s["SubscriptionArn"].startswith("arn:")]
+    if len(waiting) == len(subscriptions):
+        who = ", ".join(waiting) or "nobody is subscribed"
+        return say.fail(
+            f"no alarm reaches anybody: not confirmed by {who}",
+            "open the mail from AWS Notifications and confirm; alarmEmail in stages.yml names it",
+        )
+    return say.ok(f"{len(subscriptions) - len(waiting)} confirmed")
+
+
+def account(patient: Patient) -> Finding:
+    """Somebody is signed in, so that the rest can be looked at."""
+    say = Reporter("aws-account")
+    if patient.aws_away is not None:
+        return say.fail(str(patient.aws_away), patient.aws_away.fix or "see the message")
+    return say.ok(f"{caller(patient.aws('sts'))}, {patient.region}")
+
+
+CHECKS = (
+    Check("placeholders", filled, deployed=True),
+    Check("aws-account", account, deployed=True),
+    Check("parameters", parameters, deployed=True, held_by_aws=True),
+    Check("aws-schedule", schedule, deployed=True, held_by_aws=True),
+    Check("aws-functions", functions_configured, deployed=True, held_by_aws=True),
+    Check("failure-queues", failures, deployed=True, held_by_aws=True),
+    Check("alerts", alerts, deployed=True, held_by_aws=True),
+)

@@ -1,0 +1,175 @@
+"""Runs every check and prints the report; exit code 1 when one failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import psycopg
+import typer
+from rich.text import Text
+
+from minutehand.cli.account import check_region
+from minutehand.cli.doctor import cloud, database, machine, service, settings
+from minutehand.cli.doctor.deployed import filled_in, stage_values
+from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter, Verdict
+from minutehand.terminal.connection import CommandFailed, load_values
+from minutehand.terminal.options import EnvFile, Json, speaking
+from minutehand.terminal.output import Output
+
+CHECKS: tuple[Check, ...] = (
+    *machine.CHECKS,
+    *settings.CHECKS,
+    *database.CHECKS,
+    *service.CHECKS,
+    *cloud.CHECKS,
+)
+#: Of the environment, with --stage: who asks, and the database.
+ASKING = (
+    "AWS_ENDPOINT_URL",
+    "DATABASE_URL",
+    "MINUTEHAND_EMAIL",
+    "MINUTEHAND_PASSWORD",
+    "MINUTEHAND_TOKEN",
+)
+MARKS = {
+    Verdict.OK: ("ok  ", "green"),
+    Verdict.WARN: ("warn", "yellow"),
+    Verdict.FAIL: ("FAIL", "bold red"),
+    Verdict.SKIP: ("-   ", "dim"),
+}
+
+
+def doctor(
+    *,
+    stage: Annotated[str | None, typer.Option(help="Also look at this deployed stage.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
+    ] = None,
+    region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Find misconfigurations, and name the fix of each."""
+    with speaking(as_json) as output:
+        names = {check.name for check in CHECKS}
+        if unknown := sorted(set(only or ()) - names):
+            raise CommandFailed(
+                f"no check is called {unknown[0]}",
+                code="unknown_check",
+                fix=", ".join(sorted(names)),
+            )
+        patient = (
+            Patient(_values(output, env_file))
+            if stage is None
+            else deployed_patient(stage, region, env_file)
+        )
+        try:
+            findings = report(output, examine(patient, only), quiet=as_json)
+        finally:
+            patient.close()
+        if as_json:
+            output.line([asdict(finding) for finding in findings])
+        if any(finding.verdict is Verdict.FAIL for finding in findings):
+            raise typer.Exit(1)
+
+
+def _values(output: Output, env_file: Path | None) -> dict[str, str]:
+    try:
+        return load_values(env_file)
+    except CommandFailed as failed:
+        if env_file is not None:
+            raise
+        output.note(f"{failed}; looking at this machine only")
+        return {}
+
+
+def deployed_patient(stage: str, region: str, env_file: Path | None) -> Patient:
+    """A stage with the values it runs with; a named file's values win over what AWS tells.
+
+    The environment adds who is asking and the database's address, never the local stack's values.
+    """
+    check_region(region)
+    asking = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
+    given = {} if env_file is None else load_values(env_file, asking)
+    patient = Patient({**filled_in(stage), **asking, **given}, stage, region=region)
+    try:
+        told = stage_values(stage, region, patient.aws)
+    except CommandFailed as failed:
+        patient.aws_away = failed
+        return patient
+    named = {name: value for name, value in given.items() if value}
+    patient.values = {**filled_in(stage), **told, **asking, **named}
+    return patient
+
+
+def examine(patient: Patient, only: Iterable[str] | None = None) -> Iterator[Finding]:
+    """Every check's finding, in order; one that cannot look says why."""
+    chosen = set(only or ())
+    for check in CHECKS:
+        if chosen and check.name not in chosen:
+            continue
+        if check.deployed and patient.stage is None:
+            continue
+        yield run(check, patient)
+
+
+def run(check: Check, patient: Patient) -> Finding:
+    """One check; what it could not reach is a finding, not a traceback."""
+    say = Reporter(check.name)
+    if check.held_by_aws and patient.aws_away is not None:
+        return say.skip("kept in AWS, which cannot be asked")
+    missing = [name for name in check.needs if not patient.values.get(name)]
+    if missing:
+        return say.skip(f"{', '.join(missing)} not set")
+    try:
+        return check.run(patient)
+    except httpx.HTTPError as error:
+        where = getattr(error, "_request", None)
+        url = str(where.url) if where is not None else "the service"
+        return say.fail(
+            f"{url} does not answer ({type(error).__name__})",
+            "start it: `minutehand up`, or correct its address"
+            if patient.is_local
+            else "correct its address, or see its status page",
+        )
+    except psycopg.OperationalError as error:
+        told = str(error).strip().splitlines()[0]
+        return say.fail(f"the database does not answer: {told}", "correct DATABASE_URL")
+    except psycopg.Error as error:
+        told = str(error).strip().splitlines()[0]
+        return say.fail(f"the database refuses to be asked: {told}", "supabase db push")
+    except CommandFailed as failed:
+        return say.fail(str(failed), failed.fix or "see the message")
+    except Exception as error:  # boto3's errors have no common root that is worth importing here
+        if type(error).__module__.split(".")[0] != "botocore":
+            raise
+        return say.fail(f"AWS does not answer: {error}", "check credentials and region")
+
+
+def report(output: Output, findings: Iterable[Finding], *, quiet: bool) -> list[Finding]:
+    """Print each finding as it comes; returns them all."""
+    seen = []
+    for finding in findings:
+        seen.append(finding)
+        if quiet:
+            continue
+        mark, style = MARKS[finding.verdict]
+        output.out.print(
+            Text.assemble(
+                (mark, style),
+                f"  {finding.check:<20}  ",
+                (finding.detail, "dim" if finding.verdict is Verdict.OK else ""),
+            )
+        )
+        if finding.fix and finding.verdict in {Verdict.WARN, Verdict.FAIL}:
+            output.out.print(Text(f"      → {finding.fix}"))
+    bad = sum(finding.verdict is Verdict.FAIL for finding in seen)
+    odd = sum(finding.verdict is Verdict.WARN for finding in seen)
+    if not quiet:
+        output.out.print(f"{len(seen)} checks, {bad} failed, {odd} to look at")
+    return seen

@@ -1,0 +1,289 @@
+"""The database from its owner's side: version, migrations, grants, row level security, policies."""
+
+from __future__ import annotations
+
+from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+
+NEEDS = ("DATABASE_URL",)
+PUSH = "supabase db push"
+#: Who may execute what: the doors that must be open, by role.
+OPEN = {
+    "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
+    "job_worker": (
+        "lease_jobs", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types",
+        "tick_finished", "queue_health",
+    ),
+    "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
+}  # fmt: skip
+#: The worker's doors, which nobody who comes from a browser may open.
+SHUT = (
+    "lease_jobs",
+    "report_jobs",
+    "settle_jobs",
+    "spawn_jobs",
+    "register_job_types",
+    "tick_finished",
+)
+
+
+def version(patient: Patient) -> Finding:
+    """Postgres 15 or newer."""
+    say = Reporter("postgres")
+    [(number, text)] = patient.ask(
+        "select current_setting('server_version_num')::int, current_setting('server_version')"
+    )
+    if number < 150000:
+        return say.fail(f"Postgres {text}", "upgrade to Postgres 15 or newer")
+    return say.ok(f"Postgres {text}")
+
+
+def wal_level(patient: Patient) -> Finding:
+    """Logical, or row changes are not seen live."""
+    say = Reporter("wal-level")
+    [(level,)] = patient.ask("select current_setting('wal_level')")
+    if level != "logical":
+        return say.warn(
+            f"wal_level is {level}: Postgres Changes stay silent",
+            "alter system set wal_level = 'logical', then restart",
+        )
+    return say.ok("logical")
+
+
+def migrations(patient: Patient) -> Finding:
+    """Every file is applied, and nothing else."""
+    say = Reporter("migrations")
+    folder = patient.root / "supabase" / "migrations"
+    files = {path.name.split("_", 1)[0] for path in folder.glob("*.sql")}
+    [(there,)] = patient.ask(
+        "select to_regclass('supabase_migrations.schema_migrations') is not null"
+    )
+    if not there:
+        return say.fail("no migration was ever applied", PUSH)
+    applied = {
+        row[0] for row in patient.ask("select version from supabase_migrations.schema_migrations")
+    }
+    if missing := sorted(files - applied):
+        return say.fail(f"{len(missing)} not applied, the first is {missing[0]}", PUSH)
+    if unknown := sorted(applied - files):
+        return say.fail(
+            f"the database is ahead of this checkout: {unknown[0]}", "git pull, then deploy again"
+        )
+    return say.ok(f"{len(files)} applied")
+
+
+def grants(patient: Patient) -> Finding:
+    """Each role can do its work."""
+    say = Reporter("grants")
+    for role, functions in OPEN.items():
+        rows = patient.ask(
+            """select wanted from unnest(%s::text[]) as wanted
+               where not exists (select 1 from pg_proc as p
+                 join pg_namespace as n on n.oid = p.pronamespace
+                 where n.nspname = 'public' and p.proname = wanted
+                   and has_function_privilege(%s::name, p.oid, 'execute'))""",
+            list(functions),
+            role,
+        )
+        if rows:
+            names = ", ".join(row[0] for row in rows)
+            return say.fail(
+                f"{role} may not execute {names}",
+                f"grant execute on function public.{rows[0][0]} to {role}; or {PUSH}",
+            )
+    return say.ok("each role reaches its functions")
+
+
+def closed(patient: Patient) -> Finding:
+    """The worker's doors are shut to browsers; `service_role` and `job_worker` hold them."""
+    say = Reporter("worker-doors")
+    rows = patient.ask(
+        """select p.proname, r.rolname from pg_proc as p
+           join pg_namespace as n on n.oid = p.pronamespace and n.nspname = 'public'
+           cross join pg_roles as r
+           where p.proname = any (%s) and r.rolname in ('anon', 'authenticated')
+             and has_function_privilege(r.oid, p.oid, 'execute') order by 1, 2""",
+        list(SHUT),
+    )
+    if rows:
+        function, role = rows[0]
+        return say.fail(
+            f"{role} may execute {function}: anybody could take or settle jobs",
+            f"revoke execute on function public.{function} from public, anon, authenticated",
+        )
+    return say.ok("shut to anon and authenticated")
+
+
+def row_security(patient: Patient) -> Finding:
+    """On for every table that the Data API shows."""
+    say = Reporter("row-level-security")
+    rows = patient.ask(
+        """select c.relname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+           where n.nspname = 'public' and c.relkind in ('r', 'p') and not c.relrowsecurity
+           order by 1"""
+    )
+    if rows:
+        names = ", ".join(row[0] for row in rows)
+        return say.fail(
+            f"off on {names}", f"alter table public.{rows[0][0]} enable row level security"
+        )
+    return say.ok("on for every table in public")
+
+
+def engine(patient: Patient) -> Finding:
+    """The engine's tables are nobody's but the functions'."""
+    say = Reporter("engine-tables")
+    rows = patient.ask(
+        """select c.relname, r.rolname from pg_class as c
+           join pg_namespace as n on n.oid = c.relnamespace and n.nspname = 'queue'
+           cross join pg_roles as r
+           where c.relkind in ('r', 'p') and r.rolname in ('anon', 'authenticated', 'job_worker')
+             and has_table_privilege(r.oid, c.oid, 'select, insert, update, delete')
+           order by 1, 2"""
+    )
+    if rows:
+        table, role = rows[0]
+        return say.fail(
+            f"{role} has rights on queue.{table}", f"revoke all on queue.{table} from {role}"
+        )
+    return say.ok("reached through functions alone")
+
+
+def policies(patient: Patient) -> Finding:
+    """Without them private topics refuse everybody, and clients poll."""
+    say = Reporter("realtime-policies")
+    rows = patient.ask(
+        """select policyname from pg_policies
+           where schemaname = 'realtime' and tablename = 'messages'
+             and 'authenticated' = any (roles)"""
+    )
+    if not rows:
+        return say.fail(
+            "realtime.messages has no policy: nobody can follow a job live",
+            "run the last migration's statements in the dashboard's SQL editor",
+        )
+    return say.ok(", ".join(row[0] for row in rows))
+
+
+def realtime_rows(patient: Patient) -> Finding:
+    """Jobs and their logs are in the publication."""
+    say = Reporter("publication")
+    rows = patient.ask(
+        """select tablename from pg_publication_tables
+           where pubname = 'supabase_realtime' and schemaname = 'public'"""
+    )
+    missing = sorted({"jobs", "job_logs"} - {row[0] for row in rows})
+    if missing:
+        return say.warn(
+            f"supabase_realtime lacks {', '.join(missing)}",
+            f"alter publication supabase_realtime add table public.{missing[0]}",
+        )
+    return say.ok("jobs and job_logs")
+
+
+def statement_timeout(patient: Patient) -> Finding:
+    """A user's query cannot run for ever."""
+    say = Reporter("statement-timeout")
+    rows = patient.ask(
+        """select split_part(entry, '=', 2) from pg_roles as r, unnest(r.rolconfig) as entry
+           where r.rolname = 'authenticated' and entry like 'statement_timeout=%'"""
+    )
+    if not rows or rows[0][0] in {"0", "0s"}:
+        return say.warn(
+            "authenticated has no statement_timeout",
+            "alter role authenticated set statement_timeout = '8s'",
+        )
+    return say.ok(rows[0][0])
+
+
+def paused(patient: Patient) -> Finding:
+    """A forgotten pause looks like an idle queue."""
+    say = Reporter("pauses")
+    rows = patient.ask(
+        """select 'type', job_type, coalesce(pause_reason, 'no reason given')
+           from queue.job_types where paused_at is not null
+           union all select kind, name, coalesce(reason, 'no reason given') from queue.pauses"""
+    )
+    if rows:
+        kind, name, reason = rows[0]
+        return say.warn(f"{kind} {name} is paused: {reason}", f"minutehand resume {kind} {name}")
+    return say.ok("nothing is paused")
+
+
+def schedules(patient: Patient) -> Finding:
+    """A schedule that fails to enqueue stays silent otherwise."""
+    say = Reporter("schedules")
+    rows = patient.ask(
+        "select name, problem from queue.schedules where problem is not null order by name"
+    )
+    if rows:
+        name, problem = rows[0]
+        return say.warn(
+            f"schedule {name} enqueues nothing: {problem}", f"minutehand schedules set {name} …"
+        )
+    [(count,)] = patient.ask("select count(*) from queue.schedules where enabled")
+    return say.ok(f"{count} on, none with a problem")
+
+
+def webhooks(patient: Patient) -> Finding:
+    """A webhook is switched off after failures in a row."""
+    say = Reporter("webhooks")
+    rows = patient.ask(
+        """select url, disabled_reason from queue.webhooks
+           where not enabled and disabled_reason is not null order by url"""
+    )
+    if rows:
+        url, reason = rows[0]
+        return say.warn(f"{url} was switched off: {reason}", "mend it, then enable it again")
+    return say.ok("none was switched off")
+
+
+def job_types(patient: Patient) -> Finding:
+    """Without a first tick no enqueue is accepted."""
+    say = Reporter("job-types")
+    [(count,)] = patient.ask("select count(*) from queue.job_types")
+    if not count:
+        return say.fail(
+            "no job type is registered: every enqueue is refused",
+            "run a tick: curl -X POST $API_URL/api/jobs/worker -H 'Authorization: Bearer …'",
+        )
+    return say.ok(f"{count} registered")
+
+
+def old_snapshot(patient: Patient) -> Finding:
+    """A session that sits in a transaction keeps dead rows, and the queue slows down."""
+    say = Reporter("old-transactions")
+    rows = patient.ask(
+        """select pid, coalesce(nullif(application_name, ''), usename, '?'),
+             extract(epoch from now() - xact_start)::int
+           from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+             and backend_xmin is not null and xact_start < now() - interval '5 minutes'
+           order by xact_start limit 1"""
+    )
+    if rows:
+        pid, name, seconds = rows[0]
+        return say.warn(
+            f"{name} holds a transaction for {seconds} s", f"select pg_terminate_backend({pid})"
+        )
+    return say.ok("none older than five minutes")
+
+
+CHECKS = tuple(
+    Check(name, run, needs=NEEDS)
+    for name, run in (
+        ("postgres", version),
+        ("wal-level", wal_level),
+        ("migrations", migrations),
+        ("grants", grants),
+        ("worker-doors", closed),
+        ("row-level-security", row_security),
+        ("engine-tables", engine),
+        ("realtime-policies", policies),
+        ("publication", realtime_rows),
+        ("statement-timeout", statement_timeout),
+        ("job-types", job_types),
+        ("pauses", paused),
+        ("schedules", schedules),
+        ("webhooks", webhooks),
+        ("old-transactions", old_snapshot),
+    )
+)

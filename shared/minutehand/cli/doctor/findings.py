@@ -1,0 +1,134 @@
+"""What a check says, and what it is given to look at.
+
+A check looks at one thing, never changes it, and returns; reaching the thing may fail, which the
+runner turns into a finding too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from minutehand.project import Project
+from minutehand.terminal.connection import CommandFailed, Connection
+
+
+class Verdict(StrEnum):
+    """How bad it is; `skip` means that there was nothing to look at."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `fix` is one line a person can act on."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    fix: str | None = None
+
+
+@dataclass
+class Patient:
+    """A stack to look at. With `stage`, the deployed one; the database only if it is named."""
+
+    values: Mapping[str, str]
+    stage: str | None = None
+    root: Path = field(default_factory=lambda: Project.find().root)
+    region: str = "us-east-1"
+    #: Why AWS cannot be asked about the stage; what the functions hold is then unknown.
+    aws_away: CommandFailed | None = None
+    _database: psycopg.Connection[tuple[Any, ...]] | None = None
+    _connection: Connection | None = field(default=None, repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a development stack, where well-known secrets are as they should be."""
+        return self.values.get("STAGE", "local") == "local" and self.stage is None
+
+    @property
+    def database(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A read-only session of the database's owner."""
+        if self._database is None or self._database.closed:
+            self._database = psycopg.connect(
+                self.values["DATABASE_URL"], autocommit=True, connect_timeout=5
+            )
+            self._database.execute("set default_transaction_read_only = on")
+        return self._database
+
+    def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        return self.database.execute(sql.encode(), parameters or None).fetchall()
+
+    @property
+    def person(self) -> Connection:
+        """The stack as a signed-in person sees it."""
+        if self._connection is None:
+            self._connection = Connection(self.values)
+        return self._connection
+
+    def get(self, url: str, **more: Any) -> httpx.Response:
+        """One GET with a short patience."""
+        return httpx.get(url, timeout=httpx.Timeout(10.0, connect=3.0), **more)
+
+    def aws(self, service: str) -> Any:
+        """A boto3 client of the stage's account."""
+        import boto3
+
+        return boto3.client(  # type: ignore[call-overload]
+            service, region_name=self.region, endpoint_url=self.values.get("AWS_ENDPOINT_URL")
+        )
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._database is not None:
+            self._database.close()
+        if self._connection is not None:
+            self._connection.close()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, what it needs to be worth running, and itself."""
+
+    name: str
+    run: Callable[[Patient], Finding]
+    #: Settings without which there is nothing to look at.
+    needs: tuple[str, ...] = ()
+    #: Only with --stage.
+    deployed: bool = False
+    #: Looks at what a deployed stage keeps in AWS.
+    held_by_aws: bool = False
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Makes findings of one check."""
+
+    name: str
+
+    def ok(self, detail: str) -> Finding:
+        """As it should be."""
+        return Finding(self.name, Verdict.OK, detail)
+
+    def warn(self, detail: str, fix: str) -> Finding:
+        """Works, but should not stay so."""
+        return Finding(self.name, Verdict.WARN, detail, fix)
+
+    def fail(self, detail: str, fix: str) -> Finding:
+        """Does not work, or is not safe."""
+        return Finding(self.name, Verdict.FAIL, detail, fix)
+
+    def skip(self, detail: str) -> Finding:
+        """Nothing to look at."""
+        return Finding(self.name, Verdict.SKIP, detail)

@@ -1,0 +1,268 @@
+"""Supabase and the service from outside: keys, tokens, clocks, doors, the tick."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import jwt
+
+from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.doctor.settings import role_of
+from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.errors import QueueError
+from minutehand.queue.keys import WORKER_ROLE
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.terminal.connection import CommandFailed
+from minutehand.version import VERSION
+
+SUPABASE = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY")
+SIGN_IN = (*SUPABASE, "API_URL")
+SKEW_SECONDS = 5.0
+TICK_SECONDS = 180.0
+ASYMMETRIC = {"ES256", "RS256"}
+
+
+def supabase(patient: Patient) -> Finding:
+    """The URL answers and takes the key."""
+    say = Reporter("supabase")
+    url = patient.values["SUPABASE_URL"].rstrip("/")
+    answer = patient.get(
+        f"{url}/rest/v1/jobs?select=id&limit=1",
+        headers={"apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"]},
+    )
+    if answer.status_code == 404:
+        return say.fail(f"{url} has no table jobs", "supabase db push, or correct SUPABASE_URL")
+    if answer.status_code == 401 and "api" in answer.text.lower() and "key" in answer.text.lower():
+        return say.fail(
+            "SUPABASE_PUBLISHABLE_KEY is refused", "copy it anew from Project settings → API keys"
+        )
+    if answer.status_code >= 500:
+        return say.fail(f"{url} answers {answer.status_code}", "see Supabase's status page")
+    return say.ok(f"{url} answers")
+
+
+def exposed_schemas(patient: Patient) -> Finding:
+    """The engine is not in the Data API's list."""
+    say = Reporter("exposed-schemas")
+    url = patient.values["SUPABASE_URL"].rstrip("/")
+    answer = patient.get(
+        f"{url}/rest/v1/job_types?select=job_type&limit=1",
+        headers={
+            "apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"],
+            "accept-profile": "queue",
+        },
+    )
+    if answer.is_success:
+        return say.fail(
+            "the schema queue is exposed", "Project settings → Data API: expose public only"
+        )
+    return say.ok("queue is not exposed")
+
+
+def clock_skew(patient: Patient) -> Finding:
+    """Tokens are judged by clocks."""
+    say = Reporter("clock-skew")
+    before = time.time()
+    answer = patient.get(f"{patient.values['SUPABASE_URL'].rstrip('/')}/auth/v1/health")
+    if patient.values.get("DATABASE_URL"):
+        before = time.time()
+        [(there,)] = patient.ask("select extract(epoch from clock_timestamp())::float8")
+        skew = there - (before + time.time()) / 2
+    elif answer.headers.get("date"):
+        there = parsedate_to_datetime(answer.headers["date"]).timestamp()
+        skew = there - (before + time.time()) / 2
+    else:
+        return say.skip("no clock to compare with")
+    if abs(skew) > SKEW_SECONDS:
+        return say.fail(
+            f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
+            "switch on time synchronisation: timedatectl set-ntp true",
+        )
+    return say.ok(f"{abs(skew):.1f} s")
+
+
+def jwt_algorithm(patient: Patient) -> Finding:
+    """Keys that can be rotated and published, rather than one shared secret."""
+    say = Reporter("jwt-algorithm")
+    url = patient.values["SUPABASE_URL"].rstrip("/")
+    answer = patient.get(f"{url}/auth/v1/.well-known/jwks.json")
+    keys = answer.json().get("keys", []) if answer.is_success else []
+    found = sorted({str(key.get("alg")) for key in keys} & ASYMMETRIC)
+    secret = patient.values.get("SUPABASE_JWT_SECRET")
+    if found:
+        return say.ok(f"{', '.join(found)} published")
+    if not secret:
+        return say.fail(
+            "no signing key is published and SUPABASE_JWT_SECRET is not set: every user is refused",
+            "Project settings → JWT keys: make an ES256 key current",
+        )
+    if patient.is_local:
+        return say.ok("HS256 by a shared secret, as the local stack has it")
+    return say.warn(
+        "tokens are signed by a shared secret (HS256)",
+        "Project settings → JWT keys: make an ES256 key current",
+    )
+
+
+def sign_in(patient: Patient) -> Finding:
+    """A person's token passes our own verification."""
+    say = Reporter("sign-in")
+    try:
+        token = patient.person.token
+    except CommandFailed as failed:
+        if failed.code == "not_signed_in":
+            return say.skip("no MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD")
+        return say.fail(str(failed), failed.fix or "check e-mail and password")
+    if jwt.get_unverified_header(token)["alg"] == "HS256":
+        secret = patient.values.get("SUPABASE_JWT_SECRET", "")
+        try:
+            jwt.decode(token, secret, algorithms=["HS256"], options={"verify_aud": False})
+        except jwt.PyJWTError as error:
+            return say.fail(
+                f"Auth's tokens do not verify with SUPABASE_JWT_SECRET ({error})",
+                "copy the JWT secret anew from Project settings → JWT keys",
+            )
+    claims = jwt.decode(token, options={"verify_signature": False})
+    lifetime = claims["exp"] - claims["iat"]
+    if lifetime > 3600:
+        return say.warn(
+            f"access tokens live {lifetime} s: a removed member keeps access as long",
+            "Authentication → Sessions: 3600 s or less",
+        )
+    return say.ok(f"tokens verify and live {lifetime} s")
+
+
+def api(patient: Patient) -> Finding:
+    """The API is there, and is this version."""
+    say = Reporter("api")
+    url = patient.values["API_URL"].rstrip("/")
+    answer = patient.get(f"{url}/health")
+    if not answer.is_success:
+        return say.fail(f"{url}/health answers {answer.status_code}", "look into its log")
+    running, here = answer.json().get("version"), VERSION
+    if running not in {here, "$LATEST"}:
+        return say.warn(f"it runs {running}, this checkout is {here}", "minutehand deploy <stage>")
+    return say.ok(f"alive, {running}")
+
+
+def accepts(patient: Patient) -> Finding:
+    """The API takes the same tokens that Auth gives."""
+    say = Reporter("api-sign-in")
+    try:
+        patient.person.call("GET", "/api/jobs", params={"limit": 1})
+    except CommandFailed as failed:
+        if failed.code == "not_signed_in":
+            return say.skip("nobody to sign in as")
+        return say.fail(
+            f"the API refuses a fresh token: {failed}",
+            "give the API the same SUPABASE_URL and JWT secret, then start it again",
+        )
+    return say.ok("a fresh token is accepted")
+
+
+def tick_token(patient: Patient) -> Finding:
+    """The token here is the token there."""
+    say = Reporter("worker-token")
+    url = patient.values["API_URL"].rstrip("/")
+    token = patient.values["WORKER_SECRET_TOKEN"].split(",")[0].strip()
+    answer = patient.get(f"{url}/api/jobs/worker", headers={"authorization": f"Bearer {token}"})
+    if answer.status_code == 401:
+        return say.fail(
+            "the worker refuses WORKER_SECRET_TOKEN",
+            "minutehand deploy <stage> --secrets-only, or correct it here",
+        )
+    if not answer.is_success:
+        return say.fail(f"the worker answers {answer.status_code}", "look into its log")
+    return say.ok("accepted")
+
+
+def worker_key(patient: Patient) -> Finding:
+    """The worker gets in, with no more rights than it needs."""
+    say = Reporter("worker-key")
+    fix = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
+    health = asked_health(patient)
+    if isinstance(health, str):
+        return say.fail(health, fix)
+    key = patient.values.get("SUPABASE_WORKER_KEY")
+    if key and role_of(key) != WORKER_ROLE:
+        return say.warn(f"its role is {role_of(key)}: more rights than needed", fix)
+    if not key and not patient.values.get("SUPABASE_JWT_SECRET"):
+        return say.warn("it signs in with a secret key: more rights than needed", fix)
+    return say.ok(f"signs in as {WORKER_ROLE}")
+
+
+def asked_health(patient: Patient) -> Mapping[str, Any] | str:
+    """`queue_health` by the worker's own key, or why it was refused."""
+
+    async def ask() -> Mapping[str, Any]:
+        queue = WorkerQueue(Settings.from_env(patient.values))
+        try:
+            return (await queue.health()).model_dump(mode="json")
+        finally:
+            await queue.aclose()
+
+    try:
+        return asyncio.run(ask())
+    except ConfigurationError as error:
+        return str(error).split(". Example")[0]
+    except QueueError as error:
+        return f"the Data API refuses the worker's key: {error}"
+
+
+def schedule_alive(patient: Patient) -> Finding:
+    """Somebody ticks."""
+    say = Reporter("schedule")
+    health = asked_health(patient)
+    if isinstance(health, str):
+        return say.skip("the worker's key is refused, see worker-key")
+    seconds = health.get("last_tick_seconds")
+    wake = (
+        "start the stack: make run"
+        if patient.is_local
+        else "aws scheduler get-schedule must say ENABLED; then minutehand deploy <stage>"
+    )
+    if seconds is None:
+        return say.fail("no tick was ever seen", wake)
+    if seconds > TICK_SECONDS:
+        return say.fail(f"the last tick was {seconds:.0f} s ago", wake)
+    oldest = health.get("oldest_due_seconds")
+    if oldest is not None and oldest > TICK_SECONDS:
+        return say.warn(
+            f"ticks run, but a due job waits since {oldest:.0f} s", "minutehand stats --all"
+        )
+    return say.ok(f"last tick {seconds:.0f} s ago")
+
+
+def readiness(patient: Patient) -> Finding:
+    """What the service says of itself."""
+    say = Reporter("ready")
+    url = patient.values["API_URL"].rstrip("/")
+    body = patient.get(f"{url}/api/health/ready").json()
+    bad = {
+        name: check["detail"]
+        for name, check in body.get("checks", {}).items()
+        if check["verdict"] == "fail"
+    }
+    if bad:
+        told = "; ".join(f"{name}: {detail}" for name, detail in bad.items())
+        return say.fail(told, "the checks above name the cause")
+    return say.ok(str(body.get("status")))
+
+
+CHECKS = (
+    Check("supabase", supabase, needs=SUPABASE),
+    Check("exposed-schemas", exposed_schemas, needs=SUPABASE),
+    Check("clock-skew", clock_skew, needs=SUPABASE),
+    Check("jwt-algorithm", jwt_algorithm, needs=SUPABASE),
+    Check("sign-in", sign_in, needs=SUPABASE),
+    Check("worker-key", worker_key, needs=SUPABASE, held_by_aws=True),
+    Check("schedule", schedule_alive, needs=SUPABASE, held_by_aws=True),
+    Check("api", api, needs=("API_URL",)),
+    Check("api-sign-in", accepts, needs=SIGN_IN),
+    Check("worker-token", tick_token, needs=("API_URL", "WORKER_SECRET_TOKEN")),
+    Check("ready", readiness, needs=("API_URL",)),
+)

@@ -1,0 +1,147 @@
+"""Verbs on the queue as a whole: pause, resume, stats."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal.ids import WHOLE, digits_of
+from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected
+from minutehand.terminal.output import Output, ago
+
+
+class Kind(StrEnum):
+    """What can be paused."""
+
+    JOB_TYPE = "type"
+    QUEUE = "queue"
+    WORKSPACE = "workspace"
+
+
+WhatKind = Annotated[Kind, typer.Argument(help="type, queue or workspace.")]
+WhatName = Annotated[str, typer.Argument(help="Its name, or the workspace's id.")]
+_WIRE = {Kind.JOB_TYPE: "job_type", Kind.QUEUE: "queue"}
+
+
+def pause(
+    kind: WhatKind,
+    name: WhatName,
+    *,
+    reason: Annotated[str | None, typer.Option(help="Shown to whoever asks why.")] = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Let no job of a type, queue or workspace start.
+
+    Running ones go on. A workspace's managers may pause it; types and queues need the
+    operator's secret key.
+    """
+    _steer({"paused": True, "reason": reason}, kind, name, token, env_file, as_json)
+
+
+def resume(
+    kind: WhatKind,
+    name: WhatName,
+    *,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Undo a pause."""
+    _steer({"paused": False}, kind, name, token, env_file, as_json)
+
+
+def _steer(
+    change: dict[str, Any],
+    kind: Kind,
+    name: str,
+    token: str | None,
+    env_file: Path | None,
+    as_json: bool,
+) -> None:
+    with connected(as_json, env_file, token) as (output, connection):
+        if kind is Kind.WORKSPACE:
+            if len(digits_of(name) or "") != WHOLE:
+                raise CommandFailed(
+                    f"{name!r} is no workspace's id",
+                    code="bad_id",
+                    fix="`minutehand ls --json` shows it as workspace_id",
+                )
+            verb = "pause" if change["paused"] else "resume"
+            result = connection.call(
+                "POST", f"/api/workspaces/{name}/{verb}", json={"reason": change.get("reason")}
+            )
+        else:  # for everybody, so the operator's alone: no route offers it
+            result = connection.rpc(
+                "pause_jobs",
+                {"p_request": {"kind": _WIRE[kind], "name": name, **change}},
+                as_operator=True,
+            )
+        state = "paused" if result["paused"] else "running again"
+        output.value(result, text=f"{kind.value} {name} is {state}")
+
+
+def stats(
+    *,
+    operator: Annotated[
+        bool, typer.Option("--all", help="Every workspace; needs the secret key.")
+    ] = False,
+    minutes: Annotated[int, typer.Option("--minutes", "-m", min=1, max=11_520)] = 60,
+    workspace: Workspace = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Print counts, throughput, waits and run times per type."""
+    with connected(as_json, env_file, token, workspace) as (output, connection):
+        if operator:
+            told = connection.rpc(
+                "queue_stats", {"p_workspace_id": None, "p_minutes": minutes}, as_operator=True
+            )
+        else:
+            asked = {"workspace_id": connection.workspace, "minutes": minutes}
+            told = connection.call("GET", "/api/status", params=asked)
+        if as_json:
+            output.line(told)
+        else:
+            _print(output, told, minutes)
+
+
+def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
+    live = told["live"]
+    oldest = told.get("oldest_due_at")
+    due = f", oldest due {ago(oldest)}" if oldest else ""
+    output.out.print(
+        f"{live['pending']} pending, {live['processing']} processing, "
+        f"{live['waiting']} waiting{due}"
+    )
+    rows = [
+        {
+            "type": name,
+            **{key: line[key] for key in ("completed", "failed", "retried", "lost")},
+            "wait": (line.get("wait") or {}).get("p95_ms"),
+            "run": (line.get("run") or {}).get("p95_ms"),
+            "cost": line.get("cost_usd"),
+        }
+        for name, line in sorted(told["types"].items())
+    ]
+    headings = {
+        "type": "TYPE", "completed": "COMPLETED", "failed": "FAILED", "retried": "RETRIED",
+        "lost": "LOST", "wait": "WAIT P95 MS", "run": "RUN P95 MS", "cost": "COST USD (EST.)",
+    }  # fmt: skip
+    output.table(rows, headings, empty=f"nothing ran in the last {minutes} minutes")
+    for limit in told.get("limits") or []:
+        if limit.get("paused_at"):
+            reason = limit.get("pause_reason") or "no reason given"
+            paused = Text(f"{limit['job_type']} is paused", style="yellow")
+            output.text(Text.assemble(paused, f": {reason}"))
+    for held in told.get("pauses") or []:
+        reason = held.get("reason") or "no reason given"
+        paused = Text(f"{held['kind']} {held['name']} is paused", style="yellow")
+        output.text(Text.assemble(paused, f": {reason}"))

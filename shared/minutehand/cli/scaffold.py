@@ -1,0 +1,143 @@
+"""`minutehand init`: a new app with one processor and its test, ready to run.
+
+It writes into shared/minutehand/apps/<app> and tests/unit/<app> and overwrites nothing.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minutehand.project import Project
+from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal.options import Json, speaking
+
+MODELS = '''"""What the {app} app's jobs carry."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class {model}(BaseModel):
+    """The payload of `{job_type}`; the queue refuses what does not fit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+'''
+
+PROCESSORS = '''"""The {app} app's processors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minutehand.apps.{app}.models import {model}
+from minutehand.worker import Backoff, Job, JobContext, processor
+
+
+@processor(
+    "{job_type}",
+    payload={model},
+    timeout=120,
+    backoff=Backoff(first=60, cap=3600),
+)
+async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, Any]:
+    """Greet by name; a retry resumes after the last finished step."""
+    ctx.progress(10, "start")
+
+    async def greet() -> str:
+        return f"Hello, {{job.payload.name}}!"
+
+    greeting = await ctx.step("greet", greet)
+    ctx.log("info", "Greeting written", length=len(greeting))
+    ctx.progress(100, "done")
+    return {{"greeting": greeting}}
+'''
+
+TEST = '''"""The {app} app's processors, rehearsed without a queue."""
+
+from __future__ import annotations
+
+from minutehand.apps.{app}.models import {model}
+from minutehand.apps.{app}.processors import {function}
+from minutehand.worker.testing import Rehearsal
+
+
+async def test_{function}_greets_by_name() -> None:
+    """The result is what the caller reads on the job."""
+    run = await Rehearsal({function}, {model}(name="Ada")).run()
+
+    assert run.outcome == "completed"
+    assert run.result == {{"greeting": "Hello, Ada!"}}
+    assert run.messages == ["Greeting written"]
+'''
+
+
+def init(
+    job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
+    *,
+    root: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    as_json: Json = False,
+) -> None:
+    """Scaffold an app with one processor and its test."""
+    with speaking(as_json) as output:
+        root = root or Project.find().root
+        written = [str(path.relative_to(root)) for path in scaffold(job_type, root)]
+        app = job_type.partition(".")[0]
+        lines = [
+            *written,
+            f"Try it: make test ARGS=tests/unit/{app}",
+            "A running local stack finds it within seconds; a deployed one with the next deploy.",
+            f"""Run it: .venv/bin/minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
+        ]
+        output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
+
+
+def scaffold(job_type: str, root: Path) -> list[Path]:
+    """Write the files and return their paths.
+
+    Raises:
+        CommandFailed: The name does not fit, or the app is already there.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type):
+        raise CommandFailed(
+            f"{job_type!r} is no <app>.<verb> in lower case",
+            code="bad_name",
+            fix="e.g. greetings.send",
+        )
+    app, _, verb = job_type.partition(".")
+    if keyword.iskeyword(app) or keyword.iskeyword(verb):
+        raise CommandFailed(
+            f"{job_type!r} uses a word of Python", code="bad_name", fix="take another word"
+        )
+    home = root / "shared" / "minutehand" / "apps" / app
+    tests = root / "tests" / "unit" / app
+    if home.exists() or tests.exists():
+        there = home if home.exists() else tests
+        raise CommandFailed(
+            f"{there.relative_to(root)} is already there",
+            code="exists",
+            fix="add the processor to that app by hand, or take another name",
+        )
+    names = {
+        "app": app,
+        "job_type": job_type,
+        "function": f"{verb}_{app}",
+        "model": "".join(part.capitalize() for part in (*verb.split("_"), *app.split("_"))),
+    }
+    files = {
+        home / "__init__.py": f'"""The {app} app."""\n',
+        home / "models.py": MODELS.format(**names),
+        home / "processors.py": PROCESSORS.format(**names),
+        tests / f"test_{app}_processors.py": TEST.format(**names),
+    }
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return list(files)

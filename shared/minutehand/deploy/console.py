@@ -1,0 +1,122 @@
+"""The console as it lies in its bucket: which files, as what, and for how long they may be kept.
+
+Which path is which file is CloudFront's business: console.yml and pages.js.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from minutehand.app import App
+from minutehand.deploy.build import PackagingError
+from minutehand.resources import resource
+
+#: Not `mimetypes`: it asks the machine, and a browser told `nosniff` takes nothing else.
+CONTENT_TYPES: Mapping[str, str] = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+#: For people who read the checkout, not for browsers.
+LEFT_OUT = frozenset({"screenshots", "vendor.json", "README.md", "DECISIONS.md"})
+#: Names carry no hash, so a browser asks each time (and is told 304); an edge may keep a file for a
+#: day, and every upload tells all edges to forget.
+KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"
+#: The way back from a wrong upload must not wait for anybody's cache.
+NEVER_KEPT = "no-store"
+NEVER_KEPT_FILES = frozenset({"config.json", "index.html"})
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file as its bucket serves it."""
+
+    body: bytes
+    content_type: str
+    cache_control: str
+
+
+def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, Asset]:
+    """Every file of the console by its key, vendored packages and `config` included.
+
+    Raises:
+        PackagingError: A vendored file is not the one that was looked at, or a type is unknown.
+    """
+    console = resource("console")
+    vendored = json.loads((console / "vendor.json").read_text("utf-8"))["files"]
+    bodies = {
+        path.relative_to(console).as_posix(): path.read_bytes()
+        for path in sorted(console.rglob("*"))
+        if path.is_file() and path.relative_to(console).parts[0] not in LEFT_OUT
+    }
+    names = []
+    for app in apps:
+        pages = [path for path in app.files("console", "**/*") if path.is_file()]
+        for path in pages:
+            inside = path.relative_to(app.folder / "console").as_posix()
+            bodies[f"apps/{app.name}/{inside}"] = path.read_bytes()
+        names += [app.name] if pages else []
+    bodies["apps/index.json"] = json.dumps(names).encode()
+    for name, checksum in sorted(vendored.items()):
+        path = resource("node") / "node_modules" / name
+        bodies[f"vendor/{name}"] = _vendored(path, name, checksum)
+    bodies["config.json"] = json.dumps(config).encode()
+    return {key: _asset(key, body) for key, body in bodies.items()}
+
+
+def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
+    """Put every file, the page last: until then nobody is sent to what is not there yet.
+
+    Nothing is deleted, so a tab opened before still finds the modules it has not loaded yet.
+    """
+    for key in sorted(assets, key=lambda key: (key in NEVER_KEPT_FILES, key)):
+        asset = assets[key]
+        s3.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=asset.body,
+            ContentType=asset.content_type,
+            CacheControl=asset.cache_control,
+        )
+
+
+def forget(cloudfront: Any, distribution: str) -> None:
+    """Tell every edge that what it keeps is old."""
+    cloudfront.create_invalidation(
+        DistributionId=distribution,
+        InvalidationBatch={
+            "Paths": {"Quantity": 1, "Items": ["/*"]},
+            "CallerReference": f"minutehand-{time.time_ns()}",
+        },
+    )
+
+
+def _vendored(path: Path, name: str, checksum: str) -> bytes:
+    body = path.read_bytes() if path.is_file() else b""
+    if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
+        raise PackagingError(
+            f"{name} is not what infra/console/vendor.json says; run `make setup`, "
+            "and look at the file before changing its checksum"
+        )
+    return body
+
+
+def _asset(key: str, body: bytes) -> Asset:
+    suffix = PurePosixPath(key).suffix
+    if suffix not in CONTENT_TYPES:
+        raise PackagingError(f"{key}: no content type is known; add it to CONTENT_TYPES")
+    kept = NEVER_KEPT if key in NEVER_KEPT_FILES else KEPT_AT_THE_EDGE
+    return Asset(body, CONTENT_TYPES[suffix], kept)

@@ -1,0 +1,90 @@
+"""The import graph, read from source: which files a handler reaches and which packages it needs.
+
+Nothing is imported to find out; names built at run time are the caller's to add.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders from which first-party modules are imported, and the top-level names that are."""
+
+    roots: tuple[Path, ...]
+    tops: frozenset[str]
+
+    def place(self, file: Path) -> Path:
+        """Where `file` goes in a zip: its path below the folder it is imported from."""
+        for root in self.roots:
+            if file.is_relative_to(root) and file.relative_to(root).parts[0] in self.tops:
+                return file.relative_to(root)
+        raise ValueError(f"{file} is in none of {', '.join(map(str, self.roots))}")
+
+    def module_file(self, name: str) -> Path | None:
+        """The file of a first-party module, or None when `name` is an attribute or foreign."""
+        for root in self.roots:
+            base = root.joinpath(*name.split("."))
+            for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+                if candidate.is_file():
+                    return candidate
+        return None
+
+
+def imported_names(path: Path, sources: Sources) -> Iterator[str]:
+    """Every absolute module name an import statement in `path` may load, submodules included."""
+    package = sources.place(path).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            prefix = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*prefix, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def closure(modules: Iterable[str], sources: Sources) -> list[Path]:
+    """The first-party files that importing `modules` reads, parents' `__init__.py` included."""
+    found: set[Path] = set()
+    queue = list(modules)
+    seen: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name in seen or name.split(".")[0] not in sources.tops:
+            continue
+        seen.add(name)
+        if "." in name:
+            queue.append(name.rpartition(".")[0])
+        file = sources.module_file(name)
+        if file is not None and file not in found:
+            found.add(file)
+            queue.extend(imported_names(file, sources))
+    return sorted(found)
+
+
+def third_party(files: Iterable[Path], sources: Sources) -> dict[str, set[str]]:
+    """Top-level foreign modules that `files` import → the distributions that provide them.
+
+    A module nobody installed maps to an empty set.
+    """
+    distributions = packages_distributions()
+    tops = {
+        name.split(".")[0]
+        for file in files
+        if file.suffix == ".py"
+        for name in imported_names(file, sources)
+    }
+    foreign = tops - set(sys.stdlib_module_names) - sources.tops - {"", "__future__"}
+    return {top: {canonical(name) for name in distributions.get(top, [])} for top in foreign}
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as PyPI normalises it."""
+    return name.lower().replace("_", "-").replace(".", "-")

@@ -1,0 +1,102 @@
+"""Readiness: what the service stands on, each part with its own verdict.
+
+Imports nothing but the standard library; the queue is handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+#: A check that takes longer than this has failed, in seconds.
+PATIENCE = 4.0
+#: `due` above this is a backlog worth looking at.
+BACKLOG = 10_000
+#: Seconds a due job may wait before that is worth looking at.
+LATE = 120.0
+#: Seconds without any lease before that is a failure; a long backlog, or a tenant's limit, is none.
+STALLED = 900.0
+#: Seconds since the last tick: one missed is worth looking at, three are a dead schedule.
+TICK_LATE, TICK_DEAD = 90.0, 200.0
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+
+
+class Health(Protocol):
+    """The part of `minutehand.queue.models.QueueHealth` that is judged here."""
+
+    due: int
+    oldest_due_seconds: float | None
+    stalled_seconds: float | None
+    last_tick_seconds: float | None
+
+
+class Queue(Protocol):
+    """Reads the queue's vital signs."""
+
+    async def health(self) -> Any:
+        """One round trip."""
+        ...
+
+
+async def readiness(queue: Queue) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            health: Health = await queue.health()
+    except Exception as error:  # whatever is wrong with it, the database cannot be used
+        checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
+        unknown = "unknown while the database is away"
+        for name, unit in (("queue_depth", "jobs"), ("oldest_due", "s"), ("last_tick", "s")):
+            checks[name] = _verdict(FAIL, None, unit, unknown)
+        return _answer(checks)
+    elapsed = round((time.perf_counter() - started) * 1000, 1)
+    return _answer({"database": _verdict(PASS, elapsed, "ms", "answers"), **judge(health)})
+
+
+def judge(health: Health) -> dict[str, dict[str, Any]]:
+    """Verdicts on a queue whose database answers."""
+    due = health.due
+    oldest = health.oldest_due_seconds
+    stalled = health.stalled_seconds or 0.0
+    tick = health.last_tick_seconds
+    return {
+        "queue_depth": _verdict(
+            WARN if due > BACKLOG else PASS, due, "jobs", f"{due} due and not yet leased"
+        ),
+        "oldest_due": _verdict(
+            FAIL if stalled > STALLED else WARN if (oldest or 0.0) > LATE else PASS,
+            oldest,
+            "s",
+            "nothing is due"
+            if oldest is None
+            else f"has waited {oldest:.0f} s"
+            + (f"; nothing was leased for {stalled:.0f} s" if stalled > LATE else ""),
+        ),
+        "last_tick": _verdict(
+            # a database that never saw a tick is young; if it is not, `oldest_due` will tell
+            WARN if tick is None else _grade(tick, TICK_LATE, TICK_DEAD),
+            tick,
+            "s",
+            "never seen one" if tick is None else f"ended {tick:.0f} s ago",
+        ),
+    }
+
+
+def _grade(value: float, warn_above: float, fail_above: float) -> str:
+    if value > fail_above:
+        return FAIL
+    return WARN if value > warn_above else PASS
+
+
+def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[str, Any]:
+    return {"verdict": verdict, "value": value, "unit": unit, "detail": detail}
+
+
+def _answer(checks: dict[str, dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    verdicts = {check["verdict"] for check in checks.values()}
+    if FAIL in verdicts:
+        return 503, {"status": "not_ready", "checks": checks}
+    return 200, {"status": "degraded" if WARN in verdicts else "ready", "checks": checks}

@@ -1,0 +1,113 @@
+"""AWS Lambda's way into the `health` function; nothing imports this module.
+
+Plain on purpose: a probe must not wait for FastAPI's import, only a deep one for the queue's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from minutehand.functions.health.probe import liveness
+from minutehand.version import VERSION
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
+_OFF = {"", "0", "false"}
+_SHALLOW = {"/health", "/api/v1/health"}
+_READY = "/api/health/ready"
+
+_loop: Any = None
+_queue: Any = None
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one probe."""
+    http = event.get("requestContext", {}).get("http", {})
+    request_id = _request_id(event, context)
+    path = _path(event)
+    if path not in _SHALLOW and path != _READY:
+        return _refuse(404, "route_not_found", "No such route", request_id)
+    if http.get("method", "GET") != "GET":
+        refused = _refuse(
+            405, "method_not_allowed", "This route does not take that method", request_id
+        )
+        refused["headers"]["allow"] = "GET"
+        return refused
+    alive = liveness(
+        version=os.environ.get("MINUTEHAND_VERSION")
+        or os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", VERSION),
+        stage=os.environ.get("STAGE", "local"),
+        region=os.environ.get("AWS_REGION", "us-east-1"),
+    )
+    deep = (event.get("queryStringParameters") or {}).get("deep", "")
+    if path in _SHALLOW and deep in _OFF:
+        return _answer(200, alive, request_id)
+    status, body = _readiness()
+    return _answer(status, {**alive, **body}, request_id)
+
+
+def _readiness() -> tuple[int, dict[str, Any]]:
+    global _loop, _queue
+    # here and not at the top: the shallow probe must not pay for asyncio and the queue's client
+    import asyncio
+
+    from minutehand.aws.secrets import read_secrets
+    from minutehand.config import Settings
+    from minutehand.functions.health.checks import readiness
+    from minutehand.queue.worker_client import WorkerQueue
+
+    if _loop is None or _queue is None:
+        environ = {**read_secrets(os.environ), **os.environ}
+        _loop = asyncio.new_event_loop()
+        _queue = WorkerQueue(Settings.from_env(environ))
+    answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(readiness(_queue))
+    if answer[1]["checks"]["database"]["verdict"] != "pass":
+        close()  # the key may have been rotated: the next probe reads it anew
+    return answer
+
+
+def close() -> None:
+    """Close connections and loop; Lambda just freezes both, tests must not."""
+    global _loop, _queue
+    if _loop is not None:
+        _loop.run_until_complete(_queue.aclose())
+        _loop.close()
+    _loop = _queue = None
+
+
+def _path(event: dict[str, Any]) -> str:
+    # no variables: what the gateway matched is the path, without a stage or a domain's mapping key
+    matched: str = event.get("routeKey", "").partition(" ")[2]
+    return matched or event.get("rawPath") or "/"
+
+
+def _request_id(event: dict[str, Any], context: Any) -> str:
+    offered = str((event.get("headers") or {}).get("x-request-id", ""))
+    if _SANE_ID.fullmatch(offered):
+        return offered
+    own = event.get("requestContext", {}).get("requestId")
+    return str(own or context.aws_request_id)
+
+
+def _refuse(status: int, code: str, error: str, request_id: str) -> dict[str, Any]:
+    body = {"error": error, "code": code, "detail": None, "request_id": request_id}
+    return _answer(status, body, request_id)
+
+
+def _answer(status: int, body: dict[str, Any], request_id: str) -> dict[str, Any]:
+    headers = {
+        "content-type": "application/json",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "x-request-id": request_id,
+    }
+    if status == 503:
+        headers["retry-after"] = "5"
+    return {
+        "statusCode": status,
+        "headers": headers,
+        "body": json.dumps(body),
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,1 @@
+"""Writes: jobs enqueued, cancelled, retried, answered and redriven by signed-in users."""

@@ -1,0 +1,169 @@
+"""Bodies of the write routes; what a field means, `minutehand.queue.models` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from minutehand.queue.models import (
+    BackoffOptions,
+    EnqueueOptions,
+    Job,
+    NewJob,
+    Status,
+    UniqueOptions,
+)
+from minutehand.web.bodies import Payload
+from minutehand.web.idempotency import MAX_CHARACTERS
+
+MAX_BULK = 1000
+
+
+def _text_only(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("should be an ISO 8601 instant with a zone, e.g. 2026-11-20T12:00:00Z")
+    return value
+
+
+#: A UTC instant as text; pydantic would also take a bare number for one.
+Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=315_360_000)]
+#: Bounds as the database has them, told before the round trip and by the field's name.
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Key = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Body(BaseModel):
+    """A request body: a field nobody knows is a mistake worth telling."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobOptions(Body):
+    """What may be said about a new job besides its type and payload."""
+
+    queue: Name | None = None
+    priority: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
+        default=None, description="Smaller runs first; 100 by default."
+    )
+    scheduled_for: Instant | None = None
+    delay_seconds: Seconds | None = None
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=50)] | None = None
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)] | None = None
+    idempotency_ttl_seconds: Seconds | None = None
+    concurrency_key: Key | None = None
+    session_id: Key | None = None
+    parent_id: UUID | None = None
+    deadline_at: Instant | None = None
+    timeout_seconds: Annotated[float, Field(strict=True, ge=1, le=43_200)] | None = None
+    backoff: BackoffOptions | None = None
+    after: Annotated[tuple[UUID, ...], Field(max_length=1000)] | None = None
+    after_failed: Literal["fail", "run", "cancel"] | None = None
+    unique: UniqueOptions | None = None
+    debounce_seconds: Seconds | None = None
+    batch_id: UUID | None = None
+    schema_version: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.scheduled_for is not None and self.delay_seconds is not None:
+            raise ValueError("give scheduled_for or delay_seconds, not both")
+        return self
+
+    def options(self, *, key: str | None, traceparent: str | None) -> EnqueueOptions:
+        """The options as the queue takes them."""
+        given = self.model_dump(
+            mode="json", exclude_none=True, include=set(JobOptions.model_fields)
+        )
+        given |= {"idempotency_key": key, "traceparent": traceparent}
+        return EnqueueOptions.model_validate(given)
+
+
+class JobSpec(JobOptions):
+    """A job of a bulk request."""
+
+    job_type: Name
+    payload: Payload = Field(default_factory=dict)
+
+    def new_job(self, *, key: str | None, traceparent: str | None) -> NewJob:
+        """The job as the queue takes it."""
+        return NewJob(
+            job_type=self.job_type,
+            payload=self.payload,
+            options=self.options(key=key, traceparent=traceparent),
+        )
+
+
+class CreateJob(JobSpec):
+    """A job to enqueue."""
+
+    workspace_id: UUID
+
+
+class CreateJobs(Body):
+    """Jobs to enqueue together, all or none."""
+
+    workspace_id: UUID
+    jobs: Annotated[tuple[JobSpec, ...], Field(min_length=1, max_length=MAX_BULK)]
+
+
+class CreatedJob(BaseModel):
+    """A job, and whether this request made it or found it by its key."""
+
+    job: Job
+    created: bool
+
+
+class CreatedJobs(BaseModel):
+    """The jobs of a bulk request, in the order given."""
+
+    jobs: tuple[CreatedJob, ...]
+
+
+class JobFilter(Body):
+    """Which jobs a bulk action touches; every criterion must hold."""
+
+    job_type: Name | None = None
+    queue: Name | None = None
+    status: Status | None = None
+    session_id: Key | None = None
+    error_fingerprint: Key | None = None
+    created_before: Instant | None = None
+    created_after: Instant | None = None
+    ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)] | None = None
+
+    def wire(self) -> Mapping[str, Any]:
+        """The filter as the queue takes it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class BulkAction(Body):
+    """A bulk cancel or redrive; `more` in the answer says whether to call again."""
+
+    workspace_id: UUID
+    filter: JobFilter = JobFilter()
+    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1000
+
+
+class Answer(Body):
+    """What a person answers to the question a job waits with."""
+
+    answer: Any
+
+
+class EmitEvent(Body):
+    """An event that jobs of a workspace may be waiting for."""
+
+    workspace_id: UUID
+    name: Key
+    payload: Payload = Field(default_factory=dict)

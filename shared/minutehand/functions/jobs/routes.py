@@ -1,0 +1,153 @@
+"""The write routes: each is one call of the queue under the caller's token, then a wake-up.
+
+What a caller may do is decided by the database; this module shapes requests and answers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Response
+
+from minutehand.functions.jobs.models import (
+    Answer,
+    BulkAction,
+    CreatedJob,
+    CreatedJobs,
+    CreateJob,
+    CreateJobs,
+    EmitEvent,
+)
+from minutehand.queue.models import BulkResult, Job
+from minutehand.web.auth import SignedIn
+from minutehand.web.errors import FieldProblem, validation_failed
+from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
+from minutehand.web.services import Provided
+
+router = APIRouter(prefix="/api", tags=["jobs"])
+
+#: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
+BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+Trace = Annotated[str | None, Header(include_in_schema=False, alias="traceparent")]
+
+
+def trace_of(header: str | None) -> str | None:
+    """The W3C trace context to carry on; a malformed one is dropped, as the standard says."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    response_model=Job,
+    responses={200: {"model": Job, "description": "The key was used before: its job."}},
+)
+async def create_job(
+    body: CreateJob,
+    caller: SignedIn,
+    services: Provided,
+    response: Response,
+    idempotency_key: IdempotencyHeader = None,
+    traceparent: Trace = None,
+) -> Job:
+    """Enqueue a job."""
+    key = one_key(idempotency_key, body.idempotency_key)
+    enqueued = await services.queue_of(caller).enqueue(
+        str(body.workspace_id),
+        body.job_type,
+        body.payload,
+        options=body.options(key=key, traceparent=trace_of(traceparent)),
+    )
+    if enqueued.wake:
+        await services.waker.wake()
+    response.headers["Location"] = f"/api/jobs/{enqueued.job.id}"
+    if not enqueued.created:
+        response.status_code = 200
+        response.headers["Idempotent-Replayed"] = "true"
+    return enqueued.job
+
+
+@router.post("/jobs/bulk", status_code=201)
+async def create_jobs(
+    body: CreateJobs,
+    caller: SignedIn,
+    services: Provided,
+    idempotency_key: IdempotencyHeader = None,
+    traceparent: Trace = None,
+) -> CreatedJobs:
+    """Enqueue up to 1,000 jobs in one transaction, all or none."""
+    header_key = parse_key(idempotency_key)
+    trace = trace_of(traceparent)
+    batch = await services.queue_of(caller).enqueue_many(
+        str(body.workspace_id),
+        [
+            job.new_job(
+                key=job.idempotency_key or key_of_part(header_key, index), traceparent=trace
+            )
+            for index, job in enumerate(body.jobs)
+        ],
+    )
+    if batch.wake:
+        await services.waker.wake()
+    return CreatedJobs(
+        jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs)
+    )
+
+
+@router.post("/jobs/cancel")
+async def cancel_jobs(body: BulkAction, caller: SignedIn, services: Provided) -> BulkResult:
+    """Cancel the live jobs that match a filter, which must name something."""
+    if not body.filter.wire():
+        raise validation_failed(
+            [FieldProblem(field="filter", problem="name at least one criterion")]
+        )
+    return await services.queue_of(caller).cancel_jobs(
+        str(body.workspace_id), body.filter.wire(), limit=body.limit
+    )
+
+
+@router.post("/jobs/redrive")
+async def redrive_jobs(body: BulkAction, caller: SignedIn, services: Provided) -> BulkResult:
+    """Send the dead letters that match a filter round again."""
+    result = await services.queue_of(caller).redrive(
+        str(body.workspace_id), body.filter.wire(), limit=body.limit
+    )
+    if result.count:
+        await services.waker.wake(reason="redrive")
+    return result
+
+
+@router.post("/jobs/{job_id:uuid}/cancel")
+async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
+    """Cancel a job in any live state; a running one stops within a heartbeat."""
+    return await services.queue_of(caller).cancel(str(job_id))
+
+
+@router.post("/jobs/{job_id:uuid}/retry")
+async def retry_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
+    """Send a failed or cancelled job round again."""
+    job = await services.queue_of(caller).retry(str(job_id))
+    await services.waker.wake(reason="retry")
+    return job
+
+
+@router.post("/jobs/{job_id:uuid}/answer")
+async def answer_job(job_id: UUID, body: Answer, caller: SignedIn, services: Provided) -> Job:
+    """Answer the question a job waits with."""
+    job = await services.queue_of(caller).answer(str(job_id), body.answer)
+    await services.waker.wake(reason="answer")
+    return job
+
+
+@router.post("/events", status_code=202)
+async def emit_event(body: EmitEvent, caller: SignedIn, services: Provided) -> dict[str, Any]:
+    """Tell the jobs of a workspace that wait for an event that it happened."""
+    result = await services.queue_of(caller).emit_event(
+        str(body.workspace_id), body.name, body.payload
+    )
+    await services.waker.wake(reason="event")
+    return result if isinstance(result, dict) else {"result": result}

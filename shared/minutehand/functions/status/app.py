@@ -1,0 +1,15 @@
+"""The app of the `status` function: every read of jobs, streams, statistics."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from minutehand.config import Settings
+from minutehand.functions.status import routes
+from minutehand.web.application import create_app
+from minutehand.web.services import Services
+
+
+def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
+    """The app; `services` replaces what it works with."""
+    return create_app(services or Services(settings), [routes.router], title="Minutehand status")

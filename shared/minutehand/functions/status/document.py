@@ -1,0 +1,97 @@
+"""One OpenAPI document for the whole service, made on the first request for it.
+
+The other functions' routes are only described here, never served.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from minutehand.web import openapi
+from minutehand.web.services import Services
+
+
+def whole_document(services: Services) -> dict[str, Any]:
+    """The document of every route of `jobs`, `status`, `worker`, `health` and the apps."""
+    # here and not at the top: reads must not pay for importing the other functions
+    from minutehand.functions.health.app import router as health
+    from minutehand.functions.jobs.apps import routers as of_apps
+    from minutehand.functions.jobs.routes import router as jobs
+    from minutehand.functions.jobs.steering import router as steering
+    from minutehand.functions.jobs.uploads import router as uploads
+    from minutehand.functions.status.routes import router as status
+
+    app = FastAPI(title="Minutehand", version=services.settings.version)
+    for router in (jobs, steering, uploads, status, health, *of_apps(services)):
+        app.include_router(router)
+    document = openapi.document(app)
+    document["paths"].update(_WORKER_PATHS)
+    schemes = document["components"].setdefault("securitySchemes", {})
+    for scheme, variable in _WORKER_TOKENS.items():
+        schemes[scheme] = {"type": "http", "scheme": "bearer", "description": f"{variable}."}
+    return document
+
+
+_WORKER_TOKENS: Final = {
+    "workerToken": "WORKER_SECRET_TOKEN",
+    "backgroundToken": "BACKGROUND_JOB_TOKEN",
+}
+
+
+def _operation(summary: str, token: str, fields: dict[str, str], **more: Any) -> dict[str, Any]:
+    """An operation of the worker, which serves its routes without FastAPI."""
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": kind} for name, kind in fields.items()},
+        "required": list(fields),
+    }
+    operation = {
+        "tags": ["worker"],
+        "summary": summary,
+        "security": [{token: []}],
+        "responses": {
+            "200": {
+                "description": "Successful Response",
+                "content": {"application/json": {"schema": schema}},
+            }
+        },
+        **more,
+    }
+    openapi.add_errors("post", operation)
+    return operation
+
+
+_TICK: Final = {
+    "success": "boolean",
+    "duration_ms": "number",
+    "worker_id": "string",
+    "timestamp": "string",
+}
+_HEALTH: Final = {
+    "status": "string",
+    "worker_exists": "boolean",
+    "worker_id": "string",
+    "timestamp": "string",
+    "environment": "object",
+}
+_JOB_TYPES: Final = {
+    "type": "object",
+    "properties": {"jobTypes": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+    "required": ["jobTypes"],
+}
+_WORKER_PATHS: Final = {
+    "/api/jobs/worker": {
+        "get": _operation("Whether a worker exists, and where it runs.", "workerToken", _HEALTH),
+        "post": _operation("Run one tick and say what it did.", "workerToken", _TICK),
+    },
+    "/api/jobs/process": {
+        "post": _operation(
+            "Run one tick over some job types.",
+            "backgroundToken",
+            _TICK,
+            requestBody={"required": True, "content": {"application/json": {"schema": _JOB_TYPES}}},
+        ),
+    },
+}

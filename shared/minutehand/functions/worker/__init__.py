@@ -1,0 +1,1 @@
+"""The worker function: one tick per invocation."""

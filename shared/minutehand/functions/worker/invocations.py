@@ -1,0 +1,192 @@
+"""One Lambda environment's worker: schedule, wake-up and sibling events, and its HTTP routes.
+
+No web framework: a tick every minute should not pay for one. Who makes it anew when its secrets
+were rotated is shared/minutehand/aws/rotation.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from minutehand.aws.clients import client
+from minutehand.config import Settings
+from minutehand.functions.worker.processors import load_processors
+from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
+from minutehand.log import request_context
+from minutehand.queue.errors import QueueError
+from minutehand.worker.fanout import FanOut
+from minutehand.worker.loop import Worker
+from minutehand.worker.metrics import emf_line, tick_line
+from minutehand.worker.moments import TickOptions
+from minutehand.worker.summary import TickSummary
+from minutehand.worker.tick import Tick
+
+logger = logging.getLogger(__name__)
+
+#: Marks an invocation that a tick made itself; it makes none of its own.
+SIBLING_SOURCE: Final = "minutehand.sibling"
+#: The minute schedule's, see infra/aws/schedule.yml.
+SCHEDULE_SOURCE: Final = "minutehand.tick"
+#: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
+HTTP_SECONDS: Final = 25.0
+#: Lambda on arm64, us-east-1, first tier; https://aws.amazon.com/lambda/pricing/
+_USD_PER_GIGABYTE_SECOND: Final = 0.0000133334
+
+
+class LambdaWorker:
+    """A worker on a loop of its own, so that connections are kept between invocations.
+
+    Args:
+        memory_mb: The function's memory, for the estimate of what a job costs; 0 for none.
+    """
+
+    def __init__(self, settings: Settings, *, memory_mb: int = 0) -> None:
+        self._settings = settings
+        self._memory_mb = memory_mb
+        self._loop = asyncio.new_event_loop()
+        self._worker = Worker(
+            settings,
+            registry=load_processors(settings),
+            options=TickOptions(
+                concurrency=settings.worker_concurrency,
+                version=settings.version,
+                usd_per_second=memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
+            ),
+            fan_out=FanOut(most=settings.worker_siblings),
+            start_siblings=self._start_siblings,
+            on_tick=self._write_metrics,
+        )
+        self._routes = WorkerRoutes(settings, self._worker)
+
+    def __call__(self, event: Any, context: Any) -> dict[str, Any]:
+        """Run one tick, or answer one HTTP request; never returns later than Lambda allows.
+
+        An error of the queue is raised on schedule events, so that it counts as a failed
+        invocation and alarms; over HTTP it is a 503.
+        """
+        run = self._loop.run_until_complete
+        budget = _remaining_seconds(context)
+        if isinstance(event, Mapping) and "requestContext" in event:
+            request = _request(event)
+            with request_context(request.request_id):
+                answer = self._routes.answer(
+                    request, budget_seconds=min(budget, HTTP_SECONDS), usual_seconds=budget
+                )
+                reply = run(answer)
+            return _response(reply)
+        source = event.get("source") if isinstance(event, Mapping) else None
+        with request_context(getattr(context, "aws_request_id", None)):
+            summary = run(
+                self._worker.tick(budget_seconds=budget, fan_out=source != SIBLING_SOURCE)
+            )
+            if source == SCHEDULE_SOURCE:
+                run(self._tell_oldest_due(summary))
+        return summary.as_dict()
+
+    def close(self) -> None:
+        """Close connections and loop."""
+        self._loop.run_until_complete(self._worker.aclose())
+        self._loop.close()
+
+    async def _start_siblings(self, count: int) -> int:
+        """Invoke this function `count` times; a 429 is normal, the next tick takes the rest."""
+        if not self._settings.worker_function_name:
+            return 0
+        lambda_client = await asyncio.to_thread(
+            client, self._settings, "lambda", connect_timeout=1.0, read_timeout=2.0, attempts=1
+        )
+        payload = json.dumps({"source": SIBLING_SOURCE}).encode()
+        results = await asyncio.gather(
+            *(
+                asyncio.to_thread(
+                    lambda_client.invoke,
+                    FunctionName=self._settings.worker_function_name,
+                    InvocationType="Event",
+                    Payload=payload,
+                )
+                for _ in range(count)
+            ),
+            return_exceptions=True,
+        )
+        refused = [result for result in results if isinstance(result, BaseException)]
+        if refused:
+            logger.warning(
+                "Sibling workers were refused",
+                extra={
+                    "event": "fanout.refused",
+                    "refused": len(refused),
+                    "reason": type(refused[0]).__name__,
+                },
+            )
+        return count - len(refused)
+
+    def _write_metrics(self, tick: Tick) -> None:
+        if tick.summary.did_something:
+            sys.stdout.write(
+                tick_line(
+                    tick.summary,
+                    stage=self._settings.stage,
+                    at_ms=int(time.time() * 1000),
+                    wait_ms=tick.wait_ms,
+                    run_ms=tick.run_ms,
+                    memory_mb=self._memory_mb,
+                )
+                + "\n"
+            )
+
+    async def _tell_oldest_due(self, summary: TickSummary) -> None:
+        """Write the one metric that notices jobs which no tick takes; idle costs no query."""
+        oldest = 0.0
+        if summary.due_left:
+            try:
+                oldest = (await self._worker.queue.health()).oldest_due_seconds or 0.0
+            except QueueError as error:
+                logger.warning(
+                    "The oldest due job's age is unknown",
+                    extra={"event": "metrics.incomplete", "error": str(error)},
+                )
+                return
+        line = emf_line(
+            {"OldestDueSeconds": (oldest, "Seconds")},
+            {"stage": self._settings.stage},
+            at_ms=int(time.time() * 1000),
+        )
+        sys.stdout.write(line + "\n")
+
+
+def _remaining_seconds(context: Any) -> float:
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    # without a context (a plain call), behave as under API Gateway's own limit
+    return float(remaining()) / 1000 if callable(remaining) else 29.0
+
+
+def _request(event: Mapping[str, Any]) -> Request:
+    context = event["requestContext"]
+    http = context.get("http", {})
+    body = event.get("body") or ""
+    raw = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
+    # no variables: what the gateway matched is the path, without a stage or a domain's mapping key
+    path = event.get("routeKey", "").partition(" ")[2] or http.get("path") or "/"
+    return Request(
+        method=http.get("method", "GET").upper(),
+        path=path,
+        headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
+        body=raw,
+        request_id=context.get("requestId"),
+    )
+
+
+def _response(reply: Reply) -> dict[str, Any]:
+    return {
+        "statusCode": reply.status,
+        "headers": {"Content-Type": "application/json", **reply.headers},
+        "body": reply.encoded().decode(),
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,198 @@
+"""The worker's HTTP routes without any framework: requests in, replies out.
+
+The handler and the local ASGI app translate to and from their own shapes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from minutehand.config import Settings
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.worker.loop import Worker
+
+logger = logging.getLogger(__name__)
+
+WORKER_PATH: Final = "/api/jobs/worker"
+PROCESS_PATH: Final = "/api/jobs/process"
+MAX_BODY_BYTES: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; header names in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One JSON answer."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def encoded(self) -> bytes:
+        """The body as JSON."""
+        return json.dumps(self.body, separators=(",", ":"), default=str).encode()
+
+
+class WorkerRoutes:
+    """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`."""
+
+    def __init__(self, settings: Settings, worker: Worker) -> None:
+        self._settings = settings
+        self._worker = worker
+
+    def knows(self, path: str) -> bool:
+        """Whether `path` is one of ours."""
+        return path in {WORKER_PATH, PROCESS_PATH}
+
+    async def answer(
+        self,
+        request: Request,
+        *,
+        budget_seconds: float = math.inf,
+        usual_seconds: float | None = None,
+    ) -> Reply:
+        """Answer one request; a tick takes at most `budget_seconds`.
+
+        Args:
+            usual_seconds: How long a tick is that nobody waits for; what a shorter one has to
+                stop is handed back without being charged.
+        """
+        methods = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}.get(request.path)
+        if methods is None:
+            return _error(404, "Not found", "not_found", request)
+        if request.method not in methods:
+            reply = _error(405, "Method not allowed", "method_not_allowed", request)
+            return replace(reply, headers={"Allow": ", ".join(methods)})
+        tokens = (
+            self._settings.worker_secret_tokens
+            if request.path == WORKER_PATH
+            else self._settings.background_job_tokens
+        )
+        if not bearer_matches(request.headers.get("authorization", ""), tokens):
+            reply = _error(401, "Unauthorized", "unauthorized", request)
+            return replace(reply, headers={"WWW-Authenticate": "Bearer"})
+        if request.method == "GET":
+            return Reply(200, self._health())
+        job_types: list[str] | None = None
+        if request.path == PROCESS_PATH:
+            wanted = _job_types(request)
+            if isinstance(wanted, Reply):
+                return wanted
+            job_types = wanted
+        return await self._tick(request, budget_seconds, usual_seconds, job_types)
+
+    def _health(self) -> dict[str, Any]:
+        return {
+            "status": "healthy",
+            "worker_exists": len(self._worker.registry) > 0,
+            "worker_id": self._worker.worker_id,
+            "timestamp": _now(),
+            "environment": {"region": self._settings.aws_region, "env": self._settings.stage},
+        }
+
+    async def _tick(
+        self,
+        request: Request,
+        budget_seconds: float,
+        usual_seconds: float | None,
+        job_types: list[str] | None,
+    ) -> Reply:
+        try:
+            summary = await self._worker.tick(
+                budget_seconds=budget_seconds,
+                job_types=job_types,
+                # a caller waits for the answer, not for work of the future
+                options=replace(
+                    self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds
+                ),
+            )
+        except QueueUnavailable as error:
+            logger.warning(
+                "Tick found the queue away",
+                extra={"event": "tick.unavailable", "error": str(error)},
+            )
+            reply = _error(503, "The queue is not available", "queue_unavailable", request)
+            return replace(reply, headers={"Retry-After": "5"})
+        except QueueError as error:
+            logger.error(
+                "Queue refused the tick", extra={"event": "tick.refused", "error": str(error)}
+            )
+            return _error(502, "The queue refused the worker", error.word or "refused", request)
+        counts = summary.as_dict()
+        error_text = counts.pop("error")
+        return Reply(
+            200,
+            {
+                "success": error_text is None,
+                "duration_ms": round(summary.duration_ms),
+                "worker_id": summary.worker_id,
+                "timestamp": _now(),
+                **{k: v for k, v in counts.items() if k not in {"duration_ms", "worker_id"}},
+                **({} if error_text is None else {"error": error_text}),
+            },
+        )
+
+
+def bearer_matches(authorization: str, accepted: Iterable[str]) -> bool:
+    """Whether the header carries one of the accepted tokens, compared in constant time."""
+    scheme, _, token = authorization.partition(" ")
+    offered = token.strip().encode() if scheme.lower() == "bearer" else b""
+    matches = False
+    for candidate in accepted:
+        # no early exit: a match on the first must take as long as one on the second
+        matches |= hmac.compare_digest(offered, candidate.encode())
+    return matches and bool(offered)
+
+
+def _job_types(request: Request) -> list[str] | Reply | None:
+    if len(request.body) > MAX_BODY_BYTES:
+        return _error(413, "Request body is too large", "payload_too_large", request)
+    if not request.body.strip():
+        return None
+    try:
+        body = json.loads(request.body)
+    except ValueError:
+        return _error(400, "Request body is not JSON", "invalid_json", request)
+    if not isinstance(body, dict):
+        return _error(400, "Request body is no object", "invalid_argument", request, "body")
+    names = body.get("jobTypes")
+    if names is None:
+        return None
+    if (
+        not isinstance(names, list)
+        or len(names) > 200
+        or not all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
+    ):
+        return _error(
+            400, "jobTypes is no list of job types", "invalid_argument", request, "jobTypes"
+        )
+    return names
+
+
+def _error(
+    status: int, text: str, code: str, request: Request, field_name: str | None = None
+) -> Reply:
+    body: dict[str, Any] = {"error": text, "code": code, "request_id": request.request_id}
+    if field_name is not None:
+        body["detail"] = {"field": field_name}
+    return Reply(status, body)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,55 @@
+"""`python -m minutehand.local up`: the local stack in the foreground, until Ctrl-C.
+
+Exit codes: 0 ended as asked (with --once: every demo job ended as it should), 1 something
+failed, 3 another stack runs in this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+STARTED = time.monotonic()
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m minutehand.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything and stay in the foreground")
+    up.add_argument("--once", action="store_true", help="exit when the demo jobs have ended")
+    up.add_argument("--no-demo", action="store_true", help="start no demo jobs")
+    up.add_argument("--any-ports", action="store_true", help="do not prefer 54321 and 8000")
+    up.add_argument("--with-parent", action="store_true", help="stop when the parent dies")
+    up.add_argument("--scratch", action="store_true", help="no durability, for tests")
+    up.add_argument(
+        "--lambda",
+        dest="on_lambda",
+        metavar="FOLDER",
+        nargs="?",
+        const="",
+        help="run the functions as Lambda does; from a folder of unzipped packages, if given",
+    )
+    reset = commands.add_parser("reset", help="delete the stack's data and keys")
+    for command in (up, reset):
+        command.add_argument("--state", type=Path, default=Path(".local").resolve())
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run one command."""
+    options = arguments()
+    if options.command == "up":
+        print("Minutehand: starting the local stack", flush=True)
+    # only now: the first line must not wait for these imports
+    from minutehand.local.launcher import Launcher, reset
+
+    if options.command == "reset":
+        return reset(options.state)
+    return Launcher(options, started=STARTED).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

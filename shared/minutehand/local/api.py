@@ -1,0 +1,257 @@
+"""The functions on one origin without Lambda: their ASGI apps, the console, the worker's loop.
+
+`python -m minutehand.local.api` serves on API_PORT; the same apps and the same tick as on AWS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import psycopg
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from minutehand.app import find_apps
+from minutehand.config import Settings
+from minutehand.functions.health.app import build_app as build_health
+from minutehand.functions.jobs.app import build_app as build_jobs
+from minutehand.functions.status.app import build_app as build_status
+from minutehand.functions.worker.app import build_app as build_worker_routes
+from minutehand.functions.worker.app import build_worker
+from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
+from minutehand.local.breaking import break_routes
+from minutehand.local.hot_reload import reload_on_change
+from minutehand.local.site import (
+    ConsoleFiles,
+    console_config,
+    pages_of_apps,
+    security_headers,
+)
+from minutehand.log import configure_logging
+from minutehand.resources import resource
+from minutehand.web.hub import EventHub
+from minutehand.web.services import Services
+from minutehand.worker.loop import Worker
+
+logger = logging.getLogger("minutehand.local.api")
+
+CHANNEL = "minutehand_wakeup"
+"""Notified by the enqueue functions when their transaction commits."""
+STOP_SECONDS = 4.0
+"""For running jobs to be handed back when the host stops."""
+
+
+class LocalWaker:
+    """Wakes the loop in this process; what a Lambda invoke is on AWS."""
+
+    def __init__(self, wakeups: asyncio.Event) -> None:
+        self._wakeups = wakeups
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        """Ask for a tick now; `reason` is for logs on AWS."""
+        self._wakeups.set()
+
+
+class Functions:
+    """Sends each request to the function that serves its route, as API Gateway does."""
+
+    def __init__(self, worker: ASGIApp, apps: list[Starlette]) -> None:
+        self._worker = worker
+        self._apps = apps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._choose(scope)(scope, receive, send)
+
+    def _choose(self, scope: Scope) -> ASGIApp:
+        if scope["path"] in {WORKER_PATH, PROCESS_PATH}:
+            return self._worker
+        near: ASGIApp | None = None
+        for app in self._apps:
+            match = best_match(app.routes, scope)
+            if match is Match.FULL:
+                return app
+            if match is Match.PARTIAL and near is None:
+                near = app  # the path with another method: that app answers 405 or a preflight
+        return near or self._apps[-1]
+
+
+def best_match(routes: list[BaseRoute], scope: Scope) -> Match:
+    """Tell how well any of `routes` fits a request."""
+    found = Match.NONE
+    for route in routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            return match
+        if match is Match.PARTIAL:
+            found = match
+    return found
+
+
+class Host:
+    """The API's paths to the functions, everything else to the console's files."""
+
+    def __init__(self, functions: ASGIApp, site: Starlette, hub: EventHub) -> None:
+        self._functions = functions
+        self._site = site
+        self._hub = hub
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan of the host."""
+        if scope["type"] == "lifespan":
+            self._loop = asyncio.get_running_loop()
+        path = scope.get("path", "")
+        is_api = path == "/health" or path.startswith("/api/")
+        app = self._functions if scope["type"] == "http" and is_api else self._site
+        await app(scope, receive, send)
+
+    def let_streams_go(self) -> None:
+        """End event streams in good order, so that clients come back; safe in a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hub.close)
+
+
+class Server(uvicorn.Server):
+    """Lets event streams end before it waits for its connections."""
+
+    def __init__(self, config: uvicorn.Config, host: Host) -> None:
+        super().__init__(config)
+        self._host = host
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown that a signal asks for."""
+        self._host.let_streams_go()
+        super().handle_exit(sig, frame)
+
+
+def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, str]) -> Host:
+    """Wire the apps, the console and the loop into one ASGI app."""
+    wakeups = asyncio.Event()
+    services = Services(settings, waker=LocalWaker(wakeups))
+    worker = build_worker(settings)
+    apps: list[Starlette] = [
+        build_health(settings, services=services),
+        build_status(settings, services=services),
+        build_jobs(settings, services=services),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        # the apps share one Services, so their own lifespans, which close it, are not run
+        loop = asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker")
+        listener = asyncio.create_task(listen(wakeups, database_url), name="listen")
+        reloader = asyncio.create_task(
+            reload_on_change(worker, settings, wakeups=wakeups), name="reload"
+        )
+        try:
+            yield
+        finally:
+            worker.stop()
+            listener.cancel()
+            reloader.cancel()
+            _ended, late = await asyncio.wait([loop, listener, reloader], timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await services.aclose()
+            await worker.aclose()
+
+    config = console_config(settings, environ)
+
+    async def tell_config(_: Request) -> JSONResponse:
+        return JSONResponse(config, headers={"Cache-Control": "no-store"})
+
+    routes: list[BaseRoute] = [
+        Route("/config.json", tell_config),
+        *break_routes(settings, environ),
+        *vendored_modules(),
+    ]
+    headers = security_headers(settings, environ)
+    routes += pages_of_apps(find_apps(settings.apps), headers)
+    routes.append(Mount("/", app=ConsoleFiles(resource("console"), headers)))
+    functions = Functions(build_worker_routes(settings, worker), apps)
+    return Host(functions, Starlette(routes=routes, lifespan=lifespan), services.hub)
+
+
+def vendored_modules() -> list[BaseRoute]:
+    """Serve the npm packages that package.json names, and no others, under /vendor."""
+    folder = resource("node")
+    names = json.loads((folder / "package.json").read_text())
+    packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})
+    return [
+        Mount(f"/vendor/{name}", app=StaticFiles(directory=folder / "node_modules" / name))
+        for name in packages
+        if (folder / "node_modules" / name).is_dir()
+    ]
+
+
+async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) -> None:
+    """Run the loop once the database has the queue: an earlier tick would only be refused."""
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                database_url, autocommit=True, connect_timeout=3
+            ) as connection:
+                found = await connection.execute("select to_regproc('public.lease_jobs')")
+                if (row := await found.fetchone()) is not None and row[0] is not None:
+                    break
+        except psycopg.OperationalError:
+            logger.debug("database is not there yet", extra={"event": "worker.waiting"})
+        await asyncio.sleep(0.1)
+    await worker.run_forever(wakeups)
+
+
+async def listen(wakeups: asyncio.Event, database_url: str) -> None:
+    """Set `wakeups` on every committed enqueue, whoever made it; for ever, over restarts."""
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                database_url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
+            ) as connection:
+                await connection.execute(f"listen {CHANNEL}".encode())
+                wakeups.set()  # what was committed while nobody listened
+                async for _ in connection.notifies():
+                    wakeups.set()
+        except psycopg.OperationalError as error:
+            logger.info(
+                "wake-ups are away; the poll finds jobs",
+                extra={"event": "wakeup.away", "error": str(error).strip()},
+            )
+        await asyncio.sleep(0.3)
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Serve until SIGTERM."""
+    settings = Settings.from_env(environ)
+    configure_logging(settings.log_level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    host = build_host(settings, database_url=environ["DATABASE_URL"], environ=environ)
+    config = uvicorn.Config(
+        host,
+        host="127.0.0.1",
+        port=int(environ["API_PORT"]),
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=75,  # as the gateway: clients close first
+        timeout_graceful_shutdown=2,  # for requests under way; streams end by themselves
+        server_header=False,
+    )
+    Server(config, host).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

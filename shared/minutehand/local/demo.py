@@ -1,0 +1,177 @@
+"""The demo jobs: enqueued as a signed-in user, followed live in the terminal, summed up in a table.
+
+What an app enqueues is its own business: its `demo` module with
+`async def enqueue(api, data, workspace_id) -> list[str]`, where `api` and `data` are HTTP clients
+of the service and of the Data API with the user's token, and the result is the ids of the jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from minutehand.app import find_apps
+from minutehand.local.logs import Say
+
+ENDED = {"completed", "failed", "cancelled"}
+PATIENCE_SECONDS = 180.0
+COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
+
+
+class DemoFailed(Exception):
+    """A demo job could not be enqueued or followed."""
+
+
+async def show(values: Mapping[str, str], console: Console, say: Say, *, started: float) -> bool:
+    """Run the demo of every app; true when each job ended well."""
+    async with (
+        httpx.AsyncClient(base_url=values["API_URL"], timeout=15) as api,
+        httpx.AsyncClient(base_url=values["SUPABASE_URL"], timeout=15) as data,
+    ):
+        token = await sign_in(data, values)
+        for client in (api, data):
+            client.headers["Authorization"] = f"Bearer {token}"
+        data.headers["apikey"] = values["SUPABASE_PUBLISHABLE_KEY"]
+        ids: list[str] = []
+        for name, module in demos(values["MINUTEHAND_APPS"].split(",")):
+            made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
+            say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
+            ids += made
+        if not ids:
+            say("no app has demo jobs yet")
+            return True
+        jobs = await follow(data, ids, console, say, started=started)
+    console.print(summary(jobs))
+    return all(ended_well(job) for job in jobs)
+
+
+def ended_well(job: Mapping[str, Any]) -> bool:
+    """Whether a job completed, and its result does not say that it is only a part."""
+    result = job.get("result")
+    outcome = result.get("outcome") if isinstance(result, dict) else None
+    return job["status"] == "completed" and outcome not in {"partial", "failed"}
+
+
+def demos(packages: Iterable[str]) -> list[tuple[str, Any]]:
+    """Find the apps that have a demo."""
+    modules = ((app.name, app.module("demo")) for app in find_apps(packages))
+    return [(name, module) for name, module in modules if module is not None]
+
+
+async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
+    """Return the access token of the demo user."""
+    answer = await data.post(
+        "/auth/v1/token?grant_type=password",
+        headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
+        json={"email": values["DEMO_EMAIL"], "password": values["DEMO_PASSWORD"]},
+    )
+    if answer.status_code != 200:
+        raise DemoFailed(f"{values['DEMO_EMAIL']} could not sign in: {answer.text}")
+    token: str = answer.json()["access_token"]
+    return token
+
+
+async def follow(
+    data: httpx.AsyncClient, ids: list[str], console: Console, say: Say, *, started: float
+) -> list[dict[str, Any]]:
+    """Show each job's progress until all have ended; returns the jobs in the order of `ids`."""
+    bars: dict[str, TaskID] = {}
+    begun = time.time() - (time.monotonic() - started)  # of the command, on the wall clock
+    first_completed = False
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    columns = (  # 80 characters with the words of a stage; how long each took is in the summary
+        TextColumn("{task.fields[job_type]:<18}"),
+        TextColumn("{task.fields[status]:<10}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("[dim]{task.fields[stage]}[/]"),
+    )
+    with Progress(*columns, console=console) as progress:
+        while True:
+            jobs = await read_jobs(data, ids)
+            for job in jobs:
+                if job["id"] not in bars:
+                    bars[job["id"]] = progress.add_task(
+                        "", total=100, job_type=job["job_type"], status="", stage=""
+                    )
+                _update(progress, bars[job["id"]], job)
+            completed = [job["completed_at"] for job in jobs if job["status"] == "completed"]
+            if completed and not first_completed:
+                first_completed = True
+                seconds = datetime.fromisoformat(min(completed)).timestamp() - begun
+                say(f"the first job was completed {seconds:.1f} s after the command")
+            if len(jobs) == len(ids) and all(job["status"] in ENDED for job in jobs):
+                break
+            if time.monotonic() > deadline:
+                say(f"[red]not every job ended within {PATIENCE_SECONDS:.0f} s[/]")
+                break
+            await asyncio.sleep(0.2)
+    order = {job_id: place for place, job_id in enumerate(ids)}
+    return sorted(jobs, key=lambda job: order[job["id"]])
+
+
+def _update(progress: Progress, bar: TaskID, job: Mapping[str, Any]) -> None:
+    reported = job.get("progress") or {}
+    done = 100 if job["status"] == "completed" else reported.get("percentage") or 0
+    colour = COLOURS.get(job["status"], "cyan")
+    stage = reported.get("message") or reported.get("stage") or job.get("error_message") or ""
+    progress.update(
+        bar, completed=done, status=f"[{colour}]{job['status']}[/]", stage=str(stage)[:30]
+    )
+    if job["status"] in ENDED:
+        progress.stop_task(bar)
+
+
+async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:
+    """Read jobs as their owner may; a database that is away for a moment reads as no news."""
+    jobs: list[dict[str, Any]] = []
+    for start in range(0, len(ids), 50):  # short URLs
+        wanted = ",".join(ids[start : start + 50])
+        columns = (
+            "id,job_type,status,progress,attempts,started_at,completed_at,created_at,error_message,"
+            "result"
+        )
+        try:
+            answer = await data.get(f"/rest/v1/jobs?id=in.({wanted})&select={columns}")
+        except httpx.TransportError:
+            return []
+        if answer.status_code >= 500:
+            return []
+        if answer.status_code != 200:
+            raise DemoFailed(f"the demo jobs cannot be read: {answer.text}")
+        jobs += answer.json()
+    return jobs
+
+
+def summary(jobs: list[dict[str, Any]]) -> Table:
+    """Build the table of jobs with status, attempts and duration."""
+    table = Table(title="Demo jobs", title_justify="left")
+    for name in ("job", "type", "status"):
+        table.add_column(name)
+    for name in ("attempts", "duration"):
+        table.add_column(name, justify="right")
+    for job in jobs:
+        colour = COLOURS.get(job["status"], "cyan")
+        table.add_row(
+            job["id"][-8:],  # an id begins with its time: these differ, and the console shows them
+            job["job_type"],
+            f"[{colour}]{job['status']}[/]",
+            str(job["attempts"]),
+            _duration(job),
+        )
+    return table
+
+
+def _duration(job: Mapping[str, Any]) -> str:
+    if not job.get("started_at") or not job.get("completed_at"):
+        return "–"  # noqa: RUF001 - a dash, not a minus
+    begun, ended = (datetime.fromisoformat(job[key]) for key in ("started_at", "completed_at"))
+    return f"{(ended - begun).total_seconds():.2f} s"

@@ -1,0 +1,19 @@
+// Reads what the launcher hands over in the environment; fails by name when something is missing.
+
+function need(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set; the gateway is started by shared/minutehand/local`);
+  return value;
+}
+
+export const settings = Object.freeze({
+  port: Number(need("GATEWAY_PORT")),
+  databaseUrl: need("DATABASE_URL"),
+  realtimePort: Number(need("REALTIME_PORT")),
+  jwtSecret: need("SUPABASE_JWT_SECRET"),
+  publishableKey: need("SUPABASE_PUBLISHABLE_KEY"),
+  secretKey: need("SUPABASE_SECRET_KEY"),
+  siteUrl: process.env.CONSOLE_URL ?? "http://127.0.0.1:8000",
+  // well above the longest statement_timeout: a call that passes it will never be answered
+  requestTimeoutMs: Number(process.env.GATEWAY_REQUEST_TIMEOUT_MS ?? 65_000),
+});

@@ -1,0 +1,246 @@
+"""`python -m minutehand.local.lambda_runtime`: the functions here, run as Lambda runs them.
+
+From the source tree by default; `--package build/host` runs what
+`python -m minutehand.deploy.package --target host` built, with nothing else importable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import psutil
+from botocore.config import Config
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+
+from minutehand.app import find_apps
+from minutehand.config import Settings
+from minutehand.deploy.bundles import BUNDLES
+from minutehand.deploy.lockfile import read_lock, select
+from minutehand.deploy.package import TEMPLATE, compile_template
+from minutehand.deploy.parameters import write_parameters
+from minutehand.local.breaking import BREAK_PATH, HEADER, Breaker
+from minutehand.local.lambda_runtime.server import LambdaRuntime, report_line
+from minutehand.local.lambda_runtime.site import Site, console_site
+from minutehand.local.lambda_runtime.template import Service, read_service
+from minutehand.local.lambda_runtime.wire import Request, Response
+from minutehand.local.site import console_config, security_headers
+from minutehand.project import Project
+
+#: Of the local stack's environment, what serverless.yml would set on AWS.
+PASSED_ON = (
+    "SUPABASE_URL",
+    "SUPABASE_PUBLISHABLE_KEY",
+    "CORS_ORIGINS",
+    "ALLOW_ANONYMOUS",
+    "LOG_LEVEL",
+    "WORKER_CONCURRENCY",
+    "USE_MOCK_APOLLO",
+    "APOLLO_BASE_URL",
+    "LANGUAGE_MODEL_URL",
+    "LANGUAGE_MODEL",
+    "LANGUAGE_MODEL_PRICES",
+    "SPEECH_URL",
+    "SPEECH_MODEL",
+    "FFMPEG_PATH",
+    "UPLOADS_BUCKET",
+    "SEALING_KEY_FILE",
+    "AWS_ENDPOINT_URL",
+)
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """KEY=value lines; `#` comments and blank lines are skipped, quotes around a value dropped."""
+    pairs = (
+        line.split("=", 1)
+        for line in path.read_text("utf-8").splitlines()
+        if "=" in line and not line.lstrip().startswith("#")
+    )
+    return {key.removeprefix("export ").strip(): value.strip().strip("'\"") for key, value in pairs}
+
+
+def runtime_packages(folder: Path, lock: Path | None = None) -> Path:
+    """Make a folder of what Lambda's image brings along: awslambdaric and boto3, nothing else.
+
+    Links into this environment, whose versions are the lock's, so that no registry is needed.
+    """
+    site = folder / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    for entry in select(
+        read_lock(lock or Project.find().root / "requirements-dev.lock"),
+        ["awslambdaric", "boto3"],
+        skip=(),
+    ):
+        for file in distribution(entry.name).files or ():
+            top = file.parts[0]
+            link = site / top
+            if top not in {"..", "__pycache__"} and not link.exists():
+                link.symlink_to(Path(str(file.locate())).parents[len(file.parts) - 1] / top)
+    return site
+
+
+def load(options: argparse.Namespace, scratch: Path, values: Mapping[str, str]) -> Service:
+    """Compile the template and resolve where everything lies."""
+    template = options.template
+    if template is None:
+        for bundle in BUNDLES:  # osls hashes the zips; what runs is the tree
+            (scratch / f"{bundle.name}.zip").write_bytes(EMPTY_ZIP)
+        template = compile_template(options.stage, scratch, artifacts=scratch) / TEMPLATE
+    package: Path | None = options.package
+    roots = {
+        name: Project.find().root if package is None else (package / bundle.name).resolve()
+        for bundle in BUNDLES
+        for name in bundle.functions
+    }
+    python_path = () if package is None else (runtime_packages(scratch / "runtime"),)
+    return read_service(
+        template,
+        task_roots=roots,
+        variables=function_variables(values, port=options.port),
+        isolated=package is not None,
+        python_path=python_path,
+        origins=tuple(part for part in values.get("CORS_ORIGINS", "").split(",") if part),
+        cap=options.cap,
+    )
+
+
+def function_variables(values: Mapping[str, str], *, port: int) -> dict[str, str]:
+    """What a function's environment holds here; its secrets come from SSM, as on AWS."""
+    kept = {name: values[name] for name in PASSED_ON if values.get(name)}
+    return kept | {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "STAGE": "local",
+        "STREAMING": "false",  # HTTP API collects the whole answer
+        # boto3's own switch: the Lambda client talks to us, every other client to moto
+        "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{port}",
+    }
+
+
+async def prepare_aws(values: Mapping[str, str], stage: str, service: Service) -> None:
+    """Write the functions' SSM parameters and make their failure queues, once AWS is up."""
+
+    def client(name: Any) -> Any:
+        config = Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1})
+        return boto3.client(
+            name,
+            endpoint_url=values["AWS_ENDPOINT_URL"],
+            region_name="us-east-1",
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+            config=config,
+        )
+
+    def prepare() -> None:
+        ssm, sqs = client("ssm"), client("sqs")
+        write_parameters(ssm, stage, values)
+        for function in service.functions:
+            if function.on_failure is not None:
+                sqs.create_queue(QueueName=function.on_failure.rsplit(":", 1)[-1])
+        ssm.close()
+        sqs.close()
+
+    while True:
+        try:
+            return await asyncio.to_thread(prepare)
+        except (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError):
+            await asyncio.sleep(0.2)
+
+
+async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
+    """Run until SIGINT or SIGTERM."""
+    with tempfile.TemporaryDirectory(prefix="minutehand-lambda-") as scratch:
+        service = await asyncio.to_thread(load, options, Path(scratch), values)
+        await prepare_aws(values, options.stage, service)
+        runtime = LambdaRuntime(
+            service.functions,
+            routes=service.routes,
+            cors=service.cors,
+            schedule=None if options.no_schedule else service.schedule,
+            site=local_site(values),
+            sqs_endpoint=values["AWS_ENDPOINT_URL"],
+            pace=options.pace,
+            say=report_line,
+        )
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
+        print(f"lambda runtime listens on {await runtime.start(options.port)}", flush=True)
+        try:
+            await stopping.wait()
+        finally:
+            await runtime.stop()
+
+
+def local_site(values: Mapping[str, str]) -> Site:
+    """The console as the one-process stack serves it: demo accounts, policy, "Break it" panel."""
+    settings = Settings.from_env({**values, "STAGE": "local"})
+    breaker = Breaker(values, workers=worker_environments)
+
+    async def break_it(request: Request) -> Response:
+        if request.method != "POST" or not request.path.startswith(BREAK_PATH):
+            return Response.of_json(404, {"message": "Not Found"})
+        host = urlsplit(f"http://{request.header('host')}").hostname or ""
+        return Response.of_json(
+            *await breaker.answer(
+                request.path.removeprefix(BREAK_PATH), host=host, given=request.header(HEADER)
+            )
+        )
+
+    return console_site(
+        find_apps(settings.apps),
+        console_config(settings, values),
+        headers=security_headers(settings, values),
+        local=break_it,
+    )
+
+
+def worker_environments() -> list[int]:
+    """The worker function's environments: those of our children that were started as it."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.environ().get("AWS_LAMBDA_FUNCTION_NAME", "").endswith("-worker"):
+                found.append(child.pid)
+    return found
+
+
+def main() -> int:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m minutehand.local.lambda_runtime")
+    port = int(os.environ.get("API_PORT", "9001"))
+    parser.add_argument("--port", type=int, default=port)
+    parser.add_argument("--stage", default="dev")
+    parser.add_argument("--template", type=Path, help="a compiled template; default: compile now")
+    parser.add_argument("--package", type=Path, help="folder of unzipped bundles, e.g. build/host")
+    parser.add_argument("--env-file", type=Path, default=Project.find().root / ".local" / "env")
+    parser.add_argument("--cap", type=int, default=10, help="environments per function")
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="factor on asynchronous retry pauses"
+    )
+    parser.add_argument("--no-schedule", action="store_true")
+    options = parser.parse_args()
+    values = dict(os.environ)
+    if "SUPABASE_URL" not in values:  # the launcher passes its own; by hand there is the file
+        if not options.env_file.exists():
+            parser.error(f"{options.env_file} does not exist; start the local stack: make run")
+        values |= read_dotenv(options.env_file)
+    asyncio.run(serve(options, values))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

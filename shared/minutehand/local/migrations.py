@@ -1,0 +1,286 @@
+"""Brings a database to the checkout's state: hosted base, migrations, seed.
+
+Writes the same history tables as `supabase db push`, which afterwards has nothing to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql as composed
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from minutehand.app import find_apps
+from minutehand.local.statements import split_statements
+from minutehand.project import Project
+from minutehand.resources import checkout
+
+HOSTED = Path(__file__).parent / "hosted"
+REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
+
+# as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
+FILE_NAME = re.compile(r"^([0-9]+)_(.*)\.sql$")
+HISTORY = """
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (
+  version text not null primary key
+);
+alter table supabase_migrations.schema_migrations
+  add column if not exists statements text[],
+  add column if not exists name text,
+  add column if not exists created_by text,
+  add column if not exists idempotency_key text unique,
+  add column if not exists rollback text[];
+create table if not exists supabase_migrations.seed_files (
+  path text not null primary key, hash text not null
+);
+"""
+
+Say = Callable[[str], None]
+
+
+class MigrationFailed(Exception):
+    """A file could not be applied; nothing of that file is left in the database."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file of supabase/migrations."""
+
+    path: Path
+    version: str
+    name: str
+
+    def statements(self) -> list[str]:
+        """Read the file's statements."""
+        return split_statements(self.path.read_text(encoding="utf-8"))
+
+
+def find_migrations(project: Project | None = None) -> list[Migration]:
+    """List a project's migrations, those of its apps among them, in the order of applying."""
+    project = project or Project.find()
+    folders = [project.root / "supabase" / "migrations"]
+    if checkout() == project.root:  # an installed project has copies of them in its own folder
+        folders += [app.folder / "migrations" for app in find_apps(project.apps)]
+    return migrations_in(*folders)
+
+
+def migrations_in(*folders: Path) -> list[Migration]:
+    """List the migrations of some folders in the order in which they apply."""
+    found = (path for folder in folders for path in folder.glob("*.sql"))
+    files = sorted(
+        (path for path in found if FILE_NAME.match(path.name)), key=lambda path: path.name
+    )
+    return [
+        Migration(path, match[1], match[2])
+        for path in files
+        if (match := FILE_NAME.match(path.name)) is not None
+    ]
+
+
+def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
+    """Give a bare database what a hosted project has before its first migration.
+
+    A database that brings its own `auth` schema (hosted, or Supabase in Docker) is left alone.
+
+    Args:
+        url: Of a superuser.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        if _is_supabase_own(connection):
+            return
+        _keep_silent(connection)
+        applied = _applied_seeds(connection)
+        files = sorted(HOSTED.glob("*.sql"))
+        if REALTIME_SCHEMA.exists():
+            files.append(REALTIME_SCHEMA)
+        for path in files:
+            name, digest = _path_and_hash(path)
+            if applied.get(name) == digest:
+                continue
+            say(f"hosted base: {path.name}")
+            with connection.transaction():
+                _run(connection, path, split_statements(path.read_text(encoding="utf-8")))
+        with connection.transaction():
+            # the role exists by now, and the CLI must be able to write here as that role
+            connection.execute("set local role postgres")
+            connection.execute(HISTORY)
+            for path in files:
+                _record_seed(connection, path)
+
+
+def set_project_owner(url: str, password: str) -> None:
+    """Let `postgres`, who owns what migrations make, sign in with the superuser's password."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            composed.SQL("alter role postgres password {}").format(composed.Literal(password))
+        )
+
+
+def apply_migrations(
+    url: str, migrations: Iterable[Migration] | None = None, *, say: Say = lambda _: None
+) -> list[Migration]:
+    """Apply what is pending, each file in a transaction with its line of history.
+
+    Args:
+        url: Of the role that shall own the objects: `postgres`, as on a hosted project.
+
+    Returns:
+        The migrations applied by this call, in order.
+
+    Raises:
+        MigrationFailed: A statement failed, a file was edited after it was applied, or one is
+            older than the newest applied (the CLI refuses the same).
+    """
+    wanted = list(find_migrations() if migrations is None else migrations)
+    done: list[Migration] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        _keep_silent(connection)
+        connection.execute("set lock_timeout = '4s'")
+        with connection.transaction():
+            connection.execute(HISTORY)
+        recorded: dict[str, list[str] | None] = dict(
+            connection.execute(
+                "select version, statements from supabase_migrations.schema_migrations"
+            ).fetchall()
+        )
+        newest = max(recorded, default="")
+        for migration in wanted:
+            statements = migration.statements()
+            if migration.version in recorded:
+                _check_unchanged(migration, recorded[migration.version], statements)
+                continue
+            if migration.version < newest:
+                raise MigrationFailed(
+                    f"{migration.path.name} is older than {newest}, which is applied. Give it a "
+                    "later timestamp, or start over with `make reset`."
+                )
+            say(migration.path.name)
+            connection.execute("reset all")
+            _keep_silent(connection)
+            with connection.transaction():
+                _run(connection, migration.path, statements)
+                connection.execute(
+                    "insert into supabase_migrations.schema_migrations (version, name, statements)"
+                    " values (%s, %s, %s)",
+                    (migration.version, migration.name, statements),
+                )
+            done.append(migration)
+        if done:
+            connection.execute("notify pgrst, 'reload schema'")
+    return done
+
+
+def seed_files(project: Project | None = None) -> list[Path]:
+    """List the seed and the apps' own seeds, in the order in which they run."""
+    project = project or Project.find()
+    own = project.root / "supabase" / "seed.sql"
+    of_apps = [path for app in find_apps(project.apps) for path in app.files("seeds")]
+    return [path for path in (own, *of_apps) if path.exists()]
+
+
+def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
+    """Run the seed once; like the CLI, a seed edited later is only noted, not run again."""
+    if not path.exists():
+        return False
+    with psycopg.connect(url, autocommit=True) as connection:
+        _keep_silent(connection)
+        applied = _applied_seeds(connection)
+        name, digest = _path_and_hash(path)
+        if applied.get(name) == digest:
+            return False
+        with connection.transaction():
+            if name not in applied:
+                say(path.name)
+                _run(connection, path, split_statements(path.read_text(encoding="utf-8")))
+            _record_seed(connection, path)
+    return name not in applied
+
+
+def as_user(url: str, user: str) -> str:
+    """Return a connection string that signs in as `url` does and acts as the role `user`."""
+    given = conninfo_to_dict(url)
+    options = f"{given.get('options', '')} -c role={user}".strip()
+    return make_conninfo(**{**given, "options": options})  # type: ignore[arg-type]
+
+
+def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list[str]) -> None:
+    if recorded is not None and recorded != now:
+        raise MigrationFailed(
+            f"{migration.path.name} was edited after it was applied to this database. Put the "
+            "change into a new migration, or start over with `make reset`."
+        )
+
+
+def _run(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
+) -> None:
+    for number, statement in enumerate(statements, start=1):
+        try:
+            # no parameters: the text goes as it is, with its percent signs
+            connection.execute(statement.encode())
+        except psycopg.Error as error:
+            raise MigrationFailed(
+                f"{path.name}, statement {number}: {_explain(error)}\n{_excerpt(statement, error)}"
+            ) from error
+
+
+def _explain(error: psycopg.Error) -> str:
+    diagnosis = error.diag
+    parts = [diagnosis.message_primary or str(error)]
+    parts += [part for part in (diagnosis.message_detail, diagnosis.message_hint) if part]
+    return f"{error.sqlstate}: " + " / ".join(parts)
+
+
+def _excerpt(statement: str, error: psycopg.Error) -> str:
+    position = error.diag.statement_position
+    if position is None:
+        return "\n".join(statement.splitlines()[:6])
+    before = statement[: int(position) - 1]
+    lines = statement.splitlines()
+    at = before.count("\n")
+    column = len(before) - (before.rfind("\n") + 1)
+    return "\n".join([*lines[max(0, at - 3) : at + 1], " " * column + "^"])
+
+
+def _keep_silent(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    connection.execute("set client_min_messages = warning")
+
+
+def _is_supabase_own(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+    row = connection.execute("select to_regclass('auth.users') is not null").fetchone()
+    ours = any(name.startswith("hosted/") for name in _applied_seeds(connection))
+    return bool(row and row[0]) and not ours
+
+
+def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, str]:
+    known = connection.execute(
+        "select to_regclass('supabase_migrations.seed_files') is not null"
+    ).fetchone()
+    if not known or not known[0]:
+        return {}
+    rows = connection.execute("select path, hash from supabase_migrations.seed_files").fetchall()
+    return {str(path): str(digest) for path, digest in rows}
+
+
+def _path_and_hash(path: Path) -> tuple[str, str]:
+    # as the CLI has it, a path of the project; of this package's own files, the last folder's
+    whole = path.resolve()
+    name = path.name
+    for root in (Project.find().root / "supabase", HOSTED, REALTIME_SCHEMA.parent):
+        if whole.is_relative_to(root):
+            name = whole.relative_to(root.parent).as_posix()
+    return name, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _record_seed(connection: psycopg.Connection[tuple[object, ...]], path: Path) -> None:
+    connection.execute(
+        "insert into supabase_migrations.seed_files (path, hash) values (%s, %s)"
+        " on conflict (path) do update set hash = excluded.hash",
+        _path_and_hash(path),
+    )

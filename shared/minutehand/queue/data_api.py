@@ -1,0 +1,205 @@
+"""One keep-alive pool of connections to Supabase's Data API, with typed errors and retries.
+
+Which function is called with what is left to client.py and worker_client.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic_core import from_json, to_json
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from minutehand.queue.errors import QueueUnavailable, error_from_response
+from minutehand.queue.lean_httpx import httpx
+
+#: Nothing of the request reached the server when one of these is raised.
+_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class DataApi:
+    """Calls `/rest/v1` of one project; keep one per process and event loop.
+
+    Args:
+        url: The project's address, without `/rest/v1`.
+        read_seconds: Patience for one answer. Calls that were in flight when Postgres died may
+            never be answered, so keep it short and calls repeatable.
+        patience_seconds: Patience for one call with all its repetitions.
+        connections: Most connections held open.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        read_seconds: float = 8.0,
+        connect_seconds: float = 2.0,
+        attempts: int = 3,
+        patience_seconds: float = 12.0,
+        connections: int = 20,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._attempts = attempts
+        self._patience_seconds = patience_seconds
+        self._http = httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/rest/v1",
+            timeout=httpx.Timeout(read_seconds, connect=connect_seconds),
+            limits=httpx.Limits(
+                max_connections=connections,
+                max_keepalive_connections=connections,
+                keepalive_expiry=30.0,
+            ),
+            # a proxy of the environment is meant for the world outside
+            trust_env=not _is_loopback(url),
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def rpc(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+        attempts: int | None = None,
+        read_seconds: float | None = None,
+    ) -> Any:
+        """Call a SQL function and return its one JSON value.
+
+        Args:
+            repeatable: Whether calling it twice does no harm. If not, only a request that never
+                left is repeated.
+
+        Raises:
+            QueueUnavailable: It did not answer, also not when asked again.
+            QueueError: It refused.
+        """
+        body = encode(arguments)
+        return await self._send(
+            "POST",
+            f"/rpc/{function}",
+            headers={**headers, "Content-Type": "application/json"},
+            content=body,
+            repeatable=repeatable,
+            attempts=attempts,
+            read_seconds=read_seconds,
+        )
+
+    async def select(
+        self,
+        table: str,
+        params: Sequence[tuple[str, str]],
+        *,
+        headers: Mapping[str, str],
+    ) -> list[dict[str, Any]]:
+        """Read rows of a table or view under the caller's row level security."""
+        query = httpx.QueryParams(tuple(params))
+        rows = await self._send(
+            "GET", f"/{table}", headers=dict(headers), params=query, repeatable=True
+        )
+        return rows if isinstance(rows, list) else []
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+        content: bytes | None = None,
+        params: httpx.QueryParams | None = None,
+        attempts: int | None = None,
+        read_seconds: float | None = None,
+    ) -> Any:
+        def worth_repeating(error: BaseException) -> bool:
+            return isinstance(error, QueueUnavailable) and (repeatable or error.unsent)
+
+        timeout = (
+            httpx.USE_CLIENT_DEFAULT
+            if read_seconds is None
+            else httpx.Timeout(read_seconds, connect=min(2.0, read_seconds))
+        )
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(worth_repeating),
+            stop=stop_after_attempt(self._attempts if attempts is None else attempts)
+            | stop_after_delay(self._patience_seconds),
+            wait=wait_random_exponential(multiplier=0.05, max=2.0),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                try:
+                    response = await self._http.request(
+                        method,
+                        path,
+                        headers=dict(headers),
+                        content=content,
+                        params=params,
+                        timeout=timeout,
+                    )
+                except httpx.HTTPError as error:
+                    reason = f"{type(error).__name__} {error}".strip()
+                    unavailable = QueueUnavailable(f"the Data API did not answer {path}: {reason}")
+                    unavailable.unsent = isinstance(error, _UNSENT)
+                    raise unavailable from error
+                return _answer(response)
+        raise AssertionError("unreachable: the retries either return or raise")
+
+
+def encode(value: object) -> bytes:
+    """`value` as JSON: datetimes, UUIDs and models included, NaN and infinities as null.
+
+    Raises:
+        ValueError: Something in it has no JSON form, e.g. half of a surrogate pair.
+    """
+    return to_json(value, inf_nan_mode="null", by_alias=True)
+
+
+def _answer(response: httpx.Response) -> Any:
+    content = response.content
+    try:
+        body = _read(content) if content else None
+    except (ValueError, RecursionError) as error:
+        if response.is_success:
+            raise QueueUnavailable(
+                f"the Data API answered {response.status_code} with a body cut short or no JSON",
+                status=response.status_code,
+            ) from error
+        body = None
+    if response.is_success:
+        return body
+    raise error_from_response(response.status_code, body)
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return from_json(content)
+    except ValueError:
+        # one deep or huge value must not hide the others beside it: this reader stops later
+        return json.loads(content)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,183 @@
+"""What can go wrong when talking to the queue, each type only where a caller acts differently.
+
+Words come from the SQL functions' `hint`; turning them into HTTP answers is left to minutehand.web.
+
+    JobServiceError
+    ├─ QueueError                the queue refused; .word .status .code .message .details .hint
+    │  ├─ LeaseLost              lease_lost        stop, do not store the result
+    │  ├─ JobNotFound            job_not_found     the id is wrong, not yours, or was pruned
+    │  ├─ DuplicateJob           duplicate_job     .job_id is the job already there
+    │  ├─ InvalidState           invalid_state     .present is the status that forbids it
+    │  ├─ TokenRefused           401               sign in again, or mint a new key
+    │  └─ QueueUnavailable       no answer or 5xx  safe to repeat; the only one tenacity retries
+    ├─ ProcessorError            a processor failed: backoff, then dead letter
+    └─ ConfigurationError        at cold start; names the variable and shows a valid value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minutehand.config import ConfigurationError, JobServiceError
+
+__all__ = [
+    "ConfigurationError",
+    "DuplicateJob",
+    "InvalidState",
+    "JobNotFound",
+    "JobServiceError",
+    "LeaseLost",
+    "ProcessorError",
+    "QueueError",
+    "QueueUnavailable",
+    "TokenRefused",
+    "error_from_response",
+]
+
+
+class QueueError(JobServiceError):
+    """The queue refused a call.
+
+    Attributes:
+        word: The stable word of the refusal, e.g. `payload_invalid`; `""` when it gave none.
+        status: The HTTP status the Data API answered with; 0 when it did not answer.
+        code: SQLSTATE or the Data API's own code, e.g. `PT422` or `PGRST202`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        details: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.message = message
+        self.status = status
+        self.code = code
+        self.details = details
+        self.hint = hint
+        self.word = (hint or "") if code.startswith("PT") else ""
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.word:
+            parts.append(f"({self.word})")
+        if self.details:
+            parts.append(f"[{self.details}]")
+        return " ".join(parts)
+
+
+class LeaseLost(QueueError):
+    """Another worker holds the job, or it ended; nothing of this call was stored."""
+
+
+class JobNotFound(QueueError):
+    """No job of this id that the caller may see."""
+
+
+class DuplicateJob(QueueError):
+    """A unique job of this kind is there already; `job_id` is its id."""
+
+    @property
+    def job_id(self) -> str | None:
+        """The id of the job already there."""
+        return self.details
+
+
+class InvalidState(QueueError):
+    """The job's present status does not allow this; `present` is that status."""
+
+    @property
+    def present(self) -> str | None:
+        """The status the job is in."""
+        return self.details
+
+
+class TokenRefused(QueueError):
+    """The Data API did not accept the token: expired, wrongly signed, or of no known role."""
+
+
+class QueueUnavailable(QueueError):
+    """The database did not answer in time or failed; safe to repeat.
+
+    Attributes:
+        unsent: True when the request certainly never reached the database, so that even a call
+            with an effect may be repeated blindly.
+    """
+
+    unsent: bool = False
+
+
+class ProcessorError(JobServiceError):
+    """Raise it in a processor to fail the attempt with a message for people.
+
+    Attributes:
+        retryable: False ends the job as `failed` at once.
+        retry_after: Seconds to wait before the next attempt; None leaves it to the backoff.
+        data: Kept as `error_data` on the job; must survive JSON.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        retry_after: float | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.data = data
+        super().__init__(message)
+
+
+_BY_WORD: Mapping[str, type[QueueError]] = {
+    "lease_lost": LeaseLost,
+    "job_not_found": JobNotFound,
+    "duplicate_job": DuplicateJob,
+    "invalid_state": InvalidState,
+}
+
+#: SQLSTATEs that say "not now" although the Data API may answer 4xx with them.
+_TRANSIENT = frozenset(
+    {
+        "40001",  # serialization failure
+        "40P01",  # deadlock detected
+        "53300",  # too many connections
+        "55P03",  # lock not available
+        "57014",  # statement timeout
+        "57P01",  # the server is shutting down
+        "57P02",
+        "57P03",
+        "PGRST000",  # the Data API cannot reach Postgres
+        "PGRST001",
+        "PGRST002",
+        "PGRST003",  # its pool is exhausted
+    }
+)
+
+
+def error_from_response(status: int, body: object) -> QueueError:
+    """The typed error for an answer of the Data API with `status` 400 or above."""
+    fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    code = str(fields.get("code") or "")
+    hint = _text(fields.get("hint"))
+    message = _text(fields.get("message")) or f"the Data API answered {status}"
+    kind: type[QueueError]
+    if code.startswith("PT"):
+        kind = _BY_WORD.get(hint or "", QueueError)
+    elif status >= 500 or status in {408, 425, 429} or code in _TRANSIENT or code[:2] == "08":
+        kind = QueueUnavailable
+    elif status == 401 or code.startswith("PGRST30"):
+        kind = TokenRefused
+    else:
+        kind = QueueError
+    return kind(message, status=status, code=code, details=_text(fields.get("details")), hint=hint)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,395 @@
+"""Follows one subject: joins its topic, reads what it may have missed, says how fresh it is.
+
+What is read and what a message means is left to the watchers in watch.py. The browser's twin is
+infra/console/lib/jobs/follower.js.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from minutehand.queue.client import UserQueue
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.models import JobEvent
+from minutehand.queue.sequence import event_of_frame
+from minutehand.queue.topic import Tokens, TokenSource, Topic
+
+#: How current a watch is; see `Watcher.freshness`.
+Freshness = Literal["live", "catching-up", "polling", "offline"]
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_POLL_SECONDS: Final = 30.0
+#: Events kept for a slow reader; beyond this they are left in the database until there is room.
+_MOST_QUEUED: Final = 2000
+_READ_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient a watch is; all in seconds."""
+
+    #: Between reads while Realtime is away.
+    polling_interval: float = 3.0
+    #: Without a message, after which a read proves that nothing was missed.
+    silence: float = 30.0
+    #: The same for the first time after a join: "subscribed" may be premature.
+    first_silence: float = 2.0
+    #: That a missing event may still arrive by itself.
+    reorder: float = 0.1
+    #: After which a first join counts as failed.
+    join_patience: float = 5.0
+    #: Between proofs that the socket lives; a half-open one is found out within twice that.
+    heartbeat: float = 10.0
+
+
+class Watcher(ABC):
+    """A watch on one subject; iterate it once, at best inside `async with`.
+
+    Leaving the loop in any way, cancellation included, closes the watch.
+    """
+
+    def __init__(
+        self, topic: str, *, supabase_url: str, key: str, token: TokenSource, timing: Timing
+    ) -> None:
+        self.error: QueueError | None = None  #: Why the last read failed.
+        self._timing = timing
+        self._key = key
+        self._tokens = Tokens(token)
+        self._api = DataApi(supabase_url, read_seconds=_READ_SECONDS, attempts=1, connections=2)
+        self._topic = Topic(
+            supabase_url,
+            key,
+            self._tokens,
+            topic,
+            heartbeat=timing.heartbeat,
+            patience=timing.join_patience,
+            joined=self._on_joined,
+            lost=self._on_lost,
+            message=self._on_message,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[Callable[[], None]] = []
+        self._told: Freshness | None = None
+        self._queue: deque[JobEvent] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._due = asyncio.Event()
+        self._done = False
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._joined = False
+        self._joins = 0
+        self._lost_once = False
+        self._distrusted = False
+        self._distrusts = 0
+        self._synced = False
+        self._behind = False
+        self._unreachable = False
+        self._reads = 0
+        self._failures = 0
+        self._checks = 0
+        self._unheard: set[tuple[str, int]] = set()
+        self._judge_at = math.inf
+        self._read_at = 0.0
+        self._started_at = 0.0
+        self._last_heard = 0.0
+        self._last_read = 0.0
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # For watchers --------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _catch_up(self, queue: UserQueue) -> None:
+        """Read everything since what is known, and `_tell` it. May raise; then it is repeated."""
+
+    @abstractmethod
+    def _receive(self, event: JobEvent) -> None:
+        """Take one event of the topic."""
+
+    @property
+    def _has_gap(self) -> bool:
+        """Whether something is known to be missing."""
+        return False
+
+    def _tell(self, events: Iterable[JobEvent]) -> None:
+        """Hand events to the reader."""
+        self._queue.extend(events)
+        if self._queue:
+            self._news.set()
+        if len(self._queue) >= _MOST_QUEUED:
+            self._room.clear()
+
+    def _finish(self, failure: BaseException | None = None) -> None:
+        """Nothing follows what was told."""
+        self._done = True
+        self._failure = failure
+        self._news.set()
+
+    def _read_within(self, seconds: float = 0.0) -> None:
+        at = self._now() + seconds
+        if at < self._read_at:
+            self._read_at = at
+            self._due.set()
+
+    # Public --------------------------------------------------------------------------------
+
+    @property
+    def freshness(self) -> Freshness:
+        """How current the events are.
+
+        `live`: joined, and everything up to now was read since. `catching-up`: a read is under
+        way or something is known to be missing. `polling`: Realtime is away, reads go on.
+        `offline`: neither works, or the watch is closed.
+        """
+        if self._closed or self._unreachable:
+            return "offline"
+        if not self._joined or self._distrusted:
+            waited = self._now() - self._started_at if self._started_at else 0.0
+            joining = not self._lost_once and waited < self._timing.join_patience
+            return "catching-up" if joining or self._reads == 0 else "polling"
+        gap = self._has_gap or self._behind
+        return "live" if self._synced and not gap else "catching-up"
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` whenever `freshness` changes; the returned function ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def refresh(self) -> None:
+        """Read now; returns when a read that began after this call has ended."""
+        if self._done or self._closed:
+            return
+        self._start()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._read_within()
+        await waiter
+
+    async def aclose(self) -> None:
+        """Leave the topic and forget what was not yet handed out."""
+        if self._closed:
+            return
+        self._closed = True
+        self._done = True
+        self._queue.clear()
+        self._news.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._release()
+        await self._api.aclose()
+        self._notify()
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[JobEvent]:
+        """Each event once and in order, until the subject has ended.
+
+        Raises:
+            QueueError: The subject is gone or not yours, or the call itself is wrong.
+            TokenRefused: The token expired, and there is no function to ask for another.
+        """
+        self._start()
+        try:
+            while True:
+                while not self._queue:
+                    if self._done:
+                        if self._failure is not None:
+                            raise self._failure
+                        return
+                    self._news.clear()
+                    await self._news.wait()
+                event = self._queue.popleft()
+                if len(self._queue) < _MOST_QUEUED:
+                    self._room.set()
+                yield event
+        finally:
+            await self.aclose()
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._tasks or self._closed:
+            return
+        self._started_at = self._now()
+        self._tasks = [
+            asyncio.create_task(self._topic.run()),
+            asyncio.create_task(self._read_when_due()),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """What nobody expected is the reader's to see."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._finish(error)
+            self._on_lost(str(error))
+
+    def _on_joined(self) -> None:
+        self._joined = True
+        self._joins += 1
+        self._synced = False
+        # a new socket is trusted once; after that only a message proves that any arrive
+        self._distrusted = self._distrusted and self._distrusts > 1
+        self._checks = 0
+        self._unheard.clear()
+        self._judge_at = math.inf
+        self._read_within()  # only now: what was committed before the join is in this read
+        self._notify()
+
+    def _on_lost(self, reason: str) -> None:
+        was = self._joined or not self._lost_once
+        self._joined = False
+        self._synced = False
+        self._lost_once = True
+        if was:
+            self._read_within()
+        self._notify()
+
+    def _on_message(self, frame: object) -> None:
+        event = event_of_frame(frame)
+        if event is None or self._done:
+            return
+        self._last_heard = self._now()
+        self._distrusted = False
+        self._distrusts = 0
+        self._unheard.discard((event.job_id, event.seq))
+        if self._room.is_set():
+            self._receive(event)
+        else:
+            self._behind = True
+            self._read_within()
+        if self._has_gap:
+            self._read_within(self._timing.reorder)
+        self._notify()
+
+    async def _read_when_due(self) -> None:
+        try:
+            while not self._done:
+                at = min(self._read_at, self._calm_read_at(), self._judge_at)
+                if (wait := at - self._now()) > 0:
+                    self._due.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(wait):
+                            await self._due.wait()
+                    self._notify()
+                elif at == self._judge_at:
+                    self._judge()
+                else:
+                    await self._read()
+        finally:
+            self._release()
+
+    def _calm_read_at(self) -> float:
+        """When to read although nothing asks for it."""
+        timing = self._timing
+        if self._failures or not self._joined or self._distrusted:
+            wait = timing.polling_interval * 1.6 ** min(self._failures, 8)
+            return self._last_read + min(wait, _LONGEST_POLL_SECONDS)
+        quiet = timing.first_silence if self._checks == 0 else timing.silence
+        return max(self._last_heard, self._last_read) + quiet
+
+    async def _read(self) -> None:
+        """Read once; a refusal that repeating cannot mend ends the watch."""
+        is_check = self._read_at > self._now() and self._synced and not self._failures
+        joins = self._joins if self._joined else 0
+        waiters, self._waiters = self._waiters, []
+        self._read_at = math.inf
+        before = len(self._queue)
+        try:
+            await self._room.wait()
+            self._behind = False
+            await self._catch_up(await self._user())
+        except (QueueUnavailable, TokenRefused) as error:
+            self._failed(error)
+        except QueueError as error:
+            self._finish(error)
+        else:
+            self._reads += 1
+            if self._failures:
+                self._topic.hurry()
+            self._failures = 0
+            self._unreachable = False
+            self.error = None
+            if self._joined and joins == self._joins:
+                self._synced = True
+        finally:
+            self._last_read = self._now()
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if is_check and joins == self._joins:
+            self._checks += 1
+            self._expect([*self._queue][before:])
+        if self._has_gap or self._behind:
+            self._read_within(self._timing.reorder)
+        self._notify()
+
+    def _failed(self, error: QueueUnavailable | TokenRefused) -> None:
+        self._failures += 1
+        self.error = error
+        self._unreachable = not 400 <= error.status < 500
+        if isinstance(error, TokenRefused):
+            if not self._tokens.can_renew:
+                self._finish(error)
+                return
+            self._tokens.expire()
+
+    async def _user(self) -> UserQueue:
+        headers = {"apikey": self._key}
+        token = await self._tokens.get()
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return UserQueue(self._api, headers)
+
+    def _expect(self, found: list[JobEvent]) -> None:
+        """What a read in silence found, the socket must bring too."""
+        self._unheard = {(event.job_id, event.seq) for event in found}
+        self._judge_at = self._now() + self._timing.first_silence if found else math.inf
+
+    def _judge(self) -> None:
+        """If it did not, the socket is dead however alive it looks."""
+        self._judge_at = math.inf
+        if self._unheard and self._joined:
+            self._distrusted = True
+            self._distrusts += 1
+            self._topic.reconnect()
+            self._notify()
+
+    def _release(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters = []
+
+    def _notify(self) -> None:
+        if self.freshness != self._told:
+            self._told = self.freshness
+            for listener in [*self._listeners]:
+                listener()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

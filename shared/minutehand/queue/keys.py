@@ -1,0 +1,118 @@
+"""The key workers sign in with: given, minted from the JWT secret, or the project's secret key.
+
+Also the sign by which the keys of visitors are known.
+
+HS256 is a dozen lines of the standard library; verifying users' tokens is left to minutehand.web.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+
+from minutehand.clock import Clock, SystemClock
+from minutehand.config import EXAMPLES, ConfigurationError, Settings
+
+WORKER_ROLE = "job_worker"
+_VISIT = "visit_"
+
+
+def is_visit(session_id: str) -> bool:
+    """Whether a session's id is a key to it, made by `open_visit`: to be kept out of logs."""
+    return session_id.startswith(_VISIT)
+
+
+class WorkerKey:
+    """Headers that let a worker in, fresh for at least the next minute."""
+
+    LIFETIME_SECONDS = 600
+    REFRESH_BEFORE_SECONDS = 120
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        """Choose the key.
+
+        Raises:
+            ConfigurationError: None of the three variables that can let a worker in is set.
+        """
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._minted: str | None = None
+        self._refresh_at = 0.0
+        if not (
+            settings.supabase_worker_key
+            or settings.supabase_jwt_secret
+            or settings.supabase_secret_key
+        ):
+            raise ConfigurationError(
+                "SUPABASE_WORKER_KEY",
+                "is not set, nor SUPABASE_JWT_SECRET or SUPABASE_SECRET_KEY to do without it",
+                EXAMPLES["SUPABASE_WORKER_KEY"],
+            )
+
+    def headers(self) -> Mapping[str, str]:
+        """`apikey` and `Authorization` for one call."""
+        settings = self._settings
+        if settings.supabase_worker_key:
+            token = settings.supabase_worker_key
+        elif settings.supabase_jwt_secret:
+            token = self._mint(settings.supabase_jwt_secret)
+        else:
+            # an opaque secret key is only accepted as a bearer when it equals the apikey
+            secret = settings.supabase_secret_key or ""
+            return {"apikey": secret, "Authorization": f"Bearer {secret}"}
+        return {
+            "apikey": settings.supabase_publishable_key,
+            "Authorization": f"Bearer {token}",
+        }
+
+    def forget(self) -> None:
+        """Mint anew at the next call; for a token that was refused."""
+        self._minted = None
+
+    def _mint(self, secret: str) -> str:
+        # wall time, not monotonic: a frozen Lambda's monotonic clock may stand still
+        now = self._clock.now().timestamp()
+        if self._minted is None or now >= self._refresh_at:
+            self._minted = mint_token(
+                secret,
+                role=WORKER_ROLE,
+                issuer=f"{self._settings.supabase_url}/auth/v1",
+                issued_at=now,
+                lifetime_seconds=self.LIFETIME_SECONDS,
+            )
+            self._refresh_at = now + self.LIFETIME_SECONDS - self.REFRESH_BEFORE_SECONDS
+        return self._minted
+
+
+def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
+    """What a request carries for the bearer of `token`; for an anonymous visitor when None."""
+    headers = {"apikey": settings.supabase_publishable_key}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def mint_token(
+    secret: str, *, role: str, issuer: str, issued_at: float, lifetime_seconds: float
+) -> str:
+    """An HS256 JWT for `role`; `iat` lies 30 s back, so that a slow server clock accepts it."""
+    claims = {
+        "role": role,
+        "iss": issuer,
+        "iat": int(issued_at) - 30,
+        "exp": int(issued_at + lifetime_seconds),
+    }
+    signing_input = b".".join(_segment(part) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
+    signature = hmac.new(secret.encode(), signing_input, hashlib.sha256).digest()
+    return (signing_input + b"." + _base64url(signature)).decode()
+
+
+def _segment(value: object) -> bytes:
+    return _base64url(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _base64url(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")

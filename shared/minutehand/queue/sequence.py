@@ -1,0 +1,105 @@
+"""One job's events in their order, and what an event says about its job.
+
+Pure: no I/O, no clock. The browser's twin is infra/console/lib/jobs/sequence.js.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from minutehand.queue.models import ENDED, Job, JobEvent, Progress
+
+#: Events kept back while an earlier one is missing; beyond this they are read again instead.
+MOST_WAITING: Final = 1000
+
+
+class EventSequence:
+    """Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
+
+    Args:
+        after: The last `seq` that is known already.
+    """
+
+    def __init__(self, after: int = 0) -> None:
+        self.last = after  #: The last `seq` handed out.
+        self._waiting: dict[int, JobEvent] = {}
+        self._dropped = False
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether a later event is here while an earlier one is not."""
+        return bool(self._waiting) or self._dropped
+
+    def offer(self, events: Iterable[JobEvent]) -> list[JobEvent]:
+        """Take events as they come, in any order and number; return those whose turn it is."""
+        ready: list[JobEvent] = []
+        for event in events:
+            if event.seq <= self.last:
+                continue
+            if event.seq == self.last + 1:
+                ready += self._advance(event)
+            elif len(self._waiting) < MOST_WAITING:
+                self._waiting[event.seq] = event
+            else:
+                self._dropped = True
+        return ready
+
+    def offer_page(self, page: Sequence[JobEvent], *, is_last: bool) -> list[JobEvent]:
+        """Take a page of the database: every event after one of ours, in order.
+
+        The database lacks no event but those that retention took, so a hole in it is skipped.
+        """
+        ready: list[JobEvent] = []
+        for event in page:
+            if event.seq > self.last:
+                ready += self._advance(event)
+        if is_last:
+            self._dropped = False
+        return ready
+
+    def _advance(self, event: JobEvent) -> list[JobEvent]:
+        ready = [event]
+        while (following := self._waiting.pop(ready[-1].seq + 1, None)) is not None:
+            ready.append(following)
+        self.last = ready[-1].seq
+        for known in [seq for seq in self._waiting if seq <= self.last]:
+            del self._waiting[known]
+        return ready
+
+
+def event_of_frame(frame: object) -> JobEvent | None:
+    """The event a Realtime frame carries; None for what is no event of ours."""
+    if not isinstance(frame, Mapping):
+        return None
+    try:
+        return JobEvent.model_validate({**frame, "created_at": frame.get("at")})
+    except ValidationError:
+        return None
+
+
+def apply_event(job: Job, event: JobEvent) -> Job:
+    """The job after an event; one that the row contains already changes nothing.
+
+    Results and error data do not travel in events: read the row for them.
+    """
+    if event.seq <= job.last_seq:
+        return job
+    data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
+    changes: dict[str, Any] = {"last_seq": event.seq, "updated_at": event.created_at}
+    changes |= {
+        name: data[name] for name in ("status", "attempts", "error_message") if name in data
+    }
+    if isinstance(data.get("progress"), Mapping):
+        changes["progress"] = Progress.model_validate(data["progress"])
+    if event.type not in {"job.progress", "job.log"}:
+        next_retry_at = data.get("next_retry_at")
+        changes["next_retry_at"] = next_retry_at and datetime.fromisoformat(next_retry_at)
+    if event.type == "job.leased":
+        changes["started_at"] = event.created_at
+    has_ended = changes.get("status", job.status) in ENDED
+    changes["completed_at"] = (job.completed_at or event.created_at) if has_ended else None
+    return job.model_copy(update=changes)

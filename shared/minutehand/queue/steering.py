@@ -1,0 +1,267 @@
+"""What a workspace's people steer besides single jobs: pauses, schedules, webhooks, limits.
+
+Who may do what is decided by the SQL functions, under the caller's own token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from minutehand.queue.client import JOB_COLUMNS, UserQueue
+from minutehand.queue.errors import QueueError
+from minutehand.queue.models import Cursor, Job, JobId, JobPage, Model, WorkspaceId
+
+#: The engine's own job type that carries an event to an endpoint; its key is the webhook's id.
+WEBHOOK_DELIVERY: Final = "webhook_delivery"
+
+Missed = Literal["once", "skip", "all"]
+
+
+class Pause(Model):
+    """Whether jobs of a workspace, or its jobs of one type, may start."""
+
+    workspace_id: WorkspaceId
+    job_type: str | None = None
+    paused: bool
+
+
+class Schedule(Model):
+    """Jobs that the clock enqueues; `next_at` is the next run, while it is switched on."""
+
+    id: str
+    workspace_id: WorkspaceId
+    name: str
+    cron: str
+    timezone: str
+    job_type: str
+    payload: Any = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    missed: Missed = "once"
+    enabled: bool = True
+    next_at: datetime | None = None
+    last_slot_at: datetime | None = None
+    last_job_id: JobId | None = None
+    problem: str | None = None
+    created_by: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class NextRuns(Model):
+    """When a cron expression comes due, the soonest first."""
+
+    cron: str
+    timezone: str
+    runs: tuple[datetime, ...]
+
+
+class Webhook(Model):
+    """An endpoint that is told of job events; null lists mean all."""
+
+    id: str
+    workspace_id: WorkspaceId
+    url: str
+    description: str | None = None
+    event_types: tuple[str, ...] | None = None
+    job_types: tuple[str, ...] | None = None
+    enabled: bool = True
+    failures: int = 0
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    last_delivered_at: datetime | None = None
+    last_status: int | None = None
+    problem: str | None = None
+    rotated_at: datetime | None = None
+    created_by: str | None = None
+    created_at: datetime
+
+
+class WebhookWithSecret(Webhook):
+    """A webhook in the one answer that shows its signing secret."""
+
+    secret: str
+
+
+class WorkspaceLimits(Model):
+    """How much of the whole a workspace may use, and how many of its jobs run now."""
+
+    workspace_id: WorkspaceId
+    weight: float
+    max_running: int | None = None
+    own_max_running: int | None = None
+    max_pending: int | None = None
+    default_max_pending: int | None = None
+    running: int
+
+
+class RetentionDays(Model):
+    """Days for which ended jobs are kept, by how they ended."""
+
+    completed: int
+    cancelled: int
+    failed: int
+
+
+class TypeRetention(Model):
+    """Days of a job type that has its own."""
+
+    job_type: str
+    days: RetentionDays
+
+
+class Removed(Model):
+    """How many jobs retention removed on a day, UTC."""
+
+    day: date
+    completed: int
+    cancelled: int
+    failed: int
+    removed_at: datetime
+
+
+class Retention(Model):
+    """How long ended jobs are kept, and what was removed in the last 30 days."""
+
+    workspace_id: WorkspaceId
+    days: RetentionDays
+    types: tuple[TypeRetention, ...] = ()
+    checked_at: datetime | None = None
+    removed: tuple[Removed, ...] = ()
+
+
+class WorkspaceSteering:
+    """One workspace under one user's token.
+
+    Raises:
+        QueueError: Each method, with word `workspace_not_found` for who does not belong to it,
+            and `forbidden` for members where a manager is needed.
+    """
+
+    def __init__(self, queue: UserQueue, workspace_id: WorkspaceId | str) -> None:
+        self._queue = queue
+        self._workspace_id = workspace_id
+        self._call = queue._call
+
+    async def pause(
+        self, paused: bool, *, job_type: str | None = None, reason: str | None = None
+    ) -> Pause:
+        """Let no job of the workspace, or none of a type, start; or let them start again."""
+        request = {
+            "kind": "workspace" if job_type is None else "workspace_type",
+            "name": job_type or self._workspace_id,
+            "workspace_id": self._workspace_id,
+            "paused": paused,
+            "reason": reason,
+        }
+        await self._call("pause_jobs", {"p_request": request})
+        return Pause(
+            workspace_id=WorkspaceId(str(self._workspace_id)), job_type=job_type, paused=paused
+        )
+
+    async def schedules(self) -> tuple[Schedule, ...]:
+        """The schedules by name, at most 1,000."""
+        found = await self._ask("list_schedules")
+        return tuple(Schedule.model_validate(one) for one in found["schedules"])
+
+    async def put_schedule(self, schedule: Mapping[str, Any]) -> Schedule:
+        """Make the schedule of that name, or change it.
+
+        Raises:
+            QueueError: With word `invalid_argument`, `unknown_job_type` or `payload_invalid`.
+        """
+        return Schedule.model_validate(await self._ask("put_schedule", p_schedule=dict(schedule)))
+
+    async def delete_schedule(self, name: str) -> None:
+        """Remove a schedule; jobs it made stay."""
+        await self._ask("delete_schedule", repeatable=False, p_name=name)
+
+    async def next_runs(self, schedule: Mapping[str, Any], *, count: int = 5) -> NextRuns:
+        """When `{name}` or `{cron, timezone}` will run, at most 20 times."""
+        found = await self._ask("next_runs", p_schedule=dict(schedule), p_count=count)
+        return NextRuns.model_validate(found)
+
+    async def webhooks(self) -> tuple[Webhook, ...]:
+        """The webhooks, the oldest first."""
+        found = await self._ask("list_webhooks")
+        return tuple(Webhook.model_validate(one) for one in found["webhooks"])
+
+    async def get_webhook(self, webhook_id: str) -> Webhook:
+        """One webhook.
+
+        Raises:
+            QueueError: With word `webhook_not_found`.
+        """
+        for webhook in await self.webhooks():
+            if webhook.id == webhook_id:
+                return webhook
+        raise QueueError("no such webhook", code="PT404", hint="webhook_not_found", status=404)
+
+    async def create_webhook(self, webhook: Mapping[str, Any]) -> WebhookWithSecret:
+        """Make a webhook; the answer alone shows its secret."""
+        made = await self._ask("put_webhook", repeatable=False, p_webhook=dict(webhook))
+        return WebhookWithSecret.model_validate(made)
+
+    async def change_webhook(self, webhook_id: str, changes: Mapping[str, Any]) -> Webhook:
+        """Change what `changes` names."""
+        made = await self._ask("put_webhook", p_webhook={**changes, "id": webhook_id})
+        return Webhook.model_validate(made)
+
+    async def rotate_secret(self, webhook_id: str) -> WebhookWithSecret:
+        """Give a webhook a new secret; the old one signs too for a day."""
+        webhook = {"id": webhook_id, "rotate_secret": True}
+        made = await self._ask("put_webhook", repeatable=False, p_webhook=webhook)
+        return WebhookWithSecret.model_validate(made)
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook; deliveries not yet sent are dropped."""
+        await self._ask("delete_webhook", repeatable=False, p_webhook_id=webhook_id)
+
+    async def deliveries(
+        self, webhook_id: str, *, cursor: str | None = None, limit: int = 50
+    ) -> JobPage:
+        """A page of a webhook's deliveries, newest first; each is a job like any other.
+
+        Raises:
+            ValueError: `cursor` was not made by this list.
+            QueueError: With word `webhook_not_found`.
+        """
+        at = Cursor.decode(cursor) if cursor is not None else None
+        await self.get_webhook(webhook_id)
+        params = [
+            ("select", JOB_COLUMNS),
+            ("workspace_id", f"eq.{self._workspace_id}"),
+            ("job_type", f"eq.{WEBHOOK_DELIVERY}"),
+            ("concurrency_key", f"eq.{webhook_id}"),
+            ("order", "created_at.desc,id.desc"),
+            ("limit", str(limit + 1)),
+        ]
+        if at is not None:
+            earlier = f'created_at.lt."{at.created_at}"'
+            params.append(("or", f'({earlier},and(created_at.eq."{at.created_at}",id.lt.{at.id}))'))
+        rows = await self._queue.select("jobs", params)
+        last = rows[limit - 1] if len(rows) > limit else None
+        return JobPage(
+            jobs=tuple(Job.model_validate(row) for row in rows[:limit]),
+            next_cursor=last and Cursor(created_at=last["created_at"], id=last["id"]).encode(),
+        )
+
+    async def limits(self) -> WorkspaceLimits:
+        """The limits and their use."""
+        return WorkspaceLimits.model_validate(await self._ask("workspace_limits"))
+
+    async def set_limits(self, limits: Mapping[str, Any]) -> WorkspaceLimits:
+        """Change what `limits` names; null lifts a limit."""
+        await self._ask("set_workspace_limits", p_limits=dict(limits))
+        return await self.limits()
+
+    async def retention(self) -> Retention:
+        """How long ended jobs are kept, and what was removed."""
+        return Retention.model_validate(await self._ask("workspace_retention"))
+
+    async def _ask(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
+        arguments["p_workspace_id"] = self._workspace_id
+        return await self._call(function, arguments, repeatable=repeatable)

@@ -1,0 +1,147 @@
+"""The queue as workers see it: lease, report, settle, spawn; every call may be repeated.
+
+Signs in as `job_worker`, which may execute these functions and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from minutehand.clock import Clock
+from minutehand.config import Settings
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.doors import WorkerDoors
+from minutehand.queue.models import (
+    JobId,
+    JobTypeSpec,
+    LeaseRequest,
+    LeaseResponse,
+    NewJob,
+    QueueHealth,
+    QueueStats,
+    ReportItem,
+    ReportResult,
+    SettleItem,
+    SettleResponse,
+)
+
+
+class WorkerQueue:
+    """The worker's doors; keep one per process and event loop."""
+
+    def __init__(
+        self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
+    ) -> None:
+        api = api or DataApi(settings.supabase_url, read_seconds=6.0, patience_seconds=15.0)
+        self._doors = WorkerDoors(settings, api=api, clock=clock)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._doors.aclose()
+
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        """Reclaim lapsed leases, then lease up to `limit` due jobs; each counts as an attempt.
+
+        A repeated (`tick_id`, `call`) returns the same leases, so a lost answer leaks nothing.
+
+        Raises:
+            QueueUnavailable: The database did not answer; nothing is lost.
+        """
+        return LeaseResponse.model_validate(
+            await self._doors.call("lease_jobs", {"p_request": request.wire()})
+        )
+
+    async def report(
+        self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
+    ) -> list[ReportResult]:
+        """Store progress, logs and steps, renew each lease, and hear who must stop."""
+        body = await self._doors.call(
+            "report_jobs",
+            {
+                "p_request": {
+                    "worker_id": worker_id,
+                    "tick_id": tick_id,
+                    "items": [item.wire() for item in items],
+                }
+            },
+            attempts=attempts,
+        )
+        return [ReportResult.model_validate(result) for result in body["results"]]
+
+    async def settle(
+        self,
+        items: Sequence[SettleItem],
+        *,
+        worker_id: str,
+        tick_id: str,
+        lease: LeaseRequest | None = None,
+        attempts: int | None = None,
+    ) -> SettleResponse:
+        """Store how attempts ended and, with `lease`, take the next jobs in the same round trip.
+
+        Repeating a settle that was applied answers `applied` again.
+        """
+        request: dict[str, Any] = {
+            "worker_id": worker_id,
+            "tick_id": tick_id,
+            "items": [item.wire() for item in items],
+        }
+        if lease is not None:
+            request["lease"] = lease.wire()
+        return SettleResponse.model_validate(
+            await self._doors.call("settle_jobs", {"p_request": request}, attempts=attempts)
+        )
+
+    async def spawn(
+        self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
+    ) -> list[JobId]:
+        """Enqueue child jobs once per (`job_id`, `name`), however often it is called.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+        """
+        body = await self._doors.call(
+            "spawn_jobs",
+            {
+                "p_request": {
+                    "job_id": job_id,
+                    "fence": fence,
+                    "name": name,
+                    "children": [child.wire() for child in children],
+                }
+            },
+        )
+        return [JobId(child) for child in body["job_ids"]]
+
+    async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+        """Publish job types, so that every door of the queue accepts and checks them."""
+        body = await self._doors.call(
+            "register_job_types", {"p_types": [spec.wire() for spec in types]}
+        )
+        return int(body["registered"])
+
+    async def tick_finished(
+        self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
+    ) -> None:
+        """Leave the tick's summary behind and stop counting as an active worker."""
+        await self._doors.call(
+            "tick_finished",
+            {
+                "p_request": {
+                    "tick_id": tick_id,
+                    "worker_id": worker_id,
+                    "summary": dict(summary),
+                }
+            },
+            attempts=1,
+        )
+
+    async def health(self) -> QueueHealth:
+        """The queue's vital signs."""
+        return QueueHealth.model_validate(await self._doors.call("queue_health", {}))
+
+    async def stats(self, *, minutes: int = 60) -> QueueStats:
+        """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
+        arguments = {"p_workspace_id": None, "p_minutes": minutes}
+        return QueueStats.model_validate(await self._doors.call("queue_stats", arguments))

@@ -1,0 +1,33 @@
+"""Where the files lie that travel with the package: migrations, console, CloudFormation.
+
+A wheel holds them beside the modules; a checkout keeps them in the folders named after them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+PACKAGE = Path(__file__).resolve().parent
+
+Resource = Literal["migrations", "console", "cloudformation", "node"]
+
+#: Folder in the wheel → folder in the checkout; pyproject.toml copies the one to the other.
+IN_CHECKOUT: dict[Resource, str] = {
+    "migrations": "supabase/migrations",
+    "console": "infra/console",
+    "cloudformation": "infra/aws",
+    "node": ".",
+}
+
+
+def checkout() -> Path | None:
+    """The repository that this package is imported from; None for an installed wheel."""
+    root = PACKAGE.parents[1]
+    return root if PACKAGE.parent.name == "shared" and (root / "supabase").is_dir() else None
+
+
+def resource(name: Resource) -> Path:
+    """The folder of `name`; `node` holds package.json and its lock file."""
+    root = checkout()
+    return PACKAGE / "resources" / name if root is None else root / IN_CHECKOUT[name]

@@ -1,0 +1,318 @@
+"""Where the command talks to and as whom: settings by name, a person's token, two HTTP clients.
+
+Reading the values comes first and fails with the name of what is missing; nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from minutehand.project import Project
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+#: What to do next, by the API's stable words.
+FIXES: dict[str, str] = {
+    "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
+    "name right? `minutehand stats` lists what ran",
+    "job_not_found": "`minutehand ls` lists your jobs, "
+    "`minutehand ls --workspace ID` another workspace's",
+    "workspace_not_found": "leave --workspace away, and yours are listed",
+    "unauthorized": "sign in anew: `minutehand token`, or drop --token",
+    "401": "sign in anew: `minutehand token`, or drop --token",
+    "forbidden": "ask a manager of the workspace",
+    "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
+    "rate_limited": "wait a moment",
+    "unavailable": "`minutehand doctor` tells which part is away",
+}
+
+
+class CommandFailed(Exception):
+    """Something a person can act on; printed without a traceback, exit code 1.
+
+    Attributes:
+        code: The stable word of the API or of this command.
+        fix: What to do next, if it is known.
+    """
+
+    def __init__(self, message: str, *, code: str = "failed", fix: str | None = None) -> None:
+        self.code = code
+        self.fix = fix
+        super().__init__(message)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """KEY=value lines; blank lines and comments, also behind a value, are skipped.
+
+    Quotes around a value are dropped; within them `#` is a character like others.
+    """
+    values = {}
+    for line in path.read_text("utf-8").splitlines():
+        name, found, value = line.partition("=")
+        if found and not name.lstrip().startswith("#"):
+            values[name.removeprefix("export ").strip()] = _value(value)
+    return values
+
+
+def _value(text: str) -> str:
+    text = text.strip()
+    if text[:1] in {"'", '"'} and (end := text.find(text[0], 1)) > 0:
+        return text[1:end]
+    return re.sub(r"(^|\s)#.*", "", text).strip()
+
+
+def load_values(
+    env_file: Path | None, environ: Mapping[str, str] = os.environ, *, token: str | None = None
+) -> dict[str, str]:
+    """An explicit file wins; else the environment, when it names a service; else the local stack.
+
+    With a token, the API's address is enough: Supabase's is needed to sign in.
+
+    Raises:
+        CommandFailed: There is none of the three.
+    """
+    if env_file is not None:
+        if not env_file.is_file():
+            raise CommandFailed(
+                f"{env_file} {'is no file' if env_file.exists() else 'does not exist'}",
+                code="no_env_file",
+                fix="name one with KEY=value lines, as .local/env has them",
+            )
+        return {**environ, **read_env_file(env_file)}
+    signed_in = token or environ.get("MINUTEHAND_TOKEN") or environ.get("SUPABASE_URL")
+    if environ.get("API_URL") and signed_in:
+        return dict(environ)
+    local = Project.find(environ=environ).root / ".local" / "env"
+    if local.exists():
+        return {**environ, **read_env_file(local)}
+    raise CommandFailed(
+        "no stack is known: neither SUPABASE_URL and API_URL are set nor .local/env exists",
+        code="no_stack",
+        fix="start the local one with `minutehand up`, or name a file: --env-file prod.env",
+    )
+
+
+@dataclass
+class Connection:
+    """A stack and a person. Clients are made when first needed and closed by `close`."""
+
+    values: Mapping[str, str]
+    given_token: str | None = None
+    given_workspace: str | None = None
+    _api: httpx.Client | None = None
+    _data: httpx.Client | None = None
+    _token: str | None = None
+
+    def need(self, name: str) -> str:
+        """A value that must be there.
+
+        Raises:
+            CommandFailed: It is not; the message names it.
+        """
+        value = self.values.get(name, "")
+        if not value:
+            raise CommandFailed(f"{name} is not set", code="missing_setting")
+        return value
+
+    @property
+    def token(self) -> str:
+        """The access token: as given, or by signing in with e-mail and password."""
+        if self._token is None:
+            self._token = self.given_token or self.values.get("MINUTEHAND_TOKEN") or self._sign_in()
+        return self._token
+
+    def renew(self) -> bool:
+        """Sign in again, as the token has expired; False when it was given and not made here."""
+        if self.given_token or self.values.get("MINUTEHAND_TOKEN"):
+            return False
+        self._token = self._sign_in()
+        for client in (self._api, self._data):
+            if client is not None:
+                client.headers["authorization"] = f"Bearer {self._token}"
+        return True
+
+    @property
+    def api(self) -> httpx.Client:
+        """The service's HTTP API, as the person."""
+        if self._api is None:
+            self._api = httpx.Client(
+                base_url=self.need("API_URL"),
+                timeout=TIMEOUT,
+                headers={"authorization": f"Bearer {self.token}"},
+            )
+        return self._api
+
+    @property
+    def data(self) -> httpx.Client:
+        """Supabase's Data API, as the person."""
+        if self._data is None:
+            self._data = httpx.Client(
+                base_url=self.need("SUPABASE_URL"),
+                timeout=TIMEOUT,
+                headers={
+                    "apikey": self.need("SUPABASE_PUBLISHABLE_KEY"),
+                    "authorization": f"Bearer {self.token}",
+                },
+            )
+        return self._data
+
+    @property
+    def workspace(self) -> str:
+        """The workspace asked for, configured, or the only one there is.
+
+        Raises:
+            CommandFailed: There are several and none was named.
+        """
+        named = self.given_workspace or self.values.get("MINUTEHAND_WORKSPACE_ID")
+        if named is None and self.given_token is None:
+            named = self.values.get("DEMO_WORKSPACE_ID")
+        if named:
+            return named
+        if not self.values.get("SUPABASE_URL"):
+            raise CommandFailed(
+                "which workspace?",
+                code="workspace_needed",
+                fix="pass --workspace or set MINUTEHAND_WORKSPACE_ID; with SUPABASE_URL and "
+                "SUPABASE_PUBLISHABLE_KEY yours are looked up",
+            )
+        mine = self.read("/rest/v1/workspaces", {"select": "id,name", "order": "name"})
+        if len(mine) == 1:
+            return str(mine[0]["id"])
+        listed = ", ".join(f"{row['id']} ({row['name']})" for row in mine) or "none"
+        raise CommandFailed(
+            f"which workspace? yours: {listed}",
+            code="workspace_needed",
+            fix="pass --workspace or set MINUTEHAND_WORKSPACE_ID",
+        )
+
+    def call(self, method: str, path: str, **more: Any) -> Any:
+        """One call of the service's API; its answer parsed.
+
+        Raises:
+            CommandFailed: It refused, or cannot be reached.
+        """
+        with reachable(f"the API at {self.need('API_URL')}"):
+            return parsed(self.api.request(method, path, **more))
+
+    def read(self, path: str, params: Mapping[str, Any]) -> Any:
+        """One read of the Data API.
+
+        Raises:
+            CommandFailed: It refused, or cannot be reached.
+        """
+        with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
+            return parsed(self.data.get(path, params=params))
+
+    def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
+        """One SQL function; as the operator with the secret key.
+
+        Raises:
+            CommandFailed: It refused, or cannot be reached.
+        """
+        headers = {}
+        if as_operator:
+            secret = self.need("SUPABASE_SECRET_KEY")
+            headers = {"apikey": secret, "authorization": f"Bearer {secret}"}
+        with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
+            client = httpx.Client(timeout=TIMEOUT) if as_operator else self.data
+            base = self.need("SUPABASE_URL") if as_operator else ""
+            try:
+                answer = client.post(f"{base}/rest/v1/rpc/{name}", json=arguments, headers=headers)
+            finally:
+                if as_operator:
+                    client.close()
+            return parsed(answer)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for client in (self._api, self._data):
+            if client is not None:
+                client.close()
+
+    def _sign_in(self) -> str:
+        email = self.values.get("MINUTEHAND_EMAIL") or self.values.get("DEMO_EMAIL")
+        password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
+        if not email or not password:
+            raise CommandFailed(
+                "nobody is signed in",
+                code="not_signed_in",
+                fix="set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
+            )
+        with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
+            answer = httpx.post(
+                f"{self.need('SUPABASE_URL')}/auth/v1/token?grant_type=password",
+                headers={"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")},
+                json={"email": email, "password": password},
+                timeout=TIMEOUT,
+            )
+        if answer.status_code != 200:
+            raise CommandFailed(
+                f"{email} could not sign in: {_said(answer)}",
+                code="sign_in_failed",
+                fix="correct MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD",
+            )
+        token: str = answer.json()["access_token"]
+        return token
+
+
+@contextmanager
+def reachable(what: str) -> Iterator[None]:
+    """Turn a failed connection into a sentence."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise CommandFailed(
+            f"{what} does not answer ({type(error).__name__})",
+            code="unreachable",
+            fix="`minutehand doctor` tells which part is away",
+        ) from error
+
+
+def parsed(answer: httpx.Response) -> Any:
+    """The body of a good answer.
+
+    Raises:
+        CommandFailed: The answer is an error; its words are passed on.
+    """
+    if answer.is_success:
+        return answer.json() if answer.content else None
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    message = body.get("error") or body.get("message") or answer.text[:200] or answer.reason_phrase
+    code = body.get("code") if "error" in body else body.get("hint")
+    detail = body.get("detail") or body.get("details")
+    told = _told(detail)
+    more = f" ({told})" if told and str(message) not in told else ""
+    word = str(code or answer.status_code)
+    raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
+
+
+def _said(answer: httpx.Response) -> str:
+    """What Auth says is wrong, without its wrapping."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    told = body.get("msg") or body.get("error_description") if isinstance(body, dict) else None
+    return str(told or answer.text[:200] or answer.reason_phrase)
+
+
+def _told(detail: Any) -> str:
+    """An API's detail as words: field problems, named values, or a sentence."""
+    if isinstance(detail, list) and all(isinstance(item, dict) for item in detail):
+        return "; ".join(f"{item.get('field')}: {item.get('problem')}" for item in detail)
+    if isinstance(detail, dict):
+        return ", ".join(f"{name}: {value}" for name, value in detail.items())
+    return str(detail or "")

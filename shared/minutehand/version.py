@@ -1,0 +1,5 @@
+"""The version of everything here: the wheel, the npm archive, the migrations and a worker run."""
+
+from __future__ import annotations
+
+VERSION = "0.1.0"

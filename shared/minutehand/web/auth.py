@@ -1,0 +1,187 @@
+"""Who is calling: a user by a JWT, verified by `minutehand.web.tokens`, or a worker by its token.
+
+The verified token is forwarded to the Data API as it is, so that row level security decides
+what its holder may see; nothing here grants access to a row.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from minutehand.queue.keys import is_visit
+from minutehand.web.errors import unauthorized
+
+if TYPE_CHECKING:
+    from minutehand.web.services import Services
+
+
+class InvalidToken(Exception):
+    """A token was refused; the text is safe to show to its holder."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A signed-in user, or a project's own service (`role` = service_role, no `user_id`)."""
+
+    user_id: UUID | None
+    role: str
+    token: str = field(repr=False)
+    expires_at: datetime
+    is_anonymous: bool = False
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def subject(self) -> UUID:
+        """The user's id; only for callers that came through `require_caller`."""
+        if self.user_id is None:
+            raise unauthorized("this route takes a user's token", presented=True)
+        return self.user_id
+
+
+def token_of(caller: Caller | None) -> str | None:
+    """The caller's own token; None for a visitor."""
+    return caller.token if caller is not None else None
+
+
+def token_matches(offered: str, accepted: Iterable[str]) -> bool:
+    """Whether `offered` is one of `accepted`, in a time that tells nothing about either."""
+    matches = False
+    for token in accepted:
+        # no short cut: a match on the first must cost what a match on the last costs
+        matches |= hmac.compare_digest(offered.encode(), token.encode())
+    return matches
+
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="userToken",
+    description="A Supabase user's access token. Row level security decides what it may see.",
+)
+_service_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="operatorToken",
+    description="WORKER_SECRET_TOKEN, or a service role token.",
+)
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
+
+
+async def named_visit(
+    session_id: Annotated[
+        str | None,
+        Query(
+            max_length=255,
+            description="A visit's id, for its holder: it takes the place of a token.",
+        ),
+    ] = None,
+    x_session_id: Annotated[
+        str | None,
+        Header(
+            alias="X-Session-Id",
+            max_length=255,
+            description="The same, where a header can be sent: addresses are kept and logged.",
+        ),
+    ] = None,
+) -> str | None:
+    """Dependency: the visit a request names; the header wins."""
+    return x_session_id or session_id
+
+
+#: A visit's id as an argument of routes that are open to its holder.
+VisitId = Annotated[str | None, Depends(named_visit)]
+
+
+def bearer_token(request: Request) -> str | None:
+    """The bearer token of a request, if it carries one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+async def require_caller(request: Request, _: Credentials) -> Caller:
+    """Dependency: the signed-in user, else 401."""
+    token = bearer_token(request)
+    if token is None:
+        raise unauthorized("send a user's access token as a bearer token", presented=False)
+    return await verify(request, token)
+
+
+async def optional_caller(request: Request, _: Credentials) -> Caller | None:
+    """Dependency: the signed-in user; None when no token came. A bad token is still a 401."""
+    token = bearer_token(request)
+    return None if token is None else await verify(request, token)
+
+
+async def stream_caller(
+    request: Request, _: Credentials, access_token: str | None = None
+) -> Caller:
+    """Dependency for event streams: also `?access_token=`, as EventSource sends no headers.
+
+    Query strings are never logged here; prefer a header wherever one can be sent.
+    """
+    token = bearer_token(request)
+    if token is None and "text/event-stream" in request.headers.get("accept", ""):
+        token = access_token
+    if token is None:
+        raise unauthorized("send a user's access token as a bearer token", presented=False)
+    return await verify(request, token)
+
+
+async def visiting_caller(
+    request: Request,
+    credentials: Credentials,
+    session_id: Annotated[str, Path(max_length=255)],
+    access_token: str | None = None,
+) -> Caller | None:
+    """Dependency for a session's events: as `caller_or_visitor`, its id being in the path."""
+    return await caller_or_visitor(request, credentials, session_id, access_token)
+
+
+async def caller_or_visitor(
+    request: Request,
+    credentials: Credentials,
+    session_id: VisitId = None,
+    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
+) -> Caller | None:
+    """Dependency: as `stream_caller`, but a visit needs no token.
+
+    None is a visitor, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
+    """
+    services: Services = request.app.state.services
+    if session_id is not None and is_visit(session_id) and services.settings.allow_anonymous:
+        is_stream = "text/event-stream" in request.headers.get("accept", "")
+        if bearer_token(request) is None and not (access_token and is_stream):
+            return None
+    return await stream_caller(request, credentials, access_token)
+
+
+async def verify(request: Request, token: str) -> Caller:
+    """The user `token` stands for.
+
+    Raises:
+        ApiError: 401, or 503 when the keys cannot be fetched.
+    """
+    services: Services = request.app.state.services
+    try:
+        return await services.verifier.verify_user(token)
+    except InvalidToken as error:
+        raise unauthorized(str(error), presented=True) from error
+
+
+#: A signed-in user as a route's argument: `caller: SignedIn`.
+SignedIn = Annotated[Caller, Depends(require_caller)]
+#: A user or nobody, for routes that anonymous visitors may use when ALLOW_ANONYMOUS is on.
+MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
+#: A signed-in user who reads a stream.
+StreamReader = Annotated[Caller, Depends(stream_caller)]
+#: The same for a session, or None for a visitor.
+MaybeVisitor = Annotated[Caller | None, Depends(visiting_caller)]
+#: A signed-in user, or None for the holder of the visit that a `VisitId` names.
+Somebody = Annotated[Caller | None, Depends(caller_or_visitor)]

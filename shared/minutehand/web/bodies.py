@@ -1,0 +1,257 @@
+"""Request bodies: bounded while they are read, and JSON that Postgres can store.
+
+A pure ASGI layer, so that a body over the limit never reaches memory or a route; what a
+route makes of its fields is left to pydantic.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minutehand.web.errors import ApiError, invalid_argument
+
+#: Most bytes of a request body; routes that take more are listed by `body_limits`.
+MAX_BODY_BYTES = 1024 * 1024
+#: Most bytes of one job's payload as compact UTF-8 JSON; larger things are stored by reference.
+MAX_PAYLOAD_BYTES = 256 * 1024
+#: Deepest nesting of arrays and objects.
+MAX_DEPTH = 64
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json$")
+#: How JSON begins, whatever comes of it: such a body is told where its error is.
+_LIKE_JSON = re.compile(rb"\s*([\[{\"]|-?\d+(\.\d+)?([eE][+-]?\d+)?\s*$|(true|false|null)\s*$)")
+#: What clients send when nobody told them the type, curl's `-d` first among them.
+_UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"})
+
+
+class BodyTooLarge(ApiError):
+    """413: raised while the body is read, before it is whole in memory."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            413,
+            "body_too_large",
+            f"The request body is larger than {limit} bytes",
+            detail={"limit_bytes": limit},
+        )
+
+
+def invalid_json(problem: str, *, position: int | None = None) -> ApiError:
+    """400: the body is no JSON, or JSON that no JSON column can hold."""
+    return ApiError(
+        400,
+        "invalid_json",
+        f"The request body is not valid JSON: {problem}",
+        detail={"field": "body", "position": position, "problem": problem},
+    )
+
+
+def not_json(content_type: str) -> ApiError:
+    """415: the body is no JSON and does not claim to be."""
+    sent = f"a body of type {content_type}" if content_type else "a body without a Content-Type"
+    return ApiError(
+        415,
+        "unsupported_media_type",
+        f"This route takes application/json; this is {sent}, and no JSON",
+        detail={"field": "content-type"},
+    )
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:32]} is out of range")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Depth of nesting, walked without recursion."""
+    deepest = 0
+    stack = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict):
+            children = list(item.values())
+        elif isinstance(item, list):
+            children = item
+        else:
+            continue
+        deepest = max(deepest, depth + 1)
+        if deepest > MAX_DEPTH:
+            return deepest
+        stack.extend((child, depth + 1) for child in children)
+    return deepest
+
+
+def check_json(body: bytes) -> None:
+    """Refuse what would fail later and worse: NaN, lone surrogates, NUL, bottomless nesting.
+
+    Raises:
+        ApiError: 400 `invalid_json`, with the position where there is one.
+    """
+    try:
+        value = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise invalid_json(error.msg, position=error.pos) from error
+    except UnicodeDecodeError as error:
+        raise invalid_json("it is not UTF-8", position=error.start) from error
+    except RecursionError as error:
+        raise invalid_json(f"it is nested deeper than {MAX_DEPTH} levels") from error
+    except ValueError as error:
+        raise invalid_json(str(error)) from error
+    # counting brackets bounds the depth from above and spares nearly every body the walk
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise invalid_json(f"it is nested deeper than {MAX_DEPTH} levels")
+    if _SURROGATE.search(body):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise invalid_json("it holds half of a surrogate pair") from error
+    if b"\\u0000" in body and "\x00" in "".join(_strings(value)):
+        raise invalid_json("it holds the character U+0000, which Postgres cannot store")
+
+
+def _strings(value: Any) -> list[str]:
+    found: list[str] = []
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            found.extend(item)
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return found
+
+
+def _bounded_payload(value: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > MAX_PAYLOAD_BYTES:
+        raise ApiError(
+            413,
+            "payload_too_large",
+            f"payload is {size} bytes of JSON; at most {MAX_PAYLOAD_BYTES} are taken. "
+            "Store the data and send a reference to it",
+            detail={"field": "payload", "bytes": size, "limit_bytes": MAX_PAYLOAD_BYTES},
+        )
+    return value
+
+
+#: A job's payload: a JSON object of at most `MAX_PAYLOAD_BYTES`.
+Payload = Annotated[dict[str, Any], AfterValidator(_bounded_payload)]
+
+
+class BoundedBody:
+    """ASGI layer: limits every body while it is read and vets JSON before a route sees it.
+
+    A JSON body without a JSON content type, as `curl -d` sends it, is taken as JSON: callers
+    prove themselves by bearer token and never by cookie, so nothing rests on the content type.
+    One that does not even begin as JSON is a form or a text, and refused as such.
+    Other types (multipart, CSV) pass through as a stream that fails once it exceeds the limit.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: int = MAX_BODY_BYTES,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        self._app = app
+        self._limit = limit
+        self._limits = [(re.compile(path), size) for path, size in (limits or {}).items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Postgres stores no such text, and its refusal could look like an outage
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            part = "path" if "\x00" in scope["path"] else "query"
+            raise invalid_argument(part, "holds the character U+0000", location=part)
+        if scope["method"] in {"GET", "HEAD", "OPTIONS"}:
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit_of(scope["path"])
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared) > limit:
+            raise BodyTooLarge(limit)
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not (content_type in _UNSPECIFIED or _JSON.match(content_type)):
+            await self._app(scope, _limited(receive, limit), send)
+            return
+        body = await _read(receive, limit)
+        if body is None:
+            return
+        if body.strip():
+            if not _JSON.match(content_type) and not _LIKE_JSON.match(body):
+                raise not_json(content_type)
+            check_json(body)
+            scope["headers"] = list(scope["headers"])
+            MutableHeaders(scope=scope)["content-type"] = "application/json"
+        else:
+            body = b""
+        await self._app(scope, _replay(body, receive), send)
+
+    def _limit_of(self, path: str) -> int:
+        return next((size for rule, size in self._limits if rule.fullmatch(path)), self._limit)
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None when the client left before sending all of it."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    size = 0
+
+    async def limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise BodyTooLarge(limit)
+        return message
+
+    return limited
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,124 @@
+"""The error body every route answers with, and the one exception routes raise on purpose.
+
+Mapping exceptions of other rooms to it is left to `minutehand.web.handlers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from minutehand.log import current_request_id
+
+#: How long a client should wait when the database is away, in seconds.
+RETRY_AFTER_SECONDS = 5
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong with the request, by the field's own name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str = Field(description="Dotted path, e.g. `payload.account_id`, or a header's name.")
+    problem: str
+    location: str = Field(default="body", description="body, query, path or header.")
+
+
+class ErrorBody(BaseModel):
+    """What every answer of 400 and above carries; `code` is stable, `error` is for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str
+    code: str
+    detail: Any = None
+    request_id: str | None = None
+
+
+class ApiError(HTTPException):
+    """A planned refusal: it becomes an `ErrorBody` with this status.
+
+    A subclass of Starlette's exception, so that FastAPI lets it pass while it reads a body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        error: str,
+        *,
+        detail: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status_code=status, detail=error, headers=dict(headers or {}))
+        self.code = code
+        self.error = error
+        self.info = detail
+
+
+def error_response(
+    status: int,
+    code: str,
+    error: str,
+    *,
+    detail: Any = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The error body as a response; the request id is the present context's."""
+    body = {
+        "error": error,
+        "code": code,
+        "detail": detail,
+        "request_id": current_request_id(),
+    }
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+
+
+def invalid_argument(field: str, problem: str, *, location: str = "body") -> ApiError:
+    """400: a single value is unusable; the message and the detail name its field."""
+    return ApiError(
+        400,
+        "invalid_argument",
+        f"{field} {problem}",
+        detail=[FieldProblem(field=field, problem=problem, location=location).model_dump()],
+    )
+
+
+def validation_failed(problems: Sequence[FieldProblem]) -> ApiError:
+    """422: the request is well-formed JSON, but not what this route takes."""
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ApiError(
+        422,
+        "validation_failed",
+        f"{first.field}: {first.problem}{more}",
+        detail=[problem.model_dump() for problem in problems],
+    )
+
+
+def unauthorized(reason: str, *, presented: bool) -> ApiError:
+    """401; `presented` says whether a token came with the request at all (RFC 6750 §3.1)."""
+    challenge = 'Bearer realm="minutehand"'
+    if presented:
+        challenge += f', error="invalid_token", error_description="{reason}"'
+    return ApiError(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        detail=reason,
+        headers={"WWW-Authenticate": challenge},
+    )
+
+
+def not_found(what: str = "job") -> ApiError:
+    """404 for what is missing or not the caller's; the two cannot be told apart."""
+    return ApiError(404, f"{what}_not_found", f"No such {what}")
+
+
+def unavailable(reason: str, *, retry_after: int = RETRY_AFTER_SECONDS) -> ApiError:
+    """503: something this service stands on is away; the request may be repeated as it is."""
+    return ApiError(503, "unavailable", reason, headers={"Retry-After": str(max(1, retry_after))})

@@ -1,0 +1,76 @@
+"""API Gateway HTTP API events to ASGI, through Mangum.
+
+One loop and one app per environment, so that connections are kept between invocations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mangum import Mangum
+from mangum.types import ASGI
+
+from minutehand.web.services import Services
+
+
+class GatewayHandler:
+    """A Lambda handler that serves `app` on a loop of its own."""
+
+    def __init__(self, app: ASGI, services: Services) -> None:
+        self._services = services
+        self._loop = asyncio.new_event_loop()
+        # Mangum asks for the thread's loop each time; asking while none is set is deprecated
+        asyncio.set_event_loop(self._loop)
+        self._mangum = Mangum(app, lifespan="off")
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
+        """Answer one HTTP request."""
+        asyncio.set_event_loop(self._loop)
+        below, prefix = _below_its_prefix(event)
+        answer: dict[str, Any] = self._mangum(below, context)
+        headers = answer.get("headers", {})
+        if prefix and headers.get("location", "").startswith("/"):
+            headers["location"] = prefix + headers["location"]
+        return answer
+
+    def close(self) -> None:
+        """Close connections and loop; Lambda just freezes both, tests must not."""
+        self._loop.run_until_complete(self._services.aclose())
+        self._loop.close()
+        asyncio.set_event_loop(None)
+
+
+def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The event with the path that the route matched, and what stood before that path.
+
+    A named stage's own URL carries `/dev` before it, a custom domain's mapping its key; both
+    belong before every address of ours that an answer names.
+    """
+    context = event.get("requestContext", {})
+    http = context.get("http", {})
+    path = http.get("path", "")
+    parameters = event.get("pathParameters") or {}
+    stripped = _matched(event.get("routeKey", ""), parameters, path)
+    if stripped == path:
+        return event, ""
+    below = {
+        **event,
+        "rawPath": stripped,
+        "requestContext": {**context, "http": {**http, "path": stripped}},
+    }
+    return below, path.removesuffix(stripped)
+
+
+def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:
+    """The end of `path` that `route_key` stands for, the whole of it when that is not certain."""
+    route = route_key.partition(" ")[2]
+    if not route:
+        return path
+    fixed, _, variable = route.partition("{")
+    length = route.count("/")
+    if "+}" in variable:
+        greedy = variable.rpartition("{")[2].removesuffix("+}")
+        length += parameters.get(greedy, "").count("/")
+    end = "/" + "/".join(path.split("/")[-length:])
+    return end if end.startswith(fixed) else path

@@ -1,0 +1,182 @@
+"""Exceptions to responses: one table, used inside the app and by the last net around it.
+
+Raising is left to the rooms; the shape of the body to `minutehand.web.errors`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from minutehand.queue.errors import (
+    DuplicateJob,
+    InvalidState,
+    QueueError,
+    QueueUnavailable,
+    TokenRefused,
+)
+from minutehand.web.errors import (
+    RETRY_AFTER_SECONDS,
+    ApiError,
+    FieldProblem,
+    error_response,
+    unauthorized,
+    validation_failed,
+)
+from minutehand.web.wording import problem_of
+
+logger = logging.getLogger(__name__)
+
+
+def respond(error: Exception, request: Request | None = None) -> JSONResponse | None:
+    """The response a planned error stands for; None for what nobody planned."""
+    if isinstance(error, ApiError):
+        return error_response(
+            error.status_code, error.code, error.error, detail=error.info, headers=error.headers
+        )
+    if isinstance(error, RequestValidationError):
+        return respond(_refusal_of(error, request))
+    if isinstance(error, HTTPException):
+        return _plain(error)
+    if isinstance(error, QueueUnavailable):
+        logger.warning(
+            "the database is away",
+            extra={"event": "queue.unavailable", "reason": str(error)},
+        )
+        return error_response(
+            503,
+            "unavailable",
+            "The database did not answer; repeat the request in a few seconds",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    if isinstance(error, QueueError):
+        return _refused_by_queue(error)
+    return None
+
+
+def install(app: FastAPI) -> None:
+    """Route every planned exception of `app` through `respond`."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        response = respond(error, request)
+        if response is None:
+            raise error
+        return response
+
+    for kind in (HTTPException, RequestValidationError, QueueError):
+        app.add_exception_handler(kind, handle)
+
+
+def _plain(error: HTTPException) -> JSONResponse:
+    """Starlette's own refusals: no such route, wrong method, a body that cannot be parsed."""
+    status = error.status_code
+    code = {
+        400: "invalid_request",
+        404: "route_not_found",
+        405: "method_not_allowed",
+    }.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
+    text = {404: "No such route", 405: "This route does not take that method"}.get(
+        status, str(error.detail)
+    )
+    return error_response(status, code, text, headers=error.headers)
+
+
+def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiError:
+    problems = error.errors()
+    invalid = next((p for p in problems if p.get("type") == "json_invalid"), None)
+    if invalid is not None:
+        return ApiError(400, "invalid_json", "The request body is not valid JSON")
+    if _took_other_type(problems, request):
+        return ApiError(
+            415,
+            "unsupported_media_type",
+            "This route takes application/json",
+            detail={"field": "content-type"},
+        )
+    return validation_failed([_problem(problem) for problem in problems])
+
+
+def _took_other_type(problems: Sequence[dict[str, Any]], request: Request | None) -> bool:
+    """A body that is not JSON reaches validation as bytes, at the location ("body",)."""
+    if request is None:
+        return False
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = content_type.endswith(("/json", "+json"))
+    return (
+        bool(content_type)
+        and not is_json
+        and any(
+            tuple(p.get("loc", ())) == ("body",) and isinstance(p.get("input"), bytes)
+            for p in problems
+        )
+    )
+
+
+def _problem(problem: dict[str, Any]) -> FieldProblem:
+    """Pydantic's finding without the value, which may be secret."""
+    location, *path = [str(part) for part in problem.get("loc", ())] or ["body"]
+    return FieldProblem(
+        field=".".join(path) or location,
+        problem=problem_of(problem),
+        location=location,
+    )
+
+
+def _refused_by_queue(error: QueueError) -> JSONResponse:
+    if isinstance(error, TokenRefused):
+        refused = unauthorized("the database refused the token", presented=True)
+        return error_response(
+            401, refused.code, refused.error, detail=refused.info, headers=refused.headers
+        )
+    if error.word:
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 429 else {}
+        return error_response(
+            error.status, error.word, error.message, detail=_detail(error), headers=headers
+        )
+    # a refusal that is not one of ours: its text may speak of tables, so it stays in the log
+    if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
+        logger.error(
+            "the database lacks what this version needs",
+            extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
+        )
+        return error_response(
+            503,
+            "unavailable",
+            "The database is not ready for this request",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    logger.warning(
+        "the database refused a request",
+        extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
+    )
+    code, text = _PLAIN_REFUSALS.get(error.status, ("invalid_argument", "A value is not valid"))
+    return error_response(error.status, code, text, detail={"sqlstate": error.code})
+
+
+_PLAIN_REFUSALS = {
+    403: ("forbidden", "You may not do this"),
+    404: ("not_found", "No such thing"),
+    409: ("conflict", "Something else is in the way"),
+}
+
+
+#: Refusals whose detail is the path of the field at fault.
+_NAMES_A_FIELD = frozenset({"payload_invalid", "invalid_argument", "unknown_job_type"})
+
+
+def _detail(error: QueueError) -> Any:
+    """What the queue's detail stands for, under a name."""
+    if isinstance(error, DuplicateJob) or error.word == "idempotency_conflict":
+        return {"job_id": error.details}
+    if isinstance(error, InvalidState):
+        return {"status": error.present}
+    if error.word in _NAMES_A_FIELD and error.details:
+        return [FieldProblem(field=error.details, problem=error.message).model_dump()]
+    return error.details or None

@@ -1,0 +1,73 @@
+"""The Idempotency-Key header: one job per key, however often a request is repeated.
+
+Which job a key belongs to is decided by the database, in the transaction that enqueues.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Header
+
+from minutehand.web.errors import ApiError, invalid_argument
+
+HEADER = "Idempotency-Key"
+MAX_CHARACTERS = 255
+
+#: The header as a route's argument.
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        description="Names this request: repeating it with the same key yields the same job.",
+    ),
+]
+
+
+def parse_key(value: str | None) -> str | None:
+    """The key of a header; a quoted string, as the IETF draft writes it, loses its quotes.
+
+    Raises:
+        ApiError: 400, the header is there but unusable.
+
+    References:
+        https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    """
+    if value is None:
+        return None
+    key = value.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not key or len(key) > MAX_CHARACTERS or not all(" " <= sign <= "~" for sign in key):
+        raise invalid_argument(
+            HEADER, f"must be 1 to {MAX_CHARACTERS} visible ASCII characters", location="header"
+        )
+    return key
+
+
+def one_key(header: str | None, body: str | None) -> str | None:
+    """The key of a request that may name it twice.
+
+    Raises:
+        ApiError: 400, header and body name different keys.
+    """
+    key = parse_key(header)
+    if key is not None and body is not None and key != body:
+        raise invalid_argument("idempotency_key", f"differs from the {HEADER} header")
+    return key if key is not None else body
+
+
+def key_of_part(key: str | None, index: int) -> str | None:
+    """The key of the job at `index` of a bulk request that came with `key`."""
+    if key is None:
+        return None
+    part = f"{key}#{index}"
+    if len(part) > MAX_CHARACTERS:
+        raise ApiError(
+            400,
+            "invalid_argument",
+            f"{HEADER} must leave room for the index of each job: at most "
+            f"{MAX_CHARACTERS - 5} characters",
+            detail=[{"field": HEADER, "location": "header", "problem": "is too long for bulk"}],
+        )
+    return part

@@ -1,0 +1,51 @@
+"""Opaque ids and cursors: a few values as one URL-safe text, checked when it comes back.
+
+A cursor grants nothing; what it points to is left to the routes and to RLS.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from minutehand.web.errors import invalid_argument
+
+
+def encode(*values: str | int) -> str:
+    """A cursor that holds `values` in order; URL-safe."""
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, *kinds: type[Any]) -> tuple[Any, ...]:
+    """The values of a cursor, each checked to be of its kind (datetime, UUID, int or str).
+
+    Raises:
+        ApiError: 400, the cursor was not made by `encode` with the same kinds.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if not isinstance(values, list) or len(values) != len(kinds):
+            raise ValueError("another number of values")
+        return tuple(_checked(value, kind) for value, kind in zip(values, kinds, strict=True))
+    except (ValueError, TypeError, RecursionError, binascii.Error) as error:
+        raise invalid_argument(
+            "cursor", "is not one this route gave out", location="query"
+        ) from error
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    """`value` itself, not its parsed form: microseconds must survive the round trip."""
+    if kind is datetime:
+        if datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError("an instant without a zone")
+        return value
+    if kind is UUID:
+        return str(UUID(value))
+    if type(value) is not kind:
+        raise ValueError(f"not a {kind.__name__}")
+    return value

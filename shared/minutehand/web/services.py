@@ -1,0 +1,121 @@
+"""What routes work with, made once per process and found as `request.app.state.services`.
+
+Which waker and hub a process has is decided by `functions/` or the local stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+
+from fastapi import Depends, Request
+
+from minutehand.clock import Clock, SystemClock
+from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.client import QueueClient, UserQueue
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.web.auth import Caller, token_of
+from minutehand.web.errors import ApiError
+from minutehand.web.hub import EventHub
+from minutehand.web.sse import Pace
+from minutehand.web.upstream import RealtimeUpstream
+
+if TYPE_CHECKING:
+    from minutehand.web.tokens import TokenVerifier
+
+T = TypeVar("T")
+
+
+class Waker(Protocol):
+    """Asks for a tick soon; never raises and never takes long."""
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        """Ask for a tick soon."""
+        ...
+
+
+class NoWaker:
+    """Leaves every job to the minute tick."""
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        """Do nothing: the tick is the net."""
+
+
+class Services:
+    """Clients and collaborators of one process; nothing is connected before it is needed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        waker: Waker | None = None,
+        clock: Clock | None = None,
+        hub: EventHub | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.settings = settings
+        self.waker: Waker = waker or NoWaker()
+        self.clock: Clock = clock or SystemClock()
+        self.queue = QueueClient(settings)
+        self.pace = pace or Pace(streaming=settings.streaming)
+        self._provided: dict[type[Any], Any] = {}
+        self.hub = hub or EventHub()
+        if hub is None and settings.streaming:
+            self.hub.feed_from(RealtimeUpstream(settings, self.hub, self.clock))
+
+    @cached_property
+    def verifier(self) -> TokenVerifier:
+        """Verifies users' tokens; imported with the first of them."""
+        from minutehand.web.tokens import TokenVerifier
+
+        return TokenVerifier(self.settings, self.clock)
+
+    def queue_of(self, caller: Caller | None) -> UserQueue:
+        """The queue as `caller` sees it; as an anonymous visitor sees it for None."""
+        return self.queue.acting_as(token_of(caller))
+
+    @cached_property
+    def operator_queue(self) -> WorkerQueue:
+        """The queue as its operator sees it: health and statistics over all workspaces.
+
+        Raises:
+            ApiError: 503, this deployment holds no key for it.
+        """
+        try:
+            return WorkerQueue(self.settings, clock=self.clock)
+        except ConfigurationError as error:
+            raise ApiError(
+                503, "not_configured", "This deployment cannot read the queue's health"
+            ) from error
+
+    def provide(self, kind: type[T], make: Callable[[], T]) -> T:
+        """The process's one instance of `kind`, made on first use; for rooms this one knows not.
+
+        One that has `aclose` is closed with the services, which Lambda's rotation of secrets does
+        as well: nothing ends the lifespan of an app there.
+        """
+        if kind not in self._provided:
+            self._provided[kind] = make()
+        found: T = self._provided[kind]
+        return found
+
+    async def aclose(self) -> None:
+        """End streams and close connections."""
+        await self.hub.aclose()
+        for each in self._provided.values():
+            if hasattr(each, "aclose"):
+                await each.aclose()
+        await self.queue.aclose()
+        if "operator_queue" in self.__dict__:
+            await self.operator_queue.aclose()
+
+
+def services_of(request: Request) -> Services:
+    """Dependency: the services of the app that serves `request`."""
+    services: Services = request.app.state.services
+    return services
+
+
+#: The process's services as a route's argument.
+Provided = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,75 @@
+"""How a route of events answers: a page as JSON, or a stream while this process has room for it.
+
+What is read is the feed's, how it is told is minutehand.web.sse's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from fastapi import Request
+
+from minutehand.queue.models import FeedPage
+from minutehand.web.auth import Caller, token_of
+from minutehand.web.errors import unavailable
+from minutehand.web.feeds import HistoryFeed
+from minutehand.web.services import Services
+from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reader, Stream
+
+#: An app's streams of one process; a client that comes back later may meet another one.
+MAX_STREAMS: Final = 2_000
+#: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
+BUFFERED_SECONDS: Final = 12.0
+#: Longer than any visit: the database ends it, and the stream's checks find that.
+_LONGEST_VISIT: Final = timedelta(days=31)
+
+
+async def answer_with_events(
+    request: Request,
+    services: Services,
+    caller: Caller | None,
+    feed: HistoryFeed,
+    *,
+    began_at: float,
+) -> FeedPage | EventStream:
+    """Answer an app's route with a page, or a stream by `Accept: text/event-stream`.
+
+    Args:
+        began_at: When the request came, on the monotonic clock.
+
+    Raises:
+        ApiError: 503, this process has no room for another stream.
+    """
+    if MEDIA_TYPE not in request.headers.get("accept", ""):
+        return await feed.page()
+    first = await feed.read()
+    buffered = min(services.pace.buffered_wait, BUFFERED_SECONDS)
+    pace = replace(services.pace, buffered_wait=buffered)
+    return open_stream(
+        services, caller, feed, first, began_at=began_at, pace=pace, most=MAX_STREAMS
+    )
+
+
+def open_stream(
+    services: Services,
+    caller: Caller | None,
+    feed: Feed,
+    first: Batch,
+    *,
+    began_at: float,
+    pace: Pace,
+    most: int,
+) -> EventStream:
+    """Tell a feed to its reader, from what was read `first`.
+
+    Raises:
+        ApiError: 503, this process has `most` streams already.
+    """
+    if services.hub.count >= most:
+        raise unavailable("This server has no room for another stream")
+    expires_at = caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT
+    reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
+    stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
+    return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)

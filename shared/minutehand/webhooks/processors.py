@@ -1,0 +1,210 @@
+"""The processor of `webhook_delivery`: post one event to one endpoint and say how it went.
+
+What is sent to whom, in which order, and when an endpoint is given up is decided in SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from minutehand.clock import Clock, SystemClock
+from minutehand.config import Settings
+from minutehand.queue.doors import WorkerDoors
+from minutehand.queue.lean_httpx import httpx
+from minutehand.retry_after import retry_after
+from minutehand.webhooks.signing import signed_headers
+from minutehand.worker.backoff import Backoff
+from minutehand.worker.context import JobContext
+from minutehand.worker.job import Job
+from minutehand.worker.outbound import AddressRefused, PublicTransport
+from minutehand.worker.outcomes import Fail, Retry
+from minutehand.worker.registry import Registry
+
+ANSWER_SECONDS = 10.0
+
+
+class Delivery(BaseModel):
+    """Which event goes to which endpoint."""
+
+    webhook_id: UUID
+    job_id: UUID
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How one try went; `status` is None when there was no answer."""
+
+    ok: bool
+    message: str
+    status: int | None = None
+    retry_after: timedelta | None = None
+
+
+class WebhookStore:
+    """The engine's doors for a delivery, as `job_worker`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._doors = WorkerDoors(settings)
+
+    async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
+        """What a leased delivery is to send.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        request = {"job_id": job_id, "fence": fence}
+        return await self._call("webhook_to_send", request, repeatable=True)
+
+    async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
+        """Note how it went; tells whether the webhook is still enabled."""
+        request = {
+            "job_id": job_id,
+            "fence": fence,
+            "ok": sent.ok,
+            "status": sent.status,
+            "message": sent.message,
+        }
+        # a failure that is told twice counts twice
+        return await self._call("webhook_sent", request, repeatable=sent.ok)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._doors.aclose()
+
+    async def _call(
+        self, function: str, request: Mapping[str, Any], *, repeatable: bool
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._doors.call(
+            function, {"p_request": request}, repeatable=repeatable
+        )
+        return answer
+
+
+class Webhooks:
+    """Collaborators of one process.
+
+    Args:
+        verify: Trusted certificates; the usual ones when None.
+        answer_seconds: Patience for one endpoint, from its name to its answer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        verify: ssl.SSLContext | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._verify = verify
+        self._answer_seconds = answer_seconds
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+
+    @cached_property
+    def store(self) -> WebhookStore:
+        """The engine's doors."""
+        return WebhookStore(self._settings)
+
+    async def deliver(
+        self, job: Job[Delivery], ctx: JobContext
+    ) -> dict[str, bool | int | str | None] | Retry | Fail:
+        """Send the event; anything but a 2xx is tried again until SQL gives the endpoint up."""
+        message = await self.store.to_send(job.id, job.fence)
+        if not message["send"]:
+            return {"sent": False, "reason": message["reason"]}
+        sent = await self.post(message)
+        noted = await self.store.sent(job.id, job.fence, sent)
+        if sent.ok:
+            return {"sent": True, "status": sent.status}
+        data = {"status": sent.status, "failures": noted["failures"]}
+        if not noted["enabled"]:
+            return Fail(f"{sent.message}; the webhook is disabled", data=data)
+        return Retry(sent.message, after=sent.retry_after, data=data)
+
+    async def post(self, message: Mapping[str, Any]) -> Sent:
+        """Sign and post one message; its answer's body is not read."""
+        body = to_json(message["body"])
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "Minutehand",
+            **signed_headers(message["message_id"], self._clock.now(), body, message["secrets"]),
+        }
+        # development needs both: the stage, and the engine's own setting
+        loopback = self._settings.stage == "local" and message["private_addresses"] is True
+        try:
+            async with (
+                asyncio.timeout(self._answer_seconds),
+                self._client(loopback).stream(
+                    "POST", message["url"], content=body, headers=headers
+                ) as response,
+            ):
+                return _judge(response.status_code, response.headers, self._clock.now())
+        except (TimeoutError, httpx.TimeoutException):
+            return Sent(ok=False, message="the endpoint did not answer in time")
+        except (AddressRefused, httpx.InvalidURL) as error:
+            return Sent(ok=False, message=str(error))
+        except UnicodeError:  # httpx reads xn-- names when they are used only
+            return Sent(ok=False, message="the endpoint's name is no domain name")
+        except httpx.HTTPError as error:
+            return Sent(
+                ok=False, message=f"the endpoint could not be reached: {type(error).__name__}"
+            )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            await client.aclose()
+        if "store" in self.__dict__:
+            await self.store.aclose()
+
+    def _client(self, loopback: bool) -> httpx.AsyncClient:
+        # made when needed: it reads every root certificate
+        if loopback not in self._clients:
+            self._clients[loopback] = httpx.AsyncClient(
+                transport=PublicTransport(loopback=loopback, verify=self._verify),
+                timeout=self._answer_seconds,
+                follow_redirects=False,
+                trust_env=False,  # a proxy would resolve the name again
+            )
+        return self._clients[loopback]
+
+
+def _judge(status: int, headers: httpx.Headers, now: datetime) -> Sent:
+    if 200 <= status < 300:
+        return Sent(ok=True, message="delivered", status=status)
+    message = f"the endpoint answered {status}"
+    if 300 <= status < 400:
+        message += "; redirects are not followed"
+    wait = retry_after(headers.get("retry-after"), now=now)
+    return Sent(ok=False, message=message, status=status, retry_after=wait)
+
+
+def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
+    """Add the processor to `registry`; returns what it holds, to be closed at the end."""
+    app = app or Webhooks(settings)
+    # the limits are those the migration gives the type: an endpoint gets four posts at once
+    registry.processor(
+        "webhook_delivery",
+        payload=Delivery,
+        key_concurrency=4,
+        lease=60,
+        timeout=30,
+        max_attempts=12,
+        backoff=Backoff(first=10, cap=7200, factor=3),
+        events="minimal",
+        internal=True,
+    )(app.deliver)
+    return app

@@ -1,0 +1,56 @@
+"""The tick: lease, run, report, settle, fan out. Knows no application and no cloud."""
+
+from minutehand.queue.errors import LeaseLost, ProcessorError
+from minutehand.queue.models import EnqueueOptions, NewJob
+from minutehand.worker.backoff import Backoff
+from minutehand.worker.context import ChildrenFailed, ChildResult, JobContext, Suspended
+from minutehand.worker.fanout import FanOut
+from minutehand.worker.job import Job
+from minutehand.worker.loop import Worker
+from minutehand.worker.moments import TickOptions
+from minutehand.worker.outcomes import Fail, Outcome, Result, Retry, Returned, Snooze
+from minutehand.worker.registry import (
+    JobType,
+    PayloadRejected,
+    RateLimit,
+    Registry,
+    UnknownProcessor,
+    default_registry,
+    processor,
+)
+from minutehand.worker.summary import TickSummary
+from minutehand.worker.tick import Tick
+from minutehand.worker.trace import current_traceparent, trace_headers
+
+__all__ = [
+    "Backoff",
+    "ChildResult",
+    "ChildrenFailed",
+    "EnqueueOptions",
+    "Fail",
+    "FanOut",
+    "Job",
+    "JobContext",
+    "JobType",
+    "LeaseLost",
+    "NewJob",
+    "Outcome",
+    "PayloadRejected",
+    "ProcessorError",
+    "RateLimit",
+    "Registry",
+    "Result",
+    "Retry",
+    "Returned",
+    "Snooze",
+    "Suspended",
+    "Tick",
+    "TickOptions",
+    "TickSummary",
+    "UnknownProcessor",
+    "Worker",
+    "current_traceparent",
+    "default_registry",
+    "processor",
+    "trace_headers",
+]

@@ -1,0 +1,129 @@
+"""How a tick asks for leases: under which id, what again, and when next.
+
+What becomes of the leases is tick.py's.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+
+from minutehand.clock import Clock
+from minutehand.queue.models import LeaseRequest, LeaseResponse
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker.moments import Moments, TickOptions, in_time
+from minutehand.worker.summary import TickSummary
+
+
+class Asking:
+    """One tick's lease calls, and what their answers told about the work to come.
+
+    Args:
+        is_woken: Whether somebody wakes this tick, so that enqueues may go on doing so.
+    """
+
+    #: Pause after a lease that was refused, e.g. for a key that is being rotated.
+    REFUSED_PAUSE_SECONDS = 5.0
+    #: How long lease calls go under one id. The database does its chores at a tick's first call,
+    #: and a loop under steady load is one tick without end.
+    LEASE_ID_SECONDS = 60.0
+
+    def __init__(
+        self,
+        queue: WorkerQueue,
+        summary: TickSummary,
+        moments: Moments,
+        *,
+        options: TickOptions,
+        clock: Clock,
+        job_types: Sequence[str],
+        queues: Sequence[str] | None,
+        is_woken: bool,
+    ) -> None:
+        self._queue = queue
+        self._summary = summary
+        self._moments = moments
+        self._options = options
+        self._clock = clock
+        self._job_types = tuple(job_types)
+        self._queues = tuple(queues) if queues is not None else None
+        self._is_woken = is_woken
+        self._call = 0
+        self._vain = 0
+        self._id_since = clock.monotonic()
+        #: The id of the calls; the tick's own at first.
+        self.lease_id = summary.tick_id
+        #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
+        #: found again.
+        self.unanswered: LeaseRequest | None = None
+        #: When the queue was last asked, and when something falls due, on the steady clock.
+        self.polled_at = float("-inf")
+        self.next_due_at: float | None = None
+        #: Jobs that were due and not leased, as far as the database counted.
+        self.due = 0
+
+    def request(
+        self, *, free_slots: int, staying: bool, count_due: bool | None = None
+    ) -> LeaseRequest:
+        """The next request, or the one that was not answered."""
+        now = self._clock.monotonic()
+        self.polled_at = now
+        if self.unanswered is not None:
+            return self.unanswered
+        if now - self._id_since >= self.LEASE_ID_SECONDS:
+            self.lease_id, self._id_since, self._call = str(uuid.uuid4()), now, 0
+        self._call += 1
+        self._summary.calls += 1
+        left = self._moments.stop_working - now
+        self.unanswered = LeaseRequest(
+            worker_id=self._summary.worker_id,
+            tick_id=self.lease_id,
+            call=self._call,
+            limit=max(0, free_slots),
+            job_types=self._job_types,
+            queues=self._queues,
+            lease_seconds=self._options.lease_seconds,
+            budget_ms=None if math.isinf(left) else max(0, int(left * 1000)),
+            version=self._options.version,
+            # None lets the database count what is left; 0 keeps enqueues waking somebody, for a
+            # tick that may be about to leave, or that is woken itself
+            free_slots=None if staying and not self._is_woken else 0,
+            count_due=count_due,
+        )
+        return self.unanswered
+
+    async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
+        """Ask, with patience until then, or until work has to stop.
+
+        Raises:
+            QueueUnavailable: No answer.
+        """
+        patience = self._moments.stop_working if until is None else until
+        return await in_time(self._queue.lease(request), patience, self._clock)
+
+    def heard(self, response: LeaseResponse) -> None:
+        """Note what an answer tells besides its leases."""
+        self.unanswered = None
+        self._summary.reclaimed += response.reclaimed
+        self._summary.promoted += response.promoted
+        self._summary.next_due_in_ms = response.next_due_in_ms
+        self.due = response.due
+        self.next_due_at = None
+        if response.next_due_in_ms is not None:
+            # what is due but never comes, e.g. because its row is locked, is asked for ever less
+            self._vain = 0 if response.leases else min(8, self._vain + 1)
+            self.put_off(max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain))
+
+    def next_due_by(self, now: float) -> bool:
+        """Whether something has fallen due by `now`."""
+        return self.next_due_at is not None and now >= self.next_due_at
+
+    def refused(self) -> None:
+        """The request was refused: it is not repeated, and nothing is asked for a while."""
+        self.unanswered = None
+        self.put_off(self.REFUSED_PAUSE_SECONDS)
+
+    def put_off(self, seconds: float) -> None:
+        """Ask again after that time."""
+        self.next_due_at = self._clock.monotonic() + seconds

@@ -1,0 +1,505 @@
+"""What a processor is given besides its job: progress, logs, steps, waits, children.
+
+Progress and logs cost no round trip of their own; storing them is the reporter's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+
+from pydantic import BaseModel, TypeAdapter
+
+from minutehand.clock import Clock
+from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import (
+    EnqueueOptions,
+    JobId,
+    LogLine,
+    NewJob,
+    Progress,
+    StepResult,
+)
+from minutehand.worker.outcomes import Seconds, seconds
+from minutehand.worker.plain import clean_text, plain
+from minutehand.worker.threads import ThreadStopped
+
+T = TypeVar("T")
+Level = Literal["debug", "info", "warning", "error"]
+
+_LEVELS: Final = {
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "warning": "warning",
+    "error": "error",
+    "critical": "error",
+}
+MAX_MESSAGE: Final = 4_000
+MAX_STEP_NAME: Final = 200
+#: Children made by one call of the database.
+SPAWN_BATCH: Final = 500
+_NO_OPTIONS: Final = EnqueueOptions()
+
+
+class Suspended(BaseException):
+    """Control flow, not an error: the job waits and gives its worker back.
+
+    A BaseException, so that a processor's `except Exception` does not swallow it.
+    """
+
+    def __init__(self, wait: Mapping[str, Any]) -> None:
+        self.wait = dict(wait)
+        super().__init__(f"waiting: {wait.get('kind')} {wait.get('name')!r}")
+
+
+class ChildrenFailed(ProcessorError):
+    """Children of a `gather` or `map` did not complete; `failed` lists them."""
+
+    def __init__(self, name: str, failed: Sequence[ChildResult]) -> None:
+        self.failed = list(failed)
+        first = self.failed[0]
+        super().__init__(
+            f"{len(self.failed)} child job(s) of {name!r} did not complete; the first, {first.id}, "
+            f"is {first.status}: {first.error_message or 'no message'}",
+            retryable=False,
+            data={"failed": [child.id for child in self.failed[:100]]},
+        )
+
+
+class ChildResult(BaseModel):
+    """How a child job ended."""
+
+    id: JobId
+    status: str
+    result: Any = None
+    error_message: str | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ended well."""
+        return self.status == "completed"
+
+
+class Buffered:
+    """What `progress` and `log` return: already noted; awaiting it lets other jobs run."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+_BUFFERED: Final = Buffered()
+
+
+class Taken(NamedTuple):
+    """News on its way to the database; `logs_from` lines of the attempt went before."""
+
+    progress: Progress | None
+    logs: tuple[LogLine, ...]
+    steps: tuple[StepResult, ...]
+    logs_from: int | None
+
+
+class News:
+    """Progress, logs and steps of one attempt that the database has not got yet.
+
+    Filled by the processor, possibly from a thread; emptied by the reporter or the settler.
+    """
+
+    MAX_LOGS = 2_000
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+        self._logs: list[LogLine] = []
+        self._steps: list[StepResult] = []
+        self._lines_taken = 0
+        self.dropped_logs = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._logs or self._steps or self._progress is not None)
+
+    def set_progress(self, progress: Progress) -> None:
+        """Replace what was known; only the latest is stored."""
+        with self._lock:
+            self._progress = progress
+
+    def add_log(self, line: LogLine) -> None:
+        """Append a line; beyond `MAX_LOGS` unsent ones it is dropped and counted."""
+        with self._lock:
+            if len(self._logs) >= self.MAX_LOGS:
+                self.dropped_logs += 1
+            else:
+                self._logs.append(line)
+
+    def add_step(self, step: StepResult) -> None:
+        """Append a finished step."""
+        with self._lock:
+            self._steps.append(step)
+
+    def take(self, *, most_logs: int = 200) -> Taken:
+        """Take what is to be sent now; give it back with `restore` if it did not arrive."""
+        with self._lock:
+            progress, self._progress = self._progress, None
+            if self.dropped_logs and len(self._logs) <= most_logs:
+                self._logs.append(
+                    LogLine(
+                        level="warning",
+                        message=f"{self.dropped_logs} log lines came too fast and were dropped",
+                    )
+                )
+                self.dropped_logs = 0
+            logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
+            steps, self._steps = tuple(self._steps), []
+            before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
+        return Taken(progress, logs, steps, before if logs else None)
+
+    def restore(self, taken: Taken) -> None:
+        """Put back what did not arrive, before whatever came since."""
+        with self._lock:
+            self._progress = self._progress if self._progress is not None else taken.progress
+            self._logs[:0] = taken.logs
+            self._steps[:0] = taken.steps
+            self._lines_taken -= len(taken.logs)
+
+
+class ContextPort(Protocol):
+    """What a context needs from whoever runs the processor."""
+
+    def announce(self) -> None:
+        """There is news; may be called from any thread."""
+
+    async def flush(self) -> None:
+        """Return once all news is stored; raises LeaseLost when it was refused."""
+
+    async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
+        """Enqueue children, once per name."""
+
+    def remaining(self) -> float:
+        """Seconds left for this attempt."""
+
+    def stop_requested(self) -> bool:
+        """Whether the processor is to end."""
+
+
+class JobContext:
+    """The processor's hands: news, steps, waits, children, and how much time is left.
+
+    Every method is safe on the event loop; `progress`, `log`, `cancelled`, `remaining` and `wait`
+    also in the thread of a plain processor.
+
+    Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor: the
+    job leaves the worker, and when the wait is over the processor starts again from its top.
+    Whatever must not happen twice belongs into a `step`.
+    """
+
+    def __init__(
+        self,
+        port: ContextPort,
+        news: News,
+        *,
+        steps: Mapping[str, Any],
+        clock: Clock,
+        traceparent: str | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._port = port
+        self._news = news
+        self._steps = dict(steps)
+        self._clock = clock
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._names: dict[str, int] = {}
+        #: Steps this run stored, i.e. how far it got beyond the run before.
+        self.new_steps = 0
+        #: W3C trace context to send along with HTTP calls.
+        self.traceparent = traceparent
+        #: What this attempt cost in foreign services, in US dollars; add to it.
+        self.cost_usd = 0.0
+
+    # News -----------------------------------------------------------------------------------
+
+    def progress(
+        self, percentage: float | None = None, stage: str | None = None, message: str | None = None
+    ) -> Buffered:
+        """Tell how far the job is; only the latest is sent, at most every 250 ms.
+
+        Args:
+            percentage: 0 to 100; what lies outside is clamped.
+        """
+        if percentage is not None:
+            if percentage != percentage:
+                raise ValueError("percentage is NaN")
+            percentage = round(min(100.0, max(0.0, float(percentage))), 2)
+        self._news.set_progress(
+            Progress(percentage=percentage, stage=stage, message=_clip(message))
+        )
+        self._port.announce()
+        return _BUFFERED
+
+    def log(self, level: str, message: str, /, **metadata: Any) -> Buffered:
+        """Add a line to the job's log, where the members of its workspace read it.
+
+        Args:
+            level: debug, info, warning or error.
+            metadata: Small values; what JSON cannot hold is kept as text.
+
+        Raises:
+            ValueError: There is no such level.
+        """
+        known = _LEVELS.get(level.lower())
+        if known is None:
+            raise ValueError(f"no log level {level!r}; use debug, info, warning or error")
+        self._news.add_log(
+            LogLine(
+                level=known,
+                message=_clip(message) or "",
+                metadata=_decoration(metadata) if metadata else None,
+                at=self._clock.now(),
+            )
+        )
+        self._port.announce()
+        return _BUFFERED
+
+    # Steps ----------------------------------------------------------------------------------
+
+    async def step(
+        self,
+        name: str,
+        run: Callable[[], Awaitable[T]],
+        *,
+        returns: type[T] | None = None,
+    ) -> T:
+        """Run `run` once per job: its result is stored, and later attempts get it from there.
+
+        The result is stored before this returns, so what follows never runs without it. A crash
+        between the end of `run` and its storing runs it again.
+
+        Args:
+            name: Unique in the job; a repeated name gets `#2`, `#3` in the order of calls.
+            run: What to do; its result must survive JSON.
+            returns: Model to read the result as; else it is what JSON makes of it.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+        """
+        key = self._unique(name)
+        if key in self._steps:
+            return _read(self._steps[key], returns)
+        value = plain(await run())
+        self._news.add_step(StepResult(name=key, result=value))
+        self._steps[key] = value
+        self.new_steps += 1
+        await self._port.flush()
+        return _read(value, returns)
+
+    # Waits ----------------------------------------------------------------------------------
+
+    async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
+        """Sleep for `duration`, or until it, holding no worker; for a blink use asyncio.sleep."""
+        key = self._unique(name or "sleep")
+        if key in self._steps:
+            return
+        until = (
+            duration
+            if isinstance(duration, datetime)
+            else self._clock.now() + timedelta(seconds=seconds(duration))
+        )
+        if until.tzinfo is None:
+            raise ValueError(f"{until.isoformat()} has no time zone")
+        raise Suspended({"kind": "sleep", "name": key, "until": until.astimezone(UTC).isoformat()})
+
+    async def ask(
+        self,
+        question: str,
+        options: Sequence[str] | None = None,
+        *,
+        timeout: Seconds | None = None,
+        default: Any = None,
+        name: str | None = None,
+    ) -> Any:
+        """Ask a person and wait for the answer, holding no worker.
+
+        Args:
+            timeout: Give up after this long and return `default`; None waits for ever.
+        """
+        key = self._unique(name or "ask")
+        if key in self._steps:
+            value = self._steps[key]
+            if isinstance(value, Mapping):
+                return default if value.get("timed_out") else value.get("answer", default)
+            return value
+        wait: dict[str, Any] = {"kind": "ask", "name": key, "question": question}
+        if options is not None:
+            wait["options"] = list(options)
+        wait |= self._limit(timeout)
+        if timeout is not None:
+            wait["default"] = {"answer": default}
+        raise Suspended(wait)
+
+    async def wait_for_event(
+        self,
+        event: str,
+        *,
+        timeout: Seconds | None = None,
+        default: Any = None,
+        name: str | None = None,
+    ) -> Any:
+        """Wait until someone emits `event` in the workspace; returns the event's payload."""
+        key = self._unique(name or f"event:{event}"[:MAX_STEP_NAME])
+        if key in self._steps:
+            value = self._steps[key]
+            if isinstance(value, Mapping):
+                return default if value.get("timed_out") else value.get("event", default)
+            return value
+        wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
+        raise Suspended(wait | self._limit(timeout))
+
+    # Children -------------------------------------------------------------------------------
+
+    async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
+        """Enqueue child jobs and go on; a later attempt finds the same ones.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's; nothing was enqueued.
+        """
+        key = self._unique(name or "spawn")
+        ids: list[JobId] = []
+        for start in range(0, len(children), SPAWN_BATCH):
+            batch_name = key if start == 0 else f"{key}@{start}"
+            ids += await self._port.spawn(batch_name, children[start : start + SPAWN_BATCH])
+        return ids
+
+    async def gather(
+        self,
+        children: Sequence[JobId],
+        *,
+        on_failed: Literal["raise", "return"] = "raise",
+        name: str | None = None,
+    ) -> list[ChildResult]:
+        """Wait until all `children` have ended, holding no worker; results in their order.
+
+        Raises:
+            ChildrenFailed: One did not complete, and `on_failed` is `raise`.
+        """
+        key = self._unique(name or "gather")
+        if key not in self._steps:
+            if not children:
+                return []
+            raise Suspended({"kind": "children", "name": key, "job_ids": list(children)})
+        ended = [ChildResult.model_validate(child) for child in self._steps[key]["children"]]
+        failed = [child for child in ended if not child.completed]
+        if failed and on_failed == "raise":
+            raise ChildrenFailed(key, failed)
+        return ended
+
+    async def map(
+        self,
+        items: Sequence[Any],
+        job_type: str,
+        *,
+        options: EnqueueOptions = _NO_OPTIONS,
+        on_failed: Literal["raise", "return", "skip"] = "raise",
+        name: str | None = None,
+    ) -> list[Any]:
+        """Run one child job per item, each with its own retries; results in the items' order.
+
+        Args:
+            items: The children's payloads.
+            on_failed: For children that became dead letters: `raise` ChildrenFailed, `return`
+                None in their place, or `skip` them.
+        """
+        key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
+        if not items:
+            return []
+        if f"{key}:ended" in self._steps:
+            # the children are done: no need to ask for their ids again
+            self._names[f"{key}:spawn"] = 1
+            ids: list[JobId] = []
+        else:
+            ids = await self.spawn(
+                [NewJob(job_type=job_type, payload=item, options=options) for item in items],
+                name=f"{key}:spawn",
+            )
+        ended = await self.gather(
+            ids, on_failed="raise" if on_failed == "raise" else "return", name=f"{key}:ended"
+        )
+        if on_failed == "skip":
+            return [child.result for child in ended if child.completed]
+        return [child.result if child.completed else None for child in ended]
+
+    # State ----------------------------------------------------------------------------------
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the processor is to end: cancel, lost lease, timeout, or the deadline."""
+        return self._port.stop_requested()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left for this attempt: the tick's deadline or the timeout, what comes first."""
+        return self._port.remaining()
+
+    async def flush(self) -> None:
+        """Return once all progress, logs and steps so far are stored."""
+        await self._port.flush()
+
+    def wait(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run one of this context's async calls from the thread of a plain processor.
+
+        Example:
+            total = ctx.wait(ctx.step("sum", add_up))
+        """
+        if self._loop is None or threading.get_ident() == self._loop_thread:
+            call.close()
+            raise RuntimeError("ctx.wait is for plain processors; an async one awaits")
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        except concurrent.futures.CancelledError as error:
+            raise ThreadStopped("the attempt was stopped") from error
+
+    def _unique(self, name: str) -> str:
+        if not name:
+            raise ValueError("a step needs a name")
+        count = self._names[name] = self._names.get(name, 0) + 1
+        key = name if count == 1 else f"{name}#{count}"
+        if len(key) > MAX_STEP_NAME:
+            raise ValueError(f"step name {key[:40]!r}… is longer than {MAX_STEP_NAME} characters")
+        return key
+
+    def _limit(self, timeout: Seconds | None) -> dict[str, Any]:
+        if timeout is None:
+            return {}
+        at = self._clock.now() + timedelta(seconds=seconds(timeout))
+        return {"timeout_at": at.astimezone(UTC).isoformat()}
+
+
+def _read(value: Any, returns: type[T] | None) -> T:
+    if returns is None:
+        result: T = value
+        return result
+    return TypeAdapter(returns).validate_python(value)
+
+
+def _clip(text: str | None) -> str | None:
+    if text is None:
+        return None
+    clean = clean_text(str(text))
+    return clean if len(clean) <= MAX_MESSAGE else clean[: MAX_MESSAGE - 1] + "…"
+
+
+def _decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in metadata.items():
+        try:
+            kept[key] = plain(value)
+        except ValueError:
+            # a log line must not fail its job over a value that JSON cannot hold
+            kept[key] = _clip(repr(value))
+    return kept

@@ -1,0 +1,211 @@
+"""From how a processor ended to what is settled, as plain functions.
+
+The table of promises: what spends an attempt, what is retried, what is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, assert_never
+
+from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import ErrorInfo, JobId, SettleItem
+from minutehand.worker.context import Suspended
+from minutehand.worker.outcomes import Fail, Retry, Snooze, seconds
+from minutehand.worker.plain import clean_text, plain
+from minutehand.worker.registry import PayloadRejected, UnknownProcessor
+
+#: Why a running processor was told to stop.
+StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
+
+MAX_ERROR_MESSAGE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The processor came to an end and returned this."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The processor ended with this exception; also when it was cancelled or suspended itself."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The processor did not stop when told to, and is not waited for any longer."""
+
+
+Ending = Returned | Raised | Abandoned
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What about the attempt decides its outcome besides its ending."""
+
+    stop: StopReason | None = None
+    timeout_seconds: float | None = None
+    #: Whether it stored a step that earlier attempts had not.
+    advanced: bool = False
+    #: Whether the tick gave it at least half of a whole tick's time.
+    had_fair_time: bool = True
+
+
+def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
+    """What to settle, with empty ids; None when the lease is gone and nothing may be stored.
+
+    A cancel wins over whatever the processor returned. Against a timeout or the deadline a
+    returned value wins: a processor that was told to stop may still hand in what it has.
+    """
+    if seen.stop == "lost":
+        return None
+    if seen.stop == "cancel":
+        return _item("cancelled")
+    match ending:
+        case Returned(value=value):
+            return _returned(value)
+        case Raised(error=error):
+            if seen.stop is not None and not _is_decision(error):
+                # told to stop, and this is how it did: its clean-up's errors are not its fault
+                return _stopped(seen)
+            return _raised(error)
+        case Abandoned():
+            return _stopped(seen)
+    assert_never(ending)
+
+
+def _returned(value: Any) -> SettleItem:
+    match value:
+        case Retry(reason=reason, after=after, data=data):
+            return _item(
+                "retry",
+                error=_error("Retry", reason, data),
+                retry_after_seconds=None if after is None else seconds(after),
+            )
+        case Snooze(until=until, after=after):
+            if until is not None:
+                return _item("snoozed", until=until)
+            return _item("snoozed", delay_seconds=seconds(after or 0))
+        case Fail(reason=reason, data=data):
+            return _item("failed", error=_error("Fail", reason, data))
+    try:
+        return _item("completed", result=plain(value))
+    except ValueError as error:
+        # the work is done: running it again would only repeat its effects
+        return _item(
+            "failed",
+            error=_error("ResultRejected", f"the result cannot be stored: {error}", None),
+        )
+
+
+def _raised(error: BaseException) -> SettleItem:
+    suspended = _find_suspended(error)
+    if suspended is not None:
+        return _item("waiting", wait=suspended.wait)
+    if isinstance(error, PayloadRejected):
+        return _item(
+            "failed", error=_error("PayloadRejected", str(error), {"problems": error.problems})
+        )
+    if isinstance(error, UnknownProcessor):
+        # a newer version may know it: hand it back, but not at once
+        return _item("snoozed", delay_seconds=30.0)
+    if isinstance(error, ProcessorError) and not error.retryable:
+        return _item("failed", error=error_info(error))
+    return _item("retry", error=error_info(error), retry_after_seconds=_retry_after(error))
+
+
+def _is_decision(error: BaseException) -> bool:
+    """Whether the processor chose this ending, rather than being torn out of its work."""
+    return _find_suspended(error) is not None or (
+        isinstance(error, ProcessorError) and not error.retryable
+    )
+
+
+def _stopped(seen: Circumstances) -> SettleItem:
+    if seen.stop == "timeout":
+        limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
+        return _item(
+            "retry",
+            error=_error("AttemptTimeout", f"the attempt was stopped after {limit}", None),
+        )
+    if seen.advanced:
+        # each run stores at least one more step, so this ends
+        return _item("snoozed", delay_seconds=0.0)
+    if seen.stop == "shutdown" or not seen.had_fair_time:
+        # not the job's fault: its host stops, or it began late in the tick; and it is the oldest
+        # job when the next tick begins
+        return _item("released")
+    return _item(
+        "retry",
+        error=_error(
+            "DeadlineReached",
+            "the worker's time was over before the job ended; "
+            "split it into steps or raise the worker's timeout",
+            None,
+        ),
+        retry_after_seconds=0.0,
+    )
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """An exception as the job keeps it; the traceback stays in the worker's log."""
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    data = getattr(error, "data", None)
+    return _error(name, _message(error), data if isinstance(data, Mapping) else None)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return text or type(error).__name__
+
+
+def _error(kind: str, message: str, data: Mapping[str, Any] | None) -> ErrorInfo:
+    text = clean_text(message)
+    if len(text) > MAX_ERROR_MESSAGE:
+        text = text[: MAX_ERROR_MESSAGE - 1] + "…"
+    kept: Any = None
+    if data:
+        try:
+            kept = plain(data)
+        except ValueError:
+            kept = {"repr": clean_text(repr(data))[:MAX_ERROR_MESSAGE]}
+    return ErrorInfo(type=clean_text(kind)[:200], message=text, data=kept)
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """What a foreign service asked for wins over the backoff."""
+    value = getattr(error, "retry_after", None)
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        return None
+    try:
+        return min(seconds(value), 604_800.0)
+    except ValueError:
+        return None
+
+
+def _find_suspended(error: BaseException) -> Suspended | None:
+    """The wait in `error`, also when a task group wrapped it; None if other errors came with it."""
+    if isinstance(error, Suspended):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        waits, others = error.split(Suspended)
+        if waits is not None and others is None:
+            first: BaseException = waits
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            return first if isinstance(first, Suspended) else None
+    return None
+
+
+def _item(outcome: Any, **fields: Any) -> SettleItem:
+    return SettleItem(job_id=JobId(""), fence=0, outcome=outcome, **fields)

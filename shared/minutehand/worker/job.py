@@ -1,0 +1,42 @@
+"""The job as its processor sees it, with the payload as the processor's own model.
+
+The row with all its columns is `minutehand.queue.Job`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from minutehand.queue.models import JobId, WorkspaceId
+
+P_co = TypeVar("P_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[P_co]):
+    """One attempt at a job; `attempt` counts from 1."""
+
+    id: JobId
+    job_type: str
+    payload: P_co
+    workspace_id: WorkspaceId
+    created_at: datetime
+    queue: str = "default"
+    priority: int = 100
+    user_id: str | None = None
+    session_id: str | None = None
+    parent_id: str | None = None
+    attempt: int = 1
+    max_attempts: int = 5
+    #: The lease's fencing token: an app's own SQL functions take it to refuse a zombie.
+    fence: int = 0
+    #: W3C trace context of the request that enqueued it.
+    traceparent: str | None = None
+    deadline_at: datetime | None = None
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure now makes the job a dead letter."""
+        return self.attempt >= self.max_attempts

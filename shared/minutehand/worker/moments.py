@@ -1,0 +1,99 @@
+"""How a tick behaves and when its turning points come, as plain values; and patience until one.
+
+What happens at them is tick.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from minutehand.clock import Clock
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.version import VERSION
+from minutehand.worker.attempt import Attempt
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickOptions:
+    """How a tick behaves; the defaults suit a Lambda function.
+
+    Attributes:
+        concurrency: Most jobs running at once in this tick.
+        lease_seconds: Length of leases whose type does not say; None leaves it to the database.
+        poll_seconds: How often a tick with running jobs and free slots asks for more.
+        linger_seconds: Work due within this time is slept for instead of left to the next tick.
+        report_seconds: Least time between two reports.
+        quiet: Log an empty tick at DEBUG; for loops that tick often.
+        grace_seconds: How long a processor that was told to stop may take.
+        renew_outside_seconds: How long the event loop may stand still before leases are renewed
+            from a thread.
+        usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
+            estimate for the job's `cost_usd`. 0 estimates nothing.
+        usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
+            that it has to stop had no fair time and is not charged an attempt.
+    """
+
+    concurrency: int = 5
+    lease_seconds: float | None = None
+    poll_seconds: float = 0.5
+    linger_seconds: float = 55.0
+    report_seconds: float = 0.25
+    quiet: bool = False
+    grace_seconds: float = Attempt.GRACE_SECONDS
+    renew_outside_seconds: float = 10.0
+    version: str = VERSION
+    usd_per_second: float = 0.0
+    usual_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The tick's turning points, on the steady clock."""
+
+    start: float
+    #: Nothing is leased from here on.
+    stop_leasing: float
+    #: Whatever still runs is stopped here.
+    stop_working: float
+    #: The last settle must be through by now.
+    end: float
+
+    @classmethod
+    def until(cls, start: float, budget: float) -> Moments:
+        """The moments of a tick that has `budget` seconds; infinite for a loop without deadline."""
+        if math.isinf(budget):
+            return cls(start, budget, budget, budget)
+        end = start + budget
+        return cls(
+            start=start,
+            stop_leasing=end - min(10.0, max(0.2 * budget, min(1.0, 0.5 * budget))),
+            stop_working=end - min(3.0, max(0.1 * budget, min(0.5, 0.3 * budget))),
+            end=end - min(0.3, 0.05 * budget),
+        )
+
+    def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
+        """Whether a job that begins now gets at least half of a whole tick's working time."""
+        if math.isinf(self.stop_working):
+            return True
+        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
+        return self.stop_working - now >= 0.5 * whole
+
+
+async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:
+    """Await `call`, but no longer than `until` on the steady clock.
+
+    Raises:
+        QueueUnavailable: The time was over; giving up counts as no answer.
+    """
+    left = until - clock.monotonic()
+    try:
+        async with asyncio.timeout(None if math.isinf(left) else max(0.3, left)):
+            return await call
+    except TimeoutError as error:
+        raise QueueUnavailable("the queue did not answer in the time left") from error

@@ -1,0 +1,141 @@
+"""Calls to foreign services: public addresses only, each connected to as it was checked.
+
+A name that resolves anew between the check and the connection changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+
+from minutehand.queue.lean_httpx import httpx
+
+#: Beyond what `ipaddress` calls not global: ranges that lead to an IPv4 address inside, or nowhere.
+_REFUSED = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "100.64.0.0/10",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "::/96",
+        "::ffff:0:0/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2002::/16",
+        "3fff::/20",
+        "fec0::/10",
+    )
+)
+_MOST_TRIED = 4
+
+
+class AddressRefused(Exception):
+    """The URL leads, or may lead, into a network that is not public."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one that anybody in the world may be reached at."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return (
+        parsed.is_global
+        and not parsed.is_multicast
+        and not parsed.is_reserved
+        and not any(parsed.version == net.version and parsed in net for net in _REFUSED)
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address is this machine's own."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
+    """Every address of `host`, all of them checked.
+
+    Args:
+        loopback: Whether this machine itself may be meant; for development.
+
+    Raises:
+        AddressRefused: One of them is not public; the others are not tried then.
+        OSError: The name does not resolve.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    for address in addresses:
+        if not (is_public(address) or (loopback and is_loopback(address))):
+            # which address stays untold: it would describe our network to the subscriber
+            raise AddressRefused(f"{host} leads to an address that is not public")
+    return addresses
+
+
+class PublicTransport(httpx.AsyncBaseTransport):
+    """Sends each request to an address it has checked, under the name that was asked for.
+
+    Connections are not kept unless asked for: one made and verified for one name must not serve
+    another name at the same address. An answer's cookies never are.
+
+    Args:
+        verify: Trusted certificates; the usual ones when None.
+        keep: Keep connections, and the addresses once checked; only for a transport that serves
+            one host for a short time.
+    """
+
+    def __init__(
+        self, *, loopback: bool, verify: ssl.SSLContext | None = None, keep: bool = False
+    ) -> None:
+        self._loopback = loopback
+        self._kept: dict[tuple[str, int], list[str]] | None = {} if keep else None
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=True if verify is None else verify,
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100 if keep else 0),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Resolve, check, then connect to the first address that takes the connection.
+
+        Raises:
+            AddressRefused: Neither scheme nor address is one to send to.
+        """
+        url = request.url
+        if url.scheme != "https" and not (self._loopback and url.scheme == "http"):
+            raise AddressRefused("only https is sent to")
+        host = url.raw_host.decode("ascii")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            addresses = await self._addresses(host, port)
+        except (OSError, UnicodeError) as error:
+            raise httpx.ConnectError(f"{host} does not resolve", request=request) from error
+        refused: httpx.TransportError = httpx.ConnectError(f"{host} has no address")
+        for address in addresses[:_MOST_TRIED]:
+            pinned = httpx.Request(
+                request.method,
+                url.copy_with(host=address),
+                headers=request.headers,  # with the Host of the name
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": host},
+            )
+            try:
+                response = await self._inner.handle_async_request(pinned)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                refused = error
+                continue
+            # a client would keep as many as a stranger sends, and give them to the next caller
+            response.headers.pop("set-cookie", None)
+            return response
+        raise refused
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        if self._kept is None:
+            return await resolve(host, port, loopback=self._loopback)
+        if (host, port) not in self._kept:
+            self._kept[host, port] = await resolve(host, port, loopback=self._loopback)
+        return self._kept[host, port]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._inner.aclose()

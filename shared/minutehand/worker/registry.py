@@ -1,0 +1,312 @@
+"""Which processor runs which job type, with its limits and its payload's model.
+
+Publishing the types to the database is asked of `JobType.spec`; running them is the tick's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from minutehand.queue.errors import JobServiceError
+from minutehand.queue.models import JobTypeSpec
+from minutehand.worker.backoff import Backoff
+from minutehand.worker.context import JobContext
+from minutehand.worker.job import Job
+from minutehand.worker.outcomes import Returned, Seconds, seconds
+
+P = TypeVar("P")
+R_co = TypeVar("R_co", bound=Returned, covariant=True)
+
+AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
+SyncProcessor = Callable[[Job[P], JobContext], Returned]
+#: Turns the raw payload of one version into that of the next.
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class UnknownProcessor(JobServiceError):
+    """No processor of that job type was imported; the message names the nearest ones."""
+
+
+class PayloadRejected(JobServiceError):
+    """The payload does not fit the processor's model; another attempt would not help."""
+
+    def __init__(self, message: str, problems: Sequence[Mapping[str, Any]]) -> None:
+        self.problems = list(problems)
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `limit` starts per `per`; with `per_key`, for each concurrency key apart."""
+
+    limit: int
+    per: Seconds = 1
+    per_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobType(Generic[P]):
+    """A job type and everything the worker and the database need to know about it."""
+
+    name: str
+    run: AsyncProcessor[P] | SyncProcessor[P]
+    payload: type[P]
+    is_async: bool
+    queue: str | None = None
+    max_concurrency: int | None = None
+    workspace_concurrency: int | None = None
+    key_concurrency: int | None = None
+    lease: Seconds | None = None
+    timeout: Seconds | None = None
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+    rate_limit: RateLimit | None = None
+    version: int = 1
+    upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
+    events: Literal["full", "minimal"] = "full"
+    internal: bool = False
+    adapter: TypeAdapter[P] = field(repr=False, compare=False)
+
+    def read_payload(self, raw: Any, version: int | None) -> P:
+        """The payload as the processor's model, brought up to the present version first.
+
+        Raises:
+            PayloadRejected: It does not fit, or was written by a newer version than this one.
+        """
+        at = self.version if version is None else version
+        if at > self.version:
+            raise PayloadRejected(
+                f"payload of {self.name!r} has version {at}; this worker knows {self.version}. "
+                "Deploy the worker before enqueueing the new version.",
+                [],
+            )
+        if at < self.version and isinstance(raw, dict):
+            raw = dict(raw)
+            # by the steps there are: whoever enqueues names the version, and may name any number
+            for step in sorted(step for step in self.upcasters if step >= at):
+                raw = self.upcasters[step](raw)
+        try:
+            return self.adapter.validate_python(raw)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            where = ", ".join(".".join(map(str, p["loc"])) or "payload" for p in problems[:5])
+            raise PayloadRejected(
+                f"payload of {self.name!r} does not fit {_type_name(self.payload)}: {where}",
+                [{"path": list(p["loc"]), "message": p["msg"]} for p in problems],
+            ) from error
+
+    def spec(self) -> JobTypeSpec:
+        """The type as it is published to the database, payload schema included."""
+        limit = self.rate_limit
+        return JobTypeSpec(
+            job_type=self.name,
+            queue=self.queue,
+            max_concurrency=self.max_concurrency,
+            workspace_concurrency=self.workspace_concurrency,
+            key_concurrency=self.key_concurrency,
+            lease_seconds=_whole(self.lease),
+            timeout_seconds=_whole(self.timeout),
+            max_attempts=self.max_attempts,
+            backoff=self.backoff.wire() if self.backoff is not None else None,
+            rate_limit=None
+            if limit is None
+            else {
+                "limit": limit.limit,
+                "per_seconds": seconds(limit.per),
+                "per_key": limit.per_key,
+            },
+            payload_schema=self.adapter.json_schema(),
+            schema_version=self.version,
+            events=self.events,
+            internal=self.internal,
+        )
+
+
+class Decorator(Protocol[P]):
+    """What `@processor(…)` returns: takes a function and gives the very same one back."""
+
+    @overload
+    def __call__(
+        self, run: Callable[[Job[P], JobContext], Awaitable[R_co]], /
+    ) -> Callable[[Job[P], JobContext], Awaitable[R_co]]: ...
+    @overload
+    def __call__(
+        self, run: Callable[[Job[P], JobContext], R_co], /
+    ) -> Callable[[Job[P], JobContext], R_co]: ...
+
+
+class Registry:
+    """Job types by name. Applications use the one behind `processor`; tests make their own."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, JobType[Any]] = {}
+
+    def __iter__(self) -> Iterator[JobType[Any]]:
+        return iter(self._types.values())
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._types
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The registered job types, sorted."""
+        return tuple(sorted(self._types))
+
+    def get(self, name: str) -> JobType[Any]:
+        """The job type of that name.
+
+        Raises:
+            UnknownProcessor: Its module was not imported, or the name is misspelt.
+        """
+        try:
+            return self._types[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, self._types, n=3)
+            meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise UnknownProcessor(f"no processor for job type {name!r}.{meant}") from None
+
+    def find(self, name: str) -> JobType[Any] | None:
+        """The job type of that name, or None."""
+        return self._types.get(name)
+
+    def add(self, kind: JobType[Any]) -> None:
+        """Take over a job type that another registry made.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if kind.name in self._types:
+            raise ValueError(f"job type {kind.name!r} has a processor already")
+        self._types[kind.name] = kind
+
+    def forget(self, module_prefix: str) -> None:
+        """Drop the types whose processors came from modules so named, before they are reloaded."""
+        for name, kind in list(self._types.items()):
+            if getattr(kind.run, "__module__", "").startswith(module_prefix):
+                del self._types[name]
+
+    def specs(self) -> list[JobTypeSpec]:
+        """Every type as it is published to the database."""
+        return [self._types[name].spec() for name in self.names]
+
+    def processor(
+        self,
+        job_type: str,
+        *,
+        payload: type[P],
+        queue: str | None = None,
+        max_concurrency: int | None = None,
+        workspace_concurrency: int | None = None,
+        key_concurrency: int | None = None,
+        lease: Seconds | None = None,
+        timeout: Seconds | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        rate_limit: RateLimit | None = None,
+        version: int = 1,
+        upcasters: Mapping[int, Upcaster] | None = None,
+        events: Literal["full", "minimal"] = "full",
+        internal: bool = False,
+    ) -> Decorator[P]:
+        """Register the decorated function as the processor of `job_type`.
+
+        A coroutine function runs on the worker's event loop and must not block it; a plain
+        function runs in a thread of its own.
+
+        Args:
+            payload: The model every payload must fit. Its JSON Schema is published, so the
+                database refuses what would not fit, whoever enqueues it.
+            max_concurrency: Most jobs of this type running at once, over all workers.
+            workspace_concurrency: The same for each workspace.
+            key_concurrency: The same for each `concurrency_key` of a workspace.
+            lease: How long a silent worker keeps the job, 60 s when None. Renewed while it runs.
+            timeout: Longest run of one attempt, enforced; 300 s when None.
+            max_attempts: Attempts before the job is a dead letter, 5 when None.
+            version: Version of the payload's shape; raise it with an upcaster.
+            upcasters: From a version to the next: `{1: to_version_2}`.
+            events: `minimal` leaves out the events of creation and lease, for masses of jobs.
+            internal: True for jobs that only the platform's own code makes: every door refuses
+                a person who would enqueue, schedule or insert one.
+
+        Raises:
+            ValueError: The name is taken, or an option makes no sense.
+        """
+        steps = dict(upcasters or {})
+        _check(job_type, version, steps, max_concurrency, max_attempts)
+        if job_type in self._types:
+            raise ValueError(f"job type {job_type!r} has a processor already")
+
+        def register(run: Any) -> Any:
+            self._types[job_type] = JobType(
+                name=job_type,
+                run=run,
+                payload=payload,
+                is_async=_is_async(run),
+                queue=queue,
+                max_concurrency=max_concurrency,
+                workspace_concurrency=workspace_concurrency,
+                key_concurrency=key_concurrency,
+                lease=lease,
+                timeout=timeout,
+                max_attempts=max_attempts,
+                backoff=backoff,
+                rate_limit=rate_limit,
+                version=version,
+                upcasters=steps,
+                events=events,
+                internal=internal,
+                adapter=TypeAdapter(payload),
+            )
+            return run
+
+        return register
+
+
+def _check(
+    job_type: str,
+    version: int,
+    upcasters: Mapping[int, Upcaster],
+    max_concurrency: int | None,
+    max_attempts: int | None,
+) -> None:
+    if not 1 <= len(job_type) <= 100:
+        raise ValueError(f"a job type's name has 1 to 100 characters, {job_type!r} has not")
+    if version < 1:
+        raise ValueError(f"version={version} of {job_type!r} is below 1")
+    strange = [at for at in upcasters if not 1 <= at < version]
+    if strange:
+        raise ValueError(f"upcasters of {job_type!r} from {strange} do not lead to {version}")
+    if max_concurrency is not None and max_concurrency < 1:
+        raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} is below 1")
+    if max_attempts is not None and not 1 <= max_attempts <= 50:
+        raise ValueError(f"max_attempts={max_attempts} of {job_type!r} is not within 1 and 50")
+
+
+def _is_async(run: Any) -> bool:
+    return inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(
+        getattr(run, "__call__", None)  # noqa: B004 - an object with an async __call__ counts
+    )
+
+
+def _whole(value: Seconds | None) -> float | None:
+    # the database keeps whole seconds
+    return None if value is None else max(1, math.ceil(seconds(value)))
+
+
+def _type_name(kind: object) -> str:
+    return getattr(kind, "__name__", None) or str(kind)
+
+
+#: Where `@processor` registers; the worker function runs what is in here.
+default_registry = Registry()
+processor = default_registry.processor

@@ -1,0 +1,263 @@
+"""Tells the queue how attempts ended, until it has heard it or the tick's time is over.
+
+One refused item does not take its batch with it; each attempt leaves one log line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from minutehand.clock import Clock
+from minutehand.queue.data_api import encode
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.models import (
+    ErrorInfo,
+    JobId,
+    LeaseRequest,
+    LeaseResponse,
+    SettleItem,
+    SettleResponse,
+    SettleResult,
+)
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker.attempt import Attempt
+from minutehand.worker.moments import Moments
+from minutehand.worker.summary import TickSummary
+
+logger = logging.getLogger(__name__)
+
+
+class Settler:
+    """Settles for one tick and counts into its summary.
+
+    Args:
+        is_stopping: Whether the host is going down, so that patience ends.
+    """
+
+    #: Most items in one call, and about the most bytes.
+    BATCH = 500
+    BATCH_BYTES = 1_000_000
+    #: Pause before a settle is repeated.
+    PAUSE_SECONDS = 0.3
+
+    def __init__(
+        self,
+        queue: WorkerQueue,
+        summary: TickSummary,
+        moments: Moments,
+        *,
+        clock: Clock,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._queue = queue
+        self._summary = summary
+        self._moments = moments
+        self._clock = clock
+        self._is_stopping = is_stopping
+
+    async def settle(
+        self,
+        items: Sequence[SettleItem],
+        attempts: Mapping[JobId, Attempt],
+        lease: LeaseRequest | None,
+    ) -> LeaseResponse | None:
+        """Settle `items`; with `lease`, take the next jobs in the same round trip as the last.
+
+        Returns:
+            The answer to `lease`; None when none was asked for, or it did not get through.
+        """
+        answer: LeaseResponse | None = None
+        batches = list(self._batches(items))
+        for batch in batches:
+            last = batch is batches[-1]
+            answer = await self._settle_batch(batch, attempts, lease if last else None)
+        return answer
+
+    def _batches(self, items: Sequence[SettleItem]) -> Iterator[list[SettleItem]]:
+        batch: list[SettleItem] = []
+        size = 0
+        for item in items:
+            # most carry next to nothing; only what might be large is measured
+            bytes_ = 200 if item.is_light else len(encode(item.wire()))
+            if batch and (len(batch) >= self.BATCH or size + bytes_ > self.BATCH_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(item)
+            size += bytes_
+        if batch:
+            yield batch
+
+    async def _settle_batch(
+        self,
+        items: Sequence[SettleItem],
+        attempts: Mapping[JobId, Attempt],
+        lease: LeaseRequest | None,
+    ) -> LeaseResponse | None:
+        try:
+            response = await self._until_through(items, lease)
+        except (QueueUnavailable, TokenRefused) as error:
+            self._give_up(items, error)
+            return None
+        except QueueError as error:
+            await self._settle_apart(items, attempts, error)
+            return None
+        self._note(items, response.results, attempts)
+        return response.lease
+
+    async def _until_through(
+        self, items: Sequence[SettleItem], lease: LeaseRequest | None
+    ) -> SettleResponse:
+        """Settle, and go on trying while the queue is away and there is time."""
+        while True:
+            left = self._moments.end - self._clock.monotonic()
+            try:
+                # a call that hangs must leave time for another
+                async with asyncio.timeout(None if math.isinf(left) else max(0.3, left / 2)):
+                    return await self._queue.settle(
+                        items,
+                        worker_id=self._summary.worker_id,
+                        tick_id=self._summary.tick_id,
+                        lease=lease,
+                        attempts=1,
+                    )
+            except TimeoutError as error:
+                problem: QueueError = QueueUnavailable(
+                    "the settle was not answered in the time left"
+                )
+                problem.__cause__ = error
+            except (QueueUnavailable, TokenRefused) as error:
+                # a key being rotated is an outage to us: the next try mints a new one
+                problem = error
+            left = self._moments.end - self._clock.monotonic()
+            if left <= self.PAUSE_SECONDS or self._is_stopping():
+                raise problem
+            logger.warning(
+                "Settle is repeated",
+                extra=self._extra("settle.repeated") | {"error": str(problem)},
+            )
+            await asyncio.sleep(self.PAUSE_SECONDS)
+
+    async def _settle_apart(
+        self,
+        items: Sequence[SettleItem],
+        attempts: Mapping[JobId, Attempt],
+        error: QueueError,
+    ) -> None:
+        """One item was refused and the batch with it: settle them alone."""
+        logger.warning(
+            "Settle was refused; its jobs are settled one by one",
+            extra=self._extra("settle.refused") | {"jobs": len(items), "error": str(error)},
+        )
+        for item in items:
+            for candidate in (item, _rejected(item, error)):
+                try:
+                    response = await self._until_through([candidate], None)
+                except (QueueUnavailable, TokenRefused) as unavailable:
+                    self._give_up([item], unavailable)
+                    break
+                except QueueError as refusal:
+                    logger.error(
+                        "Settle of a job was refused",
+                        extra=self._extra("settle.failed")
+                        | {
+                            "job_id": item.job_id,
+                            "outcome": candidate.outcome,
+                            "error": str(refusal),
+                        },
+                    )
+                    continue
+                self._note([candidate], response.results, attempts)
+                break
+
+    def _give_up(self, items: Sequence[SettleItem], error: QueueError) -> None:
+        # the leases lapse and the jobs run again: at least once, as promised
+        self._summary.lost += len(items)
+        self._summary.error = str(error)
+        logger.error(
+            "Settle did not get through; the jobs run again when their leases lapse",
+            extra=self._extra("settle.lost")
+            | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
+        )
+
+    def _note(
+        self,
+        items: Sequence[SettleItem],
+        results: Sequence[SettleResult],
+        attempts: Mapping[JobId, Attempt],
+    ) -> None:
+        told = {(result.job_id, result.fence): result for result in results}
+        for item in items:
+            result = told.get((item.job_id, item.fence))
+            outcome = "stale" if result is None else result.outcome
+            if outcome == "applied":
+                self._summary.count(item.outcome)
+            elif outcome == "cancelled":
+                self._summary.cancelled += 1
+            else:
+                self._summary.lost += 1
+            attempt = attempts.get(item.job_id)
+            if attempt is not None:
+                self._log(attempt, item, outcome, result)
+
+    def _log(
+        self, attempt: Attempt, item: SettleItem, told: str, result: SettleResult | None
+    ) -> None:
+        """The one line per attempt that holds everything about it."""
+        if item.outcome == "completed" and not logger.isEnabledFor(logging.INFO):
+            return
+        status = result.status if result is not None else None
+        extra = self._extra("attempt.settled") | {
+            "job_id": attempt.job_id,
+            "job_type": attempt.job_type,
+            "queue": attempt.lease.job.queue,
+            "workspace_id": attempt.lease.job.workspace_id,
+            "attempt": attempt.lease.job.attempts,
+            "fence": attempt.fence,
+            "outcome": item.outcome,
+            "settled": told,
+            "status": status,
+            "duration_ms": item.duration_ms,
+            "traceparent": attempt.context.traceparent,
+        }
+        if item.outcome == "completed" and told == "applied":
+            logger.info("Job %s completed successfully", attempt.job_id, extra=extra)
+            return
+        if item.error is not None:
+            extra |= {"error_type": item.error.type, "error": item.error.message}
+        raised = getattr(attempt.ending, "error", None)
+        if told in {"stale", "not_found"}:
+            logger.warning("Job %s was settled by another worker", attempt.job_id, extra=extra)
+        elif item.outcome == "failed" or status == "failed":
+            logger.error("Job %s failed for good", attempt.job_id, extra=extra, exc_info=raised)
+        elif item.outcome == "retry":
+            logger.warning(
+                "Job %s failed and is retried", attempt.job_id, extra=extra, exc_info=raised
+            )
+        else:
+            logger.info("Job %s left as %s", attempt.job_id, item.outcome, extra=extra)
+
+    def _extra(self, event: str) -> dict[str, Any]:
+        return {
+            "event": event,
+            "worker_id": self._summary.worker_id,
+            "tick_id": self._summary.tick_id,
+        }
+
+
+def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
+    """The same ending without what the database may have refused."""
+    keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
+    return SettleItem(
+        job_id=item.job_id,
+        fence=item.fence,
+        outcome=item.outcome if keeps_outcome else "failed",
+        error=ErrorInfo(
+            type="SettleRejected",
+            message=f"the database refused the {item.outcome}: {error}"[:2000],
+        ),
+        duration_ms=item.duration_ms,
+    )

@@ -1,0 +1,255 @@
+"""A kit for testing processors: rehearse one without a queue, or tick a scratch one to its end.
+
+Nothing here is imported by the service itself.
+
+Example:
+    rehearsal = Rehearsal(order, Order(item="x"))
+    run = await rehearsal.run()
+    assert run.outcome == "waiting"
+    rehearsal.answer("L")
+    assert (await rehearsal.run()).result == {"size": "L"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from minutehand.clock import Clock, FrozenClock
+from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
+from minutehand.worker.context import JobContext, News
+from minutehand.worker.endings import Circumstances, Raised, Returned, verdict
+from minutehand.worker.job import Job
+from minutehand.worker.loop import Worker
+from minutehand.worker.registry import AsyncProcessor, SyncProcessor
+from minutehand.worker.summary import TickSummary
+from minutehand.worker.threads import run_in_thread
+
+P = TypeVar("P")
+
+
+class SqlConnection(Protocol):
+    """As much of a psycopg connection as the kit needs."""
+
+    def execute(self, query: Any, params: Any = None, /) -> Any:
+        """Run one statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of a processor came to, as it would be settled."""
+
+    outcome: str
+    result: Any = None
+    error: ErrorInfo | None = None
+    #: The exception itself, for a processor that raised.
+    raised: BaseException | None = None
+    retry_after_seconds: float | None = None
+    until: datetime | None = None
+    delay_seconds: float | None = None
+    wait: Mapping[str, Any] | None = None
+    progress: Sequence[Progress] = ()
+    logs: Sequence[LogLine] = ()
+
+    @property
+    def messages(self) -> list[str]:
+        """What it logged, without the rest."""
+        return [line.message for line in self.logs]
+
+
+@dataclass(slots=True)
+class Rehearsal(Generic[P]):
+    """A job whose processor can be run again and again, remembering steps as the queue would.
+
+    Attributes:
+        steps: Results of finished steps and ended waits, by name; may be filled beforehand.
+        children: Every child job spawned, by spawn name.
+        remaining: What `ctx.remaining` says.
+    """
+
+    processor: AsyncProcessor[P] | SyncProcessor[P]
+    payload: P
+    job_type: str = "rehearsed"
+    attempt: int = 1
+    max_attempts: int = 5
+    workspace_id: str = "11111111-1111-4111-8111-111111111111"
+    user_id: str | None = None
+    session_id: str | None = None
+    steps: dict[str, Any] = field(default_factory=dict)
+    children: dict[str, list[NewJob]] = field(default_factory=dict)
+    remaining: float = 300.0
+    clock: Clock = field(default_factory=FrozenClock)
+    job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    cancelled: bool = False
+    _waiting: dict[str, Any] | None = None
+    _ids: dict[str, list[JobId]] = field(default_factory=dict)
+
+    async def run(self) -> Run:
+        """Run the processor once, from its top, with the steps so far."""
+        stage = _Stage(self)
+        context = JobContext(
+            stage,
+            stage.news,
+            steps=self.steps,
+            clock=self.clock,
+            loop=asyncio.get_running_loop(),
+        )
+        job = Job(
+            id=JobId(self.job_id),
+            job_type=self.job_type,
+            payload=self.payload,
+            workspace_id=WorkspaceId(self.workspace_id),
+            created_at=self.clock.now(),
+            user_id=self.user_id,
+            session_id=self.session_id,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            fence=self.attempt,
+        )
+        ending: Returned | Raised
+        try:
+            ending = Returned(await _call(self.processor, job, context))
+        except BaseException as error:
+            ending = Raised(error)
+        await stage.flush()
+        item = verdict(ending, Circumstances(advanced=context.new_steps > 0))
+        if item is None:
+            raise AssertionError("only a lost lease settles nothing")
+        self._waiting = item.wait
+        if item.outcome == "retry":
+            self.attempt += 1
+        return Run(
+            outcome=item.outcome,
+            result=item.result,
+            error=item.error,
+            raised=ending.error if isinstance(ending, Raised) else None,
+            retry_after_seconds=item.retry_after_seconds,
+            until=item.until,
+            delay_seconds=item.delay_seconds,
+            wait=item.wait,
+            progress=tuple(stage.progress),
+            logs=tuple(stage.logs),
+        )
+
+    # How a wait may end -----------------------------------------------------------------------
+
+    def answer(self, answer: Any) -> None:
+        """A person answers the question the job waits with."""
+        self._end_wait("ask", {"answer": answer})
+
+    def event(self, payload: Any = None) -> None:
+        """The event the job waits for is emitted."""
+        self._end_wait("event", {"event": payload})
+
+    def wake(self) -> None:
+        """The time the job sleeps for is over."""
+        self._end_wait("sleep", {})
+
+    def time_out(self) -> None:
+        """Nobody answers and nothing happens until the wait's timeout."""
+        wait = self._waiting or {}
+        if "timeout_at" not in wait:
+            raise AssertionError(f"the job waits without a timeout: {self._waiting}")
+        self._end_wait(wait["kind"], wait.get("default", {"timed_out": True}))
+
+    def children_end(self, results: Sequence[Any]) -> None:
+        """The children end; an exception among `results` makes that child a dead letter."""
+        wait = self._waiting or {}
+        ids = list(wait.get("job_ids", ()))
+        if len(ids) != len(results):
+            raise AssertionError(f"{len(ids)} children, {len(results)} results")
+        ended = [
+            {"id": child, "status": "failed", "result": None, "error_message": str(result)}
+            if isinstance(result, Exception)
+            else {"id": child, "status": "completed", "result": result, "error_message": None}
+            for child, result in zip(ids, results, strict=True)
+        ]
+        self._end_wait("children", {"children": ended})
+
+    def _end_wait(self, kind: str, value: Any) -> None:
+        if self._waiting is None or self._waiting["kind"] != kind:
+            raise AssertionError(f"the job does not wait for this: {self._waiting}")
+        self.steps[self._waiting["name"]] = value
+        self._waiting = None
+
+
+class _Stage:
+    """The context's port: everything is stored at once, in memory."""
+
+    def __init__(self, rehearsal: Rehearsal[Any]) -> None:
+        self.news = News()
+        self.progress: list[Progress] = []
+        self.logs: list[LogLine] = []
+        self._rehearsal = rehearsal
+
+    def announce(self) -> None:
+        """Keep each progress, not only the last: a test wants to see them all."""
+        news = self.news.take(most_logs=News.MAX_LOGS)
+        if news.progress is not None:
+            self.progress.append(news.progress)
+        self.logs.extend(news.logs)
+        for step in news.steps:
+            self._rehearsal.steps[step.name] = step.result
+
+    async def flush(self) -> None:
+        """Take over what is still unsaid."""
+        self.announce()
+
+    async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
+        """Remember the children; the same name gives the same ids."""
+        rehearsal = self._rehearsal
+        if name not in rehearsal._ids:
+            rehearsal.children[name] = list(children)
+            rehearsal._ids[name] = [JobId(str(uuid.uuid4())) for _ in children]
+        return rehearsal._ids[name]
+
+    def remaining(self) -> float:
+        """What the test said."""
+        return self._rehearsal.remaining
+
+    def stop_requested(self) -> bool:
+        """What the test said."""
+        return self._rehearsal.cancelled
+
+
+async def _call(processor: Any, job: Job[Any], context: JobContext) -> Any:
+    if inspect.iscoroutinefunction(processor):
+        return await processor(job, context)
+    returned = await run_in_thread(lambda: processor(job, context), name="rehearsal")
+    return await returned if isinstance(returned, Awaitable) else returned
+
+
+async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
+    """Tick a worker until a tick finds nothing; for scratch databases.
+
+    Raises:
+        AssertionError: It still found work after `most_ticks`.
+    """
+    summaries = []
+    for _ in range(most_ticks):
+        summaries.append(await worker.tick(budget_seconds=60.0))
+        if summaries[-1].leased == 0:
+            return summaries
+    raise AssertionError(f"jobs were still found after {most_ticks} ticks")
+
+
+def set_database_clock(connection: SqlConnection, at: datetime | None) -> None:
+    """Let a scratch database's queue stand still at `at`; None lets it run again.
+
+    Leases lapse, backoffs end and timeouts strike by this clock alone, so that a test moves
+    days without waiting. Needs the rights of the database's owner.
+    """
+    body = "clock_timestamp()"
+    if at is not None:
+        if at.tzinfo is None:
+            raise ValueError(f"{at.isoformat()} has no time zone")
+        body = f"timestamptz '{at.astimezone(UTC).isoformat()}'"
+    connection.execute(
+        "create or replace function queue.clock() returns timestamptz "
+        f"language sql volatile parallel safe set search_path = '' as $$ select {body} $$"
+    )
