@@ -59,7 +59,7 @@ CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/
 LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url
 lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.bench $(ARGS)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from minutehand.app import find_apps
-from minutehand.deploy.build import find_tool
 from minutehand.deploy.console import CONTENT_TYPES, NEVER_KEPT_FILES, console_assets
 from minutehand.local.lambda_runtime.site import API_PREFIXES, console_site
 from minutehand.local.lambda_runtime.wire import Request
+from minutehand.node import node_binary
 from minutehand.project import Project
 from tests.artefact.stack import Stack, flat
 from tests.support.paths import ROOT
@@ -41,7 +41,7 @@ def rewritten(stack: Stack, paths: list[str]) -> dict[str, str]:
     code = stack.one("AWS::CloudFront::Function")["FunctionCode"]
     requests = [{"method": "GET", "uri": path, "querystring": {}} for path in paths]
     done = subprocess.run(
-        [find_tool("node"), "-e", RUN],
+        [str(node_binary()), "-e", RUN],
         input=json.dumps({"code": code, "requests": requests}),
         capture_output=True, text=True, check=True,
     )  # fmt: skip

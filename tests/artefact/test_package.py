@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.deploy.build import PackagingError, build, host_target
-from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle
+from minutehand.deploy.build import build, host_target
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle, PackagingError
 from minutehand.deploy.lockfile import read_lock
 from tests.artefact.conftest import Package
 from tests.support.paths import ROOT

@@ -27,6 +27,11 @@ class Sources:
                 return file.relative_to(root)
         raise ValueError(f"{file} is in none of {', '.join(map(str, self.roots))}")
 
+    def module_name(self, file: Path) -> str:
+        """The name under which `file` is imported."""
+        parts = self.place(file).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
     def module_file(self, name: str) -> Path | None:
         """The file of a first-party module, or None when `name` is an attribute or foreign."""
         for root in self.roots:
@@ -38,9 +43,12 @@ class Sources:
 
 
 def imported_names(path: Path, sources: Sources) -> Iterator[str]:
-    """Every absolute module name an import statement in `path` may load, submodules included."""
+    """Every absolute module name an import statement in `path` may load, submodules included.
+
+    What is imported for type checkers alone is never loaded.
+    """
     package = sources.place(path).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
+    for node in _run_time_nodes(ast.parse(path.read_bytes(), filename=str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -48,6 +56,19 @@ def imported_names(path: Path, sources: Sources) -> Iterator[str]:
             base = ".".join([*prefix, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those below `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
+                for other in others:
+                    yield other
+                    yield from _run_time_nodes(other)
+            case _:
+                yield node
+                yield from _run_time_nodes(node)
 
 
 def closure(modules: Iterable[str], sources: Sources) -> list[Path]:

@@ -40,6 +40,7 @@ from minutehand.local.site import (
     security_headers,
 )
 from minutehand.log import configure_logging
+from minutehand.node import node_home
 from minutehand.resources import resource
 from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
@@ -187,7 +188,7 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
 
 def vendored_modules() -> list[BaseRoute]:
     """Serve the npm packages that package.json names, and no others, under /vendor."""
-    folder = resource("node")
+    folder = node_home()
     names = json.loads((folder / "package.json").read_text())
     packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})
     return [

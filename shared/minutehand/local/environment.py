@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
 from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.users import ADA, EVE, PASSWORD
@@ -13,6 +15,11 @@ from minutehand.project import VARIABLE, Project
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000
+#: Of the launcher's environment, what its children get whatever the apps ask for.
+PASSED = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
+    | {"LOG_LEVEL", "WORKER_CONCURRENCY"}
+)
 
 
 @dataclass(frozen=True)
@@ -67,30 +74,33 @@ def contract(
         "CORS_ORIGINS": f"{api},http://localhost:{ports.api}",
         "ALLOW_ANONYMOUS": "true",
         "STREAMING": "true",
-        "USE_MOCK_APOLLO": "true",
+        **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
         # a file and not moto's KMS, which forgets its keys when it stops
         "SEALING_KEY_FILE": str(state / "sealing.json"),
     }
 
 
-def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+def for_children(
+    values: Mapping[str, str], inherited: Mapping[str, str], project: Project
+) -> dict[str, str]:
     """Build the environment of the stack's own processes.
 
     Of the launcher's environment only what a process needs to run at all is passed on, so that a
-    developer's real AWS or Supabase account is never reached from here; `LOG_LEVEL`, vendor
-    settings and their like may be overridden.
+    developer's real AWS or Supabase account is never reached from here; `LOG_LEVEL`, what
+    the apps' `lambda.yml` name and their like may be overridden.
     """
     passed = {
         name: value
         for name, value in inherited.items()
-        if name in {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ"}
-        or name in {"LOG_LEVEL", "WORKER_CONCURRENCY", "USE_MOCK_APOLLO", "APOLLO_BASE_URL"}
-        or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_", "MUX_", "FFMPEG_"))
+        if name in PASSED or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_"))
     }
     return {
         **values,
+        **needs_of(project).variables(inherited),
         **passed,
+        # the project's own packages, as for a command run with `python -m` in its folder
+        "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -72,7 +72,7 @@ class Stack:
         self.values = contract(
             self.ports, state.secrets(), self.database_url, state.path, self.project
         )
-        self._environment = for_children(self.values, inherited)
+        self._environment = for_children(self.values, inherited, self.project)
         parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
         self._parts = {part.name: part for part in parts}
 

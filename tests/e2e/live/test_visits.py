@@ -15,8 +15,8 @@ from websockets.asyncio.client import connect as websocket_connect
 
 from minutehand.config import Settings
 from minutehand.functions.status.app import build_app
-from minutehand.local.parts import node_binary
 from minutehand.local.users import ADA, EVE
+from minutehand.node import node_binary
 from minutehand.queue import QueueError, Timing, watch_session
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
