@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package bench-console screenshots
+.PHONY: help lock setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package dist bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -78,6 +78,9 @@ screenshots: setup ## Take the console's pictures anew
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/python -m minutehand.deploy.package --stage $(or $(STAGE),dev) $(ARGS)
+
+dist: setup ## Build the wheel and the npm archive into dist/
+	@$(BIN)/python -m infra.release.wheel
 
 simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
 	@$(BIN)/python -m infra.bench.simulate $(ARGS)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
 from minutehand.local.ports import LOOPBACK, reserve_port
@@ -15,6 +16,14 @@ from minutehand.project import VARIABLE, Project
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000
+#: Our names of a project's keys, and what `supabase status -o env` calls them.
+CLI_NAMES = {
+    "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),
+    "SUPABASE_SECRET_KEY": ("SECRET_KEY", "SERVICE_ROLE_KEY"),
+    "SUPABASE_JWT_SECRET": ("JWT_SECRET",),
+    "DATABASE_URL": ("DB_URL",),
+}
+FROM_CLI = "… (supabase status -o env prints it)"
 #: Of the launcher's environment, what its children get whatever the apps ask for.
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
@@ -63,11 +72,6 @@ def contract(
         "AWS_REGION": REGION,
         "WORKER_SECRET_TOKEN": "dev-secret-token",
         "BACKGROUND_JOB_TOKEN": "dev-background-token",
-        "DEMO_EMAIL": ADA.email,
-        "DEMO_PASSWORD": PASSWORD,
-        "DEMO_WORKSPACE_ID": str(ADA.workspace_id),
-        "DEMO_OTHER_EMAIL": EVE.email,
-        "DEMO_OTHER_WORKSPACE_ID": str(EVE.workspace_id),
         **project.environment,
         VARIABLE: str(project.root),
         "STAGE": "local",
@@ -79,6 +83,38 @@ def contract(
         # a file and not moto's KMS, which forgets its keys when it stops
         "SEALING_KEY_FILE": str(state / "sealing.json"),
     }
+
+
+def demo_values() -> dict[str, str]:
+    """Who can sign in to a stack that has our demo workspaces."""
+    return {
+        "DEMO_EMAIL": ADA.email,
+        "DEMO_PASSWORD": PASSWORD,
+        "DEMO_WORKSPACE_ID": str(ADA.workspace_id),
+        "DEMO_OTHER_EMAIL": EVE.email,
+        "DEMO_OTHER_WORKSPACE_ID": str(EVE.workspace_id),
+    }
+
+
+def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a stack beside another Supabase takes from it; names as ours or the Supabase CLI's.
+
+    Without a `DATABASE_URL` the worker polls, and nothing wakes it.
+
+    Raises:
+        ConfigurationError: A key is missing.
+    """
+    url = url.rstrip("/")
+    found = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
+    for name, others in CLI_NAMES.items():
+        value = next((environ[key] for key in (name, *others) if environ.get(key)), None)
+        if value is not None:
+            found[name] = value
+    if "SUPABASE_PUBLISHABLE_KEY" not in found:
+        raise ConfigurationError("SUPABASE_PUBLISHABLE_KEY", "is not set", FROM_CLI)
+    if not {"SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET"} & found.keys():
+        raise ConfigurationError("SUPABASE_SECRET_KEY", "is not set", FROM_CLI)
+    return found
 
 
 def for_children(

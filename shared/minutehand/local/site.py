@@ -40,7 +40,7 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "supabaseKey": settings.supabase_publishable_key,
         "apiUrl": environ.get("API_URL", ""),
         "stage": settings.stage,
-        "demoAccounts": accounts if local else [],
+        "demoAccounts": accounts if local and environ.get("DEMO_EMAIL") else [],
         "breakToken": break_token(environ) if local else None,
     }
 
