@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from tests.support.command import app
+from tests.support.command import verbs
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
@@ -19,11 +18,6 @@ PROSE = {"on", "else", "and", "is", "in", "with", "the", "talks", "reads", "comm
 
 #: The folders whose pages and messages name commands; those of apps do it for theirs.
 PARTS = ("cli", "deploy", "local", "terminal")
-
-
-def verbs() -> dict[str, Any]:
-    group: Any = typer.main.get_command(app)  # Typer brings a click of its own
-    return dict(group.commands)
 
 
 def told() -> Iterator[tuple[Path, str]]:
