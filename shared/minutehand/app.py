@@ -91,7 +91,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
             raise ConfigurationError(
                 "MINUTEHAND_APPS",
                 f"names {one.package!r} and {other.package!r}; the last parts must differ",
-                "jobs,minutehand.apps.chat",
+                "jobs,billing.jobs",
             )
     return apps
 
@@ -113,6 +113,6 @@ def _locations(package: str) -> list[str]:
         raise ConfigurationError(
             "MINUTEHAND_APPS",
             f"names {package!r}, which is not a package that can be imported",
-            "jobs,minutehand.apps.chat",
+            "jobs,billing.jobs",
         )
     return list(spec.submodule_search_locations)

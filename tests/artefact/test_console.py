@@ -53,7 +53,7 @@ def rewritten(stack: Stack, paths: list[str]) -> dict[str, str]:
 def routes_of_the_console() -> list[str]:
     """Every path its router knows, with an id in the place of a parameter."""
     console = ROOT / "infra" / "console"
-    sources = [console / "app.js", *console.glob("apps/*/manifest.js")]
+    sources = [console / "app.js", *ROOT.glob("shared/minutehand/apps/*/console/manifest.js")]
     found = {
         path
         for source in sources
@@ -99,7 +99,7 @@ def test_the_local_site_sends_paths_where_cloudfront_does(
     compiled: Stack, assets: dict[str, Any]
 ) -> None:
     """A deep link that works here must work there."""
-    site = console_site(ROOT, CONFIG)
+    site = console_site(find_apps(Project.at(ROOT).apps), CONFIG)
     paths = [*routes_of_the_console(), "/app.js", "/parts/gone.js", "/vendor/gone.js"]
 
     there = rewritten(compiled, paths)

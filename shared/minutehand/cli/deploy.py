@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ import typer
 from minutehand.app import find_apps
 from minutehand.cli.account import caller, check_region, told
 from minutehand.config import ConfigurationError
-from minutehand.deploy.bundles import PackagingError
+from minutehand.deploy.bundles import BUNDLES, PackagingError
 from minutehand.deploy.console import console_assets, forget, upload
 from minutehand.deploy.package import OSLS
 from minutehand.deploy.package import main as make_package
@@ -79,7 +80,9 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     try:
         stages = read_stages(project)
     except ConfigurationError as error:
-        raise CommandFailed(str(error), code="bad_stages", fix="minutehand install") from error
+        raise CommandFailed(
+            str(error), code="bad_stages", fix="the verb `install` writes one"
+        ) from error
     if not STAGE_NAME.fullmatch(stage):
         raise CommandFailed(
             f"{stage!r} cannot name a stage: it becomes part of bucket names",
@@ -119,11 +122,22 @@ def package(
     template: Annotated[
         bool, typer.Option("--template/--no-template", help="Compile serverless.yml too.")
     ] = True,
+    as_json: Json = False,
 ) -> None:
     """Build the zips for AWS and compile the stack, without an account."""
     arguments = ["--stage", stage, "--region", region, "--target", target]
     arguments += ["--out", str(out)] if out else []
-    raise typer.Exit(make_package([*arguments, *([] if template else ["--no-template"])]))
+    arguments += [] if template else ["--no-template"]
+    with speaking(as_json) as output:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            failed = make_package(arguments)
+        if failed:
+            raise CommandFailed("the package could not be built", code="packaging_failed")
+        folder = out or Project.find().root / "build" / ("aws" if target == "lambda" else target)
+        if as_json:
+            names = [bundle.name for bundle in BUNDLES]
+            texts = {name: (folder / f"{name}.manifest.json").read_text("utf-8") for name in names}
+            output.value({name: json.loads(text) for name, text in texts.items()}, text="packaged")
 
 
 def deploy(

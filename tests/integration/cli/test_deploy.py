@@ -466,11 +466,11 @@ def test_an_address_that_is_no_projects_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
 ) -> None:
     """It would be found out by the first tick."""
-    stages = tmp_path / "stages.yml"
-    stages.write_text(f"default: {{supabaseUrl: '{url}'}}\ndev: {{}}\n")
-    original = deploy.parameters
-    monkeypatch.setattr(deploy, "parameters", lambda stage, path=stages: original(stage, path))
-    monkeypatch.setattr(deploy, "placeholders", lambda stage: [])
+    (tmp_path / "minutehand.stages.yml").write_text(
+        f"default: {{supabaseUrl: '{url}', supabasePublishableKey: k, alarmEmail: a@example.com}}\n"
+        "dev: {}\n"
+    )
+    monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))
 
     with pytest.raises(CommandFailed, match="supabaseUrl"):
         deploy.check_filled(PLAN)

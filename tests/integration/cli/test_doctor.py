@@ -268,7 +268,7 @@ def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
 
     failed = [f for f in findings if f.verdict is Verdict.FAIL and f.check != "package"]
     assert [f.check for f in failed] == ["settings"]
-    assert "minutehand up" in str(failed[0].fix)
+    assert "minutehand dev" in str(failed[0].fix)
 
 
 def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:

@@ -17,7 +17,9 @@ def settings(patient: Patient) -> Finding:
     """Everything the service reads parses."""
     say = Reporter("settings")
     if not patient.values:
-        return say.fail("no stack is known here", "minutehand dev, or name one: --env-file prod.env")
+        return say.fail(
+            "no stack is known here", "minutehand dev, or name one: --env-file prod.env"
+        )
     try:
         Settings.from_env(patient.values)
     except ConfigurationError as error:
