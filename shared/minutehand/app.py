@@ -11,7 +11,8 @@ What an app brings is found by name, and all of it is optional:
 `migrations/`   SQL files, `<timestamp>_<name>.sql`
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first
-`lambda.yml`    parameters, variables and rights of the functions on AWS
+`lambda.yml`    parameters, variables, secrets and rights of the functions on AWS, and variables of
+                the local stack; its keys are those of `minutehand.deploy.apps`
 ==============  ==================================================================================
 """
 

@@ -23,8 +23,10 @@ class Sources:
     def place(self, file: Path) -> Path:
         """Where `file` goes in a zip: its path below the folder it is imported from."""
         for root in self.roots:
-            if file.is_relative_to(root) and file.relative_to(root).parts[0] in self.tops:
-                return file.relative_to(root)
+            if file.is_relative_to(root):
+                place = file.relative_to(root)
+                if place.parts[0].removesuffix(".py") in self.tops:
+                    return place
         raise ValueError(f"{file} is in none of {', '.join(map(str, self.roots))}")
 
     def module_name(self, file: Path) -> str:

@@ -62,6 +62,7 @@ def read_project_lock(root: Path) -> dict[str, Locked]:
         text = _export(root)
     else:
         text = path.read_text("utf-8")
+        _refuse_open_versions(path, text)
     entries = parse_lock(text)
     if not all(entry.hashes and entry.parents for entry in entries.values()):
         entries = parse_lock(_completed(path, text))
@@ -105,24 +106,27 @@ def _export(root: Path) -> str:
 
 def _completed(path: Path, text: str) -> str:
     """Let uv add hashes and origins to pinned requirements; every version stays as it is."""
-    wanted: list[str] = []
-    own = _own_name(path.parent)
-    for line in text.splitlines():
-        bare = line.strip()
-        if not bare or bare.startswith(("#", "--hash")):
-            continue
-        if _ENTRY.match(bare):
-            name = re.split(r"[=\[]", bare, maxsplit=1)[0].lower().replace("_", "-")
-            if name not in {OURSELVES, own}:
-                wanted.append(bare.removesuffix("\\").strip())
-        elif not re.match(rf"(-e|--editable)\b|({OURSELVES}|{own})\b", bare):
-            raise PackagingError(
-                f"{path.name}: {bare!r} is not pinned. Every line must be `name==version`; "
-                "`uv pip compile --universal --generate-hashes` writes such a lock"
-            )
+    unshipped = {OURSELVES, _own_name(path.parent)}
+    wanted = [
+        line.removesuffix("\\").strip()
+        for line in text.splitlines()
+        if (entry := _ENTRY.match(line))
+        and entry["name"].lower().replace("_", "-") not in unshipped
+    ]
     command = [uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes", "-"]
     command += ["--no-header", "--no-emit-index-url", "--python-version", "3.13", "--no-config"]
     return run_tool(command, f"{path.name} could not be completed", given="\n".join(wanted))
+
+
+def _refuse_open_versions(path: Path, text: str) -> None:
+    """Accept pinned lines, options, and this package or the project itself from anywhere."""
+    itself = re.compile(rf"-|({OURSELVES}|{re.escape(_own_name(path.parent))})\b", re.IGNORECASE)
+    for line in text.splitlines():
+        if line[:1] not in {" ", "#", ""} and not _ENTRY.match(line) and not itself.match(line):
+            raise PackagingError(
+                f"{path.name}: {line!r} is not pinned. Every line must be `name==version`; "
+                "`uv pip compile --universal --generate-hashes` writes such a lock"
+            )
 
 
 def _own_name(root: Path) -> str:
