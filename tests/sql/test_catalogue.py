@@ -28,8 +28,8 @@ WORKER = {
 OPERATOR = {"set_settings", "set_retention"}
 VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
 VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
-IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow"} | VISITORS_DOORS,
-            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids"} | VISITORS_DOORS,
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | VISITORS_DOORS,
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "visible_tenants", "visible_members"} | VISITORS_DOORS,
             "anon": {"may_follow"} | VISITORS_DOORS}  # fmt: skip
 OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app
