@@ -11,7 +11,13 @@ import pytest
 
 from minutehand.local.migrations import find_migrations
 from minutehand.resources import resource
-from tests.support.databases import TEMPLATE, Database, build_template, start_scratch_server
+from tests.support.databases import (
+    SCHEMAS,
+    TEMPLATE,
+    Database,
+    build_template,
+    start_scratch_server,
+)
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
@@ -59,15 +65,15 @@ def test_every_function_is_granted_by_name_and_to_nobody_else(
                 f"select pronamespace::regnamespace::text, proname from pg_proc p where {OURS} and has_function_privilege(%s, oid, 'execute')",
                 (role,),
             ):
-                if name not in OF_APPS or schema != "public":
+                if name not in OF_APPS or schema != SCHEMAS.clients:
                     found[role].add(f"{schema}.{name}")
         everyone = [name for (name,) in catalogue.execute(
             f"select proname from pg_proc p where {OURS} and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
         )]  # fmt: skip
 
     def named(public: set[str], role: str) -> set[str]:
-        return {f"public.{name}" for name in public} | {
-            f"queue.{name}" for name in IN_QUEUE.get(role, ())
+        return {f"{SCHEMAS.clients}.{name}" for name in public} | {
+            f"{SCHEMAS.engine}.{name}" for name in IN_QUEUE.get(role, ())
         }
 
     assert everyone == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from minutehand.install.rewrite import Schemas, rewrite
+from minutehand.install.rewrite import Schemas, rename_in_text, rewrite
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
@@ -41,11 +42,19 @@ class RenamingCursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         """Run the renamed query."""
+        if isinstance(params, tuple):
+            params = tuple(map(_renamed_value, params))
         return super().execute(_renamed(query), params, **options)
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Run the renamed query for each parameters."""
         super().executemany(_renamed(query), params_seq, **options)
+
+
+def _renamed_value(value: Any) -> Any:
+    # `queue` alone is a column or a kind more often than a schema
+    named = isinstance(value, str) and re.fullmatch(r"public|(?:public|queue)\.\w+", value)
+    return rename_in_text(f"{value}.x", SCHEMAS).removesuffix(".x") if named else value
 
 
 def _renamed(query: Any) -> Any:
@@ -71,6 +80,7 @@ class Database:
         options.setdefault("autocommit", True)
         if not SCHEMAS.as_written:
             options.setdefault("cursor_factory", RenamingCursor)
+            options.setdefault("options", f"-c search_path={SCHEMAS.clients},public")
         return psycopg.connect(self.url, **options)
 
     @contextmanager

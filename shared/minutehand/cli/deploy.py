@@ -338,6 +338,7 @@ def console_config(plan: Plan) -> dict[str, Any]:
         "supabaseKey": values["supabasePublishableKey"],
         "apiUrl": "",  # the console and the API share an origin
         "stage": plan.stage,
+        "schema": Project.find().schema_,
     }
 
 

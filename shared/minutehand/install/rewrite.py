@@ -42,7 +42,7 @@ _IN_TEXT = (
     re.compile(rf"\b(?:{_CATALOGUE})\s*(?:=|<>|!=)\s*''{_EITHER}''", re.IGNORECASE),
     re.compile(rf"''{_EITHER}''::regnamespace", re.IGNORECASE),
 )
-_IN_PROSE = (*_IN_TEXT[:2], re.compile(rf"\bin\s+{_EITHER}\b(?!\.)"))
+_IN_PROSE = (*_IN_TEXT[:2], re.compile(rf"\bin\s+{_EITHER}\b(?!\.\w)"))
 _EXACT = re.compile(rf"^(?P<open>[eE]?'){_EITHER}'$")
 
 
@@ -160,9 +160,13 @@ class _Reader:
         return _replace(text, patterns, self._schemas)
 
     def _is_compared(self) -> bool:
-        for token in reversed(self._before[-16:]):
+        recent = self._before[-16:]
+        for place in range(len(recent) - 1, -1, -1):
+            token = recent[place]
             if token.lower in _CATALOGUE_WORDS:
                 return True
+            if token.lower == "regnamespace":  # cast to text, then compared
+                return [known.lower for known in recent[place + 1 : place + 4]] == [":", ":", "text"]
             if token.lower in _ENDS_COMPARISON:
                 return False
         return False

@@ -40,6 +40,7 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "supabaseKey": settings.supabase_publishable_key,
         "apiUrl": environ.get("API_URL", ""),
         "stage": settings.stage,
+        "schema": settings.schema_name,
         "demoAccounts": accounts if local else [],
         "breakToken": break_token(environ) if local else None,
     }
