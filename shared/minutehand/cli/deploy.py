@@ -336,9 +336,9 @@ def console_config(plan: Plan) -> dict[str, Any]:
     return {
         "supabaseUrl": values["supabaseUrl"],
         "supabaseKey": values["supabasePublishableKey"],
+        "schema": Project.find().schema_,
         "apiUrl": "",  # the console and the API share an origin
         "stage": plan.stage,
-        "schema": Project.find().schema_,
     }
 
 
