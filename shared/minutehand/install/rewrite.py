@@ -166,7 +166,11 @@ class _Reader:
             if token.lower in _CATALOGUE_WORDS:
                 return True
             if token.lower == "regnamespace":  # cast to text, then compared
-                return [known.lower for known in recent[place + 1 : place + 4]] == [":", ":", "text"]
+                return [known.lower for known in recent[place + 1 : place + 4]] == [
+                    ":",
+                    ":",
+                    "text",
+                ]
             if token.lower in _ENDS_COMPARISON:
                 return False
         return False
