@@ -39,6 +39,8 @@ class Gateway:
     port: int
     process: subprocess.Popen[bytes] | None = None
     jwt_secret: str = JWT_SECRET
+    #: Exposed beside `public`.
+    schema: str = "public"
 
     @property
     def url(self) -> str:
@@ -61,6 +63,7 @@ class Gateway:
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
+                "MINUTEHAND_SCHEMA": self.schema,
             },
             output=subprocess.DEVNULL,
         )

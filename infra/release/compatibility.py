@@ -35,6 +35,8 @@ SERVERS = {
 CLI = "supabase@3.1.0"
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 SYSTEM = f"{sys.platform}-{MACHINE}"
+#: Where fetched servers and the CLI stay from run to run.
+CACHE = Path(tempfile.gettempdir()) / "minutehand-compatibility"
 
 
 class Incompatible(Exception):
@@ -102,19 +104,32 @@ class Server:
 
     def push(self, cli: Path, project: Path, name: str) -> str:
         """Bring a database up to date by `supabase db push`; return what it said."""
-        url = self.postgres.url(database=name, user="postgres")
-        told = subprocess.run(
-            [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes"],
-            cwd=project,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
-        )
-        if told.returncode:
-            raise Incompatible(f"supabase db push: {told.stdout}{told.stderr}")
-        return told.stdout + told.stderr
+        return push(cli, project, self.postgres.url(database=name, user="postgres"))
+
+
+def push(cli: Path, project: Path, url: str) -> str:
+    """Run `supabase db push` in a project's folder; return what it said.
+
+    Raises:
+        Incompatible: It refused.
+    """
+    told = subprocess.run(
+        [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
+    )
+    if told.returncode:
+        raise Incompatible(f"supabase db push: {told.stdout}{told.stderr}")
+    return told.stdout + told.stderr
+
+
+def supabase_cli(cache: Path) -> Path:
+    """Fetch the Supabase CLI from npm, unless it is there; return the program."""
+    return fetch(cache / "cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
 
 
 def expect_equal(way: str, left: list[str], right: list[str]) -> None:
@@ -194,11 +209,9 @@ def main() -> int:
     parser.add_argument(
         "--tests", nargs="*", help="pytest arguments: run those tests on each version too"
     )
-    parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "minutehand-compatibility"
-    )
+    parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
-    cli = fetch(options.cache / "cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
+    cli = supabase_cli(options.cache)
     with tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as folder:
         # a copy: the CLI leaves files beside the migrations, and a checkout may change meanwhile
         project = Path(folder)

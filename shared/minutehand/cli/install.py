@@ -15,7 +15,7 @@ from minutehand.config import ConfigurationError
 from minutehand.install.project import Answers, Write, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError
+from minutehand.install.sources import InstallError, installed
 from minutehand.install.tenancy import (
     MANAGERS,
     Personal,
@@ -24,7 +24,7 @@ from minutehand.install.tenancy import (
     detect,
     existing,
 )
-from minutehand.install.upgrade import plan_upgrade
+from minutehand.install.upgrade import plan_upgrade, tenants_of
 from minutehand.project import Project, Tenancy
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
@@ -34,7 +34,7 @@ from minutehand.version import VERSION
 
 Folder = Annotated[Path, typer.Argument(help="The project's folder.", show_default="this one")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing, say what it would.")]
-SCHEMA, ENGINE_SCHEMA = "minutehand", "minutehand_engine"
+SCHEMA, ENGINE_SCHEMA, PACKAGE = "minutehand", "minutehand_engine", "jobs"
 TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
 
 
@@ -62,7 +62,9 @@ def install(
     managers: Annotated[
         str, typer.Option(help="For existing: the roles that may also pause work.")
     ] = ",".join(MANAGERS),
-    package: Annotated[str, typer.Option(help="The Python package of your processors.")] = "jobs",
+    package: Annotated[
+        str | None, typer.Option(help="The Python package of your processors. [jobs]")
+    ] = None,
     app: Annotated[
         list[str] | None, typer.Option(help="A reference app to install as well, e.g. chat.")
     ] = None,
@@ -77,20 +79,24 @@ def install(
         folder = _project_folder(folder)
         asks = not yes and not dry_run and sys.stdin.isatty()
         known = Project.at(folder)
+        tenants: Tenants | None = None
         if known != Project(root=folder):  # it was answered before
             schema, engine_schema = schema or known.schema_, engine_schema or known.engine_schema
-            tenancy = tenancy or known.tenancy
+            package = package or next((name for name in known.apps if "." not in name), None)
+            if tenancy in (None, known.tenancy):
+                tenants = tenants_of(known, installed(folder))
         answers = Answers(
             Schemas(
                 schema or _ask(asks, "Schema of the jobs", SCHEMA), engine_schema or ENGINE_SCHEMA
             ),
-            _tenants(
+            tenants
+            or _tenants(
                 folder,
                 tenancy or _ask(asks, "Tenancy", "/".join(TENANCIES)),
                 (organizations, memberships, managers),
                 asks,
             ),
-            package,
+            package or PACKAGE,
             tuple(app or ()),
         )
         plan = plan_install(folder, answers, now=datetime.now(UTC))

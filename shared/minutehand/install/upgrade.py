@@ -61,7 +61,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
     project = Project.at(folder)
     schemas = Schemas(project.schema_, project.engine_schema)
     apps = sorted({_app(file) for file in have} - {ENGINE_ORIGIN, TENANCY_ORIGIN})
-    answers = Answers(schemas, _tenants(project, have), apps=tuple(apps))
+    answers = Answers(schemas, tenants_of(project, have), apps=tuple(apps))
     if not keep_edited:
         _check_unchanged(have, answers)
     return Upgrade(
@@ -75,7 +75,8 @@ def _app(file: Installed) -> str:
     return file.origin.partition("/")[0]
 
 
-def _tenants(project: Project, have: list[Installed]) -> Tenants:
+def tenants_of(project: Project, have: list[Installed]) -> Tenants:
+    """Read from an installed project who its tenants are."""
     match project.tenancy:
         case "existing":
             own = next((file for file in have if _app(file) == TENANCY_ORIGIN), None)
