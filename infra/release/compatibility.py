@@ -2,6 +2,7 @@
 
 For 15, 16, 17 and 18: from empty by our runner, from empty by the Supabase CLI's `db push`, and
 from the last release. Each way must end in the same catalogue. Servers and CLI come from npm.
+With a release before, a foreign project goes from it to this one, see `upgrades`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from infra.release.catalogue import catalogue, differences
+from infra.release.upgrades import Database, UpgradeFailed, try_upgrade
+from infra.release.wheels import Environment, build_wheel
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import ACME, create_demo_users
@@ -198,7 +202,31 @@ def check(server: Server, project: Path, cli: Path, release: str | None) -> list
         if "up to date" not in (said := server.push(cli, project, name)):
             raise Incompatible(f"supabase db push has something to do on {name}: {said}")
     run_a_job(fresh)
+    if release is not None:
+        upgrade_a_project(server, cli, release)
     return expected
+
+
+def upgrade_a_project(server: Server, cli: Path, release: str) -> None:
+    """Install the release's wheel into a foreign project, then this one's."""
+
+    def databases() -> Iterator[Database]:
+        for name in ("project", "fresh_project"):
+            server.empty(name)
+            yield Database(server.postgres.url(database=name), partial(server.push, cli, name=name))
+
+    with tempfile.TemporaryDirectory(prefix="minutehand-upgrade-") as name:
+        folder = Path(name)
+        source = folder / "source"
+        source.mkdir()
+        archive = subprocess.check_output(["git", "archive", release], cwd=ROOT)
+        subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
+        wheels = (build_wheel(source, folder / "old"), build_wheel(ROOT, folder / "new"))
+        old, new = (Environment.make(wheel.parent / "venv", wheel) for wheel in wheels)
+        try:
+            try_upgrade(old, new, folder / "projects", databases())
+        except UpgradeFailed as error:
+            raise Incompatible(f"from {release}: {error}") from error
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from minutehand.install.sources import FILE_NAME, ordinal, sections_between
+from minutehand.install.sources import FILE_NAME, ordinal
 from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,8 @@ def release(version: str, root: Path = ROOT) -> list[str]:
         found.append(f"{version} is released already")
     if any(ordinal(version) <= ordinal(older) for older in releases):
         found.append(f"{version} must come after {max(releases, key=ordinal)}")
-    if not sections_between((root / "CHANGELOG.md").read_text("utf-8"), "0", version):
+    changes = (root / "CHANGELOG.md").read_text("utf-8")
+    if not re.search(rf"^## \[{re.escape(version)}\]", changes, re.MULTILINE):
         found.append(f"CHANGELOG.md must have a section ## [{version}]")
     if not found:
         known = {path for files in releases.values() for path in files}

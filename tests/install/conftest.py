@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from infra.release.compatibility import CACHE, supabase_cli
+from infra.release.wheels import Environment, build_wheel, checkout_copy
 from minutehand.local.postgres import Postgres
 from tests.install.projects import Hosted
-from tests.install.wheels import Environment, build_wheel, checkout_copy, make_second_release
+from tests.install.second import make_second_release
 from tests.support.shared import made_once
 
 

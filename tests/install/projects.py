@@ -14,15 +14,10 @@ from typing import Any
 import httpx
 import psycopg
 
-from infra.bench.scratch import (
-    JWT_SECRET,
-    PUBLISHABLE_KEY,
-    SECRET_KEY,
-    Gateway,
-    user_token,
-)
+from infra.bench.scratch import PUBLISHABLE_KEY, Gateway, user_token
 from infra.release.catalogue import catalogue
 from infra.release.compatibility import push
+from infra.release.upgrades import worker_environment
 from minutehand.install.rewrite import Schemas
 from minutehand.local import migrations
 from minutehand.local.ports import reserve_port
@@ -100,26 +95,6 @@ async def main():
     ) as client:
         print((await client.get("/price")).json(), flush=True)
         await asyncio.to_thread(input)
-
-
-asyncio.run(main())
-"""
-#: A worker without an application: until nothing is due.
-DRAIN = """\
-import asyncio, os
-from minutehand.config import Settings
-from minutehand.functions.worker.processors import load_processors
-from minutehand.worker import TickOptions, Worker
-from minutehand.worker.testing import drain
-
-
-async def main():
-    settings = Settings.from_env(os.environ)
-    options = TickOptions(concurrency=5, linger_seconds=0)
-    worker = Worker(settings, registry=load_processors(settings), options=options)
-    await worker.register()
-    await drain(worker)
-    await worker.aclose()
 
 
 asyncio.run(main())
@@ -237,6 +212,10 @@ class Client:
         }
         self._http = httpx.Client(base_url=f"{url}/rest/v1", headers=headers, trust_env=False)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def rpc(self, name: str, **arguments: Any) -> httpx.Response:
         """Call a function."""
         named = {f"p_{key}": value for key, value in arguments.items()}
@@ -251,22 +230,32 @@ class Client:
         return found
 
 
+@dataclass
+class Api:
+    """A project's Data API, and the clients that were made of it."""
+
+    url: str
+    schema: str
+    #: What a worker of the project reads.
+    env: dict[str, str]
+    clients: list[Client]
+
+    def of(self, user: str, schema: str | None = None) -> Client:
+        """A user's client."""
+        self.clients.append(Client(self.url, user, schema or self.schema))
+        return self.clients[-1]
+
+
 @contextmanager
-def data_api(database: HostedDatabase, schema: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The project's address, and a worker's environment for it."""
+def data_api(database: HostedDatabase, schema: str) -> Iterator[Api]:
+    """The project's Data API, for the length of the block."""
     gateway = Gateway(database.url, reserve_port(), schema=schema)
     gateway.start()
+    env = worker_environment(gateway)
+    api = Api(gateway.url, schema, env, [])
     try:
-        yield (
-            gateway.url,
-            {
-                "SUPABASE_URL": gateway.url,
-                "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-                "SUPABASE_SECRET_KEY": SECRET_KEY,
-                "SUPABASE_JWT_SECRET": JWT_SECRET,
-                "MINUTEHAND_APPS": "jobs",
-                "MINUTEHAND_SCHEMA": schema,
-            },
-        )
+        yield api
     finally:
+        for client in api.clients:
+            client.close()
         gateway.stop()

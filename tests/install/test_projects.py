@@ -10,10 +10,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from infra.release.upgrades import WORK
+from infra.release.wheels import Environment
 from tests.install.projects import (
     ACME,
     ADA,
-    DRAIN,
     EVE,
     GLOBEX,
     Client,
@@ -22,7 +23,13 @@ from tests.install.projects import (
     bakery,
     data_api,
 )
-from tests.install.wheels import Environment
+
+#: What would keep the worker's role from being dropped.
+LEFT_RIGHTS = """
+select d.classid::regclass, d.objid from pg_shdepend as d join pg_roles as r on r.oid = d.refobjid
+where r.rolname = 'job_worker'
+  and d.dbid = (select oid from pg_database where datname = current_database())
+"""
 
 
 def test_a_project_with_organizations_of_its_own(
@@ -49,10 +56,10 @@ def test_a_project_with_organizations_of_its_own(
             database.run(
                 "insert into public.memberships values (%s, %s, 'owner')", organization, user
             )
-        with data_api(database, "minutehand") as (url, env):
-            run_with_their_app(environment, project, Client(url, ADA, "minutehand"), ACME, env)
-            check_stranger(Client(url, ADA, "minutehand"), Client(url, EVE, "minutehand"), ACME)
-            assert [row["title"] for row in Client(url, EVE, "public").rows("jobs")] == ["Baker"]
+        with data_api(database, "minutehand") as api:
+            run_with_their_app(environment, project, api.of(ADA), ACME, api.env)
+            check_stranger(api.of(ADA), api.of(EVE), ACME)
+            assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
         upgrade_to_second(newer, project, database)
         database.run("delete from public.organizations where id = %s", ACME)
         assert database.run("select count(*) from minutehand.jobs") == [(0,)]
@@ -76,9 +83,9 @@ def test_an_empty_folder(
             database.run(
                 "insert into public.workspace_members values (%s, %s, 'manager')", workspace, user
             )
-        with data_api(database, "public") as (url, env):
-            run_drained(environment, tmp_path, Client(url, ADA, "public"), ACME, env)
-            check_stranger(Client(url, ADA, "public"), Client(url, EVE, "public"), ACME)
+        with data_api(database, "public") as api:
+            run_drained(environment, tmp_path, api.of(ADA), ACME, api.env)
+            check_stranger(api.of(ADA), api.of(EVE), ACME)
         upgrade_to_second(newer, tmp_path, database)
 
         remove(newer, tmp_path, database)
@@ -94,10 +101,10 @@ def test_an_app_for_single_users(
         environment.minutehand(tmp_path, "install", "--yes", "--tenancy", "personal")
         push_twice(database, tmp_path)
         database.sign_up()
-        with data_api(database, "minutehand") as (url, env):
-            ada = Client(url, ADA, "minutehand")
-            run_drained(environment, tmp_path, ada, ADA, env)
-            check_stranger(ada, Client(url, EVE, "minutehand"), ADA)
+        with data_api(database, "minutehand") as api:
+            ada = api.of(ADA)
+            run_drained(environment, tmp_path, ada, ADA, api.env)
+            check_stranger(ada, api.of(EVE), ADA)
             assert ada.rows("workspaces") == [{"id": ADA, "name": "ada@acme.test"}]
         upgrade_to_second(newer, tmp_path, database)
         database.run("delete from auth.users where id = %s", ADA)
@@ -127,9 +134,9 @@ def run_drained(
 ) -> None:
     """The scaffolded processor: its own test passes, and its job is done through the Data API."""
     environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
-    environment.run(project, "-c", DRAIN, env=env)  # registers the type
+    environment.run(project, "-c", WORK, env=env)  # registers the type
     job_id = enqueue(client, tenant, "Ada")
-    environment.run(project, "-c", DRAIN, env=env)
+    environment.run(project, "-c", WORK, env=env)
 
     [job] = client.rows("jobs", id=f"eq.{job_id}")
     assert (job["status"], job["result"]) == ("completed", {"greeting": "Hello, Ada!"})
@@ -139,7 +146,7 @@ def run_with_their_app(
     environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
 ) -> None:
     """The worker runs inside their FastAPI application, beside their own package `shared`."""
-    environment.run(project, "-c", DRAIN, env=env)
+    environment.run(project, "-c", WORK, env=env)
     serving = subprocess.Popen(
         [environment.python, "serve.py"],
         cwd=project,
@@ -195,6 +202,7 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
     """The printed SQL, run as the dashboard does, then the files it lists."""
     sql = environment.minutehand(project, "uninstall")["sql"]
     database.as_owner(sql)
+    assert database.run(LEFT_RIGHTS) == []
     for line in sql.splitlines():
         if line.startswith("-- supabase/migrations/"):
             (project / line.removeprefix("-- ")).unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,56 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.paths import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 #: What pyproject.toml puts into the wheel.
 PARTS = (
     "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
     ".npmrc", "CHANGELOG.md", "pyproject.toml", "README.md", "LICENSE",
 )  # fmt: skip
-SECOND = "20991231000000_count_greetings.sql"
-SECOND_SQL = """\
--- Made up for a test: a second release adds a file.
-create function queue.greetings() returns bigint
-language sql stable
-set search_path = ''
-as $$ select count(*) from public.jobs where job_type like '%.hello' $$;
-comment on function queue.greetings is 'How often somebody was greeted.';
-revoke execute on function queue.greetings from public, anon, authenticated, service_role;
-"""
-CHANGES = """\
-## [0.1.1] - 2099-12-31
-
-### Added
-- Greetings are counted.
-
-## [0.1.0] - 2099-12-30
-
-### Added
-- Everything.
-
-"""
 
 
-def checkout_copy(folder: Path) -> Path:
+def checkout_copy(folder: Path, root: Path = ROOT) -> Path:
     """Copy what a wheel is made of, to change it."""
     for part in PARTS:
-        source, target = ROOT / part, folder / part
+        source, target = root / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".temp"))
         else:
             shutil.copy(source, target)
     return folder
-
-
-def make_second_release(copy: Path) -> None:
-    """Turn a copy of the checkout into a release 0.1.1 that adds one migration."""
-    version = copy / "shared" / "minutehand" / "version.py"
-    version.write_text(re.sub(r'VERSION = ".*"', 'VERSION = "0.1.1"', version.read_text()))
-    (copy / "supabase" / "migrations" / SECOND).write_text(SECOND_SQL)
-    changes = copy / "CHANGELOG.md"
-    changes.write_text(f"{changes.read_text()}\n{CHANGES}")
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
@@ -115,7 +82,7 @@ class Environment:
         done = subprocess.run(
             [self.python, *arguments],
             cwd=project,
-            env={**passed, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            env={**passed, **(env or {})},
             capture_output=True,
             text=True,
             check=False,
