@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from minutehand.config import ConfigurationError
-from minutehand.install.project import Answers, Write, plan_install
+from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
@@ -125,8 +125,7 @@ def upgrade(
         folder = _project_folder(folder)
         found = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
         if not dry_run:
-            for write in found.writes:
-                write.path.write_text(write.text, "utf-8")
+            Plan(found.writes).apply()
         more = {"since": found.since, "version": VERSION, "changes": found.changes}
         _report(output, folder, found.writes, dry_run=dry_run, more=more)
         if as_json:
@@ -224,16 +223,13 @@ def _report(
 
 def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
     first = "supabase db push" + (", after the lines above" if notes else "")
-    clients = answers.schemas.clients
-    tenant = {
-        "workspaces": f"(insert into {clients}.workspaces (name) values ('Mine') returning id)",
-        "existing": "an organization's id",
-        "personal": "a user's id",
-    }[answers.tenants.kind]
+    clients, engine = answers.schemas.clients, answers.schemas.engine
+    made = f"insert into {clients}.workspaces (name) values ('Mine'); "
     return (
         "\nNext:\n"
         f"1. {first}\n"
         "2. minutehand dev\n"
-        f"3. in SQL: select {clients}.enqueue_job('…', '{answers.package}.hello',"
-        f' \'{{"name": "Ada"}}\'); where … is {tenant}'
+        f"3. in SQL: {made if answers.tenants.kind == 'workspaces' else ''}"
+        f"select {clients}.enqueue_job(id, '{answers.package}.hello', '{{\"name\": \"Ada\"}}')"
+        f" from {engine}.tenants limit 1;"
     )
