@@ -40,8 +40,9 @@ reset: setup ## Delete the stack's data and keys in .local
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-schema: setup ## Run the SQL's tests under other schema names, as an install has them
-	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile tests/sql $(ARGS)
+test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
+	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
+	  tests/sql tests/integration/worker $(ARGS)
 
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .

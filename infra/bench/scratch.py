@@ -122,7 +122,7 @@ class Scratch:
         return psycopg.connect(self.database_url, autocommit=True)
 
 
-def scratch_settings(url: str) -> Settings:
+def scratch_settings(url: str, *, schema: str = "public") -> Settings:
     """Settings for a scratch project at `url`."""
     return Settings(
         supabase_url=url,
@@ -132,6 +132,7 @@ def scratch_settings(url: str) -> Settings:
         worker_secret_tokens=("worker-token",),
         background_job_tokens=("background-token",),
         apps=("minutehand.apps.*",),
+        schema_name=schema,
     )
 
 
