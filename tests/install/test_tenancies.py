@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,31 @@ TEAM = "33333333-3333-4333-8333-333333333333"
 def hosted(postgres: Postgres) -> Hosted:
     """Databases without the CLI: our own runner applies what it would."""
     return Hosted(postgres, Path())
+
+
+def test_one_file_knows_our_tables_and_makes_nothing_else() -> None:
+    """So that an install may replace it: everything else of the engine asks the two views."""
+    knows = {
+        path.name: path.read_text()
+        for path in ROOT.glob("supabase/migrations/*.sql")
+        if re.search(r"\bpublic\.workspace(s|_members)\b", path.read_text())
+    }
+
+    assert [name.partition("_")[2] for name in knows] == ["create_workspaces.sql"]
+    [text] = knows.values()
+    made = re.findall(
+        r"^create (?:unique )?(\w+) \"?([\w. ]+?)\"?(?: as| \(| on| after|$)", text, re.M
+    )
+    assert made == [
+        ("table", "public.workspaces"),
+        ("table", "public.workspace_members"),
+        ("index", "workspace_members_by_workspace"),
+        ("view", "queue.tenants"),
+        ("view", "queue.tenant_members"),
+        ("trigger", "workspaces_after_delete"),
+        ("policy", "members read their workspaces"),
+        ("policy", "members see who shares their workspaces"),
+    ]
 
 
 @pytest.mark.parametrize(
