@@ -28,6 +28,7 @@ from infra.release.wheels import Environment, build_wheel
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import ACME, create_demo_users
+from minutehand.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {
@@ -81,9 +82,11 @@ def released() -> str | None:
 
 def migrations_of(release: str, folder: Path) -> list[migrations.Migration]:
     """Read the migrations that a release shipped."""
-    archive = subprocess.check_output(["git", "archive", release, "supabase/migrations"], cwd=ROOT)
+    paths = ["supabase/migrations", "shared/minutehand/apps"]
+    archive = subprocess.check_output(["git", "archive", release, *paths], cwd=ROOT)
     subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-    return migrations.migrations_in(folder / "supabase" / "migrations")
+    apps = folder.glob("shared/minutehand/apps/*/migrations")
+    return migrations.migrations_in(folder / "supabase" / "migrations", *apps)
 
 
 class Server:
@@ -244,6 +247,8 @@ def main() -> int:
         # a copy: the CLI leaves files beside the migrations, and a checkout may change meanwhile
         project = Path(folder)
         shutil.copytree(ROOT / "supabase", project / "supabase")
+        for migration in migrations.find_migrations(Project.at(ROOT)):
+            shutil.copy(migration.path, project / "supabase" / "migrations")
         return try_all(options, project, cli)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,6 +84,26 @@ def test_a_dry_run_writes_nothing_and_the_second_run_neither(tmp_path: Path) -> 
         "tenancy": "workspaces",
     }
     assert 'schemas = ["public", "graphql_public", "minutehand"]' in written["supabase/config.toml"]
+
+
+def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
+    """What was not given by option, each with its default."""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "wb", buffering=0) as keys, os.fdopen(theirs) as terminal:
+        keys.write(b"tasks\npersonal\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "minutehand.cli", "install", str(tmp_path)],
+            env={"PYTHONPATH": f"{ROOT}/shared", "PATH": "", "HOME": "/"},
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "Tenancy (workspaces/existing/personal)" in done.stdout
+    assert "select tasks.enqueue_job(id, 'jobs.hello'" in done.stdout
+    found = tomllib.loads((tmp_path / "minutehand.toml").read_text())
+    assert (found["schema"], found["tenancy"]) == ("tasks", "personal")
 
 
 def test_nothing_of_theirs_is_overwritten(tmp_path: Path) -> None:
