@@ -1,5 +1,6 @@
 // Moments at which a page may have missed something: it came back, the network came back.
 
+/** @type {Set<() => void>} */
 const sleepers = new Set();
 let listening = false;
 
@@ -16,7 +17,11 @@ function listen() {
   });
 }
 
-/** Call `wake` on every such moment, until the returned function is called. */
+/**
+ * Call `wake` on every such moment, until the returned function is called.
+ *
+ * @param {() => void} wake
+ */
 export function onWake(wake) {
   listen();
   sleepers.add(wake);
