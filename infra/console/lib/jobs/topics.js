@@ -101,6 +101,7 @@ export class Topics {
     await this.#authorize();
     await this.#leaving.get(entry.topic); // the client would hand out the channel that is leaving
     if (this.#entries.get(entry.topic) !== entry || entry.channel) return;
+    /** @type {RealtimeChannel} */
     const channel = this.#client.channel(entry.topic, { config: { private: true } });
     entry.channel = channel;
     channel.on("broadcast", { event: "*" }, (message) => {

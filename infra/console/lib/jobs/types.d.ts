@@ -417,8 +417,18 @@ export type DeadLetterGroup = {
   error_message: string | null;
 };
 
-/** A supabase-js client, whatever its own types. */
-export type Client = import("@supabase/supabase-js").SupabaseClient<any, any, any, any, any>;
+/** What is used of a supabase-js client: any version of it, with any types of its own. */
+export type Client = {
+  schema(name: any): any;
+  channel(topic: string, options: { config: { private: boolean } }): any;
+  removeChannel(channel: any): Promise<unknown>;
+  realtime: {
+    setAuth(token?: string | null): Promise<void>;
+    isConnected(): boolean;
+    connect(): void;
+    disconnect(): unknown;
+  };
+};
 
 /** What `makeUseJobStatus` takes: `React`, `preact/hooks`, or what keeps their contract. */
 export type Hooks = {
