@@ -1,7 +1,7 @@
 """The npm package `minutehand`, built from the console's own modules into `dist/`.
 
-`tsc` checks their JSDoc and writes the declarations; nothing else is compiled. The package's face is
-infra/console/npm: its package.json, its README and the types that no module declares.
+`tsc` checks their JSDoc and writes the declarations; nothing else is compiled. package.json, README
+and the types that no module declares are in infra/console/npm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPILER = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
 
 
 class ArchiveError(Exception):
-    """The modules do not fit their types, or npm refused; the message ends with the tool's words."""
+    """A module does not fit its types, or npm refused; the message ends with the tool's words."""
 
 
 def build_npm_archive(target: Path) -> Path:
@@ -57,7 +57,8 @@ def stage_package(folder: Path) -> None:
 
 def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(
-        [find_tool(command[0]), *command[1:]], cwd=folder, capture_output=True, text=True, check=False
+        [find_tool(command[0]), *command[1:]],
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise ArchiveError(f"{Path(command[0]).name} said\n{done.stdout}{done.stderr}".rstrip())
@@ -67,7 +68,9 @@ def _run(command: list[str], folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Build the archive and print its path."""
     parser = argparse.ArgumentParser(description="Build the npm archive.")
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder, dist/ if absent")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="the folder, dist/ if absent"
+    )
     chosen = parser.parse_args(arguments)
     try:
         print(build_npm_archive(chosen.out.resolve()))

@@ -1,4 +1,4 @@
-"""`minutehand types`: TypeScript types of the project's job types, from their processors' models."""
+"""`minutehand types`: TypeScript types of a project's job types, from its processors' models."""
 
 from __future__ import annotations
 
@@ -74,6 +74,4 @@ def find_typed_jobs(project: Project) -> list[TypedJob]:
             f"the processors cannot be loaded: {error}", code="no_processors"
         ) from error
     kinds = sorted((kind for kind in registry if not kind.internal), key=lambda kind: kind.name)
-    return [
-        TypedJob(kind.name, kind.adapter.json_schema(), kind.result_schema()) for kind in kinds
-    ]
+    return [TypedJob(kind.name, kind.adapter.json_schema(), kind.result_schema()) for kind in kinds]

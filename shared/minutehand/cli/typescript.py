@@ -71,9 +71,7 @@ class _Names:
             return self._named(str(schema["title"]), schema, definitions)
         return self._write(schema, definitions, 0)
 
-    def _named(
-        self, title: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]
-    ) -> str:
+    def _named(self, title: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         own = json.dumps([schema, _reached(schema, definitions)], sort_keys=True)
         wanted = re.sub(r"\W+", "_", title).strip("_") or "Model"
         wanted = f"_{wanted}" if wanted[0].isdigit() else wanted
@@ -110,7 +108,7 @@ class _Names:
             return self._array(schema, definitions, depth)
         if kind == "object" or "properties" in schema:
             return self._object(schema, definitions, depth)
-        return _PLAIN[kind] if kind in _PLAIN else self._anything()
+        return _PLAIN.get(str(kind)) or self._anything()
 
     def _array(self, schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> str:
         if "prefixItems" in schema:
@@ -129,7 +127,9 @@ class _Names:
             told = inner.get("description") if isinstance(inner, Mapping) else None
             lines += _comment(told, indent)
             mark = "" if name in required else "?"
-            lines.append(f"{indent}{_key(name)}{mark}: {self._write(inner, definitions, depth + 1)};")
+            lines.append(
+                f"{indent}{_key(name)}{mark}: {self._write(inner, definitions, depth + 1)};"
+            )
         # silence means "ignored" where there are names: a misspelt one is better refused here
         rest = schema.get("additionalProperties", not lines)
         if not lines:

@@ -131,7 +131,8 @@ class JobType(Generic[P]):
             results = tuple(part for part in parts if part not in _OUTCOMES)
             if not results or Any in results:
                 return None
-            return TypeAdapter(Union[results]).json_schema(mode="serialization")  # noqa: UP007
+            adapter: TypeAdapter[Any] = TypeAdapter(Union[results])  # type: ignore[arg-type] # noqa: UP007
+            return adapter.json_schema(mode="serialization")
         except (NameError, PydanticUserError):
             return None
 

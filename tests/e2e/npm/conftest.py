@@ -18,6 +18,7 @@ from tests.support.paths import ROOT
 
 COMPILER = ROOT / "node_modules" / "typescript"
 
+
 @dataclass(frozen=True)
 class Stranger:
     """An npm project in a folder of its own."""
@@ -41,10 +42,12 @@ class Stranger:
         )  # fmt: skip
         return done.stdout + done.stderr
 
+
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive as `make dist` builds it."""
     return build_npm_archive(tmp_path_factory.mktemp("dist"))
+
 
 @pytest.fixture(scope="session")
 def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,6 +56,7 @@ def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     return folder / "package"
+
 
 @pytest.fixture(scope="session")
 def stranger(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:

@@ -20,7 +20,8 @@ from tests.support.paths import ROOT
 
 COLUMNS = """
 select c.relname, a.attname, not a.attnotnull
-from pg_class as c join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+from pg_class as c
+join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 where c.relnamespace = 'public'::regnamespace and c.relkind = %s
   and has_column_privilege('authenticated', c.oid, a.attnum, 'select')
 """
@@ -28,7 +29,8 @@ ARGUMENTS = """
 select p.proname, coalesce(p.proargnames, '{}'), p.pronargs - p.pronargdefaults
 from pg_proc as p
 where p.pronamespace = 'public'::regnamespace
-  and (has_function_privilege('authenticated', p.oid, 'execute') or has_function_privilege('anon', p.oid, 'execute'))
+  and (has_function_privilege('authenticated', p.oid, 'execute')
+    or has_function_privilege('anon', p.oid, 'execute'))
 """
 
 
