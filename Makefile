@@ -40,12 +40,16 @@ reset: setup ## Delete the stack's data and keys in .local
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# what goes into the npm archive
+PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
+	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

@@ -5,12 +5,16 @@ import { enqueue, makeUseJobStatus, watchJob, watchSession, watchWorkspace } fro
 import type { Database, Job, JobEvent, JobType, QueueError } from "minutehand";
 
 type IsAny<T> = 0 extends 1 & T ? true : false;
-type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+type Same<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const typed = <_T extends false>() => {};
 const same = <_T extends true>() => {};
 const where = { workspace_id: "w" };
 
-const supabase = createClient<Database<"public"> & { shop: Database["minutehand"] }>("http://x", "k");
+const supabase = createClient<Database<"public"> & { shop: Database["minutehand"] }>(
+  "http://x",
+  "k",
+);
 same<Same<JobType, "invoices.mail">>();
 
 const made = await enqueue(supabase, "invoices.mail", { invoice: 1, copies: 2 }, where);
@@ -25,18 +29,25 @@ await enqueue(supabase, "invoices.mail", { invoice: "1" }, where);
 await enqueue(supabase, "invoices.mail", { invoice: 1 }, {});
 // @ts-expect-error an option that enqueue_job does not know
 await enqueue(supabase, "invoices.mail", { invoice: 1 }, { ...where, delay: 1 });
-await enqueue<"invoices.mail">(supabase, "invoices.mail", { invoice: 1 }, { ...where, delay_seconds: 1 });
+await enqueue<"invoices.mail">(
+  supabase,
+  "invoices.mail",
+  { invoice: 1 },
+  { ...where, delay_seconds: 1 },
+);
 
 const watch = watchJob<"invoices.mail">(supabase, "id", {
   schema: "public",
   onEvent: (event) => {
     typed<IsAny<typeof event.data>>();
-    if (event.type === "job.waiting") same<Same<typeof event.data.wait.question, string | null | undefined>>();
+    if (event.type === "job.waiting")
+      same<Same<typeof event.data.wait.question, string | null | undefined>>();
     if (event.type === "job.log") typed<IsAny<typeof event.data.log>>();
     // @ts-expect-error no such type of event
     if (event.type === "job.done") return;
   },
-  onChange: (state) => same<Same<typeof state.freshness, "live" | "catching-up" | "polling" | "offline">>(),
+  onChange: (state) =>
+    same<Same<typeof state.freshness, "live" | "catching-up" | "polling" | "offline">>(),
 });
 same<Same<Awaited<typeof watch.ended>, Job<"invoices.mail">>>();
 typed<IsAny<typeof watch.state.progress>>();
@@ -44,7 +55,9 @@ typed<IsAny<Awaited<ReturnType<typeof watch.cancel>>>>();
 
 const feed = watchWorkspace(supabase, "w", { onEvent: (event: JobEvent) => void event });
 typed<IsAny<typeof feed.state.problem>>();
-const session = watchSession(supabase, "s", { onChange: ({ jobs }) => typed<IsAny<(typeof jobs)[0]>>() });
+const session = watchSession(supabase, "s", {
+  onChange: ({ jobs }) => typed<IsAny<(typeof jobs)[0]>>(),
+});
 same<Same<typeof session.state.missing, boolean>>();
 
 declare const hooks: {
@@ -61,7 +74,10 @@ typed<IsAny<typeof why>>();
 same<Same<NonNullable<typeof why>["sentence"], string>>();
 // @ts-expect-error no such argument
 await supabase.rpc("explain_job", { job_id: "id" });
-const { data: logs } = await supabase.from("job_logs").select("log_level, metadata").eq("job_id", "id");
+const { data: logs } = await supabase
+  .from("job_logs")
+  .select("log_level, metadata")
+  .eq("job_id", "id");
 typed<IsAny<NonNullable<typeof logs>[0]>>();
 same<Same<NonNullable<typeof logs>[0]["log_level"], "debug" | "info" | "warning" | "error">>();
 const { data: steps } = await supabase.schema("shop").rpc("job_steps", { p_job_id: "id" });

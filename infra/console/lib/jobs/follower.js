@@ -20,8 +20,8 @@ const DEFAULTS = {
   joinPatience: 5000, // ms after which a first join counts as failed
 };
 /**
- * @typedef {Partial<typeof DEFAULTS>} Timing How patient a watch is, in ms; `pollingInterval` is the
- *   one to change.
+ * @typedef {Partial<typeof DEFAULTS>} Timing How patient a watch is, in ms; `pollingInterval` is
+ *   the one to change.
  */
 const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
@@ -279,7 +279,8 @@ export class Follower {
     this.#timer = null;
     const slept = Date.now() - this.#due > SLEPT_MS;
     if (slept) return void this.wake();
-    const trusts = this.#joined && this.#synced && !this.#distrusted && !this.hasGap && this.#failures === 0;
+    const trusts =
+      this.#joined && this.#synced && !this.#distrusted && !this.hasGap && this.#failures === 0;
     if (trusts && !this.isLive) return void this.#arm();
     const quiet = Date.now() - this.#lastHeard;
     const enough = this.#checks === 0 ? this.#options.firstSilence : this.#options.silence;

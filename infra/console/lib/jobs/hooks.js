@@ -6,8 +6,17 @@ import { watchJob } from "../jobs.js";
 
 /** @type {JobState<any>} */
 const NOTHING = {
-  job: null, status: null, progress: null, isCompleted: false, isFailed: false, isEnded: false,
-  error: null, freshness: "catching-up", missing: false, events: [], problem: null,
+  job: null,
+  status: null,
+  progress: null,
+  isCompleted: false,
+  isFailed: false,
+  isEnded: false,
+  error: null,
+  freshness: "catching-up",
+  missing: false,
+  events: [],
+  problem: null,
 };
 
 /**

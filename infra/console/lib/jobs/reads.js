@@ -94,7 +94,8 @@ const isVisit = (sessionId) => sessionId?.startsWith("visit_");
 export function readsOfSession(client, sessionId, schema) {
   if (!isVisit(sessionId)) return readsOf(client, schema);
   /** @type {(name: string, more?: object) => Promise<any>} */
-  const call = (name, more) => rows(within(client, schema).rpc(name, { p_session_id: sessionId, ...more }));
+  const call = (name, more) =>
+    rows(within(client, schema).rpc(name, { p_session_id: sessionId, ...more }));
   const jobs = async () => (await call("visit_jobs")).jobs;
   return {
     sessionJobs: jobs,
@@ -123,16 +124,23 @@ export function readsOf(client, schema) {
     /** @type {Reads["events"]} */
     events(id, seq, limit = PAGE) {
       return rows(
-        from("job_events").select(EVENT_COLUMNS).eq("job_id", id).gt("seq", seq)
-          .order("seq", { ascending: true }).limit(limit),
+        from("job_events")
+          .select(EVENT_COLUMNS)
+          .eq("job_id", id)
+          .gt("seq", seq)
+          .order("seq", { ascending: true })
+          .limit(limit),
       );
     },
 
     /** @type {Reads["sessionJobs"]} */
     sessionJobs(sessionId, limit = 200) {
       return rows(
-        from("jobs").select("*").eq("session_id", sessionId)
-          .order("created_at", { ascending: false }).limit(limit),
+        from("jobs")
+          .select("*")
+          .eq("session_id", sessionId)
+          .order("created_at", { ascending: false })
+          .limit(limit),
       );
     },
 

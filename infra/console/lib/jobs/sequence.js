@@ -84,8 +84,15 @@ export class Sequence {
 
 /** Events after which the row holds more than the event tells: a result, an error, a schedule. */
 const NEEDS_ROW = new Set([
-  "job.completed", "job.failed", "job.cancelled", "job.retried", "job.snoozed", "job.released",
-  "job.reclaimed", "job.redriven", "job.replaced",
+  "job.completed",
+  "job.failed",
+  "job.cancelled",
+  "job.retried",
+  "job.snoozed",
+  "job.released",
+  "job.reclaimed",
+  "job.redriven",
+  "job.replaced",
 ]);
 
 /**
@@ -117,13 +124,15 @@ export function applyEvent(job, event) {
   next.waiting_for = event.type === "job.waiting" ? (data.wait ?? null) : keptWait(job, next);
   if (event.type === "job.leased") next.started_at = event.at;
   if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
-  if (event.type === "job.redriven") Object.assign(next, { result: null, cancel_requested_at: null });
+  if (event.type === "job.redriven")
+    Object.assign(next, { result: null, cancel_requested_at: null });
   next.completed_at = ENDED.has(next.status) ? (job.completed_at ?? event.at) : null;
   return next;
 }
 
 /** @type {(job: Partial<Job>, event: JobEvent) => string | null | undefined} */
-const nextRetry = (job, { type }) => (type === "job.progress" || type === "job.log" ? job.next_retry_at : null);
+const nextRetry = (job, { type }) =>
+  type === "job.progress" || type === "job.log" ? job.next_retry_at : null;
 /** @type {(job: Partial<WatchedJob>, next: Partial<WatchedJob>) => WatchedJob["waiting_for"]} */
 const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ?? null) : null);
 
@@ -146,5 +155,11 @@ function eventOf(raw) {
   if (typeof raw.type !== "string") return null;
   const seq = Number(raw.seq);
   if (!Number.isSafeInteger(seq) || typeof raw.job_id !== "string") return null;
-  return { job_id: raw.job_id, seq, type: raw.type, data: raw.data ?? {}, at: raw.at ?? raw.created_at };
+  return {
+    job_id: raw.job_id,
+    seq,
+    type: raw.type,
+    data: raw.data ?? {},
+    at: raw.at ?? raw.created_at,
+  };
 }

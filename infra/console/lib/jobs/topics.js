@@ -4,7 +4,8 @@
 /** @import { Client } from "./types.js" */
 
 /**
- * @typedef {{joined: () => void, lost: (reason: string) => void, message: (payload: unknown) => void}} Listener
+ * @typedef {{joined: () => void, lost: (reason: string) => void,
+ *   message: (payload: unknown) => void}} Listener
  * @typedef {{topic: string, listeners: Set<Listener>, channel: RealtimeChannel | null,
  *   joined: boolean, failures: number, timer?: ReturnType<typeof setTimeout>,
  *   linger?: ReturnType<typeof setTimeout>}} Entry
@@ -52,10 +53,12 @@ export class Topics {
     const entry = this.#entries.get(topic) ?? this.#made(topic);
     clearTimeout(entry.linger);
     entry.listeners.add(listener);
-    if (entry.joined) queueMicrotask(() => entry.listeners.has(listener) && entry.joined && listener.joined());
+    if (entry.joined)
+      queueMicrotask(() => entry.listeners.has(listener) && entry.joined && listener.joined());
     return () => {
       entry.listeners.delete(listener);
-      if (entry.listeners.size === 0) entry.linger = setTimeout(() => this.#close(entry), LINGER_MS);
+      if (entry.listeners.size === 0)
+        entry.linger = setTimeout(() => this.#close(entry), LINGER_MS);
     };
   }
 
@@ -152,7 +155,9 @@ export class Topics {
     const { channel } = entry;
     entry.channel = null;
     if (!channel) return;
-    const gone = this.#client.removeChannel(channel).finally(() => this.#leaving.delete(entry.topic));
+    const gone = this.#client
+      .removeChannel(channel)
+      .finally(() => this.#leaving.delete(entry.topic));
     this.#leaving.set(entry.topic, gone);
   }
 }

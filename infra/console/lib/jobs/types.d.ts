@@ -16,12 +16,16 @@ export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof 
 
 /** What a job of type `T` takes. */
 export type PayloadOf<T extends JobType> = T extends keyof JobTypes
-  ? JobTypes[T] extends { payload: infer P } ? P : never
+  ? JobTypes[T] extends { payload: infer P }
+    ? P
+    : never
   : { [name: string]: Json | undefined };
 
 /** What a job of type `T` returns; `unknown` where its processor does not say. */
 export type ResultOf<T extends JobType> = T extends keyof JobTypes
-  ? JobTypes[T] extends { result: infer R } ? R : unknown
+  ? JobTypes[T] extends { result: infer R }
+    ? R
+    : unknown
   : unknown;
 
 export type JobStatus = "pending" | "processing" | "waiting" | "completed" | "failed" | "cancelled";
@@ -145,9 +149,23 @@ export type JobState<T extends JobType = JobType> = {
 /** A job as `visit_jobs` shows it: neither its payload nor who made it. */
 export type VisitJob<T extends JobType = JobType> = Pick<
   Job<T>,
-  | "id" | "session_id" | "job_type" | "status" | "progress" | "result" | "error_message" | "attempts"
-  | "max_attempts" | "next_retry_at" | "scheduled_for" | "started_at" | "completed_at"
-  | "cancel_requested_at" | "created_at" | "updated_at" | "last_seq"
+  | "id"
+  | "session_id"
+  | "job_type"
+  | "status"
+  | "progress"
+  | "result"
+  | "error_message"
+  | "attempts"
+  | "max_attempts"
+  | "next_retry_at"
+  | "scheduled_for"
+  | "started_at"
+  | "completed_at"
+  | "cancel_requested_at"
+  | "created_at"
+  | "updated_at"
+  | "last_seq"
 >;
 
 /** A job of a session: of a visit only what `visit_jobs` shows, else the whole row. */
@@ -204,7 +222,9 @@ export type EventData = {
 export type EventType = keyof EventData;
 
 type EventOf<At extends string> = {
-  [T in EventType]: { job_id: string; seq: number; type: T; data: EventData[T] } & { [name in At]: string };
+  [T in EventType]: { job_id: string; seq: number; type: T; data: EventData[T] } & {
+    [name in At]: string;
+  };
 }[EventType];
 
 /** A line of a job's history as a watch hands it out; `type` decides what `data` holds. */
@@ -233,7 +253,11 @@ export type EnqueueOptions = {
   /** Ids of jobs that must end first. */
   after?: string[];
   after_failed?: "fail" | "run" | "cancel";
-  unique?: { key: string; until?: "leased" | "finished"; on_conflict?: "skip" | "replace" | "raise" };
+  unique?: {
+    key: string;
+    until?: "leased" | "finished";
+    on_conflict?: "skip" | "replace" | "raise";
+  };
   debounce_seconds?: number;
   batch_id?: string;
   traceparent?: string;
@@ -241,7 +265,10 @@ export type EnqueueOptions = {
 };
 
 /** A job of `enqueue_jobs`. */
-export type NewJob<T extends JobType = JobType> = EnqueueOptions & { job_type: T; payload?: PayloadOf<T> };
+export type NewJob<T extends JobType = JobType> = EnqueueOptions & {
+  job_type: T;
+  payload?: PayloadOf<T>;
+};
 
 /** A job, and whether the call made it or found it by its key. */
 export type Enqueued<T extends JobType = JobType> = {
@@ -449,4 +476,7 @@ export type JobStatusOptions = {
 /** Follow one job from a component; when `jobId` changes, that job at once. */
 export type UseJobStatus = <T extends JobType>(
   options: JobStatusOptions,
-) => JobState<T> & { refresh: () => Promise<void> | undefined; cancel: () => Promise<Job> | undefined };
+) => JobState<T> & {
+  refresh: () => Promise<void> | undefined;
+  cancel: () => Promise<Job> | undefined;
+};

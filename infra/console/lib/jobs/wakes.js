@@ -11,7 +11,8 @@ function wakeAll() {
 function listen() {
   if (listening || typeof globalThis.addEventListener !== "function") return;
   listening = true;
-  for (const name of ["online", "offline", "focus", "pageshow"]) globalThis.addEventListener(name, wakeAll);
+  for (const name of ["online", "offline", "focus", "pageshow"])
+    globalThis.addEventListener(name, wakeAll);
   globalThis.document?.addEventListener("visibilitychange", () => {
     if (globalThis.document.visibilityState === "visible") wakeAll();
   });
@@ -29,4 +30,5 @@ export function onWake(wake) {
 }
 
 /** Whether the browser knows that it has no network; elsewhere false. */
-export const isOffline = () => typeof document !== "undefined" && globalThis.navigator?.onLine === false;
+export const isOffline = () =>
+  typeof document !== "undefined" && globalThis.navigator?.onLine === false;

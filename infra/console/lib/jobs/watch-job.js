@@ -224,7 +224,8 @@ export class JobWatch extends Follower {
   #settle() {
     if (!this.#settled) return;
     if (this.#missing) this.#settled.reject(new JobGone(this.#id));
-    else if (this.#job && ENDED.has(this.#job.status) && !this.#rowIsOld) this.#settled.resolve(this.#job);
+    else if (this.#job && ENDED.has(this.#job.status) && !this.#rowIsOld)
+      this.#settled.resolve(this.#job);
   }
 
   /**

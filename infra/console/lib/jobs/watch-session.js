@@ -8,7 +8,8 @@ import { applyEvent, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 
 /**
  * @typedef {{row: SessionJob, sequence: Sequence<JobEvent>, told: number}} Line
- * @typedef {{jobs: SessionJob[], freshness: Freshness, missing: boolean, problem: Error | null}} SessionState
+ * @typedef {{jobs: SessionJob[], freshness: Freshness, missing: boolean,
+ *   problem: Error | null}} SessionState
  *   The jobs newest first; `missing`: a visit that has ended, or never was.
  */
 /**
@@ -56,7 +57,8 @@ export class SessionWatch extends Follower {
 
   get hasGap() {
     // a row that was read ahead of its events counts: they are still to be told
-    const isBehind = (/** @type {Line} */ { row, sequence }) => sequence.hasGap || sequence.last < row.last_seq;
+    const isBehind = (/** @type {Line} */ { row, sequence }) =>
+      sequence.hasGap || sequence.last < row.last_seq;
     return this.#missing.size > 0 || [...this.#lines.values()].some(isBehind);
   }
 
@@ -65,7 +67,8 @@ export class SessionWatch extends Follower {
   }
 
   onSynced() {
-    for (const [id, { told }] of this.#lines) this.#heard.set(id, Math.max(this.#heard.get(id) ?? 0, told));
+    for (const [id, { told }] of this.#lines)
+      this.#heard.set(id, Math.max(this.#heard.get(id) ?? 0, told));
   }
 
   /** @param {unknown} payload */
@@ -109,7 +112,10 @@ export class SessionWatch extends Follower {
   async #readEvents(line) {
     while (line.sequence.last < line.row.last_seq || line.sequence.hasGap) {
       const page = await this.#reads.events(line.row.id, line.sequence.last, PAGE);
-      this.#take(line, page.map(normalizeEvent).filter((event) => event !== null));
+      this.#take(
+        line,
+        page.map(normalizeEvent).filter((event) => event !== null),
+      );
       line.sequence.wasReadToTheEnd();
       if (page.length < PAGE) break;
     }
