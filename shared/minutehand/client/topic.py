@@ -130,7 +130,11 @@ class Topic:
 
     async def _listen(self, client: AsyncRealtimeClient, broken: asyncio.Future[str]) -> str:
         def hear(frame: Any) -> None:
-            self._message(frame.get("payload"))
+            payload = frame.get("payload")
+            # one message carries all events of a statement for this topic, in order
+            several = payload.get("events") if isinstance(payload, dict) else None
+            for event in several if isinstance(several, list) else [payload]:
+                self._message(event)
 
         def change(state: RealtimeSubscribeStates, error: Exception | None) -> None:
             if broken.done():

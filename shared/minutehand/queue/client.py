@@ -69,7 +69,7 @@ class QueueClient:
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
         self._settings = settings
-        self.api = api or DataApi(settings.supabase_url)
+        self.api = api or DataApi(settings.supabase_url, schema=settings.schema_name)
 
     def acting_as(self, token: str | None) -> UserQueue:
         """The queue as the bearer of `token` sees it; None for an anonymous visitor."""
