@@ -81,4 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # no exit at success: `make dist` goes on after it
+    if failed := main():
+        sys.exit(failed)
