@@ -11,7 +11,8 @@ import binascii
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import httpx
@@ -83,7 +84,9 @@ class Access:
 class Calls:
     """Calls and reads over supabase-py, with the queue's own errors."""
 
-    def __init__(self, supabase: AsyncClient, schema: str, attempts: int) -> None:
+    def __init__(
+        self, supabase: AsyncClient | SupabaseClient, schema: str, attempts: int = _ATTEMPTS
+    ) -> None:
         self._supabase = supabase
         self._schema = schema
         self._attempts = attempts
@@ -115,59 +118,37 @@ class Calls:
         self, query: Callable[[], Any], headers: Mapping[str, str], repeatable: bool
     ) -> Any:
         async for attempt in AsyncRetrying(**patience(self._attempts, repeatable)):
-            with attempt:
-                request = query().retry(False)
-                request.request.headers.update(headers)
-                try:
-                    async with asyncio.timeout(_CALL_SECONDS):
-                        return (await request.execute()).data
-                except (APIError, httpx.HTTPError, TimeoutError) as error:
-                    raise refusal(error) from error
+            with attempt, translated():
+                async with asyncio.timeout(_CALL_SECONDS):
+                    return (await prepared(query(), headers).execute()).data
         raise AssertionError("unreachable: the retries either return or raise")
 
 
-class BlockingCalls:
+class BlockingCalls(Calls):
     """The same over the blocking client; its coroutines never suspend."""
 
-    def __init__(self, supabase: SupabaseClient, schema: str) -> None:
-        self._supabase = supabase
-        self._schema = schema
-
-    async def rpc(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        *,
-        headers: Mapping[str, str],
-        repeatable: bool,
-    ) -> Any:
-        """Call a SQL function and return its one JSON value."""
-        body = from_json(encode(arguments))
-        return self._repeat(
-            lambda: self._supabase.schema(self._schema).rpc(function, body), headers, repeatable
-        )
-
-    async def select(
-        self, table: str, params: Sequence[tuple[str, str]], *, headers: Mapping[str, str]
-    ) -> list[dict[str, Any]]:
-        """Read rows of a table or view under the caller's row level security."""
-        rows: list[dict[str, Any]] = self._repeat(
-            lambda: select(self._supabase.schema(self._schema).from_(table), params), headers, True
-        )
-        return rows
-
-    def _repeat(
+    async def _repeat(
         self, query: Callable[[], Any], headers: Mapping[str, str], repeatable: bool
     ) -> Any:
-        for attempt in Retrying(**patience(_ATTEMPTS, repeatable)):
-            with attempt:
-                request = query().retry(False)
-                request.request.headers.update(headers)
-                try:
-                    return request.execute().data
-                except (APIError, httpx.HTTPError) as error:
-                    raise refusal(error) from error
+        for attempt in Retrying(**patience(self._attempts, repeatable)):
+            with attempt, translated():
+                return prepared(query(), headers).execute().data
         raise AssertionError("unreachable: the retries either return or raise")
+
+
+def prepared(query: Any, headers: Mapping[str, str]) -> Any:
+    """A query of the library with our headers; repeating it is left to us."""
+    query.retry(False).request.headers.update(headers)
+    return query
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the queue's errors for those of the library."""
+    try:
+        yield
+    except (APIError, httpx.HTTPError, TimeoutError) as error:
+        raise refusal(error) from error
 
 
 def select(builder: Any, params: Sequence[tuple[str, str]]) -> Any:
