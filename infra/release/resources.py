@@ -13,6 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 #: Folder or file in the checkout → where it goes; `resources.py` has the other way round.
 TRAVELS = {
     "supabase/migrations": "migrations",
+    "CHANGELOG.md": "CHANGELOG.md",
     "supabase/seed.sql": "seed/seed.sql",
     "infra/console": "console",
     "infra/aws": "cloudformation",

@@ -8,16 +8,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
 
+from infra.release.npm_archive import build_npm_archive
+
 ROOT = Path(__file__).resolve().parents[2]
-#: The other half: a script that takes `--out <folder>` and writes the npm archive there.
-NPM = ROOT / "infra" / "release" / "npm_archive.py"
 
 
 def commit_instant() -> str:
@@ -41,9 +40,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     out: Path = parser.parse_args().out
     build_wheel(out)
-    if NPM.is_file():
-        sys.argv = [str(NPM), "--out", str(out)]
-        runpy.run_path(str(NPM), run_name="__main__")
+    build_npm_archive(out)
     for path in sorted(out.iterdir()):
         if path.suffix in {".whl", ".tgz"}:
             print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")

@@ -35,7 +35,11 @@ VERBS = {
     "schedules": "schedules:app",
     "doctor": "doctor.command:doctor",
     "token": "tokens:token",
+    "install": "install:install",
+    "upgrade": "install:upgrade",
+    "uninstall": "install:uninstall",
     "init": "scaffold:init",
+    "types": "types:types",
     "package": "deploy:package",
     "deploy": "deploy:deploy",
 }

@@ -81,7 +81,7 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
         stages = read_stages(project)
     except ConfigurationError as error:
         raise CommandFailed(
-            str(error), code="bad_stages", fix="the verb `install` writes one"
+            str(error), code="bad_stages", fix="`minutehand install` writes one"
         ) from error
     if not STAGE_NAME.fullmatch(stage):
         raise CommandFailed(
@@ -374,6 +374,7 @@ def console_config(plan: Plan) -> dict[str, Any]:
     return {
         "supabaseUrl": values["supabaseUrl"],
         "supabaseKey": values["supabasePublishableKey"],
+        "schema": Project.find().schema_,
         "apiUrl": "",  # the console and the API share an origin
         "stage": plan.stage,
     }

@@ -38,7 +38,7 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
         stages = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as missing:
         raise ConfigurationError(
-            str(path), "does not exist; the verb `install` writes one", "prod: {}"
+            str(path), "does not exist; `minutehand install` writes one", "prod: {}"
         ) from missing
     except yaml.YAMLError as error:
         raise ConfigurationError(str(path), f"is not YAML: {error}", "prod: {}") from error

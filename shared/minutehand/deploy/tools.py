@@ -11,17 +11,22 @@ from minutehand.deploy.bundles import PackagingError
 from minutehand.node import CERTIFICATES
 
 
-def uv() -> str:
-    """The program uv; a virtual environment need not be activated.
+def find_tool(name: str) -> str:
+    """The program beside this interpreter first: a virtual environment need not be activated.
 
     Raises:
         PackagingError: It is not installed.
     """
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.exists() else shutil.which("uv")
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise PackagingError('uv is not installed: pip install "minutehand[deploy]"')
+        raise PackagingError(f'{name} is not installed: pip install "minutehand[deploy]"')
     return found
+
+
+def uv() -> str:
+    """The program uv."""
+    return find_tool("uv")
 
 
 def with_certificates(command: list[str]) -> list[str]:

@@ -33,7 +33,6 @@ from minutehand.functions.worker.app import build_worker
 from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 from minutehand.local.breaking import break_routes
 from minutehand.local.hot_reload import reload_on_change
-from minutehand.local.migrations import engine_sign
 from minutehand.local.site import (
     ConsoleFiles,
     console_config,
@@ -42,7 +41,6 @@ from minutehand.local.site import (
 )
 from minutehand.log import configure_logging
 from minutehand.node import node_home
-from minutehand.project import Project
 from minutehand.resources import resource
 from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
@@ -210,8 +208,9 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
             async with await psycopg.AsyncConnection.connect(
                 database_url, autocommit=True, connect_timeout=3
             ) as connection:
-                sign = engine_sign(Project.find())
-                found = await connection.execute("select to_regproc(%s)", (sign,))
+                found = await connection.execute(
+                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.lease_jobs",)
+                )
                 if (row := await found.fetchone()) is not None and row[0] is not None:
                     break
         except psycopg.OperationalError:

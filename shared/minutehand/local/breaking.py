@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from minutehand.config import Settings
+from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.local.processes import Identity
 from minutehand.project import Project
 
@@ -72,7 +73,6 @@ class Breaker:
         self._token = break_token(environ)
         self._workers = workers
         self._database_url = environ.get("DATABASE_URL", "")
-        self._engine = Project.find().engine_schema
         self._state = Path(environ.get("SEALING_KEY_FILE", "")).parent
         self.ways: dict[str, Callable[[], Awaitable[str]]] = {
             "kill-worker": self.kill_worker,
@@ -177,9 +177,9 @@ class Breaker:
         async with await psycopg.AsyncConnection.connect(
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:
-            found = await connection.execute(
-                statement.replace(" queue.", f" {self._engine}.").encode()
-            )
+            project = Project.find()
+            named = rewrite(statement, Schemas(project.schema_, project.engine_schema))
+            found = await connection.execute(named.encode())
             row = await found.fetchone() if found.description else None
         return row[0] if row else None
 

@@ -191,7 +191,7 @@ def check_engine(url: str, project: Project) -> None:
         row = connection.execute("select to_regproc(%s)", (engine_sign(project),)).fetchone()
     if row is None or row[0] is None:
         raise MigrationFailed(
-            f"there is no Minutehand in schema {project.schema_}: the verb `install` copies its "
+            f"there is no Minutehand in schema {project.schema_}: `minutehand install` copies its "
             "migrations into supabase/migrations"
         )
 

@@ -195,7 +195,7 @@ class Stack:
                 raise StackFailed(f"no Supabase answers at {url}: `supabase start`") from error
         if answer.status_code in {404, 406}:
             raise StackFailed(
-                f"{url} has no Minutehand in schema {self.project.schema_}: the verb `install`, "
+                f"{url} has no Minutehand in schema {self.project.schema_}: `minutehand install`, "
                 "then `supabase migration up`, and expose the schema in supabase/config.toml"
             )
 
