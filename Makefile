@@ -42,7 +42,7 @@ test: setup ## Run every test; ARGS="-k name" narrows
 
 test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
-	  tests/sql tests/integration/worker $(ARGS)
+	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .
