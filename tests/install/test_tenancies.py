@@ -130,6 +130,12 @@ def test_removal_takes_everything_and_nothing_else(
         migrations.apply_migrations(database.owner_url, migrations.migrations_in(folder))
         assert len(database.everything()) > len(before) + 500
 
+        if schemas.clients != "public":
+            database.run("create table minutehand.theirs ()")
+            with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="minutehand"):
+                database.as_owner(removal_sql(tmp_path))
+            assert database.run("select count(*) from minutehand.jobs") == [(0,)]
+            database.run("drop table minutehand.theirs")
         database.as_owner(removal_sql(tmp_path))
 
         assert database.everything() == before
