@@ -26,11 +26,14 @@ $$;
 {schemas}
 do $$
 begin
-  if exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
-    {revoke}drop role job_worker;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
+    return;
   end if;
-exception when dependent_objects_still_exist then
-  raise notice 'the role job_worker is used elsewhere and stays';
+  {revoke}begin
+    drop role job_worker;
+  exception when dependent_objects_still_exist then
+    raise notice 'the role job_worker is used elsewhere and stays';
+  end;
 end;
 $$;
 
@@ -70,7 +73,7 @@ def removal_sql(folder: Path) -> str:
     versions = [match["version"] for file in files if (match := FILE_NAME.match(file.path.name))]
     return _SQL.format(
         schemas="".join(f"{line}\n" for line in lines),
-        revoke=f"revoke all on schema {CLIENTS} from job_worker;\n    "
+        revoke=f"revoke all on schema {CLIENTS} from job_worker;\n  "
         if schemas.clients == CLIENTS
         else "",
         versions=",\n  ".join(f"'{version}'" for version in versions),
