@@ -44,12 +44,16 @@ test-schema: setup ## Run the SQL's and the worker's tests under other schema na
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
+# what goes into the npm archive
+PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
+	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

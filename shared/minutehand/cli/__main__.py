@@ -17,6 +17,7 @@ from minutehand.cli import (
     scaffold,
     schedules,
     tokens,
+    types,
     watch,
 )
 from minutehand.cli.doctor import command as doctor
@@ -54,6 +55,7 @@ app.command(rich_help_panel=PROJECT)(install.install)
 app.command(rich_help_panel=PROJECT)(install.upgrade)
 app.command(rich_help_panel=PROJECT)(install.uninstall)
 app.command(rich_help_panel=PROJECT)(scaffold.init)
+app.command(rich_help_panel=PROJECT)(types.types)
 app.command(rich_help_panel=PROJECT)(deploy.deploy)
 
 
