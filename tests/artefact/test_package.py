@@ -125,7 +125,7 @@ DISTRIBUTIONS = {
     "app": {
         "annotated-doc", "annotated-types", "anyio", "certifi", "cffi", "cryptography", "fastapi",
         "h11", "httpcore", "httpx", "idna", "mangum", "opentelemetry-api", "pycparser", "pydantic",
-        "pydantic-core", "pyjwt", "python-multipart", "realtime", "starlette", "tenacity",
+        "pydantic-core", "pyjwt", "python-multipart", "starlette", "tenacity",
         "typing-extensions", "typing-inspection", "websockets",
     },
 }  # fmt: skip
