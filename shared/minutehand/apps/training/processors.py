@@ -325,6 +325,7 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
         workspace_concurrency=10,
         backoff=backoff,
         internal=True,
+        part_of="transcription",
     )(processors.chunk)
     registry.processor(
         "training_clean", payload=CleanPayload, max_attempts=20, backoff=backoff, internal=True
