@@ -95,7 +95,7 @@ async def test_process_runs_only_the_types_it_is_given(
 
 
 async def test_a_type_runs_with_its_parts(
-    http: httpx.AsyncClient, registry: Registry, worker: Worker, ada: Hand
+    http: httpx.AsyncClient, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """A job that waits for its parts would never end in a run over its own type."""
     ran: list[str] = []

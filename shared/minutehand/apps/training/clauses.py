@@ -18,6 +18,8 @@ Kind = Literal["step", "detail", "warning", "greeting"]
 PAUSE_SECONDS: Final = 0.2
 #: Somebody who makes a pause about as often as this puts one between any two steps.
 PAUSED_SECONDS: Final = 6.0
+#: People part within the last seconds of what they say.
+PARTING_SECONDS: Final = 2.8
 #: Shorter clauses are no step of their own.
 LEAST_WORDS: Final = 2
 #: A step, as people say it, has at least so many.
@@ -32,15 +34,22 @@ _CUES: Final = _set(
     "first firstly second secondly third thirdly next then now afterwards finally lastly"
 )
 _VERBS: Final = _set(
-    "add adjust align apply attach begin bring brush call carry change charge check choose"
-    " clean click close collect connect continue count cover cut disconnect drain drive drop"
-    " dry empty enter fasten fill find fit fix fold follow get give go grab heat hold insert"
-    " inspect install keep lay leave let lift listen load lock look loosen lower make mark"
-    " measure mix mount move note open pack pick place plug pour press print pull push put"
-    " raise read release remove repeat replace reset restart return rinse roll rotate rub run"
-    " save scan screw seal select send set shake show shut sign slide sort start stick stir"
-    " stop store switch take tap tell test throw tie tighten touch turn type unlock unplug"
-    " unscrew use wait walk wash watch wear weigh wipe wrap write"
+    "add adjust align apply arrange assemble attach begin block boil bolt brace bring brush"
+    " bury call carry change charge check choose clean click climb clip close collect compare"
+    " confirm connect continue copy count cover crush cut deliver dial dip disconnect dispose"
+    " download drag drain draw drill drive drop dry edit empty enter erase examine extend"
+    " fasten fetch fill find fit fix flip flush fold follow get give glue go grab guide hang"
+    " heat hide hold hook identify ignore inform insert inspect install isolate join keep"
+    " kneel lay leave let lift listen load lock look loosen lower lubricate make mark measure"
+    " melt mix mop mount move nail note observe obtain open pack paint park paste peel pick"
+    " pinch place plug polish position pour prepare press prevent print protect pull pump"
+    " push put raise read release remove repeat replace reset rest restart return reverse"
+    " rinse roll rotate rub run sand save scan scoop scrape screw scrub seal secure select"
+    " send separate set shake sharpen shift show shut sign skip slice slide soak sort spin"
+    " split spray spread squeeze stack start stick stir stop store straighten stretch strip"
+    " support swap sweep swing switch take tap tape tear tell test throw tie tighten tilt"
+    " touch transfer trim tune turn twist type unlock unplug unscrew untie update upload use"
+    " vacuum verify wait walk wash watch wear weigh weld wipe wrap write zip"
 )
 #: Words before which a verb is no command, e.g. "to open", "you can turn", "the print".
 _BEFORE: Final = _set(
@@ -151,8 +160,9 @@ def clauses(segments: Sequence[SaidSegment]) -> list[Clause]:
         after_pause = before is None or part[0].start - before >= PAUSE_SECONDS
         steps = any(one.kind == "step" for one in found)
         kind = _kind(part, is_paused=is_paused and after_pause, is_first=not number, steps=steps)
-        if kind == "step" and number == len(cut) - 1 and not _is_sure(part):
-            kind = "greeting"  # who parts with a few words says no step
+        is_late = words[-1].end - part[0].start <= PARTING_SECONDS
+        if kind == "step" and is_late and not _is_sure(part):
+            kind = "greeting"  # however it was recognised
         found.append(Clause(kind, tuple(part)))
     return found
 
@@ -177,6 +187,8 @@ def _begins(texts: Sequence[str], at: int, begin: int) -> bool:
         return False  # it began with that word
     if _lead(texts[begin:at]) == at - begin and not _said(texts, at, _WARNINGS):
         return False  # so far there are only cues
+    if at - begin <= STEP_WORDS and _said(texts, begin + _lead(texts[begin:at]), _WARNINGS):
+        return False  # it says of what it warns
     if texts[at] in {"and", "but"}:
         return _commands(texts, at + 1) or _cue(texts, at + 1) or _said(texts, at + 1, _WARNINGS)
     if _said(texts, at, _WARNINGS):
@@ -235,8 +247,8 @@ def _lead(texts: Sequence[str]) -> int:
             at += 2
         elif plain[at] in _CUES or plain[at] in {"and", "but", "so"}:
             at += 1
-        elif plain[at] in {"all", "of"} and at and plain[at - 1] in {"first", "of"}:
-            at += 1  # first of all
+        elif at and tuple(plain[at - 1 : at + 2]) == ("first", "of", "all"):
+            at += 2
         else:
             break
     return at
@@ -267,8 +279,8 @@ def _kind(part: Sequence[Said], *, is_paused: bool, is_first: bool, steps: bool)
 def _is_sure(part: Sequence[Said]) -> bool:
     """Whether a clause is a step for more reasons than a pause before it."""
     texts = [_plain(word.text) for word in part]
-    rest = texts[_lead(texts) :]
-    return len(rest) >= STEP_WORDS or (bool(rest) and _is_verb(rest[0]))
+    lead = _lead(texts)
+    return lead < len(texts) and (_is_verb(texts[lead]) or not {"and", "but"} >= {*texts[:lead]})
 
 
 def _plain(text: str) -> str:

@@ -92,6 +92,8 @@ class Loaded(Lenient):
     limits: Limits | None = None
     stages: list[Stage] = []
     heard: list[int] = []
+    #: Other transcriptions of the workspace that are under way.
+    ahead: int = 0
     #: The status of the training's transcription; None where it has none.
     transcription: str | None = None
     #: What writing the procedure came to, where that is stored.

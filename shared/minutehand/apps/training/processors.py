@@ -36,6 +36,8 @@ SECONDS_TO_SPARE: Final = 10.0
 PROGRESS_REPORTS: Final = 20
 #: How often an upload looks whether its video has been checked, at least and at most.
 CHECK_SECONDS: Final = (2.0, 30.0)
+#: How often a transcription looks whether its turn has come.
+TURN_SECONDS: Final = 3.0
 _LIVE: Final = frozenset({"pending", "processing", "waiting"})
 
 
@@ -53,6 +55,9 @@ class Processors:
         loaded = await self._app.store.load(job.id, job.fence)
         if loaded.training is None:
             return _gone(job.payload)
+        if loaded.result("verify") is None and loaded.ahead >= self._app.videos.max_running:
+            # those that wait for their chunks hold no lease, and count as well
+            return Snooze(after=TURN_SECONDS)
         if loaded.result("audio") is None:
             with Source(self._app, loaded, ctx) as source:
                 stages: tuple[tuple[StageName, Callable[..., Awaitable[dict[str, Any]]]], ...]

@@ -60,7 +60,7 @@ def measure(instruction: dict[str, Any], recognised: dict[str, Any]) -> Measured
         name=instruction["name"],
         voice=instruction["voice"],
         pause=instruction["pause"],
-        seconds=said[-1][2],
+        seconds=said[-1][2] + max(0.03, instruction["pause"]),
         spoken=len(steps),
         found=len(found),
         extra=len(starts) - len(found),

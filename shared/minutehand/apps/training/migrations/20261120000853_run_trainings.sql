@@ -78,6 +78,10 @@ begin
         from public.training_stages as s where s.training_id = t.id),
       'heard', (select coalesce(jsonb_agg(k.number order by k.number), '[]')
         from public.training_chunks as k where k.training_id = t.id),
+      'ahead', (select count(*) from public.training_jobs as p join public.jobs as j on j.id = p.job_id
+        where p.workspace_id = t.workspace_id and p.job_type = 'transcription' and j.completed_at is null
+          and j.id <> (v_held.job).id
+          and (j.status = 'waiting' or j.status = 'processing' and j.id < (v_held.job).id)),
       'transcription', (select coalesce(j.status, 'completed') from public.training_jobs as p
         left join public.jobs as j on j.id = p.job_id where p.training_id = t.id and p.job_type = 'transcription'),
       'written', (select jsonb_build_object('steps', jsonb_array_length(p.procedure -> 'steps'), 'author', p.author,
@@ -87,8 +91,9 @@ begin
 end;
 $$;
 comment on function public.training_load is
-  E'What a leased job {job_id, fence} works on: {training, generation, limits, stages, heard, transcription, written}.\n\n'
-  'training is null when it is gone. transcription is the status of the training''s own transcription.';
+  E'What a leased job {job_id, fence} works on: {training, generation, limits, stages, heard, ahead, transcription, '
+  'written}.\n\ntraining is null when it is gone. ahead counts the workspace''s other transcriptions under way, '
+  'transcription is the status of the training''s own.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
 language plpgsql
