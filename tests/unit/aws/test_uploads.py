@@ -12,11 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from minutehand.aws.uploads import (
-    FileDigest,
     MAX_BYTES,
     MAX_PARTS,
     MIB,
     MIN_PART_BYTES,
+    FileDigest,
     Part,
     Plan,
     StorageUnavailable,

@@ -44,7 +44,7 @@ class WebhookRoutes:
         """Take a webhook of Mux, signed by `MUX_WEBHOOK_SECRET`; harmless when repeated."""
         secret = self._app.videos.mux_webhook_secret
         if secret is None:
-            raise ApiError(503, "not_configured", "This deployment takes no webhooks")
+            raise ApiError(404, "not_found", "This deployment takes no webhooks")
         body = await request.body()
         if not is_signed(body, request.headers.get("mux-signature", ""), secret):
             raise ApiError(401, "unauthorized", "Unauthorized")
