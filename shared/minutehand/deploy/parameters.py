@@ -21,7 +21,8 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "health": (),
 }
 TAKEN: Mapping[str, tuple[str, ...]] = {
-    "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
+    # the worker's sign-in is for the video host's webhooks alone, behind which no user stands
+    "jobs": ("SUPABASE_JWKS", *WORKER_SIGN_IN[:2], "MUX_WEBHOOK_SECRET"),
     "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
     "worker": (
         *WORKER_SIGN_IN,
