@@ -513,7 +513,15 @@ ENVIRONMENT = {
     "MINUTEHAND_SCHEMA",
 }
 MORE_ENVIRONMENT = {
-    "jobs": {"CORS_ORIGINS", "WORKER_FUNCTION_NAME", "UPLOADS_BUCKET", "KMS_KEY_ID"},
+    "jobs": {
+        "CORS_ORIGINS",
+        "WORKER_FUNCTION_NAME",
+        "UPLOADS_BUCKET",
+        "UPLOADS_TYPES",
+        "UPLOADS_MAX_BYTES",
+        "TRAINING_SOURCE_HOSTS",
+        "KMS_KEY_ID",
+    },
     "status": {"CORS_ORIGINS"},
     "worker": {
         "CORS_ORIGINS",
@@ -526,6 +534,8 @@ MORE_ENVIRONMENT = {
         "SPEECH_URL",
         "SPEECH_MODEL",
         "FFMPEG_PATH",
+        "TRAINING_SOURCE_HOSTS",
+        "TRAINING_MAX_RUNNING",
         "UPLOADS_BUCKET",
         "KMS_KEY_ID",
     },
@@ -546,7 +556,11 @@ def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
     from minutehand.config import EXAMPLES
 
-    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", "FFMPEG_PATH"}
+    of_apps = {
+        "FFMPEG_PATH", "UPLOADS_TYPES", "UPLOADS_MAX_BYTES", "TRAINING_SOURCE_HOSTS",
+        "TRAINING_MAX_RUNNING",
+    }  # fmt: skip
+    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", *of_apps}
     for name in FUNCTIONS:
         assert set(compiled.function(name)["Environment"]["Variables"]) <= known
 

@@ -200,7 +200,7 @@ def test_a_tab_closed_at_the_end_loses_nothing(
 
     While the server asks to come back, nobody has to do anything.
     """
-    visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::|503",))
+    visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::|503|422",))
     page = visitor.page
     sample = repository / "shared/minutehand/apps/training/console/sample.mp4"
     page.route(re.compile("/complete$"), lambda route: route.abort())
@@ -226,3 +226,19 @@ def test_a_tab_closed_at_the_end_loses_nothing(
     expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
     expect(page.get_by_role("heading", level=1)).to_have_text("Closed too soon")
     assert len(asked) == 3
+
+    # the guide's browser client, of any page: refused here, with the API's own words
+    refusal = page.evaluate(
+        """async () => {
+          const { trainingClientOf } = await import("/apps/training/client.js");
+          const kept = JSON.parse(localStorage.getItem("minutehand.session"));
+          const client = trainingClientOf(location.origin, () => kept.access_token);
+          const id = "7f3c1c9e-0000-4000-8000-000000000009";
+          try {
+            return await client.createTranscriptionJob(kept.user.id, id, "https://a.example/x", id);
+          } catch (error) {
+            return [error.status, error.code];
+          }
+        }"""
+    )
+    assert refusal == [422, "audio_url_refused"]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from minutehand.ai.speech_offline import NAME
+from minutehand.apps.training.client import TrainingClient, TrainingRefused
 from minutehand.apps.training.procedure import OFFLINE
 from minutehand.config import Settings
 from tests.integration.training.conftest import BOB, EVE, SAMPLE, Studio
@@ -212,6 +213,26 @@ async def test_an_upload_of_ones_own_is_transcribed_by_its_address(studio: Studi
     assert (others.status_code, false.status_code) == (404, 403)
     assert [job["job_type"] for job in done["jobs"]] == ["transcription", "sop_generation"]
     assert done["status"] == "completed"
+
+
+async def test_the_python_client_gives_the_jobs_id(studio: Studio) -> None:
+    """The same one when it is called again; a refusal carries the API's code."""
+    key = await studio.put(SAMPLE.read_bytes())
+    training_id = "7f3c1c9e-0000-4000-8000-000000000004"
+    client = TrainingClient(
+        "http://api.test",
+        studio.project.token(ADA),
+        transport=httpx.ASGITransport(app=studio._api),
+    )
+
+    first = await client.create_transcription_job(ADA, ACME, key, training_id)
+    again = await client.create_transcription_job(ADA, ACME, key, training_id)
+    with pytest.raises(TrainingRefused) as caught:
+        await client.create_transcription_job(ADA, ACME, "https://a.example/x", training_id)
+    await client.aclose()
+
+    assert first == again == str(studio.job({"id": training_id})["id"])
+    assert (caught.value.status, caught.value.code) == (422, "audio_url_refused")
 
 
 async def test_recordings_come_from_allowed_hosts_alone(studio: Studio) -> None:

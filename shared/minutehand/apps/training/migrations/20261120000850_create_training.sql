@@ -29,7 +29,7 @@ comment on table public.trainings is
 comment on column public.trainings.id is 'The training, orders by time unless its creator chose it.';
 comment on column public.trainings.workspace_id is 'The workspace that owns it.';
 comment on column public.trainings.title is 'What people call it.';
-comment on column public.trainings.object_key is 'The uploaded file in the uploads bucket; null when it lies elsewhere.';
+comment on column public.trainings.object_key is 'The file in the uploads bucket; null when it lies elsewhere.';
 comment on column public.trainings.source_url is 'Where the recording is fetched from; null for an upload.';
 comment on column public.trainings.checksum is
   'SHA-256 of the file in hexadecimal, or of its parts'' checksums with their number behind a dash; checked when a '

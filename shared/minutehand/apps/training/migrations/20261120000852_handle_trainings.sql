@@ -188,8 +188,8 @@ begin
 end;
 $$;
 comment on function public.training_transcript is
-  'What was recognised so far: {complete, engine, offline, language, duration_seconds, segments: [{start, end, text}]}; '
-  'for members.';
+  'What was recognised so far: {complete, engine, offline, language, duration_seconds, segments: [{start, end, text}]};'
+  ' for members.';
 
 create function public.training_procedure(p_training_id uuid, p_version integer default null) returns jsonb
 language plpgsql stable
