@@ -93,7 +93,8 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
                 "AbortMultipartUpload",
                 "ListMultipartUploadParts",
             )
-        },
+        }
+        | {("s3:DeleteObject", WORKSPACES, "")},
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
         | seal
@@ -260,6 +261,7 @@ CALLS = {
     "upload_part": "s3:PutObject",
     "upload_fileobj": "s3:PutObject",
     "put_object": "s3:PutObject",
+    "delete_object": "s3:DeleteObject",
     "delete_objects": "s3:DeleteObject",
     "complete_multipart_upload": "s3:PutObject",
     "list_parts": "s3:ListMultipartUploadParts",

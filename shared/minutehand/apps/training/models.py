@@ -5,7 +5,7 @@ The rules that a training must keep stand in SQL.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -166,15 +166,6 @@ class NumberedProcedure(Procedure):
     """A procedure as it is read: its steps are numbered."""
 
     steps: list[NumberedStep]  # type: ignore[assignment]  # narrower, and never written
-
-    @classmethod
-    def of(cls, found: Procedure) -> Self:
-        """Number the steps of a procedure."""
-        numbered = [
-            NumberedStep(number=number, **step.model_dump())
-            for number, step in enumerate(found.steps, 1)
-        ]
-        return cls(**found.model_dump(exclude={"steps"}), steps=numbered)
 
 
 class JobState(Lenient):

@@ -34,10 +34,11 @@ Outcome = dict[str, Any] | Fail | Retry | Snooze
 SECONDS_TO_SPARE: Final = 10.0
 #: A transcription reports its progress at most this often while others recognise its chunks.
 PROGRESS_REPORTS: Final = 20
-#: How often an upload looks whether its video has been checked, at least and at most.
-CHECK_SECONDS: Final = (2.0, 30.0)
-#: How often a transcription looks whether its turn has come.
+#: An upload looks so soon whether its video has been checked; later less often.
+CHECK_SECONDS: Final = 2.0
+#: A transcription looks so soon whether its turn has come; later less often.
 TURN_SECONDS: Final = 3.0
+MOST_PATIENCE_SECONDS: Final = 30.0
 _LIVE: Final = frozenset({"pending", "processing", "waiting"})
 
 
@@ -57,7 +58,8 @@ class Processors:
             return _gone(job.payload)
         if loaded.result("verify") is None and loaded.ahead >= self._app.videos.max_running:
             # those that wait for their chunks hold no lease, and count as well
-            return Snooze(after=TURN_SECONDS)
+            ctx.progress(0, "queued", "Other recordings come first")
+            return Snooze(after=self._patience(job, TURN_SECONDS))
         if loaded.result("audio") is None:
             with Source(self._app, loaded, ctx) as source:
                 stages: tuple[tuple[StageName, Callable[..., Awaitable[dict[str, Any]]]], ...]
@@ -92,8 +94,7 @@ class Processors:
         if loaded.training is not None and loaded.result("verify") is None:
             if loaded.transcription in _LIVE:
                 ctx.progress(0, "waiting", "The video is being checked")
-                age = (self._app.clock.now() - job.created_at).total_seconds()
-                return Snooze(after=min(CHECK_SECONDS[1], max(CHECK_SECONDS[0], age / 4)))
+                return Snooze(after=self._patience(job, CHECK_SECONDS))
             refused = loaded.failure("verify")
             if refused is not None:
                 # not stored as a failure of its own: a retry of both goes on with the check
@@ -131,6 +132,11 @@ class Processors:
                 return _again(ctx, error)
             return Fail(error.reason, data={"code": error.code})
         return {"removed": removed}
+
+    def _patience(self, job: Job[TrainingPayload], least: float) -> float:
+        """Seconds until a job looks again: a backlog of hours is not asked every moment."""
+        age = (self._app.clock.now() - job.created_at).total_seconds()
+        return min(MOST_PATIENCE_SECONDS, max(least, age / 8))
 
     async def _have_heard(
         self, job: Job[TrainingPayload], ctx: JobContext, loaded: Loaded

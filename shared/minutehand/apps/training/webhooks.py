@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from minutehand.apps.training.services import Training
+from minutehand.config import ConfigurationError
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Provided
 
@@ -51,7 +52,10 @@ class WebhookRoutes:
         event = read_event(body)
         if event is None:
             return TakenEvent(known=False, repeated=False)
-        taken = await self._app.store.host_event(event)
+        try:
+            taken = await self._app.store.host_event(event)
+        except ConfigurationError as error:
+            raise ApiError(503, "not_configured", "This deployment lacks a sign-in") from error
         if taken["wake"]:
             await services.waker.wake()
         return TakenEvent.model_validate(taken)
