@@ -42,7 +42,7 @@ test: setup ## Run every test; ARGS="-k name" narrows
 
 test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
-	  tests/sql tests/integration/worker $(ARGS)
+	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
 # what goes into the npm archive
 PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
