@@ -31,6 +31,7 @@ from tests.integration.training.conftest import (
     QuickEar,
     Studio,
 )
+from tests.support.killable import until
 from tests.support.project import ACME, ADA, Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
@@ -487,3 +488,28 @@ async def test_sound_that_expired_is_cut_anew(studio: Studio, ear: QuickEar) -> 
     assert {s["name"]: s["run"] for s in done["stages"]} == {
         "verify": 1, "audio": 3, "transcribe": 3, "procedure": 1, "publish": 1,
     }  # fmt: skip
+
+
+async def test_what_is_beyond_the_limit_waits(
+    project: Project, settings: Settings, ear: QuickEar
+) -> None:
+    """Also while the one ahead holds no lease, since its chunk is being recognised."""
+    one_at_once = settings.with_environ(TRAINING_MAX_RUNNING="1")
+    ear.hold = asyncio.Event()
+    async with Studio(project, one_at_once, speech=ear).open() as studio:
+        first, second = await studio.start(), await studio.start()
+        working = asyncio.create_task(drain(studio.worker))
+        await asyncio.wait_for(ear.reached.wait(), 120)
+        await until(lambda: studio.job(second)["snoozes"] > 0)
+        ahead = (studio.job(first)["status"], studio.job(second)["status"])
+        seen = await studio.read(
+            f"/background_jobs?company_id=eq.{ACME}&job_type=eq.transcription&status=eq.processing"
+        )
+        ear.hold.set()
+        await working
+        states = [await studio.ended(one) for one in (first, second)]
+
+    assert ahead == ("waiting", "pending")
+    assert [row["training_id"] for row in seen] == [first["id"]]
+    assert [state["status"] for state in states] == ["completed", "completed"]
+    assert studio.job(second)["attempts"] == 1
