@@ -87,7 +87,7 @@ async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings:
     assert [job["job_type"] for job in done.json()["training"]["jobs"]] == [
         "transcription", "mux_upload",
     ]  # fmt: skip
-    assert (state["status"], state["title"]) == ("completed", "changing the paper")
+    assert (state["status"], state["title"]) == ("completed", "Changing the paper")
     assert {stage["name"] for stage in state["stages"]} == {
         "verify", "audio", "transcribe", "procedure", "publish",
     }  # fmt: skip

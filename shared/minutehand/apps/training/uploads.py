@@ -399,7 +399,7 @@ def _title(filename: str) -> str:
     """What people call a file: its name without ending and dashes."""
     stem = PurePosixPath(filename.replace("\\", "/")).stem
     words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())
-    return words[:200] or "Recording"
+    return (words[:1].upper() + words[1:])[:200] or "Recording"
 
 
 def _safe_name(filename: str) -> str:
