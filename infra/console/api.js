@@ -8,10 +8,10 @@ const TIMEOUT_MS = 20_000;
 
 /** A refusal by the API, with what people and code need to act on it. */
 export class ApiError extends Error {
-  constructor({ status, code, error, detail, request_id: requestId }) {
+  constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
     super(error || `The server answered ${status}`);
     this.name = "ApiError";
-    Object.assign(this, { status, code: code ?? null, detail: detail ?? null, requestId: requestId ?? null });
+    Object.assign(this, { status, code: code ?? null, detail: detail ?? null, requestId: requestId ?? null, retryAfter: retryAfter ?? null });
   }
 }
 
@@ -159,7 +159,10 @@ export async function request(method, path, { body, form, query, headers, signal
   };
   let answer = await send(given ?? (visit ? null : await token()));
   if (answer.status === 401 && !given && !visit) answer = await send(await token({ fresh: true }));
-  if (!answer.ok) throw new ApiError({ status: answer.status, ...(await errorBody(answer)) });
+  if (!answer.ok) {
+    const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
+    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? null : retryAfter, ...(await errorBody(answer)) });
+  }
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
 }

@@ -93,7 +93,8 @@ def more_rights(stage: str) -> dict[str, set[tuple[str, str, str]]]:
                 "AbortMultipartUpload",
                 "ListMultipartUploadParts",
             )
-        },
+        }
+        | {("s3:DeleteObject", WORKSPACES, "")},
         "status": set(),
         "worker": {invoke, ("sqs:SendMessage", "<WorkerFailures.Arn>", "")}
         | seal
@@ -260,6 +261,7 @@ CALLS = {
     "upload_part": "s3:PutObject",
     "upload_fileobj": "s3:PutObject",
     "put_object": "s3:PutObject",
+    "delete_object": "s3:DeleteObject",
     "delete_objects": "s3:DeleteObject",
     "complete_multipart_upload": "s3:PutObject",
     "list_parts": "s3:ListMultipartUploadParts",
@@ -514,7 +516,15 @@ ENVIRONMENT = {
     "MINUTEHAND_SCHEMA",
 }
 MORE_ENVIRONMENT = {
-    "jobs": {"CORS_ORIGINS", "WORKER_FUNCTION_NAME", "UPLOADS_BUCKET", "KMS_KEY_ID"},
+    "jobs": {
+        "CORS_ORIGINS",
+        "WORKER_FUNCTION_NAME",
+        "UPLOADS_BUCKET",
+        "UPLOADS_TYPES",
+        "UPLOADS_MAX_BYTES",
+        "TRAINING_SOURCE_HOSTS",
+        "KMS_KEY_ID",
+    },
     "status": {"CORS_ORIGINS"},
     "worker": {
         "CORS_ORIGINS",
@@ -527,6 +537,8 @@ MORE_ENVIRONMENT = {
         "SPEECH_URL",
         "SPEECH_MODEL",
         "FFMPEG_PATH",
+        "TRAINING_SOURCE_HOSTS",
+        "TRAINING_MAX_RUNNING",
         "UPLOADS_BUCKET",
         "KMS_KEY_ID",
     },
@@ -547,7 +559,11 @@ def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
     from minutehand.config import EXAMPLES
 
-    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", "FFMPEG_PATH"}
+    of_apps = {
+        "FFMPEG_PATH", "UPLOADS_TYPES", "UPLOADS_MAX_BYTES", "TRAINING_SOURCE_HOSTS",
+        "TRAINING_MAX_RUNNING",
+    }  # fmt: skip
+    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", *of_apps}
     for name in FUNCTIONS:
         assert set(compiled.function(name)["Environment"]["Variables"]) <= known
 

@@ -26,9 +26,8 @@ def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine)
         seen = bob.rpc("workspace_retention", p_workspace_id=ACME)
 
     assert seen["days"] == {"completed": 30, "cancelled": 30, "failed": 90}
-    assert seen["types"] == [
-        {"job_type": "brief", "days": {"completed": 1, "cancelled": 30, "failed": 90}}
-    ]
+    own = [one for one in seen["types"] if one["job_type"] == "brief"]  # apps bring theirs
+    assert own == [{"job_type": "brief", "days": {"completed": 1, "cancelled": 30, "failed": 90}}]
     [day] = seen["removed"]
     assert (day["completed"], day["cancelled"], day["failed"]) == (3, 0, 0)
     assert seen["checked_at"] is not None

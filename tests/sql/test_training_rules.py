@@ -32,21 +32,20 @@ from tests.support.doors import (
 ACME = "11111111-1111-4111-8111-111111111111"
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
-TABLES = ["trainings", "training_stages", "training_chunks", "training_procedures"]
+TABLES = [
+    "trainings", "training_jobs", "training_stages", "training_chunks", "training_procedures",
+]  # fmt: skip
 VIEWS = ["background_jobs", "job_queue"]
 CALLERS = {
     "training_start", "training_read", "training_list", "training_transcript",
     "training_procedure", "training_cancel", "training_retry", "training_save_procedure",
-    "training_delete", "training_video",
+    "training_delete", "training_video", "training_transcribe", "training_stuck_jobs",
 }  # fmt: skip
 WORKER = {
     "training_load", "training_load_chunks", "training_store_stage", "training_store_chunk",
-    "training_store_procedure", "training_note_host", "training_finish",
+    "training_store_procedure", "training_note_host", "training_host_event",
 }  # fmt: skip
-TYPES = [
-    "training", "training_prepare", "training_chunk", "training_procedure", "training_publish",
-    "training_clean",
-]  # fmt: skip
+TYPES = ["transcription", "sop_generation", "mux_upload", "training_chunk", "training_clean"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,12 @@ def start(database: Database, user: str = ADA) -> dict[str, Any]:
     made: dict[str, Any] = as_user(
         database, user, "select public.training_start(%s, 'Lamp', %s, 10)", ACME, key
     )
-    return made
+    with database.connect() as connection:
+        rows = connection.execute(
+            "select job_type, job_id::text from public.training_jobs where training_id = %s",
+            (made["training_id"],),
+        )
+        return {**made, **dict(rows.fetchall())}
 
 
 def test_grants_are_by_name(seeded: Database) -> None:
@@ -76,7 +80,8 @@ def test_grants_are_by_name(seeded: Database) -> None:
         assert open_to(seeded, role, "public", "training_") == sorted(allowed), role
         reads = ["select"] if role in {"authenticated", "service_role"} else []
         for table in TABLES + VIEWS:
-            assert rights(seeded, role, f"public.{table}") == reads, (role, table)
+            more = ["delete"] if (role, table) == ("service_role", "background_jobs") else []
+            assert rights(seeded, role, f"public.{table}") == more + reads, (role, table)
     assert [open_to(seeded, role, "training") for role in ROLES] == [[]] * len(ROLES)
 
 
@@ -108,68 +113,10 @@ def test_only_ones_own_upload_is_taken(seeded: Database) -> None:
     assert caught.value.diag.message_hint == "workspace_not_found"
 
 
-def test_the_trainings_under_way_are_bounded(seeded: Database) -> None:
-    """A workspace cannot fill the queue and every worker's disk."""
-    with seeded.connect() as connection:
-        connection.execute(
-            "update queue.settings set value = '0' where name = 'training_max_running'"
-        )
-    with pytest.raises(psycopg.Error) as caught:
-        start(seeded)
-    with seeded.connect() as connection:
-        connection.execute(
-            "update queue.settings set value = '20' where name = 'training_max_running'"
-        )
-    assert (caught.value.sqlstate, caught.value.diag.message_hint) == ("PT429", "quota_exceeded")
-    assert start(seeded)["created"] is True
-
-
-def test_the_bound_holds_for_those_who_ask_at_once(seeded: Database) -> None:
-    """Two take the last place: one has it, and the other is told when that is certain."""
-
-    def ask(connection: psycopg.Connection[Any]) -> None:
-        key = f"workspaces/{GLOBEX}/{EVE}/{uuid.uuid4()}/x.mp4"
-        claims = json.dumps({"sub": EVE, "role": "authenticated"})
-        connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
-        connection.execute("set local role authenticated")
-        connection.execute("select public.training_start(%s, 'x', %s, 10)", (GLOBEX, key))
-
-    with seeded.connect() as connection:
-        connection.execute(
-            "update queue.settings set value = '1' where name = 'training_max_running'"
-        )
-    try:
-        with seeded.connect() as one, seeded.connect() as other, ThreadPoolExecutor(1) as second:
-            with one.transaction():
-                ask(one)
-
-                def late() -> None:
-                    with other.transaction():
-                        ask(other)
-
-                asked = second.submit(late)
-                with seeded.connect() as eyes:
-                    while (
-                        not asked.done()
-                        and not eyes.execute(
-                            "select 1 from pg_locks where locktype = 'advisory' and not granted"
-                        ).fetchone()
-                    ):
-                        time.sleep(0.01)
-            with pytest.raises(psycopg.Error) as caught:
-                asked.result(timeout=60)
-    finally:
-        with seeded.connect() as connection:
-            connection.execute(
-                "update queue.settings set value = '20' where name = 'training_max_running'"
-            )
-    assert caught.value.diag.message_hint == "quota_exceeded"
-
-
 def test_a_procedure_has_its_shape_whoever_writes_it(seeded: Database) -> None:
     """Past the API as well: one of another shape could be read by nobody any more."""
     made = start(seeded)
-    held = lease(seeded, made["job_id"], "training")
+    held = lease(seeded, made["transcription"], "transcription")
     good = {"title": "Lamp", "steps": [{"title": "Off", "at_seconds": 1.5}]}
     step = {"title": "x", "at_seconds": 0}
     bad = [
@@ -207,7 +154,7 @@ def test_a_procedure_has_its_shape_whoever_writes_it(seeded: Database) -> None:
 def test_what_the_host_was_sent_goes_with_a_training(seeded: Database) -> None:
     """Also what a job notes while it is being deleted: else nobody would know of it any more."""
     made = start(seeded)
-    held = lease(seeded, made["job_id"], "training")
+    held = lease(seeded, made["transcription"], "transcription")
 
     def note(connection: psycopg.Connection[Any]) -> None:
         connection.execute("set local role job_worker")
@@ -247,7 +194,7 @@ def test_what_the_host_was_sent_goes_with_a_training(seeded: Database) -> None:
 def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:
     """Whoever repeats it, and whoever comes too late, changes nothing."""
     made = start(seeded)
-    held = lease(seeded, made["job_id"], "training")
+    held = lease(seeded, made["transcription"], "transcription")
     first = {"name": "verify", "status": "completed", "result": {"bytes": 1}}
     as_worker(seeded, "training_store_stage", {**held, "stage": first})
     second = {"name": "verify", "status": "failed", "code": "x", "reason": "x"}
@@ -277,7 +224,6 @@ def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:
         ("training_store_chunk", {"chunk": chunk}),
         ("training_store_procedure", {"procedure": {}, "author": "x", "offline": True}),
         ("training_note_host", {"upload": "x"}),
-        ("training_finish", {"outcome": "completed"}),
     ):
         with pytest.raises(psycopg.Error) as caught:
             as_worker(seeded, function, {**held, "fence": held["fence"] + 1, **more})
@@ -302,37 +248,140 @@ def test_rows_and_jobs_are_read_by_members_alone(seeded: Database) -> None:
     for user, seen in ((ADA, 1), (BOB, 1), (EVE, 0)):
         for table in ("trainings", *VIEWS):
             statement = f"select count(*) from public.{table} where {{}} = %s"
-            column = "job_id" if table == "trainings" else "id"
-            found = as_user(seeded, user, statement.format(column), made["job_id"])
+            column, wanted = {
+                "trainings": ("id", "training_id"),
+                "job_queue": ("job_id", "transcription"),
+            }.get(table, ("id", "transcription"))
+            found = as_user(seeded, user, statement.format(column), made[wanted])
             assert found == seen, (user, table)
     for table in TABLES + VIEWS:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        with pytest.raises(
+            (
+                psycopg.errors.InsufficientPrivilege,
+                psycopg.errors.ObjectNotInPrerequisiteState,  # a view of two tables
+            )
+        ):
             as_user(seeded, ADA, f"delete from public.{table} returning 1")
 
 
-def test_the_monitor_reads_no_others_jobs(seeded: Database) -> None:
-    """Its list of what has ended, as the console asks for it, among many jobs of other types."""
-    with seeded.connect() as connection, connection.transaction():
-        connection.execute("set local session_replication_role = replica")  # rows and no events
-        connection.execute(
-            "insert into public.jobs (workspace_id, job_type, schema_version, payload, status,"
-            " outcome, created_at, completed_at)"
-            " select %s, case when n %% 100 = 0 then 'training_chunk' else 'other' end, 1, '{}',"
-            " 'completed', 'completed', now(), now() from generate_series(1, 5000) as n",
-            (ACME,),
-        )
+def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
+    """The guide's own clean-up; what runs stays, and a chunk goes with its job."""
+    made, live = start(seeded), start(seeded)
+    as_user(seeded, ADA, "select public.cancel_job(%s)", made["transcription"])
     with seeded.connect() as connection:
-        connection.execute("analyze public.jobs")
-
+        connection.execute("set session_replication_role = replica")
+        connection.execute(
+            "update public.jobs set completed_at = now() - interval '31 days' where id = %s",
+            (made["transcription"],),
+        )
+        connection.execute(
+            "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome,"
+            " parent_id, completed_at) values (%s, 'training_chunk', 1, 'completed', 'completed',"
+            " %s, now())",
+            (ACME, made["transcription"]),
+        )
     with seeded.connect() as connection, connection.transaction():
-        claims = json.dumps({"sub": ADA, "role": "authenticated"})
+        claims = json.dumps({"role": "service_role"})
         connection.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
-        connection.execute("set local role authenticated")
-        plan = connection.execute(
-            "explain (format json) select * from public.background_jobs where workspace_id = %s"
-            " and type like %s and completed_at is not null order by created_at desc, id limit 100",
-            (ACME, "training%"),
+        connection.execute("set local role service_role")
+        gone = connection.execute(
+            "delete from public.background_jobs where completed_at < now() - interval '30 days'"
+            " and status in ('completed', 'failed', 'cancelled') returning id::text"
+        ).fetchall()
+        with pytest.raises(psycopg.Error) as caught, connection.transaction():
+            connection.execute(
+                "delete from public.background_jobs where id = %s", (live["transcription"],)
+            )
+        left = connection.execute(
+            "select count(*) from public.jobs where parent_id = %s", (made["transcription"],)
         ).fetchone()
 
-    assert plan is not None
-    assert "jobs_of_training" in json.dumps(plan[0])
+    assert gone == [(made["transcription"],)]
+    assert left == (0,)
+    assert (caught.value.sqlstate, caught.value.diag.message_hint) == ("PT409", "invalid_state")
+
+
+def test_the_queue_is_in_the_order_of_leasing(seeded: Database) -> None:
+    """By priority, then by age, as the view's reader would order it."""
+    as_user(seeded, ADA, "select public.cancel_jobs(%s)", ACME)
+    made = [start(seeded) for _ in range(4)]
+    for number, priority in ((2, 10), (3, 200)):
+        statement = "update public.jobs set priority = %s where id = %s returning 1"
+        as_user(seeded, ADA, statement, priority, made[number]["transcription"])
+    with seeded.connect() as connection:
+        wanted = [
+            row[0] for row in connection.execute(
+                "select job_id::text from public.job_queue order by priority, created_at"
+            )
+        ]  # fmt: skip
+    request = {"worker_id": "w", "call": 1, "limit": 1, "job_types": TYPES[:3]}
+    got = []
+    for _ in wanted:
+        answer = as_worker(seeded, "lease_jobs", {**request, "tick_id": str(uuid.uuid4())})
+        got += [one["job"]["id"] for one in answer["leases"]]
+
+    assert len(wanted) == 8
+    assert got == wanted
+
+
+def test_the_first_start_stays_and_a_retry_clears_the_failure(seeded: Database) -> None:
+    """By whichever way it is run again; what is finished is not done again."""
+    made = start(seeded)
+    held = lease(seeded, made["mux_upload"], "mux_upload")
+    as_worker(seeded, "training_load", held)
+    failed = {"name": "publish", "status": "failed", "code": "host_refused", "reason": "no"}
+    as_worker(seeded, "training_store_stage", {**held, "stage": failed})
+    with seeded.connect() as connection:
+        first = connection.execute(
+            "select started_at from public.background_jobs where id = %s", (made["mux_upload"],)
+        ).fetchone()
+        item = {**held, "outcome": "failed", "error": {"message": "no"}}
+    as_worker(seeded, "settle_jobs", {"items": [item]})
+    as_user(seeded, ADA, "select public.retry_job(%s)", made["mux_upload"])
+    again = lease(seeded, made["mux_upload"], "mux_upload")
+    loaded = as_worker(seeded, "training_load", again)
+    with seeded.connect() as connection:
+        second = connection.execute(
+            "select started_at, error_data from public.background_jobs where id = %s",
+            (made["mux_upload"],),
+        ).fetchone()
+
+    assert first is not None
+    assert second is not None
+    assert second[0] == first[0]
+    assert (loaded["generation"], loaded["stages"]) == (2, [])
+
+
+def test_failed_jobs_go_after_thirty_days_too(seeded: Database) -> None:
+    """By the engine's own retention, also when no operator set it."""
+    with seeded.connect() as connection:
+        found = connection.execute(
+            "select distinct retention_days from queue.job_types where job_type = any (%s)",
+            (TYPES,),
+        ).fetchall()
+
+    assert found == [({"completed": 30, "cancelled": 30, "failed": 30},)]
+
+
+def test_a_job_that_is_pending_for_long_is_explained(seeded: Database) -> None:
+    """With the engine's own reason, and to members alone."""
+    made = start(seeded)
+    statement = "select public.training_stuck_jobs(%s)"
+    before = as_user(seeded, ADA, statement, ACME)["jobs"]
+    with seeded.connect() as connection:
+        connection.execute("set session_replication_role = replica")
+        connection.execute(
+            "update public.jobs set created_at = now() - interval '11 minutes' where id = %s",
+            (made["transcription"],),
+        )
+    found = [
+        one for one in as_user(seeded, ADA, statement, ACME)["jobs"]
+        if one["job_id"] == made["transcription"]
+    ]  # fmt: skip
+    with pytest.raises(psycopg.Error) as caught:
+        as_user(seeded, EVE, statement, ACME)
+
+    assert made["transcription"] not in {one["job_id"] for one in before}
+    assert [(one["title"], one["pending_seconds"] >= 660) for one in found] == [("Lamp", True)]
+    assert found[0]["sentence"]
+    assert caught.value.diag.message_hint == "workspace_not_found"

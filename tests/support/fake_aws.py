@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from moto.server import ThreadedMotoServer
+from minutehand.local.s3_guard import GuardedAws
 
 
 @contextmanager
 def fake_aws() -> Iterator[str]:
     """Serve on a free port; yields the address, for AWS_ENDPOINT_URL."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = GuardedAws("127.0.0.1", 0)
     server.start()
-    host, port = server.get_host_and_port()
     try:
-        yield f"http://{host}:{port}"
+        yield server.url
     finally:
         server.stop()

@@ -21,12 +21,26 @@ OnHeard = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A few words that belong together; seconds from the sound's beginning."""
+class Word:
+    """A word; seconds from the sound's beginning."""
 
     start: float
     end: float
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A few words that belong together; seconds from the sound's beginning.
+
+    Attributes:
+        words: Each of them with its time; empty where the engine does not know.
+    """
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +50,13 @@ class Transcript:
     Attributes:
         engine: What listened, as outputs name it.
         offline: Whether that was the offline one.
+        language: What was spoken, as the engine names it; None when it does not say.
     """
 
     segments: tuple[Segment, ...]
     engine: str
     offline: bool
+    language: str | None = None
 
     @property
     def text(self) -> str:

@@ -19,11 +19,19 @@ from minutehand.ai.errors import (
     InputRefused,
     Unreachable,
 )
-from minutehand.ai.speech import SAMPLES_PER_SECOND, OnHeard, Segment, Transcript, check_sound
+from minutehand.ai.speech import (
+    SAMPLES_PER_SECOND,
+    OnHeard,
+    Segment,
+    Transcript,
+    Word,
+    check_sound,
+)
 from minutehand.queue.lean_httpx import httpx
 
 MAX_ANSWER_BYTES: Final = 2_000_000
 MOST_SEGMENTS: Final = 2_000
+MOST_WORDS: Final = 5_000
 
 
 class TranscriptionEndpoint:
@@ -85,16 +93,22 @@ class TranscriptionEndpoint:
             told = await self._endpoint.repeat(self._send, file)
         if on_heard is not None:
             on_heard(1.0)
-        return Transcript(self._segments(told, seconds), self._model, offline=False)
+        language = told.get("language")
+        return Transcript(
+            self._segments(told, seconds),
+            self._model,
+            offline=False,
+            language=language[:40] if isinstance(language, str) and language else None,
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._endpoint.aclose()
 
     async def _send(self, file: bytes) -> dict[str, Any]:
-        fields = {"model": self._model, "response_format": self._format}
+        fields: dict[str, Any] = {"model": self._model, "response_format": self._format}
         if self._format == "verbose_json":
-            fields["timestamp_granularities[]"] = "segment"
+            fields["timestamp_granularities[]"] = ["segment", "word"]
         try:
             async with self._endpoint.post(
                 data=fields, files={"file": ("sound.wav", file, "audio/wav")}
@@ -125,6 +139,7 @@ class TranscriptionEndpoint:
         if not isinstance(listed, list):
             text = told["text"].strip()
             return (Segment(0.0, seconds, text),) if text else ()
+        words = _words(told.get("words"), seconds)
         found = []
         for each in listed[:MOST_SEGMENTS]:
             try:
@@ -135,8 +150,23 @@ class TranscriptionEndpoint:
                 raise AnswerUnusable(f"A segment of {self._model} ends before it begins")
             if text.strip():
                 start, end = (round(min(max(at, 0.0), seconds), 3) for at in (start, end))
-                found.append(Segment(start, end, text.strip()))
+                inside = tuple(word for word in words if start <= word.start < end)
+                found.append(Segment(start, end, text.strip(), inside))
         return tuple(found)
+
+
+def _words(listed: Any, seconds: float) -> list[Word]:
+    """The words that an endpoint timed; none where it times none, since segments do as well."""
+    found = []
+    for each in listed[:MOST_WORDS] if isinstance(listed, list) else ():
+        try:
+            start, end, text = float(each["start"]), float(each["end"]), str(each["word"])
+        except (KeyError, TypeError, ValueError):
+            return []
+        start, end = (round(min(max(at, 0.0), seconds), 3) for at in (start, end))
+        if start <= end and text.strip():
+            found.append(Word(start, end, text.strip()))
+    return found
 
 
 def wav(sound: bytes) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from minutehand.ai.errors import Unreachable
-from minutehand.ai.speech import OnHeard, Segment, Transcript, check_sound
+from minutehand.ai.speech import OnHeard, Segment, Transcript, Word, check_sound
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
@@ -60,7 +60,7 @@ class OfflineSpeechToText:
                     words = await _hear(sound, on_heard)
             except TimeoutError as error:
                 raise Unreachable("The offline ear did not come to an end") from error
-        return Transcript(tuple(join_words(words)), NAME, offline=True)
+        return Transcript(tuple(join_words(words)), NAME, offline=True, language="en")
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -112,19 +112,25 @@ def _environment() -> dict[str, str]:
 def join_words(words: Iterable[tuple[str, int, int]]) -> list[Segment]:
     """Words with their first and last frames as segments, cut where the speaker pauses."""
     segments: list[Segment] = []
-    said: list[str] = []
+    said: list[Word] = []
     begin = end = 0
     for word, first, last in words:
         if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
         if said and (pauses or last - begin > MOST_SEGMENT_SECONDS * FRAMES):
-            segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
+            segments.append(_segment(said))
             said = []
         if not said:
             begin = first
-        said.append(word.partition("(")[0])  # other ways to say a word are numbered: read(2)
         end = last + 1
+        # other ways to say a word are numbered: read(2)
+        said.append(Word(first / FRAMES, end / FRAMES, word.partition("(")[0]))
     if said:
-        segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
+        segments.append(_segment(said))
     return segments
+
+
+def _segment(said: list[Word]) -> Segment:
+    text = " ".join(word.text for word in said)
+    return Segment(said[0].start, said[-1].end, text, tuple(said))

@@ -6,9 +6,11 @@ S3 is the only memory of what has arrived; who may upload is left to the routes.
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
+import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -60,6 +62,8 @@ class Part:
     number: int
     size_bytes: int
     etag: str
+    #: Base64 of its SHA-256, where storage keeps it.
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,48 @@ def plan(size_bytes: int) -> Plan:
     return Plan(size_bytes, -(-part // MIB) * MIB)
 
 
+class FileDigest:
+    """SHA-256 of a file as it passes by: over the whole, and over its parts' checksums.
+
+    Args:
+        part_bytes: Size of every part but the last.
+
+    References:
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+    """
+
+    def __init__(self, part_bytes: int) -> None:
+        self._part_bytes = part_bytes
+        self._whole = hashlib.sha256()
+        self._part = hashlib.sha256()
+        self._in_part = 0
+        self._parts = b""
+
+    def update(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._whole.update(piece)
+        while piece:
+            room = self._part_bytes - self._in_part
+            self._part.update(piece[:room])
+            self._in_part += min(room, len(piece))
+            piece = piece[room:]
+            if self._in_part == self._part_bytes:
+                self._end_part()
+
+    def matches(self, announced: str) -> bool:
+        """Whether a checksum, `<hex>` or `<hex>-<parts>`, is this file's; to be asked once."""
+        if "-" not in announced:
+            return announced == self._whole.hexdigest()
+        if self._in_part or not self._parts:
+            self._end_part()
+        count = len(self._parts) // hashlib.sha256().digest_size
+        return announced == f"{hashlib.sha256(self._parts).hexdigest()}-{count}"
+
+    def _end_part(self) -> None:
+        self._parts += self._part.digest()
+        self._part, self._in_part = hashlib.sha256(), 0
+
+
 class Uploads:
     """Multipart uploads into this deployment's bucket."""
 
@@ -106,18 +152,28 @@ class Uploads:
 
     async def create(self, key: str, *, content_type: str) -> str:
         """Begin an upload and return S3's id for it."""
-        made = await self._call("create_multipart_upload", Key=key, ContentType=content_type)
+        made = await self._call(
+            "create_multipart_upload",
+            Key=key,
+            ContentType=content_type,
+            ChecksumAlgorithm="SHA256",
+        )
         upload_id: str = made["UploadId"]
         return upload_id
 
     async def sign(
-        self, key: str, upload_id: str, cut: Plan, numbers: Iterable[int]
+        self, key: str, upload_id: str, cut: Plan, checksums: Mapping[int, str]
     ) -> dict[int, str]:
-        """A URL for each part, to be PUT to within `URL_LIFETIME` with the bytes planned."""
-        return await asyncio.to_thread(self._sign, key, upload_id, cut, tuple(numbers))
+        """A URL for each part, to be PUT to within `URL_LIFETIME` with the bytes planned.
+
+        Args:
+            checksums: Base64 of the SHA-256 of each part, by number; it is to be sent as the
+                header `x-amz-checksum-sha256`, without which the address is not valid.
+        """
+        return await asyncio.to_thread(self._sign, key, upload_id, cut, dict(checksums))
 
     def _sign(
-        self, key: str, upload_id: str, cut: Plan, numbers: tuple[int, ...]
+        self, key: str, upload_id: str, cut: Plan, checksums: Mapping[int, str]
     ) -> dict[int, str]:
         s3 = self._client()
         return {
@@ -130,10 +186,12 @@ class Uploads:
                     "PartNumber": number,
                     # signed, so that a part cannot bring more than was announced
                     "ContentLength": cut.bytes_of(number),
+                    # signed, so that no other bytes are taken
+                    "ChecksumSHA256": checksum,
                 },
                 ExpiresIn=int(URL_LIFETIME.total_seconds()),
             )
-            for number in numbers
+            for number, checksum in checksums.items()
         }
 
     async def parts(self, key: str, upload_id: str) -> tuple[Part, ...]:
@@ -148,7 +206,10 @@ class Uploads:
             page = await self._call(
                 "list_parts", Key=key, UploadId=upload_id, PartNumberMarker=marker
             )
-            found += [Part(p["PartNumber"], p["Size"], p["ETag"]) for p in page.get("Parts", ())]
+            found += [
+                Part(p["PartNumber"], p["Size"], p["ETag"], p.get("ChecksumSHA256"))
+                for p in page.get("Parts", ())
+            ]
             if not page.get("IsTruncated"):
                 return tuple(sorted(found, key=lambda part: part.number))
             marker = page["NextPartNumberMarker"]
@@ -167,6 +228,7 @@ class Uploads:
                 raise UploadIncomplete(missing)
             wanted = [
                 {"PartNumber": part.number, "ETag": part.etag}
+                | ({"ChecksumSHA256": part.checksum} if part.checksum else {})
                 for part in arrived
                 if part.number <= cut.count
             ]
@@ -197,6 +259,22 @@ class Uploads:
         size: int = head["ContentLength"]
         return size
 
+    async def check(self, key: str, cut: Plan, announced: str) -> bool:
+        """Read a complete object, and say whether it has the checksum that was announced."""
+
+        def read() -> bool:
+            digest = FileDigest(cut.part_bytes)
+            body = self._client().get_object(Bucket=self._bucket, Key=key)["Body"]
+            while piece := body.read(MIB):
+                digest.update(piece)
+            return digest.matches(announced)
+
+        return await asyncio.to_thread(functools.partial(_typed, read))
+
+    async def remove(self, key: str) -> None:
+        """Remove a complete object; doing so again is harmless."""
+        await self._call("delete_object", Key=key)
+
     def _client(self) -> Any:
         if self._s3 is None:
             self._s3 = client(self._settings, "s3", read_timeout=10.0)
@@ -207,6 +285,18 @@ class Uploads:
             return getattr(self._client(), operation)(Bucket=self._bucket, **arguments)
 
         return await asyncio.to_thread(functools.partial(_typed, call))
+
+
+def read_checksum(text: str) -> str:
+    """A SHA-256 as base64, from base64 or hexadecimal.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+    if len(raw) != 32:
+        raise ValueError("a SHA-256 has 32 bytes")
+    return base64.b64encode(raw).decode()
 
 
 def _typed(call: Callable[[], T]) -> T:

@@ -66,10 +66,10 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     # moto's own start-up line and a line per request: the service's logs tell enough
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    from moto.server import ThreadedMotoServer  # slow, as boto3
+    from minutehand.local.s3_guard import GuardedAws
 
     port = int(environ["AWS_PORT"])
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server = GuardedAws("127.0.0.1", port)
     server.start()
     prepare(f"http://127.0.0.1:{port}", environ)
     print(f"listening on {port}", flush=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import (
@@ -89,6 +89,7 @@ class JobType(Generic[P]):
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
     events: Literal["full", "minimal"] = "full"
     internal: bool = False
+    part_of: str | None = None
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
 
     def read_payload(self, raw: Any, version: int | None) -> P:
@@ -196,6 +197,13 @@ class Registry:
         """The registered job types, sorted."""
         return tuple(sorted(self._types))
 
+    def with_parts(self, names: Iterable[str]) -> list[str]:
+        """Add the job types whose jobs are parts of these: without them these would only wait."""
+        wanted = list(dict.fromkeys(names))
+        for name in wanted:  # grows as it goes: parts may have parts
+            wanted += [t for t in self.names if self._types[t].part_of == name and t not in wanted]
+        return wanted
+
     def get(self, name: str) -> JobType[Any]:
         """The job type of that name.
 
@@ -251,6 +259,7 @@ class Registry:
         upcasters: Mapping[int, Upcaster] | None = None,
         events: Literal["full", "minimal"] = "full",
         internal: bool = False,
+        part_of: str | None = None,
     ) -> Decorator[P]:
         """Register the decorated function as the processor of `job_type`.
 
@@ -271,6 +280,8 @@ class Registry:
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
             internal: True for jobs that only the platform's own code makes: every door refuses
                 a person who would enqueue, schedule or insert one.
+            part_of: The job type whose jobs spawn these: a worker run over that type runs these
+                as well.
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
@@ -299,6 +310,7 @@ class Registry:
                 upcasters=steps,
                 events=events,
                 internal=internal,
+                part_of=part_of,
                 adapter=TypeAdapter(payload),
             )
             return run

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import picture, violations
@@ -17,6 +18,14 @@ pytestmark = pytest.mark.browser
 TITLE = "Changing the paper <img src=x onerror=alert(1)> **now**"
 PATIENCE = 120_000
 PART = 8 * 1024 * 1024
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait for an expression in the page, whose policy forbids to evaluate text there."""
+    give_up = time.monotonic() + PATIENCE / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < give_up, expression
+        page.wait_for_timeout(50)
 
 
 def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: Path) -> None:
@@ -38,16 +47,17 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
         "data-state", "completed", timeout=PATIENCE
     )
     picture(page, "training-live")
-    expect(page.locator("[data-stage=publish]")).to_have_attribute(
-        "data-state", "completed", timeout=PATIENCE
-    )
+    for stage in ("publish", "procedure"):  # in parallel: the video does not wait for its words
+        expect(page.locator(f"[data-stage={stage}]")).to_have_attribute(
+            "data-state", "completed", timeout=PATIENCE
+        )
     expect(page.get_by_text("No video host is configured")).to_be_visible()
     expect(page.get_by_text("Without a language model", exact=True)).to_be_visible()
 
     video = page.locator("video")
-    page.wait_for_function("document.querySelector('video')?.readyState >= 1", timeout=PATIENCE)
+    until(page, "document.querySelector('video')?.readyState >= 1")
     page.get_by_role("button", name=re.compile("^Play step 2 from")).press("Enter")
-    page.wait_for_function("document.querySelector('video').currentTime > 3", timeout=PATIENCE)
+    until(page, "document.querySelector('video').currentTime > 1")
     video.evaluate("(element) => element.pause()")
     cues = "(element) => [...element.textTracks[0].cues].map((cue) => cue.text)"
     assert any("turn off the power" in text for text in video.evaluate(cues))
@@ -77,14 +87,26 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture(page, "training-narrow-dark")
     visitor.open("/trainings/monitor")
-    expect(page.get_by_role("row", name=re.compile("training_procedure"))).to_contain_text(
-        "Completed"
-    )
+    for job_type in ("transcription", "sop_generation", "mux_upload"):
+        row = page.locator(f"[data-job={job_type}]")
+        expect(row).to_contain_text("Completed")
+        expect(row).to_contain_text("now")
+        expect(row.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
+    page.get_by_label("Type").select_option("mux_upload")
+    expect(page).to_have_url(re.compile("type=mux_upload"))
+    expect(page.locator("[data-job]")).to_have_count(1)
+    page.get_by_label("State").select_option("failed")
+    expect(page.get_by_text("No job matches the filter")).to_be_visible()
+    page.get_by_label("State").select_option("")
+    page.get_by_label("Type").select_option("")
     visitor.settle()
     found += violations(page, repository)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture(page, "training-monitor")
-    page.go_back()
+    visitor.open("/trainings")
+    bar = page.get_by_role("progressbar", name=re.compile("^Progress of"))
+    expect(bar).to_have_attribute("aria-valuenow", "100")
+    page.get_by_role("link", name=re.compile("Changing the paper")).press("Enter")
     page.get_by_role("button", name="Delete").press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
     expect(page.get_by_text("No videos yet")).to_be_visible()
@@ -141,7 +163,7 @@ def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_pa
     holding = False
     page.get_by_label(re.compile("Choose film.mp4 again")).set_input_files(file)
     expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
-    expect(page.get_by_role("alert")).to_contain_text(
+    expect(page.get_by_role("alert").first).to_contain_text(
         "The file is not a video that can be read here", timeout=PATIENCE
     )
 
@@ -170,3 +192,54 @@ def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_pa
     visitor.open("/trainings")
     expect(page.get_by_role("row", name=re.compile("film"))).to_have_count(1)
     expect(page.locator("[data-upload]")).to_have_count(0)
+
+
+def test_a_tab_closed_at_the_end_loses_nothing(
+    visit: Visit, repository: Path, tmp_path: Path
+) -> None:
+    """All has arrived, but nobody said so: the page that returns asks the server and does.
+
+    While the server asks to come back, nobody has to do anything.
+    """
+    visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::|503|422",))
+    page = visitor.page
+    sample = repository / "shared/minutehand/apps/training/console/sample.mp4"
+    page.route(re.compile("/complete$"), lambda route: route.abort())
+    page.get_by_role("button", name="New video").press("Enter")
+    page.get_by_role("dialog").get_by_label("Video").set_input_files(sample)
+    page.get_by_label("Title").fill("Closed too soon")
+    page.get_by_role("button", name="Upload", exact=True).press("Enter")
+    expect(page.get_by_text("Completing")).to_be_visible(timeout=PATIENCE)
+
+    asked: list[str] = []
+
+    def busy(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 2:
+            route.continue_()
+        else:
+            headers = {"Retry-After": "1"}
+            route.fulfill(status=503, headers=headers, json={"error": "Away", "code": "away"})
+
+    page.unroute(re.compile("/complete$"))
+    page.route(re.compile("/complete$"), busy)
+    visitor.open("/trainings")
+    expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Closed too soon")
+    assert len(asked) == 3
+
+    # the guide's browser client, of any page: refused here, with the API's own words
+    refusal = page.evaluate(
+        """async () => {
+          const { trainingClientOf } = await import("/apps/training/client.js");
+          const kept = JSON.parse(localStorage.getItem("minutehand.session"));
+          const client = trainingClientOf(location.origin, () => kept.access_token);
+          const id = "7f3c1c9e-0000-4000-8000-000000000009";
+          try {
+            return await client.createTranscriptionJob(kept.user.id, id, "https://a.example/x", id);
+          } catch (error) {
+            return [error.status, error.code];
+          }
+        }"""
+    )
+    assert refusal == [422, "audio_url_refused"]

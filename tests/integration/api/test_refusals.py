@@ -202,7 +202,7 @@ async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
                 "workspace_id": ACME_ID,
                 "filename": "a.mp4",
                 "content_type": "video/mp4",
-                "size_bytes": 5,
+                "size": 5,
             },
         ),
     ]

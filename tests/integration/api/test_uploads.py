@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import httpx
 import pytest
 
@@ -14,14 +17,27 @@ def described(**changes: object) -> dict[str, object]:
         "workspace_id": ACME_ID,
         "filename": "Über uns/../clip (1).mp4",
         "content_type": "video/mp4",
-        "size_bytes": MIN_PART_BYTES + 5,
+        "size": MIN_PART_BYTES + 5,
         **changes,
     }
 
 
-async def put(url: str, content: bytes) -> None:
+CONTENT = b"a" * MIN_PART_BYTES + b"b" * 5
+PARTS = {1: CONTENT[:MIN_PART_BYTES], 2: CONTENT[MIN_PART_BYTES:]}
+TO_SIGN: dict[str, Any] = {
+    "parts": [
+        {"part_number": number, "checksum": hashlib.sha256(part).hexdigest()}
+        for number, part in PARTS.items()
+    ]
+}
+WHOLE = {"checksum": hashlib.sha256(CONTENT).hexdigest()}
+
+
+async def put(part: dict[str, Any]) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
-        response = await browser.put(url, content=content)
+        response = await browser.put(
+            part["url"], content=PARTS[part["part_number"]], headers=part["headers"]
+        )
     assert response.status_code == 200, response.text
 
 
@@ -31,15 +47,15 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     assert begun.status_code == 201, begun.text
     upload = begun.json()
     path = f"/api/uploads/{upload['id']}"
-    signed = (await ada.post(f"{path}/parts", json={"part_numbers": [1, 2]})).json()["parts"]
+    signed = (await ada.post(f"{path}/parts", json=TO_SIGN)).json()["parts"]
     assert [part["size_bytes"] for part in signed] == [MIN_PART_BYTES, 5]
-    await put(signed[0]["url"], b"a" * MIN_PART_BYTES)
+    await put(signed[0])
 
-    early = await ada.post(f"{path}/complete")
+    early = await ada.post(f"{path}/complete", json=WHOLE)
     resumed = (await ada.get(path)).json()
-    await put(signed[1]["url"], b"b" * 5)
-    done = await ada.post(f"{path}/complete")
-    again = await ada.post(f"{path}/complete")
+    await put(signed[1])
+    done = await ada.post(f"{path}/complete", json=WHOLE)
+    again = await ada.post(f"{path}/complete", json=WHOLE)
 
     assert (early.status_code, error_of(early)["detail"]) == (409, {"missing": [2]})
     assert (resumed["missing"], resumed["complete"]) == ([2], False)
@@ -47,6 +63,10 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     assert (await ada.get(path)).json()["complete"] is True
     assert upload["key"].startswith(f"workspaces/{ACME_ID}/")
     assert upload["key"].endswith("/Uber-uns-..-clip-1-.mp4")
+    # what it became: its jobs are there with the answer, and the tab may be closed
+    training = done.json()["training"]
+    assert again.json()["training"]["id"] == training["id"]
+    assert {job["job_type"] for job in training["jobs"]} >= {"transcription", "mux_upload"}
 
 
 async def test_an_aborted_upload_is_gone(ada: httpx.AsyncClient) -> None:
@@ -58,7 +78,7 @@ async def test_an_aborted_upload_is_gone(ada: httpx.AsyncClient) -> None:
     assert (await ada.delete(path)).status_code == 204
 
     assert (await ada.get(path)).status_code == 404
-    assert (await ada.post(f"{path}/complete")).status_code == 404
+    assert (await ada.post(f"{path}/complete", json=WHOLE)).status_code == 404
 
 
 async def test_an_upload_is_its_owners_alone(
@@ -71,8 +91,8 @@ async def test_an_upload_is_its_owners_alone(
     for other in (bob, eve):
         for method, part, body in (
             ("GET", "", None),
-            ("POST", "/parts", {"part_numbers": [1]}),
-            ("POST", "/complete", None),
+            ("POST", "/parts", TO_SIGN),
+            ("POST", "/complete", WHOLE),
             ("DELETE", "", None),
         ):
             response = await other.request(method, f"{path}{part}", json=body)
@@ -87,9 +107,8 @@ async def test_an_upload_is_its_owners_alone(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"size_bytes": -1},
-        {"size_bytes": 10**15},
-        {"size_bytes": "5"},
+        {"size": -1},
+        {"size": "5"},
         {"content_type": "video"},
         {"content_type": "text/html\r\nx: y"},
         {"filename": ""},
@@ -114,24 +133,25 @@ async def test_ids_and_parts_that_are_none_are_refused(ada: httpx.AsyncClient) -
     upload = (await ada.post("/api/uploads", json=described())).json()
     forged = [
         "x",
-        paging.encode("a", "b", 5),
-        paging.encode("workspaces/../../secret", "b", 5),
-        paging.encode(upload["key"], "no-such-upload", -1),
-        paging.encode(upload["key"].replace(ACME_ID, GLOBEX_ID), "id", 5),
-        paging.encode(upload["key"], "no-such-upload", 5),
-        paging.encode(upload["key"], "half-\ud800", 5),
-        paging.encode(upload["key"], "", 5),
-        paging.encode(upload["key"] + "\x01", "id", 5),
-        paging.encode(upload["key"] + "x" * 1000, "id", 5),
-        paging.encode(upload["key"].rpartition("/")[0] + "/../x", "id", 5),
+        paging.encode("a", "b", 5, "t", ""),
+        paging.encode("workspaces/../../secret", "b", 5, "t", ""),
+        paging.encode(upload["key"], "no-such-upload", -1, "t", ""),
+        paging.encode(upload["key"].replace(ACME_ID, GLOBEX_ID), "id", 5, "t", ""),
+        paging.encode(upload["key"], "no-such-upload", 5, "t", ""),
+        paging.encode(upload["key"], "half-\ud800", 5, "t", ""),
+        paging.encode(upload["key"], "", 5, "t", ""),
+        paging.encode(upload["key"] + "\x01", "id", 5, "t", ""),
+        paging.encode(upload["key"] + "x" * 1000, "id", 5, "t", ""),
+        paging.encode(upload["key"].rpartition("/")[0] + "/../x", "id", 5, "t", ""),
     ]
 
     for each in forged:
         assert (await ada.get(f"/api/uploads/{each}")).status_code == 404, each
     for each in forged[6:]:  # nothing is asked of storage in their name, and nothing signed
-        body = {"part_numbers": [1]}
+        body = TO_SIGN
         signed = await ada.post(f"/api/uploads/{each}/parts", json=body)
         aborted = await ada.delete(f"/api/uploads/{each}")
         assert (signed.status_code, aborted.status_code) == (404, 404), each
-    beyond = await ada.post(f"/api/uploads/{upload['id']}/parts", json={"part_numbers": [3]})
+    beyond_it = {"parts": [{**TO_SIGN["parts"][0], "part_number": 3}]}
+    beyond = await ada.post(f"/api/uploads/{upload['id']}/parts", json=beyond_it)
     assert (beyond.status_code, error_of(beyond)["code"]) == (400, "invalid_argument")

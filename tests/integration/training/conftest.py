@@ -151,6 +151,16 @@ class Studio(AppDesk):
         """Tick until the training is as wanted, though other workers died or not."""
         return await self.tick_until(lambda: self.look(training), reached, others_died=others_died)
 
+    def job(self, training: dict[str, Any], job_type: str = "transcription") -> dict[str, Any]:
+        """One of a training's jobs, as it is now."""
+        [row] = self.project.rows(
+            "select j.* from public.training_jobs as t join public.jobs as j on j.id = t.job_id"
+            " where t.training_id = %s and t.job_type = %s",
+            training["id"],
+            job_type,
+        )
+        return row
+
     async def ended(self, training: dict[str, Any], *, others_died: bool = False) -> dict[str, Any]:
         """Tick until it has ended."""
         return await self.until(

@@ -43,7 +43,7 @@ async def test_a_video_is_published_and_deleted_at_the_host(
     state = await studio.ended(training)
     video = (await studio.call("GET", f"/api/trainings/{training['id']}/video")).json()
     [publish] = studio.project.rows(
-        "select attempts from public.jobs where job_type = 'training_publish'"
+        "select attempts from public.jobs where job_type = 'mux_upload'"
     )
     await studio.call("DELETE", f"/api/trainings/{training['id']}")
     await studio.tick_until_so(lambda: not host.assets)
@@ -231,7 +231,7 @@ async def test_a_large_video_is_sent_in_as_many_ticks_as_it_takes(
         training = await studio.start()
         state = await studio.ended(training)
         [publish] = studio.project.rows(
-            "select attempts, snoozes from public.jobs where job_type = 'training_publish'"
+            "select attempts, snoozes from public.jobs where job_type = 'mux_upload'"
         )
 
     assert state["status"] == "completed", state["reason"]

@@ -94,6 +94,34 @@ async def test_process_runs_only_the_types_it_is_given(
     assert (response.json()["completed"], ran) == (1, ["b"])
 
 
+async def test_a_type_runs_with_its_parts(
+    http: httpx.AsyncClient, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A job that waits for its parts would never end in a run over its own type."""
+    ran: list[str] = []
+
+    async def note(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.job_type)
+
+    registry.processor("whole", payload=Nothing)(note)
+    registry.processor("part", payload=Nothing, part_of="whole")(note)
+    registry.processor("other", payload=Nothing)(note)
+    await worker.register()
+    for name in ("whole", "part", "other"):
+        await ada.enqueue(ACME, name)
+
+    await http.post("/api/jobs/process", headers=BACKGROUND, json={"jobTypes": ["whole"]})
+    unknown = await http.post(
+        "/api/jobs/process", headers=BACKGROUND, json={"jobTypes": ["whole", "hole"]}
+    )
+
+    assert sorted(ran) == ["part", "whole"]
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_job_type")
+    assert unknown.json()["detail"] == {
+        "field": "jobTypes", "unknown": ["hole"], "known": ["other", "whole"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status", "code"),
     [

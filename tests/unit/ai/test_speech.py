@@ -23,7 +23,7 @@ from minutehand.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from minutehand.ai.speech import BYTES_PER_SECOND, Segment, make_speech_to_text
+from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word, make_speech_to_text
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint
 from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError, Settings
@@ -159,7 +159,10 @@ def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
         ("[SPEECH]", 101, 110), ("now", 120, 140), ("</s>", 141, 150),
     ]  # fmt: skip
 
-    assert join_words(words) == [Segment(0.11, 0.61, "turn off"), Segment(1.2, 1.41, "now")]
+    assert join_words(words) == [
+        Segment(0.11, 0.61, "turn off", (Word(0.11, 0.41, "turn"), Word(0.41, 0.61, "off"))),
+        Segment(1.2, 1.41, "now", (Word(1.2, 1.41, "now"),)),
+    ]
     long = join_words(("on", at * 100, at * 100 + 90) for at in range(30))
     assert all(segment.end - segment.start <= 12.5 for segment in long)
     assert len(long) == 3

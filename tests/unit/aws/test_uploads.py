@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 import httpx
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from minutehand.aws.uploads import (
     MAX_PARTS,
     MIB,
     MIN_PART_BYTES,
+    FileDigest,
     Part,
     Plan,
     StorageUnavailable,
@@ -53,10 +57,36 @@ def test_a_part_of_the_wrong_size_counts_as_missing() -> None:
     assert cut.missing(arrived) == (2,)
 
 
+def sha256(content: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(content).digest()).decode()
+
+
 async def _put(url: str, content: bytes) -> None:
+    headers = {"x-amz-checksum-sha256": sha256(content)}
     async with httpx.AsyncClient(trust_env=False) as browser:
-        response = await browser.put(url, content=content)
-    assert response.status_code == 200
+        response = await browser.put(url, content=content, headers=headers)
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2000, 2500])
+def test_a_file_is_known_by_itself_and_by_its_parts(size: int) -> None:
+    """However the bytes come in; another byte is another file."""
+    content = bytes(range(250)) * 10
+    parts = [content[:size][n : n + 1000] for n in range(0, size, 1000)] or [b""]
+    whole = hashlib.sha256(content[:size]).hexdigest()
+    sums = b"".join(hashlib.sha256(part).digest() for part in parts)
+    by_parts = f"{hashlib.sha256(sums).hexdigest()}-{len(parts)}"
+
+    def digest() -> FileDigest:
+        found = FileDigest(1000)
+        for start in range(0, size, 300):
+            found.update(content[start : min(size, start + 300)])
+        return found
+
+    assert digest().matches(whole)
+    assert digest().matches(by_parts)
+    assert not digest().matches("0" * 64)
+    assert not digest().matches(f"{by_parts}0")
 
 
 async def test_an_upload_survives_a_break_and_a_repeated_completion(settings: Settings) -> None:
@@ -64,17 +94,20 @@ async def test_an_upload_survives_a_break_and_a_repeated_completion(settings: Se
     uploads = Uploads(settings)
     cut = plan(2 * MIN_PART_BYTES + 3)
     upload_id = await uploads.create("videos/a b.mp4", content_type="video/mp4")
-    urls = await uploads.sign("videos/a b.mp4", upload_id, cut, [1, 2, 3])
+    pieces = {1: b"1" * MIN_PART_BYTES, 2: b"2" * MIN_PART_BYTES, 3: b"3" * 3}
+    sums = {number: sha256(piece) for number, piece in pieces.items()}
+    urls = await uploads.sign("videos/a b.mp4", upload_id, cut, sums)
     assert all("content-length" in url.lower() for url in urls.values())
-    await _put(urls[1], b"1" * MIN_PART_BYTES)
-    await _put(urls[3], b"3" * 3)
+    assert all("x-amz-checksum-sha256" in url.lower() for url in urls.values())
+    await _put(urls[1], pieces[1])
+    await _put(urls[3], pieces[3])
 
     with pytest.raises(UploadIncomplete) as incomplete:
         await uploads.complete("videos/a b.mp4", upload_id, cut)
     assert incomplete.value.missing == (2,)
     resumed = Uploads(settings)
     assert cut.missing(await resumed.parts("videos/a b.mp4", upload_id)) == (2,)
-    await _put(urls[2], b"2" * MIN_PART_BYTES)
+    await _put(urls[2], pieces[2])
     await resumed.complete("videos/a b.mp4", upload_id, cut)
     await resumed.complete("videos/a b.mp4", upload_id, cut)
 

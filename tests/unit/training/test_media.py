@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 
 from minutehand.ai.speech import BYTES_PER_SECOND
 from minutehand.apps.training.errors import StageError
-from minutehand.apps.training.media import Ffmpeg, cut, find_ffmpeg, read_description
+from minutehand.apps.training.media import (
+    Ffmpeg,
+    cut,
+    find_ffmpeg,
+    read_description,
+    unplayable,
+)
 from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import ConfigurationError
 
@@ -57,7 +63,7 @@ async def test_a_video_is_looked_at_and_listened_to(path: str, tmp_path: Path) -
 
 
 async def test_what_is_no_video_is_refused(path: str, tmp_path: Path) -> None:
-    """By what it is, whatever it is called: nothing, text, a song, a picture, a playlist."""
+    """By what it is, whatever it is called: nothing, text, a picture, a playlist."""
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(SAMPLE.read_bytes())
     files = {
@@ -70,10 +76,9 @@ async def test_what_is_no_video_is_refused(path: str, tmp_path: Path) -> None:
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    make(path, tmp_path / "song.m4a", "-f", "lavfi", "-i", "sine", "-t", "1")
     make(path, tmp_path / "picture.png", "-f", "lavfi", "-i", "testsrc", "-frames:v", "1")
 
-    for name in (*files, "song.m4a", "picture.png"):
+    for name in (*files, "picture.png"):
         with pytest.raises(StageError) as caught:
             await Ffmpeg(path).look(tmp_path / name)
         assert caught.value.code == "not_a_video", name
@@ -248,3 +253,30 @@ def test_a_sound_is_cut_where_nobody_speaks() -> None:
         (0.0, 27.5), (27.5, 61.0), (61.0, 80.0),
     ]  # fmt: skip
     assert cut(80.0, []) == [(0.0, 30.0), (30.0, 60.0), (60.0, 80.0)]
+
+
+async def test_a_recording_without_pictures_is_taken(path: str, tmp_path: Path) -> None:
+    """A transcript needs no pictures; browsers play what is common."""
+    for name, sound in (("song.m4a", "aac"), ("song.mp3", "mp3"), ("song.wav", "pcm_s16le")):
+        make(path, tmp_path / name, "-f", "lavfi", "-i", "sine", "-t", "1")
+        media = await Ffmpeg(path).look(tmp_path / name)
+        assert (media.video, media.audio, unplayable(media)) == (None, sound, None), name
+
+
+async def test_what_browsers_do_not_play_is_told(path: str, tmp_path: Path) -> None:
+    """With a way out; the length of a file that does not say it is measured."""
+    picture = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=5", "-f", "lavfi", "-i", "sine")
+    make(path, tmp_path / "old.avi", *picture, "-c:v", "mpeg4", "-t", "2")
+    make(path, tmp_path / "new.mp4", *picture, "-pix_fmt", "yuv420p", "-t", "2")
+    make(path, tmp_path / "live.ts", *picture, "-c:v", "mpeg2video", "-t", "2")
+
+    old = await Ffmpeg(path).look(tmp_path / "old.avi")
+    new = await Ffmpeg(path).look(tmp_path / "new.mp4")
+
+    told = unplayable(old)
+    assert told is not None
+    assert told.startswith("Browsers do not play mpeg4 and")
+    assert "in avi" in told
+    assert "MP4 with H.264" in told
+    assert unplayable(new) is None
+    assert await Ffmpeg(path).measure(tmp_path / "live.ts") == pytest.approx(2, abs=0.3)

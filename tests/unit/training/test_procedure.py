@@ -9,8 +9,9 @@ import pytest
 
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import Completion
-from minutehand.apps.training.models import Procedure, SaidSegment, Step
+from minutehand.apps.training.models import Procedure, SaidSegment, Step, TimedSegment
 from minutehand.apps.training.procedure import clock, extract, markdown, read_answer, write_prompt
+from tests.unit.training.spoken.measure import measure_all
 
 SAID = [
     SaidSegment(start=0.5, end=3.0, text="first turn off the power"),
@@ -76,15 +77,45 @@ def test_a_procedure_is_extracted_without_a_model() -> None:
     found = extract("Lamp", SAID)
 
     assert [(step.title, step.detail, step.at_seconds) for step in found.steps] == [
-        ("Turn off the power", "And wait a minute", 0.5),
+        ("Turn off the power", "", 0.5),
+        ("Wait a minute", "", 4.0),
         ("Unscrew it with a small key", "", 61.0),
     ]
     assert found.warnings == ["Be careful the lamp is hot"]
     assert found.materials == ["small key"]
     assert "without a language model" in found.purpose
     assert extract("Hot", SAID[2:3]).steps[0].title == "Be careful the lamp is hot"
-    unmarked = extract("x", [SaidSegment(start=n, end=n + 1, text="do it") for n in range(150)])
-    assert len(unmarked.steps) == 100
+    unmarked = extract("x", [SaidSegment(start=n, end=n + 1, text="do it") for n in range(250)])
+    assert len(unmarked.steps) <= 200
+
+
+def test_continuous_speech_is_cut_where_steps_begin() -> None:
+    """By cue words and by commands; only its own clause goes with a warning."""
+    text = "hello and welcome first open the cover then take the knife but be careful it is sharp"
+    words = f"{text} and cut the rope close the cover thank you for watching".split()
+    timed = [(word, n * 0.3, n * 0.3 + 0.29) for n, word in enumerate(words)]
+    said = TimedSegment(start=0, end=len(words) * 0.3, text=" ".join(words), words=timed)
+
+    found = extract("Rope", [said])
+
+    assert [step.title for step in found.steps] == [
+        "Open the cover", "Take the knife", "Cut the rope", "Close the cover",
+    ]  # fmt: skip
+    assert found.warnings == ["Be careful it is sharp"]
+    assert found.steps[1].at_seconds == pytest.approx(6 * 0.3 + 0.3)
+
+
+def test_spoken_instructions_become_their_procedures() -> None:
+    """Over what the offline engine recognised of 14 of them, see spoken/speak.py."""
+    every = measure_all()
+    found, spoken = sum(one.found for one in every), sum(one.spoken for one in every)
+
+    assert len(every) >= 12
+    assert all(59.5 <= one.seconds <= 300 for one in every)
+    assert found / spoken >= 0.9
+    assert [one.name for one in every if one.share < 0.65] == []
+    assert [one.in_warnings for one in every if one.in_warnings] == []
+    assert [one.greetings for one in every if one.greetings] == []
 
 
 def test_what_people_wrote_stays_text_in_markdown() -> None:

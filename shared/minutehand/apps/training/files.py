@@ -16,6 +16,7 @@ from uuid import UUID
 
 from minutehand.apps.training.errors import StageError
 from minutehand.aws.bucket import UploadsBucket
+from minutehand.aws.uploads import FileDigest, plan
 
 PIECE_BYTES: Final = 4 * 1024 * 1024
 #: Left free on the disk beside a video.
@@ -50,16 +51,22 @@ class TrainingFiles(UploadsBucket):
         """
         return await _typed(lambda: self._size(key), missing="storage_unavailable")
 
-    async def fetch(self, key: str, into: Path, *, on_bytes: Callable[[int], None]) -> None:
-        """Write an object to a file.
+    async def fetch(
+        self, key: str, into: Path, *, on_bytes: Callable[[int, int | None], None]
+    ) -> FileDigest:
+        """Write an object to a file; its checksums.
+
+        Args:
+            on_bytes: Called with the bytes that have arrived, and with their number in the end.
 
         Raises:
             StageError: `no_room`, `video_missing`, `storage_unavailable`.
         """
         stop = threading.Event()
 
-        def copy() -> None:
+        def copy() -> FileDigest:
             answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+            digest = FileDigest(plan(answer["ContentLength"]).part_bytes)
             if shutil.disk_usage(into.parent).free < answer["ContentLength"] + SPARE_BYTES:
                 raise StageError(
                     "no_room",
@@ -70,15 +77,17 @@ class TrainingFiles(UploadsBucket):
             with into.open("wb") as file:
                 while piece := answer["Body"].read(PIECE_BYTES):
                     if stop.is_set():
-                        return
+                        return digest
                     file.write(piece)
+                    digest.update(piece)
                     done += len(piece)
-                    on_bytes(done)
+                    on_bytes(done, answer["ContentLength"])
             if done != answer["ContentLength"]:
                 raise StageError("storage_unavailable", "The video broke off", later=True)
+            return digest
 
         try:
-            await _typed(copy, missing="video_missing")
+            return await _typed(copy, missing="video_missing")
         finally:
             stop.set()  # cancelled: the thread ends with the piece under way
 

@@ -24,7 +24,9 @@ from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import ConfigurationError
 
 #: Containers that are opened; playlists, pictures and texts, which ffmpeg reads too, are none.
-FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
+FORMATS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
+)
 PROBE_SECONDS: Final = 60.0
 MEMORY_BYTES: Final = 2 * 1024**3
 LINE_BYTES: Final = 64 * 1024
@@ -34,11 +36,23 @@ MOST_PAUSES: Final = 100_000
 #: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
 MOST_PIXELS: Final = 7680 * 4320
 
+#: What every current browser plays: container, codecs of pictures, codecs of sound.
+_PLAYED: Final = (
+    ("mp4", {"h264", "av1"}, {"aac", "mp3", "opus", "flac"}),
+    ("webm", {"vp8", "vp9", "av1"}, {"opus", "vorbis"}),
+    ("mp3", frozenset[str](), {"mp3"}),
+    ("wav", frozenset[str](), {"pcm_s16le", "pcm_u8"}),
+    ("flac", frozenset[str](), {"flac"}),
+    ("ogg", frozenset[str](), {"opus", "vorbis", "flac"}),
+    ("aac", frozenset[str](), {"aac"}),
+)
 _PROCESS: Final = Path(__file__).with_name("ffmpeg_process.py")
 
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
 _SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
+_CONTAINER = re.compile(r"^Input #0, ([\w,]+), from")
+_OUT_TIME = re.compile(r"out_time_us=(\d+)")
 _PAUSE = re.compile(r"silence_(start|end): (-?\d+(?:\.\d+)?)")
 
 
@@ -51,6 +65,7 @@ class Media:
     audio: str | None
     width: int | None = None
     height: int | None = None
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +120,31 @@ class Ffmpeg:
         lines: deque[str] = deque(maxlen=400)
         await self._run(_input(file), lines.append, seconds=PROBE_SECONDS)  # 1: it has no output
         media = read_description(lines)
-        if media is None or media.video is None:
+        if media is None or (media.video is None and media.audio is None):
             raise StageError("not_a_video", "The file is not a video that can be read here")
+        if media.video is None:
+            return media
         told: deque[str] = deque(maxlen=20)
         check = [*_input(file), "-map", "0:v:0", "-t", "1", "-f", "null", "-"]
         if await self._run(check, told.append, seconds=PROBE_SECONDS) != 0:
             raise StageError("not_a_video", f"The video's pictures cannot be read ({media.video})")
         return media
+
+    async def measure(self, file: Path) -> float | None:
+        """The playing time of a file that does not say it, by reading all of it; in seconds.
+
+        Raises:
+            StageError: `took_too_long`.
+        """
+        found: list[float] = []
+
+        def read(line: str) -> None:
+            if (match := _OUT_TIME.fullmatch(line)) is not None:
+                found[:] = [int(match[1]) / 1_000_000]
+
+        arguments = [*_input(file), "-c", "copy", "-progress", "pipe:2", "-f", "null", "-"]
+        await self._run(arguments, read, seconds=PROBE_SECONDS)
+        return found[0] if found else None
 
     async def listen(
         self,
@@ -250,7 +283,9 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
     found: dict[str, Any] = {}
     opened = False
     for line in lines:
-        opened = opened or line.startswith("Input #0")
+        if (match := _CONTAINER.match(line)) is not None:
+            opened = True
+            found["container"] = match[1]
         if not opened:
             continue
         if (match := _DURATION.match(line)) is not None:
@@ -265,7 +300,29 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
     if not opened:
         return None
     return Media(
-        seconds, found.get("video"), found.get("audio"), found.get("width"), found.get("height")
+        seconds,
+        found.get("video"),
+        found.get("audio"),
+        found.get("width"),
+        found.get("height"),
+        found.get("container", ""),
+    )
+
+
+def unplayable(media: Media) -> str | None:
+    """Why browsers do not play a file, as a sentence with a way out; None when they do."""
+    for container, video, audio in _PLAYED:
+        if (
+            container in media.container.split(",")
+            and (media.video is None or media.video in video)
+            and (media.audio is None or media.audio in audio)
+        ):
+            return None
+    what = " and ".join(codec for codec in (media.video, media.audio) if codec)
+    return (
+        f"Browsers do not play {what} in {media.container.split(',')[0] or 'this container'}."
+        " The transcript and the procedure are not affected; to watch it here, upload it as MP4"
+        " with H.264 and AAC."
     )
 
 

@@ -22,9 +22,12 @@ class Lenient(BaseModel):
 
 
 class TrainingPayload(BaseModel):
-    """Payload of `training` and of its stages' jobs."""
+    """Payload of `transcription`, `sop_generation` and `mux_upload`."""
 
     training_id: UUID
+    #: For people who look at the job; where the recording lies is the training's own.
+    audio_url: str | None = None
+    video_url: str | None = None
 
 
 class ChunkPayload(BaseModel):
@@ -66,9 +69,9 @@ class StoredTraining(Lenient):
     id: UUID
     workspace_id: UUID
     title: str
-    object_key: str
-    run: int
-    outcome: Literal["completed", "failed"] | None
+    object_key: str | None
+    source_url: str | None
+    checksum: str | None
     host_upload: str | None
     host_asset: str | None
 
@@ -84,9 +87,15 @@ class Loaded(Lenient):
     """What a leased job works on; `training` is None when it is gone."""
 
     training: StoredTraining | None
+    #: Raised each time the job is run again after its end.
+    generation: int = 1
     limits: Limits | None = None
     stages: list[Stage] = []
     heard: list[int] = []
+    #: Other transcriptions of the workspace that are under way.
+    ahead: int = 0
+    #: The status of the training's transcription; None where it has none.
+    transcription: str | None = None
     #: What writing the procedure came to, where that is stored.
     written: dict[str, Any] | None = None
 
@@ -100,11 +109,17 @@ class Loaded(Lenient):
 
 
 class SaidSegment(Lenient):
-    """A few words and when they were said, in seconds of the video."""
+    """A few words and when they were said, in seconds of the recording."""
 
     start: float
     end: float
     text: str
+
+
+class TimedSegment(SaidSegment):
+    """A segment with the time of each word, where the engine knows them."""
+
+    words: list[tuple[str, float, float]] = []
 
 
 class Chunk(Lenient):
@@ -113,7 +128,8 @@ class Chunk(Lenient):
     number: int
     starts_at_seconds: float
     ends_at_seconds: float
-    segments: list[SaidSegment]
+    segments: list[TimedSegment]
+    language: str | None = None
     engine: str
     offline: bool
 
@@ -140,45 +156,60 @@ class Procedure(BaseModel):
     steps: Annotated[list[Step], Field(min_length=1, max_length=200)]
 
 
+class NumberedStep(Step):
+    """A step with its place, from 1."""
+
+    number: int = Field(ge=1)
+
+
+class NumberedProcedure(Procedure):
+    """A procedure as it is read: its steps are numbered."""
+
+    steps: list[NumberedStep]  # type: ignore[assignment]  # narrower, and never written
+
+
 class JobState(Lenient):
-    """A stage's job, as the page shows it."""
+    """A job of a training, as the page shows it."""
 
     id: UUID
-    type: str
+    job_type: str
     status: str
-    number: int | None = None
     progress: dict[str, Any] | None = None
-    attempts: int
-    max_attempts: int
+    attempts: int | None = None
+    max_attempts: int | None = None
     next_retry_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+    cancel_requested_at: AwareDatetime | None = None
+    code: str | None = None
     error: str | None = None
 
 
 class TrainingLine(Lenient):
-    """A training as lists show it."""
+    """A training as lists show it, with its jobs."""
 
     id: UUID
     workspace_id: UUID
     title: str
-    run: int
+    run: int | None
     status: Status
+    progress_percentage: int | None
+    progress_message: str | None
     code: str | None = Field(description="Why it failed, as a stable word.")
     reason: str | None
-    job_id: UUID | None
     session_id: str
     created_at: AwareDatetime
     finished_at: AwareDatetime | None
-    progress: dict[str, Any] | None
     cancel_requested_at: AwareDatetime | None
+    jobs: list[JobState] = Field(description="transcription, sop_generation and mux_upload.")
 
 
 class TrainingState(TrainingLine):
-    """A training with its stages and the jobs of its present run."""
+    """A training with its stages."""
 
     file_name: str
     host_asset: str | None
     stages: list[Stage]
-    jobs: list[JobState]
     heard: int = Field(description="Stretches of about half a minute that are transcribed.")
     version: int | None = Field(description="The latest procedure's; null before there is one.")
 
@@ -191,12 +222,15 @@ class TrainingPage(BaseModel):
 
 
 class TranscriptState(Lenient):
-    """What was heard so far."""
+    """What was recognised so far."""
 
-    complete: bool
+    text: str
+    segments: list[SaidSegment]
+    language: str | None
+    duration_seconds: float | None = Field(description="Null until the sound is taken out.")
     engine: str | None
     offline: bool
-    segments: list[SaidSegment]
+    complete: bool
 
 
 class ProcedureVersion(Lenient):
@@ -212,7 +246,7 @@ class ProcedureVersion(Lenient):
 class StoredProcedure(ProcedureVersion):
     """A version of a procedure, and which others there are."""
 
-    procedure: Procedure
+    procedure: NumberedProcedure
     versions: list[ProcedureVersion]
 
 
@@ -223,3 +257,25 @@ class Video(BaseModel):
     expires_in_seconds: int
     host: str = Field(description="Where the video is kept: `s3`, or the video host as well.")
     playback_id: str | None = Field(description="The video host's id for players; else null.")
+    duration_seconds: float | None
+    playable: bool | None = Field(description="Whether browsers play it; null before the check.")
+    note: str | None = Field(description="Why a browser will not play it, as a sentence.")
+
+
+class StuckJob(Lenient):
+    """A job that has been due for long and was not started."""
+
+    job_id: UUID
+    job_type: str
+    training_id: UUID
+    title: str
+    pending_since: AwareDatetime
+    pending_seconds: int
+    reason: str
+    sentence: str
+
+
+class StuckJobs(BaseModel):
+    """What waits for too long, the oldest first."""
+
+    jobs: list[StuckJob]

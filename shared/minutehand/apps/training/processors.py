@@ -1,11 +1,11 @@
-"""The training processors: the stages in their order, each a job with attempts of its own.
+"""The training processors: transcription, sop_generation and mux_upload, and the pieces of them.
 
-A finished stage is stored and never done again, whichever attempt, job or run asks.
+A finished stage is stored and never done again, whichever attempt or run asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     from minutehand.apps.training.stages import Work
 
 Outcome = dict[str, Any] | Fail | Retry | Snooze
-#: Which job does which stages, the percentage before it, and what the page is told.
-STAGES: Final[tuple[tuple[str, tuple[StageName, ...], int, str], ...]] = (
-    ("training_prepare", ("verify", "audio"), 2, "The video is checked and its sound taken out"),
-    ("training_chunk", ("transcribe",), 20, "The words are written down"),
-    ("training_procedure", ("procedure",), 70, "The procedure is written"),
-    ("training_publish", ("publish",), 85, "The video is published"),
-)
-#: A stage is not begun with less than this before the tick ends.
+#: A stage is not begun with less than this before the worker run ends.
 SECONDS_TO_SPARE: Final = 10.0
+#: A transcription reports its progress at most this often while others recognise its chunks.
+PROGRESS_REPORTS: Final = 20
+#: An upload looks so soon whether its video has been checked; later less often.
+CHECK_SECONDS: Final = 2.0
+#: A transcription looks so soon whether its turn has come; later less often.
+TURN_SECONDS: Final = 3.0
+MOST_PATIENCE_SECONDS: Final = 30.0
+_LIVE: Final = frozenset({"pending", "processing", "waiting"})
 
 
 class Processors:
@@ -47,41 +48,59 @@ class Processors:
     def __init__(self, app: Training) -> None:
         self._app = app
 
-    async def training(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Have each stage done by its jobs, and end with what they came to."""
-        loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.training is None:
-            return Fail(f"Training not found: {job.payload.training_id}")
-        for job_type, names, percentage, sentence in STAGES:
-            if all(loaded.result(name) is not None for name in names):
-                continue
-            ctx.progress(percentage, names[0], sentence)
-            ended = await self._have_done(job, ctx, loaded, job_type)
-            loaded = await self._app.store.load(job.id, job.fence)
-            if loaded.training is None:
-                return Fail(f"Training not found: {job.payload.training_id}")
-            if job_type == "training_chunk":
-                loaded = await self._note_transcript(job, loaded, ended)
-            missing = next((name for name in names if loaded.result(name) is None), None)
-            if missing is not None:
-                return await self._give_up(job, ctx, loaded, missing, ended)
-        await self._app.store.finish(job.id, job.fence, job.payload.training_id, "completed")
-        ctx.log("info", "The training is ready")
-        ctx.progress(100, "finished", "The training is ready")
-        return {"training_id": str(job.payload.training_id), "outcome": "completed"}
-
-    async def prepare(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Check the video, take its sound out and cut it into stretches."""
+    async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
+        """Check the recording, take its sound out, and write down what is said."""
         # here and not at the top: only who works on a training loads its tools
         from minutehand.apps.training.stages import Source, take_sound, verify
 
         loaded = await self._app.store.load(job.id, job.fence)
-        with Source(self._app, loaded, ctx) as source:
-            checked = await self._do(job, ctx, loaded, "verify", lambda work: verify(work, source))
-            if not isinstance(checked, dict) or "failed" in checked:
-                return checked
+        if loaded.training is None:
+            return _gone(job.payload)
+        if loaded.result("verify") is None and loaded.ahead >= self._app.videos.max_running:
+            # those that wait for their chunks hold no lease, and count as well
+            ctx.progress(0, "queued", "Other recordings come first")
+            return Snooze(after=self._patience(job, TURN_SECONDS))
+        if loaded.result("audio") is None:
+            with Source(self._app, loaded, ctx) as source:
+                stages: tuple[tuple[StageName, Callable[..., Awaitable[dict[str, Any]]]], ...]
+                stages = (("verify", verify), ("audio", take_sound))
+                for name, run in stages:
+                    ended = await self._do(job, ctx, loaded, name, run, source)
+                    if ended is not None:
+                        return ended
+                    loaded = await self._app.store.load(job.id, job.fence)
+        if loaded.result("transcribe") is None:
+            answers = await self._have_heard(job, ctx, loaded)
+            stage = await self._note_transcript(job, loaded, answers)
+            if stage.status == "failed":
+                ctx.log("error", stage.reason or "", stage="transcribe", code=stage.code)
+                return _failed(stage)
             loaded = await self._app.store.load(job.id, job.fence)
-            return await self._do(job, ctx, loaded, "audio", lambda work: take_sound(work, source))
+        ctx.log("info", "The transcript is ready")
+        ctx.progress(100, "finished", "The transcript is ready")
+        return {"training_id": str(job.payload.training_id), **(loaded.result("transcribe") or {})}
+
+    async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
+        """Write the procedure."""
+        from minutehand.apps.training.stages import write_procedure
+
+        return await self._do_alone(job, ctx, "procedure", write_procedure, "The procedure")
+
+    async def mux_upload(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
+        """Bring the video to the video host, where there is one, once it is known to be one."""
+        from minutehand.apps.training.stages import publish
+
+        loaded = await self._app.store.load(job.id, job.fence)
+        if loaded.training is not None and loaded.result("verify") is None:
+            if loaded.transcription in _LIVE:
+                ctx.progress(0, "waiting", "The video is being checked")
+                return Snooze(after=self._patience(job, CHECK_SECONDS))
+            refused = loaded.failure("verify")
+            if refused is not None:
+                # not stored as a failure of its own: a retry of both goes on with the check
+                ctx.log("error", "The video was refused", code=refused.code)
+                return _failed(refused)
+        return await self._do_alone(job, ctx, "publish", publish, "The video")
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
         """Write down what is said in one stretch."""
@@ -89,7 +108,7 @@ class Processors:
 
         loaded = await self._app.store.load(job.id, job.fence)
         if loaded.training is None:
-            return Fail(f"Training not found: {job.payload.training_id}")
+            return _gone(job.payload)
         if job.payload.number in loaded.heard:
             return {"number": job.payload.number}
         try:
@@ -98,23 +117,9 @@ class Processors:
             if error.later and not job.is_last_attempt:
                 return _again(ctx, error)
             ctx.log("error", error.reason, code=error.code)
-            # told to the training, which is the one to be taken up again: no dead letter each
+            # the transcription is the one that is retried: no dead letter for each chunk
             return {"number": job.payload.number, "failed": error.code, "reason": error.reason}
         return {"number": job.payload.number, "words": words}
-
-    async def procedure(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Write the procedure."""
-        from minutehand.apps.training.stages import write_procedure
-
-        loaded = await self._app.store.load(job.id, job.fence)
-        return await self._do(job, ctx, loaded, "procedure", write_procedure)
-
-    async def publish(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Bring the video to the video host, where there is one."""
-        from minutehand.apps.training.stages import publish
-
-        loaded = await self._app.store.load(job.id, job.fence)
-        return await self._do(job, ctx, loaded, "publish", publish)
 
     async def clean(self, job: Job[CleanPayload], ctx: JobContext) -> Outcome:
         """Remove what lies outside the database."""
@@ -128,42 +133,60 @@ class Processors:
             return Fail(error.reason, data={"code": error.code})
         return {"removed": removed}
 
-    async def _have_done(
-        self, job: Job[TrainingPayload], ctx: JobContext, loaded: Loaded, job_type: str
+    def _patience(self, job: Job[TrainingPayload], least: float) -> float:
+        """Seconds until a job looks again: a backlog of hours is not asked every moment."""
+        age = (self._app.clock.now() - job.created_at).total_seconds()
+        return min(MOST_PATIENCE_SECONDS, max(least, age / 8))
+
+    async def _have_heard(
+        self, job: Job[TrainingPayload], ctx: JobContext, loaded: Loaded
     ) -> list[dict[str, Any]]:
-        """Run a stage's jobs and wait for them; what they answered, or how they ended."""
-        assert loaded.training is not None
-        # a later run has jobs of its own, also when it is the same job that was revived
-        name = f"{job_type}@{loaded.training.run}"
-        payload = {"training_id": str(job.payload.training_id)}
-        items: list[dict[str, Any]] = [dict(payload)]
-        if job_type == "training_chunk":
-            chunks = (loaded.result("audio") or {}).get("chunks", [])
+        """Have each stretch recognised by a job of its own; what those answered."""
+        chunks: list[tuple[float, float]] = (loaded.result("audio") or {}).get("chunks", [])
+        # a later run has children of its own, though it is the same job
+        name = f"training_chunk@{loaded.generation}"
 
-            async def unheard() -> list[int]:
-                return [n for n in range(1, len(chunks) + 1) if n not in loaded.heard]
+        async def unheard() -> list[int]:
+            return [n for n in range(1, len(chunks) + 1) if n not in loaded.heard]
 
-            # remembered, since the children of later attempts hang on it
-            numbers = await ctx.step(f"to hear@{loaded.training.run}", unheard)
-            items = [
-                {**payload, "number": n, "start": chunks[n - 1][0], "end": chunks[n - 1][1]}
-                for n in numbers
-            ]
-        if not items:
+        # remembered, since the children of later attempts hang on it
+        numbers = await ctx.step(f"to hear@{loaded.generation}", unheard)
+        if not numbers:
             return []
-        ids = await ctx.spawn([_child(job_type, item) for item in items], name=name)
-        ended = await ctx.gather(ids, on_failed="return", name=f"{name}:ended")
-        return [_answer(child) for child in ended]
+        payload = {"training_id": str(job.payload.training_id)}
+        ids = await ctx.spawn(
+            [
+                _child({**payload, "number": n, "start": chunks[n - 1][0], "end": chunks[n - 1][1]})
+                for n in numbers
+            ],
+            name=name,
+        )
+        answers: list[dict[str, Any]] = []
+        size = -(-len(ids) // PROGRESS_REPORTS)
+        # a few at a time, so that this job tells how far its chunks are
+        for start in range(0, len(ids), size):
+            done = len(chunks) - len(ids) + start
+            ctx.progress(
+                20 + 79 * done / len(chunks),
+                "transcribe",
+                f"The words are written down: {done} of {len(chunks)} stretches",
+            )
+            ended = await ctx.gather(
+                ids[start : start + size], on_failed="return", name=f"{name}:{start}"
+            )
+            answers += [_answer(child) for child in ended]
+        return answers
 
     async def _note_transcript(
-        self, job: Job[TrainingPayload], loaded: Loaded, ended: list[dict[str, Any]]
-    ) -> Loaded:
-        """Store how the transcription as a whole ended."""
+        self, job: Job[TrainingPayload], loaded: Loaded, answers: Sequence[dict[str, Any]]
+    ) -> Stage:
+        """Store how the transcription as a whole ended; with the words, the procedure's job."""
         chunks = await self._app.store.load_chunks(job.id, job.fence)
-        wanted = len((loaded.result("audio") or {}).get("chunks", []))
+        audio = loaded.result("audio") or {}
+        wanted = len(audio.get("chunks", []))
         words = sum(len(s.text.split()) for chunk in chunks for s in chunk.segments)
         if len(chunks) < wanted:
-            first = next((answer for answer in ended if "failed" in answer), {})
+            first = next((answer for answer in answers if "failed" in answer), {})
             stage = Stage(
                 name="transcribe",
                 status="failed",
@@ -176,36 +199,38 @@ class Processors:
                 name="transcribe",
                 status="failed",
                 code="no_speech",
-                reason="The video has sound, but no words were recognised in it",
+                reason="The recording has sound, but no words were recognised in it",
             )
         else:
             result = {
                 "chunks": wanted,
                 "words": words,
+                "language": next((c.language for c in chunks if c.language), None),
+                "duration_seconds": audio.get("seconds"),
                 "engine": chunks[0].engine,
                 "offline": any(chunk.offline for chunk in chunks),
             }
             stage = Stage(name="transcribe", status="completed", result=result)
-        await self._app.store.store_stage(job.id, job.fence, stage)
-        return await self._app.store.load(job.id, job.fence)
+        return await self._app.store.store_stage(job.id, job.fence, stage)
 
-    async def _give_up(
+    async def _do_alone(
         self,
         job: Job[TrainingPayload],
         ctx: JobContext,
-        loaded: Loaded,
         name: StageName,
-        ended: list[dict[str, Any]],
-    ) -> Fail:
-        stage = loaded.failure(name)
-        first = next((answer for answer in ended if "failed" in answer), {})
-        code = (stage.code if stage else None) or first.get("failed") or "unknown"
-        reason = (stage.reason if stage else None) or first.get("reason") or "It did not end well"
-        await self._app.store.finish(
-            job.id, job.fence, job.payload.training_id, "failed", code=code, reason=reason
-        )
-        ctx.log("error", reason, stage=name, code=code)
-        return Fail(reason, data={"stage": name, "code": code})
+        run: Callable[[Work], Awaitable[dict[str, Any]]],
+        what: str,
+    ) -> Outcome:
+        """Do the only stage of a job; its result is the job's."""
+        loaded = await self._app.store.load(job.id, job.fence)
+        if loaded.training is None:
+            return _gone(job.payload)
+        ended = await self._do(job, ctx, loaded, name, run)
+        if ended is not None:
+            return ended
+        loaded = await self._app.store.load(job.id, job.fence)
+        ctx.progress(100, "finished", f"{what} is ready")
+        return {"training_id": str(job.payload.training_id), **(loaded.result(name) or {})}
 
     async def _do(
         self,
@@ -213,21 +238,25 @@ class Processors:
         ctx: JobContext,
         loaded: Loaded,
         name: StageName,
-        run: Callable[[Work], Awaitable[dict[str, Any]]],
-    ) -> Outcome:
-        """Do a stage and store what it came to."""
+        run: Callable[..., Awaitable[dict[str, Any]]],
+        *more: Any,
+    ) -> Outcome | None:
+        """Do a stage and store what it came to; None when it is done."""
         from minutehand.apps.training.stages import Pause, Work
 
         if loaded.training is None:
-            return Fail(f"Training not found: {job.payload.training_id}")
+            return _gone(job.payload)
         if loaded.result(name) is not None:
-            return {"stage": name}
+            return None
+        failed = loaded.failure(name)
+        if failed is not None:  # stored, but the worker ended before it said so
+            return _failed(failed)
         if ctx.remaining < SECONDS_TO_SPARE:
             return Snooze(after=1)  # cutting it off in the middle would do it twice
         started = self._app.clock.monotonic()
         ctx.log("info", f"{name.capitalize()} begins", stage=name)
         try:
-            result = await _typed(run(Work(self._app, job, ctx, loaded)))
+            result = await _typed(run(Work(self._app, job, ctx, loaded), *more))
             stage = Stage(name=name, status="completed", result=result)
         except Pause as pause:
             return Snooze(after=pause.seconds)
@@ -240,10 +269,7 @@ class Processors:
         stage = await self._app.store.store_stage(
             job.id, job.fence, stage.model_copy(update={"seconds": seconds})
         )
-        if stage.status == "failed":
-            return {"stage": name, "failed": stage.code, "reason": stage.reason}
-        ctx.progress(100, name)
-        return {"stage": name}
+        return _failed(stage) if stage.status == "failed" else None
 
 
 async def _typed(work: Awaitable[Any]) -> Any:
@@ -263,10 +289,19 @@ def _again(ctx: JobContext, error: StageError) -> Retry:
     return Retry(error.reason, after=error.retry_after, data={"code": error.code})
 
 
-def _child(job_type: str, payload: dict[str, Any]) -> Any:
+def _failed(stage: Stage) -> Fail:
+    reason = stage.reason or f"{stage.name} failed"
+    return Fail(reason, data={"stage": stage.name, "code": stage.code})
+
+
+def _gone(payload: TrainingPayload | ChunkPayload) -> Fail:
+    return Fail(f"Training not found: {payload.training_id}", data={"code": "training_not_found"})
+
+
+def _child(payload: dict[str, Any]) -> Any:
     from minutehand.queue.models import NewJob
 
-    return NewJob(job_type=job_type, payload=payload)
+    return NewJob(job_type="training_chunk", payload=payload)
 
 
 def _answer(child: ChildResult) -> dict[str, Any]:
@@ -281,36 +316,28 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
     processors = Processors(app)
     backoff = Backoff(first=5, cap=300)
     long = timedelta(minutes=14)  # a Lambda ends after fifteen
-    registry.processor("training", payload=TrainingPayload, backoff=backoff, internal=True)(
-        processors.training
-    )
-    registry.processor(
-        "training_prepare",
-        payload=TrainingPayload,
-        # each holds a whole video on the disk
-        workspace_concurrency=2,
-        timeout=long,
-        backoff=backoff,
-        internal=True,
-    )(processors.prepare)
+    for job_type, run in (
+        ("transcription", processors.transcription),
+        ("sop_generation", processors.sop_generation),
+        ("mux_upload", processors.mux_upload),
+    ):
+        registry.processor(
+            job_type,
+            payload=TrainingPayload,
+            # a transcription and an offline upload hold a whole video on the disk
+            workspace_concurrency=app.videos.max_running,
+            timeout=long,
+            backoff=backoff,
+            internal=True,
+        )(run)
     registry.processor(
         "training_chunk",
         payload=ChunkPayload,
         workspace_concurrency=10,
         backoff=backoff,
         internal=True,
+        part_of="transcription",
     )(processors.chunk)
-    registry.processor(
-        "training_procedure", payload=TrainingPayload, backoff=backoff, internal=True
-    )(processors.procedure)
-    registry.processor(
-        "training_publish",
-        payload=TrainingPayload,
-        workspace_concurrency=2,
-        timeout=long,
-        backoff=backoff,
-        internal=True,
-    )(processors.publish)
     registry.processor(
         "training_clean", payload=CleanPayload, max_attempts=20, backoff=backoff, internal=True
     )(processors.clean)

@@ -1,11 +1,13 @@
-"""The app's routes, found by the `jobs` function: hand a video in, follow it, read and edit.
+"""The app's routes, found by the `jobs` function: hand a recording in, follow it, read and edit.
 
-Uploading is `/api/uploads`; each route here is a call of a SQL function under the caller's token.
+Uploading is uploads.py's; each route here is a call of a SQL function under the caller's token.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import logging
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,21 +15,35 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from minutehand.apps.training.files import VIDEO_SECONDS
 from minutehand.apps.training.models import (
+    NumberedProcedure,
+    NumberedStep,
     Procedure,
+    Step,
     StoredProcedure,
+    StuckJobs,
     TrainingPage,
     TrainingState,
     TranscriptState,
     Video,
 )
+from minutehand.apps.training.remote import refuse_address
 from minutehand.apps.training.services import Training
+from minutehand.apps.training.subtitles import subrip, webvtt
+from minutehand.apps.training.uploads import UploadRoutes
+from minutehand.apps.training.webhooks import WebhookRoutes
 from minutehand.aws.uploads import KEY
+from minutehand.config import Settings
 from minutehand.web.auth import SignedIn
 from minutehand.web.errors import ApiError
 from minutehand.web.foreign import standing_on
 from minutehand.web.services import Provided, Services
 
+logger = logging.getLogger(__name__)
+
 MARKDOWN = "text/markdown"
+AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
+#: How a transcript is given, by media type and by ending.
+TRANSCRIPTS = {"json": "application/json", "vtt": "text/vtt", "srt": "application/x-subrip"}
 
 
 class NewTraining(BaseModel):
@@ -42,13 +58,51 @@ class NewTraining(BaseModel):
     ]
 
 
-class EditedProcedure(BaseModel):
+class NewTranscription(BaseModel):
+    """A recording to be transcribed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UUID = Field(description="The caller.")
+    company_id: UUID = Field(description="The workspace it belongs to.")
+    audio_url: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=2000,
+            description="An upload of the caller's, by key or address; or an https address of a"
+            " host that the operator allows.",
+        ),
+    ]
+    title: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = None
+
+
+class StartedTranscription(BaseModel):
+    """The job that transcribes a recording."""
+
+    job_id: UUID
+    training_id: UUID
+
+
+class EditedStep(Step):
+    """A step as a person wants it; its number is its place in the list."""
+
+    number: int | None = None
+
+
+class EditedSteps(Procedure):
     """A procedure as a person wants it."""
+
+    steps: Annotated[list[EditedStep], Field(min_length=1, max_length=200)]  # type: ignore[assignment]
+
+
+class EditedProcedure(BaseModel):
+    """A new version of a procedure."""
 
     model_config = ConfigDict(extra="forbid")
 
     base_version: int = Field(ge=1, description="The version that was edited.")
-    procedure: Procedure
+    procedure: EditedSteps
 
 
 class TrainingRoutes:
@@ -64,11 +118,28 @@ class TrainingRoutes:
         }
         router.add_api_route("", self.start, methods=["POST"], status_code=201, responses=created)
         router.add_api_route("", self.list_trainings, methods=["GET"])
+        router.add_api_route("/stuck-jobs", self.get_stuck_jobs, methods=["GET"])
         router.add_api_route("/{training_id}", self.get_training, methods=["GET"])
         router.add_api_route(
             "/{training_id}", self.delete_training, methods=["DELETE"], status_code=204
         )
-        router.add_api_route("/{training_id}/transcript", self.get_transcript, methods=["GET"])
+        router.add_api_route(
+            "/{training_id}/transcription",
+            self.transcribe,
+            methods=["POST"],
+            status_code=201,
+            responses={201: {"description": "Enqueued; 200 when the recording has its job."}},
+        )
+        text: dict[str, Any] = {"schema": {"type": "string"}}
+        others = {name: text for kind, name in TRANSCRIPTS.items() if kind != "json"}
+        for path in ("/{training_id}/transcript", "/{training_id}/transcript.{ending}"):
+            router.add_api_route(
+                path,
+                self.get_transcript,
+                methods=["GET"],
+                response_model=TranscriptState,
+                responses={200: {"content": others}},
+            )
         router.add_api_route(
             "/{training_id}/procedure",
             self.get_procedure,
@@ -118,10 +189,81 @@ class TrainingRoutes:
         """A training, stage by stage, with the jobs of its present run."""
         return await self._read(training_id, caller.token)
 
-    async def get_transcript(self, training_id: UUID, caller: SignedIn) -> TranscriptState:
-        """What was heard so far."""
+    async def get_stuck_jobs(
+        self,
+        workspace_id: UUID,
+        caller: SignedIn,
+        minutes: Annotated[int, Query(ge=1, le=1440)] = 10,
+    ) -> StuckJobs:
+        """Jobs that have been due for more than `minutes` and were not started, and why."""
+        found = await self._app.acting_as(caller.token).stuck_jobs(workspace_id, minutes=minutes)
+        for job in found["jobs"]:
+            logger.error(
+                "A training's job is stuck",
+                extra={
+                    "event": "training.job_stuck",
+                    "job_id": job["job_id"],
+                    "job_type": job["job_type"],
+                    "pending_seconds": job["pending_seconds"],
+                    "reason": job["reason"],
+                },
+            )
+        return StuckJobs.model_validate(found)
+
+    async def transcribe(
+        self,
+        training_id: UUID,
+        body: NewTranscription,
+        caller: SignedIn,
+        services: Provided,
+        response: Response,
+    ) -> StartedTranscription:
+        """Have a recording transcribed, and a procedure made of it; the training is made if new."""
+        if str(body.user_id) != str(caller.subject):
+            raise ApiError(403, "forbidden", "user_id must be the caller")
+        key = _own_key(body.audio_url, services.settings)
+        if key is None:
+            refused = refuse_address(body.audio_url, self._app.videos)
+            if refused is not None:
+                raise ApiError(422, "audio_url_refused", refused, detail={"field": "audio_url"})
+        else:
+            with standing_on("the uploads bucket"):
+                if await self._app.files.find_size(key) is None:
+                    raise ApiError(409, "upload_incomplete", "The upload is not complete")
+        name = urlsplit(body.audio_url).path.rpartition("/")[2] or "Recording"
+        started = await self._app.acting_as(caller.token).transcribe(
+            body.company_id, training_id, body.title or name[:200], key or body.audio_url
+        )
+        if started["wake"]:
+            await services.waker.wake()
+        if not started["created"]:
+            response.status_code = 200
+        return StartedTranscription.model_validate(started)
+
+    async def get_transcript(
+        self,
+        request: Request,
+        training_id: UUID,
+        caller: SignedIn,
+        ending: Literal["json", "vtt", "srt"] | None = None,
+    ) -> Any:
+        """What was recognised so far: JSON, or subtitles by `Accept` or by ending."""
         found = await self._app.acting_as(caller.token).transcript(training_id)
-        return TranscriptState.model_validate(found)
+        text = " ".join(segment["text"] for segment in found["segments"])
+        state = TranscriptState.model_validate({**found, "text": text})
+        wanted = ending or _wanted(request.headers.get("accept", ""))
+        if wanted == "json":
+            return state
+        subtitles = webvtt if wanted == "vtt" else subrip
+        return Response(
+            subtitles(state.segments),
+            media_type=f"{TRANSCRIPTS[wanted]}; charset=utf-8",
+            headers={
+                "Content-Disposition": f'attachment; filename="{training_id}.{wanted}"',
+                "Vary": "Accept",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
 
     async def get_procedure(
         self,
@@ -134,7 +276,7 @@ class TrainingRoutes:
     ) -> Any:
         """The procedure: JSON with the list of its versions, or Markdown by `Accept`."""
         raw = await self._app.acting_as(caller.token).procedure(training_id, version)
-        found = StoredProcedure.model_validate(raw)
+        found = _stored(raw)
         if MARKDOWN not in request.headers.get("accept", ""):
             return found
         from minutehand.apps.training.procedure import markdown
@@ -154,25 +296,27 @@ class TrainingRoutes:
     ) -> StoredProcedure:
         """Store an edited procedure as the next version; 409 when somebody was faster."""
         store = self._app.acting_as(caller.token)
-        edited = body.procedure.model_dump(mode="json")
+        edited = body.procedure.model_dump(mode="json", exclude={"steps": {"__all__": {"number"}}})
         version = await store.save_procedure(training_id, body.base_version, edited)
-        return StoredProcedure.model_validate(await store.procedure(training_id, version))
+        return _stored(await store.procedure(training_id, version))
 
     async def get_video(self, training_id: UUID, caller: SignedIn) -> Video:
         """An address to play the video from, for an hour."""
         found = await self._app.acting_as(caller.token).video(training_id)
         with standing_on("the uploads bucket"):
-            if await self._app.files.find_size(found["object_key"]) is None:
-                raise ApiError(404, "video_not_found", "The video is no longer kept here")
-            url = self._app.files.presign(
-                found["object_key"], content_type=_media_type(found["object_key"])
-            )
-        publish = found["publish"] or {}
+            key = found["object_key"]
+            if key is None or await self._app.files.find_size(key) is None:
+                raise ApiError(404, "video_not_found", "The video is not kept here")
+            url = self._app.files.presign(key, content_type=_media_type(key))
+        publish, media = found["publish"] or {}, found["media"] or {}
         return Video(
             url=url,
             expires_in_seconds=VIDEO_SECONDS,
             host=publish.get("host", "s3"),
             playback_id=publish.get("playback_id"),
+            duration_seconds=publish.get("duration_seconds") or media.get("seconds"),
+            playable=media.get("playable"),
+            note=media.get("note"),
         )
 
     async def cancel(self, training_id: UUID, caller: SignedIn) -> TrainingState:
@@ -198,17 +342,68 @@ class TrainingRoutes:
         return TrainingState.model_validate(await self._app.acting_as(token).read(training_id))
 
 
+def _stored(raw: dict[str, Any]) -> StoredProcedure:
+    """A stored version as it is read: its steps are numbered."""
+    steps = [
+        NumberedStep(number=number, **step)
+        for number, step in enumerate(raw["procedure"]["steps"], 1)
+    ]
+    numbered = NumberedProcedure.model_validate({**raw["procedure"], "steps": steps})
+    return StoredProcedure.model_validate({**raw, "procedure": numbered})
+
+
+def _wanted(accept: str) -> Literal["json", "vtt", "srt"]:
+    """The form that a client likes best, in its own order."""
+    for part in accept.lower().split(","):
+        name = part.partition(";")[0].strip()
+        if name == TRANSCRIPTS["vtt"]:
+            return "vtt"
+        if name in {TRANSCRIPTS["srt"], "application/srt", "text/srt"}:
+            return "srt"
+    return "json"
+
+
+def _own_key(address: str, settings: Settings) -> str | None:
+    """The key of an upload that an address names, as a key, `s3://` or a presigned URL."""
+    if KEY.fullmatch(address) is not None:
+        return address
+    parts, bucket = urlsplit(address), settings.uploads_bucket or "-"
+    path = parts.path.lstrip("/")
+    local = urlsplit(settings.aws_endpoint_url or "").netloc
+    if local and parts.netloc == local:
+        path = path.removeprefix(f"{bucket}/")
+    elif not (
+        (parts.scheme == "s3" and parts.netloc == bucket)
+        or (parts.netloc.startswith(f"{bucket}.s3.") and parts.netloc.endswith(AWS_HOSTS))
+    ):
+        return None
+    return path if KEY.fullmatch(path) is not None else None
+
+
 def _media_type(key: str) -> str:
     """How a browser shall take the file, by its name: as a video in any case."""
     ending = key.rpartition(".")[2].lower()
-    return {"webm": "video/webm", "ogv": "video/ogg", "mov": "video/quicktime"}.get(
-        ending, "video/mp4"
-    )
+    return {
+        "webm": "video/webm",
+        "ogv": "video/ogg",
+        "mov": "video/quicktime",
+        "mp3": "audio/mpeg",
+        "wav": "audio/wav",
+        "ogg": "audio/ogg",
+        "flac": "audio/flac",
+    }.get(ending, "video/mp4")
 
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
     app = services.provide(Training, lambda: Training(services.settings))
-    routes = APIRouter(prefix="/api/trainings", tags=["trainings"])
-    TrainingRoutes(app).add_to(routes)
-    return routes
+    everything = APIRouter()
+    for prefix, tag, part in (
+        ("/api/uploads", "uploads", UploadRoutes(app)),
+        ("/api/trainings/webhooks", "trainings", WebhookRoutes(app)),
+        ("/api/trainings", "trainings", TrainingRoutes(app)),
+    ):
+        routes = APIRouter(prefix=prefix, tags=[tag])
+        part.add_to(routes)
+        everything.include_router(routes)
+    return everything

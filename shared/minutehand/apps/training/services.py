@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minutehand.ai.speech import SpeechToText
     from minutehand.apps.training.media import Ffmpeg
     from minutehand.apps.training.mux import Mux
+    from minutehand.queue.lean_httpx import httpx
 
 
 class Training(Collaborators):
@@ -34,8 +35,11 @@ class Training(Collaborators):
         model: LanguageModel | None = None,
         host: Mux | None = None,
         clock: Clock | None = None,
+        remote: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(settings, clock=clock)
+        #: Reaches the hosts that recordings are fetched from; None for public addresses alone.
+        self.remote = remote
         self.files = TrainingFiles(settings)
         self._given = (speech, model, host)
 

@@ -19,7 +19,7 @@ from minutehand.apps.training import procedure
 from minutehand.apps.training.errors import StageError
 from minutehand.apps.training.files import SPARE_BYTES, sound_key, sound_prefix
 from minutehand.apps.training.folder import Folder
-from minutehand.apps.training.media import cut
+from minutehand.apps.training.media import cut, unplayable
 from minutehand.apps.training.models import (
     Chunk,
     ChunkPayload,
@@ -27,10 +27,11 @@ from minutehand.apps.training.models import (
     Limits,
     Loaded,
     Procedure,
-    SaidSegment,
     StoredTraining,
+    TimedSegment,
 )
 from minutehand.apps.training.mux import HostUpload, Mux
+from minutehand.apps.training.remote import fetch_remote
 from minutehand.apps.training.services import Training
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
@@ -44,9 +45,11 @@ SOUND_SECONDS: Final = 60.0
 HOST_PATIENCE: Final = timedelta(hours=6)
 HOST_LOOKS_SECONDS: Final = 10.0
 MOST_SEGMENT: Final = 4_000
-#: Most text of a stretch, and what a segment takes beside its own; the table's limit is higher.
+#: Most text of a stretch, and what a segment and a word take beside their own; the table's limit
+#: is higher.
 MOST_CHUNK_BYTES: Final = 100_000
 SEGMENT_BYTES: Final = 50
+WORD_BYTES: Final = 30
 #: A piece is not sent with less than this, and the time of the last one, before the tick ends.
 SPARE_SECONDS: Final = 10.0
 
@@ -82,7 +85,7 @@ class Work:
 
 
 class Source:
-    """The uploaded video on this machine's disk, fetched by whoever needs it first."""
+    """The recording on this machine's disk, fetched by the stage that needs it first."""
 
     def __init__(self, app: Training, loaded: Loaded, ctx: JobContext) -> None:
         self._app = app
@@ -107,26 +110,76 @@ class Source:
         """For files that shall go with it."""
         return self._folder.path
 
-    async def file(self, size: int) -> Path:
-        """The video."""
-        if self._file is None:
-            assert self._loaded.training is not None
+    async def file(self) -> Path:
+        """The recording, whole and as announced.
+
+        Raises:
+            StageError: It is missing, too large, or not the file whose checksum was announced.
+        """
+        training, limits = self._loaded.training, self._loaded.limits
+        if self._file is None and training is not None and limits is not None:
             file = self.folder / "video"
-            await self._app.files.fetch(
-                self._loaded.training.object_key,
-                file,
-                on_bytes=lambda done: self._tell(50 * done / max(1, size)),
-            )
+            if training.source_url is not None:
+                await fetch_remote(
+                    training.source_url,
+                    file,
+                    settings=self._app.videos,
+                    most_bytes=limits.bytes,
+                    on_bytes=self._tell,
+                    transport=self._app.remote,
+                )
+            else:
+                digest = await self._app.files.fetch(
+                    training.object_key or "", file, on_bytes=self._tell
+                )
+                if training.checksum is not None and not digest.matches(training.checksum):
+                    raise StageError(
+                        "checksum_mismatch",
+                        "The file that arrived is not the one that was sent: its checksum differs",
+                    )
             self._file = file
+        assert self._file is not None
         return self._file
 
-    def _tell(self, percentage: float) -> None:
-        self._ctx.progress(percentage, "fetch", "The video is fetched")
+    def _tell(self, done: int, size: int | None) -> None:
+        share = 100 * done / size if size else 50
+        report(self._ctx, share, "fetch")
 
 
 async def verify(work: Work, source: Source) -> dict[str, Any]:
-    """Whether the upload is there, and is a video with sound; nobody's word is taken for it."""
-    size = await work.app.files.measure(work.training.object_key)
+    """Whether the recording is there and is one; what its sender said of it does not count."""
+    if work.training.source_url is None:
+        await _size_of(work)
+    file = await source.file()
+    size = file.stat().st_size
+    if size == 0:
+        raise StageError("empty_file", "The file is empty")
+    ffmpeg = await work.app.ffmpeg()
+    media = await ffmpeg.look(file)
+    if media.seconds is not None and media.seconds > work.limits.seconds:
+        raise StageError(
+            "video_too_long",
+            f"A video lasts at most {work.limits.seconds:.0f} s, this one {media.seconds:.0f} s",
+        )
+    note = unplayable(media)
+    if note is not None:
+        work.ctx.log("warning", note, stage="verify")
+    return {
+        "bytes": size,
+        "seconds": media.seconds,
+        "container": media.container,
+        "video": media.video,
+        "audio": media.audio,
+        "width": media.width,
+        "height": media.height,
+        "playable": note is None,
+        "note": note,
+    }
+
+
+async def _size_of(work: Work) -> int:
+    """The size of the uploaded file in bytes."""
+    size = await work.app.files.measure(work.training.object_key or "")
     if size is None:
         raise StageError("video_missing", "The upload is not complete, or is gone")
     if size == 0:
@@ -135,32 +188,18 @@ async def verify(work: Work, source: Source) -> dict[str, Any]:
         raise StageError(
             "video_too_large", f"A video has at most {work.limits.bytes} bytes, this one {size}"
         )
-    ffmpeg = await work.app.ffmpeg()
-    media = await ffmpeg.look(await source.file(size))
-    if media.audio is None:
-        raise StageError("no_audio", "The video has no sound: there is nothing to write down")
-    if media.seconds is not None and media.seconds > work.limits.seconds:
-        raise StageError(
-            "video_too_long",
-            f"A video lasts at most {work.limits.seconds:.0f} s, this one {media.seconds:.0f} s",
-        )
-    return {
-        "bytes": size,
-        "seconds": media.seconds,
-        "video": media.video,
-        "audio": media.audio,
-        "width": media.width,
-        "height": media.height,
-    }
+    return size
 
 
 async def take_sound(work: Work, source: Source) -> dict[str, Any]:
     """Take the sound out, and keep it in stretches that are cut where nobody speaks."""
     checked = work.loaded.result("verify") or {}
+    if checked.get("audio") is None:
+        raise StageError("no_audio", "The video has no sound: there is nothing to write down")
     seconds = checked.get("seconds") or work.limits.seconds
     ffmpeg = await work.app.ffmpeg()
     file = source.folder / "sound"
-    video = await source.file(checked["bytes"])
+    video = await source.file()
     room = int((checked.get("seconds") or 0) * BYTES_PER_SECOND) + SPARE_BYTES
     if shutil.disk_usage(source.folder).free < room:
         raise StageError("no_room", "The worker's disk has no room for the sound", later=True)
@@ -170,7 +209,7 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
         # a slow machine reads a video at least at its own pace
         seconds=SOUND_SECONDS + seconds,
         most_seconds=work.limits.seconds,
-        on_second=lambda at: _tell(work, 50 + 30 * min(1.0, at / seconds), "audio"),
+        on_second=lambda at: report(work.ctx, 60 * min(1.0, at / seconds), "audio"),
     )
     if sound.silent:
         raise StageError("silent", "The video's sound is silent: there is nothing to write down")
@@ -182,7 +221,7 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
             piece = await asyncio.to_thread(samples.read, last - first)
             key = sound_key(work.training.workspace_id, work.training.id, number)
             await work.app.files.put(key, piece)
-            _tell(work, 80 + 20 * number / len(stretches), "audio")
+            report(work.ctx, 60 + 40 * number / len(stretches), "audio")
     return {"seconds": sound.seconds, "chunks": stretches}
 
 
@@ -191,29 +230,40 @@ async def hear(work: Work, payload: ChunkPayload) -> int:
     key = sound_key(work.training.workspace_id, work.training.id, payload.number)
     sound = await work.app.files.read(key, missing="audio_gone")
     transcript = await work.app.speech.transcribe(
-        sound, on_heard=lambda share: _tell(work, 100 * share, "transcribe")
+        sound, on_heard=lambda share: report(work.ctx, 100 * share, "transcribe")
     )
+
+    def at(seconds: float) -> float:
+        return round(min(payload.start + seconds, payload.end), 3)
+
     segments = [
-        SaidSegment(
-            start=round(min(payload.start + said.start, payload.end), 3),
-            end=round(min(payload.start + said.end, payload.end), 3),
+        TimedSegment(
+            start=at(said.start),
+            end=at(said.end),
             text=clean_text(said.text)[:MOST_SEGMENT],
+            words=[(clean_text(w.text), at(w.start), at(w.end)) for w in said.words],
         )
         for said in transcript.segments
         if clean_text(said.text).strip()
     ]
-    if sum(len(said.text.encode()) + SEGMENT_BYTES for said in segments) > MOST_CHUNK_BYTES:
+    if sum(_weight(said) for said in segments) > MOST_CHUNK_BYTES:
         raise StageError("answer_unusable", f"{transcript.engine} heard more than anybody can say")
     chunk = Chunk(
         number=payload.number,
         starts_at_seconds=payload.start,
         ends_at_seconds=payload.end,
         segments=segments,
+        language=transcript.language,
         engine=transcript.engine[:200],
         offline=transcript.offline,
     )
     await work.app.store.store_chunk(work.job.id, work.job.fence, chunk)
     return sum(len(said.text.split()) for said in segments)
+
+
+def _weight(said: TimedSegment) -> int:
+    words = sum(len(word[0].encode()) + WORD_BYTES for word in said.words)
+    return len(said.text.encode()) + SEGMENT_BYTES + words
 
 
 async def write_procedure(work: Work) -> dict[str, Any]:
@@ -223,7 +273,7 @@ async def write_procedure(work: Work) -> dict[str, Any]:
     chunks = await work.app.store.load_chunks(work.job.id, work.job.fence)
     segments = [said for chunk in chunks for said in chunk.segments]
     model = work.app.model
-    _tell(work, 10, "procedure")
+    report(work.ctx, 10, "procedure")
     if model.offline:
         found, author = procedure.extract(work.training.title, segments), procedure.OFFLINE
     else:
@@ -234,7 +284,7 @@ async def write_procedure(work: Work) -> dict[str, Any]:
     return {"steps": len(found.steps), "author": author[:200], "offline": model.offline}
 
 
-async def _ask(work: Work, segments: list[SaidSegment]) -> Procedure:
+async def _ask(work: Work, segments: list[TimedSegment]) -> Procedure:
     try:
         prompt = procedure.write_prompt(work.training.title, segments)
     except ValueError as error:
@@ -244,7 +294,7 @@ async def _ask(work: Work, segments: list[SaidSegment]) -> Procedure:
     def count(piece: str) -> None:
         nonlocal written
         written += len(piece)
-        _tell(work, 10 + min(80.0, written / 60), "procedure")
+        report(work.ctx, 10 + min(80.0, written / 60), "procedure")
 
     for attempt in range(1, TRIES + 1):
         try:
@@ -262,9 +312,7 @@ async def publish(work: Work) -> dict[str, Any]:
     """Bring the video to the host and wait until it can be played there."""
     host = work.app.host
     if host is None:
-        note = "No video host is configured: the video stays in the uploads bucket"
-        work.ctx.log("info", note)
-        return {"host": "s3", "offline": True, "note": note}
+        return await _publish_offline(work)
     asset_id = work.training.host_asset
     if asset_id is None:
         upload = await _upload(work, host)
@@ -291,7 +339,28 @@ async def publish(work: Work) -> dict[str, Any]:
         "host": "mux",
         "asset_id": asset.id,
         "playback_id": asset.playback_id,
-        "seconds": asset.seconds,
+        "duration_seconds": asset.seconds,
+        "offline": False,
+    }
+
+
+async def _publish_offline(work: Work) -> dict[str, Any]:
+    """Stand in for a video host: the video stays in the bucket, and its duration is measured."""
+    checked = work.loaded.result("verify") or {}
+    seconds = checked.get("seconds") or (work.loaded.result("audio") or {}).get("seconds")
+    if seconds is None:  # its container does not say, or the transcription was cancelled
+        with Source(work.app, work.loaded, work.ctx) as source:
+            file = await source.file()
+            ffmpeg = await work.app.ffmpeg()
+            seconds = (await ffmpeg.look(file)).seconds or await ffmpeg.measure(file)
+    note = "No video host is configured: the video stays in the uploads bucket"
+    work.ctx.log("info", note)
+    return {
+        "host": "s3",
+        "playback_id": f"offline-{work.training.id}",
+        "duration_seconds": seconds,
+        "offline": True,
+        "note": note,
     }
 
 
@@ -311,9 +380,9 @@ async def _upload(work: Work, host: Mux) -> HostUpload:
         except Exception:
             await host.cancel_upload(upload.id)  # nobody else knows of it
             raise
-    size = (work.loaded.result("verify") or {})["bytes"]
+    size = (work.loaded.result("verify") or {}).get("bytes") or await _size_of(work)
     assert upload.url is not None
-    key, clock = work.training.object_key, work.app.clock
+    key, clock = work.training.object_key or "", work.app.clock
     began: float | None = None
 
     async def read(start: int, length: int) -> bytes:
@@ -327,7 +396,7 @@ async def _upload(work: Work, host: Mux) -> HostUpload:
         upload.url,
         size,
         read,
-        on_sent=lambda sent: _tell(work, 90 * sent / size, "publish"),
+        on_sent=lambda sent: report(work.ctx, 90 * sent / size, "publish"),
     )
     return await host.find_upload(upload.id) or upload
 
@@ -367,13 +436,17 @@ async def _clean_host(host: Mux, payload: CleanPayload) -> None:
         await host.delete_asset(asset)
 
 
-_SENTENCES: Final = {
-    "audio": "The sound is taken out",
-    "transcribe": "The words are written down",
-    "procedure": "The procedure is written",
-    "publish": "The video is sent to the video host",
+#: What people read while a stage is done, and which part of its job's percentage it is.
+_STAGES: Final[dict[str, tuple[str, float, float]]] = {
+    "fetch": ("The recording is fetched", 1, 6),
+    "audio": ("The sound is taken out", 6, 20),
+    "transcribe": ("The words are written down", 0, 100),
+    "procedure": ("The procedure is written", 0, 100),
+    "publish": ("The video is sent to the video host", 0, 100),
 }
 
 
-def _tell(work: Work, percentage: float, stage: str) -> None:
-    work.ctx.progress(percentage, stage, _SENTENCES[stage])
+def report(ctx: JobContext, percentage: float, stage: str) -> None:
+    """Report how far a stage is, 0 to 100, as its share of the job."""
+    sentence, first, last = _STAGES[stage]
+    ctx.progress(first + (last - first) * min(100.0, percentage) / 100, stage, sentence)

@@ -63,26 +63,12 @@ class WorkerStore:
         """Note what the video host knows the video by."""
         await self._doors.call_held("training_note_host", job_id, fence, upload=upload, asset=asset)
 
-    async def finish(
-        self,
-        job_id: str,
-        fence: int,
-        training_id: UUID,
-        outcome: str,
-        *,
-        code: str | None = None,
-        reason: str | None = None,
-    ) -> None:
-        """End a training."""
-        await self._doors.call_held(
-            "training_finish",
-            job_id,
-            fence,
-            training_id=str(training_id),
-            outcome=outcome,
-            code=code,
-            reason=reason,
+    async def host_event(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a webhook of the video host, whose signature was checked; may be repeated."""
+        answer: dict[str, Any] = await self._doors.call(
+            "training_host_event", {"p_request": dict(event)}
         )
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -96,7 +82,14 @@ class MemberStore:
         self._doors = doors
 
     async def start(
-        self, workspace_id: UUID, title: str, object_key: str, size_bytes: int
+        self,
+        workspace_id: UUID,
+        title: str,
+        object_key: str,
+        size_bytes: int,
+        *,
+        training_id: str | None = None,
+        checksum: str | None = None,
     ) -> dict[str, Any]:
         """Have an uploaded video worked on, or find the training that it has."""
         return await self._call(
@@ -106,7 +99,41 @@ class MemberStore:
                 "p_title": title,
                 "p_object_key": object_key,
                 "p_size_bytes": size_bytes,
+                "p_training_id": training_id,
+                "p_checksum": checksum,
             },
+        )
+
+    async def transcribe(
+        self, workspace_id: UUID, training_id: UUID, title: str, audio_url: str
+    ) -> dict[str, Any]:
+        """Have a recording transcribed, or find the transcription that it has."""
+        return await self._call(
+            "training_transcribe",
+            {
+                "p_workspace_id": str(workspace_id),
+                "p_training_id": str(training_id),
+                "p_title": title,
+                "p_audio_url": audio_url,
+            },
+        )
+
+    async def find_by_object(self, object_key: str) -> dict[str, Any] | None:
+        """The training of an uploaded file; None when it has none."""
+        rows = await self._doors.select(
+            "trainings", ("select", "id"), ("object_key", f"eq.{object_key}")
+        )
+        return await self.read(rows[0]["id"]) if rows else None
+
+    async def workspaces(self) -> list[UUID]:
+        """The caller's workspaces, up to two: whether there is a choice."""
+        rows = await self._doors.select("workspaces", ("select", "id"), ("limit", "2"))
+        return [UUID(row["id"]) for row in rows]
+
+    async def stuck_jobs(self, workspace_id: UUID, *, minutes: int) -> dict[str, Any]:
+        """Jobs that have been due for long and were not started."""
+        return await self._call(
+            "training_stuck_jobs", {"p_workspace_id": str(workspace_id), "p_minutes": minutes}
         )
 
     async def read(self, training_id: UUID | str) -> dict[str, Any]:

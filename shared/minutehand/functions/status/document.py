@@ -1,16 +1,42 @@
-"""One OpenAPI document for the whole service, made on the first request for it.
+"""One OpenAPI document for the whole service, made once and in a thread of its own.
 
 The other functions' routes are only described here, never served.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 from typing import Any, Final
 
 from fastapi import FastAPI
 
+from minutehand.config import Settings
 from minutehand.web import openapi
 from minutehand.web.services import Services
+
+
+class Document:
+    """The document as bytes, made by the first caller; the others wait for the same one."""
+
+    def __init__(self) -> None:
+        self._made: asyncio.Task[tuple[bytes, str]] | None = None
+
+    async def read(self, settings: Settings) -> tuple[bytes, str]:
+        """The document and its ETag."""
+        if self._made is None or (self._made.done() and self._made.exception() is not None):
+            # more than a second of work: on the event loop every other request would wait for it
+            self._made = asyncio.create_task(asyncio.to_thread(_encode, settings))
+        # a caller that goes away must not take it from the others
+        return await asyncio.shield(self._made)
+
+
+def _encode(settings: Settings) -> tuple[bytes, str]:
+    # services of its own: those of the process are not made in two threads at once
+    document = whole_document(Services(settings))
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def whole_document(services: Services) -> dict[str, Any]:
@@ -20,11 +46,10 @@ def whole_document(services: Services) -> dict[str, Any]:
     from minutehand.functions.jobs.apps import routers as of_apps
     from minutehand.functions.jobs.routes import router as jobs
     from minutehand.functions.jobs.steering import router as steering
-    from minutehand.functions.jobs.uploads import router as uploads
     from minutehand.functions.status.routes import router as status
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    for router in (jobs, steering, uploads, status, health, *of_apps(services)):
+    for router in (jobs, steering, status, health, *of_apps(services)):
         app.include_router(router)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)

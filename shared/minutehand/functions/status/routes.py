@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel
 
-from minutehand.functions.status.document import whole_document
+from minutehand.functions.status.document import Document
 from minutehand.queue.models import (
     Explanation,
     FeedPage,
@@ -233,12 +232,14 @@ async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> JobSt
 
 
 @router.get("/openapi.json", include_in_schema=False)
-async def get_openapi(request: Request) -> JSONResponse:
+async def get_openapi(request: Request) -> Response:
     """The OpenAPI document of every route, whichever function serves it."""
-    state = request.app.state
-    if not hasattr(state, "whole_document"):
-        state.whole_document = whole_document(state.services)
-    return JSONResponse(state.whole_document)
+    document = request.app.state.services.provide(Document, Document)
+    body, etag = await document.read(request.app.state.services.settings)
+    headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.get("/status")

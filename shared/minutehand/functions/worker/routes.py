@@ -94,8 +94,20 @@ class WorkerRoutes:
             wanted = _job_types(request)
             if isinstance(wanted, Reply):
                 return wanted
-            job_types = wanted
+            unknown = [name for name in wanted or () if name not in self._worker.registry]
+            if unknown:
+                return self._refuse_unknown(unknown, request)
+            job_types = None if wanted is None else self._worker.registry.with_parts(wanted)
         return await self._tick(request, budget_seconds, usual_seconds, job_types)
+
+    def _refuse_unknown(self, unknown: list[str], request: Request) -> Reply:
+        """A misspelt type would be processed by nobody, and its caller would never know."""
+        registry = self._worker.registry
+        known = [name for name in registry.names if registry.get(name).part_of is None]
+        text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
+        reply = _error(422, text, "unknown_job_type", request)
+        detail = {"field": "jobTypes", "unknown": unknown, "known": known}
+        return replace(reply, body={**reply.body, "detail": detail})
 
     def _health(self) -> dict[str, Any]:
         return {
@@ -170,7 +182,7 @@ def _job_types(request: Request) -> list[str] | Reply | None:
     except ValueError:
         return _error(400, "Request body is not JSON", "invalid_json", request)
     if not isinstance(body, dict):
-        return _error(400, "Request body is no object", "invalid_argument", request, "body")
+        return _error(400, "Request body must be an object", "invalid_argument", request, "body")
     names = body.get("jobTypes")
     if names is None:
         return None
@@ -180,7 +192,7 @@ def _job_types(request: Request) -> list[str] | Reply | None:
         or not all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
     ):
         return _error(
-            400, "jobTypes is no list of job types", "invalid_argument", request, "jobTypes"
+            400, "jobTypes must be a list of job types", "invalid_argument", request, "jobTypes"
         )
     return names
 

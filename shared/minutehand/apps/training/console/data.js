@@ -1,21 +1,23 @@
 // What the pages of training read and do, and how a training looks while it is worked on.
 
 import { request, supabase, unwrap } from "../../api.js";
+import { trainingClient } from "./client.js";
 
 const at = (id, more = "") => `/api/trainings/${encodeURIComponent(id)}${more}`;
 const upload = (id, more = "") => `/api/uploads/${encodeURIComponent(id)}${more}`;
 
+export const { createTranscriptionJob } = trainingClient(request);
+
 export const uploads = {
   create: (file) => request("POST", "/api/uploads", { body: file }),
   read: (id, signal) => request("GET", upload(id), { signal }),
-  sign: (id, numbers, signal) => request("POST", upload(id, "/parts"), { body: { part_numbers: numbers }, signal }),
-  complete: (id) => request("POST", upload(id, "/complete")),
+  sign: (id, parts, signal) => request("POST", upload(id, "/parts"), { body: { parts }, signal }),
+  complete: (id, checksum) => request("POST", upload(id, "/complete"), { body: { checksum } }),
   abort: (id) => request("DELETE", upload(id)),
 };
 
 export const trainings = {
   list: (workspaceId, after, signal) => request("GET", "/api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  start: (training) => request("POST", "/api/trainings", { body: training }),
   read: (id, signal) => request("GET", at(id), { signal }),
   transcript: (id, signal) => request("GET", at(id, "/transcript"), { signal }),
   procedure: (id, version, signal) => request("GET", at(id, "/procedure"), { query: { version }, signal }),
@@ -28,12 +30,23 @@ export const trainings = {
 };
 
 const MOST = 100;
+export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
 
 export const monitor = {
-  /** Jobs that have not ended, about in the order of their turns. */
-  queue: (workspaceId, signal) => unwrap(supabase().from("job_queue").select("*").eq("workspace_id", workspaceId).like("type", "training%").order("priority").order("due_at", { nullsFirst: true }).order("id").limit(MOST).abortSignal(signal)),
-  /** Jobs that have, the latest first. */
-  ended: (workspaceId, signal) => unwrap(supabase().from("background_jobs").select("*").eq("workspace_id", workspaceId).like("type", "training%").not("completed_at", "is", null).order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal)),
+  /** The jobs of a training or of all, the latest first, each with its training's title. */
+  async jobs({ workspaceId, trainingId, status, type }, signal) {
+    let asked = supabase().from("background_jobs").select("*").eq("company_id", workspaceId);
+    if (trainingId) asked = asked.eq("training_id", trainingId);
+    if (status) asked = asked.eq("status", status);
+    if (type) asked = asked.eq("job_type", type);
+    const rows = await unwrap(asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal));
+    const ids = [...new Set(rows.map((row) => row.training_id))];
+    const named = ids.length === 0 ? [] : await unwrap(supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal));
+    const titles = new Map(named.map((one) => [one.id, one.title]));
+    return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
+  },
+  /** Jobs that have been due for more than ten minutes and were not started, and why. */
+  stuck: (workspaceId, signal) => request("GET", "/api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
   MOST,
 };
 
@@ -47,11 +60,11 @@ export const STATES = {
 export const isOver = (status) => status !== "pending" && status !== "running";
 
 const STAGES = [
-  ["verify", "Video checked", "training_prepare"],
-  ["audio", "Sound taken out", "training_prepare"],
-  ["transcribe", "Words written down", "training_chunk"],
-  ["procedure", "Procedure written", "training_procedure"],
-  ["publish", "Video published", "training_publish"],
+  ["verify", "Video checked", "transcription"],
+  ["audio", "Sound taken out", "transcription"],
+  ["transcribe", "Words written down", "transcription"],
+  ["procedure", "Procedure written", "sop_generation"],
+  ["publish", "Video published", "mux_upload"],
 ];
 const LIVE = new Set(["pending", "processing", "waiting"]);
 
@@ -63,23 +76,18 @@ const LIVE = new Set(["pending", "processing", "waiting"]);
  */
 export function picture(training, live) {
   const stored = new Map(training.stages.map((stage) => [stage.name, stage]));
-  const jobs = training.jobs.map((job) => ({ ...job, ...live.get(job.id) }));
+  const jobs = new Map(training.jobs.map((job) => [job.job_type, { ...job, ...live.get(job.id) }]));
   const chunks = stored.get("audio")?.result?.chunks?.length ?? 0;
+  const next = STAGES.find(([name, , type]) => type === "transcription" && stored.get(name)?.status !== "completed")?.[0];
   return STAGES.map(([name, title, type]) => {
     const stage = stored.get(name);
     if (stage?.status === "completed") return { name, title, state: "completed", stage, done: 100, words: summary(name, stage.result) };
-    const own = jobs.filter((job) => job.type === type);
-    const waits = name === "audio" && stored.get("verify")?.status !== "completed";
-    const isLive = !isOver(training.status) && !waits && own.some((job) => LIVE.has(job.status));
-    if (isLive) {
-      const again = own.find((job) => job.status === "pending" && job.attempts > 0 && job.next_retry_at);
-      const error = again ? again.error_message ?? again.error : null;
-      if (name === "transcribe" && chunks > 0) {
-        const parts = own.filter((job) => job.status === "processing").reduce((sum, job) => sum + (job.progress?.percentage ?? 0) / 100, 0);
-        const heard = Math.max(training.heard, chunks - own.length + own.filter((job) => job.status === "completed").length);
-        return { name, title, state: "running", done: Math.min(100, ((heard + parts) / chunks) * 100), words: `${heard} of ${chunks} stretches`, error };
-      }
-      return { name, title, state: "running", done: own[0].progress?.percentage ?? 0, words: own[0].progress?.message ?? "", error };
+    const job = jobs.get(type);
+    const isNext = type !== "transcription" || name === next;
+    if (job && isNext && LIVE.has(job.status)) {
+      const error = job.status === "pending" && job.next_retry_at ? job.error_message ?? job.error : null;
+      if (name === "transcribe" && chunks > 0) return { name, title, state: "running", done: (training.heard / chunks) * 100, words: `${training.heard} of ${chunks} stretches`, error };
+      return { name, title, state: "running", done: job.progress?.percentage ?? 0, words: job.progress?.message ?? "", error };
     }
     if (stage?.status === "failed") return { name, title, state: "failed", stage, why: stage.reason };
     return { name, title, state: isOver(training.status) ? "missing" : "pending" };

@@ -15,6 +15,7 @@ import NotFound from "../../views/not-found.js";
 import { Bar } from "./bar.js";
 import { clock, isOver, picture, STATES, trainings } from "./data.js";
 import { ProcedureCard } from "./procedure-card.js";
+import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
 
 export const title = () => "Training";
@@ -28,17 +29,18 @@ const MARKS = {
   missing: { word: "Not done", tone: "cancelled" },
 };
 
-export default function TrainingPage({ id }) {
+export default function TrainingPage({ id, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Training" />`;
   const removeIt = (named) => remove({ title: "Delete the training?", text: "The video, its transcript and every version of its procedure are gone for good." }, () => trainings.remove(id), () => {
     tell(`${named} is deleted`);
     navigate("/trainings");
   });
-  return html`<${Training} id=${id} remove=${removeIt} />`;
+  return html`<${Training} id=${id} workspace=${workspace} remove=${removeIt} />`;
 }
 
-function Training({ id, remove }) {
+function Training({ id, workspace, remove }) {
+  const [filter, setFilter] = useState({});
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const [live, setLive] = useState(new Map());
@@ -87,7 +89,6 @@ function Training({ id, remove }) {
   return html`<article class="page">
     <header class="page-head"><div class="grow"><p class="crumb"><a href="/trainings">Training</a> / uploaded <${When} at=${training.created_at} /></p><h1 tabindex="-1" class="wrap">${training.title}</h1></div></header>
     <div class="bar"><${Tag} tone=${tone}>${isStopping ? "Stopping" : word}<//><${Freshness} value=${freshness} /><span class="spacer"></span>
-      ${training.job_id && html`<a href=${`/jobs/${training.job_id}`}>Its jobs and log</a>`}
       ${!isOver(training.status) && html`<${ActionButton} className="danger" run=${cancel}>Stop<//>`}
       ${(training.status === "failed" || training.status === "cancelled") && html`<${ActionButton} className="primary" run=${() => act(() => trainings.retry(id), "Not taken up again")}>Go on<//>`}
       ${isOver(training.status) && html`<${ActionButton} className="danger" run=${() => remove(training.title)}>Delete<//>`}</div>
@@ -105,6 +106,7 @@ function Training({ id, remove }) {
     ${isThere && html`<${Video} handle=${player} id=${id} title=${training.title} said=${transcript.value?.segments ?? NOTHING} />`}
     ${training.version && html`<${ProcedureCard} id=${id} latest=${training.version} jump=${jump} now=${() => player.current?.now() ?? 0} onSaved=${found.refresh} />`}
     </div>
+    <${JobMonitor} workspaceId=${workspace.id} trainingId=${id} filter=${filter} onFilter=${(changes) => setFilter({ ...filter, ...changes })} />
     ${transcript.value && html`<section class="card stack" aria-labelledby="h-transcript"><div class="bar"><h2 id="h-transcript">Transcript${transcript.value.complete ? "" : " so far"}</h2><span class="muted small wrap">heard by ${transcript.value.engine}${transcript.value.offline ? "; it mishears: read it beside the video" : ""}</span></div>
       <ol class="stack" style=${{ maxHeight: "24rem", overflow: "auto" }} tabindex="0" aria-label="Transcript">${transcript.value.segments.map((said, index) => html`<li key=${index} class="bar" style=${{ flexWrap: "nowrap", alignItems: "baseline" }}><button type="button" class="quiet num" onClick=${() => jump(said.start)} aria-label=${`Play from ${clock(said.start)}`}>${clock(said.start)}</button><span class="wrap">${said.text}</span></li>`)}</ol></section>`}
     ${!transcript.value && transcript.error && html`<${Failed} error=${transcript.error} retry=${transcript.refresh} what="The transcript could not be read" />`}

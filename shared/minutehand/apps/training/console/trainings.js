@@ -2,14 +2,16 @@
 
 import { supabase } from "../../api.js";
 import { watchWorkspace } from "../../lib/jobs.js";
-import { useRead } from "../../lib/store.js";
+import { usePolling, useRead } from "../../lib/store.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
-import { STATES, trainings } from "./data.js";
+import { Bar } from "./bar.js";
+import { isOver, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";
-import { Uploading } from "./uploading.js";
+import { recall } from "./upload.js";
+import { started, Uploading } from "./uploading.js";
 
 export const title = () => "Training";
 
@@ -24,8 +26,11 @@ export default function Trainings({ workspace, user }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onEvent: soon, onResync: ({ first }) => (first ? undefined : soon()), onChange: (changed) => setFreshness(changed.freshness) });
     return () => { clearTimeout(timer); watch.close(); };
   }, [workspace.id]);
+  useEffect(() => { recall({ workspaceId: workspace.id, owner: user.id, onStarted: started }); }, [workspace.id, user.id]);
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
   const more = found.value?.at(-1)?.next;
+  // percentages are not pushed to who watches a workspace
+  usePolling(found, shown.some((one) => !isOver(one.status)) ? 2_000 : null);
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Training</h1><span class="spacer"></span><${Freshness} value=${freshness} /><a href="/trainings/monitor">Job monitor</a>
       <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button></header>
@@ -35,8 +40,8 @@ export default function Trainings({ workspace, user }) {
       ${!found.value && found.error && html`<${Failed} error=${found.error} retry=${found.refresh} what="The videos could not be read" />`}
       ${!found.value && !found.error && html`<${Loading} what="Reading the videos" />`}
       ${found.value && (shown.length === 0 ? html`<${Empty} title="No videos yet">Upload a video of somebody at work: its words are written down, and a procedure is made of them, step by step, each with its place in the video.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Videos"><table class="table"><thead><tr><th scope="col">Title</th><th scope="col">State</th><th scope="col">Uploaded</th></tr></thead>
-          <tbody>${shown.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/trainings/${one.id}`}>${one.title}</a>${one.reason && html`<span class="muted small wrap"> ${one.reason}</span>`}</th><td><${Tag} tone=${STATES[one.status].tone}>${STATES[one.status].word}<//></td><td><${When} at=${one.created_at} /></td></tr>`)}</tbody></table></div>
+        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Videos"><table class="table"><thead><tr><th scope="col">Title</th><th scope="col">State</th><th scope="col">Progress</th><th scope="col">Uploaded</th></tr></thead>
+          <tbody>${shown.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/trainings/${one.id}`}>${one.title}</a>${one.reason && html`<span class="muted small wrap"> ${one.reason}</span>`}</th><td><${Tag} tone=${STATES[one.status].tone}>${STATES[one.status].word}<//></td><td style=${{ minWidth: "8rem" }}><${Bar} label=${`Progress of ${one.title}`} done=${one.progress_percentage ?? 0} tone=${STATES[one.status].tone} /></td><td><${When} at=${one.created_at} /></td></tr>`)}</tbody></table></div>
           ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older videos</button></div>`}`)}
     </section>
     ${isAdding && html`<${UploadDialog} workspaceId=${workspace.id} owner=${user.id} onClose=${() => setIsAdding(false)} />`}

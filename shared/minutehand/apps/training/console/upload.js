@@ -1,13 +1,15 @@
 // Uploads from the browser, part by part straight to storage: progress, pause, resume, abort.
-// They go on while other pages are open; after a reload the same file is chosen again.
+// They go on while other pages are open. After a reload the server is asked what has arrived: when
+// all of it has, the upload is completed; otherwise the same file is chosen again.
 
 import { createStore } from "../../lib/store.js";
-import { trainings, uploads } from "./data.js";
+import { uploads } from "./data.js";
 
 const KEPT = "minutehand.uploads";
 const AT_ONCE = 3;
 const SIGNED_AT_ONCE = 10;
 const TRIES = 5;
+const PATIENCE = 20; // calls of the API while it asks to come back
 const PART_TIMEOUT_MS = 15 * 60_000;
 
 /** Uploads that have not ended: `{id, title, name, size, sent, state, problem, workspaceId}`; state is sending, paused, waiting (for its file) or finishing. */
@@ -25,7 +27,7 @@ function kept() {
 }
 
 function keep() {
-  localStorage.setItem(KEPT, JSON.stringify(running.get().map(({ id, key, title, name, size, modified, workspaceId, owner }) => ({ id, key, title, name, size, modified, workspaceId, owner }))));
+  localStorage.setItem(KEPT, JSON.stringify(running.get().map(({ id, title, name, size, modified, workspaceId, owner, sums }) => ({ id, title, name, size, modified, workspaceId, owner, sums }))));
 }
 
 function change(id, changes) {
@@ -41,11 +43,37 @@ function forget(id) {
 
 /** Begin an upload, and start the training when it is complete. */
 export async function begin({ workspaceId, owner, title, file, onStarted }) {
-  const made = await uploads.create({ workspace_id: workspaceId, filename: file.name || "video", content_type: /^[a-z0-9.+-]+\/[a-z0-9.+-]+$/.test(file.type) ? file.type : "application/octet-stream", size_bytes: file.size });
+  const made = await uploads.create({ workspace_id: workspaceId, title, filename: file.name || "video", content_type: typeOf(file), size: file.size });
   files.set(made.id, file);
-  running.set((now) => [...now, { id: made.id, key: made.key, title, name: file.name, size: file.size, modified: file.lastModified, workspaceId, owner, sent: 0, state: "sending", problem: null }]);
+  running.set((now) => [...now, { id: made.id, title, name: file.name, size: file.size, modified: file.lastModified, workspaceId, owner, sums: {}, sent: 0, state: "sending", problem: null }]);
   keep();
   send(made.id, onStarted);
+}
+
+// browsers do not know the type of every container that people record in
+const TYPES = { mkv: "video/x-matroska", mov: "video/quicktime", avi: "video/x-msvideo", ts: "video/mp2t", flac: "audio/flac" };
+
+function typeOf(file) {
+  if (/^[a-z0-9.+-]+\/[a-z0-9.+-]+$/.test(file.type)) return file.type;
+  return TYPES[file.name.split(".").at(-1).toLowerCase()] ?? "application/octet-stream";
+}
+
+/** Ask the server about the uploads of an earlier visit, and complete those that have arrived. */
+export async function recall({ workspaceId, owner, onStarted }) {
+  const waiting = running.get().filter((one) => one.state === "waiting" && one.workspaceId === workspaceId && one.owner === owner);
+  await Promise.all(waiting.map(async (one) => {
+    try {
+      const found = await patiently(() => uploads.read(one.id));
+      if (found.training) {
+        forget(one.id);
+        onStarted?.(found.training);
+      } else if (found.missing.length === 0 && Object.keys(one.sums ?? {}).length === found.part_count) await finish(one.id, found, onStarted);
+      else change(one.id, { sent: arrivedOf(found) });
+    } catch (error) {
+      if (error.status === 404) forget(one.id);
+      else change(one.id, { problem: error.message });
+    }
+  }));
 }
 
 function stopSending(id) {
@@ -87,14 +115,8 @@ async function send(id, onStarted) {
   sending.set(id, stop);
   change(id, { state: "sending", problem: null });
   try {
-    await sendParts(id, stop.signal);
-    change(id, { state: "finishing" });
-    const done = await uploads.complete(id);
-    const one = running.get().find((each) => each.id === id);
-    if (!one) return;
-    const made = await trainings.start({ workspace_id: one.workspaceId, title: one.title, object_key: done.key });
-    forget(id);
-    onStarted?.(made);
+    const upload = await sendParts(id, stop.signal);
+    await finish(id, upload, onStarted);
   } catch (error) {
     if (stop.signal.aborted) return;
     stop.abort(); // the other parts on their way
@@ -107,13 +129,62 @@ async function send(id, onStarted) {
   }
 }
 
+/** Join the parts; with that the training's jobs are enqueued. */
+async function finish(id, upload, onStarted) {
+  change(id, { state: "finishing" });
+  const { sums } = running.get().find((each) => each.id === id) ?? {};
+  if (!sums) return;
+  const done = upload.training ? upload : await patiently(async () => uploads.complete(id, await sumOf(sums, upload.part_count)));
+  forget(id);
+  onStarted?.(done.training);
+}
+
+const arrivedOf = (upload) => upload.size_bytes - upload.missing.reduce((sum, number) => sum + bytesIn(upload, number), 0);
+const bytesIn = (upload, number) => Math.min(upload.part_bytes, upload.size_bytes - (number - 1) * upload.part_bytes);
+
+/** Repeat a call while the server asks for it: 503, 429 and no answer at all. */
+async function patiently(call, signal) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await call();
+    } catch (error) {
+      const isPassing = error.status === 503 || error.status === 429 || error.status === 0;
+      if (signal?.aborted || !isPassing || attempt >= PATIENCE) throw error;
+      await new Promise((resolve) => setTimeout(resolve, (error.retryAfter ?? Math.min(30, 2 ** attempt / 2)) * 1000));
+    }
+  }
+}
+
+// Checksums: SHA-256 of each part, in base64; and of all of those together, which names the file
+
+async function hash(bytes) {
+  const found = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return btoa(String.fromCharCode(...found));
+}
+
+async function sumOf(sums, count) {
+  const parts = Array.from({ length: count }, (_, index) => atob(sums[index + 1]));
+  const all = Uint8Array.from(parts.join(""), (letter) => letter.charCodeAt(0));
+  return `${await hash(all)}-${count}`;
+}
+
 async function sendParts(id, signal) {
   const file = files.get(id);
-  const upload = await uploads.read(id, signal);
-  if (upload.complete) return;
+  const upload = await patiently(() => uploads.read(id, signal), signal);
+  if (upload.complete) return upload;
+  const sums = { ...running.get().find((each) => each.id === id)?.sums };
+  const sumsOf = async (number) => {
+    if (!sums[number]) {
+      const from = (number - 1) * upload.part_bytes;
+      sums[number] = await hash(await file.slice(from, from + upload.part_bytes).arrayBuffer());
+      change(id, { sums });
+      keep(); // so that a page that returns can complete what has arrived
+    }
+    return sums[number];
+  };
   const left = [...upload.missing];
-  const bytesOf = (number) => Math.min(upload.part_bytes, file.size - (number - 1) * upload.part_bytes);
-  let arrived = file.size - left.reduce((sum, number) => sum + bytesOf(number), 0);
+  const bytesOf = (number) => bytesIn(upload, number);
+  let arrived = arrivedOf(upload);
   const partial = new Map();
   const tell = () => {
     if (!signal.aborted) change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
@@ -123,14 +194,18 @@ async function sendParts(id, signal) {
   const urlOf = async (number) => {
     while (!signed.has(number)) {
       // one request for the next few, however many senders ask
-      signing ??= uploads.sign(id, [number, ...left.slice(0, SIGNED_AT_ONCE - 1)], signal).then((answer) => {
-        for (const part of answer.parts) signed.set(part.part_number, part.url);
-      }).finally(() => { signing = null; });
+      signing ??= signNext([number, ...left.slice(0, SIGNED_AT_ONCE - 1)]).finally(() => { signing = null; });
       await signing;
     }
-    const url = signed.get(number);
+    const part = signed.get(number);
     signed.delete(number); // an address is used once: a second try asks for a fresh one
-    return url;
+    return part;
+  };
+  const signNext = async (numbers) => {
+    const parts = [];
+    for (const part_number of numbers) parts.push({ part_number, checksum: await sumsOf(part_number) });
+    const answer = await patiently(() => uploads.sign(id, parts, signal), signal);
+    for (const part of answer.parts) signed.set(part.part_number, part);
   };
   const sender = async () => {
     while (left.length > 0 && !signal.aborted) {
@@ -155,10 +230,12 @@ async function sendParts(id, signal) {
   tell();
   await Promise.all(Array.from({ length: AT_ONCE }, sender));
   signal.throwIfAborted();
+  for (let number = 1; number <= upload.part_count; number += 1) await sumsOf(number); // of parts sent before
+  return upload;
 }
 
 // XMLHttpRequest, since fetch does not tell how much of a body has been sent
-function put(url, body, signal, onBytes) {
+function put({ url, headers }, body, signal, onBytes) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for
     const call = new XMLHttpRequest();
@@ -170,6 +247,7 @@ function put(url, body, signal, onBytes) {
       else resolve();
     };
     call.open("PUT", url);
+    for (const [name, value] of Object.entries(headers)) call.setRequestHeader(name, value);
     call.timeout = PART_TIMEOUT_MS;
     call.upload.onprogress = (event) => onBytes(event.loaded);
     call.onload = () => end(call.status === 200 ? null : `Storage refused a part (${call.status})`);

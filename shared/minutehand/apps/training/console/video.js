@@ -45,6 +45,7 @@ export function Video({ id, title, handle, said }) {
   };
   return html`<section class="card stack" aria-labelledby="h-video"><h2 id="h-video">Video</h2>
     ${found.value ? html`<video ref=${element} src=${found.value.url} controls preload="metadata" playsinline aria-label=${`Video: ${title}`} onError=${lapsed} onLoadedMetadata=${loaded} style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
-      ${found.value.playback_id && html`<p class="muted small wrap">At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.</p>`}`
+      ${found.value.note && html`<p class="notice stale wrap" role="status">${found.value.note}</p>`}
+      ${found.value.host === "mux" && html`<p class="muted small wrap">At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.</p>`}`
       : found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The video cannot be played" />` : html`<${Loading} what="Fetching the video's address" />`}</section>`;
 }

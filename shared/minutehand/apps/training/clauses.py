@@ -1,0 +1,287 @@
+"""What was said, cut into clauses and sorted: steps, warnings, and what is neither.
+
+Works on recognised words with their times: a machine mishears some, so that each rule is one of
+several and none decides alone. English only; other languages are cut by their pauses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from minutehand.apps.training.models import SaidSegment, TimedSegment
+
+Kind = Literal["step", "detail", "warning", "greeting"]
+#: Nobody speaks on over a gap of this length.
+PAUSE_SECONDS: Final = 0.2
+#: Somebody who makes a pause about as often as this puts one between any two steps.
+PAUSED_SECONDS: Final = 6.0
+#: People part within the last seconds of what they say.
+PARTING_SECONDS: Final = 2.8
+#: Shorter clauses are no step of their own.
+LEAST_WORDS: Final = 2
+#: A step, as people say it, has at least so many.
+STEP_WORDS: Final = 4
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_CUES: Final = _set(
+    "first firstly second secondly third thirdly next then now afterwards finally lastly"
+)
+_VERBS: Final = _set(
+    "add adjust align apply arrange assemble attach begin block boil bolt brace bring brush"
+    " bury call carry change charge check choose clean click climb clip close collect compare"
+    " confirm connect continue copy count cover crush cut deliver dial dip disconnect dispose"
+    " download drag drain draw drill drive drop dry edit empty enter erase examine extend"
+    " fasten fetch fill find fit fix flip flush fold follow get give glue go grab guide hang"
+    " heat hide hold hook identify ignore inform insert inspect install isolate join keep"
+    " kneel lay leave let lift listen load lock look loosen lower lubricate make mark measure"
+    " melt mix mop mount move nail note observe obtain open pack paint park paste peel pick"
+    " pinch place plug polish position pour prepare press prevent print protect pull pump"
+    " push put raise read release remove repeat replace reset rest restart return reverse"
+    " rinse roll rotate rub run sand save scan scoop scrape screw scrub seal secure select"
+    " send separate set shake sharpen shift show shut sign skip slice slide soak sort spin"
+    " split spray spread squeeze stack start stick stir stop store straighten stretch strip"
+    " support swap sweep swing switch take tap tape tear tell test throw tie tighten tilt"
+    " touch transfer trim tune turn twist type unlock unplug unscrew untie update upload use"
+    " vacuum verify wait walk wash watch wear weigh weld wipe wrap write zip"
+)
+#: Words before which a verb is no command, e.g. "to open", "you can turn", "the print".
+_BEFORE: Final = _set(
+    "the a an to this that these those your my our his her their its you i we they he she it"
+    " who can could may might must shall should will would do does did not never no is are was"
+    " were be been of in on for with from by at into very if when until because as than or more"
+    " new old any each every some all same next last large small under over please don't back"
+)
+#: Words that follow a command.
+_AFTER: Final = _set(
+    "the a an your this that these those all both it them on off up out some until for to in"
+    " into every no more down away back over under new old any each together everybody"
+    " everything one two three four five six seven eight nine ten twenty at with my our water"
+    " air around again here there everyone through after before about"
+)
+#: Prepositions and the like, which stand before an article as verbs do.
+_LINKS: Final = _set(
+    "of in on to into onto with from at for under over off out up down and but or until than as"
+    " by is are was were back between behind through against near around after before along"
+    " across inside outside both all only about that which what when where while if because"
+    " without upon toward towards this not said"
+)
+#: A clause cannot begin a step with one of these: it goes on with the one before.
+_GOING_ON: Final = _set("of with into from because until when so which for to or")
+_WARNINGS: Final = (
+    ("be", "careful"), ("be", "very", "careful"), ("careful",), ("caution",), ("warning",),
+    ("danger",), ("never",), ("do", "not"), ("don't",), ("avoid",), ("beware",),
+    ("make", "sure"), ("watch", "out"), ("you", "must", "not"),
+)  # fmt: skip
+_GREETINGS: Final = (
+    ("hello",), ("hi",), ("welcome",), ("good", "morning"), ("good", "afternoon"),
+    ("good", "evening"), ("my", "name", "is"), ("in", "this", "video"), ("this", "video"),
+    ("this", "training"), ("today", "i"), ("today", "we"), ("today", "you"), ("i", "will", "show"),
+    ("we", "are", "going", "to"), ("here", "is"), ("i", "am", "going", "to"),
+)  # fmt: skip
+_THANKS: Final = (
+    ("thank",), ("thanks",), ("goodbye",), ("good", "bye"), ("bye",), ("see", "you"),
+    ("that", "is", "all"), ("that's", "it"), ("that's", "all"), ("for", "watching"),
+    ("your", "attention"), ("very", "much"), ("please", "subscribe"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A word and when it was said."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A few words that belong together, and what they are."""
+
+    kind: Kind
+    words: tuple[Said, ...]
+
+    @property
+    def start(self) -> float:
+        """When it begins, in seconds."""
+        return self.words[0].start
+
+    @property
+    def end(self) -> float:
+        """When it ends, in seconds."""
+        return self.words[-1].end
+
+    @property
+    def text(self) -> str:
+        """What it says, without the cue that it begins with."""
+        texts = [word.text for word in self.words]
+        bare = texts[_lead(texts) :] if self.kind in {"step", "warning"} else texts
+        return " ".join(bare or texts)
+
+
+def words_of(segments: Sequence[SaidSegment]) -> list[Said]:
+    """The words of a transcript; where an engine did not time them, evenly over their segment."""
+    found: list[Said] = []
+    for segment in segments:
+        timed = segment.words if isinstance(segment, TimedSegment) else []
+        if timed:
+            found += [Said(text, start, end) for text, start, end in timed]
+            continue
+        texts = segment.text.split()
+        each = (segment.end - segment.start) / max(1, len(texts))
+        found += [
+            Said(text, segment.start + n * each, segment.start + (n + 1) * each)
+            for n, text in enumerate(texts)
+        ]
+    return found
+
+
+def clauses(segments: Sequence[SaidSegment]) -> list[Clause]:
+    """Cut a transcript into clauses, in order, each with what it is."""
+    words = words_of(segments)
+    if not words:
+        return []
+    cut = list(_cut(words))
+    pauses = 1 + sum(
+        1 for one, two in itertools.pairwise(words)
+        if two.start - one.end >= PAUSE_SECONDS
+    )  # fmt: skip
+    is_paused = (words[-1].end - words[0].start) / pauses <= PAUSED_SECONDS
+    found: list[Clause] = []
+    for number, part in enumerate(cut):
+        before = cut[number - 1][-1].end if number else None
+        after_pause = before is None or part[0].start - before >= PAUSE_SECONDS
+        steps = any(one.kind == "step" for one in found)
+        kind = _kind(part, is_paused=is_paused and after_pause, is_first=not number, steps=steps)
+        is_late = words[-1].end - part[0].start <= PARTING_SECONDS
+        if kind == "step" and is_late and not _is_sure(part):
+            kind = "greeting"  # however it was recognised
+        found.append(Clause(kind, tuple(part)))
+    return found
+
+
+def _cut(words: Sequence[Said]) -> Iterator[list[Said]]:
+    texts = [_plain(word.text) for word in words]
+    part: list[Said] = []
+    begin = 0
+    for at, word in enumerate(words):
+        pause = at > 0 and word.start - words[at - 1].end >= PAUSE_SECONDS
+        if part and (pause or _begins(texts, at, begin)):
+            yield part
+            part, begin = [], at
+        part.append(word)
+    yield part
+
+
+def _begins(texts: Sequence[str], at: int, begin: int) -> bool:
+    """Whether a clause begins at a word although nobody pauses before it."""
+    last = texts[at - 1]
+    if last in {"and", "but"} and at - 1 == begin:
+        return False  # it began with that word
+    if _lead(texts[begin:at]) == at - begin and not _said(texts, at, _WARNINGS):
+        return False  # so far there are only cues
+    if at - begin <= STEP_WORDS and _said(texts, begin + _lead(texts[begin:at]), _WARNINGS):
+        return False  # it says of what it warns
+    if texts[at] in {"and", "but"}:
+        return _commands(texts, at + 1) or _cue(texts, at + 1) or _said(texts, at + 1, _WARNINGS)
+    if _said(texts, at, _WARNINGS):
+        return last not in {"and", "but"}
+    if _said(texts, at, _GREETINGS) or texts[at] in {"thank", "thanks"}:
+        return True
+    if _said(texts, at, _THANKS):  # "thank you for watching" is often recognised by half
+        return at - begin >= STEP_WORDS
+    if _cue(texts, at):
+        return True
+    return at - begin >= LEAST_WORDS and last not in _BEFORE and _commands(texts, at)
+
+
+def _cue(texts: Sequence[str], at: int) -> bool:
+    if at >= len(texts):
+        return False
+    if tuple(texts[at : at + 2]) == ("after", "that"):
+        return True
+    if tuple(texts[at : at + 2]) == ("next", "time"):
+        return False
+    last = texts[at - 1] if at else ""
+    is_named = last in {"the", "a", "an", "this", "your", "by", "until", "since", "right", "very"}
+    return texts[at] in _CUES and not is_named
+
+
+def _commands(texts: Sequence[str], at: int) -> bool:
+    """Whether a word is a command: a verb with something behind it that a command has.
+
+    Before an article comes a preposition or, whatever was recognised for it, a verb.
+    """
+    if at >= len(texts):
+        return False
+    if not _is_verb(texts[at]):
+        is_linked = texts[at] in _LINKS or texts[at] in _BEFORE or texts[at] in _CUES
+        return not is_linked and at + 1 < len(texts) and texts[at + 1] in {"the", "a", "an"}
+    return at + 1 >= len(texts) or texts[at + 1] in _AFTER
+
+
+def _is_verb(text: str) -> bool:
+    # "open the" is often recognised as "opened the"
+    return text in _VERBS or any(
+        text.endswith(ending) and text[: -len(ending)] in _VERBS for ending in ("ed", "d")
+    )
+
+
+def _said(texts: Sequence[str], at: int, phrases: Sequence[tuple[str, ...]]) -> bool:
+    return any(tuple(texts[at : at + len(phrase)]) == phrase for phrase in phrases)
+
+
+def _lead(texts: Sequence[str]) -> int:
+    """How many words a clause begins with before it says anything."""
+    plain = [_plain(text) for text in texts]
+    at = 0
+    while at < len(plain):
+        if tuple(plain[at : at + 2]) == ("after", "that"):
+            at += 2
+        elif plain[at] in _CUES or plain[at] in {"and", "but", "so"}:
+            at += 1
+        elif at and tuple(plain[at - 1 : at + 2]) == ("first", "of", "all"):
+            at += 2
+        else:
+            break
+    return at
+
+
+def _kind(part: Sequence[Said], *, is_paused: bool, is_first: bool, steps: bool) -> Kind:
+    texts = [_plain(word.text) for word in part]
+    lead = _lead(texts)
+    rest = texts[lead:]
+    has_cue = any(text not in {"and", "but", "so"} for text in texts[:lead])
+    commands = bool(rest) and (_is_verb(rest[0]) or _commands(rest, 0))
+    if _said(rest, 0, _WARNINGS):
+        return "warning"
+    thanks = any(_said(texts, at, _THANKS) for at in range(len(texts)))
+    if thanks and (not has_cue or len(rest) <= STEP_WORDS):
+        return "greeting"
+    if any(_said(texts, at, _GREETINGS) for at in range(min(3, len(texts)))):
+        return "greeting"
+    if has_cue or commands:
+        return "step" if rest else "detail"
+    if is_first or (not steps and not is_paused):
+        return "greeting"
+    if is_paused and len(texts) >= LEAST_WORDS and texts[0] not in _GOING_ON:
+        return "step"
+    return "detail"
+
+
+def _is_sure(part: Sequence[Said]) -> bool:
+    """Whether a clause is a step for more reasons than a pause before it."""
+    texts = [_plain(word.text) for word in part]
+    lead = _lead(texts)
+    return lead < len(texts) and (_is_verb(texts[lead]) or not {"and", "but"} >= {*texts[:lead]})
+
+
+def _plain(text: str) -> str:
+    return text.lower().strip(".,;:!?\"'()")

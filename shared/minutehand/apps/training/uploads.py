@@ -1,0 +1,409 @@
+"""Upload routes: begin, sign parts, complete, abort and resume an upload.
+
+An upload's id names its place and its owner; nothing about it is kept but in S3, until completing
+it makes a training and enqueues its jobs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from minutehand.apps.training.models import TrainingState
+from minutehand.apps.training.services import Training
+from minutehand.aws.uploads import (
+    KEY,
+    NAME_CHARACTERS,
+    URL_LIFETIME,
+    Plan,
+    StorageUnavailable,
+    UploadIncomplete,
+    UploadNotFound,
+    Uploads,
+    plan,
+    read_checksum,
+)
+from minutehand.config import ConfigurationError
+from minutehand.queue.errors import QueueError
+from minutehand.web import paging
+from minutehand.web.auth import Caller, SignedIn
+from minutehand.web.errors import ApiError, invalid_argument, not_found, unavailable
+from minutehand.web.services import Provided, Services
+
+#: Parts signed in one answer.
+MAX_SIGNED = 100
+#: Files up to this size are read when they are completed; larger ones by the worker.
+CHECKED_BYTES = 256 * 1024 * 1024
+CHECKSUM = "x-amz-checksum-sha256"
+
+UploadId = Annotated[str, Path(max_length=4096)]
+#: An empty one would make a call about the upload one about the object.
+_S3_ID = re.compile(r"[!-~]{1,1024}")
+_MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
+#: `<hex>` over the file, or `<hex>-<parts>` over its parts' checksums.
+_FILE_CHECKSUM = re.compile(r"[0-9a-f]{64}(-[0-9]{1,5})?")
+
+
+class Body(BaseModel):
+    """A request body: a field nobody knows is a mistake worth reporting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class CreateUpload(Body):
+    """A file to upload."""
+
+    filename: Annotated[str, Field(min_length=1, max_length=255)]
+    content_type: Annotated[str, Field(pattern=_MEDIA_TYPE)]
+    size: Annotated[
+        int,
+        Field(strict=True, ge=0, validation_alias=AliasChoices("size", "size_bytes")),
+    ]
+    training_id: UUID | None = Field(
+        default=None, description="The id that the training gets; a new one when left out."
+    )
+    workspace_id: UUID | None = Field(
+        default=None, description="May be left out by members of a single workspace."
+    )
+    title: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = Field(
+        default=None, description="What the training is called; by its file when left out."
+    )
+
+
+class PartToSign(Body):
+    """A part to send, and what is in it."""
+
+    part_number: Annotated[int, Field(strict=True, ge=1)]
+    checksum: Annotated[
+        str, Field(min_length=44, max_length=64, description="SHA-256, base64 or hexadecimal.")
+    ]
+
+
+class SignParts(Body):
+    """Which parts to sign."""
+
+    parts: Annotated[tuple[PartToSign, ...], Field(min_length=1, max_length=MAX_SIGNED)]
+
+
+class CompleteUpload(Body):
+    """What the whole file must be."""
+
+    checksum: Annotated[
+        str,
+        Field(
+            max_length=80,
+            description="SHA-256 of the file, hexadecimal or base64; or of its parts' checksums,"
+            " with a dash and their number behind it.",
+        ),
+    ]
+
+
+class SignedPart(BaseModel):
+    """Where to PUT one part, exactly how many bytes of it, and with which headers."""
+
+    part_number: int
+    url: str
+    size_bytes: int
+    headers: dict[str, str]
+
+
+class SignedParts(BaseModel):
+    """URLs to PUT parts to."""
+
+    parts: tuple[SignedPart, ...]
+    expires_in_seconds: int
+
+
+class Upload(BaseModel):
+    """An upload and what has arrived of it."""
+
+    id: str
+    key: str = Field(description="The object's name.")
+    title: str
+    size_bytes: int
+    part_bytes: int
+    part_count: int
+    complete: bool = False
+    missing: tuple[int, ...] = Field(description="Numbers of the parts yet to send.")
+    training: TrainingState | None = Field(
+        default=None, description="What the complete file became, with its jobs."
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an upload's id stands for."""
+
+    key: str
+    upload_id: str
+    cut: Plan
+    title: str
+    training_id: str
+
+    @property
+    def workspace_id(self) -> UUID:
+        """The workspace that it goes to."""
+        named = KEY.fullmatch(self.key)
+        assert named is not None
+        return UUID(named["workspace"])
+
+
+class UploadRoutes:
+    """The routes below `/api/uploads`."""
+
+    def __init__(self, app: Training) -> None:
+        self._app = app
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add the routes."""
+        router.add_api_route("", self.create_upload, methods=["POST"], status_code=201)
+        router.add_api_route("/{upload_id}", self.get_upload, methods=["GET"])
+        router.add_api_route("/{upload_id}/parts", self.sign_parts, methods=["POST"])
+        router.add_api_route("/{upload_id}/complete", self.complete_upload, methods=["POST"])
+        router.add_api_route("/{upload_id}", self.abort_upload, methods=["DELETE"], status_code=204)
+
+    async def create_upload(
+        self, body: CreateUpload, caller: SignedIn, services: Provided
+    ) -> Upload:
+        """Begin an upload of a recording, of an allowed type and size."""
+        allowed = self._app.videos
+        if not allowed.takes(body.content_type):
+            raise ApiError(
+                415,
+                "upload_type_refused",
+                f"Files of type {body.content_type} are not taken",
+                detail={"allowed": list(allowed.upload_types)},
+            )
+        if body.size > allowed.upload_bytes:
+            raise ApiError(
+                413,
+                "upload_too_large",
+                f"A file has at most {allowed.upload_bytes} bytes, this one {body.size}",
+                detail={"max_bytes": allowed.upload_bytes},
+            )
+        if body.size == 0:
+            raise ApiError(422, "empty_file", "The file is empty")
+        workspace_id = await self._workspace(body, caller, services)
+        name = _safe_name(body.filename)
+        key = f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{name}"
+        with _answering():
+            upload_id = await uploads_of(services).create(key, content_type=body.content_type)
+        cut = plan(body.size)
+        title = body.title or _title(body.filename)
+        place = Place(key, upload_id, cut, title, str(body.training_id or ""))
+        return _upload(place, missing=tuple(range(1, cut.count + 1)))
+
+    async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
+        """What has arrived, to resume an upload after a break, and what it became."""
+        place = await _place(upload_id, caller, services)
+        uploads = uploads_of(services)
+        with _answering():
+            try:
+                arrived = await uploads.parts(place.key, place.upload_id)
+            except UploadNotFound:
+                if await uploads.size_of(place.key) != place.cut.size_bytes:
+                    raise
+                found = await self._app.acting_as(caller.token).find_by_object(place.key)
+                return _upload(place, missing=(), complete=True, training=found)
+        return _upload(place, missing=place.cut.missing(arrived))
+
+    async def sign_parts(
+        self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
+    ) -> SignedParts:
+        """URLs for parts, each good for the bytes of its checksum alone; ask for more as needed."""
+        place = await _place(upload_id, caller, services)
+        checksums = {}
+        for part in body.parts:
+            if part.part_number > place.cut.count:
+                raise invalid_argument(
+                    "parts", f"names part {part.part_number} of {place.cut.count}"
+                )
+            try:
+                checksums[part.part_number] = read_checksum(part.checksum)
+            except ValueError as error:
+                raise invalid_argument(
+                    "parts", f"must give a SHA-256 for part {part.part_number}"
+                ) from error
+        with _answering():
+            urls = await uploads_of(services).sign(place.key, place.upload_id, place.cut, checksums)
+        return SignedParts(
+            parts=tuple(
+                SignedPart(
+                    part_number=number,
+                    url=url,
+                    size_bytes=place.cut.bytes_of(number),
+                    headers={CHECKSUM: checksums[number]},
+                )
+                for number, url in urls.items()
+            ),
+            expires_in_seconds=int(URL_LIFETIME.total_seconds()),
+        )
+
+    async def complete_upload(
+        self, upload_id: UploadId, body: CompleteUpload, caller: SignedIn, services: Provided
+    ) -> Upload:
+        """Join the parts, check the file, and enqueue its jobs; harmless when repeated.
+
+        409 with the missing parts when some have not arrived; 422 `checksum_mismatch` when the
+        file is another one, which is removed. Larger files are checked by the worker.
+        """
+        checksum = _file_checksum(body.checksum)
+        place = await _place(upload_id, caller, services)
+        uploads = uploads_of(services)
+        store = self._app.acting_as(caller.token)
+        with _answering():
+            await uploads.complete(place.key, place.upload_id, place.cut)
+            if place.cut.size_bytes <= CHECKED_BYTES and not await uploads.check(
+                place.key, place.cut, checksum
+            ):
+                await uploads.remove(place.key)
+                raise ApiError(
+                    422,
+                    "checksum_mismatch",
+                    "The file that arrived is not the one that was sent: begin the upload again",
+                )
+        started = await store.start(
+            place.workspace_id,
+            place.title,
+            place.key,
+            place.cut.size_bytes,
+            training_id=place.training_id or None,
+            checksum=checksum,
+        )
+        if started["wake"]:
+            await services.waker.wake()
+        found = await store.read(started["training_id"])
+        return _upload(place, missing=(), complete=True, training=found)
+
+    async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
+        """Throw away what has arrived; a complete file stays."""
+        place = await _place(upload_id, caller, services)
+        with _answering():
+            await uploads_of(services).abort(place.key, place.upload_id)
+
+    async def _workspace(self, body: CreateUpload, caller: Caller, services: Services) -> UUID:
+        """The workspace that an upload goes to."""
+        if body.training_id is not None:
+            await self._refuse_taken(body.training_id, caller)
+        if body.workspace_id is None:
+            mine = await self._app.acting_as(caller.token).workspaces()
+            if len(mine) != 1:
+                raise invalid_argument(
+                    "workspace_id", f"is required: you are a member of {len(mine)} workspaces"
+                )
+            return mine[0]
+        if not await services.queue_of(caller).is_member(str(body.workspace_id)):
+            raise not_found("workspace")
+        return body.workspace_id
+
+    async def _refuse_taken(self, training_id: UUID, caller: Caller) -> None:
+        """Refuse before the bytes are sent what completing the upload would refuse."""
+        try:
+            await self._app.acting_as(caller.token).read(training_id)
+        except QueueError as error:
+            if error.word != "training_not_found":
+                raise
+        else:
+            raise ApiError(409, "training_exists", "This training has a recording already")
+
+
+def uploads_of(services: Services) -> Uploads:
+    """The process's uploads.
+
+    Raises:
+        ApiError: 503, this deployment has no bucket.
+    """
+    try:
+        return services.provide(Uploads, lambda: Uploads(services.settings))
+    except ConfigurationError as error:
+        raise ApiError(503, "not_configured", "This deployment takes no uploads") from error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Storage's errors as the API's."""
+    try:
+        yield
+    except UploadNotFound as error:
+        raise not_found("upload") from error
+    except UploadIncomplete as error:
+        raise ApiError(
+            409, "upload_incomplete", str(error), detail={"missing": list(error.missing[:1000])}
+        ) from error
+    except StorageUnavailable as error:
+        raise unavailable("The file store did not answer") from error
+
+
+def _file_checksum(text: str) -> str:
+    if _FILE_CHECKSUM.fullmatch(text.lower()) is not None:
+        return text.lower()
+    digest, dash, count = text.partition("-")
+    try:
+        raw = read_checksum(digest)
+    except ValueError as error:
+        raise invalid_argument("checksum", "must be a SHA-256, in hexadecimal or base64") from error
+    import base64
+
+    return f"{base64.b64decode(raw).hex()}{dash}{count}"
+
+
+async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
+    """The place an id stands for, if it is the caller's own and still theirs to fill."""
+    try:
+        key, s3_id, size_bytes, title, training_id = paging.decode(
+            upload_id, str, str, int, str, str
+        )
+        cut = plan(size_bytes)
+    except (ApiError, ValueError) as error:
+        raise not_found("upload") from error
+    named = KEY.fullmatch(key)
+    if named is None or not _S3_ID.fullmatch(s3_id) or named["owner"] != str(caller.subject):
+        raise not_found("upload")
+    if not await services.queue_of(caller).is_member(named["workspace"]):
+        raise not_found("upload")
+    return Place(key, s3_id, cut, title, training_id)
+
+
+def _upload(
+    place: Place,
+    *,
+    missing: tuple[int, ...],
+    complete: bool = False,
+    training: dict[str, Any] | None = None,
+) -> Upload:
+    size = place.cut.size_bytes
+    return Upload(
+        id=paging.encode(place.key, place.upload_id, size, place.title, place.training_id),
+        key=place.key,
+        title=place.title,
+        size_bytes=size,
+        part_bytes=place.cut.part_bytes,
+        part_count=place.cut.count,
+        complete=complete,
+        missing=missing,
+        training=None if training is None else TrainingState.model_validate(training),
+    )
+
+
+def _title(filename: str) -> str:
+    """What people call a file: its name without ending and dashes."""
+    stem = PurePosixPath(filename.replace("\\", "/")).stem
+    words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())
+    return (words[:1].upper() + words[1:])[:200] or "Recording"
+
+
+def _safe_name(filename: str) -> str:
+    """The last part of a key, in characters that need no escaping anywhere."""
+    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")
+    return name[-NAME_CHARACTERS:] or "file"
