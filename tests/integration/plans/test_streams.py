@@ -40,9 +40,18 @@ async def streaming(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def follow(
-    client: httpx.AsyncClient, plan: dict[str, Any], *, after: int = 0, most: int | None = None
+    client: httpx.AsyncClient,
+    plan: dict[str, Any],
+    *,
+    after: int = 0,
+    most: int | None = None,
+    opened: asyncio.Semaphore | None = None,
 ) -> list[dict[str, Any]]:
-    """What a stream brings until it ends, or until `most` events have come."""
+    """What a stream brings until it ends, or until `most` events have come.
+
+    Args:
+        opened: Released when the stream is open.
+    """
     headers = {"Accept": "text/event-stream", "X-Session-Id": plan["session_id"]}
     if after:
         headers["Last-Event-ID"] = str(after)
@@ -51,6 +60,8 @@ async def follow(
         if answer.status_code == 204:
             return events
         assert answer.status_code == 200
+        if opened is not None:
+            opened.release()
         async for line in answer.aiter_lines():
             # an event with a name would not come to `onmessage`
             assert not line.startswith("event:")
@@ -59,6 +70,17 @@ async def follow(
                 if len(events) == most:
                     break
     return events
+
+
+async def all_open(
+    client: httpx.AsyncClient, plans: list[dict[str, Any]]
+) -> list[asyncio.Task[list[dict[str, Any]]]]:
+    """A reader for each plan, each with its stream open."""
+    opened = asyncio.Semaphore(0)
+    following = [asyncio.create_task(follow(client, plan, opened=opened)) for plan in plans]
+    for _ in following:
+        await asyncio.wait_for(opened.acquire(), 60)
+    return following
 
 
 def is_whole(events: list[dict[str, Any]], last: str) -> bool:
@@ -71,8 +93,7 @@ async def test_five_clients_and_a_late_one_see_the_same(desk: Desk) -> None:
     """Five from the beginning, one after the end: event by event."""
     plan = await desk.create(user=None)
     async with streaming(desk) as client:
-        following = [asyncio.create_task(follow(client, plan)) for _ in range(5)]
-        await asyncio.sleep(0.2)
+        following = await all_open(client, [plan] * 5)
         await desk.ended(plan, user=None)
         seen = await asyncio.gather(*following)
         late = await follow(client, plan)
@@ -104,8 +125,7 @@ async def test_fifty_readers_hear_of_the_deletion_and_no_more(desk: Desk) -> Non
     """Each stream ends with `plan_deleted`, numbered as its successor; then it is a 404."""
     plan = await desk.create(user=None)
     async with streaming(desk) as client:
-        following = [asyncio.create_task(follow(client, plan)) for _ in range(50)]
-        await asyncio.sleep(0.5)
+        following = await all_open(client, [plan] * 50)
         deleted = await client.delete(f"/{plan['plan_id']}")
         seen = await asyncio.gather(*following)
         again = await client.delete(f"/{plan['plan_id']}")
@@ -119,8 +139,7 @@ async def test_plans_deleted_while_they_run_end_their_streams(desk: Desk) -> Non
     """Ten at moments of their own, watched all the time."""
     async with streaming(desk) as client:
         plans = [await desk.create(user=None) for _ in range(10)]
-        following = [asyncio.create_task(follow(client, plan)) for plan in plans]
-        await asyncio.sleep(0.2)
+        following = await all_open(client, plans)
         ticking = asyncio.create_task(desk.worker.tick(budget_seconds=60))
         for number, plan in enumerate(plans):
             await asyncio.sleep(0.03 * (number % 4))

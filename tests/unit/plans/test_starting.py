@@ -16,7 +16,7 @@ from minutehand.functions.worker.processors import load_processors
 load_processors(settings)
 from minutehand.functions.jobs.app import build_app
 build_app(settings)
-print(json.dumps([name for name in sys.modules if name.startswith("shared.")]))
+print(json.dumps([name for name in sys.modules if name.startswith("minutehand.")]))
 """
 
 

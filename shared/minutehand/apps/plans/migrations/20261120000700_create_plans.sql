@@ -674,8 +674,8 @@ begin
     forked_at_stage)
   values (v_id, v_plan.workspace_id, v_session, v_plan.prompt, v_plan.speed_vs_detail, v_plan.based_on, auth.uid(),
     p_plan_id, p_stage);
-  insert into public.plan_stages (plan_id, name, workspace_id, position, run, status, attempts, result, model, started_at,
-    ended_at)
+  insert into public.plan_stages (plan_id, name, workspace_id, position, run, status, attempts, result, model,
+    started_at, ended_at)
   select v_id, name, workspace_id, position, 1, status, attempts, result, model, started_at, ended_at
   from public.plan_stages
   where plan_id = p_plan_id and status = 'completed' and name = any (p_keep) and name <> p_stage;
@@ -770,6 +770,22 @@ begin atomic
 end;
 comment on function public.plan_fork is 'Make a plan of the same prompt that begins with the finished stages p_keep of another and makes p_stage again. Says what a creation says.';
 
+create function public.plan_set_guest_workspace(p_workspace_id uuid) returns jsonb
+language plpgsql
+security definer -- the service holds no rights on the engine's settings
+set search_path = ''
+as $$
+begin
+  if p_workspace_id is not null and not exists (select from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+  end if;
+  update queue.settings set value = coalesce(to_jsonb(p_workspace_id), 'null'), updated_at = queue.clock()
+  where name = 'plan_guest_workspace';
+  return jsonb_build_object('workspace_id', p_workspace_id);
+end;
+$$;
+comment on function public.plan_set_guest_workspace is 'Choose the workspace that owns plans without an account from now on; null for one without members, made for the first guest. For the operator.';
+
 -- 5. What the worker does ----------------------------------------------------------------------
 
 create function plans.held(p_request jsonb) returns public.plans
@@ -815,8 +831,8 @@ create function plans.store_stages(p_plan public.plans, p_stages jsonb) returns 
 language sql
 set search_path = ''
 as $$
-  insert into public.plan_stages as s (plan_id, name, workspace_id, position, run, status, attempts, result, code, reason,
-    model, started_at, ended_at)
+  insert into public.plan_stages as s (plan_id, name, workspace_id, position, run, status, attempts, result, code,
+    reason, model, started_at, ended_at)
   select p_plan.id, i.name, p_plan.workspace_id, i.position, p_plan.run, i.status, coalesce(i.attempts, 0),
     nullif(i.result, 'null'), i.code, left(i.reason, 2000), i.model, coalesce(i.started_at, queue.clock()),
     case when i.status <> 'running' then queue.clock() end
@@ -848,7 +864,8 @@ begin
   perform plans.store_stages(v_plan, coalesce(p_request -> 'stages', '[]'));
   insert into public.plan_artifacts as a (plan_id, name, workspace_id, stage, media_type, content)
   select v_plan.id, i.name, v_plan.workspace_id, i.stage, i.media_type, i.content
-  from jsonb_to_recordset(coalesce(p_request -> 'artifacts', '[]')) as i (name text, stage text, media_type text, content text)
+  from jsonb_to_recordset(coalesce(p_request -> 'artifacts', '[]'))
+    as i (name text, stage text, media_type text, content text)
   on conflict (plan_id, name) do update set stage = excluded.stage, media_type = excluded.media_type,
     content = excluded.content, created_at = excluded.created_at;
   update public.plans set report_mark = p_request ->> 'mark', stage = coalesce(p_request ->> 'stage', stage),
@@ -910,14 +927,17 @@ for select to authenticated using (
 
 revoke all on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
 from public, anon, authenticated, service_role;
-grant select on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events to authenticated, service_role;
+grant select on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
+to authenticated, service_role;
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
-revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files, public.plan_events_after,
-public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork, public.plan_load, public.plan_report
+revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
+public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork, public.plan_load, public.plan_report,
+public.plan_set_guest_workspace
 from public, anon, authenticated, service_role;
-grant execute on function plans.start, plans.show, plans.list, plans.file, plans.events_after, plans.cancel, plans.remove,
-plans.restart, plans.fork to anon, authenticated, service_role;
-grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files, public.plan_events_after,
-public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork to anon, authenticated, service_role;
+grant execute on function plans.start, plans.show, plans.list, plans.file, plans.events_after, plans.cancel,
+plans.remove, plans.restart, plans.fork to anon, authenticated, service_role;
+grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
+public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork to anon, authenticated, service_role;
 grant execute on function public.plan_load, public.plan_report to job_worker, service_role;
+grant execute on function public.plan_set_guest_workspace to service_role;

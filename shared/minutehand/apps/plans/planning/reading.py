@@ -193,7 +193,7 @@ _UNIT: Final = re.compile(
 _STOPS: Final = frozenset({
     "and", "or", "in", "on", "at", "for", "with", "of", "to", "by", "per", "from", "within",
     "the", "a", "an", "each", "is", "are", "has", "have", "must", "that", "who", "which",
-    "into", "before", "after", "until", "per", "every", "as", "be", "but", "than", "it", "its",
+    "into", "before", "after", "until", "every", "as", "be", "but", "than", "it", "its",
     "our", "we", "i", "so", "can", "may", "will", "should", "not", "no", "if", "when", "where",
     "while", "using", "through", "over", "under", "between", "during", "only", "plus", "costs",
     "cost",
