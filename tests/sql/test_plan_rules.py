@@ -60,7 +60,7 @@ def events(database: Database, plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_grants_are_by_name(seeded: Database) -> None:
-    """Guests reach functions that ask for the plan's id, the worker its own; nobody writes a table."""
+    """Guests reach what asks for the plan's id, the worker its own; nobody writes a table."""
     for role, allowed in {
         "anon": CALLERS,
         "authenticated": CALLERS,

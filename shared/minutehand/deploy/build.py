@@ -34,7 +34,7 @@ DATA_SUFFIXES = frozenset({".py", ".json", ".txt", ".csv", ".sql", ".html", ".ji
 #: The parts of this package that functions import; the command and the local stack stay here.
 PARTS = ("ai", "aws", "functions", "queue", "web", "webhooks", "worker")
 #: What an app brings for other places than a function.
-NOT_ON_LAMBDA = frozenset({"console", "demo", "migrations", "seeds", "verbs"})
+NOT_ON_LAMBDA = frozenset({"console", "demo", "examples", "migrations", "seeds", "verbs"})
 LOCK = "requirements.lock"
 
 #: Where Linux distributions keep the certificates a machine trusts.

@@ -15,6 +15,7 @@ import uvicorn
 from minutehand.functions.jobs.app import build_app
 from minutehand.local.ports import reserve_port
 from tests.integration.plans.conftest import Desk
+from tests.support.killable import until
 
 
 @asynccontextmanager
@@ -26,8 +27,7 @@ async def streaming(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
         uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1)
     )
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started)
     try:
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}/api/plans", timeout=60, trust_env=False,

@@ -932,12 +932,13 @@ to authenticated, service_role;
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
 revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
-public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork, public.plan_load, public.plan_report,
-public.plan_set_guest_workspace
+public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork,
+public.plan_load, public.plan_report, public.plan_set_guest_workspace
 from public, anon, authenticated, service_role;
 grant execute on function plans.start, plans.show, plans.list, plans.file, plans.events_after, plans.cancel,
 plans.remove, plans.restart, plans.fork to anon, authenticated, service_role;
 grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
-public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork to anon, authenticated, service_role;
+public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork
+to anon, authenticated, service_role;
 grant execute on function public.plan_load, public.plan_report to job_worker, service_role;
 grant execute on function public.plan_set_guest_workspace to service_role;

@@ -97,7 +97,7 @@ def _stated(size: Size, facts: Facts) -> tuple[float, str] | None:
             if price.quantity is not None
         ),
     ]
-    matches = [each for each in counted if size.unit == each.noun or _is_one_of(each.noun, size)]
+    matches = [each for each in counted if measures(size, each)]
     if matches:
         total = sum((each.value for each in matches), Decimal(0))
         return float(total), "” and “".join(each.text for each in matches)
@@ -113,10 +113,12 @@ def _stated(size: Size, facts: Facts) -> tuple[float, str] | None:
 _CROWDS: Final = frozenset({"person", "people", "staff", "machine", "object", "item"})
 
 
-def _is_one_of(noun: str, size: Size) -> bool:
-    if noun == "person per group":
+def measures(size: Size, quantity: Counted) -> bool:
+    """Whether a quantity says how large the work is."""
+    if quantity.is_bound or quantity.noun == "person per group":
         return False
-    return any(word in size.nouns for word in (noun, noun.split()[-1]))
+    words = (quantity.noun, quantity.noun.split()[-1])
+    return size.unit == quantity.noun or any(word in size.nouns for word in words)
 
 
 def _with_sessions(pattern: Pattern, facts: Facts, taken: list[SizeTaken]) -> list[SizeTaken]:

@@ -11,11 +11,14 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, Literal
 
 from minutehand.apps.plans.planning.breakdown import Package, SizeTaken
-from minutehand.apps.plans.planning.numbers import count, figure, money, plural_of, singular_of
+from minutehand.apps.plans.planning.numbers import count, money, plural_of, singular_of
+from minutehand.apps.plans.planning.numbers import hours as hours_of
 from minutehand.apps.plans.planning.patterns import Pattern
 from minutehand.apps.plans.planning.reading import Amount, Exact, Facts
 
 RESERVE: Final = Decimal("0.10")
+#: Who works without pay, unless a rate is stated.
+UNPAID: Final = frozenset({"volunteer", "friend"})
 _CENT: Final = Decimal("0.01")
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown", "no_budget"]
 
@@ -95,6 +98,9 @@ def _currencies(facts: Facts) -> set[str]:
 
 def _labour(facts: Facts, packages: Sequence[Package], currency: str) -> list[Line]:
     rates = [rate for rate in facts.rates if rate.currency == currency]
+    if not rates and facts.team and all(group.noun in UNPAID for group in facts.team):
+        text = f"“{facts.team[0].text}” are not paid"
+        return [Line(item="Labour", package="", amount=Decimal(0), basis=text)]
     if not rates:
         return [
             Line(
@@ -121,7 +127,7 @@ def _labour(facts: Facts, packages: Sequence[Package], currency: str) -> list[Li
             continue
         hourly = rate.amount if rate.per == "hour" else rate.amount / 8
         amount = (Decimal(str(package.hours)) * hourly).quantize(_CENT, ROUND_HALF_UP)
-        basis = f"{figure(package.hours)} h at {rate.text}"
+        basis = f"{hours_of(package.hours)} h at {rate.text}"
         lines.append(
             Line(item=f"Labour: {package.title}", package=package.id, amount=amount, basis=basis)
         )
@@ -158,7 +164,7 @@ def _things(
                     package=cost.task,
                     amount=None,
                     basis="The prompt states no price",
-                    unknown=f"a price for {cost.item}",
+                    unknown=f"the price of {cost.item}",
                 )
             )
     return lines

@@ -12,10 +12,17 @@ from typing import Any, Final
 
 from minutehand.apps.plans.planning import blocks as b
 from minutehand.apps.plans.planning import patterns
-from minutehand.apps.plans.planning.breakdown import Package, SizeTaken, packages_of, sizes_of
+from minutehand.apps.plans.planning.breakdown import (
+    Package,
+    SizeTaken,
+    measures,
+    packages_of,
+    sizes_of,
+)
 from minutehand.apps.plans.planning.numbers import count, day, listed, money, sentence
+from minutehand.apps.plans.planning.numbers import hours as hours_of
 from minutehand.apps.plans.planning.patterns import Pattern
-from minutehand.apps.plans.planning.reading import Facts, read
+from minutehand.apps.plans.planning.reading import Counted, Facts, read
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def understand(inputs: Inputs) -> Chapter:
     """Read the prompt and recognise the kind of project."""
     facts = read(inputs.prompt, inputs.today)
     pattern, words = patterns.pick(facts.prompt)
-    rows = figures_of(facts)
+    rows = figures_of(facts, pattern)
     blocks = [b.paragraph(f"The goal: {sentence(facts.goal)}")]
     if words:
         quoted = listed([f"“{word}”" for word in words])
@@ -97,7 +104,7 @@ def understand(inputs: Inputs) -> Chapter:
     )
 
 
-def figures_of(facts: Facts) -> list[tuple[str, str, str]]:
+def figures_of(facts: Facts, pattern: Pattern) -> list[tuple[str, str, str]]:
     """Every figure of the prompt: its words, what it was read as, and what it is used for."""
     rows: list[tuple[str, str, str]] = []
     for name, dated, use in (
@@ -134,7 +141,11 @@ def figures_of(facts: Facts) -> list[tuple[str, str, str]]:
             (facts.effort.text, f"effort: {count(facts.effort.value, 'hour')}", "The estimates")
         )
     rows += [
-        (quantity.text, f"quantity: {count(quantity.value, quantity.noun)}", _use_of(quantity.noun))
+        (
+            quantity.text,
+            f"quantity: {count(quantity.value, quantity.noun)}",
+            _use_of(quantity, pattern),
+        )
         for quantity in facts.quantities
     ]
     rows += [
@@ -144,12 +155,12 @@ def figures_of(facts: Facts) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _use_of(noun: str) -> str:
-    if noun == "person per group":
+def _use_of(quantity: Counted, pattern: Pattern) -> str:
+    if quantity.noun == "person per group":
         return "The number of groups"
-    if noun in {"day", "week", "hour", "percent"}:
-        return "Kept as a condition"
-    return "The size of the work, where the pattern measures by it"
+    if any(measures(size, quantity) for size in pattern.sizes):
+        return "The size of the work"
+    return "Kept as a condition; the pattern does not measure by it"
 
 
 def assumptions(inputs: Inputs) -> Chapter:
@@ -283,12 +294,7 @@ def hours_text(package: Package) -> str:
     """A package's hours, or what is missing for them."""
     if package.hours is None:
         return f"unknown: needs {package.unknown}"
-    return f"{figure2(package.hours)} h"
-
-
-def figure2(hours: float) -> str:
-    """Hours for reading, with quarters."""
-    return f"{hours:,.2f}".rstrip("0").rstrip(".")
+    return f"{hours_of(package.hours)} h"
 
 
 def work_breakdown(inputs: Inputs) -> Chapter:
@@ -313,8 +319,8 @@ def work_breakdown(inputs: Inputs) -> Chapter:
     low = sum(package.low or 0 for package in known)
     high = sum(package.high or 0 for package in known)
     text = (
-        f"In all {count(len(packages), 'work package')} with {figure2(total)} hours of work,"
-        f" between {figure2(low)} and {figure2(high)}."
+        f"In all {count(len(packages), 'work package')} with {hours_of(total)} hours of work,"
+        f" between {hours_of(low)} and {hours_of(high)}."
     )
     open_ = [package for package in packages if package.hours is None]
     if open_:
@@ -342,7 +348,7 @@ def work_breakdown(inputs: Inputs) -> Chapter:
 def _range(package: Package) -> str:
     if package.low is None or package.high is None:
         return "unknown"
-    return f"{figure2(package.low)} to {figure2(package.high)} h"
+    return f"{hours_of(package.low)} to {hours_of(package.high)} h"
 
 
 def work_steps(inputs: Inputs) -> Chapter:
@@ -365,7 +371,7 @@ def dependencies(inputs: Inputs) -> Chapter:
         (
             names[package.id],
             listed([names[id_] for id_ in package.after]) or "nothing",
-            f"{count(package.wait_days, 'working day')} of waiting follow it"
+            f"then a wait of {count(package.wait_days, 'working day')}"
             if package.wait_days
             else "",
         )

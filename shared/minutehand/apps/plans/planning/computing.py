@@ -12,7 +12,7 @@ from minutehand.apps.plans.planning import blocks as b
 from minutehand.apps.plans.planning import charts
 from minutehand.apps.plans.planning.breakdown import Package
 from minutehand.apps.plans.planning.budget import Budget, budget_of
-from minutehand.apps.plans.planning.chapters import Chapter, Inputs, figure2
+from minutehand.apps.plans.planning.chapters import Chapter, Inputs
 from minutehand.apps.plans.planning.numbers import (
     count,
     day,
@@ -21,6 +21,7 @@ from minutehand.apps.plans.planning.numbers import (
     money,
     working_days_between,
 )
+from minutehand.apps.plans.planning.numbers import hours as hours_of
 from minutehand.apps.plans.planning.schedule import Schedule, load_by_week, pinned_on
 from minutehand.apps.plans.planning.schedule import schedule as schedule_of
 
@@ -63,11 +64,11 @@ def schedule(inputs: Inputs) -> Chapter:
             str(by_id[package.id].crew),
             "critical"
             if by_id[package.id].critical
-            else f"{figure2(by_id[package.id].slack_hours)} h",
+            else f"{hours_of(by_id[package.id].slack_hours)} h",
         )
         for package in packages
     ]
-    path = listed([names[id_] for id_ in made.critical], "and then")
+    path = " → ".join(names[id_] for id_ in made.critical)
     svg = charts.gantt(packages, made)
     return Chapter(
         {"schedule": made.model_dump(mode="json"), "verdict": made.verdict, "text": text},
@@ -90,11 +91,9 @@ def schedule(inputs: Inputs) -> Chapter:
 def deadline_text(inputs: Inputs, made: Schedule) -> str:
     """The verdict on the deadline in a sentence or two."""
     facts, packages = inputs.facts, inputs.packages
-    people = count(made.people, "person") if made.people else f"up to {count(made.peak, 'person')}"
+    people = people_text(made)
     ends = f"With {people} the work ends on {day(made.last_day)}"
-    span = f"between {day(made.low_last_day)} and {day(made.high_last_day)}"
-    if made.partial:
-        span = "not counting the work whose hours are unknown"
+    span = span_text(made)
     if made.verdict == "no_deadline":
         return f"No deadline is stated. {ends} ({span})."
     assert made.deadline is not None
@@ -135,6 +134,22 @@ def deadline_text(inputs: Inputs, made: Schedule) -> str:
     return f"{deadline} cannot be met by these estimates. {ends}, {late} late.{low}"
 
 
+def people_text(made: Schedule) -> str:
+    """The people the schedule counts on."""
+    if made.people or made.peak == 1:
+        return count(made.people or 1, "person")
+    return f"up to {made.peak} people"
+
+
+def span_text(made: Schedule) -> str:
+    """Between which days the work ends."""
+    if made.partial:
+        return "not counting the work whose hours are unknown"
+    if made.low_last_day == made.high_last_day:
+        return "also at the high end of every estimate"
+    return f"between {day(made.low_last_day)} and {day(made.high_last_day)}"
+
+
 def _pinned_text(inputs: Inputs, made: Schedule, pin: tuple[str, date]) -> str:
     """The verdict where something takes place on the stated day itself."""
     package = next(each for each in inputs.packages if each.id == pin[0])
@@ -149,7 +164,7 @@ def _pinned_text(inputs: Inputs, made: Schedule, pin: tuple[str, date]) -> str:
             f" “{package.title}” is ready on {day(ready)}, so that it can begin on"
             f" {day(made.decided_on or ready)}, {count(made.late_days, 'working day')} late."
         )
-    wait = f" (and {count(waits, 'working day')} of waiting follow)" if waits else ""
+    wait = f" (then a wait of {count(waits, 'working day')})" if waits else ""
     text = f"{what}. What comes before it is ready on {day(ready)}{wait}."
     if made.verdict == "at_risk":
         return f"{text} At the high end of every estimate it would not be ready in time."
@@ -171,7 +186,7 @@ def team(inputs: Inputs) -> Chapter:
             (
                 role,
                 str(len(own)),
-                f"{figure2(hours)} h",
+                f"{hours_of(hours)} h",
                 str(most),
                 start.isoformat(),
                 end.isoformat(),
@@ -185,8 +200,8 @@ def team(inputs: Inputs) -> Chapter:
         )
     else:
         text = (
-            f"No team is stated. The schedule uses up to {count(made.peak, 'person')} at once;"
-            " with fewer it takes longer, with more it is not shorter."
+            f"No team is stated. The schedule counts on {people_text(made)} at once;"
+            " more would not make it shorter."
         )
     return Chapter(
         {"people": facts.people, "peak": made.peak, "roles": [row[0] for row in rows]},
@@ -205,7 +220,7 @@ def resource_load(inputs: Inputs) -> Chapter:
     rows = [
         (
             str(week["week_of"]),
-            f"{figure2(float(str(week['hours'])))} h",
+            f"{hours_of(float(str(week['hours'])))} h",
             f"{week['capacity']} h",
             f"{round(100 * float(str(week['hours'])) / max(1.0, float(str(week['capacity']))))} %",
         )
@@ -215,7 +230,7 @@ def resource_load(inputs: Inputs) -> Chapter:
     svg = charts.load(weeks)
     text = (
         f"The busiest week begins on {busiest['week_of']}, with"
-        f" {figure2(float(str(busiest['hours'])))} of {busiest['capacity']} hours."
+        f" {hours_of(float(str(busiest['hours'])))} of {busiest['capacity']} hours."
         if busiest
         else "There is no work to be done."
     )
@@ -253,11 +268,11 @@ def budget(inputs: Inputs) -> Chapter:
         blocks.append(b.table(("What", "Amount", "Basis"), rows))
     if made.known:
         rows = [
-            (phase.phase, f"{figure2(phase.hours)} h", money(phase.amount, made.currency))
+            (phase.phase, f"{hours_of(phase.hours)} h", money(phase.amount, made.currency))
             for phase in made.phases
         ]
         rows += [
-            ("Known costs", f"{figure2(made.hours)} h", money(made.known, made.currency)),
+            ("Known costs", f"{hours_of(made.hours)} h", money(made.known, made.currency)),
             ("Reserve, a tenth of them", "", money(made.reserve, made.currency)),
             ("In all", "", money(made.total, made.currency)),
         ]
@@ -289,7 +304,11 @@ def budget_text(made: Budget) -> str:
     unknown = count(len(made.unknown), "item")
     if made.limit is None:
         if not made.known:
-            return "No budget and no price is stated, so that costs are unknown."
+            need = "item needs" if len(made.unknown) == 1 else "items need"
+            return (
+                "No budget is stated, and no cost is known:"
+                f" {len(made.unknown)} {need} a price or a quantity."
+            )
         more = (
             f"; {unknown} have no price yet"
             if len(made.unknown) > 1
@@ -386,8 +405,8 @@ def _conclusions(inputs: Inputs, made: Schedule, runs: dict[int, Schedule]) -> l
                 runs.values(), key=lambda run: (run.decided_on or run.last_day, run.last_day)
             )
             found.append(
-                f"No team of up to {max(runs)} meets the deadline: with people enough the earliest"
-                f" end is {day(best.decided_on or best.last_day)}."
+                f"No team of up to {max(runs)} people meets the deadline: with people enough the"
+                f" earliest end is {day(best.decided_on or best.last_day)}."
             )
         start = _latest_start(made)
         if start < made.first_day:
@@ -425,7 +444,8 @@ def _savings(made: Budget) -> list[str]:
         f"Costs must fall by {money(over, made.currency)}, or the budget must rise by as much."
     ]
     top = [f"{line.item} ({money(line.amount or 0, made.currency)})" for line in lines[:3]]
-    found.append(f"The largest known costs are {listed(top)}.")
+    are = "cost is" if len(top) == 1 else "costs are"
+    found.append(f"The largest known {are} {listed(top)}.")
     return found
 
 
@@ -451,8 +471,8 @@ def sensitivity(inputs: Inputs) -> Chapter:
     rows = [
         (
             package.title,
-            f"{figure2(package.hours or 0)} h",
-            f"{figure2(package.high or 0)} h",
+            f"{hours_of(package.hours or 0)} h",
+            f"{hours_of(package.high or 0)} h",
             f"{count(moved, 'working day')} later" if moved else "none",
             day(last),
         )

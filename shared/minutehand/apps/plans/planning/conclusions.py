@@ -6,9 +6,16 @@ from datetime import date
 from typing import Any
 
 from minutehand.apps.plans.planning import blocks as b
-from minutehand.apps.plans.planning.chapters import Chapter, Inputs, figure2
-from minutehand.apps.plans.planning.computing import TONES, made_budget, made_schedule
+from minutehand.apps.plans.planning.chapters import Chapter, Inputs
+from minutehand.apps.plans.planning.computing import (
+    TONES,
+    made_budget,
+    made_schedule,
+    people_text,
+    span_text,
+)
 from minutehand.apps.plans.planning.numbers import count, day, listed, money, sentence
+from minutehand.apps.plans.planning.numbers import hours as hours_of
 from minutehand.apps.plans.planning.patterns import Risk
 from minutehand.apps.plans.planning.schedule import pinned_on
 
@@ -49,7 +56,7 @@ def risks(inputs: Inputs) -> Chapter:
     )
     narrative += f" The highest is: {top.title[0].lower()}{top.title[1:]}"
     narrative += f" ({top.probability * top.impact})."
-    narrative += f" {count(len(high), 'risk')} scored high." if high else " None is scored high."
+    narrative += f" {count(len(high), 'risk')} scored high." if high else " No risk is scored high."
     return Chapter(
         {
             "risks": [
@@ -276,7 +283,7 @@ def _open_questions(inputs: Inputs) -> list[tuple[str, str]]:
         )
         if line.package and line.unknown.startswith("how many"):
             continue  # asked above, by its package
-        found.append((what, f"{line.item} is left out of the costs."))
+        found.append((what, "It is not included in the costs."))
     return found
 
 
@@ -289,33 +296,27 @@ def executive_summary(inputs: Inputs) -> Chapter:
     if "does_not_fit" in verdicts:
         both = [
             name
-            for name, verdict in (("deadline", made.verdict), ("budget", money_.verdict))
+            for name, verdict in (("the deadline", made.verdict), ("the budget", money_.verdict))
             if verdict == "does_not_fit"
         ]
-        headline, tone = f"As it stands, the {listed(both)} cannot be met", "bad"
+        headline, tone = f"As it stands, {listed(both)} cannot be met", "bad"
     elif verdicts & {"unknown", "at_risk", "tight"}:
         headline, tone = "The plan is possible, with open points", "doubtful"
     else:
         headline, tone = "The plan is possible by these estimates", "good"
     narrative = (
-        f"{sentence(facts.goal)} This takes {figure2(breakdown['hours'])} hours of work in"
+        f"{sentence(facts.goal)} This takes {hours_of(breakdown['hours'])} hours of work in"
         f" {count(len(breakdown['packages']), 'work package')}, between"
-        f" {figure2(breakdown['low'])} and {figure2(breakdown['high'])} hours."
+        f" {hours_of(breakdown['low'])} and {hours_of(breakdown['high'])} hours."
         f" {inputs.results['schedule']['text']} {inputs.results['budget']['text']}"
         f" The highest risk is: {top['title'][0].lower()}{top['title'][1:]}."
     )
     next_step = inputs.packages[0]
     rows = [
         ("Start", day(made.first_day)),
-        (
-            "End",
-            f"{day(made.last_day)}, between {day(made.low_last_day)} and {day(made.high_last_day)}",
-        ),
+        ("End", f"{day(made.last_day)}, {span_text(made)}"),
         ("Deadline", day(made.deadline) if made.deadline else "none stated"),
-        (
-            "People",
-            count(made.people, "person") if made.people else f"up to {made.peak}, none stated",
-        ),
+        ("People", people_text(made) + ("" if made.people else ", none stated")),
         ("Known costs", money(money_.known, money_.currency) if money_.known else "unknown"),
         (
             "Budget",

@@ -64,6 +64,11 @@ def figure(value: Decimal | float) -> str:
     return f"{exact:,}"
 
 
+def hours(value: float) -> str:
+    """Hours for reading, with their quarters: 1,200 or 2.25."""
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
+
+
 def money(amount: Decimal | float, currency: str) -> str:
     """An amount for reading: EUR 1,200 or EUR 12.50."""
     exact = Decimal(str(amount)).quantize(Decimal("0.01"), ROUND_HALF_UP)
@@ -79,9 +84,10 @@ def count(value: Decimal | float, singular: str, plural: str | None = None) -> s
 
 def plural_of(noun: str) -> str:
     """The regular plural of an English noun; the last word changes."""
-    irregular = {"person": "people", "square metre": "square metres", "staff": "staff"}
-    if noun in irregular:
-        return irregular[noun]
+    irregular = {"person": "people", "staff": "staff", "percent": "percent", "child": "children"}
+    first, per, rest = noun.partition(" per ")
+    if first in irregular or per:
+        return irregular.get(first, first) + per + rest
     if re.search(r"[^aeiou]y$", noun):
         return noun[:-1] + "ies"
     return noun + ("es" if re.search(r"(s|x|ch|sh)$", noun) else "s")

@@ -59,6 +59,8 @@ class Counted(Exact):
     value: Decimal
     noun: str
     text: str
+    #: Whether it bounds something, as in "no more than 3 days".
+    is_bound: bool = False
 
 
 class Facts(Exact):
@@ -109,6 +111,7 @@ _DATES: Final = re.compile(
     rf"|\b(?:the\s+)?(?P<part>end|beginning|start|middle)\s+of\s+(?P<m3>{_MONTH})\b{_YEAR.format('y3')}"
     rf"|\b(?P<m4>{_MONTH})\b{_YEAR.format('y4')}"
     rf"|\b(?:next\s+)?(?P<weekday>{'|'.join(name.title() for name in WEEKDAYS)})\b"
+    r"(?!,?\s+(?:the\s+)?\d)"
     r"|\b(?P<yearend>(?:the\s+)?end\s+of\s+(?:the|this)\s+year)\b"
     r"|\b(?P<christmas>Christmas)\b|\b(?P<tomorrow>tomorrow)\b"
 )
@@ -149,7 +152,8 @@ _ITEM: Final = re.compile(
     r"(?:(?:\b(?P<each>each|every|one|an?)\s+)|(?P<q>" + _N + r")\s+"
     r"|\bthe\s+|\bof\s+|\band\s+|[,;:]\s*|^)?"
     r"(?P<item>[a-z][a-z-]*(?:\s+[a-z][a-z-]+)?)\s+"
-    r"(?:costs?|at|for|is|are|costing|priced\s+at|charges?|of)\s+(?:about\s+|around\s+)?$", re.I,
+    r"(?P<verb>costs?|at|for|is|are|costing|priced\s+at|charges?|of)\s+"
+    r"(?:about\s+|around\s+)?$", re.I,
 )  # fmt: skip
 _BUDGET_BEFORE: Final = re.compile(
     r"\b(?:budget|spend|spending|costs?\s+(?:no\s+more\s+than|at\s+most|less\s+than|under)"
@@ -199,8 +203,8 @@ _STOPS: Final = frozenset({
     "cost",
 })  # fmt: skip
 _LIMIT: Final = re.compile(
-    r"\b(?:must|never|only|without|except|cannot|can't|mandatory|required|no|not|at least|at most"
-    r"|no more than|no later than)\b", re.I,
+    r"\b(?:must|never|only|without|except|cannot|can't|mandatory|required|no|not|nobody|nothing"
+    r"|at least|at most|(?:more|less|fewer|longer|later) than)\b", re.I,
 )  # fmt: skip
 
 
@@ -215,6 +219,22 @@ _HINT: Final = re.compile(
 )  # fmt: skip
 _BETWEEN: Final = re.compile(r"\bbetween\s+(?P<day>\d{1,2})(?:st|nd|rd|th)?\s+and\s+$", re.I)
 _GROUPS: Final = re.compile(rf"\bgroups?\s+of\s+(?:up\s+to\s+|at\s+most\s+)?(?P<n>{_N})\b", re.I)
+
+
+#: What is left of "at most EUR 100" without its amount.
+_BOUND: Final = re.compile(
+    r"\b(?:at most|no more than|no later than)(?=\s*(?:$|\s{2}|[,.;]))", re.I
+)
+_NONE_YET: Final = re.compile(r"\bno\s+(?:deadline|budget|date|team|limit)\b", re.I)
+#: What stands before a number that is a bound and no size.
+_BOUNDED: Final = re.compile(
+    r"\b(?:more|less|fewer|longer|later)\s+than\s+$|\bat\s+(?:most|least)\s+$", re.I
+)
+_EACH_GETS: Final = re.compile(
+    r"\b(?:each|every)\s+(?P<per>[a-z-]+)\s+(?:gets|receives|needs|is\s+given)\s+(?:an?\s+)?"
+    r"(?P<item>[a-z-]+(?:\s+[a-z-]+)?)\s+(?:of|for|at|worth)\s+$",
+    re.I,
+)
 
 
 class Reader:
@@ -238,10 +258,18 @@ class Reader:
             prompt=self.prompt,
             goal=goal_of(self.prompt),
             today=self.today,
-            limits=[part for part in _parts(self.prompt) if _LIMIT.search(part)],
+            limits=[part for part in _parts(self.prompt) if self._is_limit(part)],
             others=list(self._unread()),
             **self._found,
         )
+
+    def _is_limit(self, part: str) -> bool:
+        """Whether a sentence says more of a limit than the deadline and the budget in it."""
+        for name in ("deadline", "budget"):
+            if name in self._found:
+                part = part.replace(self._found[name].text, " ")
+        part = _BOUND.sub("", _NONE_YET.sub("", part))
+        return bool(_LIMIT.search(part))
 
     def _take(self, start: int, end: int) -> str:
         """The words of a span, which no later rule reads again."""
@@ -353,6 +381,7 @@ class Reader:
         rates: list[Amount] = []
         prices: list[Amount] = []
         costs: list[Amount] = []
+        wholes: list[Amount] = []
         for found in list(_MONEY.finditer(self._left)):
             before, after = self.prompt[: found.start()], self.prompt[found.end() :]
             amount = number_of(found["n1"] or found["n2"])
@@ -367,7 +396,10 @@ class Reader:
                 "item": noun,
                 "text": text,
             }
-            if per := _PER_TIME.match(after):
+            if gets := _EACH_GETS.search(before):
+                made |= {"per": singular_of(gets["per"].lower()), "item": gets["item"].lower()}
+                prices.append(Amount(**made))
+            elif per := _PER_TIME.match(after):
                 unit = (per[1] or per[2]).lower()
                 role = re.search(rf"\b(?:{_ROLES})\b", noun)
                 made |= {"per": "hour" if unit.startswith("h") else "day"}
@@ -377,7 +409,7 @@ class Reader:
             elif (
                 _EACH.match(after)
                 or (per := _PER_NOUN.match(after))
-                or (item and item["each"] and noun != "budget")
+                or (item and _is_each(item) and noun != "budget")
             ):
                 each = per[1].lower() if per else ""
                 quantity = number_of(item["q"]) if item and item["q"] else None
@@ -395,11 +427,12 @@ class Reader:
                 bought = _FOR.match(after)
                 made["item"] = noun or (bought[1].lower() if bought else "")
                 costs.append(Amount(**made))
-        if "budget" not in self._found:
-            unnamed = [each for each in costs if not each.item]
-            if unnamed:
-                self._found["budget"] = unnamed[0]
-                costs.remove(unnamed[0])
+                # "a hedge for 2,000 EUR": what the whole may cost, unless a budget is stated
+                if not made["item"] or (item and item["verb"].lower() == "for"):
+                    wholes.append(costs[-1])
+        if "budget" not in self._found and wholes:
+            self._found["budget"] = wholes[0].model_copy(update={"item": ""})
+            costs.remove(wholes[0])
         self._found |= {"rates": rates, "prices": prices, "costs": costs}
 
     def _people(self) -> None:
@@ -452,7 +485,10 @@ class Reader:
                     noun = words[0]  # a two-day course has two days
                 end = found.start("noun") + len(" ".join(words))
             text = self._take(found.start(), end)
-            found_ones.append(Counted(value=number_of(number), noun=noun, text=text))
+            bound = bool(_BOUNDED.search(self.prompt[: found.start()]))
+            found_ones.append(
+                Counted(value=number_of(number), noun=noun, text=text, is_bound=bound)
+            )
         self._found["quantities"] = found_ones
 
     def _unread(self) -> Iterator[str]:
@@ -469,6 +505,12 @@ class Reader:
 def read(prompt: str, today: date) -> Facts:
     """What `prompt` states, on the day `today`."""
     return Reader(prompt, today).read()
+
+
+def _is_each(item: re.Match[str]) -> bool:
+    """Whether an amount is for each one of what stands before it."""
+    word = (item["each"] or "").lower()
+    return word in {"each", "every"} or (bool(word) and item["verb"].lower().startswith("cost"))
 
 
 def goal_of(prompt: str) -> str:
