@@ -30,7 +30,7 @@ def test_neither_the_api_nor_an_idle_worker_loads_a_language_model(repository: P
             "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x",
             "SUPABASE_SECRET_KEY": "sb_secret_x",
             "WORKER_SECRET_TOKEN": "x",
-            "MINUTEHAND_APPS": "minutehand.apps.plans",
+            "MINUTEHAND_APPS": "minutehand.apps.*",
         },
         capture_output=True,
         text=True,
