@@ -8,7 +8,6 @@ from typing import Any
 from minutehand.apps.plans.planning import blocks as b
 from minutehand.apps.plans.planning.chapters import Chapter, Inputs
 from minutehand.apps.plans.planning.computing import (
-    TONES,
     made_budget,
     made_schedule,
     people_text,
@@ -330,8 +329,3 @@ def executive_summary(inputs: Inputs) -> Chapter:
         [b.verdict(f"{headline}.", tone), b.table(("", ""), rows)],
         narrative=narrative,
     )
-
-
-def tone_of(verdict: str) -> str:
-    """How a verdict is shown."""
-    return TONES[verdict]
