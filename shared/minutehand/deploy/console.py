@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from minutehand.app import App
-from minutehand.deploy.build import PackagingError
+from minutehand.deploy.bundles import PackagingError
+from minutehand.node import node_home
 from minutehand.resources import resource
 
 #: Not `mimetypes`: it asks the machine, and a browser told `nosniff` takes nothing else.
@@ -73,7 +74,7 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         names += [app.name] if pages else []
     bodies["apps/index.json"] = json.dumps(names).encode()
     for name, checksum in sorted(vendored.items()):
-        path = resource("node") / "node_modules" / name
+        path = node_home() / "node_modules" / name
         bodies[f"vendor/{name}"] = _vendored(path, name, checksum)
     bodies["config.json"] = json.dumps(config).encode()
     return {key: _asset(key, body) for key, body in bodies.items()}

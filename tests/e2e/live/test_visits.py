@@ -16,8 +16,8 @@ from websockets.asyncio.client import connect as websocket_connect
 from minutehand.client import Client, QueueError, Timing
 from minutehand.config import Settings
 from minutehand.functions.status.app import build_app
-from minutehand.local.parts import node_binary
 from minutehand.local.users import ADA, EVE
+from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
 from tests.support.hostile_proxy import Faults, HostileProxy

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from infra.release.npm_archive import build_npm_archive
-from minutehand.deploy.build import find_tool
-from minutehand.local.parts import node_binary
+from minutehand.deploy.tools import find_tool
+from minutehand.node import node_binary
 from tests.support.paths import ROOT
 
 COMPILER = ROOT / "node_modules" / "typescript"

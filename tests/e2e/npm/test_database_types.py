@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from minutehand.local import migrations
-from minutehand.local.parts import node_binary
 from minutehand.local.postgres import Postgres
+from minutehand.node import node_binary
 from minutehand.resources import resource
 from tests.support.databases import drop
 from tests.support.paths import ROOT

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from minutehand.client import Client
-from minutehand.local.parts import node_binary
 from minutehand.local.users import ADA
+from minutehand.node import node_binary
 from tests.e2e.npm.conftest import Stranger
 from tests.support.official import official
 from tests.support.paths import ROOT
