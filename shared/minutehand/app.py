@@ -11,6 +11,7 @@ What an app brings is found by name, and all of it is optional:
 `migrations/`   SQL files, `<timestamp>_<name>.sql`
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first
+`examples/`     what it makes, to be read here; no function carries it
 `lambda.yml`    parameters, variables, secrets and rights of the functions on AWS, and variables of
                 the local stack; its keys are those of `minutehand.deploy.apps`
 ==============  ==================================================================================

@@ -1,4 +1,4 @@
-"""The plans app's rules in SQL: who reaches what, and what a stage and a request may be."""
+"""The plans app's rules in SQL: who reaches what, numbers without gaps, and reports stored once."""
 
 from __future__ import annotations
 
@@ -25,52 +25,55 @@ from tests.support.doors import (
 
 ACME = "11111111-1111-4111-8111-111111111111"
 ADA, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 3))
-TABLES = ["plans", "plan_stages"]
+TABLES = ["plans", "plan_stages", "plan_artifacts", "plan_events"]
 CALLERS = {
-    "plan_start", "plan_read", "plan_list", "plan_answer", "plan_cancel", "plan_resume",
+    "plan_start", "plan_read", "plan_list", "plan_files", "plan_events_after", "plan_cancel",
+    "plan_delete", "plan_restart", "plan_fork",
 }  # fmt: skip
-WORKER = {"plan_load", "plan_store_stage", "plan_finish"}
-REQUEST: dict[str, Any] = {
-    "goal": "Plant a hedge",
-    "constraints": [],
-    "deadline": None,
-    "documents": [],
-    "ask": True,
-    "ask_seconds": 60,
-    "max_phases": 3,
-    "seed": 0,
-    "budget": {"seconds": 60, "tokens": 1000, "usd": None},
-}
+WORKER = {"plan_load", "plan_report"}
+OPERATOR = {"plan_set_guest_workspace"}
+PLAN: dict[str, Any] = {"prompt": "Plant a hedge", "speed_vs_detail": "fast_but_skip_details"}
+DONE = {"name": "understand", "position": 1, "status": "completed", "attempts": 1, "result": {}}
 
 
 @pytest.fixture(scope="module")
 def seeded(template: Postgres) -> Iterator[Database]:
-    """A seeded database that knows the app's job types; tests look at plans of their own."""
-    with database_of_an_app(template, "plan", "plan_phase") as database:
+    """A seeded database that knows the app's job type; tests look at plans of their own."""
+    with database_of_an_app(template, "plan") as database:
         yield database
 
 
-def start(database: Database, **changes: Any) -> dict[str, Any]:
-    """Ada starts a plan."""
+def start(database: Database, key: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Ada creates a plan."""
     made: dict[str, Any] = as_user(
-        database, ADA, "select public.plan_start(%s, %s)", ACME, Jsonb({**REQUEST, **changes})
-    )
+        database, ADA, "select public.plan_start(%s, %s, null, %s)", ACME,
+        Jsonb({**PLAN, **changes}), key,
+    )  # fmt: skip
     return made
 
 
+def events(database: Database, plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """All events of a plan, as Ada reads them."""
+    statement = "select public.plan_events_after(%s, 0, 1000, true)"
+    found: list[dict[str, Any]] = as_user(database, ADA, statement, plan["plan_id"])["events"]
+    return found
+
+
 def test_grants_are_by_name(seeded: Database) -> None:
-    """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
+    """Guests reach what asks for the plan's id, the worker its own; nobody writes a table."""
     for role, allowed in {
         "anon": CALLERS,
         "authenticated": CALLERS,
         "job_worker": WORKER,
-        "service_role": CALLERS | WORKER,
+        "service_role": CALLERS | WORKER | OPERATOR,
     }.items():
         assert open_to(seeded, role, "public", "plan_") == sorted(allowed), role
         reads = ["select"] if role in {"authenticated", "service_role"} else []
         for table in TABLES:
             assert rights(seeded, role, f"public.{table}") == reads, (role, table)
-    inner = ["answer", "cancel", "go_on", "list", "show", "start"]
+    inner = [
+        "cancel", "events_after", "file", "fork", "list", "remove", "restart", "show", "start",
+    ]  # fmt: skip
     assert open_to(seeded, "anon", "plans") == inner
 
 
@@ -79,200 +82,130 @@ def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
     assert (unkempt(seeded, "plans"), users_of(seeded, "plans")) == ([], [])
 
 
-def test_rows_are_read_by_members_alone(seeded: Database) -> None:
-    """Row level security on both tables; doors answer a stranger as if there were nothing."""
-    made = start(seeded)
+def test_rows_are_for_members(seeded: Database) -> None:
+    """Row level security on every table, the events of a deleted plan included."""
+    plan = start(seeded)
+    for table in TABLES:
+        column = "id" if table == "plans" else "plan_id"
+        statement = f"select count(*) from public.{table} where {column} = %s"
+        assert as_user(seeded, EVE, statement, plan["plan_id"]) == 0, table
+    count = "select count(*) from public.plan_events where plan_id = %s"
+    assert as_user(seeded, ADA, count, plan["plan_id"]) == 1
+    as_user(seeded, ADA, "select public.plan_delete(%s)", plan["plan_id"])
+    assert as_user(seeded, ADA, count, plan["plan_id"]) == 0
+
+
+def test_a_repeated_report_is_stored_once(seeded: Database) -> None:
+    """An answer that was lost on its way makes the worker send the same mark again."""
+    plan = start(seeded)
+    held = lease(seeded, plan["job_id"], "plan")
+    as_worker(seeded, "plan_load", held)
+    news = {
+        **held, "mark": "1", "stages": [DONE], "percentage": 10,
+        "events": [{"type": "stage_completed", "data": {"stage": "understand"}}],
+    }  # fmt: skip
+
+    outcomes = [as_worker(seeded, "plan_report", news)["outcome"] for _ in range(2)]
+
+    told = events(seeded, plan)
+    assert outcomes == ["stored", "stored"]
+    assert [event["type"] for event in told] == ["plan_created", "stage_completed"]
+    assert [event["seq"] for event in told] == [1, 2]
+
+
+def test_a_completed_stage_is_never_written_again(seeded: Database) -> None:
+    """Whatever a later report says of it."""
+    plan = start(seeded)
+    held = lease(seeded, plan["job_id"], "plan")
+    as_worker(seeded, "plan_report", {**held, "mark": "1", "stages": [DONE]})
+    changed = {**DONE, "status": "failed", "result": None, "code": "x", "reason": "y"}
+    as_worker(seeded, "plan_report", {**held, "mark": "2", "stages": [changed]})
+
+    [stage] = as_user(seeded, ADA, "select public.plan_read(%s)", plan["plan_id"])["stages"]
+    assert (stage["status"], stage["attempts"]) == ("completed", 1)
+
+
+def test_a_zombie_and_a_deleted_plan_store_nothing(seeded: Database) -> None:
+    """Without the current fencing token it is a lost lease; without the plan, gone."""
+    plan = start(seeded)
+    held = lease(seeded, plan["job_id"], "plan")
+
+    with pytest.raises(psycopg.Error, match="lease on the job is lost"):
+        as_worker(seeded, "plan_report", {**held, "fence": held["fence"] - 1, "mark": "1"})
+    as_user(seeded, ADA, "select public.plan_delete(%s)", plan["plan_id"])
+    assert as_worker(seeded, "plan_report", {**held, "mark": "1"}) == {"outcome": "gone"}
+    assert as_worker(seeded, "plan_load", held) == {"plan": None}
+
+
+def test_the_last_event_of_a_deleted_plan_is_for_open_streams(seeded: Database) -> None:
+    """For ten minutes; a new reader finds nothing at once."""
+    plan = start(seeded)
+    as_user(seeded, ADA, "select public.plan_delete(%s)", plan["plan_id"])
+
+    assert [event["type"] for event in events(seeded, plan)] == ["plan_created", "plan_deleted"]
+    with pytest.raises(psycopg.Error, match="Plan not found"):
+        as_user(seeded, ADA, "select public.plan_events_after(%s)", plan["plan_id"])
     with seeded.connect() as connection:
         connection.execute(
-            "insert into public.plan_stages (plan_id, name, workspace_id, position, run, status,"
-            " result) values (%s, 'risks', %s, 200, 1, 'completed', '{}')",
-            (made["plan_id"], ACME),
+            "update plans.deleted set deleted_at = deleted_at - interval '11 minutes'"
         )
-    count = "select (select count(*) from public.plans) + (select count(*) from public.plan_stages)"
-
-    assert as_user(seeded, ADA, count) >= 2
-    assert as_user(seeded, EVE, count) == 0
-    for role, claims in (
-        ("authenticated", {"sub": EVE, "role": "authenticated"}),
-        ("anon", {"role": "anon"}),
-        ("anon", {}),
-    ):
-        for function in ("plan_read", "plan_cancel", "plan_resume"):
-            with pytest.raises(psycopg.Error, match="no such plan") as refused:
-                call(seeded, role, claims, f"select public.{function}(%s)", made["plan_id"])
-            assert refused.value.sqlstate == "PT404"
-        with pytest.raises(psycopg.Error, match="no such workspace"):
-            call(seeded, role, claims, "select public.plan_start(%s, %s)", ACME, Jsonb(REQUEST))
-        with pytest.raises(psycopg.Error, match="no such workspace"):
-            call(seeded, role, claims, "select public.plan_list(%s)", ACME)
+    start(seeded)
+    with pytest.raises(psycopg.Error, match="Plan not found"):
+        events(seeded, plan)
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"goal": " "}, "goal"),
-        ({"goal": "x" * 4001}, "goal"),
-        ({"goal": None}, "goal"),
-        ({"constraints": [""]}, "constraints"),
-        ({"constraints": "x"}, "constraints"),
-        ({"deadline": "soon"}, "deadline"),
-        ({"deadline": "2027-02-30"}, "deadline"),
-        ({"deadline": "0000-01-01"}, "deadline"),
-        ({"documents": [{"title": "t"}]}, "documents"),
-        ({"documents": [1]}, "documents"),
-        ({"ask": "yes"}, "ask"),
-        ({"ask_seconds": 0}, "ask_seconds"),
-        ({"max_phases": 1.5}, "max_phases"),
-        ({"seed": -1}, "seed"),
-        ({"budget": {"seconds": 1, "tokens": 1}}, "budget"),
-        ({"budget": {"seconds": 1, "tokens": 1, "usd": "1"}}, "budget.usd"),
-        ({"other": 1}, "plan"),
-    ],
-)
-def test_a_request_is_checked_here_too(
-    seeded: Database, changes: dict[str, Any], field: str
-) -> None:
-    """Whoever comes past the API is told the same."""
-    with pytest.raises(psycopg.Error) as refused:
-        start(seeded, **changes)
-    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT400", field)
+def test_a_plan_ends_with_its_job(seeded: Database) -> None:
+    """Cancelled by the jobs' own routes, it is cancelled, once and with an event."""
+    plan = start(seeded)
+    as_user(seeded, ADA, "select public.cancel_job(%s)", plan["job_id"])
+
+    state = as_user(seeded, ADA, "select public.plan_read(%s)", plan["plan_id"])
+    assert state["status"] == "cancelled"
+    assert [event["type"] for event in events(seeded, plan)] == ["plan_created", "plan_cancelled"]
 
 
-def test_a_completed_stage_stays_and_a_lost_lease_stores_nothing(seeded: Database) -> None:
-    """A repeat finds the first result; what an interrupted try cost is added up."""
-    made = start(seeded)
-    held = lease(seeded, made["job_id"], "plan")
-    stage = {"name": "outline", "position": 30, "input_tokens": 5, "seconds": 1}
-    cut = {**stage, "status": "interrupted", "code": "cut_short", "reason": "r", "draft": "{"}
-    as_worker(seeded, "plan_store_stage", {**held, "stage": cut})
-    done = {**stage, "status": "completed", "result": {"phases": [1]}}
-
-    first = as_worker(seeded, "plan_store_stage", {**held, "stage": done})
-    second = as_worker(
-        seeded, "plan_store_stage", {**held, "stage": {**done, "result": {"phases": [2]}}}
-    )
-
-    assert (first["status"], first["draft"], first["input_tokens"]) == ("completed", None, 10)
-    assert second == first
-    lost = {**held, "fence": held["fence"] + 1}
-    for function in ("plan_load", "plan_store_stage", "plan_finish"):
-        with pytest.raises(psycopg.Error, match="lease") as refused:
-            as_worker(seeded, function, {**lost, "stage": done, "missing": []})
-        assert refused.value.sqlstate == "PT409"
-    for wrong in (
-        {**done, "name": "other"},
-        {**done, "result": None},
-        {**stage, "status": "failed"},
-        {**done, "name": "risks", "result": {"x": "y" * 200_001}},
-    ):
-        with pytest.raises(psycopg.Error) as refused:
-            as_worker(seeded, "plan_store_stage", {**held, "stage": wrong})
-        assert refused.value.sqlstate == "PT422"
-    ended = as_worker(seeded, "plan_finish", {**held, "missing": []})
-    again = as_worker(seeded, "plan_finish", {**held, "missing": [{"stage": "x"}]})
-    assert ended == again == {"outcome": "completed", "missing": []}
+def test_guests_are_refused_where_they_are_off(template: Postgres) -> None:
+    """And leave no workspace behind."""
+    with database_of_an_app(template, "plan") as database:
+        with database.connect() as connection:
+            connection.execute(
+                "update queue.settings set value = 'false' where name = 'allow_anonymous'"
+            )
+        start_as_guest = "select public.plan_start(null, %s)"
+        with pytest.raises(psycopg.Error, match="without an account are off"):
+            call(database, "anon", {"role": "anon"}, start_as_guest, Jsonb(PLAN))
+        with database.connect() as connection:
+            row = connection.execute(
+                "select count(*) from public.workspaces where name = 'Guests'' plans'"
+            ).fetchone()
+    assert row == (0,)
 
 
-def test_a_plan_that_ended_is_not_cancelled_though_its_job_is_still_held(seeded: Database) -> None:
-    """The worker has told the end and not settled yet: no cancel is promised any more."""
-    made = start(seeded)
-    held = lease(seeded, made["job_id"], "plan")
-    as_worker(seeded, "plan_finish", {**held, "missing": []})
+def test_an_operator_chooses_the_workspace_of_guests_plans(seeded: Database) -> None:
+    """One that exists; a guest's plan then belongs to it."""
+    service = ("service_role", {"role": "service_role"})
+    choose = "select public.plan_set_guest_workspace(%s)"
+    with pytest.raises(psycopg.Error, match="Workspace not found"):
+        call(seeded, *service, choose, "99999999-9999-4999-8999-999999999999")
+    call(seeded, *service, choose, ACME)
 
-    with pytest.raises(psycopg.Error, match="has ended") as refused:
-        as_user(seeded, ADA, "select public.plan_cancel(%s)", made["plan_id"])
+    statement = "select public.plan_start(null, %s)"
+    plan = call(seeded, "anon", {"role": "anon"}, statement, Jsonb(PLAN))
 
-    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT409", "completed")
-    shown = as_user(seeded, ADA, "select public.plan_read(%s)", made["plan_id"])
-    assert (shown["status"], shown["job"]["cancel_requested_at"]) == ("completed", None)
-
-
-def test_a_visit_takes_no_more_of_a_day_than_the_operator_gives(seeded: Database) -> None:
-    """Whatever is asked for, also by resuming; members keep to their request alone."""
-    with seeded.connect() as connection:
-        connection.execute(
-            "update queue.settings set value = 'true' where name = 'allow_anonymous'"
-        )
-        connection.execute(
-            'select public.set_settings(\'{"plan_visit_tokens_per_day": 4000,'
-            ' "plan_visit_usd_per_day": 8}\')'
-        )
-        row = connection.execute("select public.open_visit(%s)", (ACME,)).fetchone()
-    assert row is not None
-    key = row[0]["session_id"]
-    statement = "select public.plan_start(null, %s, %s, %s)"
-
-    def begin(tokens: int, usd: float | None, name: str | None = None) -> Any:
-        budget = {"seconds": 60, "tokens": tokens, "usd": usd}
-        plan = Jsonb({**REQUEST, "budget": budget})
-        return call(seeded, "anon", {"role": "anon"}, statement, plan, key, name)
-
-    def given(job_id: str) -> Any:
-        loaded = as_worker(seeded, "plan_load", lease(seeded, job_id, "plan"))["plan"]
-        return loaded["request"]["budget"]
-
-    first = begin(1000, None, "one")
-    assert given(first["job_id"]) == {"seconds": 60, "tokens": 1000, "usd": 2}
-    assert begin(1000, None, "one")["plan_id"] == first["plan_id"]
-    second = begin(1_000_000, 1, "two")
-    assert given(second["job_id"]) == {"seconds": 60, "tokens": 3000, "usd": 1}
-    assert begin(1_000_000, 1, "two")["created"] is False
-    with pytest.raises(psycopg.Error, match=r"goes on at \d{4}-\d\d-\d\dT00:00:00Z") as refused:
-        begin(1, None)
-    assert refused.value.sqlstate == "PT429"
-    cancel, resume = "select public.plan_cancel(%s, %s)", "select public.plan_resume(%s, %s)"
-    with seeded.connect() as connection:
-        connection.execute(
-            "update public.plans set outcome = 'partial', finished_at = queue.clock()"
-            " where id = %s", (first["plan_id"],)
-        )  # fmt: skip
-    with pytest.raises(psycopg.Error, match="used up"):
-        call(seeded, "anon", {"role": "anon"}, resume, first["plan_id"], key)
-    call(seeded, "anon", {"role": "anon"}, cancel, second["plan_id"], key)
-    with pytest.raises(psycopg.Error, match="used up"):
-        begin(1, None)
-    with seeded.connect() as connection:
-        connection.execute(
-            "update public.jobs set created_at = created_at - interval '25 hours'"
-            " where session_id = %s", (key,)
-        )  # fmt: skip
-    assert begin(1, None)["created"]
-    with seeded.connect() as connection:
-        connection.execute(
-            'select public.set_settings(\'{"plan_visit_tokens_per_day": 1000000,'
-            ' "plan_visit_usd_per_day": 10}\')'
-        )
-    members = start(seeded, budget={"seconds": 60, "tokens": 9000, "usd": None})
-    assert given(members["job_id"]) == {"seconds": 60, "tokens": 9000, "usd": None}
+    assert as_user(seeded, ADA, "select public.plan_read(%s)", plan["plan_id"])["id"]
+    call(seeded, *service, choose, None)
 
 
-def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
-    """Twenty plans a visit; none in one that is over, or of another workspace."""
-    with seeded.connect() as connection:
-        connection.execute(
-            "update queue.settings set value = 'true' where name = 'allow_anonymous'"
-        )
-        row = connection.execute("select public.open_visit(%s)", (ACME,)).fetchone()
-    assert row is not None
-    key = row[0]["session_id"]
-
-    def anonymous(workspace_id: str | None) -> Any:
-        return call(
-            seeded, "anon", {"role": "anon"}, "select public.plan_start(%s, %s, %s)",
-            workspace_id, Jsonb(REQUEST), key,
-        )  # fmt: skip
-
-    for _ in range(20):
-        plan = anonymous(None)
-    for workspace_id, state in ((None, "PT429"), ("22222222-2222-4222-8222-222222222222", "PT404")):
-        with pytest.raises(psycopg.Error) as refused:
-            anonymous(workspace_id)
-        assert refused.value.sqlstate == state
-    read = "select public.plan_read(%s, %s)"
-    assert call(seeded, "anon", {}, read, plan["plan_id"], key)["workspace_id"] is None
-    with seeded.connect() as connection:
-        connection.execute(
-            "update queue.visits set opened_at = '2020-01-01', expires_at = '2020-01-02'"
-        )
-    with pytest.raises(psycopg.Error, match="no such plan"):
-        call(seeded, "anon", {}, read, plan["plan_id"], key)
+def test_a_days_plans_of_guests_are_bounded(template: Postgres) -> None:
+    """Beyond the setting it is a 429, deleted plans counted."""
+    with database_of_an_app(template, "plan") as database:
+        with database.connect() as connection:
+            connection.execute(
+                "update queue.settings set value = case name when 'allow_anonymous' then 'true'"
+                " else '1' end::jsonb where name in ('allow_anonymous', 'plan_guest_plans_per_day')"
+            )
+        anon = ("anon", {"role": "anon"}, "select public.plan_start(null, %s)", Jsonb(PLAN))
+        made = call(database, *anon)
+        call(database, "anon", {"role": "anon"}, "select public.plan_delete(%s)", made["plan_id"])
+        with pytest.raises(psycopg.Error, match="no more plans without an account today"):
+            call(database, *anon)

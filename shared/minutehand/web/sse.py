@@ -176,6 +176,10 @@ class Stream:
             if self._check is not None:
                 self._check.cancel()
 
+    def last_words(self, reason: str) -> bytes:
+        """What a stream says before it closes for good; nothing when its feed has said it."""
+        return frame("end", {"reason": reason})
+
     async def _told(self, news: Subscription, batch: Batch) -> AsyncIterator[bytes]:
         clock, pace = self._clock, self._pace
         quiet_since = clock.monotonic()
@@ -189,7 +193,8 @@ class Stream:
             if end is not None:
                 if end == GONE:
                     news.tell_others()
-                yield frame("end", {"reason": end})
+                if words := self.last_words(end):
+                    yield words
                 return
             now = clock.monotonic()
             waited = now - self._reader.began_at >= pace.buffered_wait

@@ -22,8 +22,8 @@ from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reade
 MAX_STREAMS: Final = 2_000
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
 BUFFERED_SECONDS: Final = 12.0
-#: Longer than any visit: the database ends it, and the stream's checks find that.
-_LONGEST_VISIT: Final = timedelta(days=31)
+#: Longer than any guest session: the database ends it, and the stream's checks find that.
+LONGEST_VISIT: Final = timedelta(days=31)
 
 
 async def answer_with_events(
@@ -69,7 +69,7 @@ def open_stream(
     """
     if services.hub.count >= most:
         raise unavailable("This server has no room for another stream")
-    expires_at = caller.expires_at if caller else services.clock.now() + _LONGEST_VISIT
+    expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_VISIT
     reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
     stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
     return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)

@@ -72,7 +72,7 @@ async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, s
         [plan] = (await api.get("/api/plans", params=mine)).json()["plans"]
         [video] = (await api.get("/api/trainings", params=mine)).json()["trainings"]
         chat = await talk(api, workspace_id)
-    pages = f"/benchmarks/{run['id']}", f"/plans/{plan['id']}", f"/chat/{chat}"
+    pages = f"/benchmarks/{run['id']}", f"/plans/{plan['plan_id']}", f"/chat/{chat}"
     return (*pages, f"/trainings/{video['id']}")
 
 

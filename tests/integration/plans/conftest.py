@@ -1,6 +1,6 @@
-"""One project for this room's tests, a language model's server, and the app in one hand.
+"""One project for this folder's tests, and the app with a worker that ticks when it is told to.
 
-The database is shared: each test starts plans of its own and looks at those.
+The database is shared: each test creates plans of its own and looks at those.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from minutehand.apps.plans.processors import register
@@ -16,55 +17,28 @@ from minutehand.config import Settings
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
 from tests.support.desk import AppDesk
-from tests.support.project import ACME, Project, project_of_a_room
+from tests.support.project import Project, project_of_a_room
 from tests.unit.ai.model_server import ModelServer
 
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-GOAL = "Move the harbour museum into the old customs house before the spring season."
-#: What the server answers, so that a plan has three phases.
-ANSWERS: dict[str, Any] = {
-    "understand": {
-        "restated_goal": "The museum moves.",
-        "assumptions": ["The house is dry."],
-        "questions": [{"question": "Who pays?", "options": ["The city", "The museum"]}],
-    },
-    "outline": {
-        "phases": [
-            {"title": "Survey", "objective": "Know the house."},
-            {"title": "Pack", "objective": "Have all packed."},
-            {"title": "Open", "objective": "Be open."},
-        ]
-    },
-    **{
-        f"phase_{number}": {
-            "steps": [{"title": f"Step of {number}", "detail": "Do it."}],
-            "deliverable": "It is done.",
-            "days": number,
-        }
-        for number in (1, 2, 3)
-    },
-    "risks": {"risks": [{"risk": "Rain.", "mitigation": "Tarpaulins."}]},
-    "review": {"summary": "It can be done.", "gaps": [], "next_step": "Call the city."},
-}
+PROMPT = (
+    "Build a booking app with 4 screens by 30 June 2099. Two developers at 500 EUR a day,"
+    " budget 40,000 EUR."
+)
+#: Stages whose texts a language model writes, where there is one.
+NARRATED = ["strategy", "risks", "questions", "executive_summary"]
+ENDED = {"completed", "failed", "cancelled"}
 
 
 @pytest.fixture(scope="module")
 def project(template: Postgres) -> Iterator[Project]:
-    """A database behind a Data API, with anonymous visits allowed."""
+    """A database behind a Data API, with plans without an account allowed."""
     with project_of_a_room(template, "allow_anonymous") as made:
         yield made
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ModelServer]:
-    """The language model."""
-    async with ModelServer() as running:
-        running.answers = dict(ANSWERS)
-        yield running
-
-
 class Desk(AppDesk):
-    """The whole app, where goals are handed in."""
+    """The whole app, where prompts are handed in."""
 
     below = "/api/plans"
 
@@ -74,45 +48,77 @@ class Desk(AppDesk):
         register(registry, settings, app=self.plans)
         super().__init__(project, settings, registry, self.plans)
 
-    async def start(self, **fields: Any) -> dict[str, Any]:
-        """Start a plan of Acme's that asks nothing, unless told otherwise."""
-        body = {"workspace_id": ACME, "goal": GOAL, "ask": False, **fields}
-        answer = await self.call("POST", "", json=body)
-        assert answer.status_code == 201, answer.text
+    async def create(
+        self, prompt: str = PROMPT, speed: str = "fast_but_skip_details", **options: Any
+    ) -> dict[str, Any]:
+        """Create a plan as Ada, unless another user is named."""
+        body = {"prompt": prompt, "speed_vs_detail": speed}
+        answer = await self.call("POST", "", json=body, **options)
+        assert answer.status_code == 202, answer.text
         plan: dict[str, Any] = answer.json()
         return plan
 
-    async def look(self, plan: dict[str, Any]) -> dict[str, Any]:
+    async def look(self, plan: dict[str, Any], **options: Any) -> dict[str, Any]:
         """The plan as its members see it."""
-        answer = await self.call("GET", f"/{plan['id']}")
+        answer = await self.call("GET", f"/{plan['plan_id']}", **options)
         assert answer.status_code == 200, answer.text
         state: dict[str, Any] = answer.json()
         return state
 
-    async def report(self, plan: dict[str, Any]) -> dict[str, Any]:
-        """The plan's report."""
-        answer = await self.call("GET", f"/{plan['id']}/report")
+    async def ended(
+        self, plan: dict[str, Any], *, others_died: bool = False, **options: Any
+    ) -> dict[str, Any]:
+        """Tick until the plan has ended, though other workers died or not."""
+        return await self.tick_until(
+            lambda: self.look(plan, **options),
+            lambda state: state["status"] in ENDED,
+            others_died=others_died,
+        )
+
+    async def report(self, plan: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """The plan's report as JSON."""
+        headers = {"Accept": "application/json"}
+        answer = await self.call("GET", f"/{plan['plan_id']}/report", headers=headers, **options)
         assert answer.status_code == 200, answer.text
         report: dict[str, Any] = answer.json()
         return report
 
-    async def ended(self, plan: dict[str, Any], *, others_died: bool = False) -> dict[str, Any]:
-        """Tick until the plan has ended or asks something, though other workers died or not."""
-        return await self.tick_until(
-            lambda: self.look(plan),
-            lambda state: state["status"] not in {"pending", "running"},
-            others_died=others_died,
-        )
+    async def events(self, plan: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
+        """What the plan's stream says until it ends; its ids are the events' numbers."""
+        told = await self.stream(f"/{plan['plan_id']}/stream", **headers)
+        assert [int(id_) for id_, _ in told] == [event["seq"] for _, event in told]
+        return [event for _, event in told]
+
+    async def get(self, plan: dict[str, Any], path: str, **options: Any) -> httpx.Response:
+        """One of the plan's routes."""
+        return await self.call("GET", f"/{plan['plan_id']}{path}", **options)
 
 
 @pytest.fixture
-async def settings(project: Project, server: ModelServer) -> Settings:
-    """The project's, with the server as its language model."""
-    return server.known_to(project.settings.model_copy(update={"allow_anonymous": True}))
+async def server() -> AsyncIterator[ModelServer]:
+    """A language model that writes a sentence for each narrated chapter."""
+    async with ModelServer() as running:
+        running.answers = {name: {"text": f"In words: {name}."} for name in NARRATED}
+        yield running
+
+
+@pytest.fixture
+async def settings(project: Project) -> Settings:
+    """The project's, with plans without an account allowed."""
+    return project.settings.model_copy(update={"allow_anonymous": True})
 
 
 @pytest.fixture
 async def desk(project: Project, settings: Settings) -> AsyncIterator[Desk]:
-    """The app on this room's project, with a language model."""
+    """The app offline."""
     async with Desk(project, settings).open() as desk:
+        yield desk
+
+
+@pytest.fixture
+async def narrated(
+    project: Project, settings: Settings, server: ModelServer
+) -> AsyncIterator[Desk]:
+    """The app with a language model."""
+    async with Desk(project, server.known_to(settings)).open() as desk:
         yield desk

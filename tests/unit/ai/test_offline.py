@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import (
@@ -16,33 +18,67 @@ from minutehand.ai.language_model import (
     Usage,
     cost,
     count_tokens,
+    hinted,
     make_language_model,
 )
 from minutehand.ai.offline import NAME, OfflineLanguageModel, keywords, sentences
-from minutehand.apps.plans.models import Request
-from minutehand.apps.plans.stages import (
-    OUTLINE,
-    REVIEW,
-    RISKS,
-    UNDERSTAND,
-    phase_kind,
-    write_prompt,
-)
 from minutehand.config import ConfigurationError, Settings
 
 TEXT = (
     "The harbour museum moves into the customs house. Rain is likely. The customs house has a"
     " goods lift, and the museum keeps its figureheads."
 )
-REQUEST = Request(goal=TEXT, seed=3)
 
 
-@pytest.mark.parametrize(
-    "kind", [UNDERSTAND, OUTLINE, RISKS, REVIEW, phase_kind(1, "Pack")], ids=lambda k: k.name
-)
-async def test_each_stage_gets_its_shape(kind: object) -> None:
+class Exact(BaseModel):
+    """A shape that takes nothing it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Summary(Exact):
+    """What the offline model extracts."""
+
+    text: Annotated[str, Field(min_length=1, max_length=2000)] = Field(
+        json_schema_extra=hinted(extract=2)
+    )
+
+
+class Step(Exact):
+    """What it fills templates of."""
+
+    title: str = Field(
+        min_length=1, json_schema_extra=hinted(template=["Prepare {word}", "Try {word}, {other}"])
+    )
+
+
+class Outline(Exact):
+    """Lists of objects, with bounds."""
+
+    steps: list[Step] = Field(min_length=1, max_length=9, json_schema_extra=hinted(items=4))
+
+
+class Detail(Exact):
+    """Lists of texts, and numbers."""
+
+    gaps: list[
+        Annotated[
+            str, Field(min_length=1, json_schema_extra=hinted(template=["Who answers for {word}?"]))
+        ]
+    ] = Field(max_length=8, json_schema_extra=hinted(items=1))
+    days: Annotated[int, Field(ge=1, le=365)] = Field(json_schema_extra=hinted(most=8))
+
+
+def prompt_for(shape: type[Exact]) -> Prompt:
+    """Ask for that shape about the text."""
+    name, schema = shape.__name__.lower(), shape.model_json_schema()
+    return Prompt(name, "Plan it.", [Material("Goal", TEXT)], schema=schema, seed=3)
+
+
+@pytest.mark.parametrize("shape", [Summary, Outline, Detail], ids=lambda shape: shape.__name__)
+async def test_each_shape_is_filled(shape: type[Exact]) -> None:
     """Twice the same; another seed may differ, and is of the same shape."""
-    prompt = write_prompt(kind, REQUEST, {})  # type: ignore[arg-type]
+    prompt = prompt_for(shape)
     model = OfflineLanguageModel()
     pieces: list[str] = []
 
@@ -52,7 +88,7 @@ async def test_each_stage_gets_its_shape(kind: object) -> None:
     assert first == again
     assert "".join(pieces) == first.text
     assert (first.offline, first.model) == (True, NAME)
-    kind.shape.model_validate(first.data())  # type: ignore[attr-defined]
+    shape.model_validate(first.data())
     assert first.usage.estimated
 
 
@@ -74,10 +110,9 @@ def test_what_matters_is_found_by_its_words() -> None:
 def test_it_does_not_depend_on_the_process(repository: Path) -> None:
     """Python's hashes differ between processes; the plan must not."""
     script = (
-        "import asyncio; from tests.unit.ai.test_offline import REQUEST;"
+        "import asyncio; from tests.unit.ai.test_offline import Outline, prompt_for;"
         "from minutehand.ai.offline import OfflineLanguageModel as M;"
-        "from minutehand.apps.plans.stages import UNDERSTAND, write_prompt;"
-        "print(asyncio.run(M().complete(write_prompt(UNDERSTAND, REQUEST, {}))).text)"
+        "print(asyncio.run(M().complete(prompt_for(Outline))).text)"
     )
     texts = {
         subprocess.run(

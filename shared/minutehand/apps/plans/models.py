@@ -1,208 +1,183 @@
-"""What is asked of a plan, what its stages hold, and what jobs carry.
+"""What is asked of a plan, what is stored of it, and what its routes answer.
 
-The rules a request must keep stand in SQL; here are its shape, its defaults and its bounds.
+The rules a plan must keep stand in SQL; here are shapes and bounds.
 """
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-Status = Literal["pending", "running", "asking", "completed", "partial"]
-StageStatus = Literal["completed", "failed", "interrupted"]
+from minutehand.apps.plans.planning.graph import Speed
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+StageStatus = Literal["pending", "running", "completed", "failed", "not_run"]
+ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
-class Exact(BaseModel):
-    """A model that takes nothing it does not know."""
+class NewPlan(BaseModel):
+    """A prompt to plan."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
-
-class Document(Exact):
-    """A text to plan by."""
-
-    title: Annotated[str, Field(min_length=1, max_length=200)]
-    text: Annotated[str, Field(min_length=1, max_length=20_000)]
-
-
-class Budget(Exact):
-    """What one run may take; when it is used up, the report is made of what there is."""
-
-    seconds: int = Field(default=600, ge=1, le=3600, description="Of the model's work.")
-    tokens: int = Field(default=100_000, ge=1, le=1_000_000, description="Read and written.")
-    usd: float | None = Field(
-        default=None, gt=0, le=1000, description="Counts where the deployment configured prices."
+    prompt: Annotated[str, Field(min_length=1, max_length=8000, pattern=r"\S")]
+    speed_vs_detail: Speed = "balanced_speed_and_detail"
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        default=None, description="The same key finds the same plan; also as Idempotency-Key."
+    )
+    workspace_id: UUID | None = Field(
+        default=None, description="For members of several; else the first they joined."
     )
 
 
-class Request(Exact):
-    """What to plan, as it was taken: whether the goal says anything is not asked a second time."""
+class Regeneration(BaseModel):
+    """From which stage on a plan is to be made again."""
 
-    goal: Annotated[str, Field(min_length=1, max_length=4000)]
-    constraints: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=20)
-    ] = Field(default_factory=list)
-    deadline: date | None = None
-    documents: Annotated[list[Document], Field(max_length=10)] = Field(default_factory=list)
-    ask: bool = Field(default=True, description="Whether it may ask back.")
-    ask_seconds: int = Field(
-        default=3600, ge=1, le=604_800, description="Then it goes on with its assumptions."
+    model_config = ConfigDict(extra="forbid")
+
+    stage: Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class Created(BaseModel):
+    """A plan that was accepted, and where to follow it."""
+
+    plan_id: UUID
+    status: Status
+    created_at: AwareDatetime
+    stream_url: str
+    realtime_topic: str = Field(description="Private Realtime topic of the plan's events.")
+    session_id: str | None = Field(
+        default=None, description="A guest's session: names it, and lists its plans."
     )
-    max_phases: int = Field(default=5, ge=1, le=12)
-    seed: int = Field(default=0, ge=0, le=2_147_483_647)
-    budget: Budget = Field(default_factory=Budget)
+    job_id: UUID | None = None
 
 
-class PlanPayload(BaseModel):
-    """Payload of `plan`."""
+class StreamStatus(BaseModel):
+    """Whether the stream can be opened."""
 
-    plan_id: UUID
-
-
-class PhasePayload(BaseModel):
-    """Payload of `plan_phase`."""
-
-    plan_id: UUID
-    number: int = Field(ge=1, le=12)
+    status: Literal["ready"] = "ready"
+    ready: Literal[True] = True
 
 
-class Missing(BaseModel):
-    """What a partial plan lacks, and why."""
+class PlanError(BaseModel):
+    """Why a plan failed."""
 
-    stage: str
-    code: str = Field(description="A stable word, e.g. budget, cancelled, unreachable.")
+    code: str
+    stage: str | None = None
     reason: str
 
 
-class Stage(BaseModel):
-    """What a stage came to."""
+class Artifact(BaseModel):
+    """A file of a plan."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    stage: str
+    media_type: str
+    bytes: int
+    created_at: AwareDatetime
+    url: str = ""
+
+
+class StoredStage(BaseModel):
+    """A stage's row."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
-    position: int
-    status: StageStatus
-    run: int = 0
+    status: Literal["running", "completed", "failed"]
+    attempts: int = 1
+    run: int = 1
     result: dict[str, Any] | None = None
-    draft: str | None = Field(default=None, description="Text that never became a result.")
     code: str | None = None
     reason: str | None = None
     model: str | None = None
-    offline: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float = 0.0
-    seconds: float = 0.0
-    finished_at: AwareDatetime | None = None
-
-    @property
-    def completed(self) -> bool:
-        """Whether it holds a result."""
-        return self.status == "completed"
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
 
 
 class StoredPlan(BaseModel):
-    """A plan's row, as a job reads it."""
+    """A plan's row, with its stages and files where they were asked for."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: UUID
-    request: Request
-    run: int
-    outcome: Literal["completed", "partial"] | None
-
-
-class Loaded(BaseModel):
-    """What a leased job works on; `plan` is None when it is gone."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    plan: StoredPlan | None
-    stages: list[Stage] = Field(default_factory=list)
-
-
-class Finished(BaseModel):
-    """How a plan ended."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    outcome: Literal["completed", "partial"]
-    missing: list[Missing]
-
-
-class JobState(BaseModel):
-    """The job behind a plan."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    status: str
-    progress: dict[str, Any] | None = None
-    error: str | None = None
-    cancel_requested_at: AwareDatetime | None = None
-    next_retry_at: AwareDatetime | None = None
+    workspace_id: UUID
+    session_id: str
+    prompt: str
+    speed_vs_detail: Speed
+    status: Status
+    stage: str | None = None
+    percentage: float = 0
+    error: PlanError | None = None
+    job_id: UUID | None = None
+    run: int = 1
+    forked_from: UUID | None = None
+    forked_at_stage: str | None = None
+    based_on: AwareDatetime
     last_seq: int = 0
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    stages: list[StoredStage] = Field(default_factory=list)
+    artifacts: list[Artifact] = Field(default_factory=list)
 
 
-class PhaseJob(BaseModel):
-    """The job that writes a phase."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    job_id: UUID
-    number: int
-    status: str
-    progress: dict[str, Any] | None = None
-    error: str | None = None
-
-
-class Question(BaseModel):
-    """What a plan asks; without an answer by `timeout_at` it takes `default`."""
-
-    model_config = ConfigDict(extra="ignore")
+class StageState(BaseModel):
+    """A stage as the graph declares it, and how it stands."""
 
     name: str
-    question: str
-    options: list[str] | None = None
-    timeout_at: AwareDatetime | None = None
-    default: str | None = None
+    title: str
+    needs: list[str]
+    status: StageStatus
+    attempts: int = 0
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+    seconds: float | None = None
+    code: str | None = None
+    reason: str | None = None
+    model: str | None = None
 
 
 class PlanState(BaseModel):
     """A plan and how far it is."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    id: UUID
-    workspace_id: UUID | None = Field(default=None, description="null for a visitor.")
-    session_id: str = Field(description="Its events: /api/sessions/{session_id}/events.")
-    job_id: UUID | None
-    goal: str
-    request: Request
-    run: int
+    plan_id: UUID
+    prompt: str
+    speed_vs_detail: Speed
     status: Status
-    missing: list[Missing]
-    job: JobState | None
-    question: Question | None
-    phases: list[PhaseJob]
-    stages: list[Stage]
+    stage: str | None
+    percentage: float
+    error: PlanError | None
+    run: int
+    forked_from: UUID | None
+    forked_at_stage: str | None
+    job_id: UUID | None
+    stream_url: str
+    realtime_topic: str
+    report_url: str
+    last_seq: int
     created_at: AwareDatetime
+    started_at: AwareDatetime | None
     finished_at: AwareDatetime | None
+    stages: list[StageState]
+    artifacts: list[Artifact]
 
 
 class PlanLine(BaseModel):
-    """A plan in a list; the goal's first 300 characters."""
+    """A plan in a list; the prompt's first 300 characters."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    id: UUID
-    goal: str
-    run: int
+    plan_id: UUID
+    prompt: str
+    speed_vs_detail: Speed
     status: Status
+    stage: str | None
+    percentage: float
     job_id: UUID | None
-    progress: dict[str, Any] | None
+    forked_from: UUID | None
     created_at: AwareDatetime
     finished_at: AwareDatetime | None
 
@@ -212,3 +187,83 @@ class PlanPage(BaseModel):
 
     plans: list[PlanLine]
     next: UUID | None = Field(description="Pass as `after` for more; null at the end.")
+
+
+class FileList(BaseModel):
+    """The files of a plan, and where all of them are in one."""
+
+    files: list[Artifact]
+    zip_url: str
+
+
+class Missing(BaseModel):
+    """A chapter that the report lacks, and why."""
+
+    stage: str
+    title: str
+    code: str = Field(description="A stable word, e.g. running, cancelled, needs_stage.")
+    reason: str
+
+
+class ReportChapter(BaseModel):
+    """A chapter of the report."""
+
+    stage: str
+    title: str
+    model: str | None
+    data: dict[str, Any]
+    blocks: list[dict[str, Any]]
+
+
+class Report(BaseModel):
+    """A plan as it is handed over: what is there, what is missing, and why."""
+
+    plan_id: UUID
+    prompt: str
+    speed_vs_detail: Speed
+    status: Status
+    partial: bool
+    missing: list[Missing]
+    notice: str
+    created_at: AwareDatetime
+    chapters: list[ReportChapter]
+
+
+class PlanEvent(BaseModel):
+    """Something that happened to a plan."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    plan_id: UUID
+    seq: int
+    type: str
+    data: dict[str, Any]
+    at: AwareDatetime
+
+
+class EventPage(BaseModel):
+    """Events after a `seq`; `ended` is how the plan ended, null while it has not."""
+
+    events: list[PlanEvent]
+    more: bool
+    ended: str | None
+
+
+class PlanPayload(BaseModel):
+    """Payload of `plan`."""
+
+    plan_id: UUID
+
+
+class Loaded(BaseModel):
+    """What a leased job works on; `plan` is None when it is gone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    plan: StoredPlan | None
+    stages: list[StoredStage] = Field(default_factory=list)
+
+
+def topic_of(session_id: str) -> str:
+    """The Realtime topic of a session."""
+    return f"session:{session_id}"

@@ -1,35 +1,40 @@
-"""Writing stages: one at a time, within the budget, stored before anything follows.
+"""Running the graph: each stage as soon as its inputs are there, with its own tries and timeout.
 
-Which stages there are is stages.py's; their order, and what a failed one means, processors.py's.
+Which stages there are is planning.graph's; what each finds, planning.making's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from minutehand.ai.errors import AnswerUnusable, LanguageModelError
-from minutehand.ai.language_model import Completion, Prompt, Usage, count_tokens
-from minutehand.apps.plans.live import LiveText
-from minutehand.apps.plans.models import Loaded, Request, Stage, StoredPlan
+from minutehand.apps.plans.models import Loaded, StoredPlan, StoredStage
+from minutehand.apps.plans.planning import blocks as b
+from minutehand.apps.plans.planning import graph
+from minutehand.apps.plans.planning.chapters import Chapter, Inputs
+from minutehand.apps.plans.planning.computing import data_of
+from minutehand.apps.plans.planning.graph import Stage
+from minutehand.apps.plans.planning.making import MAKERS
+from minutehand.apps.plans.recorder import Recorder
+from minutehand.apps.plans.report import compose, html, markdown
 from minutehand.apps.plans.services import Plans
-from minutehand.apps.plans.stages import Kind, Outline, write_prompt
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Retry, Snooze
-from minutehand.worker.plain import clean_text, plain
 
-#: A stage is not begun with less time than this before the tick ends.
+#: A stage that asks a model is not begun with less time than this before the tick ends.
 SECONDS_TO_SPARE: Final = 20.0
-#: How often a model is asked for one stage when it answers something else.
-TRIES: Final = 2
-STORE_SECONDS: Final = 3.0
-MOST_DRAFT: Final = 20_000
+#: A model that asks to be left alone for longer gives the job back until then.
+LONGEST_PAUSE: Final = timedelta(seconds=15)
+MEDIA: Final = {
+    "json": "application/json",
+    "md": "text/markdown",
+    "svg": "image/svg+xml",
+    "html": "text/html",
+}
 
 
 class Pause(Exception):
@@ -40,31 +45,13 @@ class Pause(Exception):
         super().__init__(str(outcome))
 
 
-class GivenUp(Exception):
-    """Nothing more is written in this run; what is missing is missing for this reason."""
+class StageFailed(Exception):
+    """A stage is given up."""
 
     def __init__(self, code: str, reason: str) -> None:
         self.code = code
         self.reason = reason
         super().__init__(reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What is left of a budget; None is no limit."""
-
-    seconds: float
-    tokens: int
-    usd: float | None
-
-    @property
-    def used_up(self) -> str | None:
-        """Which part is, if any."""
-        if self.seconds <= 0:
-            return "time"
-        if self.tokens <= 0:
-            return "tokens"
-        return "money" if self.usd is not None and self.usd <= 0 else None
 
 
 class Pipeline:
@@ -76,259 +63,280 @@ class Pipeline:
         self._job = job
         self._ctx = ctx
         self.plan: StoredPlan = loaded.plan
-        self.done: dict[str, Stage] = {stage.name: stage for stage in loaded.stages}
+        self.stages = graph.stages_of(self.plan.speed_vs_detail)
+        self.results: dict[str, dict[str, Any]] = {
+            stage.name: stage.result for stage in loaded.stages if stage.result is not None
+        }
+        self.models = {stage.name: stage.model for stage in loaded.stages}
+        self.failed: dict[str, StageFailed] = {}
+        self._recorder = Recorder(app.store, job.id, job.fence)
 
-    @property
-    def request(self) -> Request:
-        """What was asked for."""
-        return self.plan.request
-
-    def result(self, name: str) -> Mapping[str, Any] | None:
-        """What a completed stage found."""
-        stage = self.done.get(name)
-        return stage.result if stage is not None and stage.completed else None
-
-    async def reload(self) -> None:
-        """See what the phases' jobs have stored."""
-        loaded = await self._app.store.load(self._job.id, self._job.fence)
-        self.done = {stage.name: stage for stage in loaded.stages}
-
-    async def write(self, kind: Kind, *, begin: float, end: float) -> Stage:
-        """The stage, from an earlier attempt or written now; completed or failed.
+    async def run(self) -> str:
+        """Run every stage that is not finished, and end the plan; answers how it ended.
 
         Raises:
-            Pause: The job shall go on later.
-            GivenUp: The budget is used up, or the model will not answer anything any more.
+            Pause: The job is to go on later.
+            PlanGone: The plan was deleted or cancelled meanwhile.
+            LeaseLost: Another attempt has taken over.
         """
-        found = self.done.get(kind.name)
-        if found is not None and found.status != "interrupted":
-            return found
-        left = self.allowance(kind)
-        if (part := left.used_up) is not None:
-            raise GivenUp("budget", f"The budget of {part} is used up")
-        request = _Request(write_prompt(kind, self.request, self.done))
-        if request.tokens >= left.tokens:
-            raise GivenUp(
-                "budget",
-                f"The next request reads about {request.tokens} tokens,"
-                f" more than the {left.tokens} it may take",
-            )
-        if self._ctx.new_steps and self._ctx.remaining < SECONDS_TO_SPARE:
-            raise Pause(Snooze(after=1))  # cutting it off in the middle would pay for it twice
-        self._ctx.progress(begin, kind.name, kind.title)
-        self._ctx.log("info", kind.title, stage=kind.name)
-
-        async def run() -> dict[str, Any]:
-            stage = await self._write(kind, request, left, begin=begin, end=end)
-            return {"stage": stage.name, "status": stage.status, "code": stage.code}
-
-        await self._ctx.step(kind.name, run)
-        stage = self.done[kind.name]
-        if not stage.completed and stage.code in {"not_authorised", "out_of_credit", *_LATER}:
-            raise GivenUp(stage.code or "", stage.reason or "")
-        return stage
-
-    async def keep(self, stage: Stage) -> Stage:
-        """Store a stage."""
-        stored = await self._app.store.store_stage(self._job.id, self._job.fence, stage)
-        self.done[stage.name] = stored
-        return stored
-
-    def allowance(self, kind: Kind) -> Allowance:
-        """What a stage may take of the budget; phases share what the others leave, evenly.
-
-        A phase's part does not depend on when the others begin, so they cannot overdraw together.
-        """
-        budget = self.request.budget
-        of_run = [stage for stage in self.done.values() if stage.run == self.plan.run]
-        outline = self.result("outline")
-        if kind.name.startswith("phase:") and outline is not None:
-            others = [stage for stage in of_run if not stage.name.startswith("phase:")]
-            share = 1 / len(outline["phases"])
-            own = [stage for stage in of_run if stage.name == kind.name]
-            return _less(_share(_less(_whole(budget), others), share), own)
-        return _less(_whole(budget), of_run)
-
-    async def _write(
-        self, kind: Kind, request: _Request, left: Allowance, *, begin: float, end: float
-    ) -> Stage:
-        live = LiveText(
-            self._ctx,
-            self._app.clock,
-            kind.name,
-            begin=begin,
-            end=end,
-            expected_characters=kind.most_tokens * 2,
-        )
-        started = self._app.clock.monotonic()
-        used = _Used(self._app.model.name, self._app.model.offline)
+        sending = asyncio.create_task(self._recorder.run())
         try:
-            async with asyncio.timeout(left.seconds):
-                result = await self._ask(kind, request, left, live, used)
-        except TimeoutError:
-            reason = f"The budget of {self.request.budget.seconds} s is used up"
-            return await self._keep_failed(kind, "budget", reason, live.text, used, started)
-        except LanguageModelError as error:
-            return await self._failed(kind, error, live, used, started)
-        except asyncio.CancelledError:
-            # cancelled, or the tick is over: what was written is kept for a report made now
-            reason = "It was stopped in the middle"
-            async with asyncio.timeout(STORE_SECONDS):
-                await self._keep_interrupted(kind, "stopped", reason, live.text, used, started)
-            raise
-        live.show()
-        stage = self._stage(kind, used, started, status="completed", result=result)
-        stage = await self.keep(stage)
-        self._ctx.log(
-            "info",
-            f"{kind.title}: done",
-            stage=kind.name,
-            seconds=stage.seconds,
-            tokens=stage.input_tokens + stage.output_tokens,
-        )
-        return stage
+            await self._run_stages(sending)
+            return await self._end()
+        finally:
+            sending.cancel()
+            # its error has come to whoever flushed
+            with suppress(BaseException):
+                await sending
 
-    async def _ask(
-        self, kind: Kind, request: _Request, left: Allowance, live: LiveText, used: _Used
-    ) -> dict[str, Any]:
-        prompt = request.prompt
-        for attempt in range(1, TRIES + 1):
-            room = left.tokens - used.tokens - request.tokens
-            most = min(prompt.most_tokens, room)
-            try:
-                completion = await self._app.model.complete(
-                    replace(prompt, most_tokens=most), on_text=live.add
+    async def _run_stages(self, sending: asyncio.Task[None]) -> None:
+        begun = set(self.results)
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                for stage in graph.ready(self.stages, set(self.results), begun):
+                    begun.add(stage.name)
+                    running.add(asyncio.create_task(self._run_stage(stage)))
+                if not running:
+                    return
+                done, _ = await asyncio.wait(
+                    {*running, sending}, return_when=asyncio.FIRST_COMPLETED
                 )
-                used.add(completion.usage)
-                self._ctx.cost_usd += completion.usage.cost_usd or 0.0
-                return self._read(kind, completion)
-            except AnswerUnusable as error:
-                if attempt == TRIES or used.tokens + request.tokens >= left.tokens:
-                    raise
-                self._ctx.log("warning", f"{kind.title}: asking again", reason=str(error))
-                live.restart()
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    def _read(self, kind: Kind, completion: Completion) -> dict[str, Any]:
-        try:
-            answer = kind.shape.model_validate(completion.data())
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
-            raise AnswerUnusable(
-                f"The answer of {completion.model} is not as asked for: {where}",
-                text=completion.text,
-            ) from error
-        if isinstance(answer, Outline):
-            answer = Outline(phases=answer.phases[: self.request.max_phases])
-        found: dict[str, Any] = plain(answer.model_dump(mode="json"))
-        return found
-
-    async def _failed(
-        self, kind: Kind, error: LanguageModelError, live: LiveText, used: _Used, started: float
-    ) -> Stage:
-        draft = error.text or live.text
-        if isinstance(error.usage, Usage) and not isinstance(error, AnswerUnusable):
-            used.add(error.usage)
-            self._ctx.cost_usd += error.usage.cost_usd or 0.0
-        if error.hope == "later" and self._job.attempt < self._job.max_attempts:
-            await self._keep_interrupted(kind, error.code, str(error), draft, used, started)
-            self._ctx.log("warning", f"{kind.title}: {error}", stage=kind.name, code=error.code)
-            raise Pause(Retry(str(error), after=error.retry_after))
-        return await self._keep_failed(kind, error.code, str(error), draft, used, started)
-
-    async def _keep_failed(
-        self, kind: Kind, code: str, reason: str, draft: str, used: _Used, started: float
-    ) -> Stage:
-        self._ctx.log("error", f"{kind.title}: {reason}", stage=kind.name, code=code)
-        return await self.keep(
-            self._stage(kind, used, started, status="failed", code=code, reason=reason, draft=draft)
-        )
-
-    async def _keep_interrupted(
-        self, kind: Kind, code: str, reason: str, draft: str, used: _Used, started: float
-    ) -> None:
-        await self.keep(
-            self._stage(
-                kind, used, started, status="interrupted", code=code, reason=reason, draft=draft
-            )
-        )
-
-    def _stage(
-        self,
-        kind: Kind,
-        used: _Used,
-        started: float,
-        *,
-        draft: str | None = None,
-        reason: str | None = None,
-        **fields: Any,
-    ) -> Stage:
-        return Stage(
-            name=kind.name,
-            position=kind.position,
-            draft=clean_text(draft[:MOST_DRAFT]) if draft else None,
-            reason=clean_text(reason[:2000]) if reason else None,
-            model=used.model[:200],
-            offline=used.offline,
-            input_tokens=used.read,
-            output_tokens=used.written,
-            cost_usd=used.usd,
-            seconds=round(self._app.clock.monotonic() - started, 3),
-            **fields,
-        )
-
-
-#: Codes of failures that the next stage would meet as well.
-_LATER: Final = frozenset({"rate_limited", "unreachable"})
-
-
-class _Request:
-    """A prompt, and about how many tokens a model reads of it."""
-
-    def __init__(self, prompt: Prompt) -> None:
-        self.prompt = prompt
-        schema = json.dumps(prompt.schema, ensure_ascii=False)
-        texts = (text for part in prompt.material for text in (part.title, part.text))
-        self.tokens = sum(map(count_tokens, (prompt.instructions, schema, *texts)))
-
-
-@dataclass(slots=True)
-class _Used:
-    """What a stage took so far."""
-
-    model: str
-    offline: bool
-    read: int = 0
-    written: int = 0
-    usd: float = 0.0
+                for task in done:
+                    running.discard(task)
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+                for task in running:
+                    if not task.cancelled():
+                        task.exception()
 
     @property
-    def tokens(self) -> int:
-        return self.read + self.written
+    def _percentage(self) -> float:
+        return round(100 * len(self.results) / len(self.stages), 2)
 
-    def add(self, usage: Usage) -> None:
-        self.read += usage.input_tokens
-        self.written += usage.output_tokens
-        self.usd += usage.cost_usd or 0.0
+    async def _run_stage(self, stage: Stage) -> None:
+        """One stage, remembered by the job and by the plan: neither runs it twice."""
+        started = self._app.clock.now()
+
+        async def run() -> dict[str, str]:
+            chapter, model = await self._tried(stage)
+            await self._store(stage, chapter, model, started)
+            return {"stage": stage.name, "status": "completed"}
+
+        try:
+            await self._ctx.step(stage.name, run)
+        except StageFailed as error:
+            await self._store_failure(stage, error, started)
+
+    async def _tried(self, stage: Stage) -> tuple[Chapter, str | None]:
+        """The chapter, by as many tries as the stage has."""
+        for number in range(1, stage.tries + 1):
+            self._begin(stage, number)
+            try:
+                async with asyncio.timeout(stage.timeout.total_seconds()):
+                    return await self._make(stage)
+            except TimeoutError:
+                error = StageFailed(
+                    "timeout", f"It took longer than {stage.timeout.total_seconds():g} seconds."
+                )
+            except StageFailed as given_up:
+                error = given_up
+                if given_up.code in _FINAL:
+                    raise
+            except (ValueError, KeyError, ArithmeticError) as fault:
+                # the same inputs give the same fault: another try would not help
+                raise StageFailed("not_computable", f"It cannot be computed: {fault}") from fault
+            if number == stage.tries:
+                raise error
+            self._recorder.tell(
+                "log",
+                level="warning",
+                stage=stage.name,
+                message=f"{stage.title}: try {number} failed: {error.reason}",
+            )
+            await asyncio.sleep(min(8.0, 0.5 * 4 ** (number - 1)))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _begin(self, stage: Stage, number: int) -> None:
+        position = [each.name for each in self.stages].index(stage.name) + 1
+        self._recorder.put(stage=stage.name)
+        self._recorder.put_stage(
+            name=stage.name,
+            position=graph.position_of(stage.name),
+            status="running",
+            attempts=1,
+            started_at=self._app.clock.now().isoformat(),
+        )
+        if number == 1:
+            self._recorder.tell(
+                "stage_started",
+                stage=stage.name,
+                title=stage.title,
+                position=position,
+                total=len(self.stages),
+                percentage=self._percentage,
+            )
+        else:
+            self._recorder.tell(
+                "stage_progress", stage=stage.name, message=f"Try {number}", attempt=number
+            )
+        self._ctx.progress(self._percentage, stage.name, stage.title)
+
+    async def _make(self, stage: Stage) -> tuple[Chapter, str | None]:
+        if stage.name == "report":
+            return self._report(), None
+        inputs = Inputs(
+            self.plan.prompt,
+            self.plan.speed_vs_detail,
+            self.plan.based_on.astimezone(UTC).date(),
+            {name: self.results[name] for name in stage.needs},
+        )
+        # in a thread: a large plan must not keep the worker from renewing its leases
+        chapter = await asyncio.to_thread(MAKERS[stage.name], inputs)
+        if stage.narrated and chapter.narrative and self._app.model is not None:
+            return await self._narrated(stage, chapter)
+        return chapter, None
+
+    async def _narrated(self, stage: Stage, chapter: Chapter) -> tuple[Chapter, str | None]:
+        """The chapter with its narrative written by the model."""
+        from minutehand.ai.errors import LanguageModelError
+        from minutehand.apps.plans.narrating import narrate
+
+        if self._ctx.new_steps and self._ctx.remaining < SECONDS_TO_SPARE:
+            raise Pause(Snooze(after=1))  # cutting it off in the middle would pay for it twice
+        try:
+            assert self._app.model is not None
+            told = await narrate(
+                self._app.model, self.plan.prompt, stage, chapter, self._show(stage)
+            )
+        except LanguageModelError as error:
+            later = error.retry_after is not None and error.retry_after > LONGEST_PAUSE
+            if later and not self._job.is_last_attempt:
+                raise Pause(Retry(str(error), after=error.retry_after)) from error
+            raise StageFailed(error.code, str(error)) from error
+        self._ctx.cost_usd += told.cost_usd
+        return told.chapter, told.model
+
+    def _show(self, stage: Stage) -> Any:
+        """Tell the end of the text while it is written, twice a second at most."""
+        pieces: list[str] = []
+        shown_at = float("-inf")
+
+        def on_text(piece: str) -> None:
+            nonlocal shown_at
+            pieces.append(piece)
+            now = self._app.clock.monotonic()
+            if now - shown_at >= 0.5:
+                shown_at = now
+                tail = "".join(pieces)[-400:]
+                self._recorder.tell("stage_progress", stage=stage.name, message=tail)
+
+        return on_text
+
+    def _report(self) -> Chapter:
+        """The report's two files, of all other stages."""
+        rows = [
+            StoredStage(name=name, status="completed", result=result, model=self.models.get(name))
+            for name, result in self.results.items()
+        ]
+        ended = self.plan.model_copy(update={"stages": rows, "status": "completed"})
+        composed = compose(ended)
+        files = {"report.html": html(composed), "report.md": markdown(composed)}
+        return Chapter({"chapters": [each.stage for each in composed.chapters]}, [], files=files)
+
+    async def _store(
+        self, stage: Stage, chapter: Chapter, model: str | None, started: datetime
+    ) -> None:
+        """The stage's result, its files and its events, in one transaction."""
+        result = data_of(chapter)
+        files = dict(chapter.files)
+        if stage.name != "report":
+            place = f"{graph.position_of(stage.name):02}-{stage.name.replace('_', '-')}"
+            files[f"{place}.json"] = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
+            text = b.to_markdown(result["blocks"])
+            files[f"{place}.md"] = f"# {stage.title}\n\n{text}".rstrip() + "\n"
+        recorder = self._recorder
+        for line in chapter.logs:
+            recorder.tell("log", level="info", stage=stage.name, message=line)
+        for name, content in files.items():
+            media = MEDIA[name.rpartition(".")[2]]
+            recorder.put_artifact(name=name, stage=stage.name, media_type=media, content=content)
+            recorder.tell(
+                "artifact_ready",
+                name=name,
+                stage=stage.name,
+                media_type=media,
+                bytes=len(content.encode()),
+                url=f"/api/plans/{self.plan.id}/files/{name}",
+            )
+        recorder.put_stage(
+            name=stage.name,
+            position=graph.position_of(stage.name),
+            status="completed",
+            result=result,
+            model=model,
+            code=None,
+            reason=None,
+            started_at=started.isoformat(),
+        )
+        share = round(100 * (len(self.results) + 1) / len(self.stages), 2)
+        recorder.put(percentage=share)
+        recorder.tell(
+            "stage_completed",
+            stage=stage.name,
+            title=stage.title,
+            percentage=share,
+            seconds=round((self._app.clock.now() - started).total_seconds(), 3),
+            artifacts=sorted(files),
+        )
+        # what needs it may begin: news is stored in the order in which it was told
+        self.results[stage.name] = result
+        self.models[stage.name] = model
+        await recorder.flush()
+
+    async def _store_failure(self, stage: Stage, error: StageFailed, started: datetime) -> None:
+        self.failed[stage.name] = error
+        self._recorder.put_stage(
+            name=stage.name,
+            position=graph.position_of(stage.name),
+            status="failed",
+            code=error.code,
+            reason=error.reason,
+            started_at=started.isoformat(),
+        )
+        self._recorder.tell(
+            "stage_failed",
+            stage=stage.name,
+            title=stage.title,
+            code=error.code,
+            reason=error.reason,
+        )
+        await self._recorder.flush()
+
+    async def _end(self) -> str:
+        """End the plan: completed when every stage is, else failed, with its first reason."""
+        if all(stage.name in self.results for stage in self.stages):
+            self._recorder.put(end={"status": "completed", "data": {"percentage": 100}})
+            outcome = "completed"
+        else:
+            name, error = next(iter(self.failed.items()))
+            missing = [stage.name for stage in self.stages if stage.name not in self.results]
+            reason = f"{graph.title_of(name)}: {error.reason}"
+            self._recorder.put(
+                end={
+                    "status": "failed",
+                    "error": {"code": error.code, "stage": name, "reason": reason},
+                    "data": {"missing": missing},
+                }
+            )
+            outcome = "failed"
+        await self._recorder.flush()
+        return outcome
 
 
-def _whole(budget: Any) -> Allowance:
-    return Allowance(budget.seconds, budget.tokens, budget.usd)
-
-
-def _share(left: Allowance, part: float) -> Allowance:
-    # time is not shared: phases are written at the same time
-    usd = None if left.usd is None else left.usd * part
-    return Allowance(left.seconds, int(left.tokens * part), usd)
-
-
-def _less(left: Allowance, stages: list[Stage]) -> Allowance:
-    """What is left after `stages`; phases cost as much time as the slowest of them."""
-    phases = [stage.seconds for stage in stages if stage.name.startswith("phase:")]
-    others = sum(stage.seconds for stage in stages if not stage.name.startswith("phase:"))
-    spent_usd = sum(stage.cost_usd for stage in stages)
-    return Allowance(
-        left.seconds - others - max(phases, default=0.0),
-        left.tokens - sum(stage.input_tokens + stage.output_tokens for stage in stages),
-        None if left.usd is None else left.usd - spent_usd,
-    )
+#: Failures of a model that no further try mends.
+_FINAL: Final = frozenset({"not_authorised", "out_of_credit", "input_refused", "not_computable"})

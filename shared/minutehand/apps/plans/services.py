@@ -1,6 +1,6 @@
 """What plans works with: its store and the language model. Made once per process.
 
-Nothing is connected before it is needed, and no model is loaded by who asks none.
+Nothing is connected before it is needed, and no model is loaded before one is asked.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ class Plans(Collaborators):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's doors."""
+        """The worker's SQL functions."""
         return WorkerStore(self.settings)
 
     @cached_property
-    def model(self) -> LanguageModel:
-        """Writes the stages."""
+    def model(self) -> LanguageModel | None:
+        """Writes the narrated texts; None where no model is configured and templates do."""
+        if self._given_model is None and self.settings.language_model_url is None:
+            return None
         from minutehand.ai.language_model import make_language_model
 
         return self._given_model or make_language_model(self.settings)
 
-    def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
-        """The app's doors as the bearer of `token`, or the holder of a visit, may use them."""
-        return CallerStore(self._doors_of(token, p_session_id=session_id))
+    def acting_as(self, token: str | None) -> CallerStore:
+        """The SQL functions as the bearer of `token`, or a guest, may use them."""
+        return CallerStore(self._doors_of(token))

@@ -1,4 +1,4 @@
-"""The app's SQL functions as typed calls: the worker's doors, and those of members and visitors.
+"""The app's SQL functions as typed calls: those of the worker, of members and of guests.
 
 What is allowed, and what is one transaction, is decided in SQL.
 """
@@ -9,46 +9,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from minutehand.apps.plans.models import Finished, Loaded, Missing, PlanState, Stage
+from minutehand.apps.plans.models import EventPage, Loaded, StoredPlan
 from minutehand.config import Settings
 from minutehand.queue.doors import CallerDoors, WorkerDoors
 
 
 class WorkerStore:
-    """What the processors may do, as `job_worker`; every call may be repeated."""
+    """What the processor may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings) -> None:
         self._doors = WorkerDoors(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
-        """Load what a leased job works on.
+        """Load what a leased job works on; the plan is running from here on.
 
         Raises:
             LeaseLost: Another attempt has taken over.
         """
         return Loaded.model_validate(await self._doors.call_held("plan_load", job_id, fence))
 
-    async def store_stage(self, job_id: str, fence: int, stage: Stage) -> Stage:
-        """Store what a stage came to; answers the completed one that was there before, if any.
+    async def report(self, job_id: str, fence: int, mark: str, news: Mapping[str, Any]) -> bool:
+        """Store what was found, with its events; false when the plan has ended or is gone.
+
+        Args:
+            mark: Names this report: a repeated one is stored once.
 
         Raises:
             LeaseLost: Another attempt has taken over; nothing was stored.
         """
-        sent = stage.model_dump(mode="json", exclude={"run", "finished_at"})
-        return Stage.model_validate(
-            await self._doors.call_held("plan_store_stage", job_id, fence, stage=sent)
-        )
-
-    async def finish(self, job_id: str, fence: int, missing: Sequence[Missing]) -> Finished:
-        """End a plan.
-
-        Raises:
-            LeaseLost: Another attempt has taken over; nothing was stored.
-        """
-        told = [each.model_dump() for each in missing]
-        return Finished.model_validate(
-            await self._doors.call_held("plan_finish", job_id, fence, missing=told)
-        )
+        stored = await self._doors.call_held("plan_report", job_id, fence, mark=mark, **news)
+        return bool(stored["outcome"] == "stored")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -56,42 +46,50 @@ class WorkerStore:
 
 
 class CallerStore:
-    """What a member or a visitor may do; one per request, cheap to make."""
+    """What a member or a guest may do; one per request, cheap to make."""
 
     def __init__(self, doors: CallerDoors) -> None:
         self._doors = doors
 
     async def start(
-        self, workspace_id: UUID | None, request: Mapping[str, Any], *, key: str | None
+        self,
+        workspace_id: UUID | None,
+        plan: Mapping[str, Any],
+        *,
+        session_id: str | None,
+        key: str | None,
     ) -> dict[str, Any]:
-        """Start a plan, or find the one the key started."""
+        """Create a plan, or find the one the key created."""
         return await self._doors.call(
             "plan_start",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
-                "p_plan": dict(request),
+                "p_plan": dict(plan),
+                "p_session_id": session_id,
                 "p_idempotency_key": key,
             },
             repeatable=key is not None,
         )
 
-    async def read(self, plan_id: UUID | str) -> PlanState:
-        """A plan with all its stages.
+    async def read(self, plan_id: UUID | str, *, results: bool = False) -> StoredPlan:
+        """A plan with its stages and files; with the stages' results if asked for.
 
         Raises:
-            QueueError: 404 plan_not_found, it is missing or not the caller's.
+            QueueError: 404 plan_not_found, it is missing, deleted, or not the caller's.
         """
-        answer = await self._doors.call("plan_read", {"p_plan_id": str(plan_id)}, repeatable=True)
-        return PlanState.model_validate(answer)
+        arguments = {"p_plan_id": str(plan_id), "p_results": results}
+        answer = await self._doors.call("plan_read", arguments, repeatable=True)
+        return StoredPlan.model_validate(answer)
 
-    async def list(
-        self, workspace_id: UUID | None, *, after: UUID | None, limit: int
+    async def page(
+        self, workspace_id: UUID | None, *, session_id: str | None, after: UUID | None, limit: int
     ) -> list[dict[str, Any]]:
         """Plans, newest first."""
         answer = await self._doors.call(
             "plan_list",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
+                "p_session_id": session_id,
                 "p_after": str(after) if after else None,
                 "p_limit": limit,
             },
@@ -100,15 +98,43 @@ class CallerStore:
         plans: list[dict[str, Any]] = answer["plans"]
         return plans
 
-    async def answer(self, plan_id: UUID, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer what a plan asks."""
-        arguments = {"p_plan_id": str(plan_id), "p_answer": dict(answer)}
-        return await self._doors.call("plan_answer", arguments, repeatable=False)
+    async def files(self, plan_id: UUID, name: str | None = None) -> list[dict[str, str]]:
+        """Stored files with their content, all or the one of that name."""
+        arguments = {"p_plan_id": str(plan_id), "p_name": name}
+        answer = await self._doors.call("plan_files", arguments, repeatable=True)
+        files: list[dict[str, str]] = answer["files"]
+        return files
 
-    async def cancel(self, plan_id: UUID) -> dict[str, Any]:
-        """Stop planning; what there is stays."""
-        return await self._doors.call("plan_cancel", {"p_plan_id": str(plan_id)}, repeatable=True)
+    async def events(
+        self, plan_id: UUID | str, after: int, *, limit: int = 500, is_open: bool = False
+    ) -> EventPage:
+        """Events after a seq.
 
-    async def resume(self, plan_id: UUID) -> dict[str, Any]:
-        """Have the missing parts written."""
-        return await self._doors.call("plan_resume", {"p_plan_id": str(plan_id)}, repeatable=False)
+        Args:
+            is_open: Whether a stream reads on: then also those of a plan deleted meanwhile.
+        """
+        arguments = {
+            "p_plan_id": str(plan_id),
+            "p_after": after,
+            "p_limit": limit,
+            "p_is_open": is_open,
+        }
+        answer = await self._doors.call("plan_events_after", arguments, repeatable=True)
+        return EventPage.model_validate(answer)
+
+    async def cancel(self, plan_id: UUID) -> None:
+        """Stop a plan; what there is stays."""
+        await self._doors.call("plan_cancel", {"p_plan_id": str(plan_id)}, repeatable=True)
+
+    async def delete(self, plan_id: UUID) -> None:
+        """Delete a plan with everything it made."""
+        await self._doors.call("plan_delete", {"p_plan_id": str(plan_id)}, repeatable=False)
+
+    async def restart(self, plan_id: UUID) -> dict[str, Any]:
+        """Run a failed or cancelled plan again."""
+        return await self._doors.call("plan_restart", {"p_plan_id": str(plan_id)}, repeatable=False)
+
+    async def fork(self, plan_id: UUID, stage: str, keep: Sequence[str]) -> dict[str, Any]:
+        """Make a plan that begins with the stages `keep` of another."""
+        arguments = {"p_plan_id": str(plan_id), "p_stage": stage, "p_keep": list(keep)}
+        return await self._doors.call("plan_fork", arguments, repeatable=False)

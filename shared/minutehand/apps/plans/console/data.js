@@ -1,64 +1,116 @@
-// What the pages of plans read and do, all by the app's own routes.
+// What the pages of plans read and do, all by the app's own routes; and a plan's events, live.
 
-import { request } from "../../api.js";
+import { request, supabase } from "../../api.js";
 
 const at = (id, more = "") => `/api/plans/${encodeURIComponent(id)}${more}`;
 
 export const plans = {
   list: (workspaceId, after, signal) => request("GET", "/api/plans", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  start: (plan, key) => request("POST", "/api/plans", { body: plan, headers: { "Idempotency-Key": key } }),
+  create: (plan) => request("POST", "/api/plans", { body: plan }),
   read: (id, signal) => request("GET", at(id), { signal }),
-  report: (id, signal) => request("GET", at(id, "/report"), { signal }),
-  markdown: (id) => request("GET", at(id, "/report"), { headers: { Accept: "text/markdown" }, as: "blob" }),
-  answer: (id, name, answer) => request("POST", at(id, "/answer"), { body: { name, answer } }),
+  events: (id, after) => request("GET", at(id, "/stream"), { query: { after }, headers: { Accept: "application/json" } }),
+  report: (id, signal) => request("GET", at(id, "/report"), { headers: { Accept: "application/json" }, signal }),
+  files: (id, signal) => request("GET", at(id, "/files"), { signal }),
+  file: (id, name) => request("GET", at(id, `/files/${encodeURIComponent(name)}`), { as: "blob" }),
+  zip: (id) => request("GET", at(id, "/zip"), { as: "blob" }),
   cancel: (id) => request("POST", at(id, "/cancel")),
-  resume: (id) => request("POST", at(id, "/resume")),
+  restart: (id) => request("POST", at(id, "/restart")),
+  regenerate: (id, stage) => request("POST", at(id, "/regenerate"), { body: { stage } }),
+  remove: (id) => request("DELETE", at(id)),
 };
+
+export const SPEEDS = [
+  { value: "fast_but_skip_details", label: "Fast", hint: "15 stages; details are left out" },
+  { value: "balanced_speed_and_detail", label: "Balanced", hint: "with resource load, what-if and communication" },
+  { value: "all_details_but_slow", label: "All details", hint: "with steps, sensitivity and quality" },
+];
+export const speedOf = (value) => SPEEDS.find((speed) => speed.value === value)?.label ?? value;
 
 export const STATES = {
   pending: { word: "Pending", tone: "pending" },
-  running: { word: "Being written", tone: "processing" },
-  asking: { word: "Asks you", tone: "waiting" },
+  running: { word: "Running", tone: "processing" },
   completed: { word: "Completed", tone: "completed" },
-  partial: { word: "Partial", tone: "waiting" },
+  failed: { word: "Failed", tone: "failed" },
+  cancelled: { word: "Cancelled", tone: "cancelled" },
+  not_run: { word: "Not run", tone: "cancelled" },
 };
-export const isOver = (status) => status === "completed" || status === "partial";
+export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-const NAMES = { understand: "Goal understood", answers: "Your answers", outline: "Outline", phases: "Phases", risks: "Risks", review: "Review" };
+const POLL_MS = 2_000;
+const SAFETY_MS = 30_000;
 
-/** A stage's name in words; of a phase with its title where the outline tells it. */
-export function nameOf(stage, outline = []) {
-  const number = /^phase:(\d+)$/.exec(stage)?.[1];
-  if (!number) return NAMES[stage] ?? stage;
-  return `Phase ${number}${outline[number - 1] ? `: ${outline[number - 1].title}` : ""}`;
+/**
+ * Follow a plan: its events from the first one on, in order, without gaps.
+ *
+ * Realtime says that there is news; what is read is the log after the last `seq`. While the topic
+ * cannot be joined, the log is polled.
+ *
+ * @param {{plan_id: string, realtime_topic: string}} plan
+ * @param {{onEvents: (events: object[]) => void, onFreshness: (value: string) => void, onGone: () => void}} on
+ */
+export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
+  const client = supabase();
+  let after = 0;
+  let closed = false;
+  let reading = false;
+  let again = false;
+  let joined = false;
+  let timer = null;
+  const schedule = (wait) => {
+    clearTimeout(timer);
+    if (!closed) timer = setTimeout(read, wait);
+  };
+  async function read() {
+    if (reading) { again = true; return; }
+    reading = true;
+    try {
+      let page;
+      do {
+        again = false;
+        page = await plans.events(plan.plan_id, after);
+        if (closed) return;
+        if (page.events.length > 0) {
+          after = page.events.at(-1).seq;
+          onEvents(page.events);
+        }
+      } while (page.more || again);
+      onFreshness(joined ? "live" : "polling");
+    } catch (error) {
+      if (closed) return;
+      if (error.status === 404) { close(); onGone(); return; }
+      onFreshness("polling");
+    } finally {
+      reading = false;
+    }
+    schedule(joined ? SAFETY_MS : POLL_MS);
+  }
+  const channel = client.channel(plan.realtime_topic, { config: { private: true } });
+  const hear = ({ event, payload }) => {
+    if (event !== "plan_deleted") schedule(100);
+    else if (payload.plan_id === plan.plan_id) { close(); onGone(); } // to read on would be a 404
+  };
+  channel.on("broadcast", { event: "*" }, hear).subscribe((status) => {
+    joined = status === "SUBSCRIBED";
+    schedule(0); // what came before the join came over no channel
+  });
+  const close = () => {
+    closed = true;
+    clearTimeout(timer);
+    client.removeChannel(channel);
+  };
+  schedule(0);
+  return { close };
 }
 
 /**
- * The picture of a plan: each stage in its order with its state and, while it is written, its text.
+ * Stages as bars of a timeline, in shares of the time from the first start to the last end.
  *
- * @param {object} plan As the API tells it.
- * @param {Map<string, object>} live Rows of its jobs by id, newer than the plan's own.
+ * @param {object[]} stages As the API answers them.
+ * @param {number} now Milliseconds, for stages that are running.
  */
-export function picture(plan, live) {
-  const stored = new Map(plan.stages.map((stage) => [stage.name, stage]));
-  const outline = stored.get("outline")?.result?.phases ?? [];
-  const progress = live.get(plan.job_id)?.progress ?? plan.job?.progress;
-  const phaseJobs = new Map(plan.phases.map((phase) => [`phase:${phase.number}`, live.get(phase.job_id) ?? phase]));
-  const phases = outline.length > 0 ? outline.map((_, index) => `phase:${index + 1}`) : ["phases"];
-  const asked = plan.request.ask && (stored.get("understand")?.result?.questions.length ?? 1) > 0;
-  const lines = ["understand", ...(asked ? ["answers"] : []), "outline", ...phases, "risks", "review"].map((name) => {
-    const stage = stored.get(name);
-    const job = phaseJobs.get(name);
-    const now = job ? job.progress : progress;
-    const title = nameOf(name, outline);
-    if (stage?.status === "completed") return { name, title, state: "completed", stage };
-    if (name === "answers" && plan.question) return { name, title, state: "asking" };
-    if (isOver(plan.status)) return { name, title, state: name === "answers" ? "left out" : "missing", stage, why: plan.missing.find((one) => one.stage === name)?.reason };
-    if (stage?.status === "failed") return { name, title, state: "missing", stage, why: stage.reason };
-    if (now?.stage === name) return { name, title, state: "running", text: now.message ?? "" };
-    return { name, title, state: "pending", why: stage?.reason };
-  });
-  // what the writing has gone past is written, and will be read in a moment
-  const at = progress?.stage === "finished" ? lines.length : lines.findIndex((line) => line.name === progress?.stage);
-  return lines.map((line, index) => (line.state === "pending" && index < at && line.name !== "answers" && !isOver(plan.status) ? { ...line, state: "running", text: "" } : line));
+export function timeline(stages, now) {
+  const times = stages.filter((stage) => stage.started_at).map((stage) => ({ name: stage.name, from: Date.parse(stage.started_at), to: stage.ended_at ? Date.parse(stage.ended_at) : now }));
+  const first = Math.min(...times.map((one) => one.from));
+  const span = Math.max(1, Math.max(...times.map((one) => one.to)) - first);
+  return new Map(times.map(({ name, from, to }) => [name, { left: (100 * (from - first)) / span, width: Math.max(1, (100 * (to - from)) / span) }]));
 }

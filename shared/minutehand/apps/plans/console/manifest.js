@@ -1,4 +1,4 @@
-// The plans app's pages in the console: goals, and the plan of each while it is written.
+// The plans app's pages in the console: prompts, and the plan of each while it is made.
 
 export default {
   name: "Plans",

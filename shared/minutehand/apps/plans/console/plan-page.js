@@ -1,9 +1,8 @@
-// One plan: its stages while they are written, the question it asks, and its report at any moment.
+// One plan: its stages on a timeline while they run, its log, its report at any moment, its files.
 
-import { supabase } from "../../api.js";
-import { watchSession } from "../../lib/jobs.js";
 import { useRead } from "../../lib/store.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
+import { navigate } from "../../lib/router.js";
+import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
@@ -11,50 +10,33 @@ import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
 import { tell, tellFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
-import { isOver, picture, plans, STATES } from "./data.js";
+import { isOver, plans, speedOf, STATES, timeline, watchPlan } from "./data.js";
 import { PlanReport } from "./plan-report.js";
 
 export const title = () => "Plan";
 
-const MARKS = {
-  pending: { word: "To come", tone: "pending" },
-  running: { word: "Being written", tone: "processing" },
-  asking: { word: "Asks you", tone: "waiting" },
-  completed: { word: "Written", tone: "completed" },
-  missing: { word: "Missing", tone: "failed" },
-  "left out": { word: "Left out", tone: "cancelled" },
-};
-
 export default function PlanPage({ id }) {
   const found = useRead((signal) => plans.read(id, signal), [id]);
   const plan = found.value;
-  const [live, setLive] = useState(new Map());
+  const [events, setEvents] = useState([]);
   const [freshness, setFreshness] = useState("catching-up");
-  const session = plan?.session_id;
+  const [isGone, setIsGone] = useState(false);
   useEffect(() => {
-    if (!session) return undefined;
+    if (!plan) return undefined;
     let timer = null;
-    let known = "";
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 250));
-    const watch = watchSession(supabase(), session, {
-      onEvent: (event) => event.type !== "job.progress" && soon(), // the text comes with the event itself
-      onChange: (state) => {
-        setFreshness(state.freshness);
-        setLive(new Map(state.jobs.map((job) => [job.id, job])));
-        // a job that was made just now is read with its first events, which are then not told
-        const now = state.jobs.map((job) => `${job.id} ${job.status} ${job.progress?.stage}`).join();
-        if (now !== known) soon();
-        known = now;
-      },
+    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 200));
+    setEvents([]);
+    const watch = watchPlan(plan, {
+      onEvents: (more) => { setEvents((before) => [...before, ...more]); soon(); },
+      onFreshness: setFreshness,
+      onGone: () => setIsGone(true),
     });
     return () => { clearTimeout(timer); watch.close(); };
-  }, [session]);
-  const lines = plan ? picture(plan, live) : [];
-  // a stage that is stored shows as the next one's beginning
-  const writing = lines.filter((line) => line.state === "running").map((line) => line.name).join();
-  useEffect(() => { if (plan && writing) found.refresh(); }, [writing]);
+  }, [plan?.plan_id]);
   const done = plan?.stages.filter((stage) => stage.status === "completed").length ?? 0;
   const report = useRead(async (signal) => (plan ? plans.report(id, signal) : null), [id, done, plan?.status, plan?.run]);
+  const files = useRead(async (signal) => (plan && isOver(plan.status) ? plans.files(id, signal) : null), [id, plan?.status, plan?.run]);
+  if (isGone) return html`<div class="page"><h1 tabindex="-1">Plan</h1><p>This plan was deleted.</p><p><a href="/plans">All plans</a></p></div>`;
   if (found.error?.status === 404 || found.error?.status === 422) return html`<${NotFound} what="plan" />`;
   if (!plan) return html`<div class="page"><h1 tabindex="-1">Plan</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The plan could not be read" />` : html`<${Loading} what="Reading the plan" />`}</div>`;
   const act = (what, failure) => async () => {
@@ -65,47 +47,63 @@ export default function PlanPage({ id }) {
     }
     found.refresh();
   };
-  const cancel = async () => {
-    if (!(await confirm({ title: "Stop planning?", text: "What is written stays, as a partial report; the rest can be written later.", action: "Stop and deliver", danger: true }))) return;
-    await act(() => plans.cancel(id), "Not stopped")();
+  const remove = async () => {
+    if (!(await confirm({ title: "Delete this plan?", text: "Its report and files go with it. This cannot be undone.", action: "Delete plan", danger: true }))) return;
+    await act(async () => { await plans.remove(id); tell("Plan deleted"); navigate("/plans"); }, "Not deleted")();
   };
-  const resume = act(async () => { await plans.resume(id); tell("What is missing is being written"); }, "Not resumed");
-  const save = (what) => act(async () => {
-    if (what === "md") download(`plan-${id}.md`, await plans.markdown(id));
-    else download(`plan-${id}.json`, `${JSON.stringify(await plans.report(id), null, 2)}\n`, "application/json");
-  }, "Not exported");
+  const restart = act(async () => { await plans.restart(id); tell("Restarted; finished stages are kept"); }, "Not restarted");
+  const regenerate = (stage) => act(async () => navigate(`/plans/${(await plans.regenerate(id, stage)).plan_id}`), "Not regenerated")();
   const { word, tone } = STATES[plan.status];
-  const isStopping = Boolean(plan.job?.cancel_requested_at) && !isOver(plan.status);
   return html`<article class="page">
-    <header class="page-head"><div class="grow"><p class="crumb"><a href="/plans">Plans</a> / started <${When} at=${plan.created_at} /></p><h1 tabindex="-1" class="wrap">${plan.goal}</h1></div></header>
-    <div class="bar"><${Tag} tone=${tone}>${isStopping ? "Stopping" : word}<//><${Freshness} value=${freshness} /><span class="spacer"></span>
-      ${plan.job_id && html`<a href=${`/jobs/${plan.job_id}`}>Its job and log</a>`}
-      ${!isOver(plan.status) && html`<${ActionButton} className="danger" run=${cancel}>Stop and deliver<//>`}
-      ${plan.status === "partial" && html`<${ActionButton} className="primary" run=${resume}>Write what is missing<//>`}</div>
+    <header class="page-head"><div class="grow"><p class="crumb"><a href="/plans">Plans</a> / created <${When} at=${plan.created_at} /></p><h1 tabindex="-1" class="wrap">${plan.prompt.length > 160 ? `${plan.prompt.slice(0, 159)}…` : plan.prompt}</h1></div></header>
+    <div class="bar"><${Tag} tone=${tone}>${word}<//><span class="num" data-percentage>${Math.round(plan.percentage)} %</span><span class="muted">${speedOf(plan.speed_vs_detail)}</span><${Freshness} value=${freshness} /><span class="spacer"></span>
+      ${plan.job_id && html`<a href=${`/jobs/${plan.job_id}`}>Its job</a>`}
+      ${!isOver(plan.status) && html`<${ActionButton} run=${act(() => plans.cancel(id), "Not cancelled")}>Cancel<//>`}
+      ${["failed", "cancelled"].includes(plan.status) && html`<${ActionButton} className="primary" run=${restart}>Restart<//>`}
+      <${ActionButton} className="danger" run=${remove}>Delete<//></div>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
-    ${plan.question && html`<${Asking} key=${plan.question.name} of=${plan.question} answer=${(text) => act(() => plans.answer(id, plan.question.name, text), "Not answered")()} />`}
-    <section class="card" aria-labelledby="h-stages"><h2 id="h-stages">Stages</h2>
-      <ol class="stack">${lines.map((line) => html`<li key=${line.name} data-stage=${line.name} data-state=${line.state}>
-        <div class="bar"><span class="strong wrap">${line.title}</span><${Tag} tone=${MARKS[line.state].tone}>${MARKS[line.state].word}<//>${line.stage?.seconds > 0 && html`<span class="muted small num">${line.stage.seconds.toFixed(1)} s · ${line.stage.input_tokens + line.stage.output_tokens} tokens</span>`}</div>
-        ${line.text && html`<p class="muted wrap" data-live style=${{ whiteSpace: "pre-wrap" }}>${line.text}</p>`}
-        ${line.why && html`<p class="muted small wrap">${line.why}</p>`}</li>`)}</ol>
-      <p class="hidden" role="status">${lines.filter((line) => line.state === "running").map((line) => `Writing: ${line.title}`).join(". ")}</p>
-    </section>
+    ${plan.prompt.length > 160 && html`<section class="card"><h2>Prompt</h2><p class="wrap">${plan.prompt}</p></section>`}
+    ${plan.forked_from && html`<p class="muted">Regenerated from ${plan.stages.find((stage) => stage.name === plan.forked_at_stage)?.title} of <a href=${`/plans/${plan.forked_from}`}>another plan</a>.</p>`}
+    ${plan.error && html`<div class="notice failed" role="alert"><p class="wrap">${plan.error.reason}</p></div>`}
+    <${Stages} plan=${plan} regenerate=${isOver(plan.status) ? regenerate : null} />
+    <${Log} events=${events} />
     ${report.value && done > 0 && html`<section class="card stack" aria-labelledby="h-report">
-      <div class="bar"><h2 id="h-report">${isOver(plan.status) ? "Report" : "Report so far"}</h2><span class="spacer"></span><${ActionButton} className="quiet" run=${save("md")}>Export as Markdown<//><${ActionButton} className="quiet" run=${save("json")}>Export as JSON<//></div>
+      <h2 id="h-report">${isOver(plan.status) ? "Report" : "Report so far"}</h2>
       <${PlanReport} report=${report.value} over=${isOver(plan.status)} /></section>`}
     ${!report.value && report.error && html`<${Failed} error=${report.error} retry=${report.refresh} what="The report could not be read" />`}
+    ${files.value && html`<${Files} id=${id} files=${files.value.files} act=${act} />`}
   </article>`;
 }
 
-function Asking({ of, answer }) {
-  const [text, setText] = useState("");
-  return html`<section class="card question" aria-label="Question">
-    <p class="question-text">${of.question}</p>
-    ${of.options ? html`<div class="actions start">${of.options.map((option) => html`<${ActionButton} key=${option} run=${() => answer(option)}>${option}<//>`)}</div>`
-      : html`<form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) answer(text.trim()); }}>
-        <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
-        <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button>${of.default && html`<${ActionButton} run=${() => answer(of.default)}>${of.default}<//>`}</form>`}
-    ${of.timeout_at && html`<p class="muted small">If nobody answers, it goes on with its assumptions <${When} at=${of.timeout_at} />.</p>`}
+function Stages({ plan, regenerate }) {
+  const bars = timeline(plan.stages, Date.now());
+  const running = plan.stages.filter((stage) => stage.status === "running").map((stage) => stage.title);
+  const titles = new Map(plan.stages.map((stage) => [stage.name, stage.title]));
+  return html`<section class="card" aria-labelledby="h-stages"><h2 id="h-stages">Stages</h2>
+    <div class="scroll-x" tabindex="0" role="group" aria-label="Stages on a timeline"><table class="table"><thead><tr><th scope="col">Stage</th><th scope="col">State</th><th scope="col">Needs</th><th scope="col" style=${{ minWidth: "12rem" }}>When</th><th scope="col">Seconds</th>${regenerate && html`<th scope="col"><span class="hidden">Actions</span></th>`}</tr></thead>
+      <tbody>${plan.stages.map((stage) => {
+        const bar = bars.get(stage.name);
+        const needs = stage.needs.length > 6 ? "all others" : stage.needs.map((name) => titles.get(name)).join(", ");
+        return html`<tr key=${stage.name} data-stage=${stage.name} data-state=${stage.status}><th scope="row">${stage.title}${stage.reason && html`<p class="muted small wrap">${stage.reason}</p>`}</th>
+          <td><${Tag} tone=${STATES[stage.status].tone}>${STATES[stage.status].word}<//></td><td class="muted small wrap">${needs}</td>
+          <td>${bar && html`<div style=${{ marginInlineStart: `${Math.min(99, bar.left)}%`, width: `${Math.min(100 - Math.min(99, bar.left), bar.width)}%`, height: ".6rem", borderRadius: "2px", background: "currentColor", opacity: 0.6 }}></div>`}</td>
+          <td class="num">${stage.seconds === null ? "" : stage.seconds.toFixed(2)}</td>
+          ${regenerate && html`<td><${ActionButton} className="quiet small" aria-label=${`Regenerate from here: ${stage.title}`} run=${() => regenerate(stage.name)}>Regenerate from here<//></td>`}</tr>`;
+      })}</tbody></table></div>
+    <p class="hidden" role="status">${running.length > 0 ? `Running: ${running.join(", ")}` : ""}</p>
   </section>`;
 }
+
+function Log({ events }) {
+  const ref = useRef(null);
+  useEffect(() => { if (ref.current) ref.current.scrollTop = ref.current.scrollHeight; }, [events.length]);
+  return html`<section class="card" aria-labelledby="h-log"><h2 id="h-log">Events</h2>
+    <div ref=${ref} class="scroll-x" tabindex="0" role="log" aria-labelledby="h-log" style=${{ maxHeight: "16rem", overflowY: "auto" }}>
+      <ol class="mono small" data-events=${events.length}>${events.map((event) => html`<li key=${event.seq} class="wrap"><span class="muted num">${event.seq}</span> ${event.type} ${event.data.stage ?? ""} ${event.data.message ?? event.data.name ?? event.data.reason ?? ""}</li>`)}</ol></div>
+  </section>`;
+}
+
+const Files = ({ id, files, act }) => html`<section class="card" aria-labelledby="h-files">
+  <div class="bar"><h2 id="h-files">Files</h2><span class="spacer"></span><${ActionButton} className="quiet" run=${act(async () => download(`plan-${id}.zip`, await plans.zip(id)), "Not downloaded")}>Download all as zip<//></div>
+  <ul class="stack">${files.map((file) => html`<li key=${file.name} class="bar"><${ActionButton} className="quiet" run=${act(async () => download(file.name, await plans.file(id, file.name)), "Not downloaded")}>${file.name}<//><span class="muted small num">${file.bytes.toLocaleString("en")} bytes</span></li>`)}</ul>
+</section>`;

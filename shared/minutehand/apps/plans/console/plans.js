@@ -1,4 +1,4 @@
-// Plans: what is being planned in a workspace, and a form for a new goal.
+// Plans: what is being planned in a workspace, and a form for a new prompt.
 
 import { supabase } from "../../api.js";
 import { watchWorkspace } from "../../lib/jobs.js";
@@ -29,15 +29,15 @@ export default function Plans({ workspace }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Plans</h1><span class="spacer"></span><${Freshness} value=${freshness} />
       <button type="button" class="primary" onClick=${() => setIsWriting(true)}>New plan</button></header>
-    <section class="card" aria-labelledby="h-plans"><h2 id="h-plans">Goals</h2>
+    <section class="card" aria-labelledby="h-plans"><h2 id="h-plans">Prompts</h2>
       ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
       ${!found.value && found.error && html`<${Failed} error=${found.error} retry=${found.refresh} what="The plans could not be read" />`}
       ${!found.value && !found.error && html`<${Loading} what="Reading the plans" />`}
-      ${found.value && (shown.length === 0 ? html`<${Empty} title="Nothing planned yet">Describe a goal; the plan is written stage by stage while you watch, and there is a report whatever happens.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Plans"><table class="table"><thead><tr><th scope="col">Goal</th><th scope="col">State</th><th scope="col">Started</th></tr></thead>
-          <tbody>${shown.map((plan) => html`<tr key=${plan.id}><th scope="row" class="wrap"><a href=${`/plans/${plan.id}`}>${plan.goal.length > 120 ? `${plan.goal.slice(0, 119)}…` : plan.goal}</a></th><td><${Tag} tone=${STATES[plan.status].tone}>${STATES[plan.status].word}<//></td><td><${When} at=${plan.created_at} /></td></tr>`)}</tbody></table></div>
+      ${found.value && (shown.length === 0 ? html`<${Empty} title="Nothing planned yet">Describe what is to be done; the plan is computed stage by stage while you watch, and there is a report whatever happens.<//>`
+        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Plans"><table class="table"><thead><tr><th scope="col">Prompt</th><th scope="col">State</th><th scope="col">Created</th></tr></thead>
+          <tbody>${shown.map((plan) => html`<tr key=${plan.plan_id}><th scope="row" class="wrap"><a href=${`/plans/${plan.plan_id}`}>${plan.prompt.length > 120 ? `${plan.prompt.slice(0, 119)}…` : plan.prompt}</a></th><td><${Tag} tone=${STATES[plan.status].tone}>${STATES[plan.status].word}<//></td><td><${When} at=${plan.created_at} /></td></tr>`)}</tbody></table></div>
           ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older plans</button></div>`}`)}
     </section>
-    ${isWriting && html`<${PlanDialog} workspaceId=${workspace.id} onClose=${() => setIsWriting(false)} onStarted=${(plan) => navigate(`/plans/${plan.id}`)} />`}
+    ${isWriting && html`<${PlanDialog} workspaceId=${workspace.id} onClose=${() => setIsWriting(false)} onCreated=${(plan) => navigate(`/plans/${plan.plan_id}`)} />`}
   </div>`;
 }

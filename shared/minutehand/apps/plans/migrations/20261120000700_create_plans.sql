@@ -1,5 +1,5 @@
--- Plans keeps goals, and of each what its planning pipeline has finished, stage by stage.
--- Delete this app's migrations and shared/minutehand/apps/plans, and the platform does not notice.
+-- Plans keeps prompts, what each stage of their planning found, the files made of it, and every event in order.
+-- Delete this app's migrations and its folder, and the platform does not notice.
 
 -- 1. Tables ------------------------------------------------------------------------------------
 
@@ -8,42 +8,63 @@ comment on schema plans is 'The plans app''s own helpers. Not exposed.';
 revoke all on schema plans from public;
 
 create table public.plans (
-  id uuid primary key default queue.new_id(),
+  id uuid primary key,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  session_id text,
-  request jsonb not null,
-  goal text not null generated always as (request ->> 'goal') stored,
+  session_id text not null,
+  prompt text not null,
+  speed_vs_detail text not null,
+  status text not null default 'pending',
+  stage text,
+  percentage numeric(5, 2) not null default 0,
+  error jsonb,
   job_id uuid,
   run integer not null default 1,
-  outcome text,
-  missing jsonb not null default '[]',
+  forked_from uuid,
+  forked_at_stage text,
+  based_on timestamptz not null,
+  last_seq bigint not null default 0,
+  report_mark text,
   idempotency_key text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
+  started_at timestamptz,
   finished_at timestamptz,
-  constraint plans_goal_is_bounded check (char_length(goal) between 1 and 4000),
+  constraint plans_prompt_is_bounded check (char_length(prompt) between 1 and 8000),
+  constraint plans_speed_is_known check (
+    speed_vs_detail in ('fast_but_skip_details', 'balanced_speed_and_detail', 'all_details_but_slow')),
+  constraint plans_status_is_known check (status in ('pending', 'running', 'completed', 'failed', 'cancelled')),
+  constraint plans_percentage_is_a_share check (percentage between 0 and 100),
   constraint plans_run_counts_from_one check (run >= 1),
-  constraint plans_outcome_is_known check (outcome in ('completed', 'partial')),
-  constraint plans_end_whole check ((outcome is null) = (finished_at is null))
+  constraint plans_forks_name_their_stage check ((forked_from is null) = (forked_at_stage is null)),
+  constraint plans_end_whole check ((status in ('completed', 'failed', 'cancelled')) = (finished_at is not null))
 );
-comment on table public.plans is 'A goal to be planned, and the job that plans it. What was found out is in plan_stages.';
-comment on column public.plans.id is 'The plan, orders by time.';
-comment on column public.plans.workspace_id is 'The workspace that owns it.';
-comment on column public.plans.session_id is 'The visit it was started in, which is its key; null for a member''s plan.';
-comment on column public.plans.request is 'What was asked: {goal, constraints, deadline, documents, ask, ask_seconds, max_phases, seed, budget {seconds, tokens, usd}}.';
-comment on column public.plans.goal is 'The goal, taken from request.';
-comment on column public.plans.job_id is 'The plan job of the present run; its children write a phase each.';
-comment on column public.plans.run is '1, and one more each time the missing parts were asked for again.';
-comment on column public.plans.outcome is 'completed or partial, as the worker ended it; null before, and for good when the job was cancelled or its workers kept dying.';
-comment on column public.plans.missing is 'What a partial plan lacks, and why: [{stage, code, reason}].';
-comment on column public.plans.idempotency_key is 'The key it was started with; the same key finds the same plan. Null when none was given.';
-comment on column public.plans.created_by is 'Who started it; null for a visitor who is nobody, and the service.';
-comment on column public.plans.created_at is 'When it was started, UTC.';
-comment on column public.plans.finished_at is 'When the worker ended it, UTC; null with outcome.';
-
-create index plans_newest on public.plans (workspace_id, id desc);
-create index plans_by_visit on public.plans (session_id, id desc) where session_id is not null;
-create unique index plans_one_per_key on public.plans (workspace_id, coalesce(session_id, ''), idempotency_key);
+comment on table public.plans is 'A prompt to be planned, how far that is, and the job that does it. Results are in plan_stages and plan_artifacts.';
+comment on column public.plans.id is 'The plan. Of a guest''s plan 122 random bits: the id is the key to it.';
+comment on column public.plans.workspace_id is 'The workspace that owns it; guests'' plans belong to the workspace of the setting plan_guest_workspace.';
+comment on column public.plans.session_id is 'Its Realtime topic is session:<this>: plan:<id>, or the visit of the guest who started it.';
+comment on column public.plans.prompt is 'What is to be planned, in the words it was asked in; 1 to 8000 characters.';
+comment on column public.plans.speed_vs_detail is 'fast_but_skip_details, balanced_speed_and_detail or all_details_but_slow: which stages there are.';
+comment on column public.plans.status is 'pending, running, completed, failed or cancelled.';
+comment on column public.plans.stage is 'The stage that started last; null before the first.';
+comment on column public.plans.percentage is 'Finished stages of all, 0 to 100.';
+comment on column public.plans.error is 'Why it failed, {code, stage, reason}; null unless failed.';
+comment on column public.plans.job_id is 'The job of the present run.';
+comment on column public.plans.run is '1, and one more each time it was restarted.';
+comment on column public.plans.forked_from is 'The plan whose finished stages it began with; null when it began with none.';
+comment on column public.plans.forked_at_stage is 'The first stage that was made again; null with forked_from.';
+comment on column public.plans.based_on is 'The instant its dates count from: its creation, and for a fork that of the first plan.';
+comment on column public.plans.last_seq is 'The seq of its last event.';
+comment on column public.plans.report_mark is 'The worker''s last report, so that a repeated one is stored once; null before the first.';
+comment on column public.plans.idempotency_key is 'The key it was created with; null when none was given.';
+comment on column public.plans.created_by is 'Who created it; null for guests and the service.';
+comment on column public.plans.created_at is 'When it was created, UTC.';
+comment on column public.plans.started_at is 'When its first stage of the present run started, UTC; null before.';
+comment on column public.plans.finished_at is 'When it ended, UTC; null while it has not.';
+create index plans_newest on public.plans (workspace_id, created_at desc, id desc);
+create index plans_by_session on public.plans (session_id, created_at desc, id desc);
+create index plans_by_job on public.plans (job_id);
+-- a guest without a session is known by the key alone
+create unique index plans_one_per_key on public.plans (workspace_id, idempotency_key);
 
 create table public.plan_stages (
   plan_id uuid not null references public.plans (id) on delete cascade,
@@ -52,131 +73,194 @@ create table public.plan_stages (
   position integer not null,
   run integer not null,
   status text not null,
+  attempts integer not null default 1,
   result jsonb,
-  draft text,
   code text,
   reason text,
   model text,
-  offline boolean not null default false,
-  input_tokens integer not null default 0,
-  output_tokens integer not null default 0,
-  cost_usd numeric(12, 6) not null default 0,
-  seconds numeric(12, 3) not null default 0,
-  finished_at timestamptz not null default queue.clock(),
+  started_at timestamptz not null,
+  ended_at timestamptz,
   primary key (plan_id, name),
-  constraint plan_stages_name_is_known check (name ~ '^(understand|answers|outline|phase:([1-9]|1[0-2])|risks|review)$'),
-  constraint plan_stages_status_is_known check (status in ('completed', 'failed', 'interrupted')),
-  constraint plan_stages_have_a_result_or_a_reason check ((status = 'completed') = (result is not null) and (status = 'completed') = (code is null)),
-  constraint plan_stages_are_bounded check (octet_length(result::text) <= 200000 and octet_length(draft) <= 100000 and char_length(reason) <= 2000),
-  constraint plan_stages_cost_is_no_gift check (input_tokens >= 0 and output_tokens >= 0 and cost_usd >= 0 and seconds >= 0)
+  constraint plan_stages_name_is_a_word check (name ~ '^[a-z][a-z_]{1,59}$'),
+  constraint plan_stages_status_is_known check (status in ('running', 'completed', 'failed')),
+  constraint plan_stages_have_a_result check ((status = 'completed') = (result is not null)),
+  constraint plan_stages_have_a_reason check ((status = 'failed') = (code is not null)),
+  constraint plan_stages_end_whole check ((status = 'running') = (ended_at is null)),
+  constraint plan_stages_are_bounded check (octet_length(result::text) <= 1000000 and char_length(reason) <= 2000)
 );
-comment on table public.plan_stages is E'What each stage of a plan came to. A completed one is never written again: it is what a crash and a second run go on from.';
+comment on table public.plan_stages is 'What the stages of a plan came to. A completed one is never run again: it is what a crash, a restart and a fork continue from.';
 comment on column public.plan_stages.plan_id is 'The plan.';
-comment on column public.plan_stages.name is 'understand, answers, outline, phase:1 to phase:12, risks or review.';
+comment on column public.plan_stages.name is 'The stage, as the app''s graph names it.';
 comment on column public.plan_stages.workspace_id is 'The plan''s workspace.';
 comment on column public.plan_stages.position is 'Its place in the report.';
-comment on column public.plan_stages.run is 'The run that wrote it, as plans.run.';
-comment on column public.plan_stages.status is 'completed; failed: given up in this run; interrupted: stopped in the middle, is written again.';
+comment on column public.plan_stages.run is 'The run of the plan that wrote it.';
+comment on column public.plan_stages.status is 'running, completed or failed; a stage that has not started has no row.';
+comment on column public.plan_stages.attempts is 'How often it was started, crashes and its own retries included.';
 comment on column public.plan_stages.result is 'What it found, by the stage''s own shape; null unless completed.';
-comment on column public.plan_stages.draft is 'Text of the model that never became a result; null when there was none.';
-comment on column public.plan_stages.code is 'Why not, as a stable word; null when completed.';
-comment on column public.plan_stages.reason is 'Why not, as a sentence; null when completed.';
-comment on column public.plan_stages.model is 'The model that wrote it; null when none was asked.';
-comment on column public.plan_stages.offline is 'Whether that was the offline one: extractive and template methods.';
-comment on column public.plan_stages.input_tokens is 'Tokens read by the model.';
-comment on column public.plan_stages.output_tokens is 'Tokens written by the model.';
-comment on column public.plan_stages.cost_usd is 'What that cost by the configured prices, in US dollars; 0 without prices.';
-comment on column public.plan_stages.seconds is 'How long the model was at work.';
-comment on column public.plan_stages.finished_at is 'When it was stored, UTC.';
+comment on column public.plan_stages.code is 'Why it failed, as a stable word; null unless failed.';
+comment on column public.plan_stages.reason is 'Why it failed, as a sentence; null unless failed.';
+comment on column public.plan_stages.model is 'The language model that wrote its text; null when the text is a template''s.';
+comment on column public.plan_stages.started_at is 'When it started last, UTC.';
+comment on column public.plan_stages.ended_at is 'When it ended, UTC; null while it runs.';
 create index plan_stages_by_workspace on public.plan_stages (workspace_id);
 
+create table public.plan_artifacts (
+  plan_id uuid not null references public.plans (id) on delete cascade,
+  name text not null,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  stage text not null,
+  media_type text not null,
+  content text not null,
+  bytes integer not null generated always as (octet_length(content)) stored,
+  created_at timestamptz not null default queue.clock(),
+  primary key (plan_id, name),
+  constraint plan_artifacts_name_is_a_file check (name ~ '^[a-z0-9][a-z0-9_-]{0,79}\.(json|md|svg|html)$'),
+  constraint plan_artifacts_are_bounded check (octet_length(content) <= 2000000)
+);
+comment on table public.plan_artifacts is 'The files of a plan, made by its stages.';
+comment on column public.plan_artifacts.plan_id is 'The plan.';
+comment on column public.plan_artifacts.name is 'File name.';
+comment on column public.plan_artifacts.workspace_id is 'The plan''s workspace.';
+comment on column public.plan_artifacts.stage is 'The stage that made it.';
+comment on column public.plan_artifacts.media_type is 'Media type, for example text/markdown.';
+comment on column public.plan_artifacts.content is 'The text of the file.';
+comment on column public.plan_artifacts.bytes is 'Its size in UTF-8.';
+comment on column public.plan_artifacts.created_at is 'When it was made, UTC.';
+create index plan_artifacts_by_workspace on public.plan_artifacts (workspace_id);
+
+create table public.plan_events (
+  plan_id uuid not null,
+  seq bigint not null,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  session_id text not null,
+  type text not null,
+  data jsonb not null,
+  created_at timestamptz not null default queue.clock(),
+  primary key (plan_id, seq),
+  constraint plan_events_type_is_known check (type in ('plan_created', 'stage_started', 'stage_progress', 'log',
+    'stage_completed', 'stage_failed', 'artifact_ready', 'plan_completed', 'plan_failed', 'plan_cancelled',
+    'plan_deleted'))
+);
+comment on table public.plan_events is 'Everything that happened to a plan, numbered without gaps. Those of a deleted plan stay for ten minutes, for streams that are open.';
+comment on column public.plan_events.plan_id is 'The plan; without a foreign key, since the event of its deletion outlives it.';
+comment on column public.plan_events.seq is '1 for plan_created, and one more for each event.';
+comment on column public.plan_events.workspace_id is 'The plan''s workspace.';
+comment on column public.plan_events.session_id is 'The plan''s session, whose topic it is sent to.';
+comment on column public.plan_events.type is 'What happened, as one of eleven words.';
+comment on column public.plan_events.data is 'Small details; results and files are read by their routes.';
+comment on column public.plan_events.created_at is 'When it happened, UTC.';
+create index plan_events_by_workspace on public.plan_events (workspace_id);
+
+create table plans.deleted (
+  plan_id uuid primary key,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  session_id text not null,
+  deleted_at timestamptz not null default queue.clock()
+);
+comment on table plans.deleted is 'Plans deleted a moment ago, for the last event of open streams. Later creations and deletions remove old rows.';
+comment on column plans.deleted.plan_id is 'The plan that was.';
+comment on column plans.deleted.workspace_id is 'Its workspace.';
+comment on column plans.deleted.session_id is 'Its session.';
+comment on column plans.deleted.deleted_at is 'When it was deleted, UTC.';
+create index deleted_by_age on plans.deleted (deleted_at);
+create index deleted_by_workspace on plans.deleted (workspace_id);
+
+create table plans.guest_days (
+  day date primary key,
+  plans integer not null
+);
+comment on table plans.guest_days is 'How many plans guests created on a day, deleted ones included.';
+comment on column plans.guest_days.day is 'The day, UTC.';
+comment on column plans.guest_days.plans is 'Plans created on it.';
+
 insert into queue.settings (name, value) values
-  ('plan_visit_tokens_per_day', '1000000'), -- a visit's runs together, from midnight to midnight, UTC
-  ('plan_visit_usd_per_day', '10'); -- the same in US dollars; counts where prices are configured
+  ('plan_guest_workspace', 'null'), -- owns guests' plans; one without members is made for the first guest when null
+  ('plan_guest_plans_per_day', '10000'), -- all guests together, from midnight to midnight, UTC
+  ('plan_guest_seconds', '604800'); -- how long a guest's plans can be reached: 7 days
 
--- 2. What a request may say ------------------------------------------------------------------------
+-- 2. Events ------------------------------------------------------------------------------------
 
-create function plans.is_text(p_value jsonb, p_most integer) returns boolean
-language sql immutable
-set search_path = ''
-as $$ select case when jsonb_typeof(p_value) = 'string' then char_length(p_value #>> '{}') between 1 and p_most else false end $$;
-comment on function plans.is_text is 'Whether a value is a text of 1 to p_most characters.';
-
-create function plans.is_within(p_value jsonb, p_least numeric, p_most numeric, p_whole boolean) returns boolean
-language sql immutable
-set search_path = ''
-as $$
-  select case when jsonb_typeof(p_value) = 'number'
-    then (p_value #>> '{}')::numeric between p_least and p_most and (not p_whole or (p_value #>> '{}')::numeric % 1 = 0) else false end
-$$;
-comment on function plans.is_within is 'Whether a value is a number within bounds, the bounds included.';
-
-create function plans.request_problem(p_request jsonb) returns text[]
-language plpgsql stable
+create function plans.tell(p_plan_id uuid, p_events jsonb) returns void
+language plpgsql
 set search_path = ''
 as $$
 declare
-  v_names text[] := array['goal', 'constraints', 'deadline', 'documents', 'ask', 'ask_seconds', 'max_phases', 'seed', 'budget'];
+  v_plan public.plans;
+  v_count integer := jsonb_array_length(p_events);
 begin
-  if jsonb_typeof(p_request) is distinct from 'object' then
-    return array['plan', 'must be an object'];
-  elsif not p_request ?& v_names or p_request - v_names <> '{}' then
-    return array['plan', 'must have ' || array_to_string(v_names, ', ') || ', and nothing else'];
-  elsif octet_length(p_request::text) > 400000 then
-    return array['documents', 'are too long: a plan''s request has at most 400000 bytes'];
-  elsif not plans.is_text(p_request -> 'goal', 4000) or p_request ->> 'goal' !~ '\S' then
-    return array['goal', 'must be a text of 1 to 4000 characters'];
-  elsif jsonb_typeof(p_request -> 'constraints') <> 'array' or jsonb_array_length(p_request -> 'constraints') > 20
-    or exists (select 1 from jsonb_array_elements(p_request -> 'constraints') as c where not plans.is_text(c.value, 500)) then
-    return array['constraints', 'must be at most 20 texts of 1 to 500 characters'];
-  elsif jsonb_typeof(p_request -> 'deadline') <> 'null' and not plans.is_text(p_request -> 'deadline', 10)
-    or p_request ->> 'deadline' !~ '^(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$' then
-    return array['deadline', 'must be a date as 2027-01-31, or null'];
-  elsif to_char((left(p_request ->> 'deadline', 7) || '-01')::date + right(p_request ->> 'deadline', 2)::integer - 1, 'YYYY-MM-DD')
-    <> p_request ->> 'deadline' then
-    return array['deadline', 'must be a day that there is'];
-  elsif jsonb_typeof(p_request -> 'documents') <> 'array' or jsonb_array_length(p_request -> 'documents') > 10
-    or exists (select 1 from jsonb_array_elements(p_request -> 'documents') as d
-      where jsonb_typeof(d.value) <> 'object' or d.value - '{title,text}'::text[] <> '{}'
-        or not plans.is_text(d.value -> 'title', 200) or not plans.is_text(d.value -> 'text', 20000)) then
-    return array['documents', 'must be at most 10 of {title, text}, of at most 200 and 20000 characters'];
-  elsif jsonb_typeof(p_request -> 'ask') <> 'boolean' then
-    return array['ask', 'must be true or false'];
-  elsif not plans.is_within(p_request -> 'ask_seconds', 1, 604800, true) then
-    return array['ask_seconds', 'must be a whole number from 1 to 604800'];
-  elsif not plans.is_within(p_request -> 'max_phases', 1, 12, true) then
-    return array['max_phases', 'must be a whole number from 1 to 12'];
-  elsif not plans.is_within(p_request -> 'seed', 0, 2147483647, true) then
-    return array['seed', 'must be a whole number from 0 to 2147483647'];
-  elsif jsonb_typeof(p_request -> 'budget') <> 'object' or not p_request -> 'budget' ?& array['seconds', 'tokens', 'usd']
-    or (p_request -> 'budget') - '{seconds,tokens,usd}'::text[] <> '{}' then
-    return array['budget', 'must have seconds, tokens and usd, and nothing else'];
-  elsif not plans.is_within(p_request #> '{budget,seconds}', 1, 3600, true) then
-    return array['budget.seconds', 'must be a whole number from 1 to 3600'];
-  elsif not plans.is_within(p_request #> '{budget,tokens}', 1, 1000000, true) then
-    return array['budget.tokens', 'must be a whole number from 1 to 1000000'];
-  elsif jsonb_typeof(p_request #> '{budget,usd}') <> 'null' and not plans.is_within(p_request #> '{budget,usd}', 0.000001, 1000, false) then
-    return array['budget.usd', 'must be a number above 0, at most 1000, or null'];
+  if v_count = 0 then
+    return;
   end if;
+  update public.plans set last_seq = last_seq + v_count where id = p_plan_id returning * into v_plan;
+  insert into public.plan_events (plan_id, seq, workspace_id, session_id, type, data)
+  select p_plan_id, v_plan.last_seq - v_count + e.ordinality, v_plan.workspace_id, v_plan.session_id,
+    e.value ->> 'type', coalesce(e.value -> 'data', '{}')
+  from jsonb_array_elements(p_events) with ordinality as e;
+end;
+$$;
+comment on function plans.tell is 'Append events [{type, data}] to a plan; its row is locked to the end of the transaction, so seq has no gaps.';
+
+create function plans.publish() returns trigger
+language plpgsql
+security definer -- whoever moves a plan may not write to realtime.messages
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+begin
+  if to_regclass('realtime.messages') is null then
+    return null;
+  end if;
+  v_ids := queue.new_ids((select count(*) from events)::integer);
+  insert into realtime.messages (id, topic, extension, event, payload, private)
+  select v_ids[row_number() over (order by e.plan_id, e.seq)], 'session:' || e.session_id, 'broadcast', e.type,
+    jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at', e.created_at), true
+  from events as e
+  where e.session_id not like 'visit\_%' -- a visit that ended falls silent
+    or exists (select from queue.live_visit(e.session_id))
+  order by e.plan_id, e.seq;
+  return null;
+exception when others then
+  raise warning 'plan events were stored but not broadcast: % (%)', sqlerrm, sqlstate;
   return null;
 end;
 $$;
-comment on function plans.request_problem is 'What is wrong with a request, as {field, problem}; null when nothing is.';
+comment on function plans.publish is 'Trigger: send plan events to session:<session_id>, as the stream tells them. A failure only warns: the events are stored.';
 
--- 3. Who may see a plan, and what they see -----------------------------------------------------------
+create trigger plan_events_publish after insert on public.plan_events
+  referencing new table as events for each statement execute function plans.publish();
 
-create function plans.is_open_to_caller(p_plan public.plans, p_session_id text) returns boolean
+create function plans.forget(p_limit integer) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_gone uuid[];
+begin
+  with old as (
+    select plan_id from plans.deleted where deleted_at < queue.clock() - interval '10 minutes'
+    order by deleted_at limit p_limit for update skip locked),
+  gone as (delete from plans.deleted as d using old where d.plan_id = old.plan_id returning d.plan_id)
+  select array_agg(plan_id) into v_gone from gone;
+  delete from public.plan_events where plan_id = any (v_gone);
+end;
+$$;
+comment on function plans.forget is 'Remove the events of plans deleted more than ten minutes ago, so many plans at a time.';
+
+-- 3. Who reaches a plan ------------------------------------------------------------------------
+
+create function plans.is_open_to_caller(p_workspace_id uuid, p_session_id text) returns boolean
 language sql stable
 set search_path = ''
 as $$
   select auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
-    or queue.is_member(p_plan.workspace_id)
-    or p_plan.session_id = p_session_id
-      and exists (select from queue.may_visit(p_session_id) as v where v.workspace_id = p_plan.workspace_id)
+    or queue.is_member(p_workspace_id)
+    -- a guest's plan is open to whoever knows its id, while its visit is
+    or p_session_id like 'visit\_%' and exists (select from queue.may_visit(p_session_id))
 $$;
-comment on function plans.is_open_to_caller is 'Whether the caller is a member of the plan''s workspace, or holds the visit it was started in.';
+comment on function plans.is_open_to_caller is 'Whether the caller is a member of the workspace, or the plan is a guest''s whose visit is open.';
 
-create function plans.plan_or_refuse(p_plan_id uuid, p_session_id text) returns public.plans
+create function plans.plan_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql stable
 set search_path = ''
 as $$
@@ -184,428 +268,677 @@ declare
   v_plan public.plans;
 begin
   select * into v_plan from public.plans where id = p_plan_id;
-  if not found or plans.is_open_to_caller(v_plan, p_session_id) is not true then
-    perform queue.refuse(404, 'plan_not_found', 'no such plan', p_plan_id::text);
+  if not found or plans.is_open_to_caller(v_plan.workspace_id, v_plan.session_id) is not true then
+    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
   end if;
   return v_plan;
 end;
 $$;
-comment on function plans.plan_or_refuse is 'The plan, if it is the caller''s to see; one 404 for missing, another''s, and a visit that ended.';
+comment on function plans.plan_or_refuse is 'The plan, if the caller may reach it; one 404 for missing, deleted, another''s, and a visit that ended.';
 
-create function plans.status_of(p_plan public.plans, p_job public.jobs) returns text
-language sql stable
-set search_path = ''
-as $$
-  select case
-    when p_plan.outcome is not null then p_plan.outcome
-    when p_job.id is null or p_job.completed_at is not null then 'partial'
-    when exists (select 1 from queue.waits as w where w.job_id = p_job.id and w.kind = 'ask') then 'asking'
-    when p_job.status = 'pending' and p_job.attempts = 0
-      and not exists (select 1 from public.plan_stages as s where s.plan_id = p_plan.id) then 'pending'
-    else 'running' end
-$$;
-comment on function plans.status_of is E'pending, running, asking, completed or partial.\n\nA plan whose job ended without a word is partial: its report is what its stages hold.';
-
-create function plans.show(p_plan_id uuid, p_session_id text) returns jsonb
-language plpgsql stable
-security definer -- visitors hold no rights on any table: this is their door
+create function plans.lock_or_refuse(p_plan_id uuid) returns public.plans
+language plpgsql
 set search_path = ''
 as $$
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id, p_session_id);
-  v_job public.jobs;
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
-  select * into v_job from public.jobs where id = v_plan.job_id;
-  return jsonb_build_object('id', v_plan.id, 'goal', v_plan.goal, 'request', v_plan.request, 'run', v_plan.run,
-    'status', plans.status_of(v_plan, v_job), 'missing', v_plan.missing, 'job_id', v_plan.job_id,
-    'session_id', coalesce(v_plan.session_id, 'plan:' || v_plan.id), 'created_at', v_plan.created_at,
-    'finished_at', coalesce(v_plan.finished_at, v_job.completed_at),
-    'workspace_id', case when p_session_id is null then v_plan.workspace_id end,
-    'job', case when v_job.id is not null then jsonb_build_object('status', v_job.status, 'progress', v_job.progress,
-      'error', v_job.error_message, 'cancel_requested_at', v_job.cancel_requested_at, 'next_retry_at', v_job.next_retry_at, 'last_seq', v_job.last_seq) end,
-    'question', (
-      select jsonb_build_object('name', w.name, 'question', w.data -> 'question', 'options', w.data -> 'options',
-        'timeout_at', w.timeout_at, 'default', w.default_value -> 'answer')
-      from queue.waits as w where w.job_id = v_job.id and w.kind = 'ask'),
-    'phases', (
-      select coalesce(jsonb_agg(jsonb_build_object('job_id', c.id, 'number', c.payload -> 'number', 'status', c.status,
-        'progress', c.progress, 'error', c.error_message) order by c.id), '[]')
-      from public.jobs as c where c.parent_id = v_job.id and c.job_type = 'plan_phase'),
+  -- the job before the plan, everywhere: the worker and the engine hold the job when they come to the plan
+  perform 1 from public.jobs where id = v_plan.job_id for update;
+  select * into v_plan from public.plans where id = p_plan_id for update;
+  if not found then
+    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+  end if;
+  return v_plan;
+end;
+$$;
+comment on function plans.lock_or_refuse is 'The same, with its job and itself locked; 404 for the second of two deletions.';
+
+create function plans.show(p_plan_id uuid, p_results boolean) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their way in
+set search_path = ''
+as $$
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+begin
+  return to_jsonb(v_plan) - '{idempotency_key,created_by,report_mark}'::text[] || jsonb_build_object(
     'stages', (
-      select coalesce(jsonb_agg(to_jsonb(s) - '{plan_id,workspace_id}'::text[] order by s.position), '[]')
-      from public.plan_stages as s where s.plan_id = v_plan.id));
+      select coalesce(jsonb_agg(case when p_results then to_jsonb(s) else to_jsonb(s) - 'result' end
+        - '{plan_id,workspace_id}'::text[] order by s.position), '[]')
+      from public.plan_stages as s where s.plan_id = p_plan_id),
+    'artifacts', (
+      select coalesce(jsonb_agg(jsonb_build_object('name', a.name, 'stage', a.stage, 'media_type', a.media_type,
+        'bytes', a.bytes, 'created_at', a.created_at) order by a.name), '[]')
+      from public.plan_artifacts as a where a.plan_id = p_plan_id));
 end;
 $$;
 comment on function plans.show is 'Behind public.plan_read, which browsers'' roles call as themselves.';
 
 create function plans.list(p_workspace_id uuid, p_session_id text, p_after uuid, p_limit integer) returns jsonb
 language plpgsql stable
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their way in
 set search_path = ''
 as $$
 declare
-  v_workspace uuid := p_workspace_id;
+  v_workspaces uuid[];
+  v_after public.plans;
 begin
   if p_session_id is not null then
-    v_workspace := (queue.visit_or_refuse(p_session_id)).workspace_id;
-  elsif v_workspace is null or not (queue.is_member(v_workspace) or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    v_workspaces := array[(queue.visit_or_refuse(p_session_id)).workspace_id];
+  elsif p_workspace_id is null then
+    v_workspaces := array(select queue.my_workspaces());
+  elsif queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role' then
+    v_workspaces := array[p_workspace_id];
+  else
+    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
   end if;
+  select * into v_after from public.plans where id = p_after and workspace_id = any (v_workspaces);
   return jsonb_build_object('plans', (
-    select coalesce(jsonb_agg(p.line order by p.id desc), '[]')
+    select coalesce(jsonb_agg(p.line order by p.created_at desc, p.id desc), '[]')
     from (
-      select x.id, jsonb_build_object('id', x.id, 'goal', left(x.goal, 300), 'run', x.run, 'status', plans.status_of(x, j),
-        'job_id', x.job_id, 'progress', j.progress, 'created_at', x.created_at, 'finished_at', coalesce(x.finished_at, j.completed_at)) as line
+      select x.id, x.created_at, jsonb_build_object('id', x.id, 'prompt', left(x.prompt, 300), 'status', x.status,
+        'speed_vs_detail', x.speed_vs_detail, 'stage', x.stage, 'percentage', x.percentage, 'job_id', x.job_id,
+        'forked_from', x.forked_from, 'created_at', x.created_at, 'finished_at', x.finished_at) as line
       from public.plans as x
-      left join public.jobs as j on j.id = x.job_id
-      where x.workspace_id = v_workspace and (p_session_id is null or x.session_id = p_session_id)
-        and (p_after is null or x.id < p_after)
-      order by x.id desc
+      where x.workspace_id = any (v_workspaces) and (p_session_id is null or x.session_id = p_session_id)
+        and (v_after.id is null or (x.created_at, x.id) < (v_after.created_at, v_after.id))
+      order by x.created_at desc, x.id desc
       limit least(200, greatest(1, coalesce(p_limit, 50)))) as p));
 end;
 $$;
 comment on function plans.list is 'Behind public.plan_list, which browsers'' roles call as themselves.';
 
--- 4. What they may do --------------------------------------------------------------------------------
-
-create function plans.visit_budget(p_plan public.plans) returns jsonb
-language plpgsql
+create function plans.file(p_plan_id uuid, p_name text) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their way in
 set search_path = ''
 as $$
-declare
-  v_tokens numeric := (queue.setting('plan_visit_tokens_per_day'))::numeric;
-  v_usd numeric := (queue.setting('plan_visit_usd_per_day'))::numeric;
-  v_today timestamptz := date_trunc('day', queue.clock(), 'UTC');
-  v_asked jsonb := p_plan.request -> 'budget';
-  v_given record;
-  v_grant numeric;
 begin
-  -- runs of one visit are counted one after the other
-  perform pg_advisory_xact_lock(hashtextextended('plans:' || p_plan.session_id, 0));
-  -- by what each run was given: what it really takes is known too late
-  select coalesce(sum((j.payload #>> '{budget,tokens}')::numeric), 0) as tokens, coalesce(sum((j.payload #>> '{budget,usd}')::numeric), 0) as usd
-  into v_given from public.jobs as j
-  where j.session_id = p_plan.session_id and j.workspace_id = p_plan.workspace_id and j.job_type = 'plan' and j.created_at >= v_today;
-  v_grant := least((v_asked ->> 'tokens')::numeric, trunc(v_tokens - v_given.tokens));
-  if v_grant < 1 or v_usd - v_given.usd < 0.000001 then
-    perform queue.refuse(429, 'quota_exceeded', format('the budget of this visit is used up for today; it goes on at %s',
-      to_char((v_today + interval '1 day') at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')), 'budget');
-  end if;
-  return v_asked || jsonb_build_object('tokens', v_grant, 'usd',
-    -- without a bound of its own a run gets what its tokens are of the day's
-    least(coalesce((v_asked ->> 'usd')::numeric, greatest(0.000001, round(v_usd * v_grant / v_tokens, 6))), v_usd - v_given.usd, 1000));
+  perform plans.plan_or_refuse(p_plan_id);
+  return jsonb_build_object('files', (
+    select coalesce(jsonb_agg(jsonb_build_object('name', a.name, 'media_type', a.media_type, 'content', a.content)
+      order by a.name), '[]')
+    from public.plan_artifacts as a where a.plan_id = p_plan_id and (p_name is null or a.name = p_name)));
 end;
 $$;
-comment on function plans.visit_budget is E'What the next run of a visit''s plan may take: its request''s budget, within what the settings plan_visit_tokens_per_day and plan_visit_usd_per_day leave of today (UTC).\n\nA budget without usd gets the day''s usd in proportion to its tokens. quota_exceeded when nothing is left.';
+comment on function plans.file is 'Behind public.plan_files, which browsers'' roles call as themselves.';
 
-create function plans.enqueue(p_plan public.plans) returns jsonb
+create function plans.events_after(p_plan_id uuid, p_after bigint, p_limit integer, p_is_open boolean) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their way in
+set search_path = ''
+as $$
+declare
+  v_plan public.plans;
+  v_deleted plans.deleted;
+  v_last bigint;
+  v_events jsonb;
+begin
+  select * into v_plan from public.plans where id = p_plan_id;
+  if not found and p_is_open then
+    select * into v_deleted from plans.deleted where plan_id = p_plan_id;
+  end if;
+  if plans.is_open_to_caller(coalesce(v_plan.workspace_id, v_deleted.workspace_id),
+    coalesce(v_plan.session_id, v_deleted.session_id)) is not true
+    or coalesce(v_plan.id, v_deleted.plan_id) is null then
+    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+  end if;
+  select coalesce(jsonb_agg(e.line order by e.seq), '[]'), max(e.seq) into v_events, v_last
+  from (
+    select seq, jsonb_build_object('plan_id', plan_id, 'seq', seq, 'type', type, 'data', data, 'at', created_at) as line
+    from public.plan_events
+    where plan_id = p_plan_id and seq > coalesce(p_after, 0)
+    order by seq
+    limit least(1000, greatest(1, coalesce(p_limit, 500)))) as e;
+  v_last := coalesce(v_last, p_after, 0);
+  return jsonb_build_object('events', v_events, 'more', case when v_plan.id is null
+      then exists (select from public.plan_events where plan_id = p_plan_id and seq > v_last)
+      else v_last < v_plan.last_seq end,
+    'ended', case when v_plan.id is null then 'deleted' when v_plan.finished_at is not null then v_plan.status end);
+end;
+$$;
+comment on function plans.events_after is 'Behind public.plan_events_after, which browsers'' roles call as themselves.';
+
+-- 4. What callers do ---------------------------------------------------------------------------
+
+create function plans.guest_workspace() returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
+  v_id uuid := queue.setting('plan_guest_workspace') #>> '{}';
+begin
+  if queue.setting('allow_anonymous') is distinct from 'true' then
+    perform queue.refuse(401, 'unauthorized', 'sign in: plans without an account are off');
+  end if;
+  if v_id is null then
+    -- the row of the setting is locked, so that two first guests make one workspace
+    select value #>> '{}' into v_id from queue.settings where name = 'plan_guest_workspace' for update;
+  end if;
+  if v_id is null or not exists (select from public.workspaces where id = v_id) then
+    insert into public.workspaces (name) values ('Guests'' plans') returning id into v_id;
+    update queue.settings set value = to_jsonb(v_id) where name = 'plan_guest_workspace';
+  end if;
+  return v_id;
+end;
+$$;
+comment on function plans.guest_workspace is 'The workspace of guests'' plans: the setting plan_guest_workspace, or one without members that is made now.';
+
+create function plans.admit_guest(p_session_id text) returns queue.visits
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_visit queue.visits;
+  v_today date := (queue.clock() at time zone 'UTC')::date;
+  v_plans integer;
+begin
+  insert into plans.guest_days as d (day, plans) values (v_today, 1)
+  on conflict (day) do update set plans = d.plans + 1 returning d.plans into v_plans;
+  if v_plans > (queue.setting('plan_guest_plans_per_day') #>> '{}')::integer then
+    perform queue.refuse(429, 'quota_exceeded', 'no more plans without an account today; try again after midnight UTC');
+  end if;
+  if p_session_id is not null then
+    return queue.visit_or_refuse(p_session_id);
+  end if;
+  insert into queue.visits (session_id, workspace_id, expires_at)
+  values ('visit_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
+    plans.guest_workspace(),
+    queue.clock() + make_interval(secs => (queue.setting('plan_guest_seconds') #>> '{}')::double precision))
+  returning * into v_visit;
+  return v_visit;
+end;
+$$;
+comment on function plans.admit_guest is 'The visit a guest plans in: the one named, or a new one; within the plans that guests may create a day.';
+
+create function plans.enqueue(p_plan_id uuid) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_plan public.plans;
   v_done jsonb;
-  v_payload jsonb := jsonb_build_object('plan_id', p_plan.id);
 begin
-  if p_plan.session_id is not null then
-    v_payload := v_payload || jsonb_build_object('budget', plans.visit_budget(p_plan));
-  end if;
-  -- the platform's own job: no person's call makes it, but it is the person's
-  v_done := queue.enqueue(p_plan.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
-    'payload', v_payload, 'user_id', p_plan.created_by,
-    'session_id', coalesce(p_plan.session_id, 'plan:' || p_plan.id))), false);
-  update public.plans set job_id = (v_done #>> '{ids,0}')::uuid where id = p_plan.id;
-  return jsonb_build_object('plan_id', p_plan.id, 'job_id', v_done #> '{ids,0}', 'wake', v_done -> 'wake');
+  select * into v_plan from public.plans where id = p_plan_id;
+  -- without a session of its own: on the plan's topic are the plan's events and nothing else
+  v_done := queue.enqueue(v_plan.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
+    'payload', jsonb_build_object('plan_id', p_plan_id), 'user_id', v_plan.created_by)), false);
+  update public.plans set job_id = (v_done #>> '{ids,0}')::uuid where id = p_plan_id;
+  return jsonb_build_object('plan_id', p_plan_id, 'job_id', v_done #> '{ids,0}', 'session_id', v_plan.session_id,
+    'status', v_plan.status, 'created_at', v_plan.created_at, 'wake', v_done -> 'wake');
 end;
 $$;
-comment on function plans.enqueue is 'Make the job that plans; its session is the plan''s own, or the visit, whose budget it then carries.';
+comment on function plans.enqueue is 'Make the job of a plan''s next run; says what its creation answers.';
+
+create function plans.same_or_refuse(p_workspace_id uuid, p_plan jsonb, p_key text) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_plan public.plans;
+begin
+  select * into v_plan from public.plans where workspace_id = p_workspace_id and idempotency_key = p_key;
+  if not found then
+    return null;
+  elsif v_plan.prompt <> p_plan ->> 'prompt' or v_plan.speed_vs_detail <> p_plan ->> 'speed_vs_detail' then
+    perform queue.refuse(409, 'idempotency_conflict', 'this key created a plan of another prompt', 'idempotency_key');
+  end if;
+  return jsonb_build_object('plan_id', v_plan.id, 'job_id', v_plan.job_id, 'session_id', v_plan.session_id,
+    'status', v_plan.status, 'created_at', v_plan.created_at, 'wake', false);
+end;
+$$;
+comment on function plans.same_or_refuse is 'The plan that a key created; 409 when it was of another prompt, null when there is none.';
+
+create function plans.workspace_or_refuse(p_workspace_id uuid) returns uuid
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_id uuid := p_workspace_id;
+begin
+  if v_id is null then
+    select workspace_id into v_id from public.workspace_members
+    where user_id = auth.uid() order by created_at, workspace_id limit 1;
+  elsif not (queue.is_member(v_id) or auth.jwt() ->> 'role' = 'service_role')
+    or not exists (select from public.workspaces where id = v_id) then
+    v_id := null;
+  end if;
+  if v_id is null then
+    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+  end if;
+  return v_id;
+end;
+$$;
+comment on function plans.workspace_or_refuse is 'The workspace a member plans in: the one named, or the first they joined.';
 
 create function plans.start(p_workspace_id uuid, p_plan jsonb, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write plans: this is the door
+security definer -- nobody holds a right to write plans: this is the way in
 set search_path = ''
 as $$
 declare
-  v_workspace uuid := p_workspace_id;
-  v_problem text[];
-  v_made public.plans;
+  v_is_guest boolean := p_session_id is not null
+    or auth.uid() is null and auth.jwt() ->> 'role' is distinct from 'service_role';
+  v_workspace uuid;
+  v_visit queue.visits;
+  v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
+  v_session text;
+  v_found jsonb;
 begin
-  if p_session_id is not null then
-    v_workspace := (queue.visit_or_refuse(p_session_id)).workspace_id;
-    if p_workspace_id is distinct from v_workspace and p_workspace_id is not null then
-      perform queue.refuse(404, 'session_not_found', 'no such session');
+  if jsonb_typeof(p_plan -> 'prompt') is distinct from 'string' or p_plan ->> 'prompt' !~ '\S'
+    or char_length(p_plan ->> 'prompt') > 8000 then
+    perform queue.refuse(422, 'validation_failed', 'prompt must be a text of 1 to 8000 characters', 'prompt');
+  elsif coalesce(p_plan ->> 'speed_vs_detail', '')
+    not in ('fast_but_skip_details', 'balanced_speed_and_detail', 'all_details_but_slow') then
+    perform queue.refuse(422, 'validation_failed', 'speed_vs_detail must be one of fast_but_skip_details, '
+      'balanced_speed_and_detail, all_details_but_slow', 'speed_vs_detail');
+  end if;
+  if v_is_guest then
+    v_workspace := case when p_session_id is null then plans.guest_workspace()
+      else (queue.visit_or_refuse(p_session_id)).workspace_id end;
+  else
+    v_workspace := plans.workspace_or_refuse(p_workspace_id);
+  end if;
+  if p_idempotency_key is not null then
+    -- one after the other: the second of two creations by one key finds the first
+    perform pg_advisory_xact_lock(hashtextextended(v_workspace::text || p_idempotency_key, 700));
+    v_found := plans.same_or_refuse(v_workspace, p_plan, p_idempotency_key);
+    if v_found is not null then
+      return v_found;
     end if;
-  elsif v_workspace is null or not (queue.is_member(v_workspace)
-      or coalesce(auth.jwt() ->> 'role', '') = 'service_role' and exists (select 1 from public.workspaces where id = v_workspace)) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
   end if;
-  if p_idempotency_key is not null and char_length(p_idempotency_key) not between 1 and 255 then
-    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
+  if v_is_guest then
+    v_visit := plans.admit_guest(p_session_id);
+    v_session := v_visit.session_id;
+    v_workspace := v_visit.workspace_id;
+  else
+    v_session := 'plan:' || v_id;
+    perform queue.claim_sessions(v_workspace, array[v_session]);
   end if;
-  v_problem := plans.request_problem(p_plan);
-  if v_problem is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[1] || ' ' || v_problem[2], v_problem[1]);
-  end if;
-  if p_session_id is not null then
-    -- plans of one visit are counted one after the other
-    perform pg_advisory_xact_lock(hashtextextended('plans:' || p_session_id, 0));
-  end if;
-  insert into public.plans (workspace_id, session_id, request, idempotency_key, created_by)
-  values (v_workspace, p_session_id, p_plan, p_idempotency_key, auth.uid())
-  on conflict (workspace_id, coalesce(session_id, ''), idempotency_key) do nothing
-  returning * into v_made;
-  if not found then
-    select * into v_made from public.plans
-    where workspace_id = v_workspace and coalesce(session_id, '') = coalesce(p_session_id, '') and idempotency_key = p_idempotency_key;
-    if v_made.request <> p_plan then
-      perform queue.refuse(409, 'idempotency_conflict', 'this key started another plan', v_made.id::text);
-    end if;
-    return jsonb_build_object('plan_id', v_made.id, 'job_id', v_made.job_id, 'created', false, 'wake', false);
-  elsif p_session_id is not null and (select count(*) from public.plans where session_id = p_session_id) > 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'a visit has at most 20 plans', '20');
-  end if;
-  return plans.enqueue(v_made) || '{"created": true}';
+  insert into public.plans (id, workspace_id, session_id, prompt, speed_vs_detail, based_on, idempotency_key,
+    created_by)
+  values (v_id, v_workspace, v_session, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', queue.clock(),
+    p_idempotency_key, auth.uid());
+  perform plans.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
+    'data', jsonb_build_object('status', 'pending', 'speed_vs_detail', p_plan -> 'speed_vs_detail'))));
+  perform plans.forget(20);
+  return plans.enqueue(v_id);
 end;
 $$;
 comment on function plans.start is 'Behind public.plan_start, which browsers'' roles call as themselves.';
 
-create function plans.answer(p_plan_id uuid, p_answer jsonb, p_session_id text) returns jsonb
+create function plans.end_plan(p_plan_id uuid, p_status text, p_error jsonb, p_data jsonb) returns void
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
 set search_path = ''
 as $$
-declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id, p_session_id);
-  v_wait queue.waits;
 begin
-  if jsonb_typeof(p_answer) is distinct from 'object' or not plans.is_text(p_answer -> 'answer', 2000) then
-    perform queue.refuse(400, 'invalid_argument', 'answer must be a text of 1 to 2000 characters', 'answer');
-  end if;
-  perform 1 from public.jobs where id = v_plan.job_id for update;
-  select * into v_wait from queue.waits where job_id = v_plan.job_id and kind = 'ask';
-  if not found or p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
-    perform queue.refuse(409, 'invalid_state', 'the plan is not asking this', coalesce(v_wait.name,
-      plans.status_of(v_plan, (select j from public.jobs as j where j.id = v_plan.job_id))));
-  elsif jsonb_typeof(v_wait.data -> 'options') = 'array' and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
-    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait.data ->> 'options'), 'answer');
-  end if;
-  perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', v_plan.job_id, 'name', v_wait.name,
-    'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), queue.clock());
-  return jsonb_build_object('plan_id', v_plan.id, 'job_id', v_plan.job_id, 'wake', queue.request_wake());
+  update public.plans set status = p_status, error = p_error, finished_at = queue.clock(),
+    percentage = case when p_status = 'completed' then 100 else percentage end
+  where id = p_plan_id;
+  perform plans.tell(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'plan_' || p_status,
+    'data', jsonb_build_object('status', p_status) || coalesce(p_data, '{}')
+      || case when p_error is null then '{}' else jsonb_build_object('error', p_error) end)));
 end;
 $$;
-comment on function plans.answer is 'Behind public.plan_answer, which browsers'' roles call as themselves.';
+comment on function plans.end_plan is 'End a locked plan as completed, failed or cancelled, with the event that says so.';
 
-create function plans.cancel(p_plan_id uuid, p_session_id text) returns jsonb
+create function plans.cancel(p_plan_id uuid) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their way in
 set search_path = ''
 as $$
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id, p_session_id);
-  v_job public.jobs;
+  v_plan public.plans := plans.lock_or_refuse(p_plan_id);
 begin
-  select * into v_job from public.jobs where id = v_plan.job_id for update;
-  -- under the job's lock, as the worker ends it: no cancel is promised that comes after the end
-  select * into v_plan from public.plans where id = p_plan_id;
-  if v_job.completed_at is not null and v_job.status <> 'cancelled' or v_job.id is null or v_plan.outcome is not null then
-    perform queue.refuse(409, 'invalid_state', 'the plan has ended; its report is there', plans.status_of(v_plan, v_job));
+  if v_plan.status = 'cancelled' then
+    return jsonb_build_object('plan_id', p_plan_id, 'status', 'cancelled');
+  elsif v_plan.finished_at is not null then
+    perform queue.refuse(409, 'invalid_state', 'the plan has ended; its report is available', v_plan.status);
   end if;
-  perform queue.cancel(array[v_job.id], queue.clock());
-  return jsonb_build_object('plan_id', v_plan.id, 'job_id', v_job.id);
+  perform plans.end_plan(p_plan_id, 'cancelled', null, null);
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
+  return jsonb_build_object('plan_id', p_plan_id, 'status', 'cancelled');
 end;
 $$;
 comment on function plans.cancel is 'Behind public.plan_cancel, which browsers'' roles call as themselves.';
 
-create function plans.go_on(p_plan_id uuid, p_session_id text) returns jsonb
+create function plans.remove(p_plan_id uuid) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their way in
 set search_path = ''
 as $$
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id, p_session_id);
-  v_job public.jobs;
+  v_plan public.plans := plans.lock_or_refuse(p_plan_id);
 begin
-  select * into v_plan from public.plans where id = p_plan_id for no key update;
-  select * into v_job from public.jobs where id = v_plan.job_id;
-  if plans.status_of(v_plan, v_job) <> 'partial' then
-    perform queue.refuse(409, 'invalid_state', 'only a partial plan has something missing', plans.status_of(v_plan, v_job));
-  elsif exists (select 1 from public.jobs as c where c.parent_id = v_plan.job_id and c.completed_at is null) then
-    perform queue.refuse(409, 'invalid_state', 'the plan is still stopping; ask again in a moment', 'stopping');
-  elsif v_plan.run >= 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'a plan is run at most 20 times', '20');
+  perform plans.tell(p_plan_id, '[{"type": "plan_deleted", "data": {"status": "deleted"}}]');
+  insert into plans.deleted (plan_id, workspace_id, session_id)
+  values (p_plan_id, v_plan.workspace_id, v_plan.session_id);
+  delete from public.plans where id = p_plan_id;
+  -- what was said in logs goes now; the words of the events stay for open streams
+  update public.plan_events set data = data - 'message' where plan_id = p_plan_id and type = 'log';
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
+  if v_plan.session_id = 'plan:' || p_plan_id then
+    perform queue.free_sessions(v_plan.workspace_id, array[v_plan.session_id]);
   end if;
-  delete from public.plan_stages where plan_id = p_plan_id and status <> 'completed';
-  update public.plans set run = run + 1, outcome = null, missing = '[]', finished_at = null
-  where id = p_plan_id returning * into v_plan;
-  return plans.enqueue(v_plan);
+  perform plans.forget(20);
+  return jsonb_build_object('plan_id', p_plan_id, 'deleted', true);
 end;
 $$;
-comment on function plans.go_on is 'Behind public.plan_resume, which browsers'' roles call as themselves.';
+comment on function plans.remove is 'Behind public.plan_delete, which browsers'' roles call as themselves.';
+
+create function plans.restart(p_plan_id uuid) returns jsonb
+language plpgsql
+security definer -- guests hold no rights on any table: this is their way in
+set search_path = ''
+as $$
+declare
+  v_plan public.plans := plans.lock_or_refuse(p_plan_id);
+  v_kept integer;
+begin
+  if v_plan.status not in ('failed', 'cancelled') then
+    perform queue.refuse(409, 'invalid_state', 'only a failed or cancelled plan can be restarted', v_plan.status);
+  elsif v_plan.run >= 20 then
+    perform queue.refuse(429, 'quota_exceeded', 'a plan can be run at most 20 times', '20');
+  end if;
+  delete from public.plan_stages where plan_id = p_plan_id and status <> 'completed';
+  select count(*) into v_kept from public.plan_stages where plan_id = p_plan_id;
+  update public.plans set run = run + 1, status = 'pending', error = null, started_at = null, finished_at = null
+  where id = p_plan_id;
+  perform plans.tell(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'log', 'data', jsonb_build_object(
+    'level', 'info', 'message', format('Restarted. Finished stages are kept: %s.', v_kept), 'kept', v_kept))));
+  return plans.enqueue(p_plan_id);
+end;
+$$;
+comment on function plans.restart is 'Behind public.plan_restart, which browsers'' roles call as themselves.';
+
+create function plans.fork(p_plan_id uuid, p_stage text, p_keep text[]) returns jsonb
+language plpgsql
+security definer -- guests hold no rights on any table: this is their way in
+set search_path = ''
+as $$
+declare
+  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_is_guest boolean := v_plan.session_id like 'visit\_%';
+  v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
+  v_session text := case when v_is_guest then v_plan.session_id else 'plan:' || v_id end;
+begin
+  if p_stage !~ '^[a-z][a-z_]{1,59}$' then
+    perform queue.refuse(422, 'validation_failed', 'stage must be the name of a stage', 'stage');
+  elsif v_is_guest then
+    perform plans.admit_guest(v_session);
+  else
+    perform queue.claim_sessions(v_plan.workspace_id, array[v_session]);
+  end if;
+  insert into public.plans (id, workspace_id, session_id, prompt, speed_vs_detail, based_on, created_by, forked_from,
+    forked_at_stage)
+  values (v_id, v_plan.workspace_id, v_session, v_plan.prompt, v_plan.speed_vs_detail, v_plan.based_on, auth.uid(),
+    p_plan_id, p_stage);
+  insert into public.plan_stages (plan_id, name, workspace_id, position, run, status, attempts, result, model,
+    started_at, ended_at)
+  select v_id, name, workspace_id, position, 1, status, attempts, result, model, started_at, ended_at
+  from public.plan_stages
+  where plan_id = p_plan_id and status = 'completed' and name = any (p_keep) and name <> p_stage;
+  insert into public.plan_artifacts (plan_id, name, workspace_id, stage, media_type, content, created_at)
+  select v_id, a.name, a.workspace_id, a.stage, a.media_type, a.content, a.created_at
+  from public.plan_artifacts as a join public.plan_stages as s on s.plan_id = v_id and s.name = a.stage
+  where a.plan_id = p_plan_id;
+  perform plans.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created', 'data', jsonb_build_object(
+    'status', 'pending', 'speed_vs_detail', v_plan.speed_vs_detail, 'forked_from', p_plan_id, 'from_stage', p_stage,
+    'kept', (select coalesce(jsonb_agg(name order by position), '[]') from public.plan_stages where plan_id = v_id)))));
+  return plans.enqueue(v_id);
+end;
+$$;
+comment on function plans.fork is 'Behind public.plan_fork, which browsers'' roles call as themselves.';
 
 -- Bodies bound when they are made: the roles that call them need no right to look into plans.
-create function public.plan_start(p_workspace_id uuid, p_plan jsonb, p_session_id text default null, p_idempotency_key text default null) returns jsonb
+create function public.plan_start(
+  p_workspace_id uuid, p_plan jsonb, p_session_id text default null, p_idempotency_key text default null
+) returns jsonb
 language sql
 set search_path = ''
 begin atomic
   select plans.start(p_workspace_id, p_plan, p_session_id, p_idempotency_key);
 end;
-comment on function public.plan_start is E'Plan a goal: {plan_id, job_id, created, wake}; for members of the workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same plan; with another request it is a conflict. In a visit the workspace is the visit''s, and the budget what the operator leaves it of the day; quota_exceeded when that is nothing.';
+comment on function public.plan_start is E'Create a plan of {prompt, speed_vs_detail}: {plan_id, job_id, session_id, status, created_at, wake}.\n\nFor members, in the workspace named or the first they joined; for guests where allow_anonymous is on, in the visit named or a new one. The same idempotency key finds the same plan; with another prompt it is a conflict.';
 
-create function public.plan_read(p_plan_id uuid, p_session_id text default null) returns jsonb
+create function public.plan_read(p_plan_id uuid, p_results boolean default false) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
-  select plans.show(p_plan_id, p_session_id);
+  select plans.show(p_plan_id, p_results);
 end;
-comment on function public.plan_read is 'A plan with its status, its open question, its phases'' jobs and all its stages hold; for members, and who holds its visit.';
+comment on function public.plan_read is 'A plan with its stages, their results if asked for, and its files; for members, and whoever knows the id of a guest''s plan.';
 
-create function public.plan_list(p_workspace_id uuid, p_session_id text default null, p_after uuid default null, p_limit integer default 50) returns jsonb
+create function public.plan_list(
+  p_workspace_id uuid, p_session_id text default null, p_after uuid default null, p_limit integer default 50
+) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
   select plans.list(p_workspace_id, p_session_id, p_after, p_limit);
 end;
-comment on function public.plan_list is 'Plans of a workspace or a visit, newest first, before p_after: {plans: [{id, goal, run, status, job_id, progress, created_at, finished_at}]}.';
+comment on function public.plan_list is 'Plans of a workspace, of all workspaces of the caller, or of a visit, newest first, after p_after: {plans: […]}.';
 
-create function public.plan_answer(p_plan_id uuid, p_answer jsonb, p_session_id text default null) returns jsonb
+create function public.plan_files(p_plan_id uuid, p_name text default null) returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select plans.file(p_plan_id, p_name);
+end;
+comment on function public.plan_files is 'Files of a plan with their content, all or one: {files: [{name, media_type, content}]}.';
+
+create function public.plan_events_after(
+  p_plan_id uuid, p_after bigint default 0, p_limit integer default 500, p_is_open boolean default false
+) returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select plans.events_after(p_plan_id, p_after, p_limit, p_is_open);
+end;
+comment on function public.plan_events_after is E'Events of a plan after a seq, in order: {events: [{plan_id, seq, type, data, at}], more, ended}.\n\nended is how the plan ended, null while it has not. p_is_open is for a stream that began before: it also reads a plan that was deleted since, up to plan_deleted.';
+
+create function public.plan_cancel(p_plan_id uuid) returns jsonb
 language sql
 set search_path = ''
 begin atomic
-  select plans.answer(p_plan_id, p_answer, p_session_id);
+  select plans.cancel(p_plan_id);
 end;
-comment on function public.plan_answer is E'Answer what a plan asks: p_answer is {"answer": …, "name"?}; returns {plan_id, job_id, wake}.\n\n409 when it asks nothing; 422 when the answer is not among the options.';
+comment on function public.plan_cancel is 'Stop a plan: {plan_id, status}. Finished stages stay, and are its report. 409 when it has ended otherwise.';
 
-create function public.plan_cancel(p_plan_id uuid, p_session_id text default null) returns jsonb
+create function public.plan_delete(p_plan_id uuid) returns jsonb
 language sql
 set search_path = ''
 begin atomic
-  select plans.cancel(p_plan_id, p_session_id);
+  select plans.remove(p_plan_id);
 end;
-comment on function public.plan_cancel is 'Stop planning: {plan_id, job_id}. What finished stages hold stays, and is the partial report. 409 when it has ended.';
+comment on function public.plan_delete is 'Delete a plan with its stages and files, and cancel its job: {plan_id, deleted}. Its last event is plan_deleted; the second deletion is a 404.';
 
-create function public.plan_resume(p_plan_id uuid, p_session_id text default null) returns jsonb
+create function public.plan_restart(p_plan_id uuid) returns jsonb
 language sql
 set search_path = ''
 begin atomic
-  select plans.go_on(p_plan_id, p_session_id);
+  select plans.restart(p_plan_id);
 end;
-comment on function public.plan_resume is 'Write what a partial plan lacks, with a fresh budget: {plan_id, job_id, wake}. Finished stages stay as they are. 409 unless it is partial.';
+comment on function public.plan_restart is 'Run a failed or cancelled plan again; finished stages are kept. Says what its creation said; 409 in other states.';
 
--- 5. What the worker does ------------------------------------------------------------------------------
+create function public.plan_fork(p_plan_id uuid, p_stage text, p_keep text[]) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select plans.fork(p_plan_id, p_stage, p_keep);
+end;
+comment on function public.plan_fork is 'Make a plan of the same prompt that begins with the finished stages p_keep of another and makes p_stage again. Says what a creation says.';
 
-create function plans.held(p_request jsonb, out job public.jobs, out plan public.plans) returns record
+create function public.plan_set_guest_workspace(p_workspace_id uuid) returns jsonb
 language plpgsql
+security definer -- the service holds no rights on the engine's settings
 set search_path = ''
 as $$
 begin
-  job := queue.held_job(p_request, array['plan', 'plan_phase'], 'nothing was stored');
-  select p.* into plan from public.plans as p
-  where p.id = (job.payload ->> 'plan_id')::uuid and p.workspace_id = job.workspace_id
-    and p.job_id = case job.job_type when 'plan' then job.id else job.parent_id end;
+  if p_workspace_id is not null and not exists (select from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+  end if;
+  update queue.settings set value = coalesce(to_jsonb(p_workspace_id), 'null'), updated_at = queue.clock()
+  where name = 'plan_guest_workspace';
+  return jsonb_build_object('workspace_id', p_workspace_id);
 end;
 $$;
-comment on function plans.held is 'The leased job, locked, and the plan it is for; the plan is null when it is gone or has another job by now. lease_lost for whoever does not hold the lease.';
+comment on function public.plan_set_guest_workspace is 'Choose the workspace that owns plans without an account from now on; null for one without members, made for the first guest. For the operator.';
+
+-- 5. What the worker does ----------------------------------------------------------------------
+
+create function plans.held(p_request jsonb) returns public.plans
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job public.jobs := queue.held_job(p_request, array['plan'], 'nothing was stored');
+  v_plan public.plans;
+begin
+  select p.* into v_plan from public.plans as p
+  where p.id = (v_job.payload ->> 'plan_id')::uuid and p.workspace_id = v_job.workspace_id and p.job_id = v_job.id
+  for update;
+  return v_plan;
+end;
+$$;
+comment on function plans.held is 'The plan of a leased job {job_id, fence}, both locked; null when it is gone or has another job by now.';
 
 create function public.plan_load(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is its way in
 set search_path = ''
 as $$
 declare
-  v_held record;
-  v_plan jsonb;
+  v_plan public.plans := plans.held(p_request);
 begin
-  v_held := plans.held(p_request);
-  if (v_held.plan).id is null then
+  if v_plan.id is null then
     return jsonb_build_object('plan', null);
+  elsif v_plan.status in ('failed', 'pending') then
+    -- failed: its job was a dead letter, and a person retried the job itself
+    update public.plans set status = 'running', error = null, finished_at = null,
+      started_at = coalesce(started_at, queue.clock())
+    where id = v_plan.id returning * into v_plan;
   end if;
-  v_plan := to_jsonb(v_held.plan);
-  -- in a visit the run's own budget counts, not the one asked for
-  v_plan := jsonb_set(v_plan, '{request,budget}', coalesce(
-    (select j.payload -> 'budget' from public.jobs as j where j.id = (v_held.plan).job_id), v_plan #> '{request,budget}'));
-  return jsonb_build_object('plan', v_plan, 'stages', (
+  return jsonb_build_object('plan', to_jsonb(v_plan), 'stages', (
     select coalesce(jsonb_agg(to_jsonb(s) - '{plan_id,workspace_id}'::text[] order by s.position), '[]')
-    from public.plan_stages as s where s.plan_id = (v_held.plan).id));
+    from public.plan_stages as s where s.plan_id = v_plan.id));
 end;
 $$;
-comment on function public.plan_load is 'What a leased job {job_id, fence} works on: {plan, stages}; plan is null when it is gone.';
+comment on function public.plan_load is 'What a leased job {job_id, fence} works on: {plan, stages}; plan is null when it is gone. The plan is running from here on.';
 
-create function public.plan_store_stage(p_request jsonb) returns jsonb
+create function plans.store_stages(p_plan public.plans, p_stages jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into public.plan_stages as s (plan_id, name, workspace_id, position, run, status, attempts, result, code,
+    reason, model, started_at, ended_at)
+  select p_plan.id, i.name, p_plan.workspace_id, i.position, p_plan.run, i.status, coalesce(i.attempts, 0),
+    nullif(i.result, 'null'), i.code, left(i.reason, 2000), i.model, coalesce(i.started_at, queue.clock()),
+    case when i.status <> 'running' then queue.clock() end
+  from jsonb_to_recordset(p_stages) as i (name text, position integer, status text, attempts integer, result jsonb,
+    code text, reason text, model text, started_at timestamptz)
+  order by i.position
+  on conflict (plan_id, name) do update set run = excluded.run, status = excluded.status, result = excluded.result,
+    code = excluded.code, reason = excluded.reason, model = excluded.model, started_at = excluded.started_at,
+    ended_at = excluded.ended_at, attempts = s.attempts + excluded.attempts
+  where s.status <> 'completed'
+$$;
+comment on function plans.store_stages is 'Store how stages of a plan stand, each once per call; a completed one is never written again.';
+
+create function public.plan_report(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is its way in
 set search_path = ''
 set lock_timeout = '8s'
 as $$
 declare
-  v_held record;
-  v_stage public.plan_stages := jsonb_populate_record(null::public.plan_stages, p_request -> 'stage');
+  v_plan public.plans := plans.held(p_request);
+  v_end jsonb := p_request -> 'end';
 begin
-  v_held := plans.held(p_request);
-  if (v_held.plan).id is null then
-    perform queue.refuse(404, 'plan_not_found', 'the plan is gone', p_request ->> 'job_id');
-  elsif (v_held.job).job_type = 'plan_phase' and v_stage.name is distinct from 'phase:' || ((v_held.job).payload ->> 'number') then
-    perform queue.refuse(403, 'forbidden', 'a phase writes its own stage alone', v_stage.name);
+  if v_plan.id is null or v_plan.finished_at is not null then
+    return '{"outcome": "gone"}';
+  elsif v_plan.report_mark = p_request ->> 'mark' then
+    return '{"outcome": "stored"}'; -- the answer to the same report was lost on its way
   end if;
-  insert into public.plan_stages (plan_id, name, workspace_id, position, run, status, result, draft, code, reason, model, offline,
-    input_tokens, output_tokens, cost_usd, seconds)
-  values ((v_held.plan).id, v_stage.name, (v_held.plan).workspace_id, v_stage.position, (v_held.plan).run, v_stage.status,
-    nullif(v_stage.result, 'null'), v_stage.draft, v_stage.code, v_stage.reason, v_stage.model, coalesce(v_stage.offline, false),
-    coalesce(v_stage.input_tokens, 0), coalesce(v_stage.output_tokens, 0), coalesce(v_stage.cost_usd, 0), coalesce(v_stage.seconds, 0))
-  on conflict (plan_id, name) do update set run = excluded.run, status = excluded.status, result = excluded.result, draft = excluded.draft,
-    code = excluded.code, reason = excluded.reason, model = excluded.model, offline = excluded.offline,
-    -- what an interrupted try cost was spent all the same
-    input_tokens = plan_stages.input_tokens + excluded.input_tokens, output_tokens = plan_stages.output_tokens + excluded.output_tokens,
-    cost_usd = plan_stages.cost_usd + excluded.cost_usd, seconds = plan_stages.seconds + excluded.seconds, finished_at = excluded.finished_at
-  where plan_stages.status <> 'completed';
-  return (select to_jsonb(s) - '{plan_id,workspace_id}'::text[] from public.plan_stages as s
-    where s.plan_id = (v_held.plan).id and s.name = v_stage.name);
+  perform plans.store_stages(v_plan, coalesce(p_request -> 'stages', '[]'));
+  insert into public.plan_artifacts as a (plan_id, name, workspace_id, stage, media_type, content)
+  select v_plan.id, i.name, v_plan.workspace_id, i.stage, i.media_type, i.content
+  from jsonb_to_recordset(coalesce(p_request -> 'artifacts', '[]'))
+    as i (name text, stage text, media_type text, content text)
+  on conflict (plan_id, name) do update set stage = excluded.stage, media_type = excluded.media_type,
+    content = excluded.content, created_at = excluded.created_at;
+  update public.plans set report_mark = p_request ->> 'mark', stage = coalesce(p_request ->> 'stage', stage),
+    percentage = greatest(percentage, least(100, coalesce((p_request ->> 'percentage')::numeric, 0)))
+  where id = v_plan.id;
+  perform plans.tell(v_plan.id, coalesce(p_request -> 'events', '[]'));
+  if jsonb_typeof(v_end) = 'object' then
+    perform plans.end_plan(v_plan.id, v_end ->> 'status', nullif(v_end -> 'error', 'null'), v_end -> 'data');
+  end if;
+  return '{"outcome": "stored"}';
 exception
   when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(422, 'stage_invalid', 'a stage is not as it should be: ' || sqlerrm, v_stage.name);
+    perform queue.refuse(422, 'stage_invalid', 'a stage or file cannot be stored: ' || sqlerrm, v_plan.id::text);
 end;
 $$;
-comment on function public.plan_store_stage is E'Store what a stage came to {job_id, fence, stage}; returns it as it stands.\n\nA completed stage is never written again: a repeat returns the first.';
+comment on function public.plan_report is E'Store what the worker found, in one transaction with its events: {outcome: stored|gone}.\n\nTakes {job_id, fence, mark, events, stages, artifacts, stage, percentage, end}. A repeated mark stores nothing; gone is said of a plan that ended, was deleted or has another job.';
 
-create function public.plan_finish(p_request jsonb) returns jsonb
+create function plans.job_ended() returns trigger
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- whoever ends a job holds no rights on the app's tables
 set search_path = ''
-set lock_timeout = '8s'
 as $$
 declare
-  v_held record;
-  v_missing jsonb := p_request -> 'missing';
+  v_plan public.plans;
 begin
-  v_held := plans.held(p_request);
-  if (v_held.plan).id is null or (v_held.job).job_type <> 'plan' then
-    perform queue.refuse(404, 'plan_not_found', 'the plan is gone', p_request ->> 'job_id');
-  elsif jsonb_typeof(v_missing) is distinct from 'array' or octet_length(v_missing::text) > 100000 then
-    perform queue.refuse(400, 'invalid_argument', 'missing must be an array', 'missing');
+  select * into v_plan from public.plans where job_id = new.id and finished_at is null for update;
+  if found and new.status = 'cancelled' then
+    perform plans.end_plan(v_plan.id, 'cancelled', null, null);
+  elsif found then
+    perform plans.end_plan(v_plan.id, 'failed', jsonb_build_object('code', 'job_failed', 'stage', v_plan.stage,
+      'reason', coalesce(left(new.error_message, 1000), 'Its job failed.')), null);
   end if;
-  update public.plans set missing = v_missing, finished_at = queue.clock(),
-    outcome = case when v_missing = '[]' then 'completed' else 'partial' end
-  where id = (v_held.plan).id and outcome is null;
-  return (select jsonb_build_object('outcome', p.outcome, 'missing', p.missing) from public.plans as p where p.id = (v_held.plan).id);
+  return null;
 end;
 $$;
-comment on function public.plan_finish is 'End a plan {job_id, fence, missing: [{stage, code, reason}]}: {outcome, missing}; completed when nothing is missing, else partial.';
+comment on function plans.job_ended is 'Trigger: a plan whose job was cancelled, or became a dead letter, ends the same way.';
 
--- Row level security and grants --------------------------------------------------------------------------
+create trigger plans_end_with_their_job after update of status on public.jobs
+  for each row when (new.job_type = 'plan' and new.status in ('failed', 'cancelled') and old.status <> new.status)
+  execute function plans.job_ended();
+
+-- Row level security and grants ----------------------------------------------------------------
 
 alter table public.plans enable row level security;
 alter table public.plan_stages enable row level security;
+alter table public.plan_artifacts enable row level security;
+alter table public.plan_events enable row level security;
+alter table plans.deleted enable row level security;
+alter table plans.guest_days enable row level security;
 create policy plans_read_by_members on public.plans
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 create policy plan_stages_read_by_members on public.plan_stages
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy plan_artifacts_read_by_members on public.plan_artifacts
+for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy plan_events_read_by_members on public.plan_events
+for select to authenticated using (
+  workspace_id in (select queue.my_workspaces()) and exists (select from public.plans as p where p.id = plan_id));
 
-revoke all on public.plans, public.plan_stages from public, anon, authenticated, service_role;
-grant select on public.plans, public.plan_stages to authenticated, service_role;
+revoke all on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
+from public, anon, authenticated, service_role;
+grant select on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
+to authenticated, service_role;
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
-revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_answer, public.plan_cancel,
-public.plan_resume, public.plan_load, public.plan_store_stage, public.plan_finish from public, anon, authenticated, service_role;
-grant execute on function plans.start, plans.show, plans.list, plans.answer, plans.cancel, plans.go_on to anon, authenticated, service_role;
-grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_answer, public.plan_cancel,
-public.plan_resume to anon, authenticated, service_role;
-grant execute on function public.plan_load, public.plan_store_stage, public.plan_finish to job_worker, service_role;
+revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
+public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork,
+public.plan_load, public.plan_report, public.plan_set_guest_workspace
+from public, anon, authenticated, service_role;
+grant execute on function plans.start, plans.show, plans.list, plans.file, plans.events_after, plans.cancel,
+plans.remove, plans.restart, plans.fork to anon, authenticated, service_role;
+grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
+public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork
+to anon, authenticated, service_role;
+grant execute on function public.plan_load, public.plan_report to job_worker, service_role;
+grant execute on function public.plan_set_guest_workspace to service_role;

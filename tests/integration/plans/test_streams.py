@@ -1,0 +1,189 @@
+"""Streams of a plan: complete from the first event, however late or often one connects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from minutehand.functions.jobs.app import build_app
+from minutehand.local.ports import reserve_port
+from tests.integration.plans.conftest import Desk
+from tests.support.killable import until
+
+
+@asynccontextmanager
+async def streaming(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on a host that keeps streams open."""
+    port = reserve_port()
+    app = build_app(desk.settings.model_copy(update={"streaming": True}))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1)
+    )
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    try:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}/api/plans", timeout=60, trust_env=False,
+            limits=httpx.Limits(max_connections=200),
+        ) as client:  # fmt: skip
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def follow(
+    client: httpx.AsyncClient,
+    plan: dict[str, Any],
+    *,
+    after: int = 0,
+    most: int | None = None,
+    opened: asyncio.Semaphore | None = None,
+) -> list[dict[str, Any]]:
+    """What a stream brings until it ends, or until `most` events have come.
+
+    Args:
+        opened: Released when the stream is open.
+    """
+    headers = {"Accept": "text/event-stream", "X-Session-Id": plan["session_id"]}
+    if after:
+        headers["Last-Event-ID"] = str(after)
+    events: list[dict[str, Any]] = []
+    async with client.stream("GET", f"/{plan['plan_id']}/stream", headers=headers) as answer:
+        if answer.status_code == 204:
+            return events
+        assert answer.status_code == 200
+        if opened is not None:
+            opened.release()
+        async for line in answer.aiter_lines():
+            # an event with a name would not come to `onmessage`
+            assert not line.startswith("event:")
+            if line.startswith("data: "):
+                events.append(json.loads(line[6:]))
+                if len(events) == most:
+                    break
+    return events
+
+
+async def all_open(
+    client: httpx.AsyncClient, plans: list[dict[str, Any]]
+) -> list[asyncio.Task[list[dict[str, Any]]]]:
+    """A reader for each plan, each with its stream open."""
+    opened = asyncio.Semaphore(0)
+    following = [asyncio.create_task(follow(client, plan, opened=opened)) for plan in plans]
+    for _ in following:
+        await asyncio.wait_for(opened.acquire(), 60)
+    return following
+
+
+def is_whole(events: list[dict[str, Any]], last: str) -> bool:
+    """Whether events are numbered without a gap from the first to that last one."""
+    numbers = [event["seq"] for event in events]
+    return numbers == list(range(1, len(events) + 1)) and events[-1]["type"] == last
+
+
+async def test_five_clients_and_a_late_one_see_the_same(desk: Desk) -> None:
+    """Five from the beginning, one after the end: event by event."""
+    plan = await desk.create(user=None)
+    async with streaming(desk) as client:
+        following = await all_open(client, [plan] * 5)
+        await desk.ended(plan, user=None)
+        seen = await asyncio.gather(*following)
+        late = await follow(client, plan)
+        after_the_end = await follow(client, plan, after=late[-1]["seq"])
+
+    assert is_whole(late, "plan_completed")
+    assert all(events == late for events in seen)
+    assert after_the_end == []
+
+
+async def test_a_client_that_drops_fifty_times_misses_nothing(desk: Desk) -> None:
+    """`Last-Event-ID` goes on after the last one seen."""
+    plan = await desk.create(user=None)
+    seen: list[dict[str, Any]] = []
+    async with streaming(desk) as client:
+        running = asyncio.create_task(desk.ended(plan, user=None))
+        for _ in range(50):
+            after = seen[-1]["seq"] if seen else 0
+            seen += await follow(client, plan, after=after, most=1)
+        await running
+        seen += await follow(client, plan, after=seen[-1]["seq"])
+        whole = await follow(client, plan)
+
+    assert is_whole(seen, "plan_completed")
+    assert seen == whole
+
+
+async def test_fifty_readers_hear_of_the_deletion_and_no_more(desk: Desk) -> None:
+    """Each stream ends with `plan_deleted`, numbered as its successor; then it is a 404."""
+    plan = await desk.create(user=None)
+    async with streaming(desk) as client:
+        following = await all_open(client, [plan] * 50)
+        deleted = await client.delete(f"/{plan['plan_id']}")
+        seen = await asyncio.gather(*following)
+        again = await client.delete(f"/{plan['plan_id']}")
+        gone = await client.get(f"/{plan['plan_id']}/stream")
+
+    assert (deleted.status_code, again.status_code, gone.status_code) == (204, 404, 404)
+    assert all(is_whole(events, "plan_deleted") for events in seen)
+
+
+async def test_plans_deleted_while_they_run_end_their_streams(desk: Desk) -> None:
+    """Ten at moments of their own, watched all the time."""
+    async with streaming(desk) as client:
+        plans = [await desk.create(user=None) for _ in range(10)]
+        following = await all_open(client, plans)
+        ticking = asyncio.create_task(desk.worker.tick(budget_seconds=60))
+        for number, plan in enumerate(plans):
+            await asyncio.sleep(0.03 * (number % 4))
+            answer = await client.delete(f"/{plan['plan_id']}")
+            assert answer.status_code == 204
+        seen = await asyncio.gather(*following)
+        await ticking
+
+    for events in seen:
+        # a stream of a plan that was completed first has ended with that
+        assert is_whole(events, "plan_deleted") or is_whole(events, "plan_completed")
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "-1", "1.5"])
+async def test_an_unknown_cursor_is_refused(desk: Desk, cursor: str) -> None:
+    """By its name, and not with all events once more."""
+    plan = await desk.create()
+
+    answer = await desk.get(plan, "/stream", headers={"Last-Event-ID": cursor})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
+
+
+async def test_a_page_of_events_is_json(desk: Desk) -> None:
+    """For those who poll: what followed on a number, and how the plan ended."""
+    plan = await desk.create()
+    await desk.ended(plan)
+
+    headers = {"Accept": "application/json"}
+    page = (await desk.get(plan, "/stream?after=3", headers=headers)).json()
+
+    assert (page["events"][0]["seq"], page["more"], page["ended"]) == (4, False, "completed")
+
+
+async def test_a_plan_is_ready_as_soon_as_its_creation_answered(desk: Desk) -> None:
+    """A hundred at once, asked right after; the soak asks for a thousand."""
+
+    async def one(number: int) -> bool:
+        plan = await desk.create(f"Plant tree number {number}", user=None)
+        answer = await desk.get(plan, "/stream-status", user=None)
+        await desk.call("DELETE", f"/{plan['plan_id']}", user=None)
+        return bool(answer.json() == {"status": "ready", "ready": True})
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(one(number)) for number in range(100)]
+
+    assert all(task.result() for task in asked)
