@@ -43,6 +43,8 @@ from minutehand.project import Project
 PASSED_ON = (
     "SUPABASE_URL",
     "SUPABASE_PUBLISHABLE_KEY",
+    "MINUTEHAND_APPS",
+    "MINUTEHAND_SCHEMA",
     "CORS_ORIGINS",
     "ALLOW_ANONYMOUS",
     "LOG_LEVEL",
