@@ -17,7 +17,9 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from minutehand.app import find_apps
 from minutehand.local import migrations
+from minutehand.local.companions import companions
 from minutehand.local.environment import Ports, contract, for_children
 from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, service_parts, wait_until
@@ -69,11 +71,15 @@ class Stack:
         self.database_url = external_url or self._embedded().url()
         self.ports = Ports.choose(prefer_known=prefer_known)
         self.project = Project.find()
+        of_apps, variables = companions(find_apps(self.project.apps))
         self.values = contract(
             self.ports, state.secrets(), self.database_url, state.path, self.project
         )
+        self.values.update(variables)
         self._environment = for_children(self.values, inherited)
+        self._companions = tuple(part.name for part in of_apps)
         parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
+        parts += of_apps
         self._parts = {part.name: part for part in parts}
 
     @property
@@ -89,7 +95,7 @@ class Stack:
         """
         self._state.write_env(self.values)
         # they wait for the database by themselves, and their imports take longer than its start
-        for name in ("api", "gateway", "aws"):
+        for name in ("api", "gateway", "aws", *self._companions):
             self._spawn(self._parts[name])
         if self.postgres is not None:
             await self._start_postgres(self.postgres)
@@ -114,7 +120,7 @@ class Stack:
         """Stop every child: the API first, that it may hand back jobs, Postgres last."""
         self._stopping = True
         self._state.ready_file.unlink(missing_ok=True)
-        for names in (("api",), ("realtime", "gateway", "aws")):
+        for names in (("api",), ("realtime", "gateway", "aws", *self._companions)):
             processes = [self._processes.pop(name) for name in names if name in self._processes]
             await asyncio.gather(*(asyncio.to_thread(stop, process) for process in processes))
         if self.postgres is not None:
