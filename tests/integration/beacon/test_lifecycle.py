@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.integration.beacon.conftest import ACME, EVE, GLOBEX, Providers, Station
+from tests.support.killable import until
 
 
 async def test_a_job_goes_from_created_to_completed(station: Station) -> None:
@@ -86,8 +87,7 @@ async def test_a_running_job_is_cancelled_at_its_providers_too(
         providers.faults(name, delay_seconds=600)
     job = await station.submit(constraints={"regions": ["us-east"]})
     running = asyncio.create_task(station.worker.tick(budget_seconds=30))
-    while not providers.by_name["alpha"].tasks:
-        await asyncio.sleep(0.02)
+    await until(lambda: providers.by_name["alpha"].tasks)
     await station.call("POST", f"/jobs/{job['id']}/cancel")
     await running
     await station.tick()

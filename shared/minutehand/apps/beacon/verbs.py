@@ -64,7 +64,7 @@ JobId = Annotated[str, typer.Argument(help="The job's id, or its jobspec_id.")]
 def verify(
     source: Annotated[
         str,
-        typer.Argument(help="A bundle or receipt in a file, - for standard input, or a job's id."),
+        typer.Argument(help="A bundle or receipt in a file, - for stdin, or a job's id."),
     ],
     *,
     keys: Annotated[
