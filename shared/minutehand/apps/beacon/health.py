@@ -51,7 +51,6 @@ def judge(health: dict[str, Any], settings: BeaconSettings) -> dict[str, dict[st
 def _providers(health: dict[str, Any], settings: BeaconSettings) -> dict[str, Any]:
     known = {(each["provider"], each["region"]): each for each in health["providers"]}
     regions = {name for provider in settings.providers for name in provider.regions}
-    regions |= {region for _, region in known}
     states: dict[str, dict[str, str]] = {}
     for region in sorted(regions - {ANY_REGION}):
         of_region: dict[str, str] = {}
