@@ -91,7 +91,12 @@ class ExecutionRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Add the routes."""
         router.add_api_route("/executions", self.list_executions, methods=["GET"])
-        router.add_api_route("/executions/{id}", self.get_execution, methods=["GET"])
+        router.add_api_route(
+            "/executions/{id}",
+            self.get_execution,
+            methods=["GET"],
+            response_model_exclude_unset=True,
+        )
         router.add_api_route(
             "/executions/{id}/receipt",
             self.get_receipt,

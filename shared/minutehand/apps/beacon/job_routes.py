@@ -139,7 +139,10 @@ class JobRoutes:
             "/jobs", self.submit, methods=["POST"], status_code=202, responses=found
         )
         router.add_api_route("/jobs", self.list_jobs, methods=["GET"])
-        router.add_api_route("/jobs/{id}", self.get_job, methods=["GET"])
+        # an answer without a category has none, rather than a null
+        router.add_api_route(
+            "/jobs/{id}", self.get_job, methods=["GET"], response_model_exclude_unset=True
+        )
         router.add_api_route(
             "/jobs/{id}/bundle", self.get_bundle, methods=["GET"], response_model_exclude_none=True
         )
