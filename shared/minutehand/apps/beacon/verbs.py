@@ -284,7 +284,7 @@ def _given(
     """The bundle, whether it is one receipt alone, and the key set or None."""
     from minutehand.apps.beacon import verify as verifying
 
-    if source == "-" or Path(source).exists():
+    if source == "-" or "/" in source or source.endswith(".json") or Path(source).exists():
         bundle, alone = verifying.read_given(_text(source))
         return bundle, alone, _published(token, env_file) if keys is None else _key_set(keys)
     with _connection(token, env_file) as connection:

@@ -171,6 +171,7 @@ comment on column public.beacon_receipts.issued_at is 'When it was signed, UTC, 
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
 create index beacon_jobs_by_spec on public.beacon_jobs (jobspec_id, id desc);
+create unique index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
 create index beacon_jobs_live on public.beacon_jobs (created_at) where finished_at is null;
 create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id) where status = 'pending';
 create index beacon_outbox_dead on public.beacon_outbox (workspace_id, id desc) where status = 'dead';

@@ -1,0 +1,149 @@
+"""Verifying: what is wrong is found and named, what cannot be known is said."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from minutehand.apps.beacon.models import Head
+from minutehand.apps.beacon.signing import SigningKey
+from minutehand.apps.beacon.verify import Report, Unreadable, read_given, read_keys, verify
+from tests.unit.beacon.signed import AT, jwks, make_bundle, resigned
+
+FORGER = SigningKey.from_seed(b"f" * 32)
+
+
+def report_of(bundle: dict[str, Any], keys: dict[str, Any] | None = None) -> Report:
+    given, alone = read_given(json.dumps(bundle))
+    return verify(given, read_keys(keys or jwks()), partial=alone)
+
+
+def failed(report: Report) -> set[str]:
+    return {check.name for check in report.checks if check.state == "failed"}
+
+
+def tampered(*path: Any, to: Any) -> dict[str, Any]:
+    """The bundle with one value replaced and nothing signed again."""
+    bundle = copy.deepcopy(make_bundle())
+    target: Any = bundle
+    for step in path[:-1]:
+        target = target[step]
+    target[path[-1]] = to
+    return bundle
+
+
+def test_a_whole_bundle_passes_every_check() -> None:
+    """Receipts, their chain, and the spec they are of."""
+    report = report_of(make_bundle())
+
+    assert report.verdict == "passed"
+    assert {check.name for check in report.checks} == {
+        "form", "signature", "key", "output", "jobspec", "chain",
+    }  # fmt: skip
+
+
+ANSWER = ("receipts", 0, "output", "data", "responses", 0)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "checks"),
+    [
+        (tampered(*ANSWER, "response", to="No."), {"signature", "output", "chain"}),
+        (tampered("receipts", 1, "region", to="us-east"), {"signature"}),
+        (tampered("receipts", 0, "number", to=2), {"signature", "chain"}),
+        (tampered("jobspec", "version", to="2"), {"jobspec"}),
+        (tampered("receipts", 1, "surprise", to=1), {"form", "signature"}),
+        (tampered("receipts", 1, "number", to=2.0), {"form", "signature"}),
+        (resigned(1, hashes={**make_bundle()["receipts"][1]["hashes"],
+                             "previous": "sha256:" + "0" * 64}), {"chain"}),
+        (resigned(1, region="moon"), {"jobspec"}),
+        (resigned(1, jobspec_id="other"), {"jobspec"}),
+        (resigned(1, issued_at="9000-01-01T00:00:00.000Z"), {"key"}),
+        (make_bundle(FORGER), {"signature"}),
+    ],
+)  # fmt: skip
+def test_what_is_not_so_is_found_and_named(bundle: dict[str, Any], checks: set[str]) -> None:
+    """By the check that is about it."""
+    report = report_of(bundle)
+
+    assert report.verdict == "failed"
+    assert failed(report) == checks
+
+
+def test_a_signature_by_another_key_under_this_ones_name_fails() -> None:
+    """A key id is not a signature."""
+    forged = make_bundle(FORGER)["receipts"][0]
+    assert failed(report_of({**forged, "key_id": jwks()["keys"][0]["kid"]})) == {"signature"}
+
+
+def test_answers_that_do_not_fit_the_questions_fail() -> None:
+    """Also when all of it is signed: the signer's own word does not fit his spec."""
+    receipt = copy.deepcopy(make_bundle()["receipts"][0])
+    receipt["output"]["data"]["responses"].reverse()
+
+    from minutehand.apps.beacon.canonical import digest_of
+
+    hashes = {**receipt["hashes"], "output": digest_of(receipt["output"])}
+    bundle = resigned(0, output=receipt["output"], hashes=hashes)
+    assert "jobspec" in failed(report_of(bundle))
+
+
+def test_a_retired_key_vouches_for_its_own_time_only() -> None:
+    """Before its end it signed; after it, someone else may have."""
+    before = report_of(make_bundle(), jwks(exp=int(AT.timestamp()) + 60))
+    after = report_of(make_bundle(), jwks(exp=int(AT.timestamp()) - 1))
+    early = report_of(make_bundle(), jwks(nbf=int(AT.timestamp()) + 60))
+
+    assert [each.verdict for each in (before, after, early)] == ["passed", "failed", "failed"]
+
+
+def test_without_keys_nothing_is_proved() -> None:
+    """A bundle cannot vouch for itself."""
+    assert verify(read_given(json.dumps(make_bundle()))[0], None).verdict == "not_made"
+
+
+def test_what_is_missing_is_said_and_passes_when_asked_for() -> None:
+    """A receipt alone is always a part; the receipt before a bundle's first is another job's."""
+    alone = report_of(make_bundle()["receipts"][0])
+    without = {**make_bundle(), "jobspec": None}
+    later = report_of(make_bundle(head=Head(number=7, digest="sha256:" + "7" * 64)))
+
+    assert (alone.verdict, [check.name for check in alone.unchecked]) == ("passed", ["jobspec"])
+    assert report_of(without).verdict == "not_made"
+    assert later.verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"receipts": []}', '{"a": 1, "a": 1}', "[" * 100_000, '{"jws": "x"}'],
+)
+def test_what_is_neither_receipt_nor_bundle_is_said_to_be_so(text: str) -> None:
+    """With a sentence, never with a traceback."""
+    with pytest.raises(Unreadable):
+        read_given(text)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [],
+        {},
+        {"keys": [{**jwks()["keys"][0], "kid": "x"}]},
+        {"keys": jwks()["keys"] * 2},
+        jwks(nbf="now"),
+    ],
+)
+def test_a_key_set_that_could_mean_two_things_is_refused(keys: Any) -> None:
+    """Which key counts must not be the verifier's guess."""
+    with pytest.raises(Unreadable):
+        read_keys(keys)
+
+
+def test_keys_of_other_kinds_are_left_out() -> None:
+    """A key set may serve other purposes as well."""
+    assert read_keys({"keys": [{"kty": "RSA"}, *jwks()["keys"]]}).keys() == {
+        jwks()["keys"][0]["kid"]
+    }
