@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package soak bench-console screenshots
+.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live simulate chaos package soak bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -39,6 +39,10 @@ reset: setup ## Delete the stack's data and keys in .local
 
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
+	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
+	  tests/sql tests/integration/worker $(ARGS)
 
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .

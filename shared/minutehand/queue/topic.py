@@ -206,7 +206,10 @@ class Topic:
         from realtime import RealtimeSubscribeStates
 
         def hear(frame: Any) -> None:
-            self._message(frame.get("payload"))
+            payload = frame.get("payload")
+            several = payload.get("events") if isinstance(payload, dict) else None
+            for event in several if isinstance(several, list) else [payload]:
+                self._message(event)
 
         def change(state: RealtimeSubscribeStates, error: Exception | None) -> None:
             if broken.done():

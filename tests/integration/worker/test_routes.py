@@ -183,6 +183,8 @@ def invoke(project: Project, *events: Any, **variables: str) -> list[Any]:
             "WORKER_SECRET_TOKEN": "worker-token",
             "BACKGROUND_JOB_TOKEN": "background-token",
             "USE_MOCK_APOLLO": "true",
+            "MINUTEHAND_APPS": "minutehand.apps.*",
+            "MINUTEHAND_SCHEMA": project.settings.schema_name,
             **variables,
         },
         input=json.dumps(events),

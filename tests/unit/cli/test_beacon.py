@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from minutehand.cli.__main__ import app
+from tests.support.command import app
 from tests.unit.beacon.signed import jwks, make_bundle
 
 

@@ -76,7 +76,9 @@ class Topics {
     const channel = this.#client.channel(entry.topic, { config: { private: true } });
     entry.channel = channel;
     channel.on("broadcast", { event: "*" }, (message) => {
-      for (const listener of [...entry.listeners]) listener.message(message.payload);
+      // one message carries all events of a statement for this topic, in order
+      for (const payload of message.payload?.events ?? [message.payload])
+        for (const listener of [...entry.listeners]) listener.message(payload);
     });
     channel.subscribe((status, error) => {
       if (entry.channel !== channel) return;
