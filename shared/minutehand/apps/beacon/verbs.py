@@ -189,13 +189,15 @@ def schema(
     name: Annotated[str, typer.Argument(help="jobspec, output, receipt, job-message, …")] = (
         "jobspec"
     ),
+    *,
+    as_json: Json = False,
 ) -> None:
     """Print the JSON Schema of a contract."""
     from minutehand.apps.beacon.models import SCHEMAS, schema_of
 
     if name not in SCHEMAS:
         raise typer.BadParameter(f"must be one of {', '.join(SCHEMAS)}")
-    sys.stdout.write(json.dumps(schema_of(name), indent=1) + "\n")
+    sys.stdout.write(json.dumps(schema_of(name), indent=None if as_json else 1) + "\n")
 
 
 @app.command()

@@ -57,7 +57,7 @@ async function checkReceipt(receipt, jobspec, keys) {
   const known = keys.get(receipt.key_id);
   const verified = known && (await crypto.subtle.verify({ name: "Ed25519" }, known.key, bytesOf(signature), utf8.encode(canonical(signed))));
   note("signature", Boolean(verified), `by key ${receipt.key_id}`, known ? "the signature does not verify" : "the key is not among the published ones");
-  if (known) {
+  if (verified) {
     const at = Date.parse(receipt.issued_at) / 1000;
     const problem = at > Date.now() / 1000 + AHEAD_SECONDS ? "the receipt says it was signed in the future, by the clock here"
       : at < (known.nbf ?? 0) ? "the key was not yet valid when the receipt says it was signed"
