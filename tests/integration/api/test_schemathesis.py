@@ -42,7 +42,7 @@ def test_no_request_meets_an_answer_that_the_document_does_not_know(
                 "--phases=coverage,fuzzing",
                 "--max-examples=6",
                 "--seed=1",
-                "--workers=2",
+                "--workers=1",  # CPython 3.11 parses in two threads at once wrongly
                 "--request-timeout=60",
                 "--suppress-health-check=all",
                 "--no-color",
