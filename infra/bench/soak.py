@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Start a stack, soak it, stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=5.0, help="submissions per second")
+    parser.add_argument("--rate", type=float, default=3.0, help="submissions per second")
     parser.add_argument("--error-rate", type=float, default=0.1)
     parser.add_argument("--down-seconds", type=float, default=30.0)
     parser.add_argument("--patience-seconds", type=float, default=300.0)
