@@ -18,11 +18,11 @@ import psycopg
 
 from minutehand.config import Settings
 from minutehand.local import migrations
-from minutehand.local.parts import GATEWAY, node_binary
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
 from minutehand.local.users import ACME, ADA, create_demo_users
+from minutehand.node import node_binary, script
 
 JWT_SECRET = "a-scratch-secret-of-at-least-32-characters"
 PUBLISHABLE_KEY = "sb_publishable_scratch"
@@ -54,7 +54,7 @@ class Gateway:
             RuntimeError: It did not answer in time.
         """
         self.process = spawn(
-            [node_binary(), GATEWAY],
+            [node_binary(), script("local/gateway/server.mjs")],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What pyproject.toml puts into the wheel.
 PARTS = (
     "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
-    ".npmrc", "CHANGELOG.md", "pyproject.toml", "README.md", "LICENSE",
+    ".npmrc", "CHANGELOG.md", "infra/release/resources.py", "pyproject.toml", "README.md",
+    "LICENSE",
 )  # fmt: skip
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.bench.scratch import PUBLISHABLE_KEY, Gateway, scratch_settings
+from infra.bench.scratch import PUBLISHABLE_KEY, Gateway, scratch_settings, user_token
 from minutehand.cli.doctor import database as of_database
 from minutehand.cli.doctor import service
 from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.functions.jobs.app import build_app as writing_app
+from minutehand.functions.status.app import build_app as reading_app
 from minutehand.install.project import Answers, plan_install
 from minutehand.install.tenancy import Personal
 from minutehand.local import migrations
@@ -21,6 +23,7 @@ from minutehand.local.site import console_config
 from minutehand.queue import QueueClient
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError
+from minutehand.web.services import Services
 from tests.install.projects import ADA, Hosted, HostedDatabase
 from tests.install.test_install import NOON
 from tests.install.test_tenancies import OURS
@@ -118,6 +121,44 @@ async def test_every_call_names_the_schema() -> None:
         await api.aclose()
 
     assert seen == [("minutehand",) * 2] * 2 + [("public",) * 2] * 2
+
+
+async def test_the_api_writes_and_reads_there(installed: HostedDatabase) -> None:
+    """Every kind of read: a job, its events and lines, a workspace's feed, a stream's page."""
+    installed.sign_up()
+    installed.run("""select minutehand.register_job_types('[{"job_type": "x"}]')""")
+    gateway = Gateway(installed.url, reserve_port(), schema="minutehand")
+    gateway.start()
+    settings = scratch_settings(gateway.url, schema="minutehand")
+    services = Services(settings.model_copy(update={"apps": ()}))
+    try:
+        transports = [
+            httpx.ASGITransport(build(services.settings, services=services))
+            for build in (writing_app, reading_app)
+        ]
+        headers = {"authorization": f"Bearer {user_token(ADA)}"}
+        write, read = (
+            httpx.AsyncClient(transport=transport, base_url="http://api.test", headers=headers)
+            for transport in transports
+        )
+        async with write, read:
+            body = {"workspace_id": ADA, "job_type": "x"}
+            made = await write.post("/api/jobs", json=body)
+            job = f"/api/jobs/{made.json()['id']}"
+            asked = [
+                await read.get(path)
+                for path in (
+                    "/api/jobs", job, f"{job}/events", f"{job}/logs", f"{job}/explain",
+                    f"/api/workspaces/{ADA}/events",
+                )
+            ]  # fmt: skip
+    finally:
+        await services.aclose()
+        gateway.stop()
+
+    assert made.status_code == 201, made.text
+    assert [answer.status_code for answer in asked] == [200] * len(asked)
+    assert [event["type"] for event in asked[2].json()["events"]] == ["job.created"]
 
 
 def test_the_console_is_told_the_schema() -> None:

@@ -114,9 +114,13 @@ def test_every_app_applies_and_the_seam_answers(
 
 @pytest.mark.parametrize("schemas", [OURS, Schemas("public", "minutehand_engine")])
 def test_removal_takes_everything_and_nothing_else(
-    schemas: Schemas, hosted: Hosted, tmp_path: Path
+    schemas: Schemas, hosted: Hosted, template: Postgres, tmp_path: Path
 ) -> None:
-    """With every app, beside tables of theirs, in a schema of its own and in `public`."""
+    """With every app, beside tables of theirs, in a schema of its own and in `public`.
+
+    The template is another database of the server, in which the worker's role has rights.
+    """
+    assert template is hosted.postgres
     folder = tmp_path / "supabase" / "migrations"
     folder.mkdir(parents=True)
     (folder / "20250101000000_own.sql").write_text(
@@ -130,6 +134,12 @@ def test_removal_takes_everything_and_nothing_else(
         migrations.apply_migrations(database.owner_url, migrations.migrations_in(folder))
         assert len(database.everything()) > len(before) + 500
 
+        if schemas.clients != "public":
+            database.run("create table minutehand.theirs ()")
+            with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="minutehand"):
+                database.as_owner(removal_sql(tmp_path))
+            assert database.run("select count(*) from minutehand.jobs") == [(0,)]
+            database.run("drop table minutehand.theirs")
         database.as_owner(removal_sql(tmp_path))
 
         assert database.everything() == before

@@ -62,7 +62,7 @@ schemas = [{schemas}]
 major_version = 17
 """
 
-PROCESSOR = '''"""Greets; the first processor of this project."""
+PROCESSOR = '''"""`{job_type}`: greets by name."""
 
 from __future__ import annotations
 
@@ -174,13 +174,8 @@ class Answers:
                 code="bad_schema",
                 fix="e.g. --engine-schema minutehand_engine",
             )
-        taken = self.package in sys.stdlib_module_names or self.package in (
-            "minutehand",
-            "supabase",
-        )
-        if not re.fullmatch(r"[a-z_][a-z0-9_]*", self.package) or (
-            keyword.iskeyword(self.package) or taken
-        ):
+        taken = {*sys.stdlib_module_names, *keyword.kwlist, "minutehand", "supabase"}
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", self.package) or self.package in taken:
             raise InstallError(
                 f"{self.package!r} cannot be the name of a package",
                 code="bad_package",
@@ -287,28 +282,24 @@ def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
         Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
         Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
         Write(home / "tests" / "__init__.py", ""),
-        *processor_files(folder, package, f"{package}.hello", module="hello"),
+        *processor_files(folder, package, f"{package}.hello"),
     ]
 
 
-def processor_files(
-    folder: Path, package: str, job_type: str, *, module: str | None = None
-) -> list[Write]:
+def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
     """The files of one more processor of a project's package, and of its test.
 
     Raises:
         InstallError: One of them is there.
     """
     app, _, verb = job_type.partition(".")
-    module = module or f"{app}_{verb}"
+    module, function = (verb, verb) if app == package else (f"{app}_{verb}", f"{verb}_{app}")
     names = {
         "package": package,
         "module": module,
         "job_type": job_type,
-        "function": f"{verb}_{app}" if module != "hello" else "hello",
-        "model": "".join(part.capitalize() for part in f"{verb}_{app}".split("_"))
-        if module != "hello"
-        else "Hello",
+        "function": function,
+        "model": "".join(part.capitalize() for part in function.split("_")),
     }
     home = folder / package
     made = [

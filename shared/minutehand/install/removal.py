@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas
-from minutehand.install.sources import ENGINE_ORIGIN, FILE_NAME, InstallError, installed
+from minutehand.install.sources import FILE_NAME, InstallError, installed
 from minutehand.project import Project
 
 _SQL = """\
@@ -26,11 +26,14 @@ $$;
 {schemas}
 do $$
 begin
-  if exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
-    {revoke}drop role job_worker;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
+    return;
   end if;
-exception when dependent_objects_still_exist then
-  raise notice 'the role job_worker is used elsewhere and stays';
+  {revoke}begin
+    drop role job_worker;
+  exception when dependent_objects_still_exist then
+    raise notice 'the role job_worker is used elsewhere and stays';
+  end;
 end;
 $$;
 
@@ -41,11 +44,8 @@ commit;
 
 {files}
 """
-_MADE = re.compile(
-    r"^create (?:or replace )?(?:unlogged )?(?P<kind>table|view|function|type|sequence)"
-    r" (?:if not exists )?public\.(?P<name>\w+)",
-    re.MULTILINE,
-)
+#: In the order in which they go; triggers, policies and indexes go with their table.
+_KINDS = ("view", "table", "function", "type", "sequence")
 
 
 def removal_sql(folder: Path) -> str:
@@ -63,18 +63,17 @@ def removal_sql(folder: Path) -> str:
         )
     project = Project.at(folder)
     schemas = Schemas(project.schema_, project.engine_schema)
-    apps = sorted({file.origin.partition("/")[0] for file in files} - {ENGINE_ORIGIN, "tenancy"})
-    texts = [file.path.read_text("utf-8") for file in files]
-    own = [*_schemas_of(texts, schemas, bool(apps)), schemas.engine]
-    lines = [f"drop schema if exists {name} cascade;" for name in own]
-    if schemas.clients == CLIENTS:
-        lines = [*_objects(texts), *lines]
-    else:
-        lines.insert(0, f"drop schema if exists {schemas.clients} cascade;")
+    texts = "\n".join(file.path.read_text("utf-8") for file in files)
+    made = re.findall(r"^create schema (?:if not exists )?(\w+)", texts, re.MULTILINE)
+    own = sorted({*made, schemas.engine} - {schemas.clients})
+    lines = [*_objects(texts, schemas.clients), *(_drop("schema", name) for name in own)]
+    if schemas.clients != CLIENTS:
+        # without cascade: what is not ours in there stops it before anything is lost
+        lines.append(f"drop schema if exists {schemas.clients};")
     versions = [match["version"] for file in files if (match := FILE_NAME.match(file.path.name))]
     return _SQL.format(
         schemas="".join(f"{line}\n" for line in lines),
-        revoke=f"revoke all on schema {CLIENTS} from job_worker;\n    "
+        revoke=f"revoke all on schema {CLIENTS} from job_worker;\n  "
         if schemas.clients == CLIENTS
         else "",
         versions=",\n  ".join(f"'{version}'" for version in versions),
@@ -82,18 +81,13 @@ def removal_sql(folder: Path) -> str:
     )
 
 
-def _schemas_of(texts: list[str], schemas: Schemas, has_apps: bool) -> list[str]:
-    if not has_apps:
-        return []
-    made = re.findall(r"^create schema (?:if not exists )?(\w+)", "\n".join(texts), re.MULTILINE)
-    return sorted(set(made) - {schemas.clients, schemas.engine})
+def _objects(texts: str, schema: str) -> list[str]:
+    # each by its name, for others may use the schema too; functions have no overloads
+    pattern = rf"^create (?:or replace )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
+    found = set(re.findall(pattern, texts, re.MULTILINE))
+    ordered = sorted(found, key=lambda each: (_KINDS.index(each[0]), each[1]))
+    return [_drop(kind, f"{schema}.{name}") for kind, name in ordered]
 
 
-def _objects(texts: list[str]) -> list[str]:
-    # in a schema that others use, each by its name; functions have no overloads
-    found = {(match["kind"], match["name"]) for text in texts for match in _MADE.finditer(text)}
-    order = ["view", "table", "function", "type", "sequence"]
-    return [
-        f"drop {kind} if exists {CLIENTS}.{name} cascade;"
-        for kind, name in sorted(found, key=lambda each: (order.index(each[0]), each[1]))
-    ]
+def _drop(kind: str, name: str) -> str:
+    return f"drop {kind} if exists {name} cascade;"

@@ -72,7 +72,7 @@ class Breaker:
     ) -> None:
         self._token = break_token(environ)
         self._workers = workers
-        self._database_url = environ["DATABASE_URL"]
+        self._database_url = environ.get("DATABASE_URL", "")
         self._state = Path(environ.get("SEALING_KEY_FILE", "")).parent
         self.ways: dict[str, Callable[[], Awaitable[str]]] = {
             "kill-worker": self.kill_worker,
@@ -172,6 +172,8 @@ class Breaker:
         return [Identity(**entry) for entry in json.loads(recorded.read_text())]
 
     async def _ask(self, statement: str) -> object:
+        if not self._database_url:
+            raise NotOurs("This database was not started by this stack, so it is left alone.")
         async with await psycopg.AsyncConnection.connect(
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:

@@ -41,7 +41,7 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "apiUrl": environ.get("API_URL", ""),
         "schema": settings.schema_name,
         "stage": settings.stage,
-        "demoAccounts": accounts if local else [],
+        "demoAccounts": accounts if local and environ.get("DEMO_EMAIL") else [],
         "breakToken": break_token(environ) if local else None,
     }
 

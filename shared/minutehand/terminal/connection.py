@@ -97,7 +97,7 @@ def load_values(
     raise CommandFailed(
         "no stack is known: neither SUPABASE_URL and API_URL are set nor .local/env exists",
         code="no_stack",
-        fix="start the local one with `minutehand up`, or name a file: --env-file prod.env",
+        fix="start the local one with `minutehand dev`, or name a file: --env-file prod.env",
     )
 
 

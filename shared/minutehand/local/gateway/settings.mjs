@@ -2,7 +2,7 @@
 
 function need(name) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set; the gateway is started by shared/minutehand/local`);
+  if (!value) throw new Error(`${name} is not set; the gateway is started by minutehand.local`);
   return value;
 }
 
