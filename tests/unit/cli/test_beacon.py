@@ -18,7 +18,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle and the keys, in a folder where no stack is known."""
     for name in ("SUPABASE_URL", "API_URL", "MINUTEHAND_ENV_FILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "bundle.json").write_text(json.dumps(make_bundle()))
     (tmp_path / "keys.json").write_text(json.dumps(jwks()))
     return tmp_path
@@ -96,7 +95,8 @@ def test_an_incomplete_bundle_is_exit_code_2_and_says_what_is_missing(folder: Pa
 
 def test_without_keys_it_is_exit_code_2(folder: Path) -> None:
     """A bundle that vouches for itself proves nothing."""
-    result = verify(folder, str(folder / "bundle.json"), keys=False)
+    nowhere = ("--env-file", str(folder / "no.env"))
+    result = verify(folder, str(folder / "bundle.json"), *nowhere, keys=False)
 
     assert result.exit_code == 2
     assert "not verified: give the signer's public keys" in result.stdout
