@@ -5,6 +5,7 @@ What is one transaction, and what counts as wrong, is decided in SQL.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from minutehand.worker.metrics import Sink, emf_line
 
 logger = logging.getLogger(__name__)
 
+#: Patience for taking messages; what was taken by then is offered again after its backoff.
+CLAIM_SECONDS = 2.0
 #: Messages taken at once.
 BATCH = 50
 #: The reconciler runs this often, over all workers.
@@ -55,7 +58,7 @@ class Outbox:
     async def run(self) -> int:
         """Publish what is due, and now and then reconcile; returns how many jobs were made."""
         published = 0
-        while rows := await self._store().claim_outbox(limit=BATCH):
+        while rows := await self._claim():
             published += await self.publish(rows)
             if len(rows) < BATCH:
                 break
@@ -64,6 +67,11 @@ class Outbox:
             await self.reconcile()
             await self.cancel_abandoned()
         return published
+
+    async def _claim(self) -> list[OutboxRow]:
+        # a call in flight when Postgres dies may never be answered; the next one is a second away
+        async with asyncio.timeout(CLAIM_SECONDS):
+            return await self._store().claim_outbox(limit=BATCH)
 
     async def publish(self, rows: Sequence[OutboxRow]) -> int:
         """Publish claimed rows; one that is not a message of a known version is a dead letter."""

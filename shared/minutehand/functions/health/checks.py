@@ -57,6 +57,7 @@ async def readiness(queue: Queue, extra: Extra | None = None) -> tuple[int, dict
     except Exception as error:  # whatever is wrong with it, the database cannot be used
         if asking is not None:
             asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
         unknown = "unknown while the database is away"
         for name, unit in (("queue_depth", "jobs"), ("oldest_due", "s"), ("last_tick", "s")):
