@@ -38,7 +38,7 @@ PARTS = ("ai", "aws", "functions", "queue", "web", "webhooks", "worker")
 HTTP = frozenset({"httpx", "httpcore"})
 HTTP2 = frozenset({"h2", "hpack", "hyperframe"})
 #: What an app brings for other places than a function.
-NOT_ON_LAMBDA = frozenset({"console", "demo", "migrations", "seeds", "verbs"})
+NOT_ON_LAMBDA = frozenset({"console", "demo", "local", "migrations", "seeds", "verbs"})
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import pytest
 import uvicorn
 
 from minutehand.apps.beacon.local import HOMES
+from minutehand.apps.beacon.local.provider_server import Faults, ProviderServer
 from minutehand.apps.beacon.outbox import Outbox
 from minutehand.apps.beacon.processors import register
-from minutehand.apps.beacon.provider_server import Faults, ProviderServer
 from minutehand.apps.beacon.services import Beacon
 from minutehand.config import Settings
 from minutehand.local.postgres import Postgres

@@ -15,7 +15,7 @@ HOMES = {
 }
 #: Processes by name: the module to run, and what it reads beside PORT.
 PROCESSES = {
-    f"beacon-{name}": ("minutehand.apps.beacon.provider_server", {"PROVIDER_NAME": name})
+    f"beacon-{name}": ("minutehand.apps.beacon.local.provider_server", {"PROVIDER_NAME": name})
     for name in HOMES
 }
 #: Where each answers 200 once it serves.
