@@ -228,7 +228,7 @@ def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
     return (
         "\nNext:\n"
         f"1. {first}\n"
-        "2. minutehand up\n"
+        "2. minutehand dev\n"
         f"3. in SQL: {made if answers.tenants.kind == 'workspaces' else ''}"
         f"select {clients}.enqueue_job(id, '{answers.package}.hello', '{{\"name\": \"Ada\"}}')"
         f" from {engine}.tenants limit 1;"
