@@ -162,7 +162,7 @@ def test_the_database_checks_by_the_published_schema(
             }
         return [bare(each) for each in value] if isinstance(value, list) else value
 
-    [stored] = connection.execute("select beacon.schema(%s)", (name,)).fetchone()  # type: ignore[misc]
+    [stored] = connection.execute(f"select beacon.{name}_schema()").fetchone()  # type: ignore[misc]
     assert stored == bare(schema_of(name))
 
 

@@ -1,40 +1,34 @@
 -- What a job spec and an output must be: the schemas that the API publishes, and what no schema can say.
 -- A test holds the schemas here equal to those of the models in models.py.
 
-create function beacon.schema(p_name text) returns jsonb
+create function beacon.jobspec_schema() returns jsonb
 language sql immutable
 set search_path = ''
 as $$
-  select case p_name
-    when 'jobspec' then '{
+  select '{
     "$defs": {
       "Benchmark": {
         "additionalProperties": true,
         "properties": {"name": {"maxLength": 200, "minLength": 1, "pattern": "[^ \\t\\n\\r]", "type": "string"}},
-        "required": ["name"],
-        "type": "object"
+        "required": ["name"], "type": "object"
       },
       "Constraints": {
         "additionalProperties": false,
         "properties": {
           "regions": {
-            "items": {"maxLength": 63, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "type": "string"},
-            "maxItems": 50,
-            "minItems": 1,
-            "type": "array"
+            "items": {"maxLength": 63, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "type": "string"}, "maxItems": 50,
+            "minItems": 1, "type": "array"
           },
           "min_regions": {"maximum": 50, "minimum": 1, "type": "integer"},
           "timeout": {"anyOf": [{"maximum": 86400, "minimum": 1, "type": "integer"}, {"type": "null"}]},
           "stragglers": {"enum": ["keep", "cancel"], "type": "string"}
         },
-        "required": ["regions", "min_regions"],
-        "type": "object"
+        "required": ["regions", "min_regions"], "type": "object"
       },
       "ModelRef": {
         "additionalProperties": true,
         "properties": {"id": {"maxLength": 200, "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "type": "string"}},
-        "required": ["id"],
-        "type": "object"
+        "required": ["id"], "type": "object"
       },
       "Question": {
         "additionalProperties": false,
@@ -43,8 +37,7 @@ as $$
           "question": {"maxLength": 10000, "minLength": 1, "pattern": "[^ \\t\\n\\r]", "type": "string"},
           "category": {"maxLength": 200, "minLength": 1, "pattern": "[^ \\t\\n\\r]", "type": "string"}
         },
-        "required": ["id", "question", "category"],
-        "type": "object"
+        "required": ["id", "question", "category"], "type": "object"
       }
     },
     "additionalProperties": false,
@@ -56,8 +49,7 @@ as $$
           {"maximum": 9007199254740991, "minimum": 0, "type": "integer"}
         ]
       },
-      "benchmark": {"$ref": "#/$defs/Benchmark"},
-      "constraints": {"$ref": "#/$defs/Constraints"},
+      "benchmark": {"$ref": "#/$defs/Benchmark"}, "constraints": {"$ref": "#/$defs/Constraints"},
       "questions": {
         "items": {
           "anyOf": [
@@ -65,44 +57,43 @@ as $$
             {"$ref": "#/$defs/Question"}
           ]
         },
-        "maxItems": 500,
-        "minItems": 1,
-        "type": "array"
+        "maxItems": 500, "minItems": 1, "type": "array"
       },
       "models": {
         "anyOf": [
           {
             "items": {
               "anyOf": [
-                {
-                  "maxLength": 200,
-                  "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
-                  "type": "string"
-                },
+                {"maxLength": 200, "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "type": "string"},
                 {"$ref": "#/$defs/ModelRef"}
               ]
             },
-            "maxItems": 20,
-            "minItems": 1,
-            "type": "array"
+            "maxItems": 20, "minItems": 1, "type": "array"
           },
           {"type": "null"}
         ]
       },
       "metadata": {"anyOf": [{"additionalProperties": true, "type": "object"}, {"type": "null"}]}
     },
-    "required": ["jobspec_id", "version", "benchmark", "constraints", "questions"],
-    "type": "object"
+    "required": ["jobspec_id", "version", "benchmark", "constraints", "questions"], "type": "object"
   }'::jsonb
-    when 'output' then '{
+$$;
+comment on function beacon.jobspec_schema is
+E'The JSON Schema jobspec, without titles and descriptions.\n\n'
+'The whole one is published at /api/v1/schemas/jobspec.';
+
+create function beacon.output_schema() returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+  select '{
     "$defs": {
       "OutputData": {
         "additionalProperties": false,
         "properties": {
           "responses": {"items": {"$ref": "#/$defs/Response"}, "maxItems": 500, "minItems": 1, "type": "array"}
         },
-        "required": ["responses"],
-        "type": "object"
+        "required": ["responses"], "type": "object"
       },
       "Response": {
         "additionalProperties": false,
@@ -118,20 +109,16 @@ as $$
           },
           "duration_ms": {"maximum": 86400000, "minimum": 0, "type": "integer"}
         },
-        "required": ["question_id", "question", "response", "duration_ms"],
-        "type": "object"
+        "required": ["question_id", "question", "response", "duration_ms"], "type": "object"
       }
     },
-    "additionalProperties": false,
-    "properties": {"data": {"$ref": "#/$defs/OutputData"}},
-    "required": ["data"],
+    "additionalProperties": false, "properties": {"data": {"$ref": "#/$defs/OutputData"}}, "required": ["data"],
     "type": "object"
   }'::jsonb
-  end
 $$;
-comment on function beacon.schema is
-E'The JSON Schema jobspec or output, without titles and descriptions; null for other names.\n\nThe whole ones are '
-'published at /api/v1/schemas/.';
+comment on function beacon.output_schema is
+E'The JSON Schema output, without titles and descriptions.\n\n'
+'The whole one is published at /api/v1/schemas/output.';
 
 create function beacon.canonical(p_value jsonb) returns text
 language plpgsql immutable
@@ -205,7 +192,7 @@ language plpgsql immutable
 set search_path = ''
 as $$
 declare
-  v_problem text := queue.schema_error(beacon.schema('jobspec'), p_spec);
+  v_problem text := queue.schema_error(beacon.jobspec_schema(), p_spec);
   v_regions jsonb := p_spec #> '{constraints,regions}';
   v_models text[];
 begin
@@ -236,7 +223,7 @@ language plpgsql immutable
 set search_path = ''
 as $$
 declare
-  v_problem text := queue.schema_error(beacon.schema('output'), p_output);
+  v_problem text := queue.schema_error(beacon.output_schema(), p_output);
 begin
   if v_problem is not null then
     return v_problem;

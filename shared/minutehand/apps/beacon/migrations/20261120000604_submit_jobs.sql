@@ -76,7 +76,8 @@ begin
   values (v_outbox, v_workspace, v_job.id,
     jsonb_build_object('version', 1, 'job_id', v_job.id, 'jobspec_id', v_job.jobspec_id));
   insert into public.beacon_executions (id, workspace_id, job_id, jobspec_id, region, model)
-  select v_ids[row_number() over (order by r.place, m.place)], v_workspace, v_job.id, v_job.jobspec_id, r.region, m.model
+  select v_ids[row_number() over (order by r.place, m.place)], v_workspace, v_job.id, v_job.jobspec_id,
+    r.region, m.model
   from jsonb_array_elements_text(p_spec #> '{constraints,regions}') with ordinality as r (region, place)
   cross join unnest(v_models) with ordinality as m (model, place);
   return beacon.job_answer(v_job, true, queue.wake_worker());
