@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live simulate chaos package dist bench-console screenshots
+.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live simulate chaos package dist soak bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -95,3 +95,6 @@ simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
 
 chaos: setup ## Kill everything while 10,000 jobs run, then check the books
 	@$(BIN)/python -m infra.bench.chaos $(ARGS)
+
+soak: setup ## Run 1,000 benchmark jobs while providers, a region and Postgres fail, and report
+	@$(BIN)/python -m infra.bench.soak $(ARGS)

@@ -7,7 +7,12 @@ What an app brings is found by name, and all of it is optional:
                 package of modules
 `routes`        `router(services)`, a FastAPI router; `BODY_LIMITS`, paths that take larger bodies
 `verbs`         `app`, a Typer group of commands; `FIXES`, what to do next by an error's code
+`health`        `async checks(settings)`, the app's lines in `/health`: by name, each
+                `{verdict: pass|warn|fail, value, unit, detail}`; fail is for what stops all work
 `demo`          `enqueue(api, data, workspace_id)`, the demo jobs of the local stack
+`local`         processes of the local stack beside the functions, for services the app calls:
+                `PROCESSES`, name to module and variables; `READY`, the path that says 200;
+                `environment(urls)`, the variables that say where they are
 `migrations/`   SQL files, `<timestamp>_<name>.sql`
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first

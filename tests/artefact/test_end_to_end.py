@@ -365,7 +365,7 @@ def packaged(stack: Stack, package: Package, site: Path, values: dict[str, str])
     names = (
         "SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET", "WORKER_SECRET_TOKEN",
         "BACKGROUND_JOB_TOKEN", "AWS_ENDPOINT_URL", "USE_MOCK_APOLLO", "SEALING_KEY_FILE",
-        "UPLOADS_BUCKET",
+        "UPLOADS_BUCKET", "MINUTEHAND_APPS",
     )  # fmt: skip
     variables = {name: values[name] for name in names}
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

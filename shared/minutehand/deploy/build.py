@@ -38,7 +38,7 @@ PARTS = ("ai", "aws", "functions", "queue", "web", "webhooks", "worker")
 HTTP = frozenset({"httpx", "httpcore"})
 HTTP2 = frozenset({"h2", "hpack", "hyperframe"})
 #: What an app brings for other places than a function.
-NOT_ON_LAMBDA = frozenset({"console", "demo", "examples", "migrations", "seeds", "verbs"})
+NOT_ON_LAMBDA = frozenset({"console", "demo", "examples", "local", "migrations", "seeds", "verbs"})
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ def source_files(bundle: Bundle, project: Project) -> list[Path]:
     sources = sources_of(project)
     modules = {*bundle.handlers, *own_handlers(bundle, project)}
     files: set[Path] = set()
+    if "health" in bundle.functions:
+        # found by name at run time, see minutehand.functions.health.apps
+        checked = [app for app in find_apps(project.apps) if app.has("health")]
+        modules.update(f"{app.package}.health" for app in checked)
     if bundle.apps:
         folders = [PACKAGE / part for part in PARTS]
         folders += [app.folder for app in find_apps(project.apps)]

@@ -17,7 +17,9 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from minutehand.app import find_apps
 from minutehand.local import migrations
+from minutehand.local.companions import companions
 from minutehand.local.environment import Ports, contract, demo_values, for_children
 from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, service_parts, wait_until
@@ -83,9 +85,14 @@ class Stack:
             self.values |= remote
         elif self.project.tenancy == "workspaces":
             self.values |= demo_values()
+        # what stands for the services of apps is for a stack of its own alone
+        of_apps, variables = companions(find_apps(self.project.apps) if remote is None else [])
+        self.values |= variables
+        self._companions = tuple(part.name for part in of_apps)
         self._environment = for_children(self.values, inherited, self.project)
         node_home(self._say)
         parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
+        parts += of_apps
         wanted = {"api", "aws"} if remote is not None else {part.name for part in parts}
         self._parts = {part.name: part for part in parts if part.name in wanted}
 
@@ -104,7 +111,7 @@ class Stack:
         # they wait for the database by themselves, and their imports take longer than its start
         if self._remote is not None:
             await self._check_remote()
-        for name in ("api", "gateway", "aws"):
+        for name in ("api", "gateway", "aws", *self._companions):
             if name in self._parts:
                 self._spawn(self._parts[name])
         if self.postgres is not None:
@@ -131,7 +138,7 @@ class Stack:
         """Stop every child: the API first, that it may hand back jobs, Postgres last."""
         self._stopping = True
         self._state.ready_file.unlink(missing_ok=True)
-        for names in (("api",), ("realtime", "gateway", "aws")):
+        for names in (("api",), ("realtime", "gateway", "aws", *self._companions)):
             processes = [self._processes.pop(name) for name in names if name in self._processes]
             await asyncio.gather(*(asyncio.to_thread(stop, process) for process in processes))
         if self.postgres is not None:

@@ -174,7 +174,7 @@ class Worker:
                         "pause_seconds": pause,
                     },
                 )
-                await self._pause(pause, wakeups=None)
+                await self._pause(pause, wakeups=wakeups)
                 continue
             except QueueError as error:
                 logger.error(

@@ -43,6 +43,8 @@ _OUTCOMES: Final = get_args(Outcome)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
+#: Moves what an app's tables hold for the queue into it; returns how many jobs were made.
+Publisher = Callable[[], Awaitable[int]]
 #: Turns the raw payload of one version into that of the next.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -182,6 +184,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
+        self._publishers: dict[str, Publisher] = {}
 
     def __iter__(self) -> Iterator[JobType[Any]]:
         return iter(self._types.values())
@@ -236,6 +239,24 @@ class Registry:
         for name, kind in list(self._types.items()):
             if getattr(kind.run, "__module__", "").startswith(module_prefix):
                 del self._types[name]
+
+    @property
+    def publishers(self) -> Mapping[str, Publisher]:
+        """What each worker run calls for apps with an outbox of their own, by name."""
+        return self._publishers
+
+    def publisher(self, name: str, publish: Publisher) -> None:
+        """Have `publish` called in each worker run: before it leases, on wake-ups, every second.
+
+        A run without work then costs one call more. A failure is logged and tried again; the
+        jobs of the run do not notice.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if name in self._publishers:
+            raise ValueError(f"there is a publisher {name!r} already")
+        self._publishers[name] = publish
 
     def specs(self) -> list[JobTypeSpec]:
         """Every type as it is published to the database."""

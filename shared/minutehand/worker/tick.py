@@ -31,6 +31,7 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.containment import contained
 from minutehand.worker.fanout import FanOut, StartSiblings
 from minutehand.worker.moments import Moments, TickOptions, in_time
+from minutehand.worker.publishing import Publishing
 from minutehand.worker.registry import Registry
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.settler import Settler
@@ -119,6 +120,9 @@ class Tick:
             slots=self._options.concurrency,
         )
         self._watchdog: Watchdog | None = None
+        self._publishing = Publishing(
+            registry.publishers, self._published, extra=self._extra, clock=self._clock
+        )
 
     async def run(self) -> TickSummary:
         """Do the tick's work and return what it did.
@@ -129,6 +133,7 @@ class Tick:
         level = logging.DEBUG if self._options.quiet else logging.INFO
         logger.log(level, "Starting job execution", extra=self._extra("tick.started"))
         async with self._machinery():
+            await self._publishing.once()
             await self._lease_first(level)
             await self._maybe_fan_out()
             while await self._turn():
@@ -406,6 +411,8 @@ class Tick:
         tasks = [loop.create_task(self._reporter.run(), name="reporter")]
         if self._wakeups is not None:
             tasks.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
+        if self._registry.publishers:
+            tasks.append(loop.create_task(self._publishing.run(), name="publishing"))
         if self._stopping is not None:
             tasks.append(loop.create_task(self._await_stop(self._stopping), name="stopping"))
         self._watchdog = Watchdog(
@@ -453,8 +460,13 @@ class Tick:
         while True:
             await wakeups.wait()
             wakeups.clear()
-            self._woken = True
-            self._pulse.set()
+            await self._publishing.once()
+            self._published()
+
+    def _published(self) -> None:
+        """Look for work: there is some, or someone says so."""
+        self._woken = True
+        self._pulse.set()
 
     async def _await_stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()

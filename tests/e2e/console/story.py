@@ -68,7 +68,7 @@ async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, s
             while (await api.get(f"/api/jobs/{job}")).json()["status"] != "completed":  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         mine = {"workspace_id": workspace_id}
-        [run] = (await api.get("/api/beacon/runs", params=mine)).json()["runs"]
+        [run] = (await api.get("/api/v1/jobs", params=mine)).json()["jobs"]
         [plan] = (await api.get("/api/plans", params=mine)).json()["plans"]
         [video] = (await api.get("/api/trainings", params=mine)).json()["trainings"]
         chat = await talk(api, workspace_id)

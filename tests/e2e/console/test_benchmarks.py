@@ -1,13 +1,15 @@
-"""Beacon's pages: write a benchmark, watch it being measured, verify its receipts."""
+"""Beacon's pages: submit a benchmark, see the regions' answers side by side, verify receipts."""
 
 from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -20,91 +22,75 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def start(
-    stack: RunningStack, workspace: dict[str, str], api: Callable[..., Any]
-) -> Callable[..., dict[str, Any]]:
-    """Have the stack's own health measured; the run."""
+def start(workspace: dict[str, str], api: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Submit a job spec; what was answered."""
 
-    def begin(**fields: Any) -> dict[str, Any]:
+    def begin(**constraints: Any) -> dict[str, Any]:
         body = {
             "workspace_id": workspace["id"],
-            "name": "Health",
-            "target": {"url": f"{stack.api_url}/health"},
-            "regions": ["eu-west-1", "us-east-1"],
-            "samples": 12,
-            "thresholds": {"p95_ms": 30000, "error_rate": 0},
-            **fields,
+            "jobspec_id": f"pages-{uuid.uuid4().hex[:12]}",
+            "version": "1",
+            "benchmark": {"name": "Trivia"},
+            "constraints": {"regions": ["us-east", "eu-west"], "min_regions": 2, **constraints},
+            "questions": ["Why?", {"id": "m", "question": "What is 2 + 2?", "category": "maths"}],
         }
-        spec = api("POST", "/api/beacon/specs", body)
-        run: dict[str, Any] = api("POST", f"/api/beacon/specs/{spec['id']}/runs")
-        return run
+        job: dict[str, Any] = api("POST", "/api/v1/jobs", body)
+        return job
 
     return begin
 
 
 def finished(page: Page) -> None:
-    """Wait until the run is over and its receipts are there."""
+    """Wait until the job has ended well and its receipts are there."""
     expect(page.locator(".page-head .badge")).to_have_text("Completed")
     expect(page.get_by_role("button", name="Verify")).to_be_visible()
 
 
-def test_a_benchmark_is_written_measured_and_verified(visit: Visit, stack: RunningStack) -> None:
-    """By a member, with the keyboard's own form; nobody reloads anything."""
-    page = visit(BOB, "/benchmarks", allow=("400",)).page
+def test_a_benchmark_is_submitted_answered_and_verified(visit: Visit) -> None:
+    """By a member, by the form; no page is reloaded on the way."""
+    page = visit(BOB, "/benchmarks", allow=("422",)).page
     expect(page.get_by_text("No benchmarks yet")).to_be_visible()
     page.get_by_role("button", name="New benchmark").click()
-    page.get_by_label("Name", exact=True).fill("Health")
-    page.get_by_label("Endpoint").fill("https://user@provider.example/")
-    page.get_by_label("Regions").fill("eu-west-1, us-east-1")
-    page.get_by_label("Samples").fill("8")
-    page.get_by_label("95 % within").fill("30000")
-    page.get_by_role("button", name="Write it").click()
-    expect(page.get_by_role("alert")).to_contain_text("user name")
-    page.get_by_label("Endpoint").fill(f"{stack.api_url}/health")
-    page.get_by_role("button", name="Write it").click()
-    expect(page.get_by_text("Health, version 1, is written")).to_be_visible()
-
-    page.get_by_role("button", name="Measure Health").click()
+    page.get_by_label("Name", exact=True).fill("Trivia")
+    page.get_by_label("Questions").fill("Why is it?\nmaths: What is 2 + 2?")
+    page.get_by_label("Regions needed").fill("3")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("min_regions")
+    page.get_by_label("Regions needed").fill("2")
+    page.get_by_role("button", name="Submit").click()
 
     expect(page).to_have_url(re.compile(r"/benchmarks/[0-9a-f-]{36}$"))
     finished(page)
-    rows = page.get_by_role("group", name="Figures").locator("tbody tr")
-    expect(rows).to_have_count(2)
-    expect(rows.first).to_contain_text("Thresholds kept")
-    expect(
-        page.get_by_role("img", name=re.compile(r"us-east-1: median .* 0 errors"))
-    ).to_be_visible()
-    expect(page.get_by_role("group", name="Receipts").locator("tbody tr")).to_have_count(3)
+    answers = page.get_by_role("group", name="Answers")
+    expect(answers.locator("tbody tr")).to_have_count(2)
+    second = answers.locator("[data-question=q2]")
+    expect(second).to_contain_text("What is 2 + 2?")
+    expect(second).to_contain_text("maths")
+    expect(second.locator("td")).to_have_count(2)
+    page.get_by_label("Differences from").select_option("us-east")
+    expect(second.locator("td").last.locator("ins").first).to_contain_text("eu-west")
+    expect(second.locator("td").last.locator("del").first).to_contain_text("us-east")
     page.get_by_role("button", name="Verify").click()
     expect(page.locator("[data-verdict=passed]")).to_contain_text("Verified")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the bundle").click()
     bundle = json.loads(Path(download.value.path()).read_text())
-    assert len(bundle["receipts"]) == 3
+    assert len(bundle["receipts"]) == 2
     page.get_by_role("link", name="Benchmarks").last.click()
-    expect(page.get_by_role("group", name="Runs").locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_role("group", name="Jobs").locator("tbody tr")).to_have_count(1)
 
 
-def test_a_changed_bundle_is_not_what_was_signed(
-    visit: Visit,
-    start: Callable[..., dict[str, Any]],
-    api: Callable[..., Any],
-    workspace: dict[str, str],
+def test_a_changed_answer_is_not_what_was_signed(
+    visit: Visit, start: Callable[..., dict[str, Any]]
 ) -> None:
-    """A server, or whoever stands before it, that shows other samples than were signed."""
-    wanted = ["beacon.receipt.issued", "beacon.run.finished"]
-    hook = {"url": "https://sink.invalid/", "event_types": wanted}
-    api("POST", f"/api/workspaces/{workspace['id']}/webhooks", hook)
-    run = start()
-    page = visit(ADA, f"/benchmarks/{run['id']}").page
+    """A server, or a machine before it, that shows other answers than were signed."""
+    job = start()
+    page = visit(ADA, f"/benchmarks/{job['id']}").page
     finished(page)
-    told = page.get_by_role("group", name="Told to webhooks").locator("tbody tr")
-    expect(told).to_have_count(4)
-    expect(told.last).to_contain_text("Run finished")
 
     def tamper(route: Route) -> None:
         bundle = route.fetch().json()
-        bundle["receipts"][1]["samples"]["latency_us"][0] += 1
+        bundle["receipts"][1]["output"]["data"]["responses"][0]["response"] = "No."
         route.fulfill(json=bundle)
 
     page.route("**/bundle", tamper)
@@ -114,32 +100,41 @@ def test_a_changed_bundle_is_not_what_was_signed(
 
     found = page.locator("[data-verdict=failed]")
     expect(found).to_contain_text("Not what was signed")
-    expect(found).to_contain_text("samples the samples are not the ones signed for")
+    expect(found).to_contain_text("the output is not the one signed for")
 
 
-def test_a_run_is_cancelled_while_it_is_measured(
-    visit: Visit, start: Callable[..., dict[str, Any]]
+def test_a_job_is_cancelled_while_it_runs(
+    visit: Visit, start: Callable[..., dict[str, Any]], stack: RunningStack
 ) -> None:
-    """Progress per region, live; then no receipt."""
-    run = start(samples=2000, concurrency=1, connection="new")
-    page = visit(ADA, f"/benchmarks/{run['id']}").page
-    expect(page.locator("[data-region=eu-west-1]")).to_contain_text("of 2000 samples")
+    """Each region's state, live; then no receipt."""
+    providers = json.loads(stack.values["BEACON_PROVIDERS"])
+    slow = {"moon-1": {"delay_seconds": 600}}
+    for provider in providers:
+        httpx.put(f"{provider['url']}/faults", json=slow).raise_for_status()
+    try:
+        job = start(regions=["moon-1"], min_regions=1)
+        page = visit(ADA, f"/benchmarks/{job['id']}").page
+        expect(page.locator("[data-region=moon-1]")).to_contain_text("Running")
 
-    page.get_by_role("button", name="Cancel").click()
-    page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
 
-    expect(page.locator(".page-head .badge")).to_have_text("Cancelled")
-    expect(page.get_by_text("there is no receipt")).to_be_visible()
+        expect(page.locator(".page-head .badge")).to_have_text("Cancelled")
+        expect(page.locator("[data-region=moon-1]")).to_contain_text("Cancelled")
+        expect(page.get_by_role("button", name="Verify")).to_have_count(0)
+    finally:
+        for provider in providers:
+            httpx.put(f"{provider['url']}/faults", json={}).raise_for_status()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_the_pages(
+def test_everyone_can_use_the_pages(
     visit: Visit, start: Callable[..., dict[str, Any]], scheme: Any, repository: Path
 ) -> None:
     """No axe violation, and nothing runs out of a narrow screen."""
-    run = start(target={"url": "http://127.0.0.1:9/"}, samples=2)
+    job = start()
     narrow = {"width": 320, "height": 700}
-    visitor = visit(ADA, f"/benchmarks/{run['id']}", color_scheme=scheme, viewport=narrow)
+    visitor = visit(ADA, f"/benchmarks/{job['id']}", color_scheme=scheme, viewport=narrow)
     page = visitor.page
     finished(page)
     page.get_by_role("button", name="Verify").click()

@@ -165,7 +165,7 @@ def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(
     before, _, _ = answer_of(handler, at_path(event, "/api/jobs/bulk"), "jobs")
     assert (before, routes_of_apps()) == (405, set())
 
-    status, keys, _ = answer_of(handler, at_path(event, "/api/beacon/keys"), "jobs")
+    status, keys, _ = answer_of(handler, at_path(event, "/api/v1/keys"), "jobs")
     assert (status, list(keys)) == (200, ["keys"])
     assert {f"minutehand.apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
         routes_of_apps()

@@ -133,19 +133,24 @@ async def test_status_is_the_operators_or_the_members_own(
 
 
 async def test_health_is_alive_at_once_and_ready_part_by_part(client: Client) -> None:
-    """Both old paths, and the deep look by either way."""
+    """The process alone, its parts as last seen, and every part asked now."""
     api = client()
 
-    for path in ("/health", "/api/v1/health"):
-        alive = await api.get(path)
-        assert (alive.status_code, alive.json()["status"]) == (200, "healthy")
-        assert "checks" not in alive.json()
-    for path in ("/health?deep=1", "/api/v1/health?deep=1", "/api/health/ready"):
+    alone = await api.get("/health?deep=0")
+    assert (alone.status_code, alone.json()["status"]) == (200, "healthy")
+    assert "checks" not in alone.json()
+    everything = await api.get("/api/v1/health")
+    seen = await api.get("/health")
+    assert everything.json()["status"] == seen.json()["status"]
+    assert seen.json()["status"] in {"healthy", "degraded", "down"}
+    for path in ("/health?deep=1", "/api/v1/health", "/api/health/ready"):
         ready = await api.get(path)
         checks = ready.json()["checks"]
-        assert set(checks) == {"database", "queue_depth", "oldest_due", "last_tick"}
+        assert {"database", "queue_depth", "oldest_due", "last_tick"} <= set(checks)
         assert checks["database"]["verdict"] == "pass"
-        assert ready.status_code == (503 if ready.json()["status"] == "not_ready" else 200)
+        assert ready.status_code == (
+            503 if ready.json()["status"] in {"not_ready", "down"} else 200
+        )
 
 
 async def test_readiness_tells_a_dead_database_from_a_dead_process(settings: Settings) -> None:

@@ -1,102 +1,176 @@
-"""One project for this room's tests, a provider endpoint, and beacon's API and worker in one hand.
+"""One project for these tests, three provider servers, and beacon's API and worker in one hand.
 
-The database is shared: each test writes specs and runs of its own and looks at those.
+The database is shared: each test submits specs of its own and looks at those.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
+import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
+from minutehand.apps.beacon.local import HOMES
+from minutehand.apps.beacon.local.provider_server import Faults, ProviderServer
+from minutehand.apps.beacon.outbox import Outbox
 from minutehand.apps.beacon.processors import register
 from minutehand.apps.beacon.services import Beacon
 from minutehand.config import Settings
 from minutehand.local.postgres import Postgres
-from minutehand.webhooks.processors import Webhooks
-from minutehand.webhooks.processors import register as register_webhooks
 from minutehand.worker import Registry
 from minutehand.worker.testing import drain
-from tests.integration.beacon.provider import Provider
 from tests.support.desk import AppDesk
 from tests.support.project import ACME, Project, project_of_a_room
 
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-_names = itertools.count()
+QUESTIONS = [
+    "What is the capital of France?",
+    {"id": "m1", "question": "What is two and two?", "category": "mathematics"},
+]
+ENDED = ("completed", "failed", "cancelled")
+_names = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 def project(template: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A database behind a Data API, where this machine may be measured and told."""
-    opened = ("webhook_private_addresses", "beacon_private_addresses")
-    with project_of_a_room(template, *opened) as made:
+    """A seeded database behind a Data API."""
+    with project_of_a_room(template) as made:
         keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
-        made.settings = made.settings.model_copy(
-            update={"sealing_key_file": str(keys), "worker_secret_tokens": ("operator",)}
-        )
+        made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
         yield made
 
 
+class Providers:
+    """The three providers of the local stack, each a real HTTP server on a port of its own."""
+
+    def __init__(self) -> None:
+        self.by_name = {name: ProviderServer(name, seed=1) for name in HOMES}
+        self.urls: dict[str, str] = {}
+
+    @property
+    def variable(self) -> str:
+        """BEACON_PROVIDERS for them."""
+        return json.dumps(
+            [
+                {"name": name, "url": self.urls[name], "regions": list(homes)}
+                for name, homes in HOMES.items()
+            ]
+        )
+
+    def faults(self, name: str, region: str = "*", **faults: Any) -> None:
+        """Have one misbehave in a region."""
+        self.by_name[name].faults[region] = Faults(**faults)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Providers]:
+        """Serve until the block is left."""
+        async with AsyncExitStack() as stack:
+            for name, provider in self.by_name.items():
+                self.urls[name] = await stack.enter_async_context(serving(provider.app))
+            yield self
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """An ASGI app on a free port; its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    )
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn sets a flag, not an event
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
+
+
 class Station(AppDesk):
-    """The whole app, where runs are ordered, and the webhooks that tell of them."""
+    """The whole app: its API, and a worker that ticks when it is told to."""
 
-    below = "/api/beacon"
+    below = "/api/v1"
 
-    def __init__(self, project: Project, settings: Settings | None = None) -> None:
-        settings = settings or project.settings
-        beacon = Beacon(settings)
-        webhooks = Webhooks(settings, answer_seconds=2)
+    def __init__(
+        self, project: Project, providers: Providers, *, settings: Settings | None = None
+    ) -> None:
+        settings = (settings or project.settings).with_environ(BEACON_PROVIDERS=providers.variable)
+        self.beacon = Beacon(settings)
         registry = Registry()
-        register(registry, settings, app=beacon)
-        register_webhooks(registry, settings, app=webhooks)
-        super().__init__(project, settings, registry, beacon, webhooks, grace_seconds=0.3)
+        register(registry, settings, app=self.beacon)
+        super().__init__(project, settings, registry, self.beacon, grace_seconds=2)
 
-    async def write(self, url: str, **fields: Any) -> dict[str, Any]:
-        """Write a spec of Acme's under a name of its own."""
-        body = {
-            "workspace_id": ACME,
-            "name": f"spec {next(_names)}",
-            "target": {"url": url},
-            "regions": ["eu-west-1"],
-            "samples": 6,
-            "warm_up": 0,
-            "concurrency": 2,
-            "timeout_ms": 5000,
+    def spec(self, **fields: Any) -> dict[str, Any]:
+        """A job spec with an id of its own; `constraints` are merged."""
+        constraints = {
+            "regions": ["us-east", "eu-west"],
+            "min_regions": 1,
+            **fields.pop("constraints", {}),
+        }
+        return {
+            "jobspec_id": f"spec-{next(_names)}",
+            "version": "1",
+            "benchmark": {"name": "trivia"},
+            "constraints": constraints,
+            "questions": QUESTIONS,
             **fields,
         }
-        answer = await self.call("POST", "/specs", json=body)
-        assert answer.status_code == 201, answer.text
-        spec: dict[str, Any] = answer.json()
-        return spec
 
-    async def start(self, url: str, **fields: Any) -> dict[str, Any]:
-        """Write a spec and start a run of it."""
-        spec = await self.write(url, **fields)
-        answer = await self.call("POST", f"/specs/{spec['id']}/runs")
-        assert answer.status_code == 201, answer.text
-        run: dict[str, Any] = answer.json()
-        return run
+    async def submit(self, **fields: Any) -> dict[str, Any]:
+        """Submit a spec for Acme."""
+        body = {"workspace_id": ACME, **self.spec(**fields)}
+        answer = await self.call("POST", "/jobs", json=body)
+        assert answer.status_code == 202, answer.text
+        submitted: dict[str, Any] = answer.json()
+        return submitted
 
-    async def ended(self, run: dict[str, Any]) -> dict[str, Any]:
-        """Tick until nothing is due; the run as it stands then."""
-        await drain(self.worker)
-        return await self.look(run)
-
-    async def look(self, run: dict[str, Any]) -> dict[str, Any]:
-        """The run as its members see it."""
-        answer = await self.call("GET", f"/runs/{run['id']}")
+    async def look(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job as its members see it."""
+        answer = await self.call("GET", f"/jobs/{job['id']}")
         assert answer.status_code == 200, answer.text
         state: dict[str, Any] = answer.json()
         return state
 
-    async def bundle(self, run: dict[str, Any]) -> dict[str, Any]:
-        """The run's bundle."""
-        bundle: dict[str, Any] = (await self.call("GET", f"/runs/{run['id']}/bundle")).json()
-        return bundle
+    async def ended(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Tick, backoffs over at once, until the job has ended."""
+        return await self.tick_until(lambda: self.look(job), lambda state: state["status"] in ENDED)
+
+    async def publish(self) -> int:
+        """Move what is due from the outbox into the queue, without running anything."""
+        return await self.outbox.run()
+
+    @property
+    def outbox(self) -> Outbox:
+        """The publisher behind the worker's runs."""
+        publish = self.worker.registry.publishers["beacon"]
+        outbox: Outbox = publish.__self__  # type: ignore[attr-defined]
+        return outbox
+
+    async def reconcile(self) -> dict[str, int]:
+        """Reconcile now, whoever did before."""
+        self.project.run_sql("delete from beacon.reconciliations")
+        return await self.outbox.reconcile()
+
+    async def tick(self) -> None:
+        """Tick until nothing is due."""
+        await drain(self.worker)
+
+    async def receipt(self, execution: dict[str, Any]) -> dict[str, Any]:
+        """An execution's receipt."""
+        answer = await self.call("GET", f"/executions/{execution['id']}/receipt")
+        assert answer.status_code == 200, answer.text
+        receipt: dict[str, Any] = answer.json()
+        return receipt
 
     def chain(self) -> list[dict[str, Any]]:
         """Acme's receipts in order; fails if the chain has a gap or a wrong link."""
@@ -109,14 +183,15 @@ class Station(AppDesk):
 
 
 @pytest.fixture
-async def station(project: Project) -> AsyncIterator[Station]:
-    """The app on this room's project."""
-    async with Station(project).open() as station:
-        yield station
+async def providers() -> AsyncIterator[Providers]:
+    """What is asked."""
+    async with Providers().open() as running:
+        yield running
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
-    """What is measured."""
-    async with Provider().open() as running:
-        yield running
+async def station(project: Project, providers: Providers) -> AsyncIterator[Station]:
+    """The app on this project."""
+    project.run_sql("delete from beacon.provider_health")
+    async with Station(project, providers).open() as station:
+        yield station

@@ -1,88 +1,82 @@
-"""A run of two regions with its receipts, as the processors would issue them, and its keys."""
+"""Receipts signed by a known key, for the tests of verifiers."""
 
 from __future__ import annotations
 
-import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from minutehand.apps.beacon.canonical import digest, digest_of
-from minutehand.apps.beacon.jws import SigningKey
-from minutehand.apps.beacon.models import Head, Run, Spec, StoredReceipt, StoredSpec
-from minutehand.apps.beacon.receipts import Signer, chained, state_region, state_run
-from minutehand.apps.beacon.statistics import Sample, to_columns
+from minutehand.apps.beacon.canonical import digest_of
+from minutehand.apps.beacon.executing import Gave
+from minutehand.apps.beacon.models import ExecutionRow, Head, JobRow, JobSpec
+from minutehand.apps.beacon.receipts import chained, statement
+from minutehand.apps.beacon.responses import read_output
+from minutehand.apps.beacon.signing import SigningKey
 
-AT = datetime(2025, 3, 1, 12, tzinfo=UTC)
-WORKSPACE = UUID("11111111-1111-4111-8111-111111111111")
-KEY = SigningKey.from_seed(bytes(range(32)))
-SPEC = Spec.model_validate(
-    {
-        "target": {"url": "https://provider.example/v1"},
-        "regions": ["eu-west-1", "us-east-1"],
-        "samples": 4,
-        "thresholds": {"p95_ms": 250, "error_rate": 0.25},
-    }
-).model_dump(mode="json")
-
-
-def jwks(key: SigningKey = KEY, **more: int) -> dict[str, Any]:
-    """The public key as the API publishes it."""
-    return {
-        "keys": [
-            {
-                "kty": "OKP", "crv": "Ed25519", "x": key.x, "kid": key.kid, "use": "sig",
-                "alg": "EdDSA", "nbf": int(AT.timestamp()) - 60, **more,
-            }
-        ]
-    }  # fmt: skip
+KEY = SigningKey.from_seed(b"k" * 32)
+AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SPEC: dict[str, Any] = {
+    "jobspec_id": "spec-1",
+    "version": "1",
+    "benchmark": {"name": "trivia", "weight": 0.5},
+    "constraints": {"regions": ["us-east", "eu-west"], "min_regions": 1},
+    "questions": ["Why?", {"id": "m", "question": "What is 2 + 2?", "category": "maths"}],
+}
 
 
-def samples_of(region: str) -> list[Sample]:
-    """Three successes and an error, other ones per region."""
-    base = 100_000 + sum(region.encode())
-    return [
-        Sample(0, base, "ok:200"),
-        Sample(5, base + 7_000, "ok:200"),
-        Sample(9, 12, "connect"),
-        Sample(120, base + 50_000, "ok:200"),
-    ]
+def jwks(key: SigningKey = KEY, **more: Any) -> dict[str, Any]:
+    """The key set that a deployment with this key publishes."""
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": key.x, "kid": key.kid, "nbf": 0}
+    return {"keys": [{**jwk, **more}]}
 
 
 def make_bundle(key: SigningKey = KEY, *, head: Head | None = None) -> dict[str, Any]:
-    """The bundle of a run after `head`, as the API hands it out."""
-    spec = StoredSpec(
-        id=UUID(int=1), workspace_id=WORKSPACE, name="models", version=1, spec=SPEC,
-        digest=digest_of(SPEC), created_at=AT,
-    )  # fmt: skip
-    run = Run(
-        id=UUID(int=2), workspace_id=WORKSPACE, regions=SPEC["regions"], outcome=None, created_at=AT
-    )
-    signer = Signer(job_id=str(UUID(int=3)), attempt=1, software="minutehand/test")
+    """A job's two receipts in one chain, with its spec."""
     head = head or Head(number=0, digest=None)
-    entries: list[dict[str, Any]] = []
-    stored: list[StoredReceipt] = []
-    for region in SPEC["regions"]:
-        samples = samples_of(region)
-        statement = state_region(
-            run, spec, signer, region=region, measured_from="aws/eu-west-1", samples=samples,
-            started_at=AT, ended_at=AT,
-        )  # fmt: skip
-        payload = chained(statement, head, issued_at=AT)
-        jws = key.sign(payload)
-        stored.append(
-            StoredReceipt(
-                id=UUID(int=10 + head.number), workspace_id=WORKSPACE, number=payload["number"],
-                run_id=run.id, region=region, job_id=UUID(int=3), digest=digest(jws),
-                previous=head.digest, kid=key.kid, payload=payload, jws=jws, issued_at=AT,
-            )
-        )  # fmt: skip
-        entries.append({"jws": jws, "samples": to_columns(samples)})
-        head = Head(number=payload["number"], digest=digest(jws))
-    whole = state_run(run, spec, signer, receipts=stored, ended_at=AT)
-    entries.append({"jws": key.sign(chained(whole, head, issued_at=AT))})
-    return {
-        "format": "minutehand-beacon-bundle/1",
-        "spec": copy.deepcopy(SPEC),
-        "receipts": entries,
-    }
+    spec = JobSpec.model_validate(SPEC)
+    job = JobRow(
+        id=UUID(int=1),
+        workspace_id=UUID(int=2),
+        jobspec_id="spec-1",
+        version="1",
+        spec=SPEC,
+        priority=100,
+        status="processing",
+    )
+    receipts = []
+    for place, region in enumerate(spec.constraints.regions):
+        answers = [
+            {
+                "question_id": each.question_id,
+                "question": each.question,
+                "response": f"Because “{region}”, \\ é\n{place}",
+                "duration_ms": 12,
+            }
+            for each in spec.asked
+        ]
+        execution = ExecutionRow(
+            id=UUID(int=10 + place), region=region, model="default", status="processing"
+        )
+        stated = statement(
+            job,
+            execution,
+            Gave("alpha", "m-1", read_output({"responses": answers}, spec)),
+            spec_digest=digest_of(SPEC),
+            started_at=AT,
+            completed_at=AT + timedelta(seconds=1),
+            software="minutehand/test",
+        )
+        stated["id"] = str(UUID(int=20 + place))
+        receipt = key.sign(chained(stated, head, issued_at=AT + timedelta(seconds=place)))
+        receipts.append(receipt)
+        head = Head(number=receipt["number"], digest=digest_of(receipt))
+    return {"format": "minutehand-beacon-bundle/1", "jobspec": SPEC, "receipts": receipts}
+
+
+def resigned(place: int, key: SigningKey = KEY, **fields: Any) -> dict[str, Any]:
+    """The bundle with one receipt's members replaced, and signed again by the key."""
+    bundle = make_bundle()
+    receipt = {**bundle["receipts"][place], **fields}
+    del receipt["signature"]
+    bundle["receipts"][place] = key.sign(receipt)
+    return bundle

@@ -41,14 +41,14 @@ class Queue:
     ("vitals", "status", "word", "verdicts"),
     [
         (health(), 200, "ready", {}),
-        (health(due=10_001), 200, "degraded", {"queue_depth": "warn"}),
+        (health(due=10_001, oldest=1), 200, "degraded", {"queue_depth": "warn"}),
         (health(oldest=121), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
         (health(tick=91), 200, "degraded", {"last_tick": "warn"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
-        (health(due=10_001, tick=201), 503, "not_ready", {"last_tick": "fail"}),
+        (health(due=10_001, oldest=1, tick=201), 503, "not_ready", {"last_tick": "fail"}),
     ],
 )
 async def test_readiness_tells_its_parts_apart(
@@ -61,6 +61,32 @@ async def test_readiness_tells_its_parts_apart(
     for name, verdict in verdicts.items():
         assert body["checks"][name]["verdict"] == verdict
     assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick"}
+
+
+async def test_what_is_paused_is_not_due() -> None:
+    """One meaning of due in all checks: "1 due" beside "nothing is due" helps no one."""
+    _, body = await readiness(Queue(health(due=3, oldest=None)))
+
+    assert body["checks"]["queue_depth"]["value"] == 0
+    assert (
+        body["checks"]["queue_depth"]["detail"]
+        == "0 due and not yet leased; 3 held back by a pause"
+    )
+    assert body["checks"]["oldest_due"]["detail"] == "nothing is due"
+
+
+async def test_apps_add_lines_and_a_failing_app_is_told_apart() -> None:
+    """What an app says stands beside the engine's own checks, and never replaces them."""
+
+    async def extra() -> Any:
+        line = {"verdict": "warn", "value": 1, "unit": "x", "detail": "late"}
+        return {"outbox": line, "database": line}
+
+    status, body = await readiness(Queue(health()), extra)
+
+    assert (status, body["status"]) == (200, "degraded")
+    assert body["checks"]["outbox"]["detail"] == "late"
+    assert body["checks"]["database"]["verdict"] == "pass"
 
 
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])

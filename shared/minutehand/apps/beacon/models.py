@@ -1,87 +1,266 @@
-"""Specs, payloads of jobs, receipts and bundles, as they are written and read.
+"""The contracts: job specs, messages, answers and rows, each written once for every reader.
 
-The rules a spec must keep stand in SQL; here are its shape, its defaults and its bounds.
+The JSON Schemas that the API publishes and the database checks by are made from these models.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
-from minutehand.apps.beacon.statistics import Verdict
+from minutehand.apps.beacon.canonical import EXACT
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Region = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Outcome = Literal["completed", "partial", "failed"]
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+#: Executions that one job spec may ask for: regions times models.
+MAX_EXECUTIONS = 200
+#: What a spec that names no model is run with: the provider's own choice.
+DEFAULT_MODEL = "default"
+
+JobStatus = Literal["created", "queued", "processing", "completed", "failed", "cancelled"]
+ExecutionStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 2.0 is 2, and neither true nor "2" is a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a whole number")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError("must be a whole number")
+        return int(value)
+    return value
+
+
+Count = Annotated[int, Field(ge=1, le=50), BeforeValidator(_whole)]
+Seconds = Annotated[int, Field(ge=1, le=86400), BeforeValidator(_whole)]
+Milliseconds = Annotated[int, Field(ge=0, le=86400000), BeforeValidator(_whole)]
+VersionNumber = Annotated[int, Field(ge=0, le=EXACT), BeforeValidator(_whole)]
+#: Something beside blanks; written so that Python, JSON Schema and Postgres read it alike.
+_VISIBLE = r"[^ \t\n\r]"
+JobspecId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=200)
+]
+Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
+ModelId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=200)
+]
+QuestionId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
+QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=10000, pattern=_VISIBLE)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
 
 
 class Exact(BaseModel):
-    """A model that takes nothing it does not know."""
+    """A model that takes nothing it does not know, and no text for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Target(Exact):
-    """The provider endpoint: what each sample asks."""
+class Benchmark(BaseModel):
+    """What is measured; members beside the name are kept as they came."""
 
-    url: Annotated[str, Field(max_length=2000)] = Field(
-        description="https, with neither a private host nor a user name."
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: ShortText
+
+
+class Constraints(Exact):
+    """Where a job runs, and what is enough."""
+
+    regions: Annotated[list[Region], Field(min_length=1, max_length=50)] = Field(
+        description="Each once."
     )
-    method: Method = "GET"
-    headers: dict[str, str] = Field(
-        default_factory=dict, description="Without secrets: a spec is shown with its receipts."
+    min_regions: Count = Field(
+        description="Regions that must succeed; at most as many as there are."
     )
-    body: str | None = Field(default=None, max_length=65536)
-
-
-class Thresholds(Exact):
-    """What each region must keep; null asks for nothing."""
-
-    p95_ms: int | None = Field(default=None, ge=1, le=60000)
-    error_rate: float | None = Field(default=None, ge=0, le=1, description="At most 4 decimals.")
-
-
-class Spec(Exact):
-    """What to measure."""
-
-    target: Target
-    regions: Annotated[list[Region], Field(min_length=1, max_length=20)]
-    samples: int = Field(default=50, ge=1, le=2000, description="Per region.")
-    warm_up: int = Field(default=2, ge=0, le=20, description="Requests before, not counted.")
-    concurrency: int = Field(default=4, ge=1, le=20, description="Requests at once, per region.")
-    timeout_ms: int = Field(default=5000, ge=100, le=30000, description="From name to last byte.")
-    connection: Literal["reuse", "new"] = Field(
-        default="reuse", description="new: each sample opens a connection of its own."
+    timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds from the start of the job until an execution counts as failed; "
+        "3600 when absent.",
     )
-    thresholds: Thresholds = Field(default_factory=Thresholds)
+    stragglers: Literal["keep", "cancel"] = Field(
+        default="keep",
+        description="What becomes of executions still running once min_regions succeeded: "
+        "keep waits for them, cancel ends the job at once.",
+    )
 
 
-class MeasurePayload(BaseModel):
-    """Payload of `beacon_measure`, which people and schedules may enqueue."""
+class Question(Exact):
+    """A question with an id of its own."""
 
-    spec: Annotated[str, Field(min_length=1, max_length=100, description="A spec's name.")]
-
-
-class RunPayload(BaseModel):
-    """Payload of `beacon_run`."""
-
-    run_id: UUID
+    id: QuestionId
+    question: QuestionText
+    category: ShortText
 
 
-class RegionPayload(BaseModel):
-    """Payload of `beacon_region`."""
+class ModelRef(BaseModel):
+    """A model by its id; members beside it are sent to the provider as they came."""
 
-    run_id: UUID
-    region: str
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: ModelId
+
+
+class JobSpec(Exact):
+    """A benchmark: questions put to models in regions."""
+
+    jobspec_id: JobspecId
+    version: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=64)] | VersionNumber
+    benchmark: Benchmark
+    constraints: Constraints
+    questions: Annotated[list[QuestionText | Question], Field(min_length=1, max_length=500)] = (
+        Field(description="A string is given the id q1, q2, … by its place.")
+    )
+    models: Annotated[list[ModelId | ModelRef], Field(min_length=1, max_length=20)] | None = Field(
+        default=None, description="Each once; the provider's own choice when absent."
+    )
+    metadata: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        regions, models = self.constraints.regions, self.model_ids
+        ids = [question.question_id for question in self.asked]
+        if len(set(regions)) < len(regions):
+            raise ValueError("constraints.regions must name each region once")
+        if self.constraints.min_regions > len(regions):
+            raise ValueError("constraints.min_regions must be at most the number of regions")
+        if len(set(models)) < len(models):
+            raise ValueError("models must name each model once")
+        if len(set(ids)) < len(ids):
+            raise ValueError("questions must have different ids")
+        if len(regions) * len(models) > MAX_EXECUTIONS:
+            raise ValueError(f"regions times models must be at most {MAX_EXECUTIONS}")
+        return self
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The models by their ids; the default one where none is named."""
+        named = self.models or [DEFAULT_MODEL]
+        return [model if isinstance(model, str) else model.id for model in named]
+
+    @property
+    def asked(self) -> list[Asked]:
+        """The questions with their ids, in order."""
+        return list(_asked(self.questions))
+
+
+class Asked(Exact):
+    """A question as it is put to a provider."""
+
+    question_id: str
+    question: str
+    category: str | None = None
+
+
+def _asked(questions: list[str | Question]) -> Iterator[Asked]:
+    for place, each in enumerate(questions, 1):
+        if isinstance(each, str):
+            yield Asked(question_id=f"q{place}", question=each)
+        else:
+            yield Asked(question_id=each.id, question=each.question, category=each.category)
+
+
+class JobMessage(Exact):
+    """What the outbox holds and the queue carries: version 1 of the message about a job."""
+
+    version: Literal[1]
+    job_id: UUID
+    jobspec_id: JobspecId
+
+
+class ExecutionMessage(Exact):
+    """Payload of an execution's child job, version 1."""
+
+    version: Literal[1]
+    job_id: UUID
+    execution_id: UUID
+    region: Region
+    model: ModelId
+
+
+class Response(Exact):
+    """One question's answer."""
+
+    question_id: QuestionId
+    question: QuestionText
+    response: Annotated[str, StringConstraints(min_length=1, max_length=100000, pattern=_VISIBLE)]
+    category: ShortText | None = None
+    duration_ms: Milliseconds
+
+
+class OutputData(Exact):
+    """The answers, one per question, in the order of the questions."""
+
+    responses: Annotated[list[Response], Field(min_length=1, max_length=500)]
+
+
+class Output(Exact):
+    """What an execution gave."""
+
+    data: OutputData
+
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+
+
+class Hashes(Exact):
+    """What a receipt vouches for, each as sha256:<hex> over canonical JSON (RFC 8785)."""
+
+    jobspec: Digest = Field(description="Of the job spec.")
+    output: Digest = Field(description="Of the member `output`.")
+    previous: Digest | None = Field(
+        description="Of the workspace's receipt before this one, whole; null for the first."
+    )
+
+
+class Receipt(BaseModel):
+    """A signed statement of one execution; see the app's README for every member."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: Literal["minutehand-beacon-receipt/1"]
+    id: str
+    workspace_id: str
+    number: Annotated[int, Field(ge=1)]
+    job_id: str
+    jobspec_id: JobspecId
+    jobspec_version: str
+    execution_id: str
+    region: Region
+    provider: ShortText
+    model: ModelId
+    started_at: Instant
+    completed_at: Instant
+    issued_at: Instant
+    output: Output
+    hashes: Hashes
+    software: ShortText
+    key_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86}$")]
+
+
+class Bundle(Exact):
+    """Receipts with the job spec they are of, to be verified without asking anyone."""
+
+    format: Literal["minutehand-beacon-bundle/1"] = "minutehand-beacon-bundle/1"
+    jobspec: dict[str, Any] | None = None
+    receipts: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)]
 
 
 class SealedKey(BaseModel):
     """The current signing key, its private half sealed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     kid: str
     x: str
@@ -89,7 +268,7 @@ class SealedKey(BaseModel):
 
 
 class Head(BaseModel):
-    """The end of a workspace's chain."""
+    """The end of a workspace's chain of receipts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -97,65 +276,67 @@ class Head(BaseModel):
     digest: str | None
 
 
-class StoredSpec(BaseModel):
-    """A spec as it is stored."""
+class JobRow(BaseModel):
+    """A job as the worker reads it."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: UUID
     workspace_id: UUID
-    name: str
-    version: int
+    jobspec_id: str
+    version: str
     spec: dict[str, Any]
-    digest: Digest
-    created_by: UUID | None = None
-    created_at: AwareDatetime
+    priority: int
+    status: JobStatus
+    started_at: AwareDatetime | None = None
 
 
-class StoredReceipt(BaseModel):
-    """A receipt as it is stored, without its samples."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    id: UUID
-    workspace_id: UUID
-    number: int = Field(description="Its place in the workspace's chain, from 1, without gaps.")
-    run_id: UUID
-    region: str | None = Field(description="null for the run's own receipt.")
-    job_id: UUID
-    digest: Digest = Field(description="SHA-256 over the text of jws.")
-    previous: Digest | None
-    kid: str
-    payload: dict[str, Any]
-    jws: str = Field(description="The receipt itself: a compact JWS.")
-    issued_at: AwareDatetime
-
-
-class Run(BaseModel):
-    """A run's row, as a job reads it."""
+class ExecutionRow(BaseModel):
+    """An execution as the worker reads it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: UUID
-    workspace_id: UUID
-    regions: list[str]
-    outcome: Outcome | None
-    created_at: AwareDatetime
+    region: str
+    model: str
+    status: ExecutionStatus
+    provider: str | None = None
+    provider_task: str | None = None
+    started_at: AwareDatetime | None = None
 
 
-class Loaded(BaseModel):
-    """What a leased job works on; `run` is None when it is gone."""
+class StartedJob(BaseModel):
+    """What a leased `beacon_job` works on; `job` is None when it is gone."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    run: Run | None
-    spec: StoredSpec | None = None
+    job: JobRow | None
+    executions: list[ExecutionRow] = Field(default_factory=list)
+
+
+class ProviderHealth(BaseModel):
+    """What is known of one provider in one region, over all workers."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    provider: str
+    region: str
+    failures: int = 0
+    open_until: AwareDatetime | None = None
+
+
+class StartedExecution(BaseModel):
+    """What a leased `beacon_execution` works on; `over` says why it is not to run."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    execution: ExecutionRow | None
+    job: JobRow | None = None
+    over: str | None = None
+    receipt: dict[str, Any] | None = None
     key: SealedKey | None = None
     head: Head | None = None
-    over: str | None = Field(default=None, description="Why a region is not measured any more.")
-    private_addresses: bool = False
-    requests_per_second: float = Field(default=1.0, gt=0, description="This region's share.")
-    receipts: list[StoredReceipt] = Field(default_factory=list)
+    health: list[ProviderHealth] = Field(default_factory=list)
 
 
 class Issued(BaseModel):
@@ -164,104 +345,49 @@ class Issued(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     issued: bool
-    receipt: StoredReceipt | None = None
+    receipt: dict[str, Any] | None = None
     head: Head | None = None
+    enough: bool = False
 
 
-Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
-Text = Annotated[str, Field(min_length=1, max_length=200)]
-Id = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-]
-Count = Annotated[int, Field(ge=0)]
+class Finished(BaseModel):
+    """How a job ended, as the worker reports it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    status: JobStatus
+    reached: list[str] = Field(default_factory=list)
+    missing: list[str] = Field(default_factory=list)
+    error: str | None = None
 
 
-class Statement(BaseModel):
-    """What every receipt states."""
+class OutboxRow(BaseModel):
+    """A claimed row of the outbox; the message is as it was stored, of any version."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
-    workspace_id: Id
-    run_id: Id
-    job_id: Id
-    attempt: Annotated[int, Field(ge=1)]
-    spec_name: Text
-    spec_version: Annotated[int, Field(ge=1)]
-    spec_digest: Digest
-    started_at: Instant
-    ended_at: Instant
-    issued_at: Instant
-    verdict: Verdict
-    number: Annotated[int, Field(ge=1)]
-    previous: Digest | None
-    software: Text
+    id: UUID
+    message: Any
 
 
-class Latency(Exact):
-    """Latencies of the successes in µs; percentiles by nearest rank, the mean rounded down."""
-
-    min: Count
-    mean: Count
-    max: Count
-    p50: Count
-    p75: Count
-    p90: Count
-    p95: Count
-    p99: Count
+#: By the names under /api/v1/schemas.
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "jobspec": JobSpec,
+    "output": Output,
+    "receipt": Receipt,
+    "job-message": JobMessage,
+    "execution-message": ExecutionMessage,
+}
 
 
-class Statistics(Exact):
-    """Counts, and latencies where something succeeded."""
+def schema_of(name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a contract.
 
-    count: Count
-    errors: Count
-    outcomes: dict[str, Count]
-    latency_us: Latency | None
-
-
-class SamplesStated(Exact):
-    """How many samples there are, and the digest of their columns."""
-
-    count: Count
-    digest: Digest
-
-
-class RegionStatement(Statement):
-    """The payload of a region's receipt."""
-
-    type: Literal["beacon.region/1"]
-    region_requested: Region
-    measured_from: Text
-    samples: SamplesStated
-    statistics: Statistics
-
-
-class RegionStated(Exact):
-    """A region of a run: its receipt's digest, or that there is none."""
-
-    region: Region
-    status: Literal["completed", "failed"]
-    receipt: Digest | None = None
-
-
-class RunStatement(Statement):
-    """The payload of a run's receipt."""
-
-    type: Literal["beacon.run/1"]
-    outcome: Outcome
-    regions: list[RegionStated]
-
-
-class BundledReceipt(Exact):
-    """A receipt in a bundle; a region's may bring its samples."""
-
-    jws: Annotated[str, Field(max_length=32000)]
-    samples: dict[str, Any] | None = None
-
-
-class Bundle(Exact):
-    """What is handed to somebody who is to verify a run without asking anybody."""
-
-    format: Literal["minutehand-beacon-bundle/1"] = "minutehand-beacon-bundle/1"
-    spec: dict[str, Any] | None = Field(default=None, description="The text the digest is of.")
-    receipts: Annotated[list[BundledReceipt], Field(min_length=1, max_length=1000)]
+    Raises:
+        KeyError: There is no contract of this name.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"/api/v1/schemas/{name}",
+        **SCHEMAS[name].model_json_schema(),
+    }

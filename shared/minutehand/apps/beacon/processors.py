@@ -1,55 +1,51 @@
-"""The beacon processors: a run and its regions, each of which ends in a signed receipt.
+"""The beacon processors: a job and its executions, each of which ends in a signed receipt.
 
-Asking the endpoint is `sampler`'s, what is stated `receipts`', and the chain SQL's.
+Asking providers is `executing`'s, the outbox `outbox`'s, and what is enough SQL's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+from minutehand.apps.beacon.canonical import digest_of
+from minutehand.apps.beacon.executing import Executor, Gave, NoProvider, StillRunning
 from minutehand.apps.beacon.models import (
-    Loaded,
-    MeasurePayload,
-    RegionPayload,
-    RunPayload,
-    StoredReceipt,
+    ExecutionMessage,
+    Head,
+    Issued,
+    JobMessage,
+    JobRow,
+    JobSpec,
+    StartedExecution,
 )
-from minutehand.apps.beacon.receipts import Signer, chained, state_region, state_run
-from minutehand.apps.beacon.sampler import open_sampler
+from minutehand.apps.beacon.outbox import Outbox
+from minutehand.apps.beacon.receipts import chained, statement
 from minutehand.apps.beacon.services import Beacon
-from minutehand.apps.beacon.statistics import Sample, from_columns, to_columns
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
-from minutehand.queue.errors import ProcessorError, QueueError
+from minutehand.queue.errors import InvalidState, ProcessorError, QueueError
+from minutehand.queue.models import EnqueueOptions
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outbound import AddressRefused
-from minutehand.worker.outcomes import Fail, Snooze
+from minutehand.worker.outcomes import Fail, Retry, Snooze
 from minutehand.worker.registry import Registry
 
-#: Samples stored together: what a crash costs at most.
-BATCH = 100
-#: A batch that may take longer than this at worst is made smaller.
-BATCH_SECONDS = 20.0
-SECONDS_TO_SPARE = 10.0
-#: How long one region waits, all told, because its endpoint asked it to.
-MOST_WAITED_SECONDS = 900.0
+#: Seconds from the start of a job until an execution counts as failed, where the spec says nothing.
+TIMEOUT_SECONDS = 3600
+#: Wait between two looks at a provider that takes long.
+LOOK_AGAIN_SECONDS = 2.0
 #: Tries to place a receipt at the chain's end; each that fails means another's succeeded.
 MOST_RACES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A region's samples, and where and when they were taken."""
-
-    began: datetime
-    ended: datetime
-    samples: list[Sample]
-    measured_from: str
+#: Chains whose end one process remembers.
+MOST_CHAINS = 1000
 
 
 class Processors:
@@ -57,207 +53,226 @@ class Processors:
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
+        self._chains = Chains()
 
-    async def measure(self, job: Job[MeasurePayload], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Start a run of the newest version of a spec; for schedules, and whoever has only SQL."""
+    async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
+        """Run every region and model as a child job, then end by what was reached."""
+        started = await self._app.store.start(job.id, job.fence)
+        if started.job is None:
+            return Fail(f"Job not found: {job.payload.job_id}")
         try:
-            started = await self._app.store.start_for_job(job.id, job.fence)
-        except QueueError as error:
-            if error.hint != "spec_not_found":
-                raise
-            return Fail(f"Spec not found: {job.payload.spec}")
-        ctx.log("info", "A run was started", run_id=started["run_id"])
-        return {"run_id": started["run_id"], "job_id": started["job_id"]}
-
-    async def run(self, job: Job[RunPayload], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Have each region measured, then sign how the run ended, also when some regions failed."""
-        loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.run is None or loaded.spec is None:
-            return Fail(f"Run not found: {job.payload.run_id}")
-        ctx.progress(0, "measuring", f"{len(loaded.run.regions)} regions")
-        payloads = [{"run_id": str(loaded.run.id), "region": name} for name in loaded.run.regions]
-        await ctx.map(payloads, "beacon_region", on_failed="return", name="regions")
-
-        ctx.progress(90, "signing")
-        loaded = await self._app.store.load(job.id, job.fence)  # with the regions' receipts
-        if loaded.run is None or loaded.spec is None:
-            return Fail(f"Run not found: {job.payload.run_id}")
-        receipt = _own(loaded, None)
-        if receipt is None:
-            statement = state_run(
-                loaded.run,
-                loaded.spec,
-                self._signer(job),
-                receipts=loaded.receipts,
-                ended_at=self._app.clock.now(),
-            )
-            receipt = await self._issue(job, loaded, statement, None)
-            ctx.log("info", f"Receipt {receipt.number} was issued for the run")
-        stated = receipt.payload
-        ctx.progress(100, "finished", stated["outcome"])
+            read_spec(started.job)
+        except ValueError as error:
+            return Fail(f"This version cannot run the job spec: {error}")
+        ctx.progress(5, "executing", f"{len(started.executions)} executions")
+        children = [
+            {
+                "version": 1,
+                "job_id": str(started.job.id),
+                "execution_id": str(each.id),
+                "region": each.region,
+                "model": each.model,
+            }
+            for each in started.executions
+        ]
+        options = EnqueueOptions(priority=job.priority, session_id=job.session_id)
+        await ctx.map(
+            children, "beacon_execution", options=options, on_failed="return", name="executions"
+        )
+        ended = await self._app.store.finish(job.id, job.fence)
+        if ended.status != "completed":
+            return Fail(ended.error or f"The job is {ended.status}")
+        ctx.progress(100, "finished", f"{len(ended.reached)} regions")
         return {
-            "run_id": str(loaded.run.id),
-            "outcome": stated["outcome"],
-            "verdict": stated["verdict"],
-            "receipt": receipt.number,
-            "failed_regions": [r["region"] for r in stated["regions"] if r["status"] == "failed"],
+            "job_id": str(started.job.id),
+            "reached": ended.reached,
+            "missing": ended.missing,
         }
 
-    async def region(
-        self, job: Job[RegionPayload], ctx: JobContext
-    ) -> dict[str, Any] | Fail | Snooze:
-        """Measure one region, batch by batch, and sign what was measured, once."""
-        loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.run is None or loaded.spec is None:
-            return Fail(f"Run not found: {job.payload.run_id}")
-        receipt = _own(loaded, job.payload.region)
-        if receipt is None:
-            if loaded.over is not None:
-                return Fail(loaded.over)
+    async def execution(
+        self, job: Job[ExecutionMessage], ctx: JobContext
+    ) -> dict[str, Any] | Fail | Snooze | Retry:
+        """Put the questions to a provider of the region, and sign what it gave, once."""
+        started = await self._app.store.start_execution(job.id, job.fence)
+        if started.execution is None or started.job is None:
+            return Fail(f"Execution not found: {job.payload.execution_id}")
+        try:
+            spec, spec_digest = read_spec(started.job)
+        except ValueError as error:
+            return Fail(f"This version cannot run the job spec: {error}")
+        if started.receipt is not None:  # an attempt before this one died after it
+            again = await self._app.store.issue(job.id, job.fence, started.receipt)
+            return await self._ended(job, spec, started.receipt, enough=again.enough)
+        if started.over is not None:
+            return Fail(started.over)
+        left = self._left(started, spec)
+        if left <= 0:
+            return Fail(f"no answer within {_timeout(spec)} s of the job's start")
+        async with self._reporting(job, started, spec) as executor:
+            serving = self._app.own_settings.serving(started.execution.region)
             try:
-                measured = await self._measure(job, ctx, loaded)
-            except AddressRefused as error:
-                return Fail(str(error))
-            if isinstance(measured, Snooze):
-                return measured
-            statement = state_region(
-                loaded.run,
-                loaded.spec,
-                self._signer(job),
-                region=job.payload.region,
-                measured_from=measured.measured_from,
-                samples=measured.samples,
-                started_at=measured.began,
-                ended_at=measured.ended,
-            )
-            ctx.progress(99, "signing")
-            receipt = await self._issue(job, loaded, statement, to_columns(measured.samples))
-            ctx.log("info", f"Receipt {receipt.number} was issued", verdict=statement["verdict"])
-        ctx.progress(100, "finished", f"receipt {receipt.number}")
-        return {
-            "region": job.payload.region,
-            "receipt": receipt.number,
-            "measured_from": receipt.payload["measured_from"],
-            "verdict": receipt.payload["verdict"],
-            "statistics": receipt.payload["statistics"],
-        }
+                gave = await executor.run(serving, timeout_seconds=left)
+            except NoProvider as error:
+                ctx.log("warning", "No provider answered", reason=str(error))
+                return Fail(str(error)) if error.none_at_all else Retry(reason=str(error))
+        if isinstance(gave, StillRunning):
+            ctx.progress(50, "running", f"at {gave.provider}")
+            return Snooze(after=min(LOOK_AGAIN_SECONDS, left))
+        try:
+            issued = await self._issue(job, started, gave, spec_digest)
+        except InvalidState as error:
+            return Fail(error.message)
+        assert issued.receipt is not None
+        ctx.log("info", f"Receipt {issued.receipt['number']} was issued", provider=gave.provider)
+        return await self._ended(job, spec, issued.receipt, enough=issued.enough)
 
-    async def _measure(
-        self, job: Job[RegionPayload], ctx: JobContext, loaded: Loaded
-    ) -> Measured | Snooze:
-        """All samples of the region, from where an earlier attempt stopped."""
-        assert loaded.spec is not None
-        spec = loaded.spec.spec
-        began = datetime.fromisoformat(await ctx.step("began", self._now))
-        samples: list[Sample] = []
-        places: set[str] = set()  # an attempt may run elsewhere than the one before
-        waited = 0.0
-        size, worst = _batch_size(spec, loaded.requests_per_second)
-        before = ctx.new_steps
-        # development needs both: the stage, and the engine's own setting
-        loopback = self._app.settings.stage == "local" and loaded.private_addresses
-        async with open_sampler(spec, began=began, loopback=loopback) as sampler:
-            sampler.per_second = loaded.requests_per_second
+    @asynccontextmanager
+    async def _reporting(
+        self, job: Job[ExecutionMessage], started: StartedExecution, spec: JobSpec
+    ) -> AsyncIterator[Executor]:
+        """An executor whose reports of providers are stored, whatever comes of it."""
+        assert started.execution is not None
 
-            async def take() -> dict[str, Any]:
-                if ctx.new_steps == before:
-                    await sampler.warm_up(spec["warm_up"])
-                batch = await sampler.take(
-                    min(size, spec["samples"] - len(samples)),
-                    patient=waited < MOST_WAITED_SECONDS,
-                    noted=lambda count: _tell(ctx, len(samples) + count, spec["samples"]),
-                )
-                return {
-                    "samples": to_columns(batch.samples),
-                    "wait_seconds": batch.wait_seconds,
-                    "from": self._app.measured_from,
-                }
+        async def note(provider: str | None, task: str | None) -> None:
+            await self._app.store.note_execution(job.id, job.fence, provider=provider, task=task)
 
-            number = 0
-            while len(samples) < spec["samples"]:
-                if ctx.new_steps > before and ctx.remaining < worst + SECONDS_TO_SPARE:
-                    return Snooze(after=1)  # the rest is the next tick's
-                fresh = ctx.new_steps
-                if fresh > before:  # runs of the same host began or ended meanwhile
-                    loaded = await self._app.store.load(job.id, job.fence)
-                    sampler.per_second = loaded.requests_per_second
-                    size, worst = _batch_size(spec, sampler.per_second)
-                batch = await ctx.step(f"batch {number}", take)
-                number += 1
-                samples += from_columns(batch["samples"])
-                places.add(batch["from"])
-                wait = min(batch["wait_seconds"], MOST_WAITED_SECONDS - waited)
-                if wait > 0 and len(samples) < spec["samples"]:
-                    waited += wait
-                    if ctx.new_steps > fresh:
-                        ctx.log("warning", "The endpoint asked to be left alone", seconds=wait)
-                        return Snooze(after=wait)
-        ended = datetime.fromisoformat(await ctx.step("ended", self._now))
-        return Measured(began, ended, samples, ", ".join(sorted(places)))
+        executor = Executor(
+            client=self._app.providers,
+            execution=started.execution,
+            spec=spec,
+            health=started.health,
+            note=note,
+            now=self._app.clock.now,
+        )
+        try:
+            yield executor
+        finally:
+            if executor.reports:
+                # advice for the next choice: the execution does not depend on it
+                with suppress(QueueError):
+                    await self._app.store.report_providers(list(executor.reports.values()))
 
     async def _issue(
-        self, job: Job[Any], loaded: Loaded, statement: dict[str, Any], samples: Any
-    ) -> StoredReceipt:
+        self, job: Job[Any], started: StartedExecution, gave: Gave, spec_digest: str
+    ) -> Issued:
         """Sign and store a receipt at the chain's end, wherever that is by then."""
-        assert loaded.head is not None  # told of every run that is there
+        assert started.execution is not None
+        assert started.job is not None
+        assert started.head is not None
+        now = self._app.clock.now()
+        stated = statement(
+            started.job,
+            started.execution,
+            gave,
+            spec_digest=spec_digest,
+            started_at=started.execution.started_at or now,
+            completed_at=now,
+            software=self._app.software,
+        )
         try:
-            key = await self._app.signing_key(loaded.key)
+            key = await self._app.signing_key(started.key)
         except SealBroken as error:
             raise ProcessorError(
                 "The signing key cannot be opened here; rotate it: minutehand beacon rotate-key"
             ) from error
-        head = loaded.head
-        for _ in range(MOST_RACES):
-            payload = chained(statement, head, issued_at=self._app.clock.now())
-            answer = await self._app.store.issue(job.id, job.fence, key.sign(payload), samples)
-            if answer.receipt is not None:
-                return answer.receipt
-            assert answer.head is not None
-            head = answer.head
+        async with self._chains.held(started.job.workspace_id, started.head) as chain:
+            for _ in range(MOST_RACES):
+                receipt = key.sign(chained(stated, chain.head, issued_at=self._app.clock.now()))
+                answer = await self._app.store.issue(job.id, job.fence, receipt)
+                if answer.receipt is not None:
+                    if answer.receipt["id"] == receipt["id"]:
+                        chain.head = Head(number=receipt["number"], digest=digest_of(receipt))
+                    return answer
+                assert answer.head is not None
+                chain.head = answer.head
         raise ProcessorError(f"The chain moved {MOST_RACES} times meanwhile; trying again")
 
-    def _signer(self, job: Job[Any]) -> Signer:
-        return Signer(job_id=str(job.id), attempt=job.attempt, software=self._app.software)
+    async def _ended(
+        self, job: Job[Any], spec: JobSpec, receipt: dict[str, Any], *, enough: bool
+    ) -> dict[str, Any]:
+        """Cancel stragglers where the spec says so, and report what the execution gave."""
+        if enough and spec.constraints.stragglers == "cancel":
+            await self._app.store.cancel_stragglers(job.id, job.fence)
+        return {
+            "execution_id": receipt["execution_id"],
+            "region": receipt["region"],
+            "provider": receipt["provider"],
+            "model": receipt["model"],
+            "receipt_id": receipt["id"],
+            "number": receipt["number"],
+        }
 
-    async def _now(self) -> str:
-        return self._app.clock.now().isoformat()
+    def _left(self, started: StartedExecution, spec: JobSpec) -> float:
+        assert started.job is not None
+        now = self._app.clock.now()
+        begun = started.job.started_at or now
+        return (begun + timedelta(seconds=_timeout(spec)) - now).total_seconds()
 
 
-def _own(loaded: Loaded, region: str | None) -> StoredReceipt | None:
-    """The receipt an earlier attempt issued."""
-    return next((receipt for receipt in loaded.receipts if receipt.region == region), None)
+@dataclass(slots=True)
+class Chain:
+    """A workspace's chain as this process last saw its end."""
+
+    head: Head
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-def _batch_size(spec: Mapping[str, Any], per_second: float) -> tuple[int, float]:
-    """How many samples a batch holds, and how many seconds it takes if every one times out."""
-    timeout = spec["timeout_ms"] / 1000
-    rounds = max(1, int(BATCH_SECONDS / timeout))
-    size = min(BATCH, rounds * spec["concurrency"], max(1, int(BATCH_SECONDS * per_second)))
-    return size, -(-size // spec["concurrency"]) * timeout + size / per_second
+class Chains:
+    """Lets the executions of one process take turns at a chain, so that few receipts race."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[UUID, Chain] = OrderedDict()
+
+    @asynccontextmanager
+    async def held(self, workspace_id: UUID, head: Head) -> AsyncIterator[Chain]:
+        """The workspace's chain, for one execution at a time; `head` is what the caller read."""
+        chain = self._known.setdefault(workspace_id, Chain(head))
+        self._known.move_to_end(workspace_id)
+        while len(self._known) > MOST_CHAINS:
+            self._known.popitem(last=False)
+        async with chain.turn:
+            if head.number > chain.head.number:
+                chain.head = head  # another process was here
+            yield chain
 
 
-def _tell(ctx: JobContext, done: int, total: int) -> None:
-    ctx.progress(99 * done / total, "sampling", f"{done} of {total} samples")
+def read_spec(job: JobRow) -> tuple[JobSpec, str]:
+    """Read a stored spec and its digest.
+
+    Raises:
+        ValueError: It is not a job spec that this version knows.
+    """
+    return JobSpec.model_validate(job.spec), digest_of(job.spec)
+
+
+def _timeout(spec: JobSpec) -> int:
+    return spec.constraints.timeout or TIMEOUT_SECONDS
 
 
 def register(registry: Registry, settings: Settings, *, app: Beacon | None = None) -> Beacon:
-    """Add the app's processors to `registry`; returns what they hold, to be closed at the end."""
+    """Add the app's processors and its publisher; returns what they hold, to be closed."""
     app = app or Beacon(settings)
     processors = Processors(app)
-    backoff = Backoff(first=5, cap=300)
-    registry.processor("beacon_measure", payload=MeasurePayload, backoff=backoff)(
-        processors.measure
+    outbox = Outbox(
+        lambda: app.store,
+        lambda: app.providers,
+        app.own_settings.providers,
+        clock=app.clock,
+        stage=settings.stage,
+        write=app.write_metrics,
     )
-    registry.processor("beacon_run", payload=RunPayload, backoff=backoff, internal=True)(
-        processors.run
-    )
-    # a workspace's regions share its worker: more at once would measure the worker
+    registry.publisher("beacon", outbox.run)
     registry.processor(
-        "beacon_region",
-        payload=RegionPayload,
-        workspace_concurrency=10,
-        timeout=840,
-        backoff=backoff,
+        "beacon_job", payload=JobMessage, backoff=Backoff(first=2, cap=60), internal=True
+    )(processors.job)
+    # what is limited is how many run: submissions queue
+    registry.processor(
+        "beacon_execution",
+        payload=ExecutionMessage,
+        workspace_concurrency=50,
+        timeout=120,
+        max_attempts=8,
+        backoff=Backoff(first=1, cap=30),
         internal=True,
-    )(processors.region)
+    )(processors.execution)
     return app

@@ -1,4 +1,4 @@
-"""The app's routes, found by the `jobs` function: specs, runs, receipts, keys.
+"""The app's routes below /api/v1, found by the `jobs` function: jobs, executions, keys, schemas.
 
 Each is a call of a SQL function or a read under the caller's own token; what it may do is
 decided there.
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from minutehand.apps.beacon.receipt_routes import ReceiptRoutes
-from minutehand.apps.beacon.run_routes import RunRoutes
+from minutehand.apps.beacon.execution_routes import ExecutionRoutes
+from minutehand.apps.beacon.job_routes import JobRoutes
+from minutehand.apps.beacon.outbox_routes import OutboxRoutes
 from minutehand.apps.beacon.services import Beacon
 from minutehand.web.services import Services
 
-#: A bundle of a few thousand samples is larger than other bodies.
-MAX_BUNDLE_BYTES = 2 * 1024 * 1024
-BODY_LIMITS = {r"/api/beacon/receipts/verify": MAX_BUNDLE_BYTES}
+#: A bundle of many receipts is larger than other bodies.
+MAX_BUNDLE_BYTES = 4 * 1024 * 1024
+BODY_LIMITS = {r"/api/v1/receipts/verify": MAX_BUNDLE_BYTES}
 
 
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
     app = services.provide(Beacon, lambda: Beacon(services.settings))
-    routes = APIRouter(prefix="/api/beacon", tags=["beacon"])
-    RunRoutes(app).add_to(routes)
-    ReceiptRoutes(app).add_to(routes)
+    routes = APIRouter(prefix="/api/v1", tags=["beacon"])
+    JobRoutes(app).add_to(routes)
+    ExecutionRoutes(app).add_to(routes)
+    OutboxRoutes(app).add_to(routes)
     return routes

@@ -1,58 +1,150 @@
-"""The app's SQL functions as typed calls: the worker's doors, and a member's.
+"""The app's SQL functions as typed calls: the worker's, and a member's.
 
 What is allowed, and what is one transaction, is decided in SQL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from minutehand.apps.beacon.models import Issued, Loaded, SealedKey
+from pydantic import BaseModel, ConfigDict, Field
+
+from minutehand.apps.beacon.models import (
+    Finished,
+    Issued,
+    OutboxRow,
+    SealedKey,
+    StartedExecution,
+    StartedJob,
+)
 from minutehand.config import Settings
 from minutehand.queue.doors import CallerDoors, WorkerDoors
 
 
+class ProviderReport(BaseModel):
+    """How a provider did its part."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: str
+    region: str
+    ok: bool
+    error: str | None = None
+
+
+class Reconciled(BaseModel):
+    """What the reconciler found and repaired, by kind; `ran` is False when another was faster."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    ran: bool
+    found: dict[str, int] = Field(default_factory=dict)
+
+
+class AbandonedTask(BaseModel):
+    """Work that a provider still does though no one waits for it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    provider: str
+    provider_task: str
+
+
 class WorkerStore:
-    """What the processors may do, as `job_worker`; every call may be repeated."""
+    """What the worker may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings) -> None:
         self._doors = WorkerDoors(settings)
 
-    async def start_for_job(self, job_id: str, fence: int) -> dict[str, Any]:
-        """Start the run a leased `beacon_measure` asks for, once per job.
+    async def claim_outbox(self, *, limit: int) -> list[OutboxRow]:
+        """Take messages that are due, oldest first; each is offered again after its backoff."""
+        # once: a run that cannot publish must not wait for it; the next round is a second away
+        answer = await self._doors.call("beacon_claim_outbox", {"p_limit": limit}, attempts=1)
+        return [OutboxRow.model_validate(row) for row in answer["rows"]]
 
-        Raises:
-            QueueError: `spec_not_found`, or the workspace has too many runs under way.
-        """
-        started: dict[str, Any] = await self._doors.call_held("beacon_start_for_job", job_id, fence)
-        return started
+    async def publish(self, ids: Sequence[UUID], refused: Sequence[Mapping[str, str]]) -> int:
+        """Enqueue claimed messages and make the refused ones dead letters; returns how many."""
+        answer = await self._doors.call(
+            "beacon_publish", {"p_ids": [str(each) for each in ids], "p_refused": list(refused)}
+        )
+        return int(answer["published"])
 
-    async def load(self, job_id: str, fence: int) -> Loaded:
-        """Load what a leased job works on.
+    async def reconcile(self, *, every_seconds: int) -> Reconciled:
+        """Find and repair what should not be, unless a worker did within `every_seconds`."""
+        arguments = {"p_every_seconds": every_seconds}
+        answer = await self._doors.call("beacon_reconcile", arguments, attempts=1)
+        return Reconciled.model_validate(answer)
+
+    async def take_abandoned(self) -> list[AbandonedTask]:
+        """Take tasks that providers should be told to stop; each is given out once."""
+        answer = await self._doors.call("beacon_take_abandoned", {}, repeatable=False)
+        return [AbandonedTask.model_validate(each) for each in answer["tasks"]]
+
+    async def start(self, job_id: str, fence: int) -> StartedJob:
+        """Start the job of a leased `beacon_job`.
 
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        return Loaded.model_validate(await self._doors.call_held("beacon_load", job_id, fence))
+        return StartedJob.model_validate(await self._doors.call_held("beacon_start", job_id, fence))
 
-    async def issue(
-        self, job_id: str, fence: int, jws: str, samples: Mapping[str, Any] | None
-    ) -> Issued:
+    async def finish(self, job_id: str, fence: int) -> Finished:
+        """End the job of a leased `beacon_job` by what its executions came to.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        return Finished.model_validate(await self._doors.call_held("beacon_finish", job_id, fence))
+
+    async def start_execution(self, job_id: str, fence: int) -> StartedExecution:
+        """Start the execution of a leased `beacon_execution`.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        return StartedExecution.model_validate(
+            await self._doors.call_held("beacon_start_execution", job_id, fence)
+        )
+
+    async def note_execution(
+        self, job_id: str, fence: int, *, provider: str | None, task: str | None
+    ) -> None:
+        """Note which provider works on a leased execution, for the run after a wait."""
+        await self._doors.call_held(
+            "beacon_note_execution", job_id, fence, provider=provider, task=task
+        )
+
+    async def issue(self, job_id: str, fence: int, receipt: Mapping[str, Any]) -> Issued:
         """Store a signed receipt, or learn after which one it must be signed again.
 
         Raises:
             LeaseLost: Another attempt has taken over; nothing was stored.
         """
         return Issued.model_validate(
-            await self._doors.call_held("beacon_issue", job_id, fence, jws=jws, samples=samples)
+            await self._doors.call_held("beacon_issue", job_id, fence, receipt=dict(receipt))
+        )
+
+    async def cancel_stragglers(self, job_id: str, fence: int) -> None:
+        """Cancel the other executions of a leased execution's job."""
+        await self._doors.call_held("beacon_cancel_stragglers", job_id, fence)
+
+    async def report_providers(self, reports: Sequence[ProviderReport]) -> None:
+        """Note how calls of providers ended; each provider and region at most once."""
+        await self._doors.call(
+            "beacon_report_providers", {"p_reports": [each.model_dump() for each in reports]}
         )
 
     async def add_key(self, kid: str, x: str, sealed: str) -> SealedKey:
-        """Add a signing key; answers the current one, which is another where one was there."""
+        """Add a signing key; returns the current one, which is another where one was there."""
         key = {"kid": kid, "x": x, "sealed": sealed}
         return SealedKey.model_validate(await self._doors.call("beacon_add_key", {"p_key": key}))
+
+    async def health(self) -> dict[str, Any]:
+        """Read the outbox's depth, the providers' state and the reconciler's last run."""
+        found: dict[str, Any] = await self._doors.call("beacon_health", {}, attempts=1)
+        return found
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -65,29 +157,30 @@ class MemberStore:
     def __init__(self, doors: CallerDoors) -> None:
         self._doors = doors
 
-    async def create_spec(
-        self, workspace_id: UUID, name: str, spec: Mapping[str, Any]
+    async def submit(
+        self, spec: Mapping[str, Any], *, workspace_id: UUID | None, priority: int
     ) -> dict[str, Any]:
-        """Write a spec, or find it as the name's last version."""
-        return await self._doors.call(
-            "beacon_create_spec",
-            {"p_workspace_id": str(workspace_id), "p_name": name, "p_spec": dict(spec)},
-            repeatable=True,
-        )
+        """Submit a job spec, or find the job it already is."""
+        arguments = {
+            "p_spec": dict(spec),
+            "p_workspace_id": None if workspace_id is None else str(workspace_id),
+            "p_priority": priority,
+        }
+        return await self._doors.call("beacon_submit", arguments, repeatable=True)
 
-    async def start_run(self, spec_id: UUID, *, key: str | None) -> dict[str, Any]:
-        """Start a run, or find the one the key started."""
-        return await self._doors.call(
-            "beacon_start_run",
-            {"p_spec_id": str(spec_id), "p_idempotency_key": key},
-            repeatable=key is not None,
-        )
+    async def cancel(self, job_id: UUID) -> dict[str, Any]:
+        """Cancel a job and its executions."""
+        return await self._doors.call("beacon_cancel", {"p_id": str(job_id)}, repeatable=True)
 
-    async def deliveries(self, run_id: UUID) -> dict[str, Any]:
-        """What of a run was told to the workspace's webhooks."""
-        return await self._doors.call(
-            "beacon_deliveries", {"p_run_id": str(run_id)}, repeatable=True
-        )
+    async def redrive(
+        self, *, workspace_id: UUID | None, ids: Sequence[UUID] | None
+    ) -> dict[str, Any]:
+        """Publish dead letters of the outbox again."""
+        arguments = {
+            "p_workspace_id": None if workspace_id is None else str(workspace_id),
+            "p_ids": None if ids is None else [str(each) for each in ids],
+        }
+        return await self._doors.call("beacon_redrive", arguments, repeatable=True)
 
     async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
         """Read rows under row level security."""

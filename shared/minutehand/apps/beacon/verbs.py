@@ -1,4 +1,4 @@
-"""`minutehand beacon`: measure, list, hand out receipts, and verify them without asking anybody.
+"""`minutehand beacon`: submit, list, export receipts, and verify them without asking anyone.
 
 What is checked is in verify.py; here is where things come from and go to.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import typer
@@ -26,61 +26,62 @@ if TYPE_CHECKING:
     from minutehand.apps.beacon.verify import Report
 
 app = typer.Typer(
-    help="Benchmarks of provider endpoints and their signed receipts.",
+    help="Benchmark jobs across regions, and their signed receipts.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 COLUMNS = {
     "id": "ID",
-    "status": "STATUS",
-    "name": "SPEC",
+    "jobspec_id": "JOBSPEC",
     "version": "V",
+    "status": "STATUS",
     "regions": "REGIONS",
-    "receipt_number": "RECEIPT",
-    "created_at": "STARTED",
+    "created_at": "SUBMITTED",
+}
+OUTBOX_COLUMNS = {
+    "id": "ID",
+    "job_id": "JOB",
+    "status": "STATUS",
+    "attempts": "ATTEMPTS",
+    "error": "ERROR",
 }
 #: What to do next, by the API's stable words.
 FIXES = {
-    "receipt_not_found": "a run has receipts once it has ended; "
-    "`minutehand beacon ls` shows its state",
+    "receipt_not_found": "an execution has a receipt once it is completed; "
+    "`minutehand beacon show JOB` shows its state",
+    "jobspec_conflict": "give the changed spec another version",
+    "jobspec_invalid": "`minutehand beacon schema` prints the schema",
 }
 #: What a check's state looks like, and the exit code of a verdict.
 MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red"), "not_made": ("–", "yellow")}  # noqa: RUF001
 EXIT = {"passed": 0, "failed": 1, "not_made": 2}
 
 
-def _uuid(text: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no id") from error
-
-
-RunId = Annotated[str, typer.Argument(help="The run's id.", callback=_uuid)]
+JobId = Annotated[str, typer.Argument(help="The job's id, or its jobspec_id.")]
 
 
 @app.command()
 def verify(
     source: Annotated[
-        str, typer.Argument(help="A bundle or receipt in a file, - for standard input, or an id.")
+        str,
+        typer.Argument(help="A bundle or receipt in a file, - for stdin, or a job's id."),
     ],
     *,
     keys: Annotated[
         str | None,
-        typer.Option(help="Public keys (JWK set): a file or an address. For an id: the API's."),
+        typer.Option(help="Public keys (JWK set): a file or an address; else the API's own."),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Pass though receipts, samples or spec are missing.")
+        bool, typer.Option("--partial", help="Pass though the job spec is missing.")
     ] = False,
     token: Token = None,
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Verify receipts: signatures, keys, digests, chain. 0 passed, 1 failed, 2 not verifiable.
+    """Verify receipts: signatures, keys, hashes, chain. 0 passed, 1 failed, 2 not verifiable.
 
-    With a file and a key file nothing is asked of anybody. Take the keys from whom you trust, not
-    from whom you got the bundle. A bundle that lacks receipts, samples or its spec is not
-    verifiable unless --partial is given; one receipt by itself is always a part.
+    With --keys FILE nothing is asked of anyone; without, the keys are this deployment's. Take
+    keys from a source you trust, not from where you got the receipt.
     """
     from minutehand.apps.beacon import verify as verifying
 
@@ -102,63 +103,148 @@ def verify(
 
 
 @app.command()
-def run(
-    spec: Annotated[
-        str, typer.Argument(help="A spec's id, or a file (- for standard input) with a spec.")
-    ],
+def submit(
+    source: Annotated[str, typer.Argument(help="A job spec in a file, - for standard input.")],
     *,
-    name: Annotated[str, typer.Option(help="What to call a spec from a file.")] = "cli",
-    key: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
+    priority: Annotated[int, typer.Option(min=0, max=1000, help="Smaller runs first.")] = 100,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a spec; follow it with `minutehand watch JOB`."""
+    """Submit a job spec; the same jobspec_id and version again is the same job."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        spec_id = spec if _is_id(spec) else _written(connection, spec, name)
-        headers = {"idempotency-key": key} if key else {}
-        started = connection.call("POST", f"/api/beacon/specs/{spec_id}/runs", headers=headers)
-        output.value(
-            started, text=f"run {started['id']}, job {started['job_id']}: {started['status']}"
+        spec = _object(source)
+        body = {**spec, "workspace_id": connection.workspace, "priority": priority}
+        made = connection.call("POST", "/api/v1/jobs", json=body)
+        output.value(made, text=f"job {made['id']} ({made['jobspec_id']}): {made['status']}")
+
+
+@app.command()
+def show(
+    job: JobId,
+    *,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show a job: its state, and each region's answers."""
+    with connected(as_json, env_file, token) as (output, connection):
+        found = connection.call("GET", f"/api/v1/jobs/{quote(job, safe='')}")
+        if as_json:
+            output.line(found)
+            return
+        reached = joined(found["reached"]) or "none yet"
+        output.text(
+            Text(f"{found['jobspec_id']} v{found['version']}: {found['status']}, reached {reached}")
         )
+        for each in found["executions"]:
+            line = Text(f"{each['region']} · {each['model']} · ", style="bold")
+            line.append(f"{each['status']} {each['provider'] or ''} {each['error'] or ''}".strip())
+            output.text(line, lines=False)
+            for answer in (each["output"] or {"data": {"responses": []}})["data"]["responses"]:
+                output.text(Text(f"  {answer['question_id']}: {answer['response']}"), lines=False)
 
 
 @app.command()
 def ls(
     *,
+    status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """List runs, newest first."""
+    """List jobs, newest first."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        rows = connection.call(
-            "GET",
-            "/api/beacon/runs",
-            params={"workspace_id": connection.workspace, "limit": limit},
-        )["runs"]
+        params = {"workspace_id": connection.workspace, "limit": limit}
+        if status is not None:
+            params["status"] = status
+        rows = connection.call("GET", "/api/v1/jobs", params=params)["jobs"]
         if not as_json:
             for row in rows:
-                row["regions"] = joined(region["region"] for region in row["regions"])
-        output.table(rows, COLUMNS, empty="no runs")
+                row["regions"] = joined(
+                    dict.fromkeys(execution["region"] for execution in row["executions"])
+                )
+        output.table(rows, COLUMNS, empty="no jobs")
 
 
 @app.command()
-def export(
-    run_id: RunId,
+def cancel(
+    job: JobId,
     *,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file to write to.")] = None,
-    samples: Annotated[bool, typer.Option(help="With every sample.")] = True,
     token: Token = None,
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's bundle, for `minutehand beacon verify` wherever it is read."""
+    """Cancel a job and its executions."""
     with connected(as_json, env_file, token) as (output, connection):
-        bundle = _bundle_of_run(connection, run_id, samples=samples)
+        ended = connection.call("POST", f"/api/v1/jobs/{quote(job, safe='')}/cancel")
+        output.value(ended, text=f"job {ended['id']}: {ended['status']}")
+
+
+@app.command()
+def schema(
+    name: Annotated[str, typer.Argument(help="jobspec, output, receipt, job-message, …")] = (
+        "jobspec"
+    ),
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print the JSON Schema of a contract."""
+    from minutehand.apps.beacon.models import SCHEMAS, schema_of
+
+    if name not in SCHEMAS:
+        raise typer.BadParameter(f"must be one of {', '.join(SCHEMAS)}")
+    sys.stdout.write(json.dumps(schema_of(name), indent=None if as_json else 1) + "\n")
+
+
+@app.command()
+def outbox(
+    *,
+    status: Annotated[str, typer.Option(help="pending, published, dead or cancelled.")] = "dead",
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    workspace: Workspace = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """List messages of the outbox, dead letters unless --status says otherwise."""
+    with connected(as_json, env_file, token, workspace) as (output, connection):
+        params = {"workspace_id": connection.workspace, "status": status, "limit": limit}
+        rows = connection.call("GET", "/api/v1/outbox", params=params)["messages"]
+        output.table(rows, OUTBOX_COLUMNS, empty="no such messages")
+
+
+@app.command()
+def redrive(
+    ids: Annotated[list[str] | None, typer.Argument(help="Messages or jobs; all if none.")] = None,
+    *,
+    workspace: Workspace = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Publish dead letters of the outbox again."""
+    with connected(as_json, env_file, token, workspace) as (output, connection):
+        body = {"workspace_id": connection.workspace, "ids": ids or None}
+        done = connection.call("POST", "/api/v1/outbox/redrive", json=body)
+        output.value(done, text=f"{done['count']} messages are pending again")
+
+
+@app.command()
+def export(
+    job: JobId,
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file to write to.")] = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a job's receipts and spec, for `minutehand beacon verify` wherever it is read."""
+    with connected(as_json, env_file, token) as (output, connection):
+        bundle = _bundle(connection, job)
         text = json.dumps(bundle, ensure_ascii=False, indent=1) + "\n"
         if out is None:
             sys.stdout.write(text)
@@ -177,7 +263,7 @@ def show_keys(
 ) -> None:
     """Write the public keys receipts are verified by (JWK set)."""
     with connected(as_json, env_file, token) as (output, connection):
-        text = json.dumps(connection.call("GET", "/api/beacon/keys"), indent=1) + "\n"
+        text = json.dumps(connection.call("GET", "/api/v1/keys"), indent=1) + "\n"
         if out is None:
             sys.stdout.write(text)
             return
@@ -200,13 +286,27 @@ def _given(
     """The bundle, whether it is one receipt alone, and the key set or None."""
     from minutehand.apps.beacon import verify as verifying
 
-    if not _is_id(source):
+    if source == "-" or "/" in source or source.endswith(".json") or Path(source).exists():
         bundle, alone = verifying.read_given(_text(source))
-        return bundle, alone, None if keys is None else _key_set(keys)
+        return bundle, alone, _published(token, env_file) if keys is None else _key_set(keys)
     with _connection(token, env_file) as connection:
-        found = _bundle_of_any(connection, source)
-        key_set = connection.call("GET", "/api/beacon/keys") if keys is None else _key_set(keys)
-    return verifying.read_bundle(json.dumps(found)), False, key_set
+        found = _bundle(connection, source)
+        key_set = connection.call("GET", "/api/v1/keys") if keys is None else _key_set(keys)
+    return *verifying.read_given(json.dumps(found)), key_set
+
+
+def _published(token: str | None, env_file: Path | None) -> Any:
+    """The keys of the deployment that this machine knows; None when it knows none, or it is away.
+
+    Keys are public: no one has to be signed in for them.
+    """
+    from minutehand.terminal.connection import load_values
+
+    try:
+        values = load_values(env_file, token=token)
+        return _key_set(values.get("API_URL", "").rstrip("/") + "/api/v1/keys")
+    except CommandFailed:
+        return None
 
 
 @contextmanager
@@ -220,20 +320,8 @@ def _connection(token: str | None, env_file: Path | None) -> Iterator[Connection
         connection.close()
 
 
-def _bundle_of_any(connection: Connection, found_id: str) -> Any:
-    """The bundle of a run, or of the run a receipt belongs to."""
-    try:
-        return _bundle_of_run(connection, found_id)
-    except CommandFailed as failed:
-        if failed.code != "run_not_found":
-            raise
-    receipt = connection.call("GET", f"/api/beacon/receipts/{found_id}")
-    return _bundle_of_run(connection, receipt["run_id"])
-
-
-def _bundle_of_run(connection: Connection, run_id: str, *, samples: bool = True) -> Any:
-    params = {"samples": str(samples).lower()}
-    return connection.call("GET", f"/api/beacon/runs/{run_id}/bundle", params=params)
+def _bundle(connection: Connection, job: str) -> Any:
+    return connection.call("GET", f"/api/v1/jobs/{quote(job, safe='')}/bundle")
 
 
 def _key_set(where: str) -> Any:
@@ -258,29 +346,18 @@ def _text(source: str) -> str:
         raise CommandFailed(
             f"{source} cannot be read: {error}",
             code="unreadable",
-            fix="name a file, - for standard input, or a run's or receipt's id to verify it, a "
-            "spec's to run it",
+            fix="name a file, or - for standard input",
         ) from error
 
 
-def _written(connection: Connection, source: str, name: str) -> str:
-    """Write the spec of a file; its id."""
+def _object(source: str) -> dict[str, Any]:
     try:
         spec = json.loads(_text(source))
     except ValueError as error:
-        raise CommandFailed(f"{source} is no JSON: {error}", code="unreadable") from error
+        raise CommandFailed(f"{source} is not JSON: {error}", code="unreadable") from error
     if not isinstance(spec, dict):
-        raise CommandFailed(f"{source} holds no object", code="unreadable")
-    body = {"name": name, **spec, "workspace_id": connection.workspace}
-    return str(connection.call("POST", "/api/beacon/specs", json=body)["id"])
-
-
-def _is_id(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+        raise CommandFailed(f"{source} must hold an object", code="unreadable")
+    return spec
 
 
 def _tell(output: Output, report: Report) -> None:

@@ -1,35 +1,27 @@
-"""Verifying receipts without asking anybody: each check is named, and told as made or not.
+"""Verifying receipts without asking anyone: each check is named, and reported as made or not.
 
-A bundle proves what its signer stated; that the signer told the truth is not to be proved so.
+A receipt proves what its signer stated; that the signer measured honestly it cannot prove.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from minutehand.apps.beacon import jws as jose
-from minutehand.apps.beacon.canonical import digest, digest_of
-from minutehand.apps.beacon.models import (
-    Bundle,
-    BundledReceipt,
-    RegionStatement,
-    RunStatement,
-    Thresholds,
-)
-from minutehand.apps.beacon.statistics import from_columns, judge, judge_run, statistics
+from minutehand.apps.beacon import signing
+from minutehand.apps.beacon.canonical import digest_of
+from minutehand.apps.beacon.models import Bundle, JobSpec, Receipt
+from minutehand.apps.beacon.responses import problem_with
 
 State = Literal["passed", "failed", "not_made"]
-Statement = RegionStatement | RunStatement
 #: How far ahead of the verifier's clock a receipt may say it was signed.
 AHEAD = timedelta(hours=1)
-#: Checks without which all is proved that a bundle can prove: the receipt before its first one is
-#: another run's, and not in it.
+#: The receipt before a bundle's first one is another job's, and not in it.
 _SPARED = frozenset({"chain"})
 
 
@@ -57,12 +49,12 @@ class Report:
 
     @property
     def unchecked(self) -> list[Check]:
-        """What a whole bundle would have let us check, and this one did not."""
+        """The checks that a whole bundle would have allowed, and this one did not."""
         return [c for c in self.checks if c.state == "not_made" and c.name not in _SPARED]
 
     @property
     def verdict(self) -> State:
-        """Failed if any check failed; passed if none is left out that a whole bundle allows."""
+        """Failed if any check failed; passed if no check is left out that a bundle allows."""
         if any(check.state == "failed" for check in self.checks):
             return "failed"
         # without a key, or without any receipt, nothing is proved
@@ -71,7 +63,7 @@ class Report:
         return "passed" if made and (self.partial or not self.unchecked) else "not_made"
 
     def note(self, subject: str, name: str, problem: str | None, passed: str = "") -> bool:
-        """Note a check that was made; tells whether it passed."""
+        """Note a check that was made; return whether it passed."""
         state: State = "passed" if problem is None else "failed"
         self.checks.append(Check(subject, name, state, passed if problem is None else problem))
         return problem is None
@@ -81,7 +73,7 @@ class Report:
         self.checks.append(Check(subject, name, "not_made", reason))
 
     def as_json(self) -> dict[str, Any]:
-        """The report as the API and `--json` give it."""
+        """Return the report as the API and `--json` give it."""
         return {
             "verdict": self.verdict,
             "partial": self.partial,
@@ -94,72 +86,61 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A receipt whose JWS could be taken apart."""
+    """A receipt that has the members of one."""
 
     subject: str
-    entry: BundledReceipt
     digest: str
-    statement: Statement
+    receipt: Receipt
 
 
 def load_json(text: str) -> Any:
-    """JSON in which no name stands twice.
+    """Read JSON in which no name occurs twice in one object.
 
     Raises:
-        Unreadable: It is no JSON.
+        Unreadable: It is not JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"this is no JSON: {error}") from error
-
-
-def read_bundle(text: str) -> Bundle:
-    """A bundle, or one receipt: a compact JWS, or an object with `jws`.
-
-    Raises:
-        Unreadable: It is none of them.
-    """
-    return read_given(text)[0]
+        raise Unreadable(f"this is not JSON: {error}") from error
 
 
 def read_given(text: str) -> tuple[Bundle, bool]:
-    """What `read_bundle` reads, and whether it is one receipt given by itself.
+    """Read a bundle, or one receipt by itself, and say whether it was that.
 
     Raises:
         Unreadable: It is neither.
     """
-    stripped = text.strip()
-    if stripped.count(".") == 2 and not stripped.startswith("{"):
-        return _validated({"receipts": [{"jws": stripped}]}), True
-    value = load_json(stripped)
-    if isinstance(value, dict) and "format" not in value and isinstance(value.get("jws"), str):
-        samples = value.get("samples")
-        return _validated({"receipts": [{"jws": value["jws"], "samples": samples}]}), True
-    if not isinstance(value, dict) or "format" not in value:
-        raise Unreadable("this is neither a receipt nor a bundle: no `jws`, no `format`")
-    return _validated(value), False
+    value = load_json(text)
+    if not isinstance(value, dict):
+        raise Unreadable("this is neither a receipt nor a bundle: it is not an object")
+    alone = signing.SIGNATURE in value and "receipts" not in value
+    try:
+        bundle = Bundle.model_validate({"receipts": [value]} if alone else value)
+    except ValidationError as error:
+        raise Unreadable(f"this is neither a receipt nor a bundle: {_problem(error)}") from error
+    return bundle, alone
 
 
 def read_keys(value: Any) -> dict[str, dict[str, Any]]:
-    """The Ed25519 keys of a JWK set (RFC 7517) by their ids; keys of other kinds are left out.
+    """Read the Ed25519 keys of a JWK set (RFC 7517) by id; other kinds of keys are left out.
 
     Raises:
-        Unreadable: It is no JWK set, a key is not the one its id says, or two have one id.
+        Unreadable: It is not a JWK set, a key is not the one its id says, or two have one id.
     """
     if not isinstance(value, dict) or not isinstance(value.get("keys"), list):
-        raise Unreadable("this is no JSON Web Key Set: no `keys`")
+        raise Unreadable("this is not a JSON Web Key Set: `keys` is missing")
     found: dict[str, dict[str, Any]] = {}
     for key in value["keys"]:
         if not isinstance(key, dict) or key.get("kty") != "OKP" or key.get("crv") != "Ed25519":
             continue
         x, kid = key.get("x"), key.get("kid")
-        if not isinstance(x, str) or kid != jose.thumbprint(x):
+        if not isinstance(x, str) or kid != signing.thumbprint(x):
             raise Unreadable(f"the key {kid!r} is not the one its id says (RFC 7638)")
         if not all(isinstance(key.get(name, 0), int) for name in ("nbf", "exp")):
             raise Unreadable(f"nbf and exp of the key {kid!r} must be whole seconds")
         if kid in found:
-            raise Unreadable(f"the key {kid!r} stands twice in the set: which one counts?")
+            raise Unreadable(f"the key {kid!r} occurs twice in the set")
         found[kid] = key
     return found
 
@@ -171,71 +152,60 @@ def verify(
     partial: bool = False,
     now: datetime | None = None,
 ) -> Report:
-    """Check every receipt of a bundle, how they hang together, and what came with them.
+    """Check every receipt of a bundle, their chain, and the job spec that came with them.
 
     Args:
-        keys: Public keys by id, from whoever is trusted; None when there are none: then nothing
-            is proved, and the report says so.
-        partial: Whether it may pass though receipts, samples or the spec are not in it.
-        now: The verifier's clock; the system's when none is given.
+        keys: Public keys by id, from a source that is trusted; None when there are none: then
+            nothing is proved, and the report says so.
+        partial: Whether it may pass though the job spec is missing.
+        now: The verifier's clock; the system's when None.
     """
     report = Report(partial=partial)
     latest = (now or datetime.now(UTC)) + AHEAD
     read = [
         found
-        for place, entry in enumerate(bundle.receipts)
-        if (found := _check_receipt(report, place, entry, keys, latest)) is not None
+        for place, document in enumerate(bundle.receipts, 1)
+        if (found := _check_receipt(report, place, document, keys, latest)) is not None
     ]
-    # once: a bundle may bring a long text, and a thousand receipts
-    spec_digest = None if bundle.spec is None else _digest_or_none(bundle.spec)
+    # once: a bundle may bring a long spec and a thousand receipts
+    spec_digest = None if bundle.jobspec is None else _digest_or_none(bundle.jobspec)
+    spec = None if bundle.jobspec is None else _spec_or_none(bundle.jobspec)
     for one in read:
-        _check_spec(report, one, bundle.spec, spec_digest)
-        if isinstance(one.statement, RegionStatement):
-            _check_samples(report, one, one.statement, bundle.spec, spec_digest)
-        elif one.entry.samples is not None:
-            report.note(one.subject, "samples", "a run's receipt has no samples of its own")
+        _check_spec(report, one, spec, spec_digest, given=bundle.jobspec is not None)
     _check_chain(report, read)
-    for one in read:
-        if isinstance(one.statement, RunStatement):
-            _check_run(report, one, one.statement, read)
-    told = {one.statement.run_id for one in read if isinstance(one.statement, RunStatement)}
-    for run_id in sorted({one.statement.run_id for one in read} - told):
-        report.skip(f"run {run_id}", "run", "the run's own receipt is not in the bundle")
     return report
 
 
 def _check_receipt(
     report: Report,
     place: int,
-    entry: BundledReceipt,
+    document: Mapping[str, Any],
     keys: Mapping[str, Mapping[str, Any]] | None,
     latest: datetime,
 ) -> _Read | None:
-    subject = f"receipt at place {place + 1}"
+    subject = f"receipt at place {place}"
     try:
-        parsed = jose.parse(entry.jws)
-    except jose.BadSignature as error:
-        report.note(subject, "form", str(error))
-        # what cannot be read cannot be verified either
+        receipt = Receipt.model_validate(document)
+    except (ValidationError, RecursionError) as error:
+        text = _problem(error) if isinstance(error, ValidationError) else "it is nested too deep"
+        report.note(subject, "form", text)
+        # what is not a receipt cannot be verified either
         report.note(subject, "signature", "the receipt cannot be read")
         return None
-    number = parsed.payload.get("number")
-    subject = f"receipt {number}" if type(number) is int else subject
-    report.note(subject, "form", None, "compact JWS, EdDSA, canonical JSON")
-    _check_signature(report, subject, parsed, keys, latest)
-    try:
-        statement: Statement = _STATEMENTS.validate_python(parsed.payload)
-    except ValidationError as error:
-        report.note(subject, "schema", _problem(error))
-        return None
-    report.note(subject, "schema", None, statement.type)
-    return _Read(subject, entry, digest(entry.jws), statement)
+    subject = f"receipt {receipt.number}"
+    report.note(subject, "form", None, receipt.format)
+    _check_signature(report, subject, receipt, document, keys, latest)
+    own = _digest_or_none(document["output"])
+    problem = None if own == receipt.hashes.output else "the output is not the one signed for"
+    report.note(subject, "output", problem, f"{len(receipt.output.data.responses)} answers")
+    return _Read(subject, digest_of(dict(document)), receipt)
 
 
 def _check_signature(
     report: Report,
     subject: str,
-    parsed: jose.Parsed,
+    receipt: Receipt,
+    document: Mapping[str, Any],
     keys: Mapping[str, Mapping[str, Any]] | None,
     latest: datetime,
 ) -> None:
@@ -243,23 +213,23 @@ def _check_signature(
         report.skip(subject, "signature", "no keys were given")
         report.skip(subject, "key", "no keys were given")
         return
-    key = keys.get(parsed.kid)
+    key = keys.get(receipt.key_id)
     if key is None:
-        report.note(subject, "signature", f"the key {parsed.kid} is not among the keys given")
+        report.note(subject, "signature", f"the key {receipt.key_id} is not among the keys given")
         return
     try:
-        jose.check(parsed, key["x"])
-    except jose.BadSignature as error:
+        signing.check(document, str(key["x"]))
+    except signing.BadSignature as error:
         report.note(subject, "signature", str(error))
         return
-    report.note(subject, "signature", None, f"by key {parsed.kid}")
-    report.note(subject, "key", _key_problem(parsed, key, latest), "valid when it was signed")
+    report.note(subject, "signature", None, f"by key {receipt.key_id}")
+    report.note(subject, "key", _key_problem(receipt, key, latest), "valid when it was signed")
 
 
-def _key_problem(parsed: jose.Parsed, key: Mapping[str, Any], latest: datetime) -> str | None:
+def _key_problem(receipt: Receipt, key: Mapping[str, Any], latest: datetime) -> str | None:
     try:
-        at = datetime.fromisoformat(parsed.payload["issued_at"]).timestamp()
-    except (KeyError, TypeError, ValueError):
+        at = datetime.fromisoformat(receipt.issued_at).timestamp()
+    except ValueError:
         return "the receipt does not say when it was signed"
     if at > latest.timestamp():
         return "the receipt says it was signed in the future, by the clock here"
@@ -271,72 +241,39 @@ def _key_problem(parsed: jose.Parsed, key: Mapping[str, Any], latest: datetime) 
 
 
 def _check_spec(
-    report: Report, one: _Read, spec: Mapping[str, Any] | None, spec_digest: str | None
+    report: Report, one: _Read, spec: JobSpec | None, spec_digest: str | None, *, given: bool
 ) -> None:
-    if spec is None:
-        report.skip(one.subject, "spec", "the spec is not in the bundle")
+    if not given:
+        report.skip(one.subject, "jobspec", "the job spec is not in the bundle")
         return
-    same = spec_digest == one.statement.spec_digest
-    report.note(one.subject, "spec", None if same else "the spec is not the one signed for")
-    regions = spec.get("regions")
-    if not same or not isinstance(regions, list):
+    if spec is None or spec_digest != one.receipt.hashes.jobspec:
+        report.note(one.subject, "jobspec", "the job spec is not the one signed for")
         return
-    stated = one.statement
-    if isinstance(stated, RegionStatement):
-        known = stated.region_requested in regions
-    else:
-        known = [entry.region for entry in stated.regions] == regions
-    report.note(one.subject, "regions", None if known else "the regions are not the spec's")
-
-
-def _check_samples(
-    report: Report,
-    one: _Read,
-    stated: RegionStatement,
-    spec: Mapping[str, Any] | None,
-    spec_digest: str | None,
-) -> None:
-    measured = stated.statistics.model_dump()
-    columns = one.entry.samples
-    if columns is None:
-        report.skip(one.subject, "samples", "the samples are not in the bundle")
-    elif _digest_or_none(columns) != stated.samples.digest:
-        report.note(one.subject, "samples", "the samples are not the ones signed for")
-    else:
-        try:
-            samples = from_columns(columns)
-            problem = (
-                None
-                if statistics(samples) == measured and len(samples) == stated.samples.count
-                else "the statistics are not those of the samples"
-            )
-        except ValueError as error:
-            problem = str(error)
-        report.note(one.subject, "samples", problem, f"{stated.samples.count} samples, recomputed")
-    if spec is None or spec_digest != stated.spec_digest:
-        report.skip(one.subject, "verdict", "the thresholds stand in the spec")
-        return
-    try:
-        # the digest says whose text it is, not that it is a spec's: a long text times 1000 is none
-        Thresholds.model_validate(spec["thresholds"], strict=True)
-        same = judge(measured, spec["thresholds"]) == stated.verdict
-    except (KeyError, ValidationError):
-        same = False
-    report.note(one.subject, "verdict", None if same else "the verdict does not follow")
+    known = one.receipt.region in spec.constraints.regions
+    named = (spec.jobspec_id, str(spec.version)) == (
+        one.receipt.jobspec_id,
+        one.receipt.jobspec_version,
+    )
+    problem = (
+        problem_with(one.receipt.output, spec)
+        if known and named
+        else "the region or the id is not the job spec's"
+    )
+    report.note(one.subject, "jobspec", problem, f"{len(spec.questions)} questions, each answered")
 
 
 def _check_chain(report: Report, read: Sequence[_Read]) -> None:
-    """Each receipt's link to the one before it; which of them are here is for the bundle to say."""
-    for workspace in sorted({one.statement.workspace_id for one in read}):
+    """Check each receipt's link to the one before it, where that one is in the bundle."""
+    for workspace in sorted({one.receipt.workspace_id for one in read}):
         chain: dict[int, _Read] = {}
         for one in read:
-            if one.statement.workspace_id != workspace:
+            if one.receipt.workspace_id != workspace:
                 continue
-            if one.statement.number in chain:
+            if one.receipt.number in chain:
                 report.note(one.subject, "chain", "two receipts have this number")
-            chain[one.statement.number] = one
+            chain[one.receipt.number] = one
         for number, one in sorted(chain.items()):
-            previous = one.statement.previous
+            previous = one.receipt.hashes.previous
             before = chain.get(number - 1)
             if number == 1 or previous is None:
                 first = number == 1 and previous is None
@@ -349,59 +286,21 @@ def _check_chain(report: Report, read: Sequence[_Read]) -> None:
                 report.note(one.subject, "chain", problem, f"follows receipt {number - 1}")
 
 
-def _check_run(report: Report, one: _Read, stated: RunStatement, read: Iterable[_Read]) -> None:
-    here = {
-        other.digest: other.statement
-        for other in read
-        if isinstance(other.statement, RegionStatement)
-    }
-    of_run = {key: value for key, value in here.items() if value.run_id == stated.run_id}
-    named = {entry.receipt: entry.region for entry in stated.regions if entry.receipt is not None}
-    problem = _run_problem(stated, of_run, named)
-    missing = len(named.keys() - of_run.keys())
-    if problem is None and missing:
-        report.skip(one.subject, "run", f"{missing} receipts it names are not in the bundle")
-        return
-    report.note(one.subject, "run", problem, f"names {len(named)} receipts, all here")
-
-
-def _run_problem(
-    stated: RunStatement, of_run: Mapping[str, RegionStatement], named: Mapping[str, str]
-) -> str | None:
-    """What of a run's receipt does not fit the receipts of its regions."""
-    if any((entry.receipt is None) != (entry.status == "failed") for entry in stated.regions):
-        return "a region's status does not fit its receipt"
-    outcome = "completed" if len(named) == len(stated.regions) else "partial" if named else "failed"
-    if stated.outcome != outcome:
-        return "the outcome does not follow from the regions"
-    for key, region in of_run.items():
-        if named.get(key) != region.region_requested:
-            return f"the receipt of {region.region_requested} here is not the one it names"
-    if named.keys() <= of_run.keys():
-        verdicts = [of_run[key].verdict for key in named]
-        if judge_run(verdicts, whole=outcome == "completed") != stated.verdict:
-            return "the verdict does not follow from the regions'"
-    return None
-
-
-_STATEMENTS: TypeAdapter[Statement] = TypeAdapter(RegionStatement | RunStatement)
-
-
-def _validated(value: Any) -> Bundle:
+def _spec_or_none(value: Mapping[str, Any]) -> JobSpec | None:
     try:
-        return Bundle.model_validate(value)
-    except ValidationError as error:
-        raise Unreadable(f"this is no bundle: {_problem(error)}") from error
+        return JobSpec.model_validate(value)
+    except (ValidationError, RecursionError):
+        return None
 
 
 def _problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the payload'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
 
 
-def _digest_or_none(value: Mapping[str, Any]) -> str | None:
+def _digest_or_none(value: Any) -> str | None:
     try:
-        return digest_of(dict(value))
+        return digest_of(value)
     except (ValueError, RecursionError):
         return None
 
@@ -409,5 +308,5 @@ def _digest_or_none(value: Mapping[str, Any]) -> str | None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return found

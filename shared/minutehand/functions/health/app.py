@@ -5,15 +5,19 @@ On Lambda the same verdicts are served by handler.py without FastAPI.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse
 
 from minutehand.config import Settings
-from minutehand.functions.health.checks import readiness
+from minutehand.functions.health.apps import checks_of_apps
+from minutehand.functions.health.checks import WORDS, readiness
 from minutehand.functions.health.probe import liveness
 from minutehand.web.application import create_app
+from minutehand.web.errors import ApiError
 from minutehand.web.services import Provided, Services
 
 router = APIRouter(tags=["health"])
@@ -21,7 +25,7 @@ router = APIRouter(tags=["health"])
 _CHECKED: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "status": {"enum": ["ready", "degraded", "not_ready"]},
+        "status": {"enum": ["ready", "healthy", "degraded", "not_ready", "down"]},
         "checks": {
             "type": "object",
             "additionalProperties": {
@@ -43,29 +47,102 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"description": "Not ready", "content": {"application/json": {"schema": _CHECKED}}}
 }
 
-Deep = Annotated[str | None, Query(description="1 asks for readiness as well.")]
+Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if one failed.")]
 
 
-@router.get("/health", responses=_NOT_READY)
-@router.get("/api/v1/health", include_in_schema=False)
-async def get_health(request: Request, services: Provided, deep: Deep = None) -> JSONResponse:
-    """Whether the process lives; with `?deep=1` whether it is ready."""
+class Vitals:
+    """What readiness last said: looked at again in the background, so that no probe waits for it.
+
+    Args:
+        services: The process's own.
+    """
+
+    #: Older than this is looked at again.
+    FRESH_SECONDS = 2.0
+    #: How long a probe waits when nothing recent is known yet.
+    FIRST_SECONDS = 0.25
+    #: Older than this is not shown.
+    STALE_SECONDS = 30.0
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._extra = checks_of_apps(services.settings)
+        self._known: dict[str, Any] | None = None
+        self._at = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+
+    async def ask(self) -> tuple[int, dict[str, Any]]:
+        """Look now: status and body of readiness."""
+        status, body = await readiness(self._services.operator_queue, self._extra)
+        self._known, self._at = body, time.monotonic()
+        return status, body
+
+    async def last(self) -> dict[str, Any]:
+        """What is known: `{status, checks}`, or nothing when the first look takes long."""
+        age = time.monotonic() - self._at
+        if age > self.FRESH_SECONDS and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look())
+        if age > self.STALE_SECONDS and self._looking is not None:
+            await asyncio.wait([self._looking], timeout=self.FIRST_SECONDS)
+        if self._known is None or time.monotonic() - self._at > self.STALE_SECONDS:
+            return {}
+        return {**self._known, "status": WORDS[self._known["status"]]}
+
+    async def _look(self) -> None:
+        try:
+            await self.ask()
+        except ApiError:
+            self._known = None  # this deployment holds no key for it
+
+    async def aclose(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+
+@router.get("/health")
+async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
+    """Whether the process lives, and how its parts were when last looked at; answers at once.
+
+    `status` is healthy, degraded or down, always with 200: the process answers. `?deep=1` is
+    readiness: it waits, and answers 503 when a part failed.
+    """
     if deep not in {None, "", "0", "false"}:
         return await get_readiness(services)
-    settings = services.settings
+    if deep in {"0", "false"}:
+        return JSONResponse(_alive(services))
+    return JSONResponse({**_alive(services), **await _vitals(services).last()})
+
+
+@router.get("/api/v1/health", responses=_NOT_READY)
+async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
+    """How every part is right now: healthy, degraded, or down with 503; `?deep=0` as /health's."""
+    if deep in {"0", "false"}:
+        return JSONResponse(_alive(services))
+    status, body = await _vitals(services).ask()
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    word = body["status"] if deep else WORDS[body["status"]]
     return JSONResponse(
-        liveness(version=settings.version, stage=settings.stage, region=settings.aws_region)
+        {**_alive(services), **body, "status": word}, status_code=status, headers=headers
     )
 
 
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    status, body = await readiness(services.operator_queue)
-    settings = services.settings
-    alive = liveness(version=settings.version, stage=settings.stage, region=settings.aws_region)
+    status, body = await _vitals(services).ask()
     headers = {"Retry-After": "5"} if status == 503 else {}
-    return JSONResponse({**alive, **body}, status_code=status, headers=headers)
+    return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
+
+
+def _alive(services: Services) -> dict[str, Any]:
+    settings = services.settings
+    return liveness(version=settings.version, stage=settings.stage, region=settings.aws_region)
+
+
+def _vitals(services: Services) -> Vitals:
+    return services.provide(Vitals, lambda: Vitals(services))
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 #: A check that takes longer than this has failed, in seconds.
@@ -40,31 +41,50 @@ class Queue(Protocol):
         ...
 
 
-async def readiness(queue: Queue) -> tuple[int, dict[str, Any]]:
+#: The checks of apps, see `minutehand.app`.
+Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
+
+
+async def readiness(queue: Queue, extra: Extra | None = None) -> tuple[int, dict[str, Any]]:
     """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
     started = time.perf_counter()
+    asking = None if extra is None else asyncio.ensure_future(extra())
     try:
         async with asyncio.timeout(PATIENCE):
             health: Health = await queue.health()
+            elapsed = round((time.perf_counter() - started) * 1000, 1)
+            of_apps = {} if asking is None else dict(await asking)
     except Exception as error:  # whatever is wrong with it, the database cannot be used
+        if asking is not None:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
         unknown = "unknown while the database is away"
         for name, unit in (("queue_depth", "jobs"), ("oldest_due", "s"), ("last_tick", "s")):
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
-    elapsed = round((time.perf_counter() - started) * 1000, 1)
-    return _answer({"database": _verdict(PASS, elapsed, "ms", "answers"), **judge(health)})
+    database = _verdict(PASS, elapsed, "ms", "answers")
+    return _answer({**of_apps, "database": database, **judge(health)})
+
+
+#: The words of `/health` for those of readiness.
+WORDS = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
 
 
 def judge(health: Health) -> dict[str, dict[str, Any]]:
     """Verdicts on a queue whose database answers."""
-    due = health.due
     oldest = health.oldest_due_seconds
+    # one meaning of due: what a worker would take now; what is paused is held back, not due
+    due = 0 if oldest is None else health.due
+    held = health.due - due
     stalled = health.stalled_seconds or 0.0
     tick = health.last_tick_seconds
     return {
         "queue_depth": _verdict(
-            WARN if due > BACKLOG else PASS, due, "jobs", f"{due} due and not yet leased"
+            WARN if due > BACKLOG else PASS,
+            due,
+            "jobs",
+            f"{due} due and not yet leased" + (f"; {held} held back by a pause" if held else ""),
         ),
         "oldest_due": _verdict(
             FAIL if stalled > STALLED else WARN if (oldest or 0.0) > LATE else PASS,
@@ -95,7 +115,7 @@ def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[
     return {"verdict": verdict, "value": value, "unit": unit, "detail": detail}
 
 
-def _answer(checks: dict[str, dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+def _answer(checks: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
     verdicts = {check["verdict"] for check in checks.values()}
     if FAIL in verdicts:
         return 503, {"status": "not_ready", "checks": checks}

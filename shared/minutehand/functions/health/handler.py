@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from typing import Any
 
 from minutehand.functions.health.probe import liveness
@@ -15,11 +16,17 @@ from minutehand.version import VERSION
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
 _OFF = {"", "0", "false"}
-_SHALLOW = {"/health", "/api/v1/health"}
+_SHALLOW = "/health"
+_ALL = "/api/v1/health"
 _READY = "/api/health/ready"
+
+#: What was found longer ago than this is not shown.
+_STALE_SECONDS = 30.0
 
 _loop: Any = None
 _queue: Any = None
+_extra: Any = None
+_known: tuple[dict[str, Any], float] = ({}, 0.0)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -27,7 +34,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     http = event.get("requestContext", {}).get("http", {})
     request_id = _request_id(event, context)
     path = _path(event)
-    if path not in _SHALLOW and path != _READY:
+    if path not in {_SHALLOW, _ALL, _READY}:
         return _refuse(404, "route_not_found", "No such route", request_id)
     if http.get("method", "GET") != "GET":
         refused = _refuse(
@@ -42,39 +49,56 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         region=os.environ.get("AWS_REGION", "us-east-1"),
     )
     deep = (event.get("queryStringParameters") or {}).get("deep", "")
-    if path in _SHALLOW and deep in _OFF:
-        return _answer(200, alive, request_id)
+    if (path == _SHALLOW and deep in _OFF) or (path == _ALL and deep and deep in _OFF):
+        # what a probe of all parts last found here; a probe of the process waits for none
+        return _answer(200, alive if deep else {**alive, **_last_known()}, request_id)
     status, body = _readiness()
+    if path == _ALL and not deep:
+        body = _in_words(body)
     return _answer(status, {**alive, **body}, request_id)
 
 
+def _last_known() -> dict[str, Any]:
+    body, at = _known
+    return _in_words(body) if body and time.monotonic() - at < _STALE_SECONDS else {}
+
+
+def _in_words(body: dict[str, Any]) -> dict[str, Any]:
+    words = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
+    return {**body, "status": words[body["status"]]}
+
+
 def _readiness() -> tuple[int, dict[str, Any]]:
-    global _loop, _queue
+    global _loop, _queue, _extra, _known
     # here and not at the top: the shallow probe must not pay for asyncio and the queue's client
     import asyncio
 
     from minutehand.aws.secrets import read_secrets
     from minutehand.config import Settings
+    from minutehand.functions.health.apps import checks_of_apps
     from minutehand.functions.health.checks import readiness
     from minutehand.queue.worker_client import WorkerQueue
 
     if _loop is None or _queue is None:
         environ = {**read_secrets(os.environ), **os.environ}
         _loop = asyncio.new_event_loop()
-        _queue = WorkerQueue(Settings.from_env(environ))
-    answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(readiness(_queue))
+        settings = Settings.from_env(environ)
+        _queue, _extra = WorkerQueue(settings), checks_of_apps(settings)
+    answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(readiness(_queue, _extra))
+    _known = (answer[1], time.monotonic())
     if answer[1]["checks"]["database"]["verdict"] != "pass":
-        close()  # the key may have been rotated: the next probe reads it anew
+        close()  # the key may have been rotated: the next probe reads it again
     return answer
 
 
 def close() -> None:
     """Close connections and loop; Lambda just freezes both, tests must not."""
-    global _loop, _queue
+    global _loop, _queue, _known
     if _loop is not None:
         _loop.run_until_complete(_queue.aclose())
         _loop.close()
     _loop = _queue = None
+    _known = ({}, 0.0)
 
 
 def _path(event: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ export async function openDataApi() {
       types: TYPES,
       max: 16,
       connect_timeout: 5,
+      backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5), // a server that is back is found soon
       onnotice: () => {},
       connection: { application_name: "data_api", client_min_messages: "warning" },
     },

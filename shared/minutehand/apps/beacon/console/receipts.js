@@ -1,20 +1,20 @@
-// A run's receipts: their chain, the bundle to hand on, and a check of everything in the browser.
+// A job's receipts: their chain, the bundle to pass on, and a check of everything in the browser.
 
 import { useState, html } from "../../lib/ui.js";
 import { shortId, utc } from "../../lib/format.js";
 import { Tag } from "../../parts/badge.js";
-import { CopyId, download } from "../../parts/copy.js";
+import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
 import { tellFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
-import { isAble, payloadOf, verify } from "./verification.js";
+import { isAble, verify } from "./verification.js";
 
 const VERDICTS = { passed: "Verified", failed: "Not what was signed", not_made: "Not wholly checked" };
 const MARKS = { passed: ["✓", "completed"], failed: ["✗", "failed"], not_made: ["–", "waiting"] };
 
-/** @param {{run: object, bundle: {value, error, refresh}}} props */
-export function Receipts({ run, bundle }) {
+/** @param {{job: object, bundle: {value, error, refresh}}} props */
+export function Receipts({ job, bundle }) {
   const [report, setReport] = useState(null);
   if (!bundle.value) return html`<section class="card"><h2>Receipts</h2>${bundle.error ? html`<${Failed} error=${bundle.error} retry=${bundle.refresh} what="The receipts could not be read" />` : html`<${Loading} what="Reading receipts" />`}</section>`;
   const save = (name, value) => download(name, `${JSON.stringify(value, null, 1)}\n`, "application/json");
@@ -34,14 +34,14 @@ export function Receipts({ run, bundle }) {
       tellFailure("The keys could not be read", error);
     }
   };
-  const rows = bundle.value.receipts.map(({ jws }) => ({ jws, ...payloadOf(jws) }));
+  const rows = bundle.value.receipts;
   return html`<section class="card stack" aria-labelledby="h-receipts">
     <div class="bar"><h2 id="h-receipts">Receipts</h2><span class="spacer"></span><${ActionButton} className="primary" run=${check}>Verify<//>
-      <button type="button" onClick=${() => save(`beacon-${shortId(run.id)}.json`, bundle.value)}>Download the bundle</button><${ActionButton} className="quiet" run=${keys}>Public keys<//></div>
+      <button type="button" onClick=${() => save(`beacon-${shortId(job.id)}.json`, bundle.value)}>Download the bundle</button><${ActionButton} className="quiet" run=${keys}>Public keys<//></div>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Receipts"><table class="table"><thead><tr><th scope="col" class="num">Number</th><th scope="col">Of</th><th scope="col">Signed</th><th scope="col">Follows</th><th scope="col">Receipt</th></tr></thead>
-      <tbody>${rows.map((one) => html`<tr key=${one.number}><th scope="row" class="num">${one.number}</th><td style=${{ whiteSpace: "nowrap" }}>${one.region_requested ?? "the run"}</td><td class="num" style=${{ textAlign: "left" }}>${utc(one.issued_at)}</td><td style=${{ whiteSpace: "nowrap" }}><code>${one.previous ? one.previous.slice(7, 19) : "nothing: the first"}</code></td><td style=${{ minWidth: "9rem" }}><${CopyId} id=${one.jws} what="receipt" /></td></tr>`)}</tbody></table></div>
+      <tbody>${rows.map((one) => html`<tr key=${one.number}><th scope="row" class="num">${one.number}</th><td style=${{ whiteSpace: "nowrap" }}>${one.region} · ${one.model}</td><td class="num" style=${{ textAlign: "left" }}>${utc(one.issued_at)}</td><td style=${{ whiteSpace: "nowrap" }}><code>${one.hashes.previous ? one.hashes.previous.slice(7, 19) : "nothing: the first"}</code></td><td style=${{ minWidth: "9rem" }}><button type="button" class="quiet" onClick=${() => save(`receipt-${one.number}.json`, one)}>Download<span class="hidden"> receipt ${one.number}</span></button></td></tr>`)}</tbody></table></div>
     <div aria-live="polite">${report && html`<${Report} report=${report} />`}</div>
-    <p class="muted small">Anybody can verify the bundle without this server: <code>minutehand beacon verify bundle.json --keys keys.json</code></p>
+    <p class="muted small">Anyone can verify the bundle without this server: <code>minutehand beacon verify bundle.json --keys keys.json</code></p>
   </section>`;
 }
 

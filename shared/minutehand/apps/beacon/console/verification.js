@@ -24,16 +24,13 @@ async function sha256(text) {
 /** `sha256:<hex>` of a text. */
 export const digest = async (text) => `sha256:${[...(await sha256(text))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
-/** A receipt's payload; nothing is verified. */
-export const payloadOf = (jws) => JSON.parse(new TextDecoder().decode(bytesOf(jws.split(".")[1])));
-
 async function keysById(jwks) {
   const found = new Map();
   for (const { kty, crv, x, kid, nbf, exp } of jwks.keys) {
     if (kty !== "OKP" || crv !== "Ed25519") continue;
     const thumbprint = base64url(await sha256(canonical({ crv, kty, x })));
     if (thumbprint !== kid) throw new Error(`the key ${kid} is not the one its id says`);
-    if (found.has(kid)) throw new Error(`the key ${kid} stands twice in the set`);
+    if (found.has(kid)) throw new Error(`the key ${kid} occurs twice in the set`);
     const key = await crypto.subtle.importKey("jwk", { kty, crv, x }, { name: "Ed25519" }, false, ["verify"]);
     found.set(kid, { key, nbf, exp });
   }
@@ -50,60 +47,47 @@ export async function isAble() {
   }
 }
 
-async function checkReceipt({ jws, samples }, spec, keys) {
-  const parts = jws.split(".");
-  const header = JSON.parse(new TextDecoder().decode(bytesOf(parts[0])));
-  const payload = payloadOf(jws);
-  const subject = `receipt ${payload.number}`;
+async function checkReceipt(receipt, jobspec, keys) {
+  const { signature, ...signed } = receipt;
+  const subject = `receipt ${receipt.number}`;
   const checks = [];
   const skip = (check, detail) => checks.push({ subject, check, state: "not_made", detail });
   const note = (check, holds, detail, problem) => checks.push({ subject, check, state: holds ? "passed" : "failed", detail: holds ? detail : problem });
-  const spelt = parts.length === 3 && parts.every((part) => base64url(bytesOf(part)) === part) && canonical(payload) === new TextDecoder().decode(bytesOf(parts[1]));
-  note("form", spelt && header.alg === "EdDSA", "compact JWS, EdDSA, canonical JSON", "it is no receipt's text");
-  const known = keys.get(header.kid);
-  const signed = known && (await crypto.subtle.verify({ name: "Ed25519" }, known.key, bytesOf(parts[2]), utf8.encode(`${parts[0]}.${parts[1]}`)));
-  note("signature", Boolean(signed), `by key ${header.kid}`, known ? "the signature does not verify" : "the key is not among the published ones");
-  if (known) {
-    const at = Date.parse(payload.issued_at) / 1000;
+  note("form", receipt.format === "minutehand-beacon-receipt/1", receipt.format, "it is not a receipt");
+  const known = keys.get(receipt.key_id);
+  const verified = known && (await crypto.subtle.verify({ name: "Ed25519" }, known.key, bytesOf(signature), utf8.encode(canonical(signed))));
+  note("signature", Boolean(verified), `by key ${receipt.key_id}`, known ? "the signature does not verify" : "the key is not among the published ones");
+  if (verified) {
+    const at = Date.parse(receipt.issued_at) / 1000;
     const problem = at > Date.now() / 1000 + AHEAD_SECONDS ? "the receipt says it was signed in the future, by the clock here"
       : at < (known.nbf ?? 0) ? "the key was not yet valid when the receipt says it was signed"
         : at <= (known.exp ?? at) ? null : "the key was no longer valid when the receipt says it was signed";
     note("key", problem === null, "valid when it was signed", problem);
   }
-  if (!spec) skip("spec", "the spec is not in the bundle");
-  else note("spec", (await digest(canonical(spec))) === payload.spec_digest, "", "the spec is not the one signed for");
-  if (payload.samples && !samples) skip("samples", "the samples are not in the bundle");
-  else if (payload.samples) note("samples", (await digest(canonical(samples))) === payload.samples.digest, `${payload.samples.count} samples`, "the samples are not the ones signed for");
-  return { subject, payload, digest: await digest(jws), checks };
+  note("output", (await digest(canonical(receipt.output))) === receipt.hashes.output, `${receipt.output.data.responses.length} answers`, "the output is not the one signed for");
+  if (!jobspec) skip("jobspec", "the job spec is not in the bundle");
+  else note("jobspec", (await digest(canonical(jobspec))) === receipt.hashes.jobspec, "", "the job spec is not the one signed for");
+  return { subject, receipt, digest: await digest(canonical(receipt)), checks };
 }
 
 /**
  * Verify a bundle by a key set: `{verdict, checks: [{subject, check, state, detail}]}`, as the API
- * and the command line tell it. What is malformed throws.
+ * and the command line report it. What is malformed throws.
  */
 export async function verify(bundle, jwks) {
   const keys = await keysById(jwks);
   const read = [];
-  for (const receipt of bundle.receipts) read.push(await checkReceipt(receipt, bundle.spec, keys));
+  for (const receipt of bundle.receipts) read.push(await checkReceipt(receipt, bundle.jobspec, keys));
   const checks = read.flatMap((one) => one.checks);
-  const byNumber = new Map(read.map((one) => [one.payload.number, one]));
-  for (const { subject, payload } of read) {
-    const before = byNumber.get(payload.number - 1);
-    if (payload.number === 1) checks.push({ subject, check: "chain", state: payload.previous === null ? "passed" : "failed", detail: "the chain begins here" });
-    else if (!before) checks.push({ subject, check: "chain", state: "not_made", detail: `receipt ${payload.number - 1} is not in the bundle` });
-    else checks.push({ subject, check: "chain", state: before.digest === payload.previous ? "passed" : "failed", detail: `after receipt ${payload.number - 1}` });
-    if (payload.type !== "beacon.run/1") continue;
-    const named = new Map(payload.regions.filter((region) => region.receipt).map((region) => [region.receipt, region.region]));
-    const here = read.filter((one) => one.payload.region_requested && one.payload.run_id === payload.run_id);
-    const fits = here.every((one) => named.get(one.digest) === one.payload.region_requested);
-    const missing = named.size - here.length;
-    if (fits && missing > 0) checks.push({ subject, check: "run", state: "not_made", detail: `${missing} receipts it names are not in the bundle` });
-    else checks.push({ subject, check: "run", state: fits ? "passed" : "failed", detail: fits ? "names the receipts of its regions" : "a receipt here is not the one it names" });
+  const byNumber = new Map(read.map((one) => [one.receipt.number, one]));
+  for (const { subject, receipt } of read) {
+    const before = byNumber.get(receipt.number - 1);
+    const { previous } = receipt.hashes;
+    if (receipt.number === 1) checks.push({ subject, check: "chain", state: previous === null ? "passed" : "failed", detail: "the chain begins here" });
+    else if (!before) checks.push({ subject, check: "chain", state: "not_made", detail: `receipt ${receipt.number - 1} is not in the bundle` });
+    else checks.push({ subject, check: "chain", state: before.digest === previous ? "passed" : "failed", detail: `after receipt ${receipt.number - 1}` });
   }
-  const told = new Set(read.filter(({ payload }) => payload.type === "beacon.run/1").map(({ payload }) => payload.run_id));
-  for (const run of new Set(read.map(({ payload }) => payload.run_id)))
-    if (!told.has(run)) checks.push({ subject: `run ${run}`, check: "run", state: "not_made", detail: "the run's own receipt is not in the bundle" });
-  // the receipt before the bundle's first one is another run's
+  // the receipt before the bundle's first one is another job's
   const whole = checks.every(({ state, check }) => state !== "not_made" || check === "chain");
   return { verdict: checks.some(({ state }) => state === "failed") ? "failed" : whole ? "passed" : "not_made", checks };
 }

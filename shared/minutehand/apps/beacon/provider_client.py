@@ -1,0 +1,181 @@
+"""The provider protocol's client: submit, poll, result, cancel; every odd answer has its words.
+
+Which provider is asked, and what follows from a failure, is left to `executing`.
+
+References:
+    README.md, "The provider protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from minutehand.apps.beacon.models import ExecutionRow, JobSpec, ModelId
+from minutehand.apps.beacon.settings import Provider
+from minutehand.queue.lean_httpx import httpx
+
+#: Seconds until one call of a provider counts as failed.
+CALL_SECONDS = 5.0
+#: Answers beyond this are not read: 500 answers of 100,000 characters are not expected.
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+
+TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=200)]
+
+
+class ProviderFailed(Exception):
+    """A provider did not do its part; the text says what it did instead.
+
+    Attributes:
+        task_lost: The provider does not know the task any more: it may be submitted again.
+    """
+
+    def __init__(self, message: str, *, task_lost: bool = False) -> None:
+        self.task_lost = task_lost
+        super().__init__(message)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Task(_Answer):
+    """Work that a provider has accepted, and how far it is."""
+
+    task_id: TaskId
+    status: Literal["accepted", "queued", "running", "completed", "failed", "cancelled"]
+    error: str | None = None
+
+
+class Result(_Answer):
+    """What a provider gave; `data` is read by `responses`."""
+
+    task_id: TaskId
+    execution_id: str
+    region: str
+    model: ModelId
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+    data: Any
+
+
+A = TypeVar("A", bound=_Answer)
+
+
+class ProviderClient:
+    """One process's client of all providers; connections are kept."""
+
+    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._http = httpx.AsyncClient(timeout=CALL_SECONDS, transport=transport)
+
+    async def submit(
+        self, provider: Provider, execution: ExecutionRow, spec: JobSpec, *, timeout_seconds: float
+    ) -> Task:
+        """Have a provider begin; the same execution again is the same task.
+
+        Raises:
+            ProviderFailed: It did not accept.
+        """
+        model = next((m for m in spec.models or [] if _id_of(m) == execution.model), None)
+        body = {
+            "execution_id": str(execution.id),
+            "jobspec_id": spec.jobspec_id,
+            "jobspec_version": str(spec.version),
+            "region": execution.region,
+            "model": execution.model,
+            "model_options": dict(model.model_extra or {}) if isinstance(model, BaseModel) else {},
+            "benchmark": spec.benchmark.model_dump(mode="json"),
+            "questions": [each.model_dump(exclude_none=True) for each in spec.asked],
+            "timeout_seconds": round(timeout_seconds, 1),
+        }
+        headers = {"Idempotency-Key": str(execution.id)}
+        return _read(
+            Task,
+            await self._call(provider, "POST", "/v1/executions", json=body, headers=headers),
+            provider,
+        )
+
+    async def poll(self, provider: Provider, task_id: str) -> Task:
+        """Ask how far a task is.
+
+        Raises:
+            ProviderFailed: It does not say, or does not know the task.
+        """
+        return _read(Task, await self._call(provider, "GET", f"/v1/executions/{task_id}"), provider)
+
+    async def result(self, provider: Provider, task_id: str) -> Result:
+        """Fetch what a completed task gave.
+
+        Raises:
+            ProviderFailed: There is none, or it is not a result.
+        """
+        answer = await self._call(provider, "GET", f"/v1/executions/{task_id}/result")
+        return _read(Result, answer, provider)
+
+    async def cancel(self, provider: Provider, task_id: str) -> None:
+        """Ask a provider to stop; what it answers changes nothing.
+
+        Raises:
+            ProviderFailed: It could not be asked.
+        """
+        await self._call(provider, "POST", f"/v1/executions/{task_id}/cancel")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _call(
+        self,
+        provider: Provider,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        sent = dict(headers or {})
+        if provider.token is not None:
+            sent["Authorization"] = f"Bearer {provider.token}"
+        try:
+            async with self._http.stream(
+                method, provider.url + path, json=json, headers=sent
+            ) as response:
+                body = b""
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise ProviderFailed(
+                            f"{provider.name} answered more than {MAX_ANSWER_BYTES} bytes"
+                        )
+        except httpx.TimeoutException as error:
+            raise ProviderFailed(f"{provider.name} did not answer in time") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ProviderFailed(
+                f"{provider.name} could not be reached ({type(error).__name__})"
+            ) from error
+        if response.status_code not in {200, 201, 202}:
+            raise ProviderFailed(
+                f"{provider.name} answered with status {response.status_code}",
+                task_lost=response.status_code in {404, 410},
+            )
+        try:
+            return httpx.Response(200, content=body).json()
+        except (ValueError, RecursionError) as error:
+            raise ProviderFailed(f"{provider.name} did not answer with JSON") from error
+
+
+def _read(kind: type[A], value: Any, provider: Provider) -> A:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, found["loc"])) or "the answer"
+        raise ProviderFailed(
+            f"{provider.name} answered in a wrong format: {where}: {found['msg']}"
+        ) from error
+
+
+def _id_of(model: Any) -> str:
+    return model if isinstance(model, str) else str(model.id)

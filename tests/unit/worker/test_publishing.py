@@ -1,0 +1,98 @@
+"""Publishers of apps in a worker run: called in turn, never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from minutehand.clock import SystemClock
+from minutehand.worker import Registry, publishing
+from minutehand.worker.publishing import Publishing
+
+
+def make(registry: Registry, published: list[int]) -> Publishing:
+    def extra(event: str) -> dict[str, Any]:
+        return {"event": event}
+
+    return Publishing(
+        registry.publishers, lambda: published.append(1), extra=extra, clock=SystemClock()
+    )
+
+
+async def test_jobs_that_were_made_are_announced() -> None:
+    """So that the run leases them at once; nothing made, nothing announced."""
+    counts = iter([0, 3])
+    registry, published = Registry(), list[int]()
+
+    async def publish() -> int:
+        return next(counts)
+
+    registry.publisher("app", publish)
+    one = make(registry, published)
+    await one.once()
+    assert published == []
+    await one.once()
+    assert published == [1]
+
+
+async def test_a_publisher_that_fails_or_hangs_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its failure is a line in the log; the others have published meanwhile."""
+    monkeypatch.setattr(publishing, "PATIENCE_SECONDS", 0.05)
+    registry, published = Registry(), list[int]()
+
+    async def fail() -> int:
+        raise ConnectionError("away")
+
+    async def hang() -> int:
+        await asyncio.Event().wait()
+        return 9
+
+    async def work() -> int:
+        return 1
+
+    for each in (fail, hang, work):
+        registry.publisher(each.__name__, each)
+    await make(registry, published).once()
+
+    assert published == [1]
+    assert {getattr(record, "publisher", None) for record in caplog.records} == {"fail", "hang"}
+
+
+async def test_rounds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wake-up during a round waits for it: two at once would claim each other's rows."""
+    monkeypatch.setattr(publishing, "EVERY_SECONDS", 0.01)
+    running, most = 0, 0
+
+    async def publish() -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return 0
+
+    registry = Registry()
+    registry.publisher("app", publish)
+    one = make(registry, [])
+    looping = asyncio.create_task(one.run())
+    await asyncio.gather(*(one.once() for _ in range(4)))
+    looping.cancel()
+    await asyncio.gather(looping, return_exceptions=True)
+
+    assert most == 1
+
+
+def test_a_name_is_taken_once() -> None:
+    """Two apps of one name would hide each other."""
+
+    async def publish() -> int:
+        return 0
+
+    registry = Registry()
+    registry.publisher("app", publish)
+    with pytest.raises(ValueError, match="app"):
+        registry.publisher("app", publish)
