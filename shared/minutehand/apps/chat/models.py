@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-Kind = Literal["research", "summarise", "compare", "draft"]
+Kind = Literal["research", "summarise", "compare", "draft", "build"]
 Mode = Literal["auto", "reply", "work"]
 JobStatus = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
 #: Work items that one message may become.
