@@ -68,6 +68,9 @@ def contract(
         "ALLOW_ANONYMOUS": "true",
         "STREAMING": "true",
         "USE_MOCK_APOLLO": "true",
+        "ENABLE_ASYNC_WORK": "true",
+        # work without a language model is done in an instant: leave people the time to watch it
+        "CHAT_PACE_SECONDS": "0.6",
         "UPLOADS_BUCKET": BUCKET,
         # a file and not moto's KMS, which forgets its keys when it stops
         "SEALING_KEY_FILE": str(state / "sealing.json"),
@@ -86,7 +89,8 @@ def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dic
         for name, value in inherited.items()
         if name in {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ"}
         or name in {"LOG_LEVEL", "WORKER_CONCURRENCY", "USE_MOCK_APOLLO", "APOLLO_BASE_URL"}
-        or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_", "MUX_", "FFMPEG_"))
+        or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_", "MUX_", "FFMPEG_", "CHAT_"))
+        or name == "ENABLE_ASYNC_WORK"
     }
     return {
         **values,

@@ -215,11 +215,17 @@ _WISHED: Final[list[tuple[Kind, re.Pattern[str]]]] = [
 ]
 #: German and polite requests put the verb last.
 _LAST: Final[list[tuple[Kind, re.Pattern[str]]]] = [
-    ("research", re.compile(r"\b(?:recherchieren|untersuchen|herausfinden|analysieren|erforschen)\W*$")),
+    (
+        "research",
+        re.compile(r"\b(?:recherchieren|untersuchen|herausfinden|analysieren|erforschen)\W*$"),
+    ),
     ("compare", re.compile(r"\b(?:vergleichen|gegenuberstellen)\W*$")),
     ("summarise", re.compile(r"\bzusammenfassen\W*$")),
     ("draft", re.compile(r"\b(?:entwerfen|verfassen|formulieren)\W*$")),
-    ("build", re.compile(rf"\b(?:{_ARTEFACT})\b.*\b(?:bauen|erstellen|machen|zeichnen|zeigen)\W*$")),
+    (
+        "build",
+        re.compile(rf"\b(?:{_ARTEFACT})\b.*\b(?:bauen|erstellen|machen|zeichnen|zeigen)\W*$"),
+    ),
     ("draft", re.compile(rf"\b(?:{_DOCUMENT})\b.*\b(?:schreiben|erstellen)\W*$")),
 ]
 
@@ -280,7 +286,9 @@ def _read_sentence(sentence: str, at: int, found: dict[Kind, int], reasons: list
         for part in _JOINED.split(clause):
             begin = clause.find(part)
             kind = _asked(part)
-            negated = negated or (_NEGATION if kind is None else _AFTER_VERB).search(part) is not None
+            negated = (
+                negated or (_NEGATION if kind is None else _AFTER_VERB).search(part) is not None
+            )
             if kind is None:
                 continue
             if negated:

@@ -58,16 +58,36 @@ _PERCENT: Final = re.compile(
 )
 #: Units by name: what they measure, and their size in its base; temperatures are apart.
 _UNITS: Final[dict[str, tuple[str, str, str]]] = {}
-for _kind, _size, _shown, _names in [
+for _kind, _size, _sign, _names in [
     ("length", "1", "m", "m metre metres meter meters metern metros metro metri"),
-    ("length", "1000", "km", "km kilometre kilometres kilometer kilometers kilometern kilometros kilometro"),
-    ("length", "0.01", "cm", "cm centimetre centimetres centimeter centimeters zentimeter centimetros"),
+    (
+        "length",
+        "1000",
+        "km",
+        "km kilometre kilometres kilometer kilometers kilometern kilometros kilometro",
+    ),
+    (
+        "length",
+        "0.01",
+        "cm",
+        "cm centimetre centimetres centimeter centimeters zentimeter centimetros",
+    ),
     ("length", "0.001", "mm", "mm millimetre millimetres millimeter millimeters milimetros"),
     ("length", "1609.344", "miles", "mile miles mi meile meilen milles millas milla milhas milha"),
     ("length", "0.9144", "yards", "yard yards yd"),
     ("length", "0.3048", "feet", "foot feet ft fuss pieds pied pies pes"),
-    ("length", "0.0254", "inches", "inch inches zoll pouces pouce pulgadas pulgada polegadas polegada"),
-    ("mass", "1", "kg", "kg kilo kilos kilogram kilograms kilogramm kilogramme kilogrammes kilogramos"),
+    (
+        "length",
+        "0.0254",
+        "inches",
+        "inch inches zoll pouces pouce pulgadas pulgada polegadas polegada",
+    ),
+    (
+        "mass",
+        "1",
+        "kg",
+        "kg kilo kilos kilogram kilograms kilogramm kilogramme kilogrammes kilogramos",
+    ),
     ("mass", "0.001", "g", "g gram grams gramm gramme grammes gramos gramas"),
     ("mass", "1000", "t", "t tonne tonnes tonnen toneladas"),
     ("mass", "0.45359237", "lb", "pound pounds lb lbs pfund livres libras libra"),
@@ -81,7 +101,7 @@ for _kind, _size, _shown, _names in [
     ("time", "86400", "days", "day days tage tagen jours dias"),
 ]:
     for _name in _names.split():
-        _UNITS[_name] = (_kind, _size, _shown)
+        _UNITS[_name] = (_kind, _size, _sign)
 _DEGREES: Final = {
     "c": "C", "celsius": "C", "f": "F", "fahrenheit": "F", "k": "K", "kelvin": "K",
 }  # fmt: skip
@@ -113,7 +133,9 @@ _UNTIL: Final = re.compile(
 _BETWEEN: Final = re.compile(
     r"how many days (?:are (?:there )?|is it )?(?:between|from) (.+?) (?:and|to|until) (.+)"
 )
-_WEEKDAY: Final = re.compile(r"(?:what|which) (?:week ?)?day (?:was|is|will be|of the week (?:was|is)) (.+)")
+_WEEKDAY: Final = re.compile(
+    r"(?:what|which) (?:week ?)?day (?:was|is|will be|of the week (?:was|is)) (.+)"
+)
 _MONTHS: Final = {
     name: number
     for number, names in enumerate(
@@ -166,7 +188,9 @@ def _arithmetic(words: str) -> str | None:
     expression = asked
     for pattern, symbol in _WORDS:
         expression = re.sub(pattern, symbol, expression)
-    if not re.fullmatch(r"[\d\s.+\-*/%()]+", expression) or not re.search(r"\d\s*[+\-*/%]", expression):
+    if not re.fullmatch(r"[\d\s.+\-*/%()]+", expression) or not re.search(
+        r"\d\s*[+\-*/%]", expression
+    ):
         return None
     if re.fullmatch(r"\s*\d{1,4}-\d{1,2}-\d{1,4}\s*", expression):
         return None  # a date
@@ -261,7 +285,9 @@ def _day(text: str, today: date, *, future: bool = False) -> date | None:
     if match := re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})", text):
         year, month, number = (int(part) for part in match.groups())
         return _made(year, month, number)
-    match = re.fullmatch(r"(\d{1,2})(?:st|nd|rd|th|\.|er|º)?\s*(?:of |de )?([a-z]+)\.?(?: (?:de )?(\d{4}))?", text)
+    match = re.fullmatch(
+        r"(\d{1,2})(?:st|nd|rd|th|\.|er|º)?\s*(?:of |de )?([a-z]+)\.?(?: (?:de )?(\d{4}))?", text
+    )
     named = match.group(2, 1, 3) if match else None
     if named is None:
         match = re.fullmatch(r"([a-z]+) (\d{1,2})(?:st|nd|rd|th)?(?:,? (\d{4}))?", text)
