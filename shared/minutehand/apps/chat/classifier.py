@@ -25,6 +25,10 @@ LABELS: Final[dict[Kind, str]] = {
 }
 
 
+#: Where a part of a request begins and ends.
+Place = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Classification:
     """A request's tier, the work it asks for in the order it names it, and why."""
@@ -145,7 +149,7 @@ _MAKE: Final = (
     r"|cri(?:a|e|ar)|faz|faca|fazer|constro[ie]\w*|construa|construir|desenh(?:a|e|ar)|ger(?:a|e|ar)"
     r"|mostr(?:a|e|ar)(?:-me)?|elabor(?:a|e|ar)|transform(?:a|e|ar)|prepar(?:a|e|ar)"
 )
-_ARTEFACT: Final = (
+ARTEFACT: Final = (
     r"dashboards?|(?:\w+ )?charts?|graphs?|plots?|timelines?|tables?|diagrams?|histograms?|infographics?"
     r"|web ?pages?|websites?|report page|scorecards?|one-pager"
     r"|zeit(?:leiste|achse|strahl)|\w*diagramme?|tabellen?|\w*grafik(?:en)?|webseite|ubersichtsseite"
@@ -198,7 +202,7 @@ _RULES: Final[list[tuple[Kind, re.Pattern[str]]]] = [
     ("summarise", _rule(_SUMMARISE)),
     ("build", _rule(_PLOT)),
     ("draft", _rule(_DRAFT_VERB)),
-    ("build", _rule(_MAKE, needs=_ARTEFACT)),
+    ("build", _rule(_MAKE, needs=ARTEFACT)),
     ("draft", _rule(_WRITE, needs=_DOCUMENT)),
     ("compare", re.compile(rf"^(?:{_LIGHT}|list|write|create|{_MAKE})\b.*\b(?:{_COMPARISON})")),
     ("summarise", re.compile(rf"^(?:{_LIGHT}|write|create|{_MAKE})\b.*\b(?:{_SUMMARY})\b")),
@@ -208,7 +212,7 @@ _RULES: Final[list[tuple[Kind, re.Pattern[str]]]] = [
 #: After "I need" and the like no verb is due: the thing itself is asked for.
 _WISHED: Final[list[tuple[Kind, re.Pattern[str]]]] = [
     ("compare", re.compile(rf"\b(?:{_COMPARISON})")),
-    ("build", re.compile(rf"^(?:\W*\w+){{0,4}}?\W*\b(?:{_ARTEFACT})\b")),
+    ("build", re.compile(rf"^(?:\W*\w+){{0,4}}?\W*\b(?:{ARTEFACT})\b")),
     ("draft", re.compile(rf"^(?:\W*\w+){{0,4}}?\W*\b(?:{_DOCUMENT})\b")),
     ("summarise", re.compile(rf"^(?:\W*\w+){{0,3}}?\W*\b(?:{_SUMMARY})\b")),
     ("research", re.compile(rf"^(?:\W*\w+){{0,3}}?\W*\b(?:{_RESEARCH_NOUN})\b")),
@@ -224,7 +228,7 @@ _LAST: Final[list[tuple[Kind, re.Pattern[str]]]] = [
     ("draft", re.compile(r"\b(?:entwerfen|verfassen|formulieren)\W*$")),
     (
         "build",
-        re.compile(rf"\b(?:{_ARTEFACT})\b.*\b(?:bauen|erstellen|machen|zeichnen|zeigen)\W*$"),
+        re.compile(rf"\b(?:{ARTEFACT})\b.*\b(?:bauen|erstellen|machen|zeichnen|zeigen)\W*$"),
     ),
     ("draft", re.compile(rf"\b(?:{_DOCUMENT})\b.*\b(?:schreiben|erstellen)\W*$")),
 ]
@@ -246,11 +250,11 @@ def classify(text: str, documents: Sequence[Text] = (), *, forced: bool = False)
     found, reasons = _work_in(text)
     if not found and forced:
         kind: Kind = "compare" if len(documents) > 1 else "summarise" if documents else "research"
-        found, reasons = {kind: 0}, [*reasons, "background work was asked for by name"]
+        found, reasons = {kind: (0, len(text))}, [*reasons, "background work was asked for by name"]
     if found:
         kinds = sorted(found, key=lambda kind: (found[kind], kind))[:MOST_ITEMS]
         items = [
-            Item(kind=kind, title=title_of(kind, text, found[kind]), instruction=text)
+            Item(kind=kind, title=title_of(kind, text, *found[kind]), instruction=text)
             for kind in kinds
         ]
         return Classification("async", items, reasons)
@@ -259,11 +263,11 @@ def classify(text: str, documents: Sequence[Text] = (), *, forced: bool = False)
     return Classification("standard", reasons=reasons or ["it asks for no deliverable"])
 
 
-def _work_in(text: str) -> tuple[dict[Kind, int], list[str]]:
+def _work_in(text: str) -> tuple[dict[Kind, Place], list[str]]:
     """Kinds of work by the place of their first mention, and why each was or was not taken."""
     quiet = _QUOTED.sub(lambda match: "x" * len(match.group()), text)
     quiet = _PAIR.sub(lambda match: match.group().replace(" ", "-"), quiet)
-    found: dict[Kind, int] = {}
+    found: dict[Kind, Place] = {}
     reasons: list[str] = []
     at = 0
     for sentence in _SENTENCE.split(quiet):
@@ -273,7 +277,7 @@ def _work_in(text: str) -> tuple[dict[Kind, int], list[str]]:
     return found, list(dict.fromkeys(reasons))
 
 
-def _read_sentence(sentence: str, at: int, found: dict[Kind, int], reasons: list[str]) -> None:
+def _read_sentence(sentence: str, at: int, found: dict[Kind, Place], reasons: list[str]) -> None:
     offset = 0
     for clause in _CLAUSE.split(sentence):
         start = sentence.find(clause, offset)
@@ -283,6 +287,7 @@ def _read_sentence(sentence: str, at: int, found: dict[Kind, int], reasons: list
             reasons.append("it asks about something, which is no request for work")
             continue
         negated = False
+        last: Kind | None = None
         for part in _JOINED.split(clause):
             begin = clause.find(part)
             kind = _asked(part)
@@ -290,12 +295,20 @@ def _read_sentence(sentence: str, at: int, found: dict[Kind, int], reasons: list
                 negated or (_NEGATION if kind is None else _AFTER_VERB).search(part) is not None
             )
             if kind is None:
+                denied = _NEGATION.search(part)
+                named = _asked(part[denied.end() :]) if denied else None
+                if named is not None:
+                    reasons.append(f"{named} is named, but not wanted")
+                if last is not None:  # "Python and Go": both are what the verb is about
+                    found[last] = (found[last][0], at + offset + max(0, begin) + len(part))
                 continue
             if negated:
                 reasons.append(f"{kind} is named, but not wanted")
                 continue
             reasons.append(f"it asks for {LABELS[kind].lower()}")
-            found.setdefault(kind, at + offset + max(0, begin))
+            begin = at + offset + max(0, begin)
+            last = kind if kind not in found else None
+            found.setdefault(kind, (begin, begin + len(part)))
 
 
 def _asked(part: str) -> Kind | None:
@@ -323,16 +336,13 @@ def _asked(part: str) -> Kind | None:
     return None
 
 
-_BREAK: Final = re.compile(r"[.;!?\n]\s*|,\s|\bthen\b")
 _TITLE_LEAD: Final = re.compile(
     r"^\W*(?:(?:and|then|now|please|und|dann|bitte|et|puis|y|luego|e|depois)\b\W*)+", re.IGNORECASE
 )
 
 
-def title_of(kind: Kind, text: str, place: int) -> str:
-    """A line that names the work, by the clause at `place`."""
-    ends = [match.span() for match in _BREAK.finditer(text)]
-    begin = max((end for _, end in ends if end <= place), default=0)
-    stop = min((start for start, _ in ends if start > place), default=len(text))
-    line = " ".join(_TITLE_LEAD.sub("", text[begin:stop]).split()) or " ".join(text.split())
+def title_of(kind: Kind, text: str, begin: int, end: int) -> str:
+    """A line that names the work, by the part of the request that asks for it."""
+    line = " ".join(_TITLE_LEAD.sub("", text[begin:end]).split()) or " ".join(text.split())
+    line = line.rstrip(".,;:!? ") or line
     return f"{LABELS[kind]}: {line if len(line) <= 80 else line[:79] + '…'}"

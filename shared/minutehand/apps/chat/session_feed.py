@@ -129,7 +129,9 @@ class SessionFeed(HistoryFeed):
         if work is None or kind is None:
             return None
         data: dict[str, Any] = {"type": work["type"], "title": work["title"]}
-        if kind == "work_started" and (event.data.get("attempts") or 1) > 1:
+        asked_at = work.get("asked_at")
+        has_asked = asked_at is not None and datetime.fromisoformat(asked_at) < event.created_at
+        if kind == "work_started" and (has_asked or (event.data.get("attempts") or 1) > 1):
             kind = "work_progress"
             data |= progress_of(None) | {"message": "Going on"}
         elif kind == "work_progress":
@@ -142,7 +144,7 @@ class SessionFeed(HistoryFeed):
                 "messageId": work.get("question_id"),
                 "question": wait.get("question"),
                 "options": wait.get("options") or [],
-                "default": (wait.get("default") or {}).get("answer"),
+                "default": work.get("default"),
                 "expiresAt": _ms(wait.get("until")),
             }
         elif kind == "work_failed":

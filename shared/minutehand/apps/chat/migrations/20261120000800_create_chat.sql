@@ -258,7 +258,7 @@ select
   e.data #>> '{wait,name}' as question_name,
   e.data #>> '{wait,question}' as question,
   e.data #> '{wait,options}' as question_options,
-  coalesce(e.data #>> '{wait,default,answer}', e.data #>> '{wait,options,-1}') as question_default,
+  n.default_answer as question_default,
   (e.data #>> '{wait,until}')::timestamptz as question_expires_at,
   r.id as result_message_id, r.text as result, j.error_message, j.attempts, j.max_attempts, j.next_retry_at,
   j.cancel_requested_at, j.last_seq, i.created_at, j.started_at, coalesce(j.updated_at, i.created_at) as updated_at,
@@ -268,6 +268,7 @@ join public.chat_conversations as c on c.id = i.conversation_id
 left join public.jobs as j on j.id = i.job_id
 left join public.job_events as e
   on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting' and e.data #>> '{wait,kind}' = 'ask'
+left join public.chat_notes as n on n.job_id = i.job_id and n.name = e.data #>> '{wait,name}'
 left join public.chat_messages as r on r.job_id = i.job_id and r.author = 'assistant';
 comment on view public.async_work_items is E'Background work of chats, one row a work item, with the question it '
   'asks.\n\nRow level security of the reader holds: members see their workspaces''.';

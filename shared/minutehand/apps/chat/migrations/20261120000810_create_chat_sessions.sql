@@ -405,10 +405,10 @@ as $$
 begin
   return jsonb_build_object('works', (
     select coalesce(jsonb_object_agg(i.job_id, jsonb_build_object('type', i.kind, 'title', i.title,
-      'question_id', 'msg_' || n.id)), '{}')
+      'question_id', 'msg_' || n.id, 'default', n.default_answer, 'asked_at', n.created_at)), '{}')
     from public.chat_work_items as i
     left join lateral (
-      select q.id from public.chat_notes as q where q.job_id = i.job_id and q.type = 'question'
+      select q.id, q.default_answer, q.created_at from public.chat_notes as q where q.job_id = i.job_id and q.type = 'question'
       order by q.created_at desc, q.id limit 1) as n on true
     where i.conversation_id = (chat.session_or_null(p_session_id)).id and i.job_id = any (p_job_ids)));
 end;

@@ -120,7 +120,7 @@ def render(page: Page) -> str:
     title = html.escape(page.title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY, quote=False)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_style(page.look)}</style>\n</head>\n"
         f'<body data-type="{page.type}" data-colours="{html.escape(page.look.name)}">\n'

@@ -18,6 +18,8 @@ from typing import Final
 CORPUS: Final = Path(__file__).with_name("corpus")
 LICENCE: Final = "CC BY 4.0"
 _SENTENCE: Final = re.compile(r"(?<=[.!?…])\s+(?=[\W]*[A-ZÀ-Þ0-9])|\n+")
+#: Words of titles that name nothing by themselves.
+_GENERIC: Final = frozenset({"power", "energy", "work", "language"})
 _WORD: Final = re.compile(r"[^\W_]+")
 _EMPTY: Final = frozenset(
     [
@@ -302,12 +304,12 @@ def articles_about(topic: str, *, limit: int = 3) -> list[Article]:
     asked = set(words_of(topic))
     scored = []
     for article in corpus():
-        title = set(words_of(article.title))
+        title = set(words_of(article.title)) - _GENERIC
         named = len(title & asked) / len(title) if title else 0.0
         body = {word for passage in article.passages for word in words_of(passage.text)}
         share = len(asked & (body | title)) / len(asked) if asked else 0.0
         score = named * 2 + share
-        if named >= 0.5 or share >= 0.75:
+        if named == 1 or share >= 0.75:
             scored.append((score, article))
     best = sorted(scored, key=lambda each: -each[0])
     return [article for score, article in best[:limit] if score >= best[0][0] * 0.5]

@@ -10,21 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from minutehand.apps.chat.classifier import LABELS, plain
+from minutehand.apps.chat.classifier import ARTEFACT, LABELS, plain
 from minutehand.apps.chat.models import Finding, Found, Item, Said, Text
 from minutehand.apps.chat.offline import artefact, texts
 from minutehand.apps.chat.offline.tables import Data, find_data
 from minutehand.apps.chat.offline.texts import Passage
 
+#: Sections that list data and hold no sentences.
+LISTS: Final = frozenset({"Figures", "Timeline"})
 TONES: Final = ["Formal", "Friendly"]
 _TOPIC_LEAD: Final = re.compile(
     r"^\W*(?:(?:please|then|and|can you|could you|i need you to|do|make|some|me|fais|haz|faz|mach)\s+)*"
     r"(?:research(?:es)?|investigate|look into|find out|analy[sz]e|study|gather|collect|compare|contrast|draft"
     r"|write|compose|summari[sz]e|build|create|recherchiere|untersuche|analysiere|vergleiche|recherche[rz]?"
-    r"|investiga|averigua|pesquise?a?|compara)\b(?:\s+(?:on|about|into|information|sources|me|an?|the|of|zu[rm]?"
-    r"|uber|sur|sobre|das thema|die|der|les?|la|l'))*\s*",
+    r"|investiga|averigua|pesquise?a?|compara)\b(?:\s+(?:(?:on|about|into|information|sources|me|an?|the|of|zu[rm]?"
+    r"|uber|sur|sobre|das thema|die|der|les?|la)\b|l'))*\s*",
     re.IGNORECASE,
 )
+_PAGE: Final = re.compile(rf"\b(?:{ARTEFACT})\b")
 _TONE: Final = {
     "Formal": r"\bformal|förmlich|formel|business|polite\b",
     "Friendly": r"\bfriendly|casual|informal|warm|freundlich|locker|amical|amistoso|amigável\b",
@@ -59,11 +62,25 @@ class Task:
     def topic(self) -> str:
         """What it is about, without the verb."""
         line = self.item.title.partition(": ")[2] or self.item.instruction
-        line = re.split(
-            r"\s+(?:and|then|und|et|y|e)\s+(?:build|make|create|write|draft|compare|baue|construi|crea)",
-            line,
-        )[0]
+        if self.item.kind == "build":
+            return _after_page(line)
         return _TOPIC_LEAD.sub("", line).strip(" .!?") or line
+
+
+def _after_page(line: str) -> str:
+    """What a page is about: the words after "a timeline of the"; empty when there are none."""
+    words = plain(line)
+    named = list(_PAGE.finditer(words))
+    if not named or len(words) != len(line):
+        return line
+    rest = line[named[0].end() :]
+    return re.sub(
+        r"^\W*(?:(?:of|for|about|on|with|showing|from|der|des|von|mit|aus|unseren?|de[ls]?|avec|con"
+        r"|com|do|da|sobre|the|our|my|me|following|las?|los|os|as|nos|nuestras|nossas)\b\W*)*",
+        "",
+        rest,
+        flags=re.IGNORECASE,
+    ).strip(" .!?")
 
 
 @dataclass
@@ -135,11 +152,7 @@ def _paragraphs(text: str) -> list[str]:
 
 def questions_of(task: Task, passages: Sequence[Passage]) -> list[str]:
     """The parts that a topic falls into: the sections its sources have, the person's words first."""
-    sections = [
-        each.section
-        for each in passages
-        if each.section and each.section not in {"Figures", "Timeline"}
-    ]
+    sections = [each.section for each in passages if each.section and each.section not in LISTS]
     asked = [f"What was asked for: {each}" for each in task.guidance]
     return list(dict.fromkeys([*asked[:2], *sections]))[:5] or ["What is said about it"]
 
@@ -217,7 +230,7 @@ def build(task: Task) -> Product:
     look = artefact.look_of("\n".join([task.answer or "", *task.guidance])) or artefact.look_of(
         task.words
     )
-    title = _page_title(task, kind, origin)
+    title = _page_title(task, kind)
     summary = [part.text for each in task.found for part in each.parts][:4]
     if kind == "timeline" and not data.events:
         data = replace(
@@ -232,7 +245,8 @@ def build(task: Task) -> Product:
         sources=sources,
         chart=artefact.chart_of(task.words),
     )
-    count = len(data.series) or len(data.events) or len(data.rows)
+    shown = data.events if kind == "timeline" else data.series or data.events or data.rows
+    count = len(shown)
     text = (
         f"The {kind} “{title}” is ready: {count} {'entries' if count != 1 else 'entry'} from {origin},"
         f" colours: {page.look.name}."
@@ -292,10 +306,10 @@ def _data(task: Task, kind: str) -> tuple[Data, str, list[str]]:
     return Data(series=counts), "this conversation itself, as no other data was given", []
 
 
-def _page_title(task: Task, kind: str, origin: str) -> str:
-    topic = task.found[0].title.partition(": ")[2] if task.found else task.topic
-    topic = re.split(r"[:\n]", _TOPIC_LEAD.sub("", topic))[0].strip(" .!?")
-    topic = re.sub(r"^(?:me\s+)?(?:an?|the|my|our)\s+", "", topic, flags=re.IGNORECASE)
+def _page_title(task: Task, kind: str) -> str:
+    topic = re.split(r"[:\n]", task.topic)[0].strip(" .!?")
+    if not topic and task.found:
+        topic = _TOPIC_LEAD.sub("", task.found[0].title.partition(": ")[2])
     return (topic[:1].upper() + topic[1:])[:120] or kind.capitalize()
 
 
@@ -319,16 +333,13 @@ def compare(task: Task) -> Product:
         parts.append(Finding(title=side.title, text=" ".join(own)))
     lines = [f"Comparison of {' and '.join(side.title for side in sides)}:", ""]
     lines += [f"{part.title}: {part.text}" for part in parts]
-    both = [
-        sentence for sentence in texts.best_sentences(focus, [sides[0].text], limit=8)
-        if len(set(texts.words_of(sentence)) & shared) >= 2
-    ][:2]  # fmt: skip
-    lines += [
-        "",
-        f"In common: {' '.join(both)}"
-        if both
-        else f"In common: {', '.join(sorted(shared)[:6]) or 'nothing that both name'}.",
-    ]
+    named = {
+        word: each.lower()
+        for each in re.findall(r"[^\W\d_]{4,}", sides[0].text)
+        for word in texts.words_of(each)
+    }
+    both = sorted(named[word] for word in shared if word in named)
+    lines += ["", f"Both speak of: {', '.join(both[:8]) or 'nothing that has the same name'}."]
     for side in sides:
         others = set.union(*(words[place] for place, each in enumerate(sides) if each is not side))
         only = [
@@ -372,9 +383,7 @@ def _sides(task: Task) -> list[Text]:
     sides: list[Text] = []
     for name in named:
         for article in texts.articles_about(name, limit=1):
-            body = " ".join(
-                passage.text for passage in article.passages if passage.section != "Timeline"
-            )
+            body = " ".join(each.text for each in article.passages if each.section not in LISTS)
             if article.title not in {side.title for side in sides}:
                 sides.append(Text(title=article.title, text=body))
     return sides
@@ -419,6 +428,7 @@ def draft(task: Task) -> Product:
             passage.text
             for article in texts.articles_about(subject, limit=1)
             for passage in article.passages[:3]
+            if passage.section not in LISTS
         ]
     points = texts.best_sentences(f"{subject} {' '.join(task.guidance)}", given, limit=6)
     kind = (
