@@ -81,8 +81,8 @@ class OnlineWork:
 
     def _answered(self) -> str | None:
         """What people said to this work: the answer to its question, and guidance."""
-        task = self._run.task
-        said = [*([task.answer] if task.answer else []), *task.guidance]
+        run = self._run
+        said = [*([run.answered] if run.answered else []), *run.task.guidance]
         return "\n".join(said) or None
 
     async def _build(self, texts: list[Text], scoped: Written) -> Written:

@@ -35,6 +35,8 @@ class WorkRun:
         self.loaded = loaded
         self.request = loaded.message.request
         self._job = job
+        #: What was asked and answered, as a model reads it.
+        self.answered: str | None = None
         self.task = Task(
             item=loaded.item,
             documents=loaded.documents,
@@ -81,6 +83,7 @@ class WorkRun:
             name="question",
         )
         self.task.answer = answer or question.default
+        self.answered = f"{question.text} {self.task.answer}"
 
     async def passages(self) -> list[Passage]:
         """The sources of a topic: what was given and said, and what a search finds.
