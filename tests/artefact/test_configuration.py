@@ -12,10 +12,10 @@ import pytest
 import typer
 import yaml
 
-from minutehand.cli.__main__ import app
 from minutehand.cli.doctor.command import CHECKS
 from minutehand.deploy.parameters import NEEDED, TAKEN, parameter_name
 from tests.artefact.stack import FUNCTIONS, Stack
+from tests.support.command import app
 from tests.support.paths import ROOT
 
 

@@ -14,7 +14,9 @@ from minutehand.local.lambda_runtime.template import _routes
 from tests.artefact.stack import Stack
 
 SETTINGS = Settings(
-    supabase_url="http://127.0.0.1:1", supabase_publishable_key="sb_publishable_test"
+    supabase_url="http://127.0.0.1:1",
+    supabase_publishable_key="sb_publishable_test",
+    apps=("minutehand.apps.*",),
 )
 
 

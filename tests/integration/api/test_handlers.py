@@ -46,7 +46,7 @@ def cold(environment: RunningStack) -> Iterator[Any]:
     before = own_ends()
 
     def start(function: str) -> ModuleType:
-        name = f"functions.{function}.handler"
+        name = f"minutehand.functions.{function}.handler"
         sys.modules.pop(name, None)
         imported.append(name)
         return importlib.import_module(name)
@@ -150,7 +150,7 @@ def test_a_location_stands_below_what_the_service_is_mounted_at(
 
 def routes_of_apps() -> set[str]:
     """The apps' modules of routes that are loaded."""
-    return {name for name in sys.modules if re.fullmatch(r"shared\.apps\.\w+\.routes", name)}
+    return {name for name in sys.modules if re.fullmatch(r"minutehand\.apps\.\w+\.routes", name)}
 
 
 def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from minutehand.cli.__main__ import app
+from tests.support.command import app
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 

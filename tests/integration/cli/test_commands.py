@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from minutehand.cli.__main__ import app
 from minutehand.cli.jobs import COLUMNS
 from minutehand.local.users import ADA
 from minutehand.terminal.output import Output
 from tests.e2e.console.worker import HandWorker
+from tests.support.command import app
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 

@@ -18,7 +18,6 @@ from moto.sns.models import sns_backends
 from typer.testing import CliRunner
 
 from minutehand.cli import account, deploy
-from minutehand.cli.__main__ import app
 from minutehand.cli.doctor import cloud, settings
 from minutehand.cli.doctor.command import deployed_patient
 from minutehand.cli.doctor.command import run as run_check
@@ -26,6 +25,7 @@ from minutehand.cli.doctor.findings import Check, Finding, Patient, Verdict
 from minutehand.deploy import console
 from minutehand.deploy.parameters import parameter_name
 from minutehand.terminal.connection import CommandFailed
+from tests.support.command import app
 
 SECRETS = {
     "WORKER_SECRET_TOKEN": "w" * 40,

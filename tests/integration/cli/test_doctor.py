@@ -13,9 +13,9 @@ import jwt
 import pytest
 from typer.testing import CliRunner
 
-from minutehand.cli.__main__ import app
 from minutehand.cli.doctor.command import CHECKS, examine, run
 from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from tests.support.command import app
 from tests.support.stacks import RunningStack
 
 

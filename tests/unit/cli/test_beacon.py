@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from minutehand.apps.beacon.canonical import canonical
 from minutehand.apps.beacon.jws import TYPE, encode
-from minutehand.cli.__main__ import app
+from tests.support.command import app
 from tests.unit.beacon.signed import jwks, make_bundle
 
 

@@ -154,15 +154,14 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
 
 def test_a_scaffolded_app_passes_its_own_test_and_the_linters(tmp_path: Path) -> None:
     """A newcomer's first processor starts green."""
-    for name in ("shared", "functions", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "shared").unlink()
-    (tmp_path / "shared").mkdir()
-    for path in (ROOT / "shared").iterdir():
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    package = tmp_path / "shared" / "minutehand"
+    package.mkdir(parents=True)
+    for path in (ROOT / "shared" / "minutehand").iterdir():
         if path.name not in {"apps", "__pycache__"}:
-            (tmp_path / "shared" / path.name).symlink_to(path)
-    (tmp_path / "shared" / "apps").mkdir()
-    (tmp_path / "shared" / "apps" / "__init__.py").touch()
+            (package / path.name).symlink_to(path)
+    (package / "apps").mkdir()
+    (package / "apps" / "__init__.py").touch()
 
     written = scaffold("greetings.send", tmp_path)
 

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import typer
 
-from minutehand.cli.__main__ import app
+from tests.support.command import app
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
 #: The command's name in running text, followed by a word that is no verb.
 PROSE = {"on", "else", "and", "is", "in", "with", "the", "talks", "reads", "command", "deploy."}
+
+#: The folders whose pages and messages name commands; those of apps do it for theirs.
+PARTS = ("cli", "deploy", "local", "terminal")
 
 
 def verbs() -> dict[str, Any]:
@@ -30,7 +33,7 @@ def told() -> Iterator[tuple[Path, str]]:
         *(
             path
             for ext in ("md", "cjs", "yml", "py")
-            for folder in ("infra", "shared")
+            for folder in ("infra", *(f"shared/minutehand/{name}" for name in PARTS))
             for path in (ROOT / folder).rglob(f"*.{ext}")
         ),
     ]

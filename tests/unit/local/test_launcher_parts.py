@@ -20,8 +20,10 @@ from minutehand.local.postgres import memory_folder
 from minutehand.local.processes import Identity
 from minutehand.local.stack import describe_end
 from minutehand.local.state import AlreadyRunning, StateFolder
+from minutehand.project import Project
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40}
+PROJECT = Project.find()
 PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)
 
 
@@ -110,7 +112,9 @@ def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> No
 
 def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:
     """Tools rely on these names; design.md lists them."""
-    values = contract(PORTS, {**SECRETS, "SUPABASE_SECRET_KEY": "k"}, "postgresql://x", tmp_path)
+    values = contract(
+        PORTS, {**SECRETS, "SUPABASE_SECRET_KEY": "k"}, "postgresql://x", tmp_path, PROJECT
+    )
 
     names = (
         "SUPABASE_URL SUPABASE_SECRET_KEY SUPABASE_JWT_SECRET DATABASE_URL API_URL CONSOLE_URL"
@@ -132,7 +136,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
         "LOG_LEVEL": "DEBUG",
     }
 
-    made = for_children(contract(PORTS, SECRETS, "postgresql://x", tmp_path), inherited)
+    made = for_children(contract(PORTS, SECRETS, "postgresql://x", tmp_path, PROJECT), inherited)
 
     assert "real" not in made.values()
     assert "AWS_PROFILE" not in made
