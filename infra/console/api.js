@@ -24,6 +24,9 @@ export const session = createStore({ status: "starting", user: null, workspaces:
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
+/** The address of something the API serves, for a link or a frame. */
+export const apiAddress = (path) => new URL(path, apiOrigin).href;
+
 /** What `/config.json` said. */
 export const settings = () => config;
 

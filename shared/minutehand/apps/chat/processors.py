@@ -74,7 +74,7 @@ class Processors:
 
         message = loaded.message
         assert message is not None
-        items, decided = await self._decide(loaded, writer)
+        items, decided, reasons = await self._decide(loaded, writer)
         if items:
             return await self._delegate(job, items, decided)
         exact = instant.answer(message.text, now=self._app.clock.now())
@@ -88,10 +88,14 @@ class Processors:
             )
             written = await writer.text(None, prompt, begin=5, end=95)
         written = together(written, decided) if decided else written
+        tier = "instant" if exact is not None else "standard"
+        written = written.model_copy(update={"data": {"tier": tier, "reasons": reasons}})
         return await self._app.store.post(job.id, job.fence, written)
 
-    async def _decide(self, loaded: Loaded, writer: Writer) -> tuple[list[Item], Written | None]:
-        """The work a message asks for, and what it took to decide; no items for a plain reply."""
+    async def _decide(
+        self, loaded: Loaded, writer: Writer
+    ) -> tuple[list[Item], Written | None, list[str]]:
+        """The work a message asks for, what it took to decide, and why; no items for a reply."""
         from minutehand.apps.chat import prompts
         from minutehand.apps.chat.classifier import classify
         from minutehand.apps.chat.writing import Pause
@@ -100,10 +104,10 @@ class Processors:
         assert message is not None
         forced = message.request.mode == "work"
         if message.request.mode == "reply" or not self._app.own.async_work:
-            return [], None
+            return [], None, ["a direct answer was asked for"]
         by_rules = classify(message.text, loaded.documents, forced=forced)
         if writer.offline or by_rules.tier == "instant":
-            return by_rules.items, None
+            return by_rules.items, None, by_rules.reasons
         prompt = prompts.decide(
             message.text, loaded.documents, loaded.history, message.request.seed
         )
@@ -112,12 +116,13 @@ class Processors:
         except Pause as pause:
             if not isinstance(pause.outcome, Fail):
                 raise
-            return by_rules.items, pause.used  # the rules stand in for a model that will not decide
+            # the rules stand in for a model that will not decide
+            return by_rules.items, pause.used, by_rules.reasons
         decision = prompts.Decision.model_validate(decided.data)
         items = [Item.model_validate(each.model_dump()) for each in decision.items]
         if decision.needs_work or forced:
-            return items or (by_rules.items if forced else []), decided
-        return [], decided
+            return items or (by_rules.items if forced else []), decided, ["the model decided so"]
+        return [], decided, ["the model decided so"]
 
     async def _delegate(
         self, job: Job[ChatPayload], items: list[Item], decided: Written | None

@@ -386,9 +386,7 @@ class _Exchange:
                 detail={"sessionId": self._session_id, "status": outcome.status},
             )
         begun = message is not None and message["kind"] == "plan"
-        tier = "async" if begun else self._by_rules.tier
-        if not begun and tier == "async":
-            tier = "standard"  # a model decided to answer at once
+        tier = (message or {}).get("tier") or self._by_rules.tier
         logger.info(
             "Request classified",
             extra={

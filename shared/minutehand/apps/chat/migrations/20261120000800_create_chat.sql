@@ -1427,7 +1427,7 @@ begin
   v_ids := chat.begin_work(v_held.conversation, ((v_held.job).payload ->> 'message_id')::uuid, v_items,
     (v_held.job).user_id, (v_held.job).id) -> 'ids';
   v_said := chat.post(v_held.job, v_held.conversation, 'plan', p_request || jsonb_build_object(
-    'text', chat.plan_text(v_items, v_room), 'data', jsonb_build_object('work_items', v_ids)));
+    'text', chat.plan_text(v_items, v_room), 'data', jsonb_build_object('tier', 'async', 'work_items', v_ids)));
   return jsonb_build_object('message_id', v_said.id, 'work_items', v_ids);
 end;
 $$;

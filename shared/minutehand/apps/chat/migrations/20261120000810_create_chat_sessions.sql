@@ -258,7 +258,7 @@ begin
   perform chat.say(jsonb_populate_record(null::public.chat_messages, jsonb_build_object(
     'conversation_id', v_conversation.id, 'author', 'assistant', 'kind', 'plan',
     'text', chat.plan_text(v_items, v_room),
-    'data', jsonb_build_object('work_items', v_begun -> 'ids', 'message_id', v_said.id))));
+    'data', jsonb_build_object('tier', 'async', 'work_items', v_begun -> 'ids', 'message_id', v_said.id))));
   perform chat.retain(5);
   return jsonb_build_object('conversation_id', v_conversation.id, 'message_id', v_said.id, 'job_id', null,
     'created', true, 'wake', v_begun -> 'wake');

@@ -8,11 +8,13 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Final, Literal
 
 from minutehand.apps.chat.classifier import plain
-from minutehand.apps.chat.offline.tables import Data
+from minutehand.apps.chat.offline.tables import Data, Value
 
 PageType = Literal["dashboard", "timeline", "table", "chart", "report"]
 POLICY: Final = (
@@ -185,11 +187,17 @@ document.querySelectorAll("[data-label]").forEach(function (mark) {
   mark.addEventListener("click", function () {
     var label = mark.dataset.label;
     document.querySelectorAll("[data-label]").forEach(function (other) {
-      other.classList.toggle("on", other.dataset.label === label && !other.classList.contains("on"));
+      var named = other.dataset.label;
+      var same = named === label || named.endsWith(", " + label) || label.endsWith(", " + named);
+      other.classList.toggle("on", same && !other.classList.contains("on"));
     });
   });
 });
 """
+
+
+def _short(label: str, most: int = 24) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def shown(value: float) -> str:
@@ -224,14 +232,33 @@ def _tiles(page: Page) -> str:
 
 
 def _chart(page: Page) -> str:
-    series = page.data.series[:40]
+    heading, series = _comparable(page.data.series)
     if not series:
         return ""
     drawn = {"bar": _bars, "line": _lines, "pie": _slices}[page.chart](series)
-    return f'<section aria-label="Chart"><h2>Chart</h2>{drawn}<p class="hint">Choose a mark to find its row.</p></section>'
+    return (
+        f'<section aria-label="Chart"><h2>{html.escape(heading or "Chart")}</h2>{drawn}'
+        '<p class="hint">Choose a mark to find its row.</p></section>'
+    )
 
 
-def _bars(series: list[tuple[str, float, str]]) -> str:
+def _comparable(series: list[Value]) -> tuple[str, list[Value]]:
+    """What can be drawn on one scale, at least two of a unit; and what all labels begin with."""
+    units = Counter(unit for _, _, unit in series)
+    unit = units.most_common(1)[0][0] if units else ""
+    alike = [each for each in series if each[2] == unit][:40]
+    if len(alike) < 2:
+        return "", alike if len(series) == 1 else []
+    prefix = commonprefix([label for label, _, _ in alike])
+    cut = max(prefix.rfind(", "), prefix.rfind(": "))
+    return (
+        (prefix[:cut], [(label[cut + 2 :], *rest) for label, *rest in alike])
+        if cut > 0
+        else ("", alike)
+    )
+
+
+def _bars(series: list[Value]) -> str:
     top = max(0.0, *(value for _, value, _ in series)) or 1.0
     low = min(0.0, *(value for _, value, _ in series))
     span, rows = top - low or 1.0, []
@@ -241,7 +268,7 @@ def _bars(series: list[tuple[str, float, str]]) -> str:
         y = place * 30
         name, number = html.escape(label), html.escape(f"{shown(value)} {unit}".strip())
         rows.append(
-            f'<text x="160" y="{y + 19}" text-anchor="end">{name[:60]}</text>'
+            f'<text x="160" y="{y + 19}" text-anchor="end">{html.escape(_short(label))}</text>'
             f'<rect class="bar" data-label="{name}" x="{x:.1f}" y="{y + 4}" width="{width:.1f}" height="20" rx="3"'
             f' fill="var(--accent)"><title>{name}: {number}</title></rect>'
             f'<text x="{x + width + 6:.1f}" y="{y + 19}">{number}</text>'
@@ -249,7 +276,7 @@ def _bars(series: list[tuple[str, float, str]]) -> str:
     return f'<svg viewBox="0 0 680 {len(series) * 30 + 6}" role="img" aria-label="Bar chart">{"".join(rows)}</svg>'
 
 
-def _lines(series: list[tuple[str, float, str]]) -> str:
+def _lines(series: list[Value]) -> str:
     values = [value for _, value, _ in series]
     low, span = min(values), (max(values) - min(values)) or 1.0
     step = 600 / max(1, len(series) - 1)
@@ -269,7 +296,7 @@ def _lines(series: list[tuple[str, float, str]]) -> str:
     )
 
 
-def _slices(series: list[tuple[str, float, str]]) -> str:
+def _slices(series: list[Value]) -> str:
     total = sum(max(0.0, value) for _, value, _ in series) or 1.0
     angle, parts = -math.pi / 2, []
     for place, (label, value, _) in enumerate(series):

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+#: A label, its number, and the number's unit, empty for none.
+Value = tuple[str, float, str]
 MOST_ROWS: Final = 200
 _NUMBER: Final = r"-?\d+(?:[.,]\d+)*"
 #: "Jan 10", "rent: 800", "apples = 3", "solar 5 %"
@@ -36,7 +38,7 @@ class Data:
         columns: Of a table, with `rows` of as many cells.
     """
 
-    series: list[tuple[str, float, str]] = field(default_factory=list)
+    series: list[Value] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
@@ -144,13 +146,13 @@ def _even(rows: list[list[str]]) -> tuple[list[str], list[list[str]]] | None:
     return rows[0], rows[1:]
 
 
-def _pairs(text: str) -> list[tuple[str, float, str]]:
+def _pairs(text: str) -> list[Value]:
     body = (
         text.partition(":")[2]
         if re.match(r"[^:\n]{10,120}:\s*(?:[^\W\d_]+|(?:19|20)\d\d)\s+\d", text)
         else text
     )
-    found: list[tuple[str, float, str]] = []
+    found: list[Value] = []
     for part in re.split(r"[,;\n]|\.\s|\s(?:and|und|et|y|e)\s", body):
         match = _PAIR.search(part.strip())
         number = number_of(match["value"]) if match else None
