@@ -67,15 +67,14 @@ class WorkerStore:
         """
         await self._doors.call_held("chat_note", job_id, fence, **note)
 
-    async def guidance(self, job_id: str, fence: int) -> list[str]:
-        """What people said to a job without being asked, in order.
+    async def guidance(self, job_id: str, fence: int) -> tuple[list[str], int]:
+        """What people said to a job without being asked, in order, and how much work waits.
 
         Raises:
             LeaseLost: Another attempt has taken over.
         """
         told = await self._doors.call_held("chat_guidance", job_id, fence)
-        found: list[str] = told["guidance"]
-        return found
+        return list(told["guidance"]), int(told["queued"])
 
     async def aclose(self) -> None:
         """Close the connections."""

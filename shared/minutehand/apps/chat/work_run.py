@@ -22,6 +22,8 @@ from minutehand.worker.outcomes import Fail, Retry
 
 #: Sources that one piece of research reads at most.
 MOST_SOURCES: Final = 5
+#: With more work than this in the queue nothing is slowed down to be watched.
+CALM: Final = 5
 
 
 class WorkRun:
@@ -35,6 +37,7 @@ class WorkRun:
         self.loaded = loaded
         self.request = loaded.message.request
         self._job = job
+        self._queued = 0
         #: What was asked and answered, as a model reads it.
         self.answered: str | None = None
         self.task = Task(
@@ -52,11 +55,16 @@ class WorkRun:
     async def stage(self, percentage: float, stage: str, message: str) -> None:
         """Show a stage, and take in what people have said since the one before."""
         self.ctx.progress(percentage, stage, message)
-        self.task.guidance = await self.app.store.guidance(self._job.id, self._job.fence)
+        self.task.guidance, self._queued = await self.app.store.guidance(
+            self._job.id, self._job.fence
+        )
 
     async def pace(self) -> None:
-        """Leave people the time to see, guide and cancel what would be done in an instant."""
-        if self.app.own.pace_seconds > 0:
+        """Leave people the time to see, guide and cancel what would be done in an instant.
+
+        Not while others wait for this worker.
+        """
+        if self.app.own.pace_seconds > 0 and self._queued <= CALM:
             await asyncio.sleep(self.app.own.pace_seconds)
 
     async def ask(self, question: Question | None) -> None:

@@ -707,11 +707,12 @@ begin
   where job_id = (v_held.job).id and direction = 'to_work' and delivered_at is null;
   return jsonb_build_object('guidance', (
     select coalesce(jsonb_agg(n.content order by n.created_at, n.id), '[]') from public.chat_notes as n
-    where n.job_id = (v_held.job).id and n.direction = 'to_work' and n.type = 'info'));
+    where n.job_id = (v_held.job).id and n.direction = 'to_work' and n.type = 'info'),
+    'queued', chat.queue_status() -> 'queued');
 end;
 $$;
 comment on function public.chat_guidance is 'What people said to a leased job {job_id, fence} without being asked: '
-  '{guidance: [texts]}, in order.';
+  '{guidance: [texts], queued}, in order; queued is how much work waits.';
 
 -- Grants -----------------------------------------------------------------------------------------------------
 

@@ -251,11 +251,9 @@ def _comparable(series: list[Value]) -> tuple[str, list[Value]]:
         return "", alike if len(series) == 1 else []
     prefix = commonprefix([label for label, _, _ in alike])
     cut = max(prefix.rfind(", "), prefix.rfind(": "))
-    return (
-        (prefix[:cut], [(label[cut + 2 :], *rest) for label, *rest in alike])
-        if cut > 0
-        else ("", alike)
-    )
+    if cut <= 0:
+        return "", alike
+    return prefix[:cut], [(label[cut + 2 :], value, each) for label, value, each in alike]
 
 
 def _bars(series: list[Value]) -> str:
