@@ -41,7 +41,7 @@ CALLERS = {
     "chat_open", "chat_read", "chat_messages_before", "chat_list", "chat_rename", "chat_delete",
     "chat_send", "chat_answer", "chat_cancel", "chat_retry",
     "chat_request", "chat_outcome", "chat_status", "chat_works", "chat_cancel_work",
-    "chat_notes_of", "chat_respond", "chat_artefact",
+    "chat_notes_of", "chat_respond", "chat_artefact", "chat_events", "chat_news",
 }  # fmt: skip
 MEMBERS = CALLERS | {"chat_share", "chat_unshare"}
 WORKER = {"chat_load", "chat_post", "chat_delegate", "chat_note", "chat_guidance"}
@@ -100,8 +100,8 @@ def test_grants_are_by_name(seeded: Database) -> None:
         for table in READABLE:
             assert rights(seeded, role, f"public.{table}") == reads, (role, table)
     assert open_to(seeded, "anon", "chat") == [
-        "answer", "artefact", "cancel", "cancel_work", "list", "messages", "notes", "open",
-        "outcome", "remove", "rename", "request", "respond", "retry", "send", "show", "status",
+        "answer", "artefact", "cancel", "cancel_work", "events", "list", "messages", "news", "notes",
+        "open", "outcome", "remove", "rename", "request", "respond", "retry", "send", "show", "status",
         "works",
     ]  # fmt: skip
 

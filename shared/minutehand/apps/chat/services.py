@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
     from minutehand.apps.chat.files import ChatFiles
     from minutehand.apps.chat.search import Search
+    from minutehand.web.hub import EventHub
 
 
 class Chat(Collaborators):
@@ -64,6 +65,16 @@ class Chat(Collaborators):
         from minutehand.apps.chat.search import make_search
 
         return make_search(self.own.search_url)
+
+    @cached_property
+    def hub(self) -> EventHub:
+        """Wakes the streams of sessions, by one read for all of them."""
+        from minutehand.apps.chat.session_news import SessionNews
+        from minutehand.web.hub import EventHub
+
+        hub = EventHub()
+        hub.feed_from(SessionNews(self.in_session(None), hub))
+        return hub
 
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
         """What the bearer of `token`, or the holder of a guest session, may do."""

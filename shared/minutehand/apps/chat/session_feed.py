@@ -16,8 +16,6 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from minutehand.apps.chat.store import SessionStore
-from minutehand.queue.client import UserQueue
-from minutehand.queue.errors import QueueError
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.web.feeds import BEGINNING, HistoryFeed, cursors_between
 from minutehand.web.shared_reads import SharedReads
@@ -73,19 +71,20 @@ class SessionFeed(HistoryFeed):
         self,
         session_id: str,
         store: SessionStore,
-        queue: UserQueue,
         *,
         after: str | None,
         reads: SharedReads,
         circle: str,
     ) -> None:
         self._session_id = session_id
-        self._visit = visit_of(session_id)
         self._store = store
-        self._queue = queue
         self._works: dict[str, dict[str, Any] | None] = {}
         super().__init__(
-            f"session:{self._visit}", self._read_visit, after=after, reads=reads, circle=circle
+            f"session:{visit_of(session_id)}",
+            self._read_session,
+            after=after,
+            reads=reads,
+            circle=circle,
         )
 
     async def open(self, now: datetime, *, skip: bool) -> Batch:
@@ -114,6 +113,10 @@ class SessionFeed(HistoryFeed):
             if (line := self._line(event, cursor)) is not None
         ]
         return Batch(lines, more=page.more, cursor=page.cursor)
+
+    async def check(self) -> Batch:
+        """Nothing: a session that has ended has no more events, and news of others comes alone."""
+        return Batch()
 
     async def _learn(self, page: FeedPage) -> None:
         """Find out which of the jobs are work, and anew what those ask that have begun to."""
@@ -163,13 +166,8 @@ class SessionFeed(HistoryFeed):
         }
         return UnnamedLine(cursor=cursor, type=kind, data=told)
 
-    async def _read_visit(self, after: str | None) -> FeedPage:
-        try:
-            return await self._queue.session_feed(self._visit, after)
-        except QueueError as error:
-            if error.word != "session_not_found":
-                raise
-            return FeedPage(events=[], cursor=after or BEGINNING, more=False)
+    async def _read_session(self, after: str | None) -> FeedPage:
+        return await self._store.events(self._session_id, after)
 
 
 def _ms(instant: str | None) -> int | None:

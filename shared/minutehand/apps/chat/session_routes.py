@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -25,11 +26,18 @@ from minutehand.apps.chat.services import Chat
 from minutehand.apps.chat.session_feed import SessionFeed
 from minutehand.apps.chat.store import SessionStore
 from minutehand.web.auth import Caller, Credentials, bearer_token, stream_caller, token_of
-from minutehand.web.errors import ApiError, invalid_argument, not_found, unauthorized
+from minutehand.web.errors import (
+    ApiError,
+    invalid_argument,
+    not_found,
+    unauthorized,
+    unavailable,
+)
+from minutehand.web.hub import EventHub
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, EventStream
-from minutehand.web.streams import BUFFERED_SECONDS, MAX_STREAMS, open_stream
+from minutehand.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
+from minutehand.web.streams import BUFFERED_SECONDS, MAX_STREAMS
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +46,8 @@ MOST_CHARACTERS: Final = 8_000
 WAIT_SECONDS: Final = 60.0
 #: Between two looks at an answer to come.
 LOOK_SECONDS: Final = (0.05, 0.5)
+#: Longer than any session lives unless it is used.
+GUEST_STREAM: Final = timedelta(days=31)
 STILL_WRITING: Final = "Your answer is still being written; it will be in this session's messages."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=255)]
 _HEADER_ID = Annotated[str | None, Header(alias="X-Session-Id", max_length=255)]
@@ -301,18 +311,24 @@ class SessionRoutes:
         feed = SessionFeed(
             session_id,
             self._app.in_session(token_of(caller)),
-            services.queue_of(caller),
             after=None if after == "now" else after,
-            reads=services.hub.reads,
+            reads=self._hub.reads,
             circle=str(caller.user_id) if caller is not None else "visitors",
         )
+        if self._hub.count >= MAX_STREAMS:
+            raise unavailable("This server has no room for another stream")
         first = await feed.open(services.clock.now(), skip=after == "now")
         pace = replace(
             services.pace, buffered_wait=min(services.pace.buffered_wait, BUFFERED_SECONDS)
         )
-        return open_stream(
-            services, caller, feed, first, began_at=began_at, pace=pace, most=MAX_STREAMS
-        )
+        expires_at = caller.expires_at if caller else services.clock.now() + GUEST_STREAM
+        reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
+        stream = Stream(feed, self._hub, reader=reader, pace=pace, clock=services.clock)
+        return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+
+    @property
+    def _hub(self) -> EventHub:
+        return self._app.hub
 
 
 _PAGE_HEADERS: Final = {

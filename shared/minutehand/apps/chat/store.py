@@ -12,6 +12,7 @@ from uuid import UUID
 from minutehand.apps.chat.models import Conversation, Item, Loaded, Outcome, Posted, Written
 from minutehand.config import Settings
 from minutehand.queue.doors import CallerDoors, WorkerDoors
+from minutehand.queue.models import FeedPage
 
 
 class WorkerStore:
@@ -113,6 +114,23 @@ class SessionStore:
         """Which of these jobs are work of the session, by id."""
         told = await self._call("chat_works", session_id, p_job_ids=list(job_ids))
         found: dict[str, dict[str, Any]] = told["works"]
+        return found
+
+    async def events(self, session_id: str, cursor: str | None) -> FeedPage:
+        """Events of a session's jobs after a cursor; none for a session that is unknown.
+
+        Raises:
+            QueueError: 400, the cursor is unknown.
+        """
+        told = await self._call("chat_events", session_id, p_cursor=cursor)
+        return FeedPage.model_validate(told)
+
+    async def news(self, visit_ids: Sequence[str]) -> dict[str, int]:
+        """A mark for each of many guest sessions, which grows with each event."""
+        told = await self._doors.call(
+            "chat_news", {"p_visit_ids": list(visit_ids)}, repeatable=True
+        )
+        found: dict[str, int] = told["news"]
         return found
 
     async def cancel(self, session_id: str | None, work_id: str | None) -> dict[str, Any]:

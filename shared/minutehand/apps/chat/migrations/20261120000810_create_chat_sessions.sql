@@ -415,6 +415,36 @@ end;
 $$;
 comment on function chat.works is 'Behind public.chat_works, which browsers'' roles call as themselves.';
 
+create function chat.events(p_session_id text, p_cursor text, p_limit integer) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their door
+set search_path = ''
+as $$
+declare
+  v_visit queue.visits;
+begin
+  select v.* into v_visit from queue.may_visit(chat.visit_of(p_session_id)) as v;
+  if not found then
+    -- many streams wait for sessions that are still to begin: that is no error
+    return jsonb_build_object('events', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'), 'more', false);
+  end if;
+  return queue.read_feed(v_visit.workspace_id, v_visit.session_id, p_cursor, p_limit);
+end;
+$$;
+comment on function chat.events is 'Behind public.chat_events, which browsers'' roles call as themselves.';
+
+create function chat.news(p_visit_ids text[]) returns jsonb
+language sql stable
+security definer -- guests hold no rights on any table: this is their door
+set search_path = ''
+as $$
+  select jsonb_build_object('news', coalesce(jsonb_object_agg(n.session_id, n.mark), '{}'))
+  from (
+    select j.session_id, sum(j.last_seq) as mark from public.jobs as j
+    where j.session_id = any (p_visit_ids[1:2000]) and j.session_id like 'visit\_%' group by j.session_id) as n
+$$;
+comment on function chat.news is 'Behind public.chat_news, which browsers'' roles call as themselves.';
+
 -- 4. Cancelling, and messages between people and work --------------------------------------------------------
 
 create function chat.work_or_null(p_work_id text, p_session_id text) returns public.chat_work_items
@@ -630,6 +660,26 @@ end;
 comment on function public.chat_works is 'Which of these jobs are work of the session: {works: {job_id: {type, title, '
   'question_id}}}.';
 
+create function public.chat_events(p_session_id text, p_cursor text default null, p_limit integer default 500)
+returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select chat.events(p_session_id, p_cursor, p_limit);
+end;
+comment on function public.chat_events is 'Events of a session''s jobs after a cursor, as visit_feed; none for a '
+  'session that is unknown or another''s.';
+
+create function public.chat_news(p_visit_ids text[]) returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select chat.news(p_visit_ids);
+end;
+comment on function public.chat_news is E'A mark for each of at most 2,000 guest sessions: {news: {id: number}}; it '
+  'grows with each event.\n\nOne read for many streams, whoever may read them: it says that something happened, not '
+  'what.';
+
 create function public.chat_cancel_work(p_session_id text, p_work_id text, p_all boolean) returns jsonb
 language sql
 set search_path = ''
@@ -720,14 +770,14 @@ revoke execute on all functions in schema chat from public;
 revoke execute on function chat.visit_of, chat.guest_workspace, chat.session_or_null, chat.check_session_id,
 chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
 chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_told, chat.status, chat.progress,
-chat.works, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
+chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
 from public, anon, authenticated, service_role;
 revoke execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_cancel_work, public.chat_notes_of, public.chat_respond, public.chat_artefact, public.chat_note,
+public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond, public.chat_artefact, public.chat_note,
 public.chat_guidance from public, anon, authenticated, service_role;
-grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.cancel_work, chat.notes,
-chat.respond, chat.artefact to anon, authenticated, service_role;
+grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.events, chat.news, chat.cancel_work,
+chat.notes, chat.respond, chat.artefact to anon, authenticated, service_role;
 grant execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_cancel_work, public.chat_notes_of, public.chat_respond, public.chat_artefact
+public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond, public.chat_artefact
 to anon, authenticated, service_role;
 grant execute on function public.chat_note, public.chat_guidance to job_worker, service_role;
