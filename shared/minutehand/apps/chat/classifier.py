@@ -59,7 +59,8 @@ _WISH: Final = (
     r"|(?:eu )?(?:preciso de|quero|queria|gostaria de)(?: que)?|help me(?: to)?"
 )
 _FILLER: Final = (
-    r"please|now|then|also|but|just|next|finally|afterwards|go ahead and|so|aber|sondern|mais|pero|mas|well|ok(?:ay)?|hey|hi"
+    r"please|now|then|also|but|just|next|finally|afterwards|go ahead and|so|aber|sondern|mais"
+    r"|pero|mas|well|ok(?:ay)?|hey|hi"
     r"|hello|instead|simply|first|bitte|nun|jetzt|dann|danach|auch|nur|mal|zuerst|und|and|et|y|e"
     r"|s'il (?:te|vous) plait|ensuite|puis|maintenant|d'abord|por favor|luego|despues|ahora|primero"
     r"|depois|agora|tambem|tambien|aussi|entao|bonjour|hola|ola|hallo"
@@ -69,17 +70,20 @@ _POLITE_LEAD: Final = re.compile(rf"^\W*(?:{_POLITE})\b\s*")
 _WISH_LEAD: Final = re.compile(rf"^\W*(?:{_WISH})\b\s*")
 
 _QUESTION: Final = re.compile(
-    r"^\W*(?:(?:what|who|whom|whose|when|where|why|which|how|is|are|was|were|am|does|did|do you|do we"
+    r"^\W*(?:(?:what|who|whom|whose|when|where|why|which|how|is|are|was|were|am|does|did|do you"
+    r"|do we"
     r"|do i|has|have|had|should|shall|may|might|must)(?:'s|'re)?"
     r"|was|wer|wen|wem|wann|wo|warum|wieso|welche[rsmn]?|wie|ist|sind|hat|hast|haben|soll|muss|darf"
-    r"|qu'est-ce|que |qui|quoi|quand|ou est|pourquoi|comment|quel(?:le)?s?|combien|est-ce que (?!tu peux)"
+    r"|qu'est-ce|que |qui|quoi|quand|ou est|pourquoi|comment|quel(?:le)?s?|combien|est-ce que"
+    r" (?!tu peux)"
     r"|por que|quien(?:es)?|cuando|donde|como|cual(?:es)?|cuant[oa]s?|o que|quem|quando|onde|porque"
     r"|qual|quais|quant[oa]s?)\b"
 )
 _NEGATION: Final = re.compile(
     r"\b(?:don't|do not|doesn't|does not|didn't|did not|dont|won't|not|never|no need|no|without"
     r"|instead of|rather than|already|stop|nicht|nichts|kein\w*|ohne|statt|nie|schon"
-    r"|ne|n'|pas|rien|sans|au lieu|jamais|deja|nada|sin|en vez|nunca|ya|nao|sem|em vez|ja)(?:\b|(?<='))"
+    r"|ne|n'|pas|rien|sans|au lieu|jamais|deja|nada|sin|en vez|nunca|ya|nao|sem|em vez|ja)(?:\b"
+    r"|(?<='))"
 )
 #: Where the verb comes first, what denies it follows at once: "recherchiere nichts".
 _AFTER_VERB: Final = re.compile(
@@ -95,7 +99,8 @@ _JOINED: Final = re.compile(r"\s+(?:and|then|und|dann|et|puis|y|luego|e|depois|a
 
 #: Two words that are one thing are not taken apart.
 _PAIR: Final = re.compile(
-    r"(?:pros and cons|advantages and disadvantages|vor- und nachteile|avantages et (?:les )?inconv.nients"
+    r"(?:pros and cons|advantages and disadvantages|vor- und nachteile|avantages et (?:les"
+    r" )?inconv.nients"
     r"|pros y contras|ventajas y desventajas|pr.s e contras|vantagens e desvantagens)",
     re.IGNORECASE,
 )
@@ -150,10 +155,12 @@ _MAKE: Final = (
     r"|mostr(?:a|e|ar)(?:-me)?|elabor(?:a|e|ar)|transform(?:a|e|ar)|prepar(?:a|e|ar)"
 )
 ARTEFACT: Final = (
-    r"dashboards?|(?:\w+ )?charts?|graphs?|plots?|timelines?|tables?|diagrams?|histograms?|infographics?"
+    r"dashboards?|(?:\w+ )?charts?|graphs?|plots?|timelines?|tables?|diagrams?|histograms?"
+    r"|infographics?"
     r"|web ?pages?|websites?|report page|scorecards?|one-pager"
     r"|zeit(?:leiste|achse|strahl)|\w*diagramme?|tabellen?|\w*grafik(?:en)?|webseite|ubersichtsseite"
-    r"|tableaux? de bord|tableaux?|graphiques?|frises?|diagrammes?|histogrammes?|chronologie|page web"
+    r"|tableaux? de bord|tableaux?|graphiques?|frises?|diagrammes?|histogrammes?|chronologie|page"
+    r" web"
     r"|panel|tablero|cuadro de mando|graficos?|graficas?|lineas? de(?:l)? tiempo|tablas?|cronologia"
     r"|diagramas?|pagina web|painel|paineis|linhas? do tempo|tabelas?|cronograma"
 )
@@ -173,7 +180,8 @@ _WRITE: Final = (
 )
 _DOCUMENT: Final = (
     r"letters?|e-?mails?|reports?|articles?|blog posts?|posts?|speech(?:es)?|memos?|proposals?"
-    r"|press releases?|essays?|complaints?|statements?|briefs?|newsletters?|scripts?|stories|contracts?"
+    r"|press releases?|essays?|complaints?|statements?|briefs?|newsletters?|scripts?|stories"
+    r"|contracts?"
     r"|specifications?|applications?|recommendation|invitations?|manuals?|guides?|documents?"
     r"|\w*briefe?|berichte?n?|artikel|reden?|\w*mails?|\w*schreiben|aufsatz|protokolle?|vorschlage?"
     r"|pressemitteilung|einladung|beitrag|vermerk|gutachten|konzept"
@@ -193,7 +201,8 @@ def _rule(verbs: str, *, needs: str = "") -> re.Pattern[str]:
 
 
 _LIGHT: Final = (
-    r"do|make|run|carry out|conduct|perform|start|give me|mache?n?|fuhre?n?|starte?n?|fai[st](?:es)?"
+    r"do|make|run|carry out|conduct|perform|start|give me|mache?n?|fuhre?n?|starte?n?"
+    r"|fai[st](?:es)?"
     r"|faire|mene[rz]?|haz|hacer|haga|realiza(?:r)?|faz|faca|fazer"
 )
 #: In the order of their judgement: the first that fits a part of the request names its work.

@@ -142,8 +142,10 @@ def decide(text: str, documents: Sequence[Text], history: Sequence[Said], seed: 
         "decide",
         f"{RULES}\n\nDecide whether the message is answered at once (needs_work false, no items),"
         f" or asks for work over texts that takes several steps: then name 1 to {MOST_ITEMS} items,"
-        " each research, summarise, compare, draft or build (a page: dashboard, timeline, table, chart,"
-        " report), with a title and what is to be done. What builds on research comes after it. What the"
+        " each research, summarise, compare, draft or build (a page: dashboard, timeline, table,"
+        " chart,"
+        " report), with a title and what is to be done. What builds on research comes after it."
+        " What the"
         " person does not want, or merely mentions, is no work.",
         [
             Material("Message", text),

@@ -19,22 +19,28 @@ NO_MODEL: Final = (
     " LANGUAGE_MODEL to add one."
 )
 _LAST_SAID: Final = re.compile(
-    r"what did i (?:just )?(?:say|ask|write|tell you)|was habe ich (?:gerade |eben )?ge(?:sagt|schrieben|fragt)"
+    r"what did i (?:just )?(?:say|ask|write|tell you)|was habe ich (?:gerade |eben )?ge(?:sagt"
+    r"|schrieben|fragt)"
     r"|qu'est-ce que j'ai dit|que (?:acabo de decir|dije)|o que (?:eu )?(?:disse|acabei de dizer)"
 )
 _LAST_TOLD: Final = re.compile(
     r"what did you (?:just )?(?:say|answer|write)|repeat (?:that|your answer)"
 )
 _MINE: Final = re.compile(
-    r"(?:what(?:'s| is| was| did i say)|do you (?:remember|know)|wie (?:ist|heisst|lautet)|was ist|quel(?:le)? est"
-    r"|cual es|qual e)\b.*?\b(?:my|mein\w*|mon|ma|mi|meu|minha)\s+([\w ]{2,40}?)(?:\s+(?:was|is))?\s*\W*$"
+    r"(?:what(?:'s| is| was| did i say)|do you (?:remember|know)|wie (?:ist|heisst|lautet)|was"
+    r" ist|quel(?:le)? est"
+    r"|cual es|qual e)\b.*?\b(?:my|mein\w*|mon|ma|mi|meu|minha)\s+([\w ]{2,40}?)(?:\s+(?:was"
+    r"|is))?\s*\W*$"
 )
 _CAPABILITY: Final = re.compile(
-    r"what can you do|who are you|was kannst du|que sais-tu faire|que puedes hacer|o que podes fazer"
+    r"what can you do|who are you|was kannst du|que sais-tu faire|que puedes hacer|o que podes"
+    r" fazer"
 )
 CAPABILITIES: Final = (
-    "Without a language model I work out arithmetic, units and dates, recall what was said here, answer from a"
-    " small bundled corpus, and in the background research, compare, summarise, draft, and build charts, tables,"
+    "Without a language model I work out arithmetic, units and dates, recall what was said here,"
+    " answer from a"
+    " small bundled corpus, and in the background research, compare, summarise, draft, and build"
+    " charts, tables,"
     " timelines and dashboards from data you give."
 )
 
@@ -76,7 +82,8 @@ def _told_of(what: str, own: Sequence[str]) -> str | None:
         for sentence in reversed(texts.sentences_of(said)):
             named = plain(sentence)
             is_name = what in {"name", "vorname", "nom", "nombre", "nome"} and re.search(
-                r"\b(?:call me|i am|i'm|ich heisse|ich bin|je m'appelle|me llamo|chamo-me|me chamo)\b",
+                r"\b(?:call me|i am|i'm|ich heisse|ich bin|je m'appelle|me llamo|chamo-me|me"
+                r" chamo)\b",
                 named,
             )
             if not sentence.rstrip().endswith("?") and (

@@ -10,7 +10,6 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from os.path import commonprefix
 from typing import Final, Literal
 
 from minutehand.apps.chat.classifier import plain
@@ -40,7 +39,8 @@ _DARK: Final = re.compile(r"\b(?:dark|dunkel|sombre|oscuro|escuro|night mode)\b"
 _TYPES: Final[list[tuple[PageType, str]]] = [
     (
         "timeline",
-        r"timeline|zeit(?:leiste|achse|strahl)|frise|chronolog|linea (?:de|del) tiempo|linha do tempo|cronogra",
+        r"timeline|zeit(?:leiste|achse|strahl)|frise|chronolog|linea (?:de|del) tiempo|linha do"
+        r" tempo|cronogra",
     ),
     ("dashboard", r"dashboard|tableau de bord|panel|tablero|cuadro de mando|painel|scorecard"),
     ("report", r"report|bericht|rapport|informe|relatorio|web ?page|website|webseite|page web"),
@@ -139,22 +139,32 @@ def _style(look: Look) -> str:
     )
     return (
         f":root{{--accent:{look.accent};--ground:{ground};--surface:{surface};--text:{text};--line:{line}}}"
-        "*{box-sizing:border-box}body{margin:0;font:16px/1.5 system-ui,sans-serif;background:var(--ground);"
+        "*{box-sizing:border-box}body{margin:0;font:16px/1.5"
+        " system-ui,sans-serif;background:var(--ground);"
         "color:var(--text)}header{background:var(--accent);color:#fff;padding:1rem 1.25rem}"
         "h1{font-size:1.3rem;margin:0}h2{font-size:1.05rem;margin:0 0 .5rem}"
         "main{display:grid;gap:1rem;padding:1rem 1.25rem;max-width:72rem;margin:auto}"
-        "section{background:var(--surface);border:1px solid var(--line);border-radius:10px;padding:1rem;overflow-x:auto}"
+        "section{background:var(--surface);border:1px solid"
+        " var(--line);border-radius:10px;padding:1rem;overflow-x:auto}"
         ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.75rem;background:none;"
-        "border:0;padding:0}.tile{background:var(--surface);border:1px solid var(--line);border-left:4px solid "
-        "var(--accent);border-radius:10px;padding:.6rem .8rem}.tile b{display:block;font-size:1.5rem;"
-        "font-variant-numeric:tabular-nums}svg{width:100%;height:auto;max-height:24rem}svg text{fill:var(--text);"
+        "border:0;padding:0}.tile{background:var(--surface);border:1px solid"
+        " var(--line);border-left:4px solid "
+        "var(--accent);border-radius:10px;padding:.6rem .8rem}.tile"
+        " b{display:block;font-size:1.5rem;"
+        "font-variant-numeric:tabular-nums}svg{width:100%;height:auto;max-height:24rem}svg"
+        " text{fill:var(--text);"
         "font-size:12px}.bar,.slice,.dot{cursor:pointer}.bar:hover,.slice:hover,.dot:hover,.on{opacity:.65}"
-        "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px "
-        "solid var(--line)}th button{all:unset;cursor:pointer;font-weight:600}th button:focus-visible"
-        "{outline:2px solid var(--accent)}td.num{text-align:right;font-variant-numeric:tabular-nums}"
-        "input{font:inherit;padding:.35rem .6rem;border:1px solid var(--line);border-radius:8px;background:"
+        "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem"
+        " .6rem;border-bottom:1px "
+        "solid var(--line)}th button{all:unset;cursor:pointer;font-weight:600}th"
+        " button:focus-visible"
+        "{outline:2px solid"
+        " var(--accent)}td.num{text-align:right;font-variant-numeric:tabular-nums}"
+        "input{font:inherit;padding:.35rem .6rem;border:1px solid"
+        " var(--line);border-radius:8px;background:"
         "var(--ground);color:var(--text);margin-bottom:.5rem;max-width:100%}ol.line{list-style:none;margin:0;"
-        "padding:0 0 0 1rem;border-left:3px solid var(--accent)}ol.line li{padding:.2rem 0 .8rem .8rem}"
+        "padding:0 0 0 1rem;border-left:3px solid var(--accent)}ol.line li{padding:.2rem 0 .8rem"
+        " .8rem}"
         "ol.line b{color:inherit}tr.on{background:var(--line)}.hint{opacity:.75;font-size:.85rem}"
     )
 
@@ -249,11 +259,20 @@ def _comparable(series: list[Value]) -> tuple[str, list[Value]]:
     alike = [each for each in series if each[2] == unit][:40]
     if len(alike) < 2:
         return "", alike if len(series) == 1 else []
-    prefix = commonprefix([label for label, _, _ in alike])
+    prefix = _common([label for label, _, _ in alike])
     cut = max(prefix.rfind(", "), prefix.rfind(": "))
     if cut <= 0:
         return "", alike
     return prefix[:cut], [(label[cut + 2 :], value, each) for label, value, each in alike]
+
+
+def _common(labels: list[str]) -> str:
+    """What all labels begin with."""
+    first, last = min(labels), max(labels)
+    same = next(
+        (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    return first[:same]
 
 
 def _bars(series: list[Value]) -> str:

@@ -16,15 +16,18 @@ from typing import Any, Final
 
 _GREETING: Final = re.compile(
     r"(?:hello|hi|hey|good (?:morning|afternoon|evening|day|night)|hallo|guten (?:morgen|tag|abend)"
-    r"|gute nacht|moin|servus|bonjour|bonsoir|salut|bonne nuit|hola|buenos dias|buenas(?: tardes| noches)?"
-    r"|ola|bom dia|boa (?:tarde|noite)|oi)(?: there| you| all| everyone| together| zusammen| a tous)?"
+    r"|gute nacht|moin|servus|bonjour|bonsoir|salut|bonne nuit|hola|buenos dias|buenas(?: tardes|"
+    r" noches)?"
+    r"|ola|bom dia|boa (?:tarde|noite)|oi)(?: there| you| all| everyone| together| zusammen| a"
+    r" tous)?"
 )
 _THANKS: Final = re.compile(
     r"(?:(?:many )?thanks|thank you|thx|danke|vielen dank|merci|gracias|muchas gracias|obrigad[oa]"
     r"|muito obrigad[oa])\b.{0,40}"
 )
 _CLOSING: Final = re.compile(
-    r"(?:ok(?:ay)?|bye|goodbye|see you|great|perfect|got it|tschuss|auf wiedersehen|alles klar|au revoir"
+    r"(?:ok(?:ay)?|bye|goodbye|see you|great|perfect|got it|tschuss|auf wiedersehen|alles klar|au"
+    r" revoir"
     r"|d'accord|adios|vale|de acuerdo|adeus|tchau|certo)"
 )
 _OPERATORS: Final[dict[type[ast.AST], Callable[..., Any]]] = {
@@ -48,7 +51,8 @@ _WORDS: Final = [
     (r"(?<=\d),(?=\d{3}\b)", ""),
 ]
 _ASKING: Final = re.compile(
-    r"^(?:what(?:'s| is| are)|how much (?:is|are)|calculate|compute|solve|wie ?viel (?:ist|sind|ergibt|macht)"
+    r"^(?:what(?:'s| is| are)|how much (?:is|are)|calculate|compute|solve|wie ?viel (?:ist|sind"
+    r"|ergibt|macht)"
     r"|was (?:ist|sind|ergibt|macht)|berechne|rechne|combien (?:font|fait)|calcule[rz]?|que fait"
     r"|cuanto (?:es|son)|calcula|quanto (?:e|sao|da))\s+"
 )
@@ -112,7 +116,8 @@ _CONVERT: Final = [
         r"([a-z]+)\s+(?:to|in|into|as|en|em|a|para|nach)\s+(?:°|degrees?\s+)?([a-z]+)(?:\s+um)?"
     ),
     re.compile(
-        rf"how (?:many|much) ([a-z]+) (?:is|are|in|make)(?: there in)? {_NUMBER}\s*(?:°|degrees?\s+)?([a-z]+)"
+        rf"how (?:many|much) ([a-z]+) (?:is|are|in|make)(?: there in)? {_NUMBER}\s*(?:°"
+        rf"|degrees?\s+)?([a-z]+)"
     ),
 ]
 _TIME: Final = re.compile(
@@ -120,13 +125,16 @@ _TIME: Final = re.compile(
     r"|quelle heure est[- ]il|que hora es|que horas sao)(?: now| jetzt| right now)?"
 )
 _TODAY: Final = re.compile(
-    r"(?:what(?:'s| is) (?:today's date|the date(?: today)?|today)|what (?:day|date) is (?:it|today)"
-    r"(?: today)?|what day is (?:it )?today|welcher tag ist heute|welches datum (?:ist|haben wir) heute"
+    r"(?:what(?:'s| is) (?:today's date|the date(?: today)?|today)|what (?:day|date) is (?:it"
+    r"|today)"
+    r"(?: today)?|what day is (?:it )?today|welcher tag ist heute|welches datum (?:ist|haben wir)"
+    r" heute"
     r"|(?:quel jour|quelle date) (?:sommes[- ]nous|est[- ]on|est[- ]ce)(?: aujourd'hui)?"
     r"|que (?:dia|fecha) es hoy|que dia e hoje|qual e a data(?: de hoje)?)"
 )
 _UNTIL: Final = re.compile(
-    r"(?:how many days (?:is it |are (?:there|left) )?(?:until|till|to)|wie viele tage (?:sind es (?:noch )?)?bis"
+    r"(?:how many days (?:is it |are (?:there|left) )?(?:until|till|to)|wie viele tage (?:sind es"
+    r" (?:noch )?)?bis"
     r"|combien de jours (?:jusqu'a|avant)|cuantos dias (?:faltan )?(?:hasta|para)"
     r"|quantos dias (?:faltam )?(?:ate|para))\s+(?:zum |the |le |el |o |ao? )?(.+)"
 )

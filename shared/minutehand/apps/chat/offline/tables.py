@@ -19,7 +19,8 @@ MOST_ROWS: Final = 200
 _NUMBER: Final = r"-?\d+(?:[.,]\d+)*"
 #: "Jan 10", "rent: 800", "apples = 3", "solar 5 %"
 _PAIR: Final = re.compile(
-    rf"(?P<label>[^\W\d_][\w .'/()&-]{{0,60}}?|(?:19|20)\d\d)\s*(?:[:=]\s*|\s)[$€£]?(?P<value>{_NUMBER})"
+    rf"(?P<label>[^\W\d_][\w .'/()&-]{{0,60}}?|(?:19|20)\d\d)\s*(?:[:=]\s*"
+    rf"|\s)[$€£]?(?P<value>{_NUMBER})"
     r"\s*(?P<unit>%|°C|k?Wh|kW|MW|km|kg|m|t|€|\$|£|l|h|people|visitors|years?)?(?=$|[\s,;.)])"
 )
 _EVENT: Final = re.compile(r"^\W*(\d{3,4}(?: BC)?(?:-\d{2}(?:-\d{2})?)?)\s*[:–—-]\s*(.{3,200})$")

@@ -20,8 +20,10 @@ from minutehand.apps.chat.offline.texts import Passage
 LISTS: Final = frozenset({"Figures", "Timeline"})
 TONES: Final = ["Formal", "Friendly"]
 _TOPIC_LEAD: Final = re.compile(
-    r"^\W*(?:(?:please|then|and|can you|could you|i need you to|do|make|some|me|fais|haz|faz|mach)\s+)*"
-    r"(?:research(?:es)?|investigate|look into|find out|analy[sz]e|study|gather|collect|compare|contrast|draft"
+    r"^\W*(?:(?:please|then|and|can you|could you|i need you to|do|make|some|me|fais|haz|faz"
+    r"|mach)\s+)*"
+    r"(?:research(?:es)?|investigate|look into|find out|analy[sz]e|study|gather|collect|compare"
+    r"|contrast|draft"
     r"|write|compose|summari[sz]e|build|create|recherchiere|untersuche|analysiere|vergleiche|recherche[rz]?"
     r"|investiga|averigua|pesquise?a?|compara)\b(?:\s+(?:(?:on|about|into|information|sources|me|an?|the|of|zu[rm]?"
     r"|uber|sur|sobre|das thema|die|der|les?|la)\b|l'))*\s*",
@@ -182,7 +184,8 @@ def research_result(task: Task, parts: Sequence[Finding], passages: Sequence[Pas
     """The findings part by part, the figures, and the sources they are cited from."""
     if not passages:
         return Product(
-            f"I found nothing about “{task.topic}”: neither the texts given here nor the bundled corpus hold"
+            f"I found nothing about “{task.topic}”: neither the texts given here nor the bundled"
+            f" corpus hold"
             " anything on it. Add texts to your message, or set CHAT_SEARCH_URL to search online."
         )
     names = list(dict.fromkeys(each.source for each in passages))
@@ -248,7 +251,8 @@ def build(task: Task) -> Product:
     shown = data.events if kind == "timeline" else data.series or data.events or data.rows
     count = len(shown)
     text = (
-        f"The {kind} “{title}” is ready: {count} {'entries' if count != 1 else 'entry'} from {origin},"
+        f"The {kind} “{title}” is ready: {count} {'entries' if count != 1 else 'entry'} from"
+        f" {origin},"
         f" colours: {page.look.name}."
     )
     return Product(text, [Finding(title="Data", text=origin)], sources, page)
@@ -321,7 +325,8 @@ def compare(task: Task) -> Product:
     sides = _sides(task)
     if len(sides) < 2:
         return Product(
-            f"To compare I need two things that I know or that you give as texts; I have {len(sides)} for"
+            f"To compare I need two things that I know or that you give as texts; I have"
+            f" {len(sides)} for"
             f" “{task.topic}”. Add texts to your message."
         )
     focus = " ".join([task.topic, *task.guidance, task.answer or ""])
