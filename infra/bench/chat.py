@@ -90,7 +90,7 @@ async def _watch_figures(api: httpx.AsyncClient, database: str, session: str) ->
 async def streams(api: httpx.AsyncClient, count: int) -> bool:
     """Many open streams, one session each; others' reads beside them; events reach their own."""
     names = [f"open-{number}-{secrets.token_hex(8)}" for number in range(count)]
-    connected = asyncio.Semaphore(0)
+    connected, finished = asyncio.Semaphore(0), asyncio.Semaphore(0)
     heard: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
 
     async def listen(name: str) -> None:
@@ -101,6 +101,8 @@ async def streams(api: httpx.AsyncClient, count: int) -> bool:
                     heard[name].append(event)
                     if event["type"] == "connected":
                         connected.release()
+                    elif event["type"] == "work_completed":
+                        finished.release()
 
     quiet = await _reads(api)
     began = time.monotonic()
@@ -117,8 +119,8 @@ async def streams(api: httpx.AsyncClient, count: int) -> bool:
             answer = await api.post("/api/chat", headers={"x-session-id": name}, json=body)
             answer.raise_for_status()
         async with asyncio.timeout(120):
-            while not all(any(e["type"] == "work_completed" for e in heard[n]) for n in speaking):
-                await asyncio.sleep(0.1)
+            for _ in speaking:
+                await finished.acquire()
     finally:
         for task in tasks:
             task.cancel()

@@ -100,9 +100,9 @@ def test_grants_are_by_name(seeded: Database) -> None:
         for table in READABLE:
             assert rights(seeded, role, f"public.{table}") == reads, (role, table)
     assert open_to(seeded, "anon", "chat") == [
-        "answer", "artefact", "cancel", "cancel_work", "events", "list", "messages", "news", "notes",
-        "open", "outcome", "remove", "rename", "request", "respond", "retry", "send", "show", "status",
-        "works",
+        "answer", "artefact", "cancel", "cancel_work", "events", "list", "messages", "news",
+        "notes", "open", "outcome", "remove", "rename", "request", "respond", "retry", "send",
+        "show", "status", "works",
     ]  # fmt: skip
 
 

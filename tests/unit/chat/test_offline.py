@@ -47,7 +47,8 @@ def test_exact_questions_are_answered_exactly(asked: str, answered: str) -> None
 
 
 @pytest.mark.parametrize(
-    "asked", ["1/0", "9**9**9**9", "2026-11-21", "convert 3 kg to miles", "31 February", "+", "__import__('os')"]
+    "asked",
+    ["1/0", "9**9**9**9", "2026-11-21", "convert 3 kg to miles", "31 February", "__import__('os')"],
 )  # fmt: skip
 def test_what_is_no_exact_question_is_left_alone(asked: str) -> None:
     """Neither an error nor a guess."""
@@ -112,13 +113,13 @@ def test_research_without_sources_says_so() -> None:
 @pytest.mark.parametrize(
     ("text", "series"),
     [
-        ("Build a dashboard with the following sales: Jan 10, Feb 14", [("Jan", 10, ""), ("Feb", 14, "")]),
-        ("Draw a pie chart of the budget: rent 800, food 300", [("rent", 800, ""), ("food", 300, "")]),
+        ("Build a dashboard with these sales: Jan 10, Feb 14", [("Jan", 10, ""), ("Feb", 14, "")]),
+        ("Draw a pie of the budget: rent 800, food 300", [("rent", 800, ""), ("food", 300, "")]),
         ("Make a bar chart of 3, 5 and 8", [("1", 3, ""), ("2", 5, ""), ("3", 8, "")]),
         ("Visualise these figures: 2020 5, 2021 8", [("2020", 5, ""), ("2021", 8, "")]),
         ("month,sales\nJan,10\nFeb,12", [("Jan", 10, ""), ("Feb", 12, "")]),
         ("| a | b |\n|---|---|\n| x | 1,234.5 |", [("x", 1234.5, "")]),
-        ('[{"city": "Turin", "rain": 3}, {"city": "Rome", "rain": 4}]', [("Turin", 3, ""), ("Rome", 4, "")]),
+        ('[{"at": "Turin", "m": 3}, {"at": "Rome", "m": 4}]', [("Turin", 3, ""), ("Rome", 4, "")]),
         ("Build me an interactive dashboard", []),
     ],
 )  # fmt: skip

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ending = dict[str, Any] | Fail | Retry | Snooze
 GONE = "The conversation is gone"
-NO_ROOM = "The queue takes no more work from here now. Wait for some of it, or cancel some, and ask again."
+NO_ROOM = "The queue takes no more work from here now. Wait for some of it, or cancel some."
 
 
 class Processors:

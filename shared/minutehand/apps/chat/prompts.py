@@ -56,7 +56,7 @@ class Decision(Answer):
 
 
 class AskedBack(Answer):
-    """A question to the person, with two or three answers; the first is taken when nobody answers."""
+    """A question to the person, with two or three answers, the default one first."""
 
     question: Annotated[str, Field(min_length=1, max_length=500)] = Field(
         json_schema_extra=hinted(template=["What matters most here?"])

@@ -96,7 +96,9 @@ def _told_of(what: str, own: Sequence[str]) -> str | None:
 def _fitting(question: str, sources: Sequence[str], lead: str) -> str | None:
     best = max(
         ((texts.coverage(question, sentence), sentence)
-         for source in sources for sentence in texts.sentences_of(source) if not sentence.endswith("?")),
+         for source in sources
+         for sentence in texts.sentences_of(source)
+         if not sentence.endswith("?")),
         default=(0.0, ""),
     )  # fmt: skip
     return f"{lead}: “{best[1]}”" if best[0] >= 0.6 else None

@@ -122,7 +122,8 @@ def render(page: Page) -> str:
     title = html.escape(page.title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY, quote=False)}">\n'
+        '<meta http-equiv="Content-Security-Policy"'
+        f' content="{html.escape(POLICY, quote=False)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_style(page.look)}</style>\n</head>\n"
         f'<body data-type="{page.type}" data-colours="{html.escape(page.look.name)}">\n'
@@ -190,7 +191,9 @@ document.querySelectorAll("table").forEach(function (table) {
   var filter = table.parentElement.querySelector("input");
   if (filter) filter.addEventListener("input", function () {
     var word = filter.value.toLowerCase();
-    Array.from(body.rows).forEach(function (row) { row.hidden = row.textContent.toLowerCase().indexOf(word) < 0; });
+    Array.from(body.rows).forEach(function (row) {
+      row.hidden = row.textContent.toLowerCase().indexOf(word) < 0;
+    });
   });
 });
 document.querySelectorAll("[data-label]").forEach(function (mark) {
@@ -266,6 +269,10 @@ def _comparable(series: list[Value]) -> tuple[str, list[Value]]:
     return prefix[:cut], [(label[cut + 2 :], value, each) for label, value, each in alike]
 
 
+def _svg(name: str, height: int, content: str) -> str:
+    return f'<svg viewBox="0 0 680 {height}" role="img" aria-label="{name}">{content}</svg>'
+
+
 def _common(labels: list[str]) -> str:
     """What all labels begin with."""
     first, last = min(labels), max(labels)
@@ -286,11 +293,12 @@ def _bars(series: list[Value]) -> str:
         name, number = html.escape(label), html.escape(f"{shown(value)} {unit}".strip())
         rows.append(
             f'<text x="160" y="{y + 19}" text-anchor="end">{html.escape(_short(label))}</text>'
-            f'<rect class="bar" data-label="{name}" x="{x:.1f}" y="{y + 4}" width="{width:.1f}" height="20" rx="3"'
+            f'<rect class="bar" data-label="{name}" x="{x:.1f}" y="{y + 4}" width="{width:.1f}"'
+            ' height="20" rx="3"'
             f' fill="var(--accent)"><title>{name}: {number}</title></rect>'
             f'<text x="{x + width + 6:.1f}" y="{y + 19}">{number}</text>'
         )
-    return f'<svg viewBox="0 0 680 {len(series) * 30 + 6}" role="img" aria-label="Bar chart">{"".join(rows)}</svg>'
+    return _svg("Bar chart", len(series) * 30 + 6, "".join(rows))
 
 
 def _lines(series: list[Value]) -> str:
@@ -302,15 +310,14 @@ def _lines(series: list[Value]) -> str:
     ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     dots = "".join(
-        f'<circle class="dot" data-label="{html.escape(label)}" cx="{x:.1f}" cy="{y:.1f}" r="5" fill="var(--accent)">'
+        f'<circle class="dot" data-label="{html.escape(label)}" cx="{x:.1f}" cy="{y:.1f}" r="5"'
+        ' fill="var(--accent)">'
         f"<title>{html.escape(label)}: {shown(value)}</title></circle>"
         f'<text x="{x:.1f}" y="245" text-anchor="middle">{html.escape(label)[:12]}</text>'
         for (label, value, _), (x, y) in zip(series, at, strict=True)
     )
-    return (
-        '<svg viewBox="0 0 680 256" role="img" aria-label="Line chart">'
-        f'<polyline fill="none" stroke="var(--accent)" stroke-width="2.5" points="{line}"/>{dots}</svg>'
-    )
+    drawn = f'<polyline fill="none" stroke="var(--accent)" stroke-width="2.5" points="{line}"/>'
+    return _svg("Line chart", 256, drawn + dots)
 
 
 def _slices(series: list[Value]) -> str:
@@ -324,13 +331,14 @@ def _slices(series: list[Value]) -> str:
         name = html.escape(label)
         shade = f"color-mix(in srgb, var(--accent) {max(25, 100 - place * 12)}%, var(--ground))"
         parts.append(
-            f'<path class="slice" data-label="{name}" d="M130,130 L{x:.2f},{y:.2f} A110,110 0 {int(share > 0.5)} 1'
+            f'<path class="slice" data-label="{name}"'
+            f' d="M130,130 L{x:.2f},{y:.2f} A110,110 0 {int(share > 0.5)} 1'
             f' {u:.2f},{v:.2f} Z" style="fill:{shade}"><title>{name}: {shown(value)}</title></path>'
             f'<rect x="270" y="{24 + place * 22}" width="12" height="12" style="fill:{shade}"/>'
             f'<text x="290" y="{35 + place * 22}">{name}: {shown(value)} ({share:.0%})</text>'
         )
         angle = end
-    return f'<svg viewBox="0 0 680 {max(260, 40 + len(series) * 22)}" role="img" aria-label="Pie chart">{"".join(parts)}</svg>'
+    return _svg("Pie chart", max(260, 40 + len(series) * 22), "".join(parts))
 
 
 def _table(page: Page) -> str:
@@ -363,7 +371,10 @@ def _table(page: Page) -> str:
         if len(rows) > 3
         else ""
     )
-    return f'<section aria-label="Table"><h2>Data</h2>{search}<table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></section>'
+    return (
+        f'<section aria-label="Table"><h2>Data</h2>{search}<table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></section>"
+    )
 
 
 def _timeline(page: Page) -> str:

@@ -148,11 +148,13 @@ _MONTHS: Final = {
     name: number
     for number, names in enumerate(
         [
-            "january januar janvier enero janeiro jan", "february februar fevrier febrero fevereiro feb",
+            "january januar janvier enero janeiro jan",
+            "february februar fevrier febrero fevereiro feb",
             "march marz mars marzo marco mar", "april avril abril apr", "may mai mayo maio",
             "june juni juin junio junho jun", "july juli juillet julio julho jul",
             "august aout agosto aug", "september septembre septiembre setembro sep sept",
-            "october oktober octobre octubre outubro oct okt", "november novembre noviembre novembro nov",
+            "october oktober octobre octubre outubro oct okt",
+            "november novembre noviembre novembro nov",
             "december dezember decembre diciembre dezembro dec dez",
         ],
         1,

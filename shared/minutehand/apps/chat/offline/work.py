@@ -130,7 +130,7 @@ def _tone(text: str) -> str | None:
 
 
 def sources_at_hand(task: Task) -> list[Passage]:
-    """What can be cited without a network: the texts, the corpus' articles on the topic, the talk."""
+    """What can be cited without a network: texts, the corpus on the topic, the talk."""
     about = " ".join([task.topic, *task.guidance])
     given = [
         Passage(document.title, "", part)
@@ -153,7 +153,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def questions_of(task: Task, passages: Sequence[Passage]) -> list[str]:
-    """The parts that a topic falls into: the sections its sources have, the person's words first."""
+    """The parts that a topic falls into: sections of its sources, the person's words first."""
     sections = [each.section for each in passages if each.section and each.section not in LISTS]
     asked = [f"What was asked for: {each}" for each in task.guidance]
     return list(dict.fromkeys([*asked[:2], *sections]))[:5] or ["What is said about it"]
@@ -227,7 +227,7 @@ def data_of(passages: Sequence[Passage]) -> Data:
 
 
 def build(task: Task) -> Product:
-    """A page from the data at hand: what was given, found or said, else the conversation's own figures."""
+    """A page from the data at hand: given, found or said; else the chat's own figures."""
     kind = artefact.type_of(_named_part(task))
     data, origin, sources = _data(task, kind)
     look = artefact.look_of("\n".join([task.answer or "", *task.guidance])) or artefact.look_of(
@@ -317,7 +317,7 @@ def _page_title(task: Task, kind: str) -> str:
     return (topic[:1].upper() + topic[1:])[:120] or kind.capitalize()
 
 
-# Comparison, summary, draft -------------------------------------------------------------------------
+# Comparison, summary, draft ----------------------------------------------------------------------
 
 
 def compare(task: Task) -> Product:
