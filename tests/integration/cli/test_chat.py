@@ -64,7 +64,7 @@ def test_a_conversation_is_begun_and_answered(run: Run) -> None:
     listed = json.loads(run("ls", "--json").stdout)
 
     assert shown.startswith("Harbour\n")
-    assert shown.index("The harbour is quiet") < shown.index("And now?")
+    assert shown.index("The harbour is quiet") < shown.index("12 + 12")
     assert chat_id in {one["id"] for one in listed}
     assert "Harbour" in run("ls").stdout
 
