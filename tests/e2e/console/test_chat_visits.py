@@ -72,7 +72,7 @@ def test_a_visitor_talks_works_and_is_shown_out(
         box.press("Enter")
         expect(page.locator("[data-kind=message]").nth(1)).to_contain_text("You")
         expect(theirs).to_contain_text("A visitor")
-        expect(theirs).to_contain_text("then draft a letter")
+        expect(theirs).to_contain_text("Draft a letter about the lift")
         write_live(stack, workspace["id"], "chat_reply", stage="text:0", text="<b>The lift")
         for each in (page, member.page):
             expect(each.locator("[data-live]")).to_have_text("<b>The lift")

@@ -85,7 +85,9 @@ async def test_a_complex_message_becomes_background_work(desk: Desk, server: Mod
     assert asked["documents"] == [
         {"title": "Ada's notes", "characters": 44}, {"title": "Bob's notes", "characters": 40},
     ]  # fmt: skip
-    assert (plan["kind"], plan["data"]) == ("plan", {"work_items": [item["work_item_id"]]})
+    assert (plan["kind"], plan["data"]) == (
+        "plan", {"tier": "async", "work_items": [item["work_item_id"]]},
+    )  # fmt: skip
     assert "Two notes" in plan["text"]
     assert (result["kind"], result["text"]) == ("result", "Both speak of the lift.")
     assert result["id"] == item["result_message_id"]
