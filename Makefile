@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test check format compatibility bench bench-queue bench-live bench-chat simulate chaos package bench-console screenshots
+.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live bench-chat simulate chaos package dist bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -40,12 +40,20 @@ reset: setup ## Delete the stack's data and keys in .local
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
+	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
+	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
+
+# what goes into the npm archive
+PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
+	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -59,7 +67,7 @@ CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/
 LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url
 lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.bench $(ARGS)
@@ -81,6 +89,9 @@ screenshots: setup ## Take the console's pictures anew
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/python -m minutehand.deploy.package --stage $(or $(STAGE),dev) $(ARGS)
+
+dist: setup ## Build the wheel and the npm archive into dist/
+	@$(BIN)/python -m infra.release.wheel
 
 simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
 	@$(BIN)/python -m infra.bench.simulate $(ARGS)

@@ -23,8 +23,8 @@ from infra.bench.measure import drain_processes, fill, percentile, pick_up_waits
 from infra.bench.others import COUNT, REQUIREMENTS
 from infra.bench.queues import Peers
 from infra.bench.scratch import Scratch, scratch_project
-from minutehand.local.parts import node_binary
 from minutehand.local.processes import spawn, stop
+from minutehand.node import node_binary
 
 OTHERS = Path(__file__).with_name("others.py")
 NODE_PICK_UPS = Path(__file__).with_name("node_pickups.mjs")

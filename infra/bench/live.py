@@ -30,10 +30,10 @@ from infra.bench.paths import ROOT
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
 from infra.bench.streams import server_sent_events, stack
 from minutehand.local import migrations
-from minutehand.local.parts import node_binary
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
+from minutehand.node import node_binary
 
 _SEND = """
   select realtime.send(

@@ -33,10 +33,10 @@ from pydantic_core import from_json, to_json
 from infra.bench.measure import rate
 from infra.bench.others import COUNT
 from minutehand.local import migrations
-from minutehand.local.parts import node_binary
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
 from minutehand.local.users import ACME, create_demo_users
+from minutehand.node import node_binary
 
 HERE = Path(__file__).parent
 BATCH = 500

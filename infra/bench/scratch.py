@@ -18,11 +18,11 @@ import psycopg
 
 from minutehand.config import Settings
 from minutehand.local import migrations
-from minutehand.local.parts import GATEWAY, node_binary
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
 from minutehand.local.users import ACME, ADA, create_demo_users
+from minutehand.node import node_binary, script
 
 JWT_SECRET = "a-scratch-secret-of-at-least-32-characters"
 PUBLISHABLE_KEY = "sb_publishable_scratch"
@@ -39,6 +39,8 @@ class Gateway:
     port: int
     process: subprocess.Popen[bytes] | None = None
     jwt_secret: str = JWT_SECRET
+    #: Exposed beside `public`.
+    schema: str = "public"
 
     @property
     def url(self) -> str:
@@ -52,7 +54,7 @@ class Gateway:
             RuntimeError: It did not answer in time.
         """
         self.process = spawn(
-            [node_binary(), GATEWAY],
+            [node_binary(), script("local/gateway/server.mjs")],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,
@@ -61,6 +63,7 @@ class Gateway:
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
+                "MINUTEHAND_SCHEMA": self.schema,
             },
             output=subprocess.DEVNULL,
         )
@@ -119,7 +122,7 @@ class Scratch:
         return psycopg.connect(self.database_url, autocommit=True)
 
 
-def scratch_settings(url: str) -> Settings:
+def scratch_settings(url: str, *, schema: str = "public") -> Settings:
     """Settings for a scratch project at `url`."""
     return Settings(
         supabase_url=url,
@@ -129,6 +132,7 @@ def scratch_settings(url: str) -> Settings:
         worker_secret_tokens=("worker-token",),
         background_job_tokens=("background-token",),
         apps=("minutehand.apps.*",),
+        schema_name=schema,
     )
 
 

@@ -11,7 +11,8 @@ What an app brings is found by name, and all of it is optional:
 `migrations/`   SQL files, `<timestamp>_<name>.sql`
 `seeds/`        SQL files for the local stack only
 `console/`      pages of the console, `manifest.js` first
-`lambda.yml`    parameters, variables and rights of the functions on AWS
+`lambda.yml`    parameters, variables, secrets and rights of the functions on AWS, and variables of
+                the local stack; its keys are those of `minutehand.deploy.apps`
 ==============  ==================================================================================
 """
 
@@ -91,7 +92,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
             raise ConfigurationError(
                 "MINUTEHAND_APPS",
                 f"names {one.package!r} and {other.package!r}; the last parts must differ",
-                "jobs,minutehand.apps.chat",
+                "jobs,billing.jobs",
             )
     return apps
 
@@ -113,6 +114,6 @@ def _locations(package: str) -> list[str]:
         raise ConfigurationError(
             "MINUTEHAND_APPS",
             f"names {package!r}, which is not a package that can be imported",
-            "jobs,minutehand.apps.chat",
+            "jobs,billing.jobs",
         )
     return list(spec.submodule_search_locations)

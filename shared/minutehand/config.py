@@ -60,7 +60,7 @@ EXAMPLES: Mapping[str, str] = {
     "WORKER_CONCURRENCY": "5",
     "WORKER_SIBLINGS": "10",
     "WORKER_LOCATION": "aws/eu-west-1",
-    "MINUTEHAND_APPS": "jobs,minutehand.apps.chat",
+    "MINUTEHAND_APPS": "jobs,billing.jobs",
     "MINUTEHAND_SCHEMA": "minutehand",
 }
 

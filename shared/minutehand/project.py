@@ -7,6 +7,7 @@ Lambda read the same values from the environment, see `minutehand.config`.
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,21 @@ class Project(BaseModel):
             if _read(folder)[1]:
                 return cls.at(folder)
         return cls.at(here)
+
+    @property
+    def import_roots(self) -> tuple[Path, ...]:
+        """The folders from which the project's own packages are imported."""
+        return tuple(folder for folder in (self.root, self.root / "src") if folder.is_dir())
+
+    def make_importable(self) -> None:
+        """Import the project's packages as `python -m` in its folder would: before all others."""
+        sys.path[:0] = [str(root) for root in self.import_roots if str(root) not in sys.path]
+
+    @property
+    def stages_file(self) -> Path:
+        """What differs between the stages on AWS; `minutehand.stages.yml` unless kept apart."""
+        apart = self.root / "infra" / "aws" / "stages.yml"
+        return apart if apart.is_file() else self.root / "minutehand.stages.yml"
 
     @property
     def environment(self) -> dict[str, str]:

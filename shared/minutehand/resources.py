@@ -10,11 +10,12 @@ from typing import Literal
 
 PACKAGE = Path(__file__).resolve().parent
 
-Resource = Literal["migrations", "console", "cloudformation", "node"]
+Resource = Literal["migrations", "seed", "console", "cloudformation", "node"]
 
 #: Folder in the wheel → folder in the checkout; pyproject.toml copies the one to the other.
 IN_CHECKOUT: dict[Resource, str] = {
     "migrations": "supabase/migrations",
+    "seed": "supabase",
     "console": "infra/console",
     "cloudformation": "infra/aws",
     "node": ".",
@@ -28,6 +29,6 @@ def checkout() -> Path | None:
 
 
 def resource(name: Resource) -> Path:
-    """The folder of `name`; `node` holds package.json and its lock file."""
+    """The folder of `name`; `node` holds package.json and its lock, `seed` the seed.sql."""
     root = checkout()
     return PACKAGE / "resources" / name if root is None else root / IN_CHECKOUT[name]

@@ -45,7 +45,7 @@ declare
     select job_type from queue.job_types where retention_days is not null);
 begin
   for v_workspace in
-    select id from public.workspaces where v_after is null or id > v_after::uuid order by id limit 50
+    select id from queue.tenants where v_after is null or id > v_after::uuid order by id limit 50
   loop
     v_last := v_workspace;
     v_visited := v_visited + 1;
@@ -120,7 +120,7 @@ begin
   for v_one in
     select t.job_type, w.id as workspace_id, o.outcome,
       make_interval(days => coalesce((t.retention_days ->> o.outcome)::integer, (v_days ->> o.outcome)::integer)) as kept
-    from queue.job_types as t cross join public.workspaces as w
+    from queue.job_types as t cross join queue.tenants as w
     cross join unnest(array['completed', 'cancelled', 'failed']) with ordinality as o (outcome, n)
     where t.retention_days is not null order by w.id, o.n, t.job_type -- as prune does: both count on the same rows
   loop
@@ -200,7 +200,7 @@ begin
         (select workspace_id from queue.ended as e where e.workspace_id > m.workspace_id order by workspace_id limit 1)) as next order by workspace_id limit 1)
       from mentioned as m where m.workspace_id is not null)
     select m.workspace_id from mentioned as m
-    where m.workspace_id is not null and not exists (select 1 from public.workspaces as w where w.id = m.workspace_id)) as gone;
+    where m.workspace_id is not null and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
 comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';

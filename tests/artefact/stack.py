@@ -67,7 +67,9 @@ class Stack:
     def role(self, name: str) -> set[tuple[str, str, str]]:
         """A role's rights as (action, resource, condition), intrinsic functions written flat."""
         rights: set[tuple[str, str, str]] = set()
-        for policy in self.resources[f"{name.capitalize()}Role"]["Properties"]["Policies"]:
+        own = self.resources[f"{name.capitalize()}Role"]["Properties"]["Policies"]
+        of_apps = self.resources.get(f"{name.capitalize()}PolicyOfApps")
+        for policy in (*own, *([of_apps["Properties"]] if of_apps else [])):
             for statement in policy["PolicyDocument"]["Statement"]:
                 assert statement["Effect"] == "Allow"
                 condition = flat(statement.get("Condition", {}))

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from minutehand.app import find_apps
-from minutehand.deploy.build import find_tool
 from minutehand.deploy.console import CONTENT_TYPES, NEVER_KEPT_FILES, console_assets
 from minutehand.local.lambda_runtime.site import API_PREFIXES, console_site
 from minutehand.local.lambda_runtime.wire import Request
+from minutehand.node import node_binary
 from minutehand.project import Project
 from tests.artefact.stack import Stack, flat
 from tests.support.paths import ROOT
@@ -41,7 +41,7 @@ def rewritten(stack: Stack, paths: list[str]) -> dict[str, str]:
     code = stack.one("AWS::CloudFront::Function")["FunctionCode"]
     requests = [{"method": "GET", "uri": path, "querystring": {}} for path in paths]
     done = subprocess.run(
-        [find_tool("node"), "-e", RUN],
+        [str(node_binary()), "-e", RUN],
         input=json.dumps({"code": code, "requests": requests}),
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -53,7 +53,7 @@ def rewritten(stack: Stack, paths: list[str]) -> dict[str, str]:
 def routes_of_the_console() -> list[str]:
     """Every path its router knows, with an id in the place of a parameter."""
     console = ROOT / "infra" / "console"
-    sources = [console / "app.js", *console.glob("apps/*/manifest.js")]
+    sources = [console / "app.js", *ROOT.glob("shared/minutehand/apps/*/console/manifest.js")]
     found = {
         path
         for source in sources
@@ -99,7 +99,7 @@ def test_the_local_site_sends_paths_where_cloudfront_does(
     compiled: Stack, assets: dict[str, Any]
 ) -> None:
     """A deep link that works here must work there."""
-    site = console_site(ROOT, CONFIG)
+    site = console_site(find_apps(Project.at(ROOT).apps), CONFIG)
     paths = [*routes_of_the_console(), "/app.js", "/parts/gone.js", "/vendor/gone.js"]
 
     there = rewritten(compiled, paths)

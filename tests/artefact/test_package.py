@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.deploy.build import PackagingError, build, host_target
-from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle
+from minutehand.deploy.build import build, host_target
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle, PackagingError
 from minutehand.deploy.lockfile import read_lock
+from minutehand.project import Project
 from tests.artefact.conftest import Package
 from tests.support.paths import ROOT
 
@@ -45,7 +46,7 @@ def test_the_same_input_gives_the_same_hash(
     package: Package, bundle: Bundle, snapshot: Path, tmp_path: Path
 ) -> None:
     """Who audits a deployed hash must be able to rebuild it."""
-    again = build(bundle, LAMBDA, tmp_path, root=snapshot)
+    again = build(bundle, LAMBDA, tmp_path, project=Project.at(ROOT))
 
     assert again.sha256 == package.built[bundle.name].sha256
 
@@ -115,6 +116,27 @@ def test_the_health_zip_has_no_web_framework(package: Package) -> None:
     assert "functions" in tops
 
 
+#: What the functions import, and what that imports: a new one is a decision, and a slower start.
+DISTRIBUTIONS = {
+    "health": {
+        "annotated-types", "anyio", "certifi", "h11", "httpcore", "httpx", "idna", "pydantic",
+        "pydantic-core", "tenacity", "typing-extensions", "typing-inspection",
+    },
+    "app": {
+        "annotated-doc", "annotated-types", "anyio", "certifi", "cffi", "cryptography", "fastapi",
+        "h11", "httpcore", "httpx", "idna", "mangum", "opentelemetry-api", "pycparser", "pydantic",
+        "pydantic-core", "pyjwt", "python-multipart", "realtime", "starlette", "tenacity",
+        "typing-extensions", "typing-inspection", "websockets",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_a_zip_holds_these_distributions_and_no_other(package: Package, bundle: str) -> None:
+    """No command line, no local stack, and no HTTP/2, which nothing here speaks."""
+    assert set(package.built[bundle].distributions) == DISTRIBUTIONS[bundle]
+
+
 @pytest.mark.parametrize("bundle", BUNDLES, ids=NAMES)
 def test_the_zips_keep_to_their_budgets(package: Package, bundle: Bundle) -> None:
     """Lambda's own limit is far away; a slow download at every cold start is not."""
@@ -126,7 +148,7 @@ def test_the_zips_keep_to_their_budgets(package: Package, bundle: Bundle) -> Non
 
 def test_a_zip_over_its_budget_is_refused(tmp_path: Path) -> None:
     """The message says what is large, and where the budget stands."""
-    tight = Bundle("health", ("health",), (), zipped_budget=1_000, unzipped_budget=10**9)
+    tight = Bundle("health", ("health",), False, zipped_budget=1_000, unzipped_budget=10**9)
 
     with pytest.raises(PackagingError, match=r"its budget is 1,000; largest: .*bundles\.py"):
         build(tight, host_target(), tmp_path)
@@ -146,7 +168,7 @@ def test_every_import_of_the_functions_is_in_the_zip_or_in_the_runtime(package: 
     known = tops | set(sys.stdlib_module_names) | {"boto3", "botocore", "__future__"}
     missing: dict[str, set[str]] = {}
     for name, content in files.items():
-        if name.startswith(("functions/", "shared/")) and name.endswith(".py"):
+        if name.startswith(("functions/", "minutehand/")) and name.endswith(".py"):
             unknown = required(content) - known
             if unknown:
                 missing[name] = unknown
@@ -229,7 +251,7 @@ def test_no_secret_is_in_the_zip(package: Package, bundle: str) -> None:
     found = [
         name
         for name, content in entries(package, bundle).items()
-        if name.startswith(("functions/", "shared/")) and pattern.search(content)
+        if name.startswith(("functions/", "minutehand/")) and pattern.search(content)
     ]
 
     assert found == []

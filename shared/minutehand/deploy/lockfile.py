@@ -1,21 +1,25 @@
-"""requirements.lock, read as a graph, so that a zip holds locked versions and nothing unneeded.
+"""The project's lock, read as a graph, so that a zip holds locked versions and nothing unneeded.
 
-The lock stays the one truth: no resolver runs at packaging time, and hashes are kept.
+The lock stays the one truth: versions and hashes are its own, and no resolver picks others.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minutehand.deploy.bundles import IMPLIED
+from minutehand.deploy.bundles import IMPLIED, PackagingError
+from minutehand.deploy.tools import run_tool, uv
 
-_ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)==(?P<version>[^ ;\\]+)")
+_ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?==(?P<version>[^ ;\\]+)")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 _VIA = re.compile(r"^    #\s+(?:via\s+)?(?P<parent>\S.*)$")
 OURSELVES = "minutehand"
+#: A project's own lock, the first that is there; the last may come from `pip freeze`.
+LOCKS = ("requirements.lock", "uv.lock", "requirements.txt")
 
 
 @dataclass
@@ -29,14 +33,57 @@ class Locked:
     parents: set[str] = field(default_factory=set)
 
 
+def find_lock(root: Path) -> Path:
+    """The lock of the project in `root`.
+
+    Raises:
+        PackagingError: There is none; the message says how to write one.
+    """
+    for name in LOCKS:
+        if (root / name).is_file():
+            return root / name
+    raise PackagingError(
+        f"{root} has no lock, so nothing says which versions to ship. Write one: `uv lock`, or "
+        "`uv pip compile --universal --generate-hashes requirements.in -o requirements.lock`, or "
+        "`pip freeze > requirements.lock`"
+    )
+
+
+def read_project_lock(root: Path) -> dict[str, Locked]:
+    """The pinned distributions of the project in `root`, with hashes and who asked for each.
+
+    A lock without either, as `pip freeze` writes it, gets them from the package registry.
+
+    Raises:
+        PackagingError: There is no lock, or something in it has no version.
+    """
+    path = find_lock(root)
+    if path.suffix == ".lock" and path.stem == "uv":
+        text = _export(root)
+    else:
+        text = path.read_text("utf-8")
+        _refuse_open_versions(path, text)
+    entries = parse_lock(text)
+    if not all(entry.hashes and entry.parents for entry in entries.values()):
+        entries = parse_lock(_completed(path, text))
+    return entries
+
+
 def read_lock(path: Path) -> dict[str, Locked]:
     """Parse a lock that `uv pip compile --generate-hashes` wrote."""
+    return parse_lock(path.read_text("utf-8"))
+
+
+def parse_lock(text: str) -> dict[str, Locked]:
+    """Parse pinned requirements; what has no version, such as a local wheel, is left out."""
     entries: dict[str, Locked] = {}
     current: Locked | None = None
-    for line in path.read_text("utf-8").splitlines():
+    for line in text.splitlines():
         if match := _ENTRY.match(line):
             current = Locked(match["name"], match["version"])
             entries[current.name] = current
+        elif line[:1] not in {" ", "#", ""}:
+            current = None  # a path, a URL, an option
         if current is None or not line.strip():
             continue
         if via := _VIA.match(line):
@@ -44,9 +91,49 @@ def read_lock(path: Path) -> dict[str, Locked]:
             if parent != "via":
                 current.parents.add(parent.split(" ")[0])
             continue
-        current.text += line + "\n"
-        current.hashes.extend(_HASH.findall(line))
+        if not line.startswith("#"):
+            current.text += line + "\n"
+            current.hashes.extend(_HASH.findall(line))
+    entries.pop(OURSELVES, None)  # its files come from where it is imported
     return entries
+
+
+def _export(root: Path) -> str:
+    options = ["--frozen", "--no-emit-project", "--no-emit-package", OURSELVES, "--all-extras"]
+    command = [uv(), "export", "--quiet", "--directory", str(root), *options]
+    return run_tool(command, "uv.lock could not be read")
+
+
+def _completed(path: Path, text: str) -> str:
+    """Let uv add hashes and origins to pinned requirements; every version stays as it is."""
+    unshipped = {OURSELVES, _own_name(path.parent)}
+    wanted = [
+        line.removesuffix("\\").strip()
+        for line in text.splitlines()
+        if (entry := _ENTRY.match(line))
+        and entry["name"].lower().replace("_", "-") not in unshipped
+    ]
+    command = [uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes", "-"]
+    command += ["--no-header", "--no-emit-index-url", "--python-version", "3.13", "--no-config"]
+    return run_tool(command, f"{path.name} could not be completed", given="\n".join(wanted))
+
+
+def _refuse_open_versions(path: Path, text: str) -> None:
+    """Accept pinned lines, options, and this package or the project itself from anywhere."""
+    itself = re.compile(rf"-|({OURSELVES}|{re.escape(_own_name(path.parent))})\b", re.IGNORECASE)
+    for line in text.splitlines():
+        if line[:1] not in {" ", "#", ""} and not _ENTRY.match(line) and not itself.match(line):
+            raise PackagingError(
+                f"{path.name}: {line!r} is not pinned. Every line must be `name==version`; "
+                "`uv pip compile --universal --generate-hashes` writes such a lock"
+            )
+
+
+def _own_name(root: Path) -> str:
+    """The project's own distribution, which a freeze of an editable install names."""
+    file = root / "pyproject.toml"
+    about = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return str(about.get("project", {}).get("name", OURSELVES)).lower().replace("_", "-")
 
 
 def select(entries: dict[str, Locked], roots: Iterable[str], skip: Iterable[str]) -> list[Locked]:

@@ -12,14 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from minutehand.deploy.build import Built, PackagingError, build, find_tool, host_target
-from minutehand.deploy.bundles import BUNDLES, LAMBDA
+from minutehand.config import ConfigurationError
+from minutehand.deploy.build import Built, build, host_target
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, PackagingError
+from minutehand.deploy.service import write_service
+from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project
-from minutehand.resources import resource
 from minutehand.version import VERSION
 
 #: What osls names the whole stack; the other file only creates its bucket.
 TEMPLATE = "cloudformation-template-update-stack.json"
+OSLS = Path("node_modules", "osls", "bin", "serverless.js")
+#: Of a project's folder, what no serverless.yml includes.
+NOT_INCLUDED = frozenset({"build", "dist", "node_modules", "serverless.yml"})
 
 
 def compile_template(
@@ -28,7 +33,7 @@ def compile_template(
     """Run osls over a copy of serverless.yml and return the folder with the CloudFormation.
 
     Args:
-        stage: Which of infra/aws/stages.yml.
+        stage: Which of the project's stages.
         out: Where the templates go.
         artifacts: The folder of the zips, which osls hashes.
         root: The folder of serverless.yml; the project's own when None.
@@ -37,13 +42,11 @@ def compile_template(
     Raises:
         PackagingError: osls refused the service.
     """
-    root = root or Project.find().root
-    osls = resource("node") / "node_modules" / "osls" / "bin" / "serverless.js"
+    project = Project.find() if root is None else Project.at(root)
     # in a folder of its own: osls keeps state beside the service, which two runs would share
     service = out / "service"
-    shutil.rmtree(service, ignore_errors=True)
-    shutil.copytree(root / "infra" / "aws", service / "infra" / "aws", ignore=_only_configuration)
-    shutil.copyfile(root / "serverless.yml", service / "serverless.yml")
+    _mirror(project.root, service)
+    write_service(project, service)
     # no profile, no keys, no update check: what is compiled must not depend on who compiles it
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
@@ -53,12 +56,11 @@ def compile_template(
         "CI": "1",
         "MINUTEHAND_ARTIFACTS": str(artifacts.resolve()),
         "MINUTEHAND_VERSION": VERSION,
-        **Project.find().environment,
+        **project.environment,
     }
-    path = [str(Path(find_tool("node")).parent), environment.get("PATH", "")]
-    environment["PATH"] = os.pathsep.join(path)
+    environment["PATH"] = os.pathsep.join([str(node_binary().parent), environment.get("PATH", "")])
     command = [
-        find_tool("node"), str(osls), "package",
+        str(node_binary()), str(node_home() / OSLS), "package",
         "--stage", stage, "--region", region, "--package", str((out / "stack").resolve()),
     ]  # fmt: skip
     done = subprocess.run(
@@ -69,8 +71,16 @@ def compile_template(
     return out / "stack"
 
 
-def _only_configuration(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if not name.endswith((".yml", ".cjs", ".js"))}
+def _mirror(root: Path, service: Path) -> None:
+    """Link to what a project's serverless.yml may include, without hidden files and builds."""
+    if not (root / "serverless.yml").is_file():
+        raise PackagingError(f"{root} has no serverless.yml; `minutehand install` writes one")
+    shutil.rmtree(service, ignore_errors=True)
+    service.mkdir(parents=True)
+    for path in root.iterdir():
+        if path.name not in NOT_INCLUDED and not path.name.startswith("."):
+            (service / path.name).symlink_to(path)
+    shutil.copyfile(root / "serverless.yml", service / "serverless.yml")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.stage, out.resolve(), artifacts=out, region=options.region
             )
             print(f"  {template / TEMPLATE}")
-    except PackagingError as error:
+    except (PackagingError, ConfigurationError, NodeMissing) as error:
         print(f"package: {error}", file=sys.stderr)
         return 1
     return 0

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from minutehand.deploy.apps import Needs
+
 #: How the worker signs in to the Data API: the first of these that is set is used.
 WORKER_SIGN_IN = ("SUPABASE_WORKER_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_SECRET_KEY")
 
@@ -27,8 +29,6 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
         *WORKER_SIGN_IN,
         "LANGUAGE_MODEL_KEY",
         "SPEECH_KEY",
-        "MUX_TOKEN_ID",
-        "MUX_TOKEN_SECRET",
     ),
     "health": WORKER_SIGN_IN,
 }
@@ -47,9 +47,12 @@ def parameter_name(stage: str, function: str) -> str:
     return f"/minutehand/{stage}/{function}"
 
 
-def secrets_of(function: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The part of `values` that `function` may read."""
-    names = dict.fromkeys((*NEEDED[function], *TAKEN[function]))
+def secrets_of(
+    function: str, values: Mapping[str, str], needs: Needs | None = None
+) -> dict[str, str]:
+    """The part of `values` that `function` may read, the apps' own secrets among them."""
+    of_apps = () if needs is None else needs.secrets(function)
+    names = dict.fromkeys((*NEEDED[function], *TAKEN[function], *of_apps))
     return {name: values[name] for name in names if values.get(name)}
 
 
@@ -62,7 +65,12 @@ def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
 
 
 def write_parameters(
-    ssm: Ssm, stage: str, values: Mapping[str, str], *, key_id: str | None = None
+    ssm: Ssm,
+    stage: str,
+    values: Mapping[str, str],
+    *,
+    key_id: str | None = None,
+    needs: Needs | None = None,
 ) -> list[str]:
     """Write every function's parameter, return their names; running functions follow in minutes.
 
@@ -70,6 +78,7 @@ def write_parameters(
         ssm: boto3's SSM client.
         stage: Whose parameters.
         values: Secrets by name, more than needed is fine.
+        needs: What the apps ask for beside it.
         key_id: The KMS key to encrypt with; the account's default for SSM when None.
     """
     written = []
@@ -78,7 +87,7 @@ def write_parameters(
         key = {"KeyId": key_id} if key_id else {}
         ssm.put_parameter(
             Name=name,
-            Value=json.dumps(secrets_of(function, values)),
+            Value=json.dumps(secrets_of(function, values, needs)),
             Type="SecureString",
             Overwrite=True,
             Description=f"Secrets of minutehand-{stage}-{function}",

@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
         const="",
         help="run the functions as Lambda does; from a folder of unzipped packages, if given",
     )
+    up.add_argument("--supabase-url", help="run beside this Supabase: worker, API, console only")
     reset = commands.add_parser("reset", help="delete the stack's data and keys")
     for command in (up, reset):
         command.add_argument("--state", type=Path, default=Path(".local").resolve())

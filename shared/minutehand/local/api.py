@@ -40,6 +40,7 @@ from minutehand.local.site import (
     security_headers,
 )
 from minutehand.log import configure_logging
+from minutehand.node import node_home
 from minutehand.resources import resource
 from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
@@ -187,7 +188,7 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
 
 def vendored_modules() -> list[BaseRoute]:
     """Serve the npm packages that package.json names, and no others, under /vendor."""
-    folder = resource("node")
+    folder = node_home()
     names = json.loads((folder / "package.json").read_text())
     packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})
     return [
@@ -198,13 +199,18 @@ def vendored_modules() -> list[BaseRoute]:
 
 
 async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) -> None:
-    """Run the loop once the database has the queue: an earlier tick would only be refused."""
-    while True:
+    """Run the loop once the database has the queue: an earlier tick would only be refused.
+
+    Without a database's URL, that of a Supabase that runs already, it is taken to have it.
+    """
+    while database_url:
         try:
             async with await psycopg.AsyncConnection.connect(
                 database_url, autocommit=True, connect_timeout=3
             ) as connection:
-                found = await connection.execute("select to_regproc('public.lease_jobs')")
+                found = await connection.execute(
+                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.lease_jobs",)
+                )
                 if (row := await found.fetchone()) is not None and row[0] is not None:
                     break
         except psycopg.OperationalError:
@@ -214,8 +220,11 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
 
 
 async def listen(wakeups: asyncio.Event, database_url: str) -> None:
-    """Set `wakeups` on every committed enqueue, whoever made it; for ever, over restarts."""
-    while True:
+    """Set `wakeups` on every committed enqueue, whoever made it; for ever, over restarts.
+
+    Without a database's URL nothing wakes the worker, which then polls.
+    """
+    while database_url:
         try:
             async with await psycopg.AsyncConnection.connect(
                 database_url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
@@ -237,7 +246,7 @@ def main(environ: Mapping[str, str]) -> int:
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    host = build_host(settings, database_url=environ["DATABASE_URL"], environ=environ)
+    host = build_host(settings, database_url=environ.get("DATABASE_URL", ""), environ=environ)
     config = uvicorn.Config(
         host,
         host="127.0.0.1",

@@ -21,7 +21,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from minutehand.config import Settings
+from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.local.processes import Identity
+from minutehand.project import Project
 
 FREEZE_SECONDS = 15
 DROP_SECONDS = 20
@@ -70,7 +72,7 @@ class Breaker:
     ) -> None:
         self._token = break_token(environ)
         self._workers = workers
-        self._database_url = environ["DATABASE_URL"]
+        self._database_url = environ.get("DATABASE_URL", "")
         self._state = Path(environ.get("SEALING_KEY_FILE", "")).parent
         self.ways: dict[str, Callable[[], Awaitable[str]]] = {
             "kill-worker": self.kill_worker,
@@ -170,10 +172,14 @@ class Breaker:
         return [Identity(**entry) for entry in json.loads(recorded.read_text())]
 
     async def _ask(self, statement: str) -> object:
+        if not self._database_url:
+            raise NotOurs("This database was not started by this stack, so it is left alone.")
         async with await psycopg.AsyncConnection.connect(
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:
-            found = await connection.execute(statement.encode())
+            project = Project.find()
+            named = rewrite(statement, Schemas(project.schema_, project.engine_schema))
+            found = await connection.execute(named.encode())
             row = await found.fetchone() if found.description else None
         return row[0] if row else None
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from minutehand.app import find_apps
 from minutehand.local.logs import Say
+from minutehand.queue.data_api import profile_headers
 
 ENDED = {"completed", "failed", "cancelled"}
 PATIENCE_SECONDS = 180.0
@@ -32,22 +33,27 @@ class DemoFailed(Exception):
 
 async def show(values: Mapping[str, str], console: Console, say: Say, *, started: float) -> bool:
     """Run the demo of every app; true when each job ended well."""
+    modules = demos(values["MINUTEHAND_APPS"].split(","))
+    if not modules:
+        return True
     async with (
         httpx.AsyncClient(base_url=values["API_URL"], timeout=15) as api,
-        httpx.AsyncClient(base_url=values["SUPABASE_URL"], timeout=15) as data,
+        httpx.AsyncClient(
+            base_url=values["SUPABASE_URL"],
+            timeout=15,
+            headers=profile_headers(values.get("MINUTEHAND_SCHEMA") or "public"),
+        ) as data,
     ):
         token = await sign_in(data, values)
         for client in (api, data):
             client.headers["Authorization"] = f"Bearer {token}"
         data.headers["apikey"] = values["SUPABASE_PUBLISHABLE_KEY"]
+        data.headers["accept-profile"] = values["MINUTEHAND_SCHEMA"]
         ids: list[str] = []
-        for name, module in demos(values["MINUTEHAND_APPS"].split(",")):
+        for name, module in modules:
             made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
             say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
             ids += made
-        if not ids:
-            say("no app has demo jobs yet")
-            return True
         jobs = await follow(data, ids, console, say, started=started)
     console.print(summary(jobs))
     return all(ended_well(job) for job in jobs)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from minutehand.config import ConfigurationError
+from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
 from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.users import ADA, EVE, PASSWORD
@@ -13,6 +16,19 @@ from minutehand.project import VARIABLE, Project
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000
+#: Our names of a project's keys, and what `supabase status -o env` calls them.
+CLI_NAMES = {
+    "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),
+    "SUPABASE_SECRET_KEY": ("SECRET_KEY", "SERVICE_ROLE_KEY"),
+    "SUPABASE_JWT_SECRET": ("JWT_SECRET",),
+    "DATABASE_URL": ("DB_URL",),
+}
+FROM_CLI = "… (supabase status -o env prints it)"
+#: Of the launcher's environment, what its children get whatever the apps ask for.
+PASSED = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
+    | {"LOG_LEVEL", "WORKER_CONCURRENCY"}
+)
 
 
 @dataclass(frozen=True)
@@ -56,45 +72,71 @@ def contract(
         "AWS_REGION": REGION,
         "WORKER_SECRET_TOKEN": "dev-secret-token",
         "BACKGROUND_JOB_TOKEN": "dev-background-token",
-        "DEMO_EMAIL": ADA.email,
-        "DEMO_PASSWORD": PASSWORD,
-        "DEMO_WORKSPACE_ID": str(ADA.workspace_id),
-        "DEMO_OTHER_EMAIL": EVE.email,
-        "DEMO_OTHER_WORKSPACE_ID": str(EVE.workspace_id),
         **project.environment,
         VARIABLE: str(project.root),
         "STAGE": "local",
         "CORS_ORIGINS": f"{api},http://localhost:{ports.api}",
         "ALLOW_ANONYMOUS": "true",
         "STREAMING": "true",
-        "USE_MOCK_APOLLO": "true",
-        "ENABLE_ASYNC_WORK": "true",
-        # work without a language model is done in an instant: leave people the time to watch it
-        "CHAT_PACE_SECONDS": "0.6",
+        **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
         # a file and not moto's KMS, which forgets its keys when it stops
         "SEALING_KEY_FILE": str(state / "sealing.json"),
     }
 
 
-def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+def demo_values() -> dict[str, str]:
+    """Who can sign in to a stack that has our demo workspaces."""
+    return {
+        "DEMO_EMAIL": ADA.email,
+        "DEMO_PASSWORD": PASSWORD,
+        "DEMO_WORKSPACE_ID": str(ADA.workspace_id),
+        "DEMO_OTHER_EMAIL": EVE.email,
+        "DEMO_OTHER_WORKSPACE_ID": str(EVE.workspace_id),
+    }
+
+
+def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a stack beside another Supabase takes from it; names as ours or the Supabase CLI's.
+
+    Without a `DATABASE_URL` the worker polls, and nothing wakes it.
+
+    Raises:
+        ConfigurationError: A key is missing.
+    """
+    url = url.rstrip("/")
+    found = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
+    for name, others in CLI_NAMES.items():
+        value = next((environ[key] for key in (name, *others) if environ.get(key)), None)
+        if value is not None:
+            found[name] = value
+    if "SUPABASE_PUBLISHABLE_KEY" not in found:
+        raise ConfigurationError("SUPABASE_PUBLISHABLE_KEY", "is not set", FROM_CLI)
+    if not {"SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET"} & found.keys():
+        raise ConfigurationError("SUPABASE_SECRET_KEY", "is not set", FROM_CLI)
+    return found
+
+
+def for_children(
+    values: Mapping[str, str], inherited: Mapping[str, str], project: Project
+) -> dict[str, str]:
     """Build the environment of the stack's own processes.
 
     Of the launcher's environment only what a process needs to run at all is passed on, so that a
-    developer's real AWS or Supabase account is never reached from here; `LOG_LEVEL`, vendor
-    settings and their like may be overridden.
+    developer's real AWS or Supabase account is never reached from here; `LOG_LEVEL`, what
+    the apps' `lambda.yml` name and their like may be overridden.
     """
     passed = {
         name: value
         for name, value in inherited.items()
-        if name in {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ"}
-        or name in {"LOG_LEVEL", "WORKER_CONCURRENCY", "USE_MOCK_APOLLO", "APOLLO_BASE_URL"}
-        or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_", "MUX_", "FFMPEG_", "CHAT_"))
-        or name == "ENABLE_ASYNC_WORK"
+        if name in PASSED or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_"))
     }
     return {
         **values,
+        **needs_of(project).variables(inherited),
         **passed,
+        # the project's own packages, as for a command run with `python -m` in its folder
+        "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_EC2_METADATA_DISABLED": "true",

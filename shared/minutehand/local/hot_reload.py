@@ -26,7 +26,10 @@ async def reload_on_change(
     worker: Worker, settings: Settings, *, wakeups: asyncio.Event | None = None
 ) -> None:
     """Watch the folders of the apps until cancelled."""
-    async for changes in awatch(*watched_folders(settings), watch_filter=PythonFilter(), step=100):
+    folders = watched_folders(settings)
+    if not folders:
+        return
+    async for changes in awatch(*folders, watch_filter=PythonFilter(), step=100):
         names = sorted({Path(path).name for _, path in changes})
         if reload_processors(worker, settings) and wakeups is not None:
             wakeups.set()

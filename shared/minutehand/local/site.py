@@ -39,8 +39,9 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
         "apiUrl": environ.get("API_URL", ""),
+        "schema": settings.schema_name,
         "stage": settings.stage,
-        "demoAccounts": accounts if local else [],
+        "demoAccounts": accounts if local and environ.get("DEMO_EMAIL") else [],
         "breakToken": break_token(environ) if local else None,
     }
 

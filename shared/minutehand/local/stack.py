@@ -18,14 +18,16 @@ import httpx
 import psycopg
 
 from minutehand.local import migrations
-from minutehand.local.environment import Ports, contract, for_children
+from minutehand.local.environment import Ports, contract, demo_values, for_children
 from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, service_parts, wait_until
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import Identity, spawn, stop
 from minutehand.local.state import StateFolder
 from minutehand.local.users import create_demo_users
+from minutehand.node import node_home
 from minutehand.project import Project
+from minutehand.resources import checkout, resource
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
@@ -44,6 +46,7 @@ class Stack:
         external_url: A Postgres of the caller's own instead of the embedded one.
         scratch: Trade the database's durability for speed; for tests.
         prefer_known: Take the documented ports when they are free.
+        remote: Values of a Supabase that runs already; only worker, API and console start then.
         on_lambda: Run the functions under Lambda's rules, see `service_parts`.
     """
 
@@ -58,6 +61,7 @@ class Stack:
         scratch: bool = False,
         prefer_known: bool = True,
         on_lambda: str | None = None,
+        remote: Mapping[str, str] | None = None,
     ) -> None:
         self._state = state
         self._logs = logs
@@ -65,16 +69,25 @@ class Stack:
         self._stopping = False
         self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.postgres = None if external_url else Postgres(state.path, scratch=scratch)
-        self.database_url = external_url or self._embedded().url()
+        self._remote = remote
+        own = external_url is None and remote is None
+        self.postgres = Postgres(state.path, scratch=scratch) if own else None
+        self.database_url = self._embedded().url() if own else external_url or ""
         self.ports = Ports.choose(prefer_known=prefer_known)
         self.project = Project.find()
-        self.values = contract(
-            self.ports, state.secrets(), self.database_url, state.path, self.project
-        )
-        self._environment = for_children(self.values, inherited)
+        if remote is not None:
+            self.database_url = remote.get("DATABASE_URL", "")
+        keys = state.secrets() if remote is None else {}
+        self.values = contract(self.ports, keys, self.database_url, state.path, self.project)
+        if remote is not None:
+            self.values |= remote
+        elif self.project.tenancy == "workspaces":
+            self.values |= demo_values()
+        self._environment = for_children(self.values, inherited, self.project)
+        node_home(self._say)
         parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
-        self._parts = {part.name: part for part in parts}
+        wanted = {"api", "aws"} if remote is not None else {part.name for part in parts}
+        self._parts = {part.name: part for part in parts if part.name in wanted}
 
     @property
     def env_file(self) -> Path:
@@ -89,12 +102,16 @@ class Stack:
         """
         self._state.write_env(self.values)
         # they wait for the database by themselves, and their imports take longer than its start
+        if self._remote is not None:
+            await self._check_remote()
         for name in ("api", "gateway", "aws"):
-            self._spawn(self._parts[name])
+            if name in self._parts:
+                self._spawn(self._parts[name])
         if self.postgres is not None:
             await self._start_postgres(self.postgres)
-        await asyncio.to_thread(self._prepare_database)
-        self._spawn(self._parts["realtime"])
+        if self._remote is None:
+            await asyncio.to_thread(self._prepare_database)
+            self._spawn(self._parts["realtime"])
         await self._all_ready()
         self._state.ready_file.write_text(f"{os.getpid()}\n")
 
@@ -150,10 +167,37 @@ class Stack:
         applied = migrations.apply_migrations(owner, migrations.find_migrations(self.project))
         if applied:
             self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
-        create_demo_users(url)
-        for path in migrations.seed_files(self.project):
+        migrations.check_engine(url, self.project)
+        if self.project.tenancy == "workspaces":
+            create_demo_users(url)
+        for path in (*self._demo_seed(), *migrations.seed_files(self.project)):
             if migrations.apply_seed(owner, path):
                 self._say(f"seed: {path.name}")
+
+    def _demo_seed(self) -> list[Path]:
+        """Our demo workspaces, for a project that has our tables and not our seed."""
+        if self.project.tenancy != "workspaces" or checkout() == self.project.root:
+            return []
+        text = (resource("seed") / "seed.sql").read_text("utf-8")
+        text = text.replace("public.", f"{self.project.schema_}.")
+        text = text.replace("queue.", f"{self.project.engine_schema}.")
+        seed = self._state.path / "demo_seed.sql"
+        seed.write_text(text, "utf-8")
+        return [seed]
+
+    async def _check_remote(self) -> None:
+        url, key = self.values["SUPABASE_URL"], self.values["SUPABASE_PUBLISHABLE_KEY"]
+        headers = {"apikey": key, "accept-profile": self.project.schema_}
+        async with httpx.AsyncClient(timeout=10, headers=headers) as client:
+            try:
+                answer = await client.get(f"{url}/rest/v1/jobs?select=id&limit=1")
+            except httpx.TransportError as error:
+                raise StackFailed(f"no Supabase answers at {url}: `supabase start`") from error
+        if answer.status_code in {404, 406}:
+            raise StackFailed(
+                f"{url} has no Minutehand in schema {self.project.schema_}: `minutehand install`, "
+                "then `supabase migration up`, and expose the schema in supabase/config.toml"
+            )
 
     def _check_external(self, url: str) -> None:
         with psycopg.connect(url) as connection:

@@ -64,7 +64,12 @@ class Services:
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(
-            settings, api=DataApi(settings.supabase_url, connections=STREAM_CONNECTIONS)
+            settings,
+            api=DataApi(
+                settings.supabase_url,
+                schema=settings.schema_name,
+                connections=STREAM_CONNECTIONS,
+            ),
         )
         self.pace = pace or Pace(streaming=settings.streaming)
         self._provided: dict[type[Any], Any] = {}

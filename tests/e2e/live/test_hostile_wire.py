@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from minutehand.local.parts import node_binary
 from minutehand.local.users import ADA
+from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.support.hostile_proxy import NONE, Faults, HostileProxy
 from tests.support.stacks import RunningStack

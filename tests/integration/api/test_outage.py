@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from infra.bench.scratch import scratch_settings, user_token
+from infra.bench.scratch import user_token
 from minutehand.queue import WorkerQueue
 from minutehand.queue.models import JobTypeSpec
 from minutehand.web.feeds import JobFeed
 from minutehand.web.services import Services
 from minutehand.web.sse import Pace, Reader, Stream
 from tests.integration.api.conftest import ACME_ID, error_of
-from tests.support.project import ADA, Gateway
+from tests.support.project import ADA, Gateway, settings_at
 from tests.support.renewed import Renewed
 
 
@@ -29,7 +29,7 @@ def gateway(renewed: Renewed) -> Gateway:
 @pytest.fixture
 async def services(gateway: Gateway) -> AsyncIterator[Services]:
     """The API's collaborators over it, without Realtime."""
-    settings = scratch_settings(gateway.url)
+    settings = settings_at(gateway.url)
     queue = WorkerQueue(settings)
     await queue.register_job_types([JobTypeSpec(job_type="work")])
     await queue.aclose()

@@ -289,7 +289,7 @@ def test_without_a_stack_it_says_what_to_start(
     result = CliRunner().invoke(app, ["ls"])
 
     assert result.exit_code == 1
-    assert "minutehand up" in result.stderr
+    assert "minutehand dev" in result.stderr
 
 
 def test_an_unreachable_api_is_named(run: Run, stack: RunningStack, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from minutehand.cli.doctor.command import run as run_check
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Verdict
 from minutehand.deploy import console
 from minutehand.deploy.parameters import parameter_name
+from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from tests.support.command import app
 
@@ -74,13 +75,14 @@ def test_placeholders_are_named_before_anything_is_built() -> None:
 
 def test_a_filled_stage_has_none(tmp_path: Path) -> None:
     """A stage's own value fills the default's placeholder."""
-    stages = tmp_path / "stages.yml"
-    stages.write_text(
-        "default: {supabaseUrl: https://<project-ref>.supabase.co}\nprod: {}\ndev: {supabaseUrl: https://x}\n"
+    (tmp_path / "minutehand.stages.yml").write_text(
+        "default: {alarmEmail: a@example.com, supabasePublishableKey: sb_publishable_x}\n"
+        "prod: {}\ndev: {supabaseUrl: https://x}\n"
     )
+    project = Project.at(tmp_path)
 
-    assert deploy.placeholders("prod", stages) == ["supabaseUrl"]
-    assert deploy.placeholders("dev", stages) == []
+    assert deploy.placeholders("prod", project) == ["supabaseUrl"]
+    assert deploy.placeholders("dev", project) == []
 
 
 def test_missing_secrets_are_all_named_at_once() -> None:
@@ -323,7 +325,7 @@ def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
     page = s3.get_object(Bucket=bucket, Key="index.html")
     module = s3.head_object(Bucket=bucket, Key="app.js")
     assert set(json.load(io.BytesIO(config["Body"].read()))) == {
-        "supabaseUrl", "supabaseKey", "apiUrl", "stage",
+        "supabaseUrl", "supabaseKey", "schema", "apiUrl", "stage",
     }  # fmt: skip
     assert config["ContentType"] == "application/json"
     assert config["CacheControl"] == page["CacheControl"] == "no-store"
@@ -464,11 +466,11 @@ def test_an_address_that_is_no_projects_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
 ) -> None:
     """It would be found out by the first tick."""
-    stages = tmp_path / "stages.yml"
-    stages.write_text(f"default: {{supabaseUrl: '{url}'}}\ndev: {{}}\n")
-    original = deploy.parameters
-    monkeypatch.setattr(deploy, "parameters", lambda stage, path=stages: original(stage, path))
-    monkeypatch.setattr(deploy, "placeholders", lambda stage: [])
+    (tmp_path / "minutehand.stages.yml").write_text(
+        f"default: {{supabaseUrl: '{url}', supabasePublishableKey: k, alarmEmail: a@example.com}}\n"
+        "dev: {}\n"
+    )
+    monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))
 
     with pytest.raises(CommandFailed, match="supabaseUrl"):
         deploy.check_filled(PLAN)

@@ -77,7 +77,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("cors", {"CORS_ORIGINS": "*"}, Verdict.FAIL, "every page", "https://"),
     ("cors", {**PROD, "CORS_ORIGINS": "http://a.example"}, Verdict.FAIL, "plain http", "https"),
     ("anonymous", PROD, Verdict.WARN, "ALLOW_ANONYMOUS", "false"),
-    ("mock-vendors", PROD, Verdict.FAIL, "invented data", "USE_MOCK_APOLLO=false"),
+    ("mock-vendors", PROD, Verdict.FAIL, "invented data", "do not set USE_MOCK_APOLLO"),
     ("sealing", PROD, Verdict.FAIL, "key file", "KMS_KEY_ID"),
     ("sealing", {"SEALING_KEY_FILE": None}, Verdict.FAIL, "cannot be stored", "KMS_KEY_ID"),
     ("jwt-algorithm", {"SUPABASE_JWT_SECRET": None}, Verdict.FAIL, "every user is refused", "ES256"),
@@ -147,10 +147,10 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
     ),
     (
         "realtime-policies",
-        'alter policy "members follow their jobs" on realtime.messages rename to kept; '
+        'alter policy "minutehand: members follow their jobs" on realtime.messages rename to kept; '
         "create table public.kept_policy as select pg_get_expr(polqual, polrelid) as q from pg_policy where polname = 'kept'; "
         "drop policy kept on realtime.messages",
-        "do $$ begin execute format('create policy \"members follow their jobs\" on realtime.messages for select to authenticated using (%s)', (select q from public.kept_policy)); drop table public.kept_policy; end $$",
+        "do $$ begin execute format('create policy \"minutehand: members follow their jobs\" on realtime.messages for select to authenticated using (%s)', (select q from public.kept_policy)); drop table public.kept_policy; end $$",
         Verdict.FAIL, "no policy", "migration",
     ),
     (
@@ -268,7 +268,7 @@ def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
 
     failed = [f for f in findings if f.verdict is Verdict.FAIL and f.check != "package"]
     assert [f.check for f in failed] == ["settings"]
-    assert "minutehand up" in str(failed[0].fix)
+    assert "minutehand dev" in str(failed[0].fix)
 
 
 def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
-from minutehand.local.parts import node_binary
+from minutehand.node import node_binary
 
 SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
 PUBLISHABLE = "sb_publishable_test"

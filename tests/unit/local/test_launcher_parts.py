@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.local.environment import Ports, contract, for_children
+from minutehand.config import ConfigurationError
+from minutehand.local.environment import (
+    Ports,
+    contract,
+    demo_values,
+    for_children,
+    remote_values,
+)
 from minutehand.local.logs import readable
 from minutehand.local.ports import LOOPBACK, is_free, reserve_port
 from minutehand.local.postgres import memory_folder
@@ -118,10 +125,11 @@ def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:
 
     names = (
         "SUPABASE_URL SUPABASE_SECRET_KEY SUPABASE_JWT_SECRET DATABASE_URL API_URL CONSOLE_URL"
-        " REALTIME_URL AWS_ENDPOINT_URL WORKER_SECRET_TOKEN BACKGROUND_JOB_TOKEN DEMO_EMAIL"
-        " DEMO_PASSWORD DEMO_WORKSPACE_ID DEMO_OTHER_EMAIL DEMO_OTHER_WORKSPACE_ID"
+        " REALTIME_URL AWS_ENDPOINT_URL WORKER_SECRET_TOKEN BACKGROUND_JOB_TOKEN"
     )
+    demo = "DEMO_EMAIL DEMO_PASSWORD DEMO_WORKSPACE_ID DEMO_OTHER_EMAIL DEMO_OTHER_WORKSPACE_ID"
     assert set(names.split()) <= set(values)
+    assert set(demo.split()) == set(demo_values())
     assert values["SUPABASE_URL"] == "http://127.0.0.1:1"
 
 
@@ -136,12 +144,28 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
         "LOG_LEVEL": "DEBUG",
     }
 
-    made = for_children(contract(PORTS, SECRETS, "postgresql://x", tmp_path, PROJECT), inherited)
+    values = contract(PORTS, SECRETS, "postgresql://x", tmp_path, PROJECT)
+    made = for_children(values, inherited, PROJECT)
 
     assert "real" not in made.values()
     assert "AWS_PROFILE" not in made
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
+
+
+def test_another_supabase_is_taken_by_the_names_of_its_own_command() -> None:
+    """`supabase status -o env` prints them; a missing key is named before anything starts."""
+    printed = {"ANON_KEY": "a", "SERVICE_ROLE_KEY": "s", "DB_URL": "postgresql://x", "OTHER": "o"}
+
+    assert remote_values("http://127.0.0.1:54321/", printed) == {
+        "SUPABASE_URL": "http://127.0.0.1:54321",
+        "REALTIME_URL": "ws://127.0.0.1:54321/realtime/v1",
+        "SUPABASE_PUBLISHABLE_KEY": "a",
+        "SUPABASE_SECRET_KEY": "s",
+        "DATABASE_URL": "postgresql://x",
+    }
+    with pytest.raises(ConfigurationError, match="SUPABASE_SECRET_KEY is not set"):
+        remote_values("http://127.0.0.1:54321", {"PUBLISHABLE_KEY": "a"})
 
 
 def test_json_lines_become_sentences_and_others_stay() -> None:

@@ -7,15 +7,16 @@ import re
 from typing import Any
 
 from minutehand.cli.account import caller
-from minutehand.cli.deploy import placeholders
+from minutehand.cli.deploy import placeholders, shown
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
+from minutehand.deploy.service import needs_of
+from minutehand.project import Project
 
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
 SECRET_NAMES = {
     "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "WORKER_SECRET_TOKEN",
     "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY", "SPEECH_KEY",
-    "MUX_TOKEN_ID", "MUX_TOKEN_SECRET",
 }  # fmt: skip
 
 
@@ -27,9 +28,10 @@ def deploy_command(patient: Patient) -> str:
 def filled(patient: Patient) -> Finding:
     """Nothing is left to fill."""
     say = Reporter("placeholders")
-    left = placeholders(str(patient.stage), patient.root / "infra" / "aws" / "stages.yml")
+    project = Project.at(patient.root)
+    left = placeholders(str(patient.stage), project)
     if left:
-        return say.fail(f"not filled: {', '.join(left)}", "edit infra/aws/stages.yml")
+        return say.fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
     return say.ok("everything is filled")
 
 
@@ -94,17 +96,18 @@ def functions_configured(patient: Patient) -> Finding:
     found = functions(patient)
     if isinstance(found, str):
         return say.fail(f"{found} does not exist", deploy_command(patient))
+    secret_names = SECRET_NAMES | needs_of(Project.at(patient.root)).all_secrets
     for function in found:
         name = function["FunctionName"]
         variables = function.get("Environment", {}).get("Variables", {})
-        shown = [
+        plain = [
             key
             for key, value in variables.items()
-            if key in SECRET_NAMES or LOOKS_SECRET.search(value)
+            if key in secret_names or LOOKS_SECRET.search(value)
         ]
-        if shown:
+        if plain:
             return say.fail(
-                f"{name} shows {', '.join(shown)} to everybody with the console",
+                f"{name} shows {', '.join(plain)} to everybody with the console",
                 "remove it there, rotate it, and put it into SSM with --secrets-only",
             )
         if function["Runtime"] != "python3.13":

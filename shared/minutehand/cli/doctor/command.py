@@ -133,7 +133,7 @@ def run(check: Check, patient: Patient) -> Finding:
         url = str(where.url) if where is not None else "the service"
         return say.fail(
             f"{url} does not answer ({type(error).__name__})",
-            "start it: `minutehand up`, or correct its address"
+            "start it: `minutehand dev`, or correct its address"
             if patient.is_local
             else "correct its address, or see its status page",
         )

@@ -11,11 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
-from minutehand.deploy.build import PackagingError, find_tool, source_files, sources_hash
+from minutehand.deploy.build import source_files, sources_hash
 from minutehand.deploy.bundles import BUNDLES, LAMBDA
 from minutehand.deploy.imports import canonical
 from minutehand.deploy.lockfile import read_lock
+from minutehand.node import NodeMissing, node_binary
 from minutehand.project import Project
+from minutehand.resources import checkout
 
 MAGIC_3_13 = "f30d0d0a"
 OLDEST = (3, 11)
@@ -34,9 +36,9 @@ def node(patient: Patient) -> Finding:
     """Node 20 or newer, for the Data API, osls and the byte code."""
     say = Reporter("node")
     try:
-        tool = find_tool("node")
-    except PackagingError:
-        return say.fail("Node is not installed", "make setup")
+        tool = node_binary()
+    except NodeMissing:
+        return say.fail("Node is not installed", 'pip install "minutehand[dev]"')
     found = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
     number = re.match(r"v(\d+)", found.stdout)
     if number is None or int(number[1]) < 20:
@@ -47,6 +49,8 @@ def node(patient: Patient) -> Finding:
 def python_packages(patient: Patient) -> Finding:
     """What is installed is what is locked."""
     say = Reporter("python-packages")
+    if checkout() != patient.root:
+        return say.skip("an installed package, whose dependencies its installer keeps")
     wrong = []
     project = tomllib.loads((patient.root / "pyproject.toml").read_text("utf-8"))["project"]
     direct = {
@@ -72,6 +76,8 @@ def python_packages(patient: Patient) -> Finding:
 def node_packages(patient: Patient) -> Finding:
     """What is installed from npm is what is locked."""
     say = Reporter("node-packages")
+    if checkout() != patient.root:
+        return say.skip("an installed package, which fetches them by its own lock")
     lock = json.loads((patient.root / "package-lock.json").read_text("utf-8"))["packages"]
     top = lock[""]
     wrong = []

@@ -6,6 +6,8 @@ import jwt
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.config import ConfigurationError, Settings
+from minutehand.deploy.service import needs_of
+from minutehand.project import Project
 
 SHORTEST = 32
 MAKE = "minutehand token secret"
@@ -15,7 +17,9 @@ def settings(patient: Patient) -> Finding:
     """Everything the service reads parses."""
     say = Reporter("settings")
     if not patient.values:
-        return say.fail("no stack is known here", "minutehand up, or name one: --env-file prod.env")
+        return say.fail(
+            "no stack is known here", "minutehand dev, or name one: --env-file prod.env"
+        )
     try:
         Settings.from_env(patient.values)
     except ConfigurationError as error:
@@ -117,11 +121,15 @@ def sealing(patient: Patient) -> Finding:
 
 
 def mock(patient: Patient) -> Finding:
-    """Mock vendors stay in development."""
+    """What the apps set for development, such as mock vendors, stays in development."""
     say = Reporter("mock-vendors")
-    mocked = patient.values.get("USE_MOCK_APOLLO", "").lower() in {"1", "true", "yes", "on"}
+    local = needs_of(Project.at(patient.root)).local
+    mocked = [name for name, value in local.items() if value and patient.values.get(name) == value]
     if mocked and not patient.is_local:
-        return say.fail("USE_MOCK_APOLLO is on: people get invented data", "USE_MOCK_APOLLO=false")
+        return say.fail(
+            f"{', '.join(mocked)}: as in development, people get invented data",
+            f"do not set {mocked[0]}",
+        )
     return say.ok("on, as the local stack has it" if mocked else "off")
 
 

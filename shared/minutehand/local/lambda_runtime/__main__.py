@@ -30,6 +30,7 @@ from minutehand.deploy.bundles import BUNDLES
 from minutehand.deploy.lockfile import read_lock, select
 from minutehand.deploy.package import TEMPLATE, compile_template
 from minutehand.deploy.parameters import write_parameters
+from minutehand.deploy.service import needs_of
 from minutehand.local.breaking import BREAK_PATH, HEADER, Breaker
 from minutehand.local.lambda_runtime.server import LambdaRuntime, report_line
 from minutehand.local.lambda_runtime.site import Site, console_site
@@ -46,14 +47,11 @@ PASSED_ON = (
     "ALLOW_ANONYMOUS",
     "LOG_LEVEL",
     "WORKER_CONCURRENCY",
-    "USE_MOCK_APOLLO",
-    "APOLLO_BASE_URL",
     "LANGUAGE_MODEL_URL",
     "LANGUAGE_MODEL",
     "LANGUAGE_MODEL_PRICES",
     "SPEECH_URL",
     "SPEECH_MODEL",
-    "FFMPEG_PATH",
     "UPLOADS_BUCKET",
     "SEALING_KEY_FILE",
     "AWS_ENDPOINT_URL",
@@ -118,7 +116,9 @@ def load(options: argparse.Namespace, scratch: Path, values: Mapping[str, str]) 
 
 def function_variables(values: Mapping[str, str], *, port: int) -> dict[str, str]:
     """What a function's environment holds here; its secrets come from SSM, as on AWS."""
-    kept = {name: values[name] for name in PASSED_ON if values.get(name)}
+    needs = needs_of(Project.find())
+    of_apps = [name for name in needs.local if name not in needs.all_secrets]
+    kept = {name: values[name] for name in (*PASSED_ON, *of_apps) if values.get(name)}
     return kept | {
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
@@ -145,7 +145,7 @@ async def prepare_aws(values: Mapping[str, str], stage: str, service: Service) -
 
     def prepare() -> None:
         ssm, sqs = client("ssm"), client("sqs")
-        write_parameters(ssm, stage, values)
+        write_parameters(ssm, stage, values, needs=needs_of(Project.find()))
         for function in service.functions:
             if function.on_failure is not None:
                 sqs.create_queue(QueueName=function.on_failure.rsplit(":", 1)[-1])

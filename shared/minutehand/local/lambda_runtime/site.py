@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from minutehand.app import App
 from minutehand.local.lambda_runtime.wire import Request, Response
+from minutehand.node import node_home
 from minutehand.resources import resource
 
 #: The paths that CloudFront sends to the API; see infra/aws/console.yml.
@@ -93,7 +94,7 @@ class Site:
 
 def console_site(apps: Iterable[App], config: Mapping[str, Any], **more: Any) -> Site:
     """The console, the pages of `apps`, and the npm packages that package.json names."""
-    root = resource("node")
+    root = node_home()
     names = json.loads((root / "package.json").read_text("utf-8"))
     pages = {app.name: app.folder / "console" for app in apps if app.files("console", "*.js")}
     of_apps = {f"/apps/{name}/": folder for name, folder in pages.items()}

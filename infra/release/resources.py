@@ -1,0 +1,48 @@
+"""Puts beside the modules of the wheel what `minutehand.resources` finds there.
+
+A hook of the build, so that `pip install` of a checkout or of an address of git has it too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+#: Folder or file in the checkout → where it goes; `resources.py` has the other way round.
+TRAVELS = {
+    "supabase/migrations": "migrations",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "supabase/seed.sql": "seed/seed.sql",
+    "infra/console": "console",
+    "infra/aws": "cloudformation",
+    "package.json": "node/package.json",
+    "package-lock.json": "node/package-lock.json",
+    ".npmrc": "node/.npmrc",
+}
+#: For people who read the checkout, and this project's own stages.
+LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md", "stages.yml"})
+
+
+def resource_files(root: Path) -> dict[str, str]:
+    """Every file that travels, by its path, with its place in the wheel."""
+    found: dict[str, str] = {}
+    for source, target in TRAVELS.items():
+        whole = root / source
+        files = sorted(whole.rglob("*")) if whole.is_dir() else [whole]
+        for file in files:
+            inside = file.relative_to(whole)
+            if file.is_file() and not LEFT_OUT & set(inside.parts):
+                place = Path("minutehand", "resources", target, inside)
+                found[str(file)] = place.as_posix()
+    return found
+
+
+class ResourcesHook(BuildHookInterface[Any]):
+    """Adds the resources to the wheel; an editable install finds them in the checkout."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Name the files before anything is built."""
+        if version == "standard":
+            build_data["force_include"].update(resource_files(Path(self.root)))

@@ -1,0 +1,124 @@
+"""What the apps' `lambda.yml` ask for, checked and merged: one answer for packager, stack, doctor.
+
+All keys are optional:
+
+==============================  ==================================================================
+`parameters`                    parameters of a stage with their defaults
+`functions.<f>.environment`     variables of the function `jobs`, `status`, `worker` or `health`
+`functions.<f>.secrets`         names of secrets that the function may read, when they are there
+`functions.<f>.statements`      IAM statements of the function's role, intrinsic functions written
+                                long: `{'Fn::Sub': …}`
+`local`                         variables of the local stack by their value there; a developer's own
+                                value wins, and an empty one only lets that through
+==============================  ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from minutehand.app import App
+from minutehand.config import ConfigurationError
+
+FILE = "lambda.yml"
+Function = Literal["jobs", "status", "worker", "health"]
+
+
+class FunctionNeeds(BaseModel):
+    """What an app needs of one function."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    environment: dict[str, Any] = Field(default_factory=dict)
+    secrets: list[str] = Field(default_factory=list)
+    statements: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Needs(BaseModel):
+    """What one app needs, or all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    functions: dict[Function, FunctionNeeds] = Field(default_factory=dict)
+    local: dict[str, str] = Field(default_factory=dict)
+
+    def secrets(self, function: str) -> tuple[str, ...]:
+        """The names of the secrets that `function` takes for the apps."""
+        return tuple(self._of(function).secrets)
+
+    @property
+    def all_secrets(self) -> frozenset[str]:
+        """The names of all functions' secrets for the apps."""
+        return frozenset(name for needs in self.functions.values() for name in needs.secrets)
+
+    def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The variables of the local stack, the caller's own values over the apps'."""
+        found = {name: inherited.get(name) or value for name, value in self.local.items()}
+        return {name: value for name, value in found.items() if value}
+
+    def service(self) -> dict[str, Any]:
+        """What serverless.yml includes: functions' variables, and a policy per role."""
+        functions = {
+            name: {"environment": needs.environment}
+            for name, needs in self.functions.items()
+            if needs.environment
+        }
+        policies = {
+            f"{name.capitalize()}PolicyOfApps": {
+                "Type": "AWS::IAM::Policy",
+                "Properties": {
+                    "PolicyName": "apps",
+                    "Roles": [{"Ref": f"{name.capitalize()}Role"}],
+                    "PolicyDocument": {"Version": "2012-10-17", "Statement": needs.statements},
+                },
+            }
+            for name, needs in self.functions.items()
+            if needs.statements
+        }
+        return {"functions": functions, "resources": {"Resources": policies}}
+
+    def _of(self, function: str) -> FunctionNeeds:
+        return next((needs for name, needs in self.functions.items() if name == function), _NOTHING)
+
+
+_NOTHING = FunctionNeeds()
+
+
+def read_needs(apps: Iterable[App]) -> Needs:
+    """Merge the files of `apps`.
+
+    Raises:
+        ConfigurationError: A file is not as described above, or two apps give a name two meanings.
+    """
+    whole = Needs()
+    for app in apps:
+        file = app.folder / FILE
+        if not file.is_file():
+            continue
+        try:
+            needs = Needs.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
+        except (yaml.YAMLError, ValidationError) as error:
+            raise ConfigurationError(
+                str(file), f"is not valid: {error}", "parameters: {}"
+            ) from error
+        _add(str(file), whole.parameters, needs.parameters)
+        _add(str(file), whole.local, needs.local)
+        for name, more in needs.functions.items():
+            known = whole.functions.setdefault(name, FunctionNeeds())
+            _add(str(file), known.environment, more.environment)
+            known.secrets += [secret for secret in more.secrets if secret not in known.secrets]
+            known.statements += more.statements
+    return whole
+
+
+def _add(file: str, known: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if known.setdefault(name, value) != value:
+            raise ConfigurationError(
+                file, f"gives {name} the value {value!r}; another app gives {known[name]!r}", name
+            )

@@ -1,0 +1,65 @@
+"""What serverless.yml includes: CloudFormation of this package, stages, and the apps' requests.
+
+All of it is written to `build/minutehand` beside serverless.yml, so that the file itself is the
+same for a checkout and for a project that installed the package.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from minutehand.app import find_apps
+from minutehand.config import ConfigurationError
+from minutehand.deploy.apps import Needs, read_needs
+from minutehand.project import Project
+from minutehand.resources import resource
+
+FOLDER = Path("build", "minutehand")
+
+
+def needs_of(project: Project) -> Needs:
+    """What the project's apps ask for."""
+    return read_needs(find_apps(project.apps))
+
+
+def read_stages(project: Project) -> dict[str, dict[str, Any]]:
+    """Every stage's own parameters; `default` holds those that all start from.
+
+    Raises:
+        ConfigurationError: The project has no file of stages, or it is not a mapping of mappings.
+    """
+    path = project.stages_file
+    try:
+        stages = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as missing:
+        raise ConfigurationError(
+            str(path), "does not exist; `minutehand install` writes one", "prod: {}"
+        ) from missing
+    except yaml.YAMLError as error:
+        raise ConfigurationError(str(path), f"is not YAML: {error}", "prod: {}") from error
+    if not isinstance(stages, dict) or not all(
+        isinstance(values, dict | None) for values in stages.values()
+    ):
+        raise ConfigurationError(str(path), "must map stages to their parameters", "prod: {}")
+    found = {str(name): dict(values or {}) for name, values in stages.items()}
+    defaults = yaml.safe_load((resource("cloudformation") / "parameters.yml").read_text("utf-8"))
+    found["default"] = {**defaults, **needs_of(project).parameters, **found.get("default", {})}
+    return found
+
+
+def write_service(project: Project, root: Path) -> None:
+    """Write what serverless.yml in `root` includes; what was there before goes."""
+    folder = root / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "aws").mkdir()
+    for file in sorted(resource("cloudformation").iterdir()):
+        if file.suffix in {".yml", ".cjs", ".js"} and file.name != "stages.yml":
+            shutil.copyfile(file, folder / "aws" / file.name)
+    (folder / "stages.json").write_text(json.dumps(read_stages(project), indent=2), "utf-8")
+    (folder / "apps.json").write_text(json.dumps(needs_of(project).service(), indent=2), "utf-8")

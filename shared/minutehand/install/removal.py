@@ -1,0 +1,93 @@
+"""The SQL that takes an installed engine out of a database, and nothing else with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from minutehand.install.rewrite import CLIENTS, Schemas
+from minutehand.install.sources import FILE_NAME, InstallError, installed
+from minutehand.project import Project
+
+_SQL = """\
+-- Removes Minutehand and every job with it. Written by `minutehand uninstall`; run it once, in the
+-- dashboard's SQL editor or with psql, then delete the files listed at its end.
+begin;
+
+do $$
+begin
+  if to_regprocedure('cron.unschedule(text)') is not null then
+    execute 'select cron.unschedule(jobname) from cron.job where jobname like ''minutehand-%''';
+  end if;
+end;
+$$;
+
+-- policies on realtime.messages, triggers on tables of yours and published tables go along
+{schemas}
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
+    return;
+  end if;
+  {revoke}begin
+    drop role job_worker;
+  exception when dependent_objects_still_exist then
+    raise notice 'the role job_worker is used elsewhere and stays';
+  end;
+end;
+$$;
+
+delete from supabase_migrations.schema_migrations where version in (
+  {versions});
+
+commit;
+
+{files}
+"""
+#: In the order in which they go; triggers, policies and indexes go with their table.
+_KINDS = ("view", "table", "function", "type", "sequence")
+
+
+def removal_sql(folder: Path) -> str:
+    """Write the SQL for the project in `folder`.
+
+    Raises:
+        InstallError: Nothing is installed there.
+    """
+    files = installed(folder)
+    if not files:
+        raise InstallError(
+            f"no migration of {folder} was installed by Minutehand",
+            code="not_installed",
+            fix="name the project's folder",
+        )
+    project = Project.at(folder)
+    schemas = Schemas(project.schema_, project.engine_schema)
+    texts = "\n".join(file.path.read_text("utf-8") for file in files)
+    made = re.findall(r"^create schema (?:if not exists )?(\w+)", texts, re.MULTILINE)
+    own = sorted({*made, schemas.engine} - {schemas.clients})
+    lines = [*_objects(texts, schemas.clients), *(_drop("schema", name) for name in own)]
+    if schemas.clients != CLIENTS:
+        # without cascade: what is not ours in there stops it before anything is lost
+        lines.append(f"drop schema if exists {schemas.clients};")
+    versions = [match["version"] for file in files if (match := FILE_NAME.match(file.path.name))]
+    return _SQL.format(
+        schemas="".join(f"{line}\n" for line in lines),
+        revoke=f"revoke all on schema {CLIENTS} from job_worker;\n  "
+        if schemas.clients == CLIENTS
+        else "",
+        versions=",\n  ".join(f"'{version}'" for version in versions),
+        files="\n".join(f"-- supabase/migrations/{file.path.name}" for file in files),
+    )
+
+
+def _objects(texts: str, schema: str) -> list[str]:
+    # each by its name, for others may use the schema too; functions have no overloads
+    pattern = rf"^create (?:or replace )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
+    found = set(re.findall(pattern, texts, re.MULTILINE))
+    ordered = sorted(found, key=lambda each: (_KINDS.index(each[0]), each[1]))
+    return [_drop(kind, f"{schema}.{name}") for kind, name in ordered]
+
+
+def _drop(kind: str, name: str) -> str:
+    return f"drop {kind} if exists {name} cascade;"
