@@ -408,7 +408,8 @@ begin
       'question_id', 'msg_' || n.id, 'default', n.default_answer, 'asked_at', n.created_at)), '{}')
     from public.chat_work_items as i
     left join lateral (
-      select q.id, q.default_answer, q.created_at from public.chat_notes as q where q.job_id = i.job_id and q.type = 'question'
+      select q.id, q.default_answer, q.created_at from public.chat_notes as q
+      where q.job_id = i.job_id and q.type = 'question'
       order by q.created_at desc, q.id limit 1) as n on true
     where i.conversation_id = (chat.session_or_null(p_session_id)).id and i.job_id = any (p_job_ids)));
 end;
@@ -773,11 +774,13 @@ chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_
 chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
 from public, anon, authenticated, service_role;
 revoke execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond, public.chat_artefact, public.chat_note,
+public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
+public.chat_artefact, public.chat_note,
 public.chat_guidance from public, anon, authenticated, service_role;
 grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.events, chat.news, chat.cancel_work,
 chat.notes, chat.respond, chat.artefact to anon, authenticated, service_role;
 grant execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond, public.chat_artefact
+public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
+public.chat_artefact
 to anon, authenticated, service_role;
 grant execute on function public.chat_note, public.chat_guidance to job_worker, service_role;
