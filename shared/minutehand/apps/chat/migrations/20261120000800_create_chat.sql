@@ -165,6 +165,7 @@ create table public.chat_notes (
   constraint chat_notes_answer_once unique (answers)
 );
 create index chat_notes_by_conversation on public.chat_notes (conversation_id, created_at, id);
+create index chat_notes_by_workspace on public.chat_notes (workspace_id);
 create index chat_notes_unread on public.chat_notes (conversation_id)
 where direction = 'to_user' and delivered_at is null;
 comment on table public.chat_notes is 'What work and people tell each other: questions, answers, guidance, news.';
@@ -200,6 +201,7 @@ create table public.chat_artefacts (
     char_length(title) between 1 and 200 and char_length(key) between 1 and 500 and size_bytes between 1 and 2000000),
   constraint chat_artefacts_token_names_one unique (token)
 );
+create index chat_artefacts_by_workspace on public.chat_artefacts (workspace_id);
 create index chat_artefacts_by_conversation on public.chat_artefacts (conversation_id);
 comment on table public.chat_artefacts is 'Pages that work has built; the page itself is a file in the bucket.';
 comment on column public.chat_artefacts.job_id is 'The work item that built it.';
