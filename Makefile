@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live simulate chaos package dist soak bench-console screenshots
+.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live bench-chat simulate chaos package dist soak bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -77,6 +77,9 @@ bench-queue: setup ## Measure the queue's SQL beside other queues on one Postgre
 
 bench-live: setup ## Measure live updates beside the figures to beat
 	@$(BIN)/python -m infra.bench.live $(ARGS)
+
+bench-chat: setup ## Measure the chat under many sessions against a running stack
+	@$(BIN)/python -m infra.bench.chat $(ARGS)
 
 bench-console: setup ## Measure the console in Chromium: first load, long lists, many events
 	@$(BIN)/python -m tests.e2e.console.bench

@@ -26,6 +26,9 @@ export const session = createStore({ status: "starting", user: null, workspaces:
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
+/** The address of something the API serves, for a link or a frame. */
+export const apiAddress = (path) => new URL(path, apiOrigin).href;
+
 /** The schema's tables and functions, over that client. */
 export const data = () => client.schema(schema);
 /** What `/config.json` said. */

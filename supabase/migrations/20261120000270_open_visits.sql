@@ -68,6 +68,29 @@ end;
 $$;
 comment on function queue.visit_or_refuse is 'The visit the caller may follow; one 404 for missing, ended, closed and another''s.';
 
+create function queue.ensure_visit(
+  p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
+) returns queue.visits
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_visit queue.visits;
+begin
+  insert into queue.visits (session_id, workspace_id, user_id, expires_at)
+  values (p_session_id, p_workspace_id, p_user_id, queue.clock() + make_interval(secs => p_seconds))
+  on conflict (session_id) do update set expires_at = excluded.expires_at
+  -- once a day is enough, and a visit that has ended stays ended
+  where visits.expires_at > queue.clock() and visits.expires_at < excluded.expires_at - interval '1 day'
+  returning * into v_visit;
+  if v_visit.session_id is null then
+    select * into v_visit from queue.visits where session_id = p_session_id;
+  end if;
+  return v_visit;
+end;
+$$;
+comment on function queue.ensure_visit is E'The guest session of an id, opened when there is none and prolonged when there is: for an app''s own functions.\n\nWhose it is stays as it was opened; the caller checks queue.may_visit.';
+
 create function queue.show_visit(p_session_id text) returns jsonb
 language plpgsql stable
 security definer -- visitors hold no rights on any table: this is their door
@@ -216,7 +239,7 @@ end;
 $$;
 comment on function public.close_visit is E'End a visit now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to nobody.';
 
-revoke execute on function queue.live_visit, queue.is_mine, queue.may_visit, queue.visit_or_refuse, queue.show_visit,
+revoke execute on function queue.ensure_visit, queue.live_visit, queue.is_mine, queue.may_visit, queue.visit_or_refuse, queue.show_visit,
   queue.show_visit_events, queue.show_visit_feed from public, anon, authenticated, service_role;
 revoke execute on function public.visit_jobs, public.visit_events, public.visit_feed, public.open_visit, public.close_visit
   from public, anon, authenticated, service_role;

@@ -35,14 +35,16 @@ ACME, GLOBEX = (
 ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 READABLE = [
     "chat_conversations", "chat_messages", "chat_work_items", "async_work_items",
-    "async_session_state",
+    "async_session_state", "chat_notes",
 ]  # fmt: skip
 CALLERS = {
     "chat_open", "chat_read", "chat_messages_before", "chat_list", "chat_rename", "chat_delete",
     "chat_send", "chat_answer", "chat_cancel", "chat_retry",
+    "chat_request", "chat_outcome", "chat_status", "chat_works", "chat_cancel_work",
+    "chat_notes_of", "chat_respond", "chat_artefact", "chat_events", "chat_news",
 }  # fmt: skip
 MEMBERS = CALLERS | {"chat_share", "chat_unshare"}
-WORKER = {"chat_load", "chat_post", "chat_delegate"}
+WORKER = {"chat_load", "chat_post", "chat_delegate", "chat_note", "chat_guidance"}
 MESSAGE: dict[str, Any] = {
     "text": "Hello",
     "client_id": None,
@@ -98,7 +100,9 @@ def test_grants_are_by_name(seeded: Database) -> None:
         for table in READABLE:
             assert rights(seeded, role, f"public.{table}") == reads, (role, table)
     assert open_to(seeded, "anon", "chat") == [
-        "answer", "cancel", "list", "messages", "open", "remove", "rename", "retry", "send", "show",
+        "answer", "artefact", "cancel", "cancel_work", "events", "list", "messages", "news",
+        "notes", "open", "outcome", "remove", "rename", "request", "respond", "retry", "send",
+        "show", "status", "works",
     ]  # fmt: skip
 
 
@@ -120,7 +124,10 @@ def test_rows_are_read_by_members_alone(seeded: Database) -> None:
     sent = send(seeded, conversation)
     held = lease(seeded, sent["job_id"])
     items = [{"kind": "draft", "title": "t", "instruction": "i"}]
-    as_worker(seeded, "chat_delegate", {**held, "items": items, "text": "On it"})
+    begun = as_worker(seeded, "chat_delegate", {**held, "items": items, "text": "On it"})
+    asking = lease(seeded, begun["work_items"][0])
+    question = {"type": "question", "content": "Which?", "name": "q", "expires_seconds": 60}
+    as_worker(seeded, "chat_note", {**asking, **question})
 
     for table in READABLE:
         count = f"select count(*) from public.{table}"
@@ -316,14 +323,14 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
     held = lease(seeded, anonymous(say, made[1], Jsonb(MESSAGE), key)["job_id"])
     items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 2
     request = {**held, "items": items, "text": "On it"}
-    assert as_worker(seeded, "chat_delegate", request) == {"message_id": None, "room": 1}
+    assert as_worker(seeded, "chat_delegate", request) == {"message_id": None}
     begun = as_worker(seeded, "chat_delegate", {**request, "items": items[:1]})
     [item] = begun["work_items"]
     anonymous("chat_cancel(%s, %s, %s)", made[1], item, key)
-    with pytest.raises(psycopg.Error, match="no room") as refused:
+    with pytest.raises(psycopg.Error, match="too much work is queued") as refused:
         anonymous("chat_retry(%s, %s, %s)", made[1], item, key)
     assert refused.value.sqlstate == "PT429"
-    change(seeded, chat_visit_tokens_per_day=2_000_000)
+    change(seeded, chat_visit_tokens_per_day=10_000_000)
     anonymous("chat_retry(%s, %s, %s)", made[1], item, key)
     with pytest.raises(psycopg.Error, match="no such conversation"):
         anonymous("chat_read(%s)", made[0])
@@ -487,7 +494,7 @@ def test_a_workspaces_bound_holds_when_conversations_race_for_it(seeded: Databas
             (ACME,),
         ).fetchone()
         assert row is not None
-        change(seeded, chat_live_items_per_workspace=row[0] + 3)
+        change(seeded, chat_queued_items_per_workspace=row[0] + 3)
     gate = threading.Barrier(2)
 
     def delegate(one: dict[str, Any]) -> Any:
@@ -497,9 +504,9 @@ def test_a_workspaces_bound_holds_when_conversations_race_for_it(seeded: Databas
     with ThreadPoolExecutor(2) as pool:
         begun = list(pool.map(delegate, held))
 
-    change(seeded, chat_live_items_per_workspace=50)
+    change(seeded, chat_queued_items_per_workspace=10_000)
     assert sorted(len(each.get("work_items", [])) for each in begun) == [0, 2]
-    assert [each["room"] for each in begun if each["message_id"] is None] == [1]
+    assert [each["message_id"] is None for each in begun].count(True) == 1
 
 
 def test_a_deletion_races_with_everybody_and_leaves_nothing_alive(seeded: Database) -> None:
@@ -569,7 +576,7 @@ def test_lists_and_counts_read_by_their_index(seeded: Database) -> None:
             "select id from public.chat_conversations where workspace_id = %(w)s"
             " order by last_message_at desc, id desc limit 50": "chat_conversations_newest",
             "select * from public.async_work_items where conversation_id = %(u)s"
-            " order by work_item_id desc limit 100": "chat_work_items_by_conversation",
+            " order by job_id desc limit 100": "chat_work_items_by_conversation",
         }.items():
             plan = connection.execute(
                 b"explain " + query.encode(), {"w": ACME, "u": ADA}
@@ -677,15 +684,15 @@ def test_a_visit_is_one_session_however_many_conversations_it_has(seeded: Databa
     items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 3
     sent = call(seeded, *visit, send_, made[0], work, key)
     request = {**lease(seeded, sent["job_id"]), "items": items, "text": "On it"}
-    change(seeded, chat_live_items_per_session=3)
+    change(seeded, chat_queued_items_per_session=3)
     try:
         assert len(as_worker(seeded, "chat_delegate", request)["work_items"]) == 3
-        with pytest.raises(psycopg.Error, match="no room") as refused:
+        with pytest.raises(psycopg.Error, match="too much work is queued") as refused:
             call(seeded, *visit, send_, made[1], work, key)
         assert refused.value.sqlstate == "PT429"
         assert send(seeded, begin(seeded), mode="work")["created"]
     finally:
-        change(seeded, chat_live_items_per_session=5)
+        change(seeded, chat_queued_items_per_session=100)
 
 
 def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> None:
@@ -705,7 +712,7 @@ def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> No
         with pytest.raises(psycopg.Error, match="in a day") as refused:
             anonymous("chat_retry(%s, %s, %s)", conversation, job_id)
     finally:
-        change(seeded, chat_visit_tokens_per_day=2_000_000)
+        change(seeded, chat_visit_tokens_per_day=10_000_000)
 
     assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT429", "tokens")
     # a member is no visitor, whatever is left of the visit

@@ -60,6 +60,8 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "media-src": f"'self' {storage}".strip(),
         "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
         "manifest-src": "'self'",
+        # pages that an app's work has built; each forbids itself the network
+        "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",

@@ -25,7 +25,13 @@ _REQUEST_HEADERS = [
     "X-Session-Id",
     "Traceparent",
 ]
-_EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", "Location", "Idempotent-Replayed"]
+_EXPOSED_HEADERS = [
+    "X-Request-Id",
+    "X-Session-Id",
+    "Retry-After",
+    "Location",
+    "Idempotent-Replayed",
+]
 
 
 def create_app(

@@ -70,7 +70,9 @@ class Visitor:
         """Put something into local storage before the first script of any page runs."""
         pair = f"{json.dumps(key)}, {json.dumps(value)}"
         self.context.add_init_script(
-            f"if (localStorage.getItem({json.dumps(key)}) === null) localStorage.setItem({pair})"
+            # a sandboxed frame has no storage, and no session to be given
+            "if (top === window && localStorage.getItem("
+            f"{json.dumps(key)}) === null) localStorage.setItem({pair})"
         )
 
     def session_of(self, who: DemoUser) -> dict[str, Any]:

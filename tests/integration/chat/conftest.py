@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import boto3
 import pytest
 
 from minutehand.apps.chat.processors import register
@@ -16,9 +17,11 @@ from minutehand.config import Settings
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
 from tests.support.desk import AppDesk
+from tests.support.fake_aws import fake_aws
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.unit.ai.model_server import ModelServer
 
+BUCKET = "chat-pages"
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 NOTES = [
@@ -38,6 +41,34 @@ ANSWERS: dict[str, Any] = {
     "part_1": {"gist": "Two tonnes."},
     "part_2": {"gist": "Out of order."},
 }
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """S3, on this machine."""
+    with fake_aws() as endpoint:
+        boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        ).create_bucket(Bucket=BUCKET)
+        yield endpoint
+
+
+@pytest.fixture
+def rules(project: Project, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The project's settings with a bucket and no language model; guests are let in."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    return project.settings.model_copy(
+        update={
+            "uploads_bucket": BUCKET,
+            "aws_endpoint_url": s3_server,
+            "allow_anonymous": True,
+        }
+    ).with_environ(ENABLE_ASYNC_WORK="true")
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +148,9 @@ class Desk(AppDesk):
 
 
 @pytest.fixture
-async def settings(project: Project, server: ModelServer) -> Settings:
+async def settings(rules: Settings, server: ModelServer) -> Settings:
     """The project's, with the server as its language model."""
-    return server.known_to(project.settings.model_copy(update={"allow_anonymous": True}))
+    return server.known_to(rules)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def killable(project: Project, settings: Settings) -> Iterator[Killable]:
     with Killable(
         project,
         "chat",
+        ENABLE_ASYNC_WORK="true",
         LANGUAGE_MODEL_URL=settings.language_model_url,
         LANGUAGE_MODEL_KEY=settings.language_model_key,
         LANGUAGE_MODEL=settings.language_model,
@@ -149,8 +150,8 @@ async def test_views_are_what_a_frontend_reads(desk: Desk) -> None:
     ada, eve = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000003"
     [row] = read(ada, "async_work_items")
     [state] = read(ada, "async_session_state")
-    assert (row["session_id"], row["status"]) == (f"chat:{conversation}", "waiting")
-    assert (row["question"], row["question_default"]) == ("For whom?", "Go on without")
+    assert (row["session_id"], row["status"]) == (f"chat:{conversation}", "waiting_for_user")
+    assert (row["question"], row["question_default"]) == ("For whom?", "The city")
     assert row["question_expires_at"] > row["created_at"]
     assert (state["live"], state["waiting"], state["answer_wanted"]) == (1, 1, True)
     assert state["last_activity_at"] >= state["last_message_at"]

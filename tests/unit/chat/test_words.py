@@ -1,55 +1,18 @@
-"""What a message asks for by its words, how much of a history is read, and how live text joins."""
+"""How much of a history is read, and how live text joins."""
 
 from __future__ import annotations
-
-import pytest
 
 from minutehand.ai.language_model import Prompt, count_tokens
 from minutehand.apps.chat import prompts
 from minutehand.apps.chat.live import WINDOW, LiveText
 from minutehand.apps.chat.models import Item, Said, Text
-from minutehand.apps.chat.processors import parts_of
+from minutehand.apps.chat.online_work import parts_of
 from minutehand.apps.chat.prompts import clipped, within
-from minutehand.apps.chat.triage import items_of
 from minutehand.clock import SystemClock
 from minutehand.worker.context import JobContext
 from tests.unit.chat.recorder import Recorder
 
 TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]
-
-
-@pytest.mark.parametrize(
-    ("text", "kinds"),
-    [
-        ("Hello, how are you?", []),
-        ("What does the draftsman say?", []),
-        ("Summarise the notes", ["summarise"]),
-        ("Please SUMMARIZE this", ["summarise"]),
-        ("Draft it, then compare both and research it", ["draft", "compare", "research"]),
-        ("research, compare, draft a text, summary", ["research", "compare", "draft"]),
-        ("Fasse die Notizen zusammen", ["summarise"]),
-    ],
-)  # fmt: skip
-def test_words_tell_the_work(text: str, kinds: list[str]) -> None:
-    """In the order they name it, three at most."""
-    assert [item.kind for item in items_of(text, [])] == kinds
-
-
-def test_work_is_named_by_its_own_clause() -> None:
-    """Of a message that asks for several things."""
-    text = "Hello! Please summarise the notes, and then draft a letter to the city. Thanks."
-    assert [item.title for item in items_of(text, [])] == [
-        "Summary: summarise the notes", "Draft: draft a letter to the city",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("count", "kind"), [(0, "research"), (1, "summarise"), (2, "compare")])
-def test_forced_work_is_found_by_what_came_along(count: int, kind: str) -> None:
-    """Where the words name none; its title is one bounded line."""
-    [item] = items_of("Have a\nlook " * 100, TEXTS[:count], forced=True)
-    assert item.kind == kind
-    assert "\n" not in item.title
-    assert len(item.title) <= 200
 
 
 def test_a_history_is_cut_at_its_budget() -> None:

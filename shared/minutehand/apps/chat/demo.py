@@ -1,6 +1,6 @@
-"""The app's demo: a message whose words ask for a summary and a draft, done in the background.
+"""The app's demo: a request that becomes research, a page and a letter fed by it.
 
-It asks back, and goes on by itself after two seconds without an answer.
+The last two ask a question each, and take its default after two seconds without an answer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,10 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
     sent = await api.post(
         f"{at}/messages",
         json={
-            "text": "Summarise the curator's notes, and draft a short letter to the city.",
-            "documents": [
-                {
-                    "title": "Notes of the curator",
-                    "text": (
-                        "The customs house has a goods lift for two tonnes. The workshop needs"
-                        " running water. The city pays for the move if the season opens in April."
-                        " The figureheads may only travel in their crates."
-                    ),
-                }
-            ],
+            "text": (
+                "Research tidal power and build me an interactive dashboard,"
+                " then draft a short letter to the city about tidal power."
+            ),
             "ask_seconds": 2,
         },
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-Kind = Literal["research", "summarise", "compare", "draft"]
+Kind = Literal["research", "summarise", "compare", "draft", "build"]
 Mode = Literal["auto", "reply", "work"]
 JobStatus = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
 #: Work items that one message may become.
@@ -98,6 +98,35 @@ class Item(BaseModel):
     instruction: str
 
 
+class Finding(BaseModel):
+    """What one part of work came to."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    title: str
+    text: str
+
+
+class Found(BaseModel):
+    """What the work before came to, for the work that it feeds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    title: str
+    text: str
+    data: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> list[Finding]:
+        """Its parts."""
+        return [Finding.model_validate(each) for each in (self.data or {}).get("parts", [])]
+
+    @property
+    def sources(self) -> list[str]:
+        """What it cites."""
+        return list((self.data or {}).get("sources", []))
+
+
 class Said(BaseModel):
     """An earlier message."""
 
@@ -116,6 +145,8 @@ class Loaded(BaseModel):
     message: Asked | None
     written: UUID | None = None
     item: Item | None = None
+    workspace_id: str | None = None
+    found: list[Found] = Field(default_factory=list)
     documents: list[Text] = Field(default_factory=list)
     history: list[Said] = Field(default_factory=list)
 
@@ -130,16 +161,35 @@ class Written(BaseModel):
     output_tokens: int = 0
     cost_usd: float = 0.0
     data: dict[str, Any] | None = None
+    artefact: dict[str, Any] | None = Field(
+        default=None, description="A page: {token, key, title, type, size_bytes}."
+    )
 
 
 class Posted(BaseModel):
-    """The message a job left; `room` instead when fewer items may be begun."""
+    """The message a job left; None where the queue takes no more work."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     message_id: UUID | None
-    room: int = 0
     work_items: list[UUID] = Field(default_factory=list)
+
+
+class Outcome(BaseModel):
+    """What became of a message of a session."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    status: JobStatus | None
+    progress: dict[str, Any] | None = None
+    error_message: str | None = None
+    message: dict[str, Any] | None = None
+    work: list[dict[str, Any]] = Field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.message is not None or self.status in {"failed", "cancelled", None}
 
 
 # What people get ---------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The chat processors: a message's reply, and the background work that a message became.
 
-Each posts one message at its end, once, however often it is begun.
+Each posts one message at its end, once, however often it is begun. Work without a language model
+is offline_work.py's, work with one online_work.py's.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from minutehand.apps.chat.models import ChatPayload, Item, Loaded, Posted, Text, Written
+from minutehand.apps.chat.models import ChatPayload, Item, Loaded, Posted, Written
 from minutehand.apps.chat.services import Chat
 from minutehand.config import Settings
 from minutehand.queue.errors import InvalidState, QueueError
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 Ending = dict[str, Any] | Fail | Retry | Snooze
 GONE = "The conversation is gone"
-NO_ROOM = (
-    "There is no room for more work here now. Wait for some of it, or cancel some, and ask again."
-)
+NO_ROOM = "The queue takes no more work from here now. Wait for some of it, or cancel some."
 
 
 class Processors:
@@ -39,7 +38,7 @@ class Processors:
         return await self._posting(job, ctx, self._reply)
 
     async def work(self, job: Job[ChatPayload], ctx: JobContext) -> Ending:
-        """Do a work item in steps, asking back where that helps, and post its result."""
+        """Do a work item in steps, asking where that changes the result, and post it."""
         return await self._posting(job, ctx, self._work)
 
     async def _posting(
@@ -70,31 +69,45 @@ class Processors:
         self, job: Job[ChatPayload], ctx: JobContext, loaded: Loaded, writer: Writer
     ) -> Posted:
         from minutehand.apps.chat import prompts
+        from minutehand.apps.chat.offline import answers, instant
+        from minutehand.apps.chat.writing import together
 
         message = loaded.message
         assert message is not None
-        items, decided = await self._decide(loaded, writer)
+        items, decided, reasons = await self._decide(loaded, writer)
         if items:
             return await self._delegate(job, items, decided)
-        ctx.progress(5, "writing")
-        prompt = prompts.reply(message.text, loaded.documents, loaded.history, message.request.seed)
-        written = await writer.text(None, prompt, begin=5, end=95)
-        return await self._app.store.post(job.id, job.fence, _sum(written, decided))
+        exact = instant.answer(message.text, now=self._app.clock.now())
+        if exact is not None or writer.offline:
+            text = exact or answers.reply(message.text, loaded.documents, loaded.history)
+            written = Written(text=text, model="rules, no language model", offline=True)
+        else:
+            ctx.progress(5, "writing")
+            prompt = prompts.reply(
+                message.text, loaded.documents, loaded.history, message.request.seed
+            )
+            written = await writer.text(None, prompt, begin=5, end=95)
+        written = together(written, decided) if decided else written
+        tier = "instant" if exact is not None else "standard"
+        written = written.model_copy(update={"data": {"tier": tier, "reasons": reasons}})
+        return await self._app.store.post(job.id, job.fence, written)
 
-    async def _decide(self, loaded: Loaded, writer: Writer) -> tuple[list[Item], Written | None]:
-        """The work a message asks for, and what it took to decide; no items for a plain reply."""
+    async def _decide(
+        self, loaded: Loaded, writer: Writer
+    ) -> tuple[list[Item], Written | None, list[str]]:
+        """The work a message asks for, what it took to decide, and why; no items for a reply."""
         from minutehand.apps.chat import prompts
-        from minutehand.apps.chat.triage import items_of
+        from minutehand.apps.chat.classifier import classify
         from minutehand.apps.chat.writing import Pause
 
         message = loaded.message
         assert message is not None
         forced = message.request.mode == "work"
-        if message.request.mode == "reply":
-            return [], None
-        by_words = items_of(message.text, loaded.documents, forced=forced)
-        if writer.offline:
-            return by_words, None
+        if message.request.mode == "reply" or not self._app.own.async_work:
+            return [], None, ["a direct answer was asked for"]
+        by_rules = classify(message.text, loaded.documents, forced=forced)
+        if writer.offline or by_rules.tier == "instant":
+            return by_rules.items, None, by_rules.reasons
         prompt = prompts.decide(
             message.text, loaded.documents, loaded.history, message.request.seed
         )
@@ -103,114 +116,44 @@ class Processors:
         except Pause as pause:
             if not isinstance(pause.outcome, Fail):
                 raise
-            return by_words, None  # a model that will not decide may answer all the same
+            # the rules stand in for a model that will not decide
+            return by_rules.items, pause.used, by_rules.reasons
         decision = prompts.Decision.model_validate(decided.data)
         items = [Item.model_validate(each.model_dump()) for each in decision.items]
         if decision.needs_work or forced:
-            return items or (by_words if forced else []), decided
-        return [], decided
+            return items or (by_rules.items if forced else []), decided, ["the model decided so"]
+        return [], decided, ["the model decided so"]
 
     async def _delegate(
         self, job: Job[ChatPayload], items: list[Item], decided: Written | None
     ) -> Posted:
-        store = self._app.store
-        left = items
-        while left:
-            said = _sum(Written(text=_plan(left, skipped=len(items) - len(left))), decided)
-            posted = await store.delegate(job.id, job.fence, left, said)
-            if posted.message_id is not None:
-                return posted
-            left = left[: min(posted.room, len(left) - 1)]
-        return await store.post(job.id, job.fence, _sum(Written(text=NO_ROOM), decided))
+        from minutehand.apps.chat.writing import together
+
+        def said(text: str) -> Written:
+            return together(Written(text=text), decided) if decided else Written(text=text)
+
+        posted = await self._app.store.delegate(job.id, job.fence, items, said("…"))
+        if posted.message_id is not None:
+            return posted
+        return await self._app.store.post(job.id, job.fence, said(NO_ROOM))
 
     async def _work(
         self, job: Job[ChatPayload], ctx: JobContext, loaded: Loaded, writer: Writer
     ) -> Posted:
-        from minutehand.apps.chat import prompts
-        from minutehand.apps.chat.writing import Pause, together
+        from minutehand.apps.chat.offline_work import OfflineWork
+        from minutehand.apps.chat.online_work import OnlineWork
+        from minutehand.apps.chat.work_run import WorkRun
+        from minutehand.apps.chat.writing import Pause
 
-        message, item = loaded.message, loaded.item
-        assert message is not None
-        if item is None:
+        if loaded.item is None:
             raise Pause(Fail(GONE))
-        seed = message.request.seed
-        texts = loaded.documents or [Text(title="The message", text=message.text)]
-        ctx.progress(2, "scope", "Looking at what is wanted")
-        scoped = await writer.shaped("scope", prompts.scope(item, texts, seed), prompts.Scope)
-        scope = prompts.Scope.model_validate(scoped.data)
-        answer = await self._ask(ctx, loaded, scope.questions[:1])
-        parts = parts_of(item, texts, scope.parts)
-        findings: list[tuple[str, str]] = []
-        paid = [scoped]
-        for number, (title, sources) in enumerate(parts, 1):
-            ctx.progress(15 + 55 * (number - 1) / len(parts), f"part {number}", title)
-            prompt = prompts.part(item, number, title, sources, answer, seed)
-            found = await writer.shaped(f"part {number}", prompt, prompts.Finding)
-            gist = prompts.Finding.model_validate(found.data).gist
-            findings.append((title, gist))
-            paid.append(found)
-        ctx.progress(70, "result", "Writing the result")
-        prompt = prompts.result(item, findings, answer, seed)
-        written = together(await writer.text("result", prompt, begin=70, end=98), *paid)
-        data = {
-            "title": item.title,
-            "kind": item.kind,
-            "answer": answer,
-            "parts": [{"title": title, "text": gist} for title, gist in findings],
-        }
-        ctx.progress(100, "posted", item.title)
-        return await self._app.store.post(
-            job.id, job.fence, written.model_copy(update={"data": data})
-        )
-
-    async def _ask(self, ctx: JobContext, loaded: Loaded, questions: list[Any]) -> str | None:
-        """What the person says to the one question; None when nobody does, or there is none."""
-        from minutehand.apps.chat.prompts import GO_ON
-
-        message = loaded.message
-        assert message is not None
-        if not message.request.ask or not questions:
-            return None
-        asked = questions[0]
-        ctx.progress(12, "asking", asked.question)
-        options = [*(each for each in dict.fromkeys(asked.options) if each != GO_ON), GO_ON]
-        answer = await ctx.ask(
-            asked.question,
-            options,
-            timeout=message.request.ask_seconds,
-            default=GO_ON,
-            name="question",
-        )
-        return None if answer in {None, GO_ON} else f"{asked.question} {answer}"
-
-
-def parts_of(item: Item, texts: list[Text], scoped: list[str]) -> list[tuple[str, list[Text]]]:
-    """What is worked on one after the other: each text, or each question or section over all."""
-    if item.kind in {"summarise", "compare"} and len(texts) > 1:
-        return [(each.title, [each]) for each in texts]
-    return [(title, texts) for title in scoped]
-
-
-def _sum(written: Written, decided: Written | None) -> Written:
-    """What was written, with what it took to decide on it."""
-    if decided is None:
-        return written
-    return written.model_copy(
-        update={
-            "model": written.model or decided.model,
-            "input_tokens": written.input_tokens + decided.input_tokens,
-            "output_tokens": written.output_tokens + decided.output_tokens,
-            "cost_usd": written.cost_usd + decided.cost_usd,
-        }
-    )
-
-
-def _plan(items: list[Item], *, skipped: int) -> str:
-    lines = ["I work on this in the background; go on chatting meanwhile."]
-    lines += [f"- {item.title}" for item in items]
-    if skipped:
-        lines.append(f"{skipped} more had no room beside what is under way; ask again later.")
-    return "\n".join(lines)
+        run = WorkRun(self._app, job, ctx, loaded)
+        if writer.offline:
+            written = await OfflineWork(run).write()
+        else:
+            written = await OnlineWork(run, writer).write()
+        ctx.progress(100, "DONE", loaded.item.title)
+        return await self._app.store.post(job.id, job.fence, written)
 
 
 def register(registry: Registry, settings: Settings, *, app: Chat | None = None) -> Chat:
@@ -230,7 +173,9 @@ def register(registry: Registry, settings: Settings, *, app: Chat | None = None)
     registry.processor(
         "chat_work",
         payload=ChatPayload,
-        workspace_concurrency=10,
+        # what is more waits in the queue, and is said to: chat.room reads both from here
+        workspace_concurrency=25,
+        key_concurrency=5,
         # some eight requests to a model, each of which may take a minute
         timeout=780,
         max_attempts=4,

@@ -6,15 +6,14 @@ In which order, and what becomes of the answers, is writing.py's and processors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from minutehand.ai.language_model import Material, Prompt, count_tokens, hinted
 from minutehand.apps.chat.models import MOST_ITEMS, Item, Kind, Said, Text
+from minutehand.apps.chat.offline.artefact import PageType
 
-#: What a person may always answer, and what is taken when nobody does: the last option.
-GO_ON: Final = "Go on without"
 #: Most tokens of earlier messages that a model reads.
 HISTORY_TOKENS: Final = 3_000
 #: Most tokens of texts that a model reads at once.
@@ -57,7 +56,7 @@ class Decision(Answer):
 
 
 class AskedBack(Answer):
-    """A question to the person, with two or three ways to answer it."""
+    """A question to the person, with two or three answers, the default one first."""
 
     question: Annotated[str, Field(min_length=1, max_length=500)] = Field(
         json_schema_extra=hinted(template=["What matters most here?"])
@@ -94,17 +93,45 @@ class Finding(Answer):
     )
 
 
+class Figure(Answer):
+    """A number to show."""
+
+    label: Line
+    value: float
+    unit: Annotated[str, Field(max_length=40)]
+
+
+class Event(Answer):
+    """Something that happened at a date."""
+
+    date: Annotated[str, Field(min_length=1, max_length=40)]
+    what: Annotated[str, Field(min_length=1, max_length=400)]
+
+
+class PageContent(Answer):
+    """What a page shows; its layout and colours are not the model's."""
+
+    type: PageType
+    title: Line
+    chart: Literal["bar", "line", "pie"]
+    figures: list[Figure] = Field(max_length=60)
+    events: list[Event] = Field(max_length=60)
+    summary: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(max_length=6)
+
+
 _SCOPES: Final[dict[Kind, str]] = {
     "research": "Name up to four questions to answer from the texts.",
     "summarise": "Name up to three things the summary has to tell.",
     "compare": "Name up to four points to compare the texts by.",
     "draft": "Name up to five sections of the draft, in their order.",
+    "build": "Name up to five things the page has to show.",
 }
 _RESULTS: Final[dict[Kind, str]] = {
     "research": "Write what was found out, question by question, and what stays open.",
     "summarise": "Write the summary, the most important first.",
     "compare": "Write the comparison: what is the same, what differs, and what that means.",
     "draft": "Write the draft out of its sections.",
+    "build": "Say what the page shows.",
 }
 
 
@@ -115,7 +142,11 @@ def decide(text: str, documents: Sequence[Text], history: Sequence[Said], seed: 
         "decide",
         f"{RULES}\n\nDecide whether the message is answered at once (needs_work false, no items),"
         f" or asks for work over texts that takes several steps: then name 1 to {MOST_ITEMS} items,"
-        " each research, summarise, compare or draft, with a title and what is to be done.",
+        " each research, summarise, compare, draft or build (a page: dashboard, timeline, table,"
+        " chart,"
+        " report), with a title and what is to be done. What builds on research comes after it."
+        " What the"
+        " person does not want, or merely mentions, is no work.",
         [
             Material("Message", text),
             *([Material("Titles of its texts", titles)] if titles else []),
@@ -161,6 +192,19 @@ def part(
         [*_texts(texts), Material("Part", title, True), *_wanted(item, answer)],
         schema=Finding.model_json_schema(),
         most_tokens=800,
+        seed=seed,
+    )
+
+
+def page(item: Item, texts: Sequence[Text], answer: str | None, seed: int) -> Prompt:
+    """What a page is to show."""
+    return Prompt(
+        "page",
+        f"{RULES}\n\nChoose what the page shows, from the texts and the request alone: invent no"
+        " figure and no date. Leave figures or events empty where there are none.",
+        [*_texts(texts), *_wanted(item, answer)],
+        schema=PageContent.model_json_schema(),
+        most_tokens=2_500,
         seed=seed,
     )
 

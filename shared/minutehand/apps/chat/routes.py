@@ -1,4 +1,4 @@
-"""The app's routes, found by the `jobs` function: conversations, messages, background work.
+"""The app's routes, found by the `jobs` function: conversations of members and visitors, sessions.
 
 Each is a call of a SQL function under the caller's own token, or with a visit's id as the key.
 """
@@ -22,6 +22,7 @@ from minutehand.apps.chat.models import (
     Shared,
 )
 from minutehand.apps.chat.services import Chat
+from minutehand.apps.chat.session_routes import SessionRoutes
 from minutehand.queue.models import FeedPage
 from minutehand.web import paging
 from minutehand.web.auth import SignedIn, Somebody, VisitId, token_of
@@ -282,6 +283,9 @@ class ChatRoutes:
 def router(services: Services) -> APIRouter:
     """The app's routes over one process's services."""
     app = services.provide(Chat, lambda: Chat(services.settings))
-    routes = APIRouter(prefix="/api/chat", tags=["chat"])
-    ChatRoutes(app).add_to(routes)
+    routes = APIRouter(tags=["chat"])
+    SessionRoutes(app).add_to(routes)
+    conversations = APIRouter(prefix="/api/chat", tags=["chat"])
+    ChatRoutes(app).add_to(conversations)
+    routes.include_router(conversations)
     return routes

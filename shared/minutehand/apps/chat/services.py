@@ -1,4 +1,4 @@
-"""What chat works with: its store and the language model. Made once per process.
+"""What chat works with: its store, files, search and the language model. Made once per process.
 
 Nothing is connected before it is needed, and no model is loaded by who asks none.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minutehand.apps.chat.store import CallerStore, WorkerStore
+from minutehand.apps.chat.settings import ChatSettings
+from minutehand.apps.chat.store import CallerStore, SessionStore, WorkerStore
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.collaborators import Collaborators
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
+    from minutehand.apps.chat.files import ChatFiles
+    from minutehand.apps.chat.search import Search
+    from minutehand.web.hub import EventHub
 
 
 class Chat(Collaborators):
@@ -29,10 +33,16 @@ class Chat(Collaborators):
     ) -> None:
         super().__init__(settings, clock=clock)
         self._given_model = model
+        self.own = ChatSettings.from_env(settings.environ)
+
+    @property
+    def by_rules(self) -> bool:
+        """Whether requests are classified by rules alone, as no model is configured."""
+        return self._given_model is None and self.settings.language_model_url is None
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's doors."""
+        """What the worker may do."""
         return WorkerStore(self.settings)
 
     @cached_property
@@ -42,10 +52,38 @@ class Chat(Collaborators):
 
         return self._given_model or make_language_model(self.settings)
 
+    @cached_property
+    def files(self) -> ChatFiles:
+        """Pages that work has built."""
+        from minutehand.apps.chat.files import ChatFiles
+
+        return ChatFiles(self.settings)
+
+    @cached_property
+    def search(self) -> Search:
+        """Where research finds its sources."""
+        from minutehand.apps.chat.search import make_search
+
+        return make_search(self.own.search_url)
+
+    @cached_property
+    def hub(self) -> EventHub:
+        """Wakes the streams of sessions, by one read for all of them."""
+        from minutehand.apps.chat.session_news import SessionNews
+        from minutehand.web.hub import EventHub
+
+        hub = EventHub()
+        hub.feed_from(SessionNews(self.in_session(None), hub))
+        return hub
+
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
-        """The app's doors as the bearer of `token`, or the holder of a visit, may use them."""
+        """What the bearer of `token`, or the holder of a guest session, may do."""
         return CallerStore(self._doors_of(token, p_session_id=session_id))
 
     def as_member(self, token: str) -> CallerStore:
-        """The doors that no visit opens."""
+        """What no guest session opens."""
         return CallerStore(self._doors_of(token))
+
+    def in_session(self, token: str | None) -> SessionStore:
+        """Sessions by the id their callers bring."""
+        return SessionStore(self._doors_of(token))

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from minutehand.apps.chat.models import Conversation, Item, Loaded, Posted, Written
+from minutehand.apps.chat.models import Conversation, Item, Loaded, Outcome, Posted, Written
 from minutehand.config import Settings
 from minutehand.queue.doors import CallerDoors, WorkerDoors
+from minutehand.queue.models import FeedPage
 
 
 class WorkerStore:
@@ -55,9 +56,129 @@ class WorkerStore:
             await self._doors.call_held("chat_delegate", job_id, fence, items=begun, **sent)
         )
 
+    async def note(self, job_id: str, fence: int, **note: Any) -> None:
+        """Tell people something, once per name and job.
+
+        Args:
+            note: `type` (question or info), `content`, and of a question its `name`, `options`,
+                `default` and `expires_seconds`.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was said.
+        """
+        await self._doors.call_held("chat_note", job_id, fence, **note)
+
+    async def guidance(self, job_id: str, fence: int) -> tuple[list[str], int]:
+        """What people said to a job without being asked, in order, and how much work waits.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        told = await self._doors.call_held("chat_guidance", job_id, fence)
+        return list(told["guidance"]), int(told["queued"])
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._doors.aclose()
+
+
+class SessionStore:
+    """What may be done in a session by its id; one per request, cheap to make."""
+
+    def __init__(self, doors: CallerDoors) -> None:
+        self._doors = doors
+
+    async def request(self, session_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Say something, or find what the same `client_id` said.
+
+        Raises:
+            QueueError: 422 session_id_invalid, 404 session_not_found, 429 quota_exceeded.
+        """
+        return await self._call(
+            "chat_request",
+            session_id,
+            p_request=dict(request),
+            repeatable=request.get("client_id") is not None,
+        )
+
+    async def outcome(self, session_id: str, message_id: str) -> Outcome:
+        """What became of a message."""
+        told = await self._call("chat_outcome", session_id, p_message_id=message_id)
+        return Outcome.model_validate(told)
+
+    async def status(self, session_id: str) -> dict[str, Any]:
+        """How the work of a session stands; empty for an unknown one."""
+        return await self._call("chat_status", session_id)
+
+    async def works(self, session_id: str, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Which of these jobs are work of the session, by id."""
+        told = await self._call("chat_works", session_id, p_job_ids=list(job_ids))
+        found: dict[str, dict[str, Any]] = told["works"]
+        return found
+
+    async def events(self, session_id: str, cursor: str | None) -> FeedPage:
+        """Events of a session's jobs after a cursor; none for a session that is unknown.
+
+        Raises:
+            QueueError: 400, the cursor is unknown.
+        """
+        told = await self._call("chat_events", session_id, p_cursor=cursor)
+        return FeedPage.model_validate(told)
+
+    async def news(self, visit_ids: Sequence[str]) -> dict[str, int]:
+        """A mark for each of many guest sessions, which grows with each event."""
+        told = await self._doors.call(
+            "chat_news", {"p_visit_ids": list(visit_ids)}, repeatable=True
+        )
+        found: dict[str, int] = told["news"]
+        return found
+
+    async def cancel(self, session_id: str | None, work_id: str | None) -> dict[str, Any]:
+        """Cancel a piece of work, or all of a session.
+
+        Raises:
+            QueueError: 404 for what is unknown, 409 invalid_state for what has ended.
+        """
+        return await self._call(
+            "chat_cancel_work", session_id, p_work_id=work_id, p_all=work_id is None
+        )
+
+    async def notes(self, session_id: str, work_id: str | None, *, limit: int) -> dict[str, Any]:
+        """What work and people told each other; what is returned counts as read."""
+        return await self._call(
+            "chat_notes_of", session_id, p_work_id=work_id, p_limit=limit, repeatable=False
+        )
+
+    async def respond(
+        self, session_id: str, *, message_id: str | None, work_id: str | None, content: str
+    ) -> dict[str, Any]:
+        """Answer a question, or guide live work.
+
+        Raises:
+            QueueError: 404 for what is unknown, 409 for a second answer or ended work.
+        """
+        return await self._call(
+            "chat_respond",
+            session_id,
+            p_message_id=message_id,
+            p_work_id=work_id,
+            p_content=content,
+            repeatable=False,
+        )
+
+    async def artefact(self, token: str) -> dict[str, Any]:
+        """The file of a page, by its token.
+
+        Raises:
+            QueueError: 404 artefact_not_found.
+        """
+        return await self._doors.call("chat_artefact", {"p_token": token}, repeatable=True)
+
+    async def _call(
+        self, function: str, session_id: str | None, *, repeatable: bool = True, **arguments: Any
+    ) -> dict[str, Any]:
+        named = {"p_session_id": session_id, **arguments}
+        return await self._doors.call(function, named, repeatable=repeatable)
 
 
 class CallerStore:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from minutehand.ai.errors import AnswerUnusable, LanguageModelError
-from minutehand.ai.language_model import Completion, Prompt
+from minutehand.ai.language_model import Completion, Prompt, Usage
 from minutehand.apps.chat.live import LiveText
 from minutehand.apps.chat.models import Written
 from minutehand.apps.chat.services import Chat
@@ -30,8 +30,10 @@ MOST_CHARACTERS: Final = 40_000
 class Pause(Exception):
     """The job ends its turn here: later, or for good."""
 
-    def __init__(self, outcome: Retry | Snooze | Fail) -> None:
+    def __init__(self, outcome: Retry | Snooze | Fail, *, used: Written | None = None) -> None:
         self.outcome = outcome
+        #: What was paid for answers that could not be used.
+        self.used = used
         super().__init__(str(outcome))
 
 
@@ -87,21 +89,35 @@ class Writer:
             return await run()
         except LanguageModelError as error:
             self._ctx.log("warning", str(error), code=error.code)
+            used = _written_usage(_usage(error)) if isinstance(error, AnswerUnusable) else None
             if error.hope == "later":
-                raise Pause(Retry(str(error), after=error.retry_after)) from error
-            raise Pause(Fail(str(error))) from error
+                raise Pause(Retry(str(error), after=error.retry_after), used=used) from error
+            raise Pause(Fail(str(error)), used=used) from error
 
     async def _shaped(self, prompt: Prompt, shape: type[Shape]) -> Written:
+        spent = Usage(cost_usd=0.0)
         for attempt in range(1, TRIES + 1):
             try:
-                completion = self._paid(await self._app.model.complete(prompt))
+                completion = await self._complete(prompt)
                 data = _read(completion, shape)
-                return _written(completion, data=data.model_dump(mode="json"))
+                written = _written(completion, data=data.model_dump(mode="json"))
+                return together(written, _written_usage(spent))
             except AnswerUnusable as error:
+                spent = _sum(spent, _usage(error))
                 if attempt == TRIES:
-                    raise
+                    raise AnswerUnusable(str(error), text=error.text, usage=spent) from error
                 self._ctx.log("warning", "Asking the model again", reason=str(error))
         raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _complete(self, prompt: Prompt, **options: Any) -> Completion:
+        """Ask, and count what was paid whether or not the answer can be used."""
+        try:
+            completion = await self._app.model.complete(prompt, **options)
+        except AnswerUnusable as error:
+            self._ctx.cost_usd += _usage(error).cost_usd or 0.0
+            raise
+        self._ctx.cost_usd += completion.usage.cost_usd or 0.0
+        return completion
 
     async def _text(self, prompt: Prompt, begin: float, end: float) -> Written:
         live = LiveText(
@@ -111,15 +127,13 @@ class Writer:
             end=end,
             expected_characters=prompt.most_tokens * 2,
         )
-        completion = self._paid(await self._app.model.complete(prompt, on_text=live.add))
+        completion = await self._complete(prompt, on_text=live.add)
         if not completion.text.strip():
-            raise AnswerUnusable(f"The answer of {completion.model} is empty")
+            raise AnswerUnusable(
+                f"The answer of {completion.model} is empty", usage=completion.usage
+            )
         live.show()
         return _written(completion)
-
-    def _paid(self, completion: Completion) -> Completion:
-        self._ctx.cost_usd += completion.usage.cost_usd or 0.0
-        return completion
 
 
 def _read(completion: Completion, shape: type[Shape]) -> Shape:
@@ -128,7 +142,9 @@ def _read(completion: Completion, shape: type[Shape]) -> Shape:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
         raise AnswerUnusable(
-            f"The answer of {completion.model} is not as asked for: {where}", text=completion.text
+            f"The answer of {completion.model} is not as asked for: {where}",
+            text=completion.text,
+            usage=completion.usage,
         ) from error
 
 
@@ -144,6 +160,27 @@ def _written(completion: Completion, *, data: dict[str, Any] | None = None) -> W
         output_tokens=completion.usage.output_tokens,
         cost_usd=completion.usage.cost_usd or 0.0,
         data=data,
+    )
+
+
+def _usage(error: AnswerUnusable) -> Usage:
+    return error.usage if isinstance(error.usage, Usage) else Usage()
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.input_tokens + other.input_tokens,
+        one.output_tokens + other.output_tokens,
+        cost_usd=(one.cost_usd or 0.0) + (other.cost_usd or 0.0),
+    )
+
+
+def _written_usage(usage: Usage) -> Written:
+    return Written(
+        text="",
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd or 0.0,
     )
 
 

@@ -8,7 +8,7 @@ import { JobProgress } from "../../parts/job-progress.js";
 import { When } from "../../parts/when.js";
 import { isOver } from "./data.js";
 
-const KINDS = { research: "Research", summarise: "Summary", compare: "Comparison", draft: "Draft" };
+const KINDS = { research: "Research", summarise: "Summary", compare: "Comparison", draft: "Draft", build: "Build" };
 
 /**
  * @param {{item: object, live?: object, href: string | null, onAnswer: (text: string) => Promise<void>,
@@ -41,9 +41,9 @@ function Asking({ of, onAnswer }) {
   const [text, setText] = useState("");
   return html`
     <p class="question-text">${of.question}</p>
-    ${of.question_options ? html`<div class="actions start" role="group" aria-label="Answers">${of.question_options.map((option) => html`<${ActionButton} key=${option} run=${() => onAnswer(option)}>${option}<//>`)}</div>`
-      : html`<form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) onAnswer(text.trim()); }}>
-        <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
-        <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button></form>`}
+    ${of.question_options && html`<div class="actions start" role="group" aria-label="Answers">${of.question_options.map((option) => html`<${ActionButton} key=${option} run=${() => onAnswer(option)}>${option}<//>`)}</div>`}
+    <form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) onAnswer(text.trim()); }}>
+      <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder=${of.question_options ? "Or in your own words" : "Your answer"} onInput=${(event) => setText(event.target.value)}></textarea></label>
+      <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button></form>
     ${of.question_expires_at && html`<p class="muted small">If nobody answers, it takes “${of.question_default}” <${When} at=${of.question_expires_at} />.</p>`}`;
 }

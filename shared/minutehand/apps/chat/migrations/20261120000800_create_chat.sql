@@ -11,6 +11,7 @@ create table public.chat_conversations (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   visit_id text,
+  session_name text,
   session_id text not null generated always as (coalesce(visit_id, 'chat:' || id::text)) stored,
   title text,
   last_seq integer not null default 0,
@@ -21,18 +22,27 @@ create table public.chat_conversations (
   last_message_at timestamptz not null default queue.clock(),
   constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200)
 );
-comment on table public.chat_conversations is 'A conversation. It is its workspace''s: every member reads it and writes in it.';
+comment on table public.chat_conversations is 'A conversation. It is its workspace''s: every member reads it and '
+  'writes in it.';
 comment on column public.chat_conversations.id is 'The conversation, orders by time.';
 comment on column public.chat_conversations.workspace_id is 'The workspace that owns it.';
-comment on column public.chat_conversations.visit_id is 'The visit it was begun in or is shared with, which is its key; null for what is the members'' alone.';
-comment on column public.chat_conversations.session_id is 'The session of its jobs, for followers of session:<session_id>: the visit, or chat:<id>.';
+comment on column public.chat_conversations.visit_id is 'The visit it was begun in or is shared with, which is its '
+  'key; null for what is the members'' alone.';
+comment on column public.chat_conversations.session_name is 'The id a caller brought for its session, as it wrote it; '
+  'null for ids made here.';
+comment on column public.chat_conversations.session_id is 'The session of its jobs, for followers of '
+  'session:<session_id>: the visit, or chat:<id>.';
 comment on column public.chat_conversations.title is 'What people call it; null until it has a first message.';
 comment on column public.chat_conversations.last_seq is 'Number of the latest message.';
-comment on column public.chat_conversations.idempotency_key is 'The key it was made with; the same key finds the same one. Null when none was given.';
-comment on column public.chat_conversations.created_by is 'Who began it; null for a visitor who is nobody, and the service.';
-comment on column public.chat_conversations.by_visitor is 'Whether it was begun in a visit by nobody with an account: who holds the visit may rename and delete it.';
+comment on column public.chat_conversations.idempotency_key is 'The key it was made with; the same key finds the same '
+  'one. Null when none was given.';
+comment on column public.chat_conversations.created_by is 'Who began it; null for a visitor who is nobody, and the '
+  'service.';
+comment on column public.chat_conversations.by_visitor is 'Whether it was begun in a visit by nobody with an account: '
+  'who holds the visit may rename and delete it.';
 comment on column public.chat_conversations.created_at is 'When it was begun, UTC.';
-comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun before there is one. Retention counts from here.';
+comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun '
+  'before there is one. Retention counts from here.';
 
 create index chat_conversations_newest on public.chat_conversations (workspace_id, last_message_at desc, id desc);
 create index chat_conversations_by_visit on public.chat_conversations (visit_id, last_message_at desc, id desc) where visit_id is not null;
@@ -75,19 +85,27 @@ comment on column public.chat_messages.conversation_id is 'The conversation.';
 comment on column public.chat_messages.workspace_id is 'Its workspace, for the policy.';
 comment on column public.chat_messages.seq is '1, 2, 3 … without gaps per conversation.';
 comment on column public.chat_messages.author is 'user or assistant.';
-comment on column public.chat_messages.kind is 'Of a user: message, or answer to a work item''s question. Of the assistant: reply, plan (what work it began), or result of a work item.';
+comment on column public.chat_messages.kind is 'Of a user: message, or answer to a work item''s question. Of the '
+  'assistant: reply, plan (what work it began), or result of a work item.';
 comment on column public.chat_messages.text is 'What was said, plain text.';
 comment on column public.chat_messages.documents is 'Texts that came with it: [{title, text}].';
-comment on column public.chat_messages.request is 'How a user''s message wants to be taken: {mode, ask, ask_seconds, seed}; null for the other kinds.';
-comment on column public.chat_messages.data is 'More about it: of an answer {question}, of a plan {work_items}, of a result {title, kind, parts}; null when there is none.';
-comment on column public.chat_messages.model is 'The model that wrote it; null for people''s words and where none was asked.';
+comment on column public.chat_messages.request is 'How a user''s message wants to be taken: {mode, ask, ask_seconds, '
+  'seed}; null for the other kinds.';
+comment on column public.chat_messages.data is 'More about it: of an answer {question}, of a plan {work_items}, of a '
+  'result {title, kind, parts}; null when there is none.';
+comment on column public.chat_messages.model is 'The model that wrote it; null for people''s words and where none was '
+  'asked.';
 comment on column public.chat_messages.offline is 'Whether that was the offline one: extractive and template methods.';
 comment on column public.chat_messages.input_tokens is 'Tokens read by the model for it.';
 comment on column public.chat_messages.output_tokens is 'Tokens written by the model for it.';
-comment on column public.chat_messages.cost_usd is 'What that cost by the configured prices, in US dollars; 0 without prices.';
-comment on column public.chat_messages.client_id is 'The sender''s own id for it: the same id finds the same message. Null when none was given.';
-comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the work item that asked, of the assistant''s the job that wrote it: one message a job.';
-comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a visitor who is nobody, and the service.';
+comment on column public.chat_messages.cost_usd is 'What that cost by the configured prices, in US dollars; 0 without '
+  'prices.';
+comment on column public.chat_messages.client_id is 'The sender''s own id for it: the same id finds the same message. '
+  'Null when none was given.';
+comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the work '
+  'item that asked, of the assistant''s the job that wrote it: one message a job.';
+comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a visitor who is nobody, '
+  'and the service.';
 comment on column public.chat_messages.by_visitor is 'Whether the holder of a visit sent it, and no member.';
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
@@ -103,20 +121,99 @@ create table public.chat_work_items (
   title text not null,
   instruction text not null,
   created_at timestamptz not null default queue.clock(),
-  constraint chat_work_items_kind_is_known check (kind in ('research', 'summarise', 'compare', 'draft')),
+  fed_by uuid[] not null default '{}',
+  constraint chat_work_items_kind_is_known check (
+    kind in ('research', 'summarise', 'compare', 'draft', 'build')),
   constraint chat_work_items_are_bounded check (char_length(title) between 1 and 200 and char_length(instruction) between 1 and 8000)
 );
-comment on table public.chat_work_items is 'Background work that a message became, one job each; how it stands is read from async_work_items.';
+comment on table public.chat_work_items is 'Background work that a message became, one job each; how it stands is '
+  'read from async_work_items.';
 comment on column public.chat_work_items.job_id is 'The work item, which is its job.';
 comment on column public.chat_work_items.conversation_id is 'The conversation.';
 comment on column public.chat_work_items.workspace_id is 'Its workspace, for the policy.';
 comment on column public.chat_work_items.message_id is 'The message that asked for it.';
-comment on column public.chat_work_items.kind is 'research, summarise, compare or draft.';
+comment on column public.chat_work_items.kind is 'research, summarise, compare, draft or build.';
 comment on column public.chat_work_items.title is 'What it is, in a line.';
 comment on column public.chat_work_items.instruction is 'What is to be done.';
+comment on column public.chat_work_items.fed_by is 'Work items whose results it works on; it begins when they have '
+  'completed.';
 comment on column public.chat_work_items.created_at is 'When it was begun, UTC.';
 create index chat_work_items_by_conversation on public.chat_work_items (conversation_id, job_id);
 create index chat_work_items_by_workspace on public.chat_work_items (workspace_id, job_id);
+create index chat_work_items_by_kind on public.chat_work_items (kind, job_id); -- the latest of a kind are measured
+
+create table public.chat_notes (
+  id uuid primary key default gen_random_uuid(),
+  conversation_id uuid not null references public.chat_conversations (id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null,
+  direction text not null,
+  type text not null,
+  content text not null,
+  name text,
+  options jsonb,
+  default_answer text,
+  answers uuid,
+  expires_at timestamptz,
+  delivered_at timestamptz,
+  created_at timestamptz not null default queue.clock(),
+  constraint chat_notes_type_has_its_direction check (
+    direction = 'to_user' and type in ('question', 'info') or direction = 'to_work' and type in ('answer', 'info')),
+  constraint chat_notes_are_bounded check (
+    char_length(content) between 1 and 8000 and octet_length(options::text) <= 10000),
+  constraint chat_notes_ask_once unique (job_id, name),
+  constraint chat_notes_answer_once unique (answers)
+);
+create index chat_notes_by_conversation on public.chat_notes (conversation_id, created_at, id);
+create index chat_notes_by_workspace on public.chat_notes (workspace_id);
+create index chat_notes_unread on public.chat_notes (conversation_id)
+where direction = 'to_user' and delivered_at is null;
+comment on table public.chat_notes is 'What work and people tell each other: questions, answers, guidance, news.';
+comment on column public.chat_notes.id is 'The note; msg_<id> outside. Random: it answers the question for whoever '
+  'knows the session.';
+comment on column public.chat_notes.conversation_id is 'The conversation.';
+comment on column public.chat_notes.workspace_id is 'Its workspace, for the policy.';
+comment on column public.chat_notes.job_id is 'The work item it is from or for.';
+comment on column public.chat_notes.direction is 'to_user or to_work.';
+comment on column public.chat_notes.type is 'question, answer or info.';
+comment on column public.chat_notes.content is 'What is said, plain text.';
+comment on column public.chat_notes.name is 'Of a question its name in the job; null else.';
+comment on column public.chat_notes.options is 'Answers that are suggested, an array of texts; null when none are.';
+comment on column public.chat_notes.default_answer is 'What is taken when nobody answers in time; null for what is no '
+  'question.';
+comment on column public.chat_notes.answers is 'Of an answer the question; null else.';
+comment on column public.chat_notes.expires_at is 'Until when an answer is taken, UTC; null for what is no question.';
+comment on column public.chat_notes.delivered_at is 'When it was read by whom it is for, UTC; null before.';
+comment on column public.chat_notes.created_at is 'When it was said, UTC.';
+
+create table public.chat_artefacts (
+  job_id uuid primary key,
+  conversation_id uuid not null references public.chat_conversations (id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  token text not null,
+  key text not null,
+  title text not null,
+  type text not null,
+  size_bytes integer not null,
+  created_at timestamptz not null default queue.clock(),
+  constraint chat_artefacts_token_is_unguessable check (token ~ '^[0-9a-f]{64}$'),
+  constraint chat_artefacts_are_bounded check (
+    char_length(title) between 1 and 200 and char_length(key) between 1 and 500 and size_bytes between 1 and 2000000),
+  constraint chat_artefacts_token_names_one unique (token)
+);
+create index chat_artefacts_by_workspace on public.chat_artefacts (workspace_id);
+create index chat_artefacts_by_conversation on public.chat_artefacts (conversation_id);
+comment on table public.chat_artefacts is 'Pages that work has built; the page itself is a file in the bucket.';
+comment on column public.chat_artefacts.job_id is 'The work item that built it.';
+comment on column public.chat_artefacts.conversation_id is 'The conversation.';
+comment on column public.chat_artefacts.workspace_id is 'Its workspace.';
+comment on column public.chat_artefacts.token is 'The key in its address, for a frame that can send no header: it '
+  'opens this page and nothing else.';
+comment on column public.chat_artefacts.key is 'The file in the bucket.';
+comment on column public.chat_artefacts.title is 'Its title.';
+comment on column public.chat_artefacts.type is 'dashboard, timeline, table, chart or report.';
+comment on column public.chat_artefacts.size_bytes is 'Its size.';
+comment on column public.chat_artefacts.created_at is 'When it was built, UTC.';
 
 create table chat.uses (
   author text not null,
@@ -127,62 +224,84 @@ create table chat.uses (
 );
 create index uses_by_age on chat.uses (at);
 alter table chat.uses enable row level security;
-comment on table chat.uses is 'What authors took in the last day, by the second. Apart from the messages, so that deleting those gives nothing back.';
+comment on table chat.uses is 'What authors took in the last day, by the second. Apart from the messages, so that '
+  'deleting those gives nothing back.';
 comment on column chat.uses.author is 'A visit, or a workspace and its member.';
 comment on column chat.uses.at is 'The second, UTC.';
 comment on column chat.uses.messages is 'Messages sent and conversations begun.';
-comment on column chat.uses.tokens is 'Tokens given to what was asked for, whatever it took of them; counted for visits.';
+comment on column chat.uses.tokens is 'Tokens given to what was asked for, whatever it took of them; counted for '
+  'visits.';
 
 insert into queue.settings (name, value) values
   ('chat_messages_per_minute', '30'), -- of one member in one workspace, or of one visit
-  ('chat_live_items_per_session', '5'),
-  ('chat_live_items_per_workspace', '50'),
+  ('chat_queued_items_per_session', '100'),
+  ('chat_queued_items_per_workspace', '10000'),
   ('chat_visit_messages_per_day', '200'),
-  ('chat_visit_tokens_per_day', '2000000'),
+  ('chat_visit_tokens_per_day', '10000000'),
+  ('chat_address_messages_per_minute', '600'), -- of callers without an account, over all their sessions
+  ('chat_address_sessions_per_hour', '2000'),
+  ('chat_session_id_min_characters', '20'), -- of an id that a caller brings: it is the key
   ('chat_retention_days', '90'); -- since the latest message
 
 -- 2. What a frontend reads ---------------------------------------------------------------------
 
 create view public.async_work_items with (security_invoker = true) as
 select
-  c.session_id, i.conversation_id, i.workspace_id, i.job_id as work_item_id, i.message_id, i.title, i.kind,
-  -- a job that retention removed has left its result, or none
-  coalesce(j.status, case when r.id is not null then 'completed' else 'cancelled' end) as status,
-  j.progress,
+  'work_' || i.job_id as id, coalesce(c.session_name, c.session_id) as session_id, i.kind as type,
+  case
+    when e.job_id is not null then 'waiting_for_user'
+    when j.status in ('pending', 'waiting') then 'accepted'
+    when j.status = 'processing' then 'in_progress'
+    -- a job that retention removed has left its result, or none
+    else coalesce(j.status, case when r.id is not null then 'completed' else 'cancelled' end)
+  end as status,
+  i.title, j.progress, i.conversation_id, i.workspace_id, i.job_id, i.message_id,
+  coalesce(j.status, case when r.id is not null then 'completed' else 'cancelled' end) as job_status,
   e.data #>> '{wait,name}' as question_name,
   e.data #>> '{wait,question}' as question,
   e.data #> '{wait,options}' as question_options,
-  e.data #>> '{wait,options,-1}' as question_default,
+  n.default_answer as question_default,
   (e.data #>> '{wait,until}')::timestamptz as question_expires_at,
-  r.id as result_message_id, r.text as result, j.error_message, j.attempts, j.max_attempts, j.next_retry_at, j.cancel_requested_at,
-  j.last_seq, i.created_at, j.started_at, coalesce(j.updated_at, i.created_at) as updated_at, j.completed_at
+  r.id as result_message_id, r.text as result, j.error_message, j.attempts, j.max_attempts, j.next_retry_at,
+  j.cancel_requested_at, j.last_seq, i.created_at, j.started_at, coalesce(j.updated_at, i.created_at) as updated_at,
+  j.completed_at
 from public.chat_work_items as i
 join public.chat_conversations as c on c.id = i.conversation_id
 left join public.jobs as j on j.id = i.job_id
 left join public.job_events as e
   on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting' and e.data #>> '{wait,kind}' = 'ask'
+left join public.chat_notes as n on n.job_id = i.job_id and n.name = e.data #>> '{wait,name}'
 left join public.chat_messages as r on r.job_id = i.job_id and r.author = 'assistant';
-comment on view public.async_work_items is E'Background work of conversations, one row a work item, with the question it asks.\n\nRow level security of the reader holds: members see their workspaces''.';
-comment on column public.async_work_items.session_id is 'The session to follow: topic session:<session_id>.';
+comment on view public.async_work_items is E'Background work of chats, one row a work item, with the question it '
+  'asks.\n\nRow level security of the reader holds: members see their workspaces''.';
+comment on column public.async_work_items.id is 'The work item: work_ and its job''s id.';
+comment on column public.async_work_items.session_id is 'The session, as its caller names it in x-session-id; '
+  'chat:<conversation> for one that is the members'' alone.';
+comment on column public.async_work_items.type is 'research, summarise, compare, draft or build.';
+comment on column public.async_work_items.status is 'accepted (in the queue), in_progress, waiting_for_user, '
+  'completed, failed or cancelled.';
+comment on column public.async_work_items.title is 'What it is, in a line.';
+comment on column public.async_work_items.progress is '{percentage 0..100, stage, message}; null when the job is gone.';
 comment on column public.async_work_items.conversation_id is 'The conversation it belongs to.';
 comment on column public.async_work_items.workspace_id is 'The workspace.';
-comment on column public.async_work_items.work_item_id is 'The work item, which is its job''s id: topic job:<work_item_id>.';
+comment on column public.async_work_items.job_id is 'Its job: topic job:<job_id>.';
 comment on column public.async_work_items.message_id is 'The message that asked for it.';
-comment on column public.async_work_items.title is 'What it is, in a line.';
-comment on column public.async_work_items.kind is 'research, summarise, compare or draft.';
-comment on column public.async_work_items.status is 'The job''s status; of a job that retention removed completed when it left a result, else cancelled.';
-comment on column public.async_work_items.progress is '{percentage 0..100, stage, message}; null when the job is gone.';
-comment on column public.async_work_items.question_name is 'Which question this is, to send along with the answer; null when it asks nothing.';
+comment on column public.async_work_items.job_status is 'The job''s own status; of a job that retention removed '
+  'completed when it left a result, else cancelled.';
+comment on column public.async_work_items.question_name is 'Which question this is, to send along with the answer; '
+  'null when it asks nothing.';
 comment on column public.async_work_items.question is 'What it asks; null when it asks nothing.';
-comment on column public.async_work_items.question_options is 'The answers it takes, an array of texts; null for any text.';
-comment on column public.async_work_items.question_default is 'What is taken when nobody answers: the last option.';
+comment on column public.async_work_items.question_options is 'Answers that are suggested, an array of texts; any '
+  'text is taken.';
+comment on column public.async_work_items.question_default is 'What is taken when nobody answers.';
 comment on column public.async_work_items.question_expires_at is 'Until when an answer is taken, UTC; null for ever.';
 comment on column public.async_work_items.result_message_id is 'The message that holds its result; null before.';
 comment on column public.async_work_items.result is 'Its result; null before.';
 comment on column public.async_work_items.error_message is 'Why the latest attempt ended badly; null when none did.';
 comment on column public.async_work_items.attempts is 'Attempts so far.';
 comment on column public.async_work_items.max_attempts is 'After so many it is failed.';
-comment on column public.async_work_items.next_retry_at is 'Earliest start of the next attempt, UTC; null when none is planned.';
+comment on column public.async_work_items.next_retry_at is 'Earliest start of the next attempt, UTC; null when none '
+  'is planned.';
 comment on column public.async_work_items.cancel_requested_at is 'When it was asked to stop while it ran.';
 comment on column public.async_work_items.last_seq is 'Number of its latest event.';
 comment on column public.async_work_items.created_at is 'When it was begun, UTC.';
@@ -192,7 +311,8 @@ comment on column public.async_work_items.completed_at is 'When it ended, UTC; n
 
 create view public.async_session_state with (security_invoker = true) as
 select
-  c.session_id, c.id as conversation_id, c.workspace_id, c.title, w.live, w.waiting, w.done, w.failed, w.cancelled,
+  coalesce(c.session_name, c.session_id) as session_id, c.session_id as topic_session_id, c.id as conversation_id,
+  c.workspace_id, c.title, w.live, w.waiting, w.done, w.failed, w.cancelled,
   w.waiting > 0 as answer_wanted,
   exists (
     select 1 from public.jobs as a
@@ -211,8 +331,12 @@ cross join lateral (
   from public.chat_work_items as i
   left join public.jobs as j on j.id = i.job_id
   where i.conversation_id = c.id) as w;
-comment on view public.async_session_state is E'How conversations stand, one row each: what works, what asks, when something last happened.\n\nRow level security of the reader holds: members see their workspaces''.';
-comment on column public.async_session_state.session_id is 'The session to follow: topic session:<session_id>. Conversations of one visit share theirs.';
+comment on view public.async_session_state is E'How conversations stand, one row each: what works, what asks, when '
+  'something last happened.\n\nRow level security of the reader holds: members see their workspaces''.';
+comment on column public.async_session_state.session_id is 'The session, as its caller names it in x-session-id. '
+  'Conversations of one visit share theirs.';
+comment on column public.async_session_state.topic_session_id is 'The session to follow: topic '
+  'session:<topic_session_id>.';
 comment on column public.async_session_state.conversation_id is 'The conversation.';
 comment on column public.async_session_state.workspace_id is 'The workspace.';
 comment on column public.async_session_state.title is 'What people call it; null until it has a first message.';
@@ -224,7 +348,8 @@ comment on column public.async_session_state.cancelled is 'Work items that were 
 comment on column public.async_session_state.answer_wanted is 'Whether a question waits for a person.';
 comment on column public.async_session_state.replying is 'Whether a reply is being written, or is to be.';
 comment on column public.async_session_state.messages is 'How many messages there are.';
-comment on column public.async_session_state.created_by is 'Who began it; null for a visitor who is nobody, and the service.';
+comment on column public.async_session_state.created_by is 'Who began it; null for a visitor who is nobody, and the '
+  'service.';
 comment on column public.async_session_state.created_at is 'When it was begun, UTC.';
 comment on column public.async_session_state.last_message_at is 'When the latest message came, UTC.';
 comment on column public.async_session_state.last_activity_at is 'When something last happened, work included, UTC.';
@@ -253,7 +378,8 @@ create function chat.is_service() returns boolean
 language sql stable
 set search_path = ''
 as $$ select coalesce(auth.jwt() ->> 'role', '') = 'service_role' $$;
-comment on function chat.is_service is 'Whether the service role calls, by name: a browser''s call may come without any claims.';
+comment on function chat.is_service is 'Whether the service role calls, by name: a browser''s call may come without '
+  'any claims.';
 
 create function chat.is_open_to_caller(p_conversation public.chat_conversations, p_session_id text) returns boolean
 language sql stable
@@ -263,7 +389,8 @@ as $$
     or p_conversation.visit_id = p_session_id
       and exists (select from queue.may_visit(p_session_id) as v where v.workspace_id = p_conversation.workspace_id)
 $$;
-comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or holds the visit it is open to.';
+comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or '
+  'holds the visit it is open to.';
 
 create function chat.conversation_or_refuse(p_conversation_id uuid, p_session_id text, p_locked boolean default false)
 returns public.chat_conversations
@@ -287,7 +414,9 @@ begin
   return v_conversation;
 end;
 $$;
-comment on function chat.conversation_or_refuse is E'The conversation, if it is the caller''s to see; one 404 for missing, another''s, and a visit that ended.\n\nWho locks a conversation and jobs of it locks the conversation first.';
+comment on function chat.conversation_or_refuse is E'The conversation, if it is the caller''s to see; one 404 for '
+  'missing, another''s, and a visit that ended.\n\nWho locks a conversation and jobs of it locks the conversation '
+  'first.';
 
 create function chat.workspace_or_refuse(p_workspace_id uuid, p_session_id text) returns uuid
 language plpgsql stable
@@ -308,7 +437,8 @@ begin
   return v_workspace;
 end;
 $$;
-comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their visit''s; 404 else.';
+comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their visit''s; 404 '
+  'else.';
 
 create function chat.show_message(p_message public.chat_messages, p_visiting boolean) returns jsonb
 language sql immutable
@@ -333,14 +463,18 @@ declare
   v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
 begin
   return (
-    select to_jsonb(s) - 'conversation_id' || jsonb_build_object('id', s.conversation_id,
+    select to_jsonb(s) - '{conversation_id,topic_session_id}'::text[] || jsonb_build_object(
+      'id', s.conversation_id, 'session_id', s.topic_session_id,
       'workspace_id', case when not v_visiting then s.workspace_id end, 'created_by', case when not v_visiting then s.created_by end,
       'shared_until', (select v.expires_at from queue.live_visit(v_conversation.visit_id) as v where v.user_id is null))
     from public.async_session_state as s where s.conversation_id = p_conversation_id)
   || jsonb_build_object(
     'work', (
-      select coalesce(jsonb_agg(to_jsonb(w) - array['session_id', 'conversation_id', 'workspace_id', 'result'] order by w.work_item_id), '[]')
-      from (select * from public.async_work_items where conversation_id = p_conversation_id order by work_item_id desc limit 100) as w),
+      select coalesce(jsonb_agg(to_jsonb(w) - array['id', 'session_id', 'conversation_id', 'workspace_id', 'result']
+        || jsonb_build_object('work_item_id', w.job_id, 'kind', w.type, 'status', w.job_status) order by w.job_id), '[]')
+      from (
+        select * from public.async_work_items where conversation_id = p_conversation_id
+        order by job_id desc limit 100) as w),
     'replies', (
       select coalesce(jsonb_agg(jsonb_build_object('job_id', j.id, 'message_id', m.id, 'status', j.status, 'progress', j.progress,
         'error_message', j.error_message, 'next_retry_at', j.next_retry_at, 'cancel_requested_at', j.cancel_requested_at,
@@ -380,7 +514,8 @@ declare
   v_workspace uuid := chat.workspace_or_refuse(p_workspace_id, p_session_id);
 begin
   return jsonb_build_object('conversations', (
-    select coalesce(jsonb_agg(to_jsonb(s) - array['conversation_id', 'workspace_id'] || jsonb_build_object('id', s.conversation_id,
+    select coalesce(jsonb_agg(to_jsonb(s) - array['conversation_id', 'workspace_id', 'topic_session_id']
+      || jsonb_build_object('id', s.conversation_id, 'session_id', s.topic_session_id,
       'created_by', case when p_session_id is null then s.created_by end) order by c.last_message_at desc, c.id desc), '[]')
     from (
       select x.id, x.last_message_at from public.chat_conversations as x
@@ -412,7 +547,8 @@ begin
   delete from public.jobs where id = any (v_jobs) and completed_at is not null;
 end;
 $$;
-comment on function chat.forget is 'Conversations go, with what was said and the jobs that ended; what runs for them is cancelled. The caller holds their rows.';
+comment on function chat.forget is 'Conversations go, with what was said and the jobs that ended; what runs for them '
+  'is cancelled. The caller holds their rows.';
 
 create function chat.retain(p_limit integer) returns void
 language plpgsql
@@ -442,7 +578,8 @@ begin
   where u.author = old.author and u.at = old.at;
 end;
 $$;
-comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days and nothing works for, whosever they are; after some thousand messages no more of them.';
+comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days '
+  'and nothing works for, whosever they are; after some thousand messages no more of them.';
 
 create function chat.author(p_workspace_id uuid, p_visit_id text) returns text
 language sql stable
@@ -495,7 +632,9 @@ begin
   perform chat.spend(v_author, 1, p_tokens);
 end;
 $$;
-comment on function chat.check_pace is E'Count a message, or a conversation begun, or refuse with 429: chat_messages_per_minute of anybody, chat_visit_messages_per_day and chat_visit_tokens_per_day of a visit.\n\np_visit_id is null for members, whatever visit they name.';
+comment on function chat.check_pace is E'Count a message, or a conversation begun, or refuse with 429: '
+  'chat_messages_per_minute of anybody, chat_visit_messages_per_day and chat_visit_tokens_per_day of a '
+  'visit.\n\np_visit_id is null for members, whatever visit they name.';
 
 create function chat.open(p_workspace_id uuid, p_title text, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
@@ -549,7 +688,8 @@ begin
   end if;
 end;
 $$;
-comment on function chat.may_change is 'Refuse with 403 a member who neither began the conversation nor manages the workspace.';
+comment on function chat.may_change is 'Refuse with 403 a member who neither began the conversation nor manages the '
+  'workspace.';
 
 create function chat.rename(p_conversation_id uuid, p_title text, p_session_id text) returns jsonb
 language plpgsql
@@ -620,50 +760,66 @@ create function chat.reply_tokens() returns bigint
 language sql immutable
 set search_path = ''
 as $$ select 32000 $$;
-comment on function chat.reply_tokens is 'What a reply is taken to need, in tokens: its most without a request that is repeated.';
+comment on function chat.reply_tokens is 'What a reply is taken to need, in tokens: its most without a request that '
+  'is repeated.';
 
 create function chat.item_tokens() returns bigint
 language sql immutable
 set search_path = ''
 as $$ select 100000 $$;
-comment on function chat.item_tokens is 'What a work item is taken to need, in tokens: its most without a request that is repeated.';
+comment on function chat.item_tokens is 'What a work item is taken to need, in tokens: its most without a request '
+  'that is repeated.';
 
-create function chat.room(p_conversation public.chat_conversations) returns integer
+create function chat.room(p_conversation public.chat_conversations, p_count integer) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_today numeric := 1000;
+  v_session integer;
+  v_workspace integer;
+  v_room integer;
 begin
   if p_conversation.visit_id is not null then
     perform pg_advisory_xact_lock(hashtextextended('chat:' || p_conversation.visit_id, 0));
-    v_today := trunc(chat.left_today(p_conversation.visit_id) / chat.item_tokens());
+    if chat.left_today(p_conversation.visit_id) < p_count * chat.item_tokens() then
+      return null;
+    end if;
   end if;
   -- work of one workspace is counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat work:' || p_conversation.workspace_id, 0));
-  return (
-    select greatest(0, least(v_today,
-      (queue.setting('chat_live_items_per_session'))::integer - count(*) filter (where c.session_id = p_conversation.session_id),
-      (queue.setting('chat_live_items_per_workspace'))::integer - count(*)))
-    from queue.live_jobs as j
-    join public.chat_work_items as i on i.job_id = j.job_id
-    join public.chat_conversations as c on c.id = i.conversation_id
-    where j.workspace_id = p_conversation.workspace_id);
+  select count(*) filter (where c.session_id = p_conversation.session_id), count(*) into v_session, v_workspace
+  from queue.live_jobs as j
+  join public.chat_work_items as i on i.job_id = j.job_id
+  join public.chat_conversations as c on c.id = i.conversation_id
+  where j.workspace_id = p_conversation.workspace_id;
+  if v_session + p_count > (queue.setting('chat_queued_items_per_session'))::integer
+    or v_workspace + p_count > (queue.setting('chat_queued_items_per_workspace'))::integer then
+    return null;
+  end if;
+  select least(t.key_concurrency - v_session, t.workspace_concurrency - v_workspace) into v_room
+  from queue.job_types as t where t.job_type = 'chat_work';
+  return least(p_count, greatest(0, coalesce(v_room, p_count)));
 end;
 $$;
-comment on function chat.room is 'How many more work items may be begun in a conversation: by its session''s bound, which is a visit''s over all its conversations, its workspace''s, and in a visit by what is left of the day.';
+comment on function chat.room is E'How many of p_count further work items of a conversation begin at once; the others '
+  'wait in the queue.\n\nNull when the queue takes no more: by what a session or a workspace may have queued, and in '
+  'a visit by what is left of the day.';
 
-create function chat.room_or_refuse(p_conversation public.chat_conversations) returns void
+create function chat.room_or_refuse(p_conversation public.chat_conversations, p_count integer) returns integer
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_room integer := chat.room(p_conversation, p_count);
 begin
-  if chat.room(p_conversation) = 0 then
-    perform queue.refuse(429, 'quota_exceeded', 'there is no room for more work here now; wait for some of it, or cancel some', 'work_items');
+  if v_room is null then
+    perform queue.refuse(429, 'quota_exceeded',
+      'too much work is queued here already; wait for some of it, or cancel some', 'work_items');
   end if;
+  return v_room;
 end;
 $$;
-comment on function chat.room_or_refuse is 'Refuse with 429 when not one more work item may be begun.';
+comment on function chat.room_or_refuse is 'As chat.room; 429 when the queue takes no more.';
 
 create function chat.say(p_message public.chat_messages) returns public.chat_messages
 language plpgsql
@@ -688,7 +844,8 @@ begin
   return v_made;
 end;
 $$;
-comment on function chat.say is 'Add a message to its conversation, whose row the caller holds; a first one gives it its title.';
+comment on function chat.say is 'Add a message to its conversation, whose row the caller holds; a first one gives it '
+  'its title.';
 
 create function chat.move(p_conversation public.chat_conversations, p_visit_id text) returns public.chat_conversations
 language plpgsql
@@ -712,7 +869,9 @@ begin
   return v_moved;
 end;
 $$;
-comment on function chat.move is E'Open a conversation, whose row the caller holds, to a visit, or to members alone: it changes its session, and so do its jobs.\n\nComing back it loses its idempotency key, which may stand for another of the members'' by now. Events so far keep the session they were told in.';
+comment on function chat.move is E'Open a conversation, whose row the caller holds, to a visit, or to members alone: '
+  'it changes its session, and so do its jobs.\n\nComing back it loses its idempotency key, which may stand for '
+  'another of the members'' by now. Events so far keep the session they were told in.';
 
 create function chat.send(p_conversation_id uuid, p_message jsonb, p_session_id text) returns jsonb
 language plpgsql
@@ -742,7 +901,7 @@ begin
     v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a visit that has ended
   end if;
   if p_message ->> 'mode' = 'work' then
-    perform chat.room_or_refuse(v_conversation);
+    perform chat.room_or_refuse(v_conversation, 1);
   end if;
   v_message.conversation_id := p_conversation_id;
   v_message.author := 'user';
@@ -782,7 +941,8 @@ begin
   return v_job;
 end;
 $$;
-comment on function chat.job_or_refuse is 'A job of the conversation, locked: a work item, or what writes a reply; 404 else.';
+comment on function chat.job_or_refuse is 'A job of the conversation, locked: a work item, or what writes a reply; '
+  '404 else.';
 
 create function chat.answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text) returns jsonb
 language plpgsql
@@ -807,9 +967,7 @@ begin
   elsif p_answer ->> 'name' <> v_wait ->> 'name' then
     perform queue.refuse(409, 'invalid_state', 'it asks something else by now', v_wait ->> 'name');
   elsif (v_wait ->> 'until')::timestamptz <= queue.clock() then
-    perform queue.refuse(409, 'invalid_state', 'the time to answer is over; it goes on without', 'timed_out');
-  elsif jsonb_typeof(v_wait -> 'options') = 'array' and not (v_wait -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
-    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait ->> 'options'), 'answer');
+    perform queue.refuse(409, 'invalid_state', 'the time to answer is over; its default was taken', 'timed_out');
   end if;
   v_said.conversation_id := p_conversation_id;
   v_said.author := 'user';
@@ -820,6 +978,10 @@ begin
   v_said.created_by := auth.uid();
   v_said.by_visitor := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
   v_said := chat.say(v_said);
+  insert into public.chat_notes (conversation_id, workspace_id, job_id, direction, type, content, answers)
+  select n.conversation_id, n.workspace_id, n.job_id, 'to_work', 'answer', v_said.text, n.id
+  from public.chat_notes as n
+  where n.job_id = p_job_id and n.type = 'question' and n.name = v_wait ->> 'name';
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait ->> 'name',
     'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), queue.clock());
   return jsonb_build_object('work_item_id', p_job_id, 'message_id', v_said.id, 'wake', queue.request_wake());
@@ -862,7 +1024,7 @@ begin
   elsif v_job.generation >= 20 then
     perform queue.refuse(429, 'quota_exceeded', 'it is retried at most 20 times', '20');
   elsif v_job.job_type = 'chat_work' then
-    perform chat.room_or_refuse(v_conversation);
+    perform chat.room_or_refuse(v_conversation, 1);
     perform chat.spend(v_conversation.visit_id, 0, chat.item_tokens());
   else
     -- a reply begun again takes what the first one took
@@ -926,7 +1088,9 @@ set search_path = ''
 begin atomic
   select chat.open(p_workspace_id, p_title, p_session_id, p_idempotency_key);
 end;
-comment on function public.chat_open is E'Begin a conversation: {conversation_id, created}; for members of the workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same conversation. In a visit the workspace is the visit''s.';
+comment on function public.chat_open is E'Begin a conversation: {conversation_id, created}; for members of the '
+  'workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same conversation. In a visit the '
+  'workspace is the visit''s.';
 
 create function public.chat_read(p_conversation_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -934,7 +1098,9 @@ set search_path = ''
 begin atomic
   select chat.show(p_conversation_id, p_session_id);
 end;
-comment on function public.chat_read is E'How a conversation stands, as async_session_state, with {work, replies}: the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, and who holds its visit.';
+comment on function public.chat_read is E'How a conversation stands, as async_session_state, with {work, replies}: '
+  'the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, and who holds '
+  'its visit.';
 
 create function public.chat_messages_before(p_conversation_id uuid, p_before integer default null, p_limit integer default 50, p_session_id text default null) returns jsonb
 language sql
@@ -942,7 +1108,8 @@ set search_path = ''
 begin atomic
   select chat.messages(p_conversation_id, p_before, p_limit, p_session_id);
 end;
-comment on function public.chat_messages_before is 'The latest messages before seq p_before, in order, at most 200: {messages, session_id}.';
+comment on function public.chat_messages_before is 'The latest messages before seq p_before, in order, at most 200: '
+  '{messages, session_id}.';
 
 create function public.chat_list(p_workspace_id uuid, p_session_id text default null, p_before jsonb default null, p_limit integer default 50) returns jsonb
 language sql
@@ -950,7 +1117,8 @@ set search_path = ''
 begin atomic
   select chat.list(p_workspace_id, p_session_id, p_before, p_limit);
 end;
-comment on function public.chat_list is 'Conversations of a workspace or a visit, the one written in last first, after p_before {at, id}: {conversations}, each as async_session_state.';
+comment on function public.chat_list is 'Conversations of a workspace or a visit, the one written in last first, '
+  'after p_before {at, id}: {conversations}, each as async_session_state.';
 
 create function public.chat_rename(p_conversation_id uuid, p_title text, p_session_id text default null) returns jsonb
 language sql
@@ -958,7 +1126,8 @@ set search_path = ''
 begin atomic
   select chat.rename(p_conversation_id, p_title, p_session_id);
 end;
-comment on function public.chat_rename is 'Call a conversation something else: {conversation_id, title}. For who began it, and managers.';
+comment on function public.chat_rename is 'Call a conversation something else: {conversation_id, title}. For who '
+  'began it, and managers.';
 
 create function public.chat_delete(p_conversation_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -966,7 +1135,8 @@ set search_path = ''
 begin atomic
   select chat.remove(p_conversation_id, p_session_id);
 end;
-comment on function public.chat_delete is 'Delete a conversation: {conversation_id, deleted}. Its live work is cancelled. For who began it, and managers.';
+comment on function public.chat_delete is 'Delete a conversation: {conversation_id, deleted}. Its live work is '
+  'cancelled. For who began it, and managers.';
 
 create function public.chat_send(p_conversation_id uuid, p_message jsonb, p_session_id text default null) returns jsonb
 language sql
@@ -974,7 +1144,10 @@ set search_path = ''
 begin atomic
   select chat.send(p_conversation_id, p_message, p_session_id);
 end;
-comment on function public.chat_send is E'Say something: {message, job_id, created, wake}; job_id answers it. p_message is {text, client_id, documents, mode, ask, ask_seconds, seed}.\n\nThe same client_id finds the same message; 409 when it stands for another. 429 for too many in a minute, and in mode work when too much is under way.';
+comment on function public.chat_send is E'Say something: {message, job_id, created, wake}; job_id answers it. '
+  'p_message is {text, client_id, documents, mode, ask, ask_seconds, seed}.\n\nThe same client_id finds the same '
+  'message; 409 when it stands for another. 429 for too many in a minute, and in mode work when too much is under '
+  'way.';
 
 create function public.chat_answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text default null) returns jsonb
 language sql
@@ -982,7 +1155,9 @@ set search_path = ''
 begin atomic
   select chat.answer(p_conversation_id, p_job_id, p_answer, p_session_id);
 end;
-comment on function public.chat_answer is E'Answer what a work item asks: p_answer is {"answer": …, "name"?}; returns {work_item_id, message_id, wake}.\n\nThe first answer wins. 409 when it asks nothing (any more), or the time is over; 422 when the answer is not among the options.';
+comment on function public.chat_answer is E'Answer what a work item asks: p_answer is {"answer": …, "name"?}; returns '
+  '{work_item_id, message_id, wake}.\n\nThe first answer wins. Any words are taken. 409 when it asks nothing (any '
+  'more), or the time is over.';
 
 create function public.chat_cancel(p_conversation_id uuid, p_job_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -990,7 +1165,8 @@ set search_path = ''
 begin atomic
   select chat.cancel(p_conversation_id, p_job_id, p_session_id);
 end;
-comment on function public.chat_cancel is 'Stop a work item, or the writing of a reply: {work_item_id}. Harmless when repeated; 409 when it has completed or failed, or written its message.';
+comment on function public.chat_cancel is 'Stop a work item, or the writing of a reply: {work_item_id}. Harmless when '
+  'repeated; 409 when it has completed or failed, or written its message.';
 
 create function public.chat_retry(p_conversation_id uuid, p_job_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -998,7 +1174,8 @@ set search_path = ''
 begin atomic
   select chat.retry(p_conversation_id, p_job_id, p_session_id);
 end;
-comment on function public.chat_retry is 'Run a failed or cancelled work item or reply again: {work_item_id, wake}. Finished steps are kept. 409 when it is live or completed.';
+comment on function public.chat_retry is 'Run a failed or cancelled work item or reply again: {work_item_id, wake}. '
+  'Finished steps are kept. 409 when it is live or completed.';
 
 create function public.chat_share(p_conversation_id uuid, p_ttl_seconds integer default 86400) returns jsonb
 language sql
@@ -1006,7 +1183,9 @@ set search_path = ''
 begin atomic
   select chat.share(p_conversation_id, p_ttl_seconds);
 end;
-comment on function public.chat_share is E'Open a conversation to a visitor without an account: {session_id, expires_at, created}. Whoever holds that id reads all of it, writes in it, answers and cancels.\n\nManagers open a visit of 1 second to thirty days; while it is open every member gets the same one, with created false.';
+comment on function public.chat_share is E'Open a conversation to a visitor without an account: {session_id, '
+  'expires_at, created}. Whoever holds that id reads all of it, writes in it, answers and cancels.\n\nManagers open a '
+  'visit of 1 second to thirty days; while it is open every member gets the same one, with created false.';
 
 create function public.chat_unshare(p_conversation_id uuid) returns jsonb
 language sql
@@ -1014,7 +1193,8 @@ set search_path = ''
 begin atomic
   select chat.unshare(p_conversation_id);
 end;
-comment on function public.chat_unshare is 'Close the visit a conversation is open to: {conversation_id, shared}; for managers. Harmless when repeated. Other conversations of the visit close with it.';
+comment on function public.chat_unshare is 'Close the visit a conversation is open to: {conversation_id, shared}; for '
+  'managers. Harmless when repeated. Other conversations of the visit close with it.';
 
 -- 5. What the worker does ------------------------------------------------------------------------------
 
@@ -1033,7 +1213,8 @@ begin
   job := queue.held_job(p_request, array['chat_reply', 'chat_work'], 'nothing was stored');
 end;
 $$;
-comment on function chat.held is 'The conversation of a leased job and the job, both locked; no conversation when it is gone. lease_lost for whoever does not hold the lease.';
+comment on function chat.held is 'The conversation of a leased job and the job, both locked; no conversation when it '
+  'is gone. lease_lost for whoever does not hold the lease.';
 
 create function public.chat_load(p_request jsonb) returns jsonb
 language plpgsql
@@ -1056,6 +1237,13 @@ begin
     'written', (select m.id from public.chat_messages as m where m.job_id = (v_held.job).id and m.author = 'assistant'),
     'item', (select jsonb_build_object('kind', i.kind, 'title', i.title, 'instruction', i.instruction)
       from public.chat_work_items as i where i.job_id = (v_held.job).id),
+    'found', (
+      select coalesce(jsonb_agg(jsonb_build_object('title', w.title, 'text', r.text, 'data', r.data) order by w.job_id), '[]')
+      from public.chat_work_items as i
+      join public.chat_work_items as w on w.job_id = any (i.fed_by)
+      join public.chat_messages as r on r.job_id = w.job_id and r.author = 'assistant'
+      where i.job_id = (v_held.job).id),
+    'workspace_id', (v_held.conversation).workspace_id,
     'documents', coalesce((
       -- its own, else those of the latest message before it that had any
       select m.documents from public.chat_messages as m
@@ -1074,7 +1262,9 @@ begin
       where h.so_far <= 60000));
 end;
 $$;
-comment on function public.chat_load is E'What a leased job {job_id, fence} works on: {message, written, item, documents, history}; message is null when it is gone.\n\nwritten is the message the job has posted before, if any; history the latest messages before, at most 60 and 60,000 characters.';
+comment on function public.chat_load is E'What a leased job {job_id, fence} works on: {message, written, item, found, '
+  'documents, history, workspace_id}; message is null when it is gone.\n\nwritten is the message the job has posted '
+  'before, if any; history the latest messages before, at most 60 and 60,000 characters.';
 
 create function chat.refuse_cancelled(p_job public.jobs) returns void
 language plpgsql stable
@@ -1086,7 +1276,8 @@ begin
   end if;
 end;
 $$;
-comment on function chat.refuse_cancelled is 'Refuse with 409 what a job would say that somebody has cancelled; the caller has looked that it said nothing before.';
+comment on function chat.refuse_cancelled is 'Refuse with 409 what a job would say that somebody has cancelled; the '
+  'caller has looked that it said nothing before.';
 
 create function chat.post(p_job public.jobs, p_conversation public.chat_conversations, p_kind text, p_request jsonb) returns public.chat_messages
 language plpgsql
@@ -1108,7 +1299,8 @@ exception
     perform queue.refuse(422, 'message_invalid', 'a message is not as it should be: ' || sqlerrm, p_kind);
 end;
 $$;
-comment on function chat.post is 'Say as the assistant what a job wrote; the caller has looked that it said nothing before.';
+comment on function chat.post is 'Say as the assistant what a job wrote; the caller has looked that it said nothing '
+  'before.';
 
 create function public.chat_post(p_request jsonb) returns jsonb
 language plpgsql
@@ -1127,12 +1319,82 @@ begin
   select * into v_said from public.chat_messages where job_id = (v_held.job).id and author = 'assistant';
   if not found then
     perform chat.refuse_cancelled(v_held.job);
-    v_said := chat.post(v_held.job, v_held.conversation, case (v_held.job).job_type when 'chat_reply' then 'reply' else 'result' end, p_request);
+    v_said := chat.post(v_held.job, v_held.conversation,
+      case (v_held.job).job_type when 'chat_reply' then 'reply' else 'result' end, p_request);
+    if (v_held.job).job_type = 'chat_work' then
+      insert into public.chat_artefacts (job_id, conversation_id, workspace_id, token, key, title, type, size_bytes)
+      select (v_held.job).id, v_said.conversation_id, v_said.workspace_id, a ->> 'token', a ->> 'key', a ->> 'title',
+        a ->> 'type', (a ->> 'size_bytes')::integer
+      from (select nullif(p_request -> 'artefact', 'null') as a) as given where a is not null;
+      insert into public.chat_notes (conversation_id, workspace_id, job_id, direction, type, content)
+      select i.conversation_id, i.workspace_id, i.job_id, 'to_user', 'info', 'Done: ' || i.title
+      from public.chat_work_items as i where i.job_id = (v_held.job).id;
+    end if;
   end if;
   return jsonb_build_object('message_id', v_said.id, 'seq', v_said.seq);
 end;
 $$;
-comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, offline?, input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the first. 409 invalid_state when somebody has cancelled it.';
+comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, offline?, '
+  'input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the first. 409 '
+  'invalid_state when somebody has cancelled it.';
+
+create function chat.begin_work(
+  p_conversation public.chat_conversations, p_message_id uuid, p_items jsonb, p_user_id uuid, p_parent_id uuid
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_item jsonb;
+  v_made jsonb;
+  v_id uuid;
+  v_research uuid[] := '{}';
+  v_fed uuid[];
+  v_ids uuid[] := '{}';
+  v_wake boolean := false;
+begin
+  perform chat.spend(p_conversation.visit_id, 0, jsonb_array_length(p_items) * chat.item_tokens());
+  for v_item in select value from jsonb_array_elements(p_items) loop
+    -- what is to be made of a piece of research waits for it
+    v_fed := case when v_item ->> 'kind' = 'research' then '{}' else v_research end;
+    v_made := queue.enqueue(p_conversation.workspace_id, null, jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+      'job_type', 'chat_work', 'user_id', p_user_id, 'session_id', p_conversation.session_id,
+      'payload', jsonb_build_object('conversation_id', p_conversation.id, 'message_id', p_message_id),
+      'parent_id', p_parent_id, 'concurrency_key', p_conversation.id,
+      'after', case when v_fed <> '{}' then to_jsonb(v_fed) end,
+      'after_failed', case when v_fed <> '{}' then 'cancel' end))), true);
+    v_id := (v_made #>> '{ids,0}')::uuid;
+    v_wake := v_wake or coalesce((v_made -> 'wake')::boolean, false);
+    v_ids := v_ids || v_id;
+    if v_item ->> 'kind' = 'research' then
+      v_research := v_research || v_id;
+    end if;
+    insert into public.chat_work_items
+      (job_id, conversation_id, workspace_id, message_id, kind, title, instruction, fed_by)
+    values (v_id, p_conversation.id, p_conversation.workspace_id, p_message_id, v_item ->> 'kind', v_item ->> 'title',
+      v_item ->> 'instruction', v_fed);
+  end loop;
+  return jsonb_build_object('ids', to_jsonb(v_ids), 'wake', v_wake);
+exception
+  when check_violation or not_null_violation then
+    perform queue.refuse(422, 'work_item_invalid', 'a work item is not as it should be: ' || sqlerrm, 'items');
+end;
+$$;
+comment on function chat.begin_work is 'Begin work items {kind, title, instruction} for a message, in a conversation '
+  'whose row the caller holds: {ids, wake}. What follows research in one request is fed by it.';
+
+create function chat.plan_text(p_items jsonb, p_room integer) returns text
+language sql stable
+set search_path = ''
+as $$
+  select E'I am working on this in the background; you can go on chatting.\n' || string_agg('- ' || (i.value ->> 'title'), E'\n'
+      order by i.ordinality)
+    || case when p_room >= jsonb_array_length(p_items) then ''
+      else format(E'\n%s waits in the queue until earlier work is done; nothing is lost.',
+        case jsonb_array_length(p_items) - p_room when 1 then 'One of it' else jsonb_array_length(p_items) - p_room || ' of it' end) end
+  from jsonb_array_elements(p_items) with ordinality as i
+$$;
+comment on function chat.plan_text is 'What is said when work begins, and how much of it waits in the queue.';
 
 create function public.chat_delegate(p_request jsonb) returns jsonb
 language plpgsql
@@ -1144,7 +1406,6 @@ declare
   v_held record;
   v_said public.chat_messages;
   v_items jsonb := p_request -> 'items';
-  v_count integer;
   v_room integer;
   v_ids jsonb;
 begin
@@ -1161,34 +1422,28 @@ begin
     return jsonb_build_object('message_id', v_said.id, 'work_items', coalesce(v_said.data -> 'work_items', '[]'));
   end if;
   perform chat.refuse_cancelled(v_held.job);
-  v_count := jsonb_array_length(v_items);
-  v_room := chat.room(v_held.conversation);
-  if v_room < v_count then
-    return jsonb_build_object('message_id', null, 'room', v_room);
+  v_room := chat.room(v_held.conversation, jsonb_array_length(v_items));
+  if v_room is null then
+    return jsonb_build_object('message_id', null);
   end if;
-  perform chat.spend((v_held.conversation).visit_id, 0, v_count * chat.item_tokens());
-  v_ids := queue.enqueue((v_held.job).workspace_id, null, (
-    select jsonb_agg(jsonb_build_object('job_type', 'chat_work', 'payload', (v_held.job).payload, 'user_id', (v_held.job).user_id,
-      'session_id', (v_held.conversation).session_id, 'parent_id', (v_held.job).id) order by n)
-    from generate_series(1, v_count) as n), true) -> 'ids';
-  insert into public.chat_work_items (job_id, conversation_id, workspace_id, message_id, kind, title, instruction)
-  select (v_ids ->> (i.ordinality - 1)::integer)::uuid, (v_held.conversation).id, (v_held.conversation).workspace_id,
-    ((v_held.job).payload ->> 'message_id')::uuid, i.value ->> 'kind', i.value ->> 'title', i.value ->> 'instruction'
-  from jsonb_array_elements(v_items) with ordinality as i;
-  v_said := chat.post(v_held.job, v_held.conversation, 'plan', p_request || jsonb_build_object('data', jsonb_build_object('work_items', v_ids)));
+  v_ids := chat.begin_work(v_held.conversation, ((v_held.job).payload ->> 'message_id')::uuid, v_items,
+    (v_held.job).user_id, (v_held.job).id) -> 'ids';
+  v_said := chat.post(v_held.job, v_held.conversation, 'plan', p_request || jsonb_build_object(
+    'text', chat.plan_text(v_items, v_room), 'data', jsonb_build_object('tier', 'async', 'work_items', v_ids)));
   return jsonb_build_object('message_id', v_said.id, 'work_items', v_ids);
-exception
-  when check_violation or not_null_violation then
-    perform queue.refuse(422, 'work_item_invalid', 'a work item is not as it should be: ' || sqlerrm, 'items');
 end;
 $$;
-comment on function public.chat_delegate is E'Begin background work for a message {job_id, fence, items: [{kind, title, instruction}], text, …} and say so: {message_id, work_items}.\n\nOnce per job: a repeat returns the first. {room} instead, and nothing begun, when fewer may be live at once.';
+comment on function public.chat_delegate is E'Begin background work for a message {job_id, fence, items: [{kind, '
+  'title, instruction}], …} and say so: {message_id, work_items}.\n\nOnce per job: a repeat returns the first. What '
+  'has no room now waits in the queue. message_id is null, and nothing begun, when the queue takes no more.';
 
 -- Row level security and grants --------------------------------------------------------------------------
 
 alter table public.chat_conversations enable row level security;
 alter table public.chat_messages enable row level security;
 alter table public.chat_work_items enable row level security;
+alter table public.chat_notes enable row level security;
+alter table public.chat_artefacts enable row level security;
 create policy chat_conversations_read_by_members on public.chat_conversations
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 create policy chat_messages_read_by_members on public.chat_messages
@@ -1196,6 +1451,11 @@ for select to authenticated using (workspace_id in (select queue.my_workspaces()
 create policy chat_work_items_read_by_members on public.chat_work_items
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 
+create policy chat_notes_read_by_members on public.chat_notes
+for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+
+revoke all on public.chat_notes, public.chat_artefacts from public, anon, authenticated, service_role;
+grant select on public.chat_notes to authenticated, service_role;
 revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
 from public, anon, authenticated, service_role;
 revoke all on chat.uses from public, anon, authenticated, service_role;

@@ -411,4 +411,6 @@ def _told(message: Mapping[str, Any]) -> Text:
     head = f"{ago(message['created_at'])}  {who}"
     if message["kind"] == "result":
         head += f"  {shown(message['data']['title'], lines=False)}"
-    return Text.assemble((f"{head}\n", "dim"), shown(message["text"]))
+    page = (message["data"] or {}).get("artefact")
+    text = f"{message['text']}\n{page['url']}" if page else message["text"]
+    return Text.assemble((f"{head}\n", "dim"), shown(text))

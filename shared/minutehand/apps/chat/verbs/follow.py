@@ -249,7 +249,7 @@ def prompted(output: Output, item: dict[str, Any], ask: Callable[..., Any]) -> s
         given = str(ask("Answer", err=True)).strip()
         if given.isascii() and given.isdigit() and 1 <= int(given) <= len(options):
             return options[int(given) - 1]
-        if given in options or (given and not options):
+        if given and not (options and given.isdigit()):
             return given
         output.note(f"one of 1 to {len(options)}")
 

@@ -1,0 +1,170 @@
+"""Where research finds sources: a protocol, the bundled corpus, and MediaWiki's search.
+
+What is made of the sources is offline/work.py's, or a model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import tenacity
+
+from minutehand.apps.chat.offline.texts import Passage, articles_about
+from minutehand.queue.lean_httpx import httpx
+from minutehand.retry_after import retry_after
+
+ATTEMPTS: Final = 3
+MOST_BYTES: Final = 2_000_000
+_SECTION: Final = re.compile(r"^=+\s*(.*?)\s*=+$", re.MULTILINE)
+
+
+class SearchFailed(Exception):
+    """A search did not answer as it should.
+
+    Attributes:
+        later: Whether the same search may succeed at another time.
+        retry_after_seconds: How long its server asks to wait; None when it says nothing.
+    """
+
+    def __init__(self, told: str, *, later: bool, retry_after_seconds: float | None = None) -> None:
+        self.later = later
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(told)
+
+
+class Search(Protocol):
+    """Finds sources on a topic."""
+
+    async def find(self, topic: str, *, limit: int = 5) -> list[Passage]:
+        """Passages of at most `limit` sources, best source first.
+
+        Raises:
+            SearchFailed: There is no answer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class CorpusSearch:
+    """The bundled corpus: no network."""
+
+    async def find(self, topic: str, *, limit: int = 5) -> list[Passage]:
+        """Passages of the articles on `topic`; see `Search.find`."""
+        return [each for article in articles_about(topic, limit=limit) for each in article.passages]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class MediaWikiSearch:
+    """The search and the extracts of a wiki, Wikipedia for one.
+
+    Args:
+        url: Its `api.php`, e.g. https://en.wikipedia.org/w/api.php.
+        sleep: Waits between attempts.
+
+    References:
+        https://www.mediawiki.org/wiki/API:Search, https://www.mediawiki.org/wiki/Extension:TextExtracts
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
+        seconds: float = 10.0,
+    ) -> None:
+        self._url = url
+        self._sleep = sleep
+        local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+        self._http = httpx.AsyncClient(
+            # a proxy of the environment is meant for the world outside
+            trust_env=not local,
+            timeout=httpx.Timeout(seconds, connect=min(5.0, seconds)),
+            headers={"user-agent": "Minutehand chat (https://github.com/minutehand/minutehand)"},
+        )
+
+    async def find(self, topic: str, *, limit: int = 5) -> list[Passage]:
+        """Passages of the pages that fit `topic` best; see `Search.find`."""
+        waiting: dict[str, Any] = {"sleep": self._sleep} if self._sleep is not None else {}
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, SearchFailed) and error.later
+                and (error.retry_after_seconds or 0) <= 3
+            ),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=lambda state: max(0.2 * 2**state.attempt_number, _asked(state)),
+            reraise=True,
+            **waiting,
+        )  # fmt: skip
+        found: list[Passage] = await retrying(self._find, topic, limit)
+        return found
+
+    async def _find(self, topic: str, limit: int) -> list[Passage]:
+        query: dict[str, str | int] = {
+            "action": "query", "format": "json", "formatversion": 2, "generator": "search",
+            "gsrsearch": topic[:300], "gsrlimit": limit, "prop": "extracts|info", "inprop": "url",
+            "explaintext": 1, "exsectionformat": "wiki", "exlimit": "max", "exintro": 1,
+            "maxlag": 5,
+        }  # fmt: skip
+        try:
+            answer = await self._http.get(self._url, params=query)
+        except httpx.HTTPError as error:
+            raise SearchFailed(
+                f"The search did not answer: {type(error).__name__}", later=True
+            ) from error
+        if answer.status_code != 200:
+            wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))
+            raise SearchFailed(
+                f"The search answered {answer.status_code}",
+                later=answer.status_code == 429 or answer.status_code >= 500,
+                retry_after_seconds=wait.total_seconds() if wait else None,
+            )
+        return _passages(answer)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _asked(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return (error.retry_after_seconds or 0.0) if isinstance(error, SearchFailed) else 0.0
+
+
+def _passages(answer: httpx.Response) -> list[Passage]:
+    try:
+        told: Any = answer.json() if len(answer.content) <= MOST_BYTES else None
+    except ValueError as error:
+        raise SearchFailed("The search answered no JSON", later=True) from error
+    if not isinstance(told, dict):
+        raise SearchFailed("The search answered something else than asked for", later=False)
+    if "error" in told:
+        code = told["error"].get("code") if isinstance(told["error"], dict) else None
+        raise SearchFailed(f"The search refused: {code}", later=code in {"maxlag", "ratelimited"})
+    pages = (told.get("query") or {}).get("pages") or []
+    found = [page for page in pages if isinstance(page, dict) and page.get("extract")]
+    found.sort(key=lambda page: page.get("index", 0))
+    return [
+        Passage(str(page["title"]), section, text, url=page.get("fullurl"), licence="CC BY-SA 4.0")
+        for page in found
+        for section, text in _sections(str(page["extract"]))
+    ]
+
+
+def _sections(extract: str) -> list[tuple[str, str]]:
+    parts = _SECTION.split(extract)
+    named = [("What it is", parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
+    return [(name, text.strip()) for name, text in named if text.strip()]
+
+
+def make_search(url: str | None) -> Search:
+    """MediaWiki at `url`; the bundled corpus where it is unset."""
+    return MediaWikiSearch(url) if url else CorpusSearch()

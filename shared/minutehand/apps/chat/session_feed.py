@@ -1,0 +1,174 @@
+"""A session's events in this app's words, unnamed, so that EventSource.onmessage gets them.
+
+How a feed becomes a stream is minutehand.web's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from minutehand.apps.chat.store import SessionStore
+from minutehand.queue.models import FeedPage, JobEvent
+from minutehand.web.feeds import BEGINNING, HistoryFeed, cursors_between
+from minutehand.web.shared_reads import SharedReads
+from minutehand.web.sse import Batch, Line
+
+_VISIT: Final = re.compile(r"visit_[0-9a-f]{64}")
+STAGES: Final = frozenset({"ANALYZING", "RESEARCHING", "BUILDING", "REVIEWING", "DONE"})
+#: The events of a piece of work; a lease after the first is one more step of it.
+_TYPES: Final = {
+    "job.leased": "work_started",
+    "job.progress": "work_progress",
+    "job.waiting": "work_question",
+    "job.completed": "work_completed",
+    "job.failed": "work_failed",
+    "job.cancelled": "work_cancelled",
+}
+
+
+def visit_of(session_id: str) -> str:
+    """The guest session that an id names, as chat.visit_of says it in SQL."""
+    if _VISIT.fullmatch(session_id):
+        return session_id
+    return "visit_" + hashlib.sha256(f"chat:{session_id}".encode()).hexdigest()
+
+
+def progress_of(progress: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A job's progress in this app's words, as chat.progress says it in SQL."""
+    progress = progress or {}
+    stage, message = progress.get("stage"), progress.get("message") or ""
+    if stage is not None and stage.startswith("text:"):
+        stage, message = "BUILDING", "Writing the result"
+    return {
+        "stage": stage if stage in STAGES else "ANALYZING",
+        "percentage": progress.get("percentage") or 0,
+        "message": message,
+    }
+
+
+@dataclass(frozen=True)
+class UnnamedLine(Line):
+    """An event without a name."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The event as it travels."""
+        return f"id: {self.cursor}\ndata: ".encode() + to_json(self.data) + b"\n\n"
+
+
+class SessionFeed(HistoryFeed):
+    """The events of a session's work; none before there is such a session, or for another's."""
+
+    def __init__(
+        self,
+        session_id: str,
+        store: SessionStore,
+        *,
+        after: str | None,
+        reads: SharedReads,
+        circle: str,
+    ) -> None:
+        self._session_id = session_id
+        self._store = store
+        self._works: dict[str, dict[str, Any] | None] = {}
+        super().__init__(
+            f"session:{visit_of(session_id)}",
+            self._read_session,
+            after=after,
+            reads=reads,
+            circle=circle,
+        )
+
+    async def open(self, now: datetime, *, skip: bool) -> Batch:
+        """The first read, with `connected` before all else.
+
+        Args:
+            skip: Leave out what has happened so far.
+        """
+        before = self._cursor or BEGINNING
+        batch = await self.read()
+        while skip and batch.more:
+            batch = await self.read()
+        lines = [] if skip else list(batch.lines)
+        cursor = before if lines else (self._cursor or before)
+        connected = self._told("connected", None, now, {}, cursor)
+        return Batch([connected, *lines], more=batch.more, cursor=batch.cursor)
+
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
+        """Events after the last ones read, of work alone."""
+        before, page = self._cursor, await self.page(since=since)
+        cursors = cursors_between(before, page)
+        await self._learn(page)
+        lines = [
+            line
+            for event, cursor in zip(page.events, cursors, strict=True)
+            if (line := self._line(event, cursor)) is not None
+        ]
+        return Batch(lines, more=page.more, cursor=page.cursor)
+
+    async def check(self) -> Batch:
+        """Nothing: a session that has ended has no more events, and news of others comes alone."""
+        return Batch()
+
+    async def _learn(self, page: FeedPage) -> None:
+        """Find out which of the jobs are work, and anew what those ask that have begun to."""
+        asking = {event.job_id for event in page.events if event.type == "job.waiting"}
+        unknown = {event.job_id for event in page.events if event.job_id not in self._works}
+        if unknown | asking:
+            known = await self._store.works(self._session_id, sorted(unknown | asking))
+            self._works |= {job_id: known.get(job_id) for job_id in unknown | asking}
+
+    def _line(self, event: JobEvent, cursor: str) -> Line | None:
+        work = self._works.get(event.job_id)
+        kind = _TYPES.get(event.type)
+        if work is None or kind is None:
+            return None
+        data: dict[str, Any] = {"type": work["type"], "title": work["title"]}
+        asked_at = work.get("asked_at")
+        has_asked = asked_at is not None and datetime.fromisoformat(asked_at) < event.created_at
+        if kind == "work_started" and (has_asked or (event.data.get("attempts") or 1) > 1):
+            kind = "work_progress"
+            data |= progress_of(None) | {"message": "Going on"}
+        elif kind == "work_progress":
+            data |= progress_of(event.data.get("progress"))
+        elif kind == "work_question":
+            wait = event.data.get("wait") or {}
+            if wait.get("kind") != "ask":
+                return None
+            data |= {
+                "messageId": work.get("question_id"),
+                "question": wait.get("question"),
+                "options": wait.get("options") or [],
+                "default": work.get("default"),
+                "expiresAt": _ms(wait.get("until")),
+            }
+        elif kind == "work_failed":
+            data["error"] = event.data.get("error_message")
+        return self._told(kind, f"work_{event.job_id}", event.created_at, data, cursor)
+
+    def _told(
+        self, kind: str, work_id: str | None, at: datetime, data: dict[str, Any], cursor: str
+    ) -> Line:
+        told = {
+            "type": kind,
+            "workId": work_id,
+            "sessionId": self._session_id,
+            "timestamp": int(at.timestamp() * 1000),
+            "data": data,
+        }
+        return UnnamedLine(cursor=cursor, type=kind, data=told)
+
+    async def _read_session(self, after: str | None) -> FeedPage:
+        return await self._store.events(self._session_id, after)
+
+
+def _ms(instant: str | None) -> int | None:
+    return int(datetime.fromisoformat(instant).timestamp() * 1000) if instant else None
