@@ -95,8 +95,6 @@ declare
     select * from queue.last_deliveries as l where l.made_at < p_now - interval '7 days' order by l.made_at limit p_limit) as old);
 begin
   if cardinality(v_buckets) > 0 or v_deliveries is not null then
-    -- whoever leases writes these rows: it would wait for us, who will wait for its lock
-    perform pg_advisory_xact_lock(7106381);
     delete from queue.buckets as b using unnest(v_buckets) as old
     where b.job_type = old.job_type and b.workspace_id = old.workspace_id and b.concurrency_key = old.concurrency_key
       and b.refilled_at = old.refilled_at;
@@ -285,8 +283,8 @@ begin
       and not exists (select 1 from queue.tenant_limits as tl
         where tl.workspace_id = l.workspace_id and least(tl.max_running, tl.own_max_running) = 0)) as stalled
   into v_due
-  from queue.lanes as l
-  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+  from queue.known_partitions as l
+  cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
   -- what is paused, or served by none of the workers there are, waits on purpose
   where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
     and not exists (select 1 from queue.pauses as p
@@ -299,7 +297,7 @@ begin
     'due', v_ready,
     'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
     'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
-      then greatest(v_due.stalled, (select max(l.last_leased_at) from queue.lanes as l)) end),
+      then greatest(v_due.stalled, (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
@@ -383,8 +381,8 @@ begin
             where p_workspace_id is null or d.workspace_id = p_workspace_id limit 100000) as s),
         'processing', (select count(*) from queue.leases where p_workspace_id is null or workspace_id = p_workspace_id),
         'waiting', (select count(*) from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id limit 100000) as s)),
-      'oldest_due_at', (select min(head.ready_at) from queue.lanes as l cross join lateral (
-          select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+      'oldest_due_at', (select min(head.ready_at) from queue.known_partitions as l cross join lateral (
+          select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
         where p_workspace_id is null or l.workspace_id = p_workspace_id),
       'types', (select coalesce(jsonb_object_agg(job_type, line), '{}') from types),
       'throughput', (select coalesce(jsonb_agg(jsonb_build_object('minute', minute, 'completed', c, 'failed', f, 'enqueued', e) order by minute), '[]')

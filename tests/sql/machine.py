@@ -30,7 +30,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "quiet": {"events": "minimal", "max_attempts": 1},
 }
 EMPTIED = (
-    "public.jobs", "queue.signals", "queue.named_events", "queue.lanes", "queue.shares", "queue.ticks", "queue.rewinds",
+    "public.jobs", "queue.signals", "queue.named_events", "queue.partitions", "queue.turns", "queue.openings", "queue.ticks",
     "queue.buckets", "queue.batches", "queue.attempts", "queue.failures", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
 )  # fmt: skip
 SWEEP = "; ".join(f"delete from {table}" for table in EMPTIED)

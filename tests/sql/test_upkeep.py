@@ -129,7 +129,7 @@ def test_no_chore_holds_a_last_delivery_while_it_waits_for_the_lease_lock(engine
 
 
 def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> None:
-    """Enqueued in the moment of its deletion, ready or for later, with their lanes closed or not."""
+    """Enqueued in the moment of its deletion, ready or for later, with their partitions open or not."""
     gone = str(uuid.uuid4())
     engine.run("insert into public.workspaces (id, name) values (%s, 'Gone')", gone)
     engine.enqueue(workspace=gone)
@@ -138,7 +138,7 @@ def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> Non
     with engine.connection.transaction():
         engine.run("set local session_replication_role = replica")
         engine.run("delete from public.workspaces where id = %s", gone)
-    engine.run("delete from queue.lanes")
+    engine.run("delete from queue.partitions")
 
     engine.run("select queue.forget_orphans()")
 
@@ -155,18 +155,6 @@ def test_a_failing_chore_stops_no_lease_and_shows_in_health(engine: Engine) -> N
     assert engine.lease_one()["job"]["id"] == job_id
     [chore] = engine.rpc("queue_health")["failing_chores"]
     assert chore["name"] == "retention"
-
-
-def test_lanes_opened_twice_count_their_jobs_once(engine: Engine) -> None:
-    """Two enqueues may open one lane at the same time."""
-    engine.enqueue_many(3)
-    engine.enqueue(delay_seconds=60)
-    engine.run(
-        "insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)"
-        " select id, workspace_id, queue, job_type, concurrency_key, priority from queue.lanes"
-    )
-
-    assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["pending"] == 4
 
 
 def test_statistics_count_without_reading_history(engine: Engine) -> None:
