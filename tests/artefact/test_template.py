@@ -509,6 +509,8 @@ ENVIRONMENT = {
     "SUPABASE_PUBLISHABLE_KEY",
     "ALLOW_ANONYMOUS",
     "SECRETS_PARAMETER",
+    "MINUTEHAND_APPS",
+    "MINUTEHAND_SCHEMA",
 }
 MORE_ENVIRONMENT = {
     "jobs": {"CORS_ORIGINS", "WORKER_FUNCTION_NAME", "UPLOADS_BUCKET", "KMS_KEY_ID"},
@@ -544,7 +546,7 @@ def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
     from minutehand.config import EXAMPLES
 
-    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION"}
+    known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", "FFMPEG_PATH"}
     for name in FUNCTIONS:
         assert set(compiled.function(name)["Environment"]["Variables"]) <= known
 

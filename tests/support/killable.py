@@ -1,6 +1,6 @@
 """Workers in processes of their own, to be killed in the middle of what they do.
 
-Run as a module with the names of apps, it is such a worker.
+Run as a module it is such a worker.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from minutehand.config import Settings
-from minutehand.worker import Registry, TickOptions, Worker
+from minutehand.functions.worker.processors import load_processors
+from minutehand.worker import TickOptions, Worker
 from tests.support.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,12 +42,13 @@ class Killable:
         """
         self.process: subprocess.Popen[bytes] | None = None
         self._project = project
-        self._command = [sys.executable, "-m", module, *apps]
+        self._command = [sys.executable, "-m", module]
         self._environment = {
             "SUPABASE_URL": project.settings.supabase_url,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
             "SUPABASE_JWT_SECRET": JWT_SECRET,
             "STAGE": "local",
+            "MINUTEHAND_APPS": ",".join(f"minutehand.apps.{app}" for app in apps),
             **{name: value for name, value in environment.items() if value is not None},
         }
 
@@ -84,15 +85,12 @@ async def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> None
         await asyncio.sleep(0.02)
 
 
-async def main(apps: list[str]) -> None:
+async def main() -> None:
     """Tick until killed."""
     settings = Settings.from_env(os.environ)
-    registry = Registry()
-    for app in apps:
-        import_module(f"minutehand.apps.{app}.processors").register(registry, settings)
     worker = Worker(
         settings,
-        registry=registry,
+        registry=load_processors(settings),
         options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
     )
     await worker.register()
@@ -102,4 +100,4 @@ async def main(apps: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    asyncio.run(main())

@@ -50,15 +50,15 @@ class QueueClient:
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
         self._settings = settings
-        self._api = api or DataApi(settings.supabase_url)
+        self.api = api or DataApi(settings.supabase_url)
 
     def acting_as(self, token: str | None) -> UserQueue:
         """The queue as the bearer of `token` sees it; None for an anonymous visitor."""
-        return UserQueue(self._api, caller_headers(self._settings, token))
+        return UserQueue(self.api, caller_headers(self._settings, token))
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
+        await self.api.aclose()
 
 
 class UserQueue:

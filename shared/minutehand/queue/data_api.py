@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +24,11 @@ from tenacity import (
 
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.lean_httpx import httpx
+
+logger = logging.getLogger("minutehand.queue.data_api")
+
+#: So many calls in a row that got no connection mean that the pool itself is broken.
+_POOL_TIMEOUTS: Final = 5
 
 #: Nothing of the request reached the server when one of these is raised.
 _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -52,21 +58,32 @@ class DataApi:
     ) -> None:
         self._attempts = attempts
         self._patience_seconds = patience_seconds
-        self._http = httpx.AsyncClient(
-            base_url=f"{url.rstrip('/')}/rest/v1",
-            timeout=httpx.Timeout(read_seconds, connect=connect_seconds),
-            limits=httpx.Limits(
-                max_connections=connections,
-                max_keepalive_connections=connections,
-                keepalive_expiry=30.0,
-            ),
-            # a proxy of the environment is meant for the world outside
-            trust_env=not _is_loopback(url),
-            transport=transport,
-        )
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._pool_timeouts = 0
+
+        def connect() -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                base_url=f"{url.rstrip('/')}/rest/v1",
+                timeout=httpx.Timeout(read_seconds, connect=connect_seconds),
+                limits=httpx.Limits(
+                    max_connections=connections,
+                    max_keepalive_connections=connections,
+                    keepalive_expiry=30.0,
+                ),
+                # a proxy of the environment is meant for the world outside
+                trust_env=not _is_loopback(url),
+                transport=transport,
+            )
+
+        self._connect = connect
+        self._http = connect()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection, and end what callers have left behind."""
+        left = list(self._under_way)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await self._http.aclose()
 
     async def rpc(
@@ -145,21 +162,56 @@ class DataApi:
         async for attempt in retrying:
             with attempt:
                 try:
-                    response = await self._http.request(
-                        method,
-                        path,
-                        headers=dict(headers),
-                        content=content,
-                        params=params,
-                        timeout=timeout,
+                    response = await self._answered(
+                        self._http.request(
+                            method,
+                            path,
+                            headers=dict(headers),
+                            content=content,
+                            params=params,
+                            timeout=timeout,
+                        )
                     )
                 except httpx.HTTPError as error:
+                    self._count_pool_timeout(error)
                     reason = f"{type(error).__name__} {error}".strip()
                     unavailable = QueueUnavailable(f"the Data API did not answer {path}: {reason}")
                     unavailable.unsent = isinstance(error, _UNSENT)
                     raise unavailable from error
+                self._pool_timeouts = 0
                 return _answer(response)
         raise AssertionError("unreachable: the retries either return or raise")
+
+    async def _answered(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+        """Await `request` in a task of its own, which a caller who gives up does not cancel.
+
+        A cancellation inside httpcore's own clean-up leaves a connection in the pool that is
+        neither open nor closed; enough of them and no call gets one any more.
+        """
+        task = asyncio.create_task(request)
+        self._track(task)
+        return await asyncio.shield(task)
+
+    def _track(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a call that was left, nobody else will ask
+
+    def _count_pool_timeout(self, error: httpx.HTTPError) -> None:
+        """Start over with a new pool when the present one has no connection to give."""
+        if not isinstance(error, httpx.PoolTimeout):
+            return
+        self._pool_timeouts += 1
+        if self._pool_timeouts < _POOL_TIMEOUTS:
+            return
+        self._pool_timeouts = 0
+        broken, self._http = self._http, self._connect()
+        logger.warning("connection pool replaced", extra={"event": "data_api.pool_replaced"})
+        self._track(asyncio.create_task(broken.aclose()))
 
 
 def encode(value: object) -> bytes:

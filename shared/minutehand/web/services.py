@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
+from minutehand.queue.data_api import DataApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.auth import Caller, token_of
 from minutehand.web.errors import ApiError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
 
 T = TypeVar("T")
+
+#: Connections to the Data API that all open streams of a process share.
+STREAM_CONNECTIONS: Final = 8
 
 
 class Waker(Protocol):
@@ -58,6 +62,10 @@ class Services:
         self.waker: Waker = waker or NoWaker()
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
+        # streams read through connections of their own: however many are open, a route gets one
+        self._streams = QueueClient(
+            settings, api=DataApi(settings.supabase_url, connections=STREAM_CONNECTIONS)
+        )
         self.pace = pace or Pace(streaming=settings.streaming)
         self._provided: dict[type[Any], Any] = {}
         self.hub = hub or EventHub()
@@ -75,6 +83,10 @@ class Services:
         """The queue as `caller` sees it; as an anonymous visitor sees it for None."""
         return self.queue.acting_as(token_of(caller))
 
+    def stream_queue_of(self, caller: Caller | None) -> UserQueue:
+        """The queue as `caller` sees it, for reads that a stream makes while it is open."""
+        return self._streams.acting_as(token_of(caller))
+
     @cached_property
     def operator_queue(self) -> WorkerQueue:
         """The queue as its operator sees it: health and statistics over all workspaces.
@@ -83,7 +95,8 @@ class Services:
             ApiError: 503, this deployment holds no key for it.
         """
         try:
-            return WorkerQueue(self.settings, clock=self.clock)
+            # through the routes' own connections: what keeps them from answering must show
+            return WorkerQueue(self.settings, api=self.queue.api, clock=self.clock)
         except ConfigurationError as error:
             raise ApiError(
                 503, "not_configured", "This deployment cannot read the queue's health"
@@ -106,9 +119,8 @@ class Services:
         for each in self._provided.values():
             if hasattr(each, "aclose"):
                 await each.aclose()
+        await self._streams.aclose()
         await self.queue.aclose()
-        if "operator_queue" in self.__dict__:
-            await self.operator_queue.aclose()
 
 
 def services_of(request: Request) -> Services:

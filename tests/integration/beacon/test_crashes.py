@@ -21,7 +21,7 @@ TOLD = ["beacon.receipt.issued", "beacon.run.finished"]
 def killable(project: Project) -> Iterator[Killable]:
     """Workers of this app and of webhooks that die."""
     keys = project.settings.sealing_key_file
-    with Killable(project, "beacon", "webhooks", SEALING_KEY_FILE=keys) as made:
+    with Killable(project, "beacon", SEALING_KEY_FILE=keys) as made:
         yield made
 
 

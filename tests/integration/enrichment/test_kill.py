@@ -25,6 +25,7 @@ def killable(office: Office) -> Iterator[Killable]:
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",
         USE_MOCK_APOLLO="true",
+        MINUTEHAND_APPS="minutehand.apps.enrichment",
     ) as made:
         yield made
 

@@ -29,7 +29,7 @@ GLOBEX = "22222222-2222-4222-8222-222222222222"
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 BUCKET = "minutehand-training-uploads"
-SAMPLE = Path(__file__).resolve().parents[3] / "infra/console/apps/training/sample.mp4"
+SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand/apps/training/console/sample.mp4"
 
 
 class QuickEar:

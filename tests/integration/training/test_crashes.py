@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minutehand.apps.training.media import find_ffmpeg
+from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import Settings
 from tests.integration.training.conftest import BUCKET, SAMPLE, Studio
 from tests.support.killable import Killable, until
@@ -67,7 +68,7 @@ async def test_a_killed_worker_costs_the_stretch_under_way(
 ) -> None:
     """Two of three stretches are stored as it dies; only the third is heard again."""
     long = tmp_path / "long.mp4"
-    ffmpeg = await asyncio.to_thread(find_ffmpeg, studio.settings)
+    ffmpeg = await asyncio.to_thread(find_ffmpeg, TrainingSettings())
     command = [ffmpeg, "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"]
     await asyncio.to_thread(subprocess.run, [*command, str(long)], check=True)
     ears.faults = [Fault(hang=True)]

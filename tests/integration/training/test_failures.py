@@ -19,6 +19,7 @@ import pytest
 from minutehand.ai.errors import NotAuthorised, RateLimited
 from minutehand.ai.speech import Segment
 from minutehand.apps.training.media import find_ffmpeg
+from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import Settings
 from minutehand.worker.testing import drain
 from tests.integration.training.conftest import (
@@ -36,7 +37,14 @@ from tests.unit.ai.model_server import Fault, ModelServer
 
 def made(settings: Settings, into: Path, *arguments: str) -> bytes:
     """A file that ffmpeg makes for a test."""
-    command = [find_ffmpeg(settings), "-v", "error", "-y", *arguments, str(into)]
+    command = [
+        find_ffmpeg(TrainingSettings.from_env(settings.environ)),
+        "-v",
+        "error",
+        "-y",
+        *arguments,
+        str(into),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return into.read_bytes()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import minutehand.apps
+from minutehand.config import Settings
 from minutehand.local.hot_reload import reload_processors
 from minutehand.queue import UserQueue
 from minutehand.worker import Worker, default_registry
@@ -34,14 +34,16 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     (folder / "__init__.py").touch()
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(minutehand.apps, "__path__", [*minutehand.apps.__path__, str(tmp_path)])
-    before = dict(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
     yield folder / "processors.py"
-    default_registry.forget("minutehand.apps.reloaded_app")
-    for name in set(sys.modules) - set(before):
-        if name.startswith("minutehand.apps."):
-            del sys.modules[name]
-    sys.modules.update({k: v for k, v in before.items() if k.startswith("minutehand.apps.")})
+    default_registry.forget("reloaded_app")
+    for name in [name for name in sys.modules if name.startswith("reloaded_app")]:
+        del sys.modules[name]
+
+
+def with_the_app(project: Project) -> Settings:
+    """The project's settings, with the app of this test."""
+    return project.settings.model_copy(update={"apps": ("reloaded_app",)})
 
 
 def write(file: Path, text: str) -> None:
@@ -52,10 +54,11 @@ def write(file: Path, text: str) -> None:
 async def test_the_next_tick_runs_the_changed_processor(
     app: Path, project: Project, worker: Worker, ada: UserQueue
 ) -> None:
+    settings = with_the_app(project)
     results = []
     for answer in ("old", "new"):
         write(app, PROCESSORS.format(answer=answer))
-        assert reload_processors(worker, project.settings)
+        assert reload_processors(worker, settings)
         await worker.register()
         job_id = (await ada.enqueue(ACME, "reloaded")).job.id
         await worker.tick(budget_seconds=120)
@@ -69,10 +72,11 @@ async def test_a_half_written_file_keeps_the_old_ones(
 ) -> None:
     """The editor saves in the middle of a line; the loop goes on."""
     write(app, PROCESSORS.format(answer="old"))
-    reload_processors(worker, project.settings)
+    settings = with_the_app(project)
+    reload_processors(worker, settings)
     names = worker.registry.names
 
     write(app, "def broken(")
 
-    assert not reload_processors(worker, project.settings)
+    assert not reload_processors(worker, settings)
     assert worker.registry.names == names

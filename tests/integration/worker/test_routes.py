@@ -183,6 +183,7 @@ def invoke(project: Project, *events: Any, **variables: str) -> list[Any]:
             "WORKER_SECRET_TOKEN": "worker-token",
             "BACKGROUND_JOB_TOKEN": "background-token",
             "USE_MOCK_APOLLO": "true",
+            "MINUTEHAND_APPS": "minutehand.apps.*",
             **variables,
         },
         input=json.dumps(events),

@@ -28,7 +28,7 @@ from tests.unit.beacon.test_verify import (
     swap_signatures,
 )
 
-VERIFIER = ROOT / "infra/console/apps/beacon/verification.js"
+VERIFIER = ROOT / "shared/minutehand/apps/beacon/console/verification.js"
 SCRIPT = f"""
 import {{ readFileSync }} from "node:fs";
 import {{ isAble, verify }} from {json.dumps(str(VERIFIER))};

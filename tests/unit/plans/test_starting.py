@@ -16,7 +16,7 @@ from minutehand.functions.worker.processors import load_processors
 load_processors(settings)
 from minutehand.functions.jobs.app import build_app
 build_app(settings)
-print(json.dumps([name for name in sys.modules if name.startswith("shared.")]))
+print(json.dumps([name for name in sys.modules if name.startswith("minutehand.")]))
 """
 
 
@@ -30,6 +30,7 @@ def test_neither_the_api_nor_an_idle_worker_loads_a_language_model(repository: P
             "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x",
             "SUPABASE_SECRET_KEY": "sb_secret_x",
             "WORKER_SECRET_TOKEN": "x",
+            "MINUTEHAND_APPS": "minutehand.apps.*",
         },
         capture_output=True,
         text=True,

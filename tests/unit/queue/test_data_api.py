@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Self
 
 import httpx
 import pytest
@@ -106,3 +111,79 @@ async def test_one_odd_value_does_not_hide_the_answer(value: str) -> None:
 
     assert answer["fine"] == 1
     assert len(network.requests) == 1
+
+
+class SlowServer:
+    """Answers each call after `seconds`, on connections that it keeps open."""
+
+    def __init__(self) -> None:
+        self.seconds = 2.0
+        self.url = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Self]:
+        """Listen for the length of the block."""
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                await reader.readexactly(int(length[1]) if length else 0)
+                await asyncio.sleep(self.seconds)
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                writer.write(head + b"Content-Length: 2\r\n\r\n{}")
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("leaving", ["giving up", "cancelled twice"])
+async def test_callers_who_leave_do_not_use_up_the_connections(leaving: str) -> None:
+    """One locked table and a hundred streams must not cost a process its database for good."""
+    async with SlowServer().serving() as server:
+        data_api = DataApi(server.url, connections=4, attempts=1)
+
+        async def ask() -> None:
+            with contextlib.suppress(TimeoutError, QueueUnavailable):
+                async with asyncio.timeout(0.2):
+                    await data_api.rpc("x", {}, headers={}, repeatable=True)
+
+        callers = [asyncio.create_task(ask()) for _ in range(40)]
+        if leaving == "cancelled twice":
+            for number, caller in enumerate(callers):
+                await asyncio.sleep(0.002)
+                caller.cancel()
+                if number % 2:
+                    asyncio.get_running_loop().call_soon(caller.cancel)
+        await asyncio.gather(*callers, return_exceptions=True)
+        server.seconds = 0.0
+
+        answers = [await data_api.rpc("x", {}, headers={}, repeatable=True) for _ in range(8)]
+
+        await data_api.aclose()
+    assert answers == [{}] * 8
+
+
+async def test_a_pool_that_gives_no_connection_is_replaced() -> None:
+    """A restart would help; so does a new pool, without one."""
+    network = Network(*[httpx.PoolTimeout("none is free")] * 5)
+    data_api = api(network)
+    before = data_api._http
+    for _ in range(2):
+        with pytest.raises(QueueUnavailable):
+            await data_api.rpc("x", {}, headers={}, repeatable=True, attempts=2)
+    assert data_api._http is before
+
+    assert await data_api.rpc("x", {}, headers={}, repeatable=True) == {}
+
+    assert data_api._http is not before
+    await data_api.aclose()

@@ -24,7 +24,7 @@ from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLE = ROOT / "infra/console/apps/training/sample.mp4"
+SAMPLE = ROOT / "shared/minutehand/apps/training/console/sample.mp4"
 SETTINGS = TrainingSettings()
 
 

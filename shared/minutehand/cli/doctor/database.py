@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.local.migrations import find_migrations
+from minutehand.project import Project
 
 NEEDS = ("DATABASE_URL",)
 PUSH = "supabase db push"
@@ -52,8 +54,7 @@ def wal_level(patient: Patient) -> Finding:
 def migrations(patient: Patient) -> Finding:
     """Every file is applied, and nothing else."""
     say = Reporter("migrations")
-    folder = patient.root / "supabase" / "migrations"
-    files = {path.name.split("_", 1)[0] for path in folder.glob("*.sql")}
+    files = {migration.version for migration in find_migrations(Project.at(patient.root))}
     [(there,)] = patient.ask(
         "select to_regclass('supabase_migrations.schema_migrations') is not null"
     )

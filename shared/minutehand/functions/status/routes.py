@@ -152,8 +152,9 @@ async def get_events(
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
     began_at = services.clock.monotonic()
-    queue = services.queue_of(caller)
+    queue = services.stream_queue_of(caller)
     if MEDIA_TYPE not in request.headers.get("accept", ""):
+        queue = services.queue_of(caller)
         events = await queue.events_after(str(job_id), after or 0, limit=limit)
         if not events:
             await queue.get_job(str(job_id))  # nothing new, or no job?
@@ -177,7 +178,7 @@ async def get_workspace_events(
     last_event_id: LastEventId = None,
 ) -> Any:
     """State changes of a workspace's jobs after a cursor: a page as JSON, or a stream."""
-    queue = services.queue_of(caller)
+    queue = services.stream_queue_of(caller)
     start = BEGINNING if since == "start" else None
     feed = HistoryFeed(
         f"workspace:{workspace_id}",
@@ -201,7 +202,7 @@ async def get_session_events(
 
     A visit needs no token where anonymous use is allowed: its id is the key.
     """
-    queue = services.queue_of(caller)
+    queue = services.stream_queue_of(caller)
     feed = HistoryFeed(
         f"session:{session_id}",
         lambda after: queue.session_feed(session_id, after),
