@@ -278,16 +278,21 @@ create table queue.ended (
   outcome text not null,
   job_created_at timestamptz not null,
   job_id uuid not null,
+  job_type text not null,
+  ended_at timestamptz not null,
   primary key (workspace_id, outcome, job_created_at, job_id),
   constraint ended_outcome_is_known check (outcome in ('completed', 'failed', 'cancelled'))
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.05,
   autovacuum_vacuum_cost_delay = 0);
+create index ended_by_age on queue.ended (job_type, outcome, ended_at);
 create index ended_badly on queue.ended (outcome, job_id) where outcome = 'failed';
 comment on table queue.ended is E'Jobs that have ended, in the order of lists.\n\nBeside the job''s own columns, so that an end need not touch an index of jobs.';
 comment on column queue.ended.workspace_id is 'The tenant.';
 comment on column queue.ended.outcome is 'completed, failed or cancelled.';
 comment on column queue.ended.job_created_at is 'When the job was enqueued: order of lists.';
 comment on column queue.ended.job_id is 'The job.';
+comment on column queue.ended.job_type is 'Its type: retention has days of its own for some.';
+comment on column queue.ended.ended_at is 'When it ended: order of retention, over all tenants.';
 
 create table queue.arrivals (
   xid xid8 not null,
@@ -479,15 +484,19 @@ create table queue.upkeep (
   done_at timestamptz not null default '-infinity',
   cursor text,
   failed_at timestamptz,
-  failure text
+  failure text,
+  failures integer not null default 0
 ) with (fillfactor = 50);
-comment on table queue.upkeep is 'When each periodic chore was last done, by whichever tick came first.';
-comment on column queue.upkeep.name is 'The chore.';
+comment on table queue.upkeep is 'When each task of maintenance was last done, by whichever worker came first.';
+comment on column queue.upkeep.name is 'The task.';
 comment on column queue.upkeep.done_at is 'When.';
-comment on column queue.upkeep.cursor is 'Where it stopped, for chores done in slices.';
+comment on column queue.upkeep.cursor is 'Where it stopped, for tasks done in slices.';
 comment on column queue.upkeep.failed_at is 'When it last failed; null for never.';
 comment on column queue.upkeep.failure is 'What it said then.';
-insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans'), ('type_retention'), ('leasing');
+comment on column queue.upkeep.failures is 'How often it has failed since it last went well: it is parked the longer.';
+insert into queue.upkeep (name)
+select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
+  'retention', 'old_rows', 'orphans', 'sweep', 'buckets']);
 
 create table queue.wakeups (
   id integer primary key default 1,
@@ -570,7 +579,7 @@ create table queue.signals (
   name text,
   constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch', 'orphans'))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by each lease.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
+comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by maintenance.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
 comment on column queue.signals.id is 'Identity.';
 comment on column queue.signals.kind is 'check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id; orphans: end the live children of job_id.';
 comment on column queue.signals.job_id is 'The job or batch.';

@@ -7,18 +7,6 @@ set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
 comment on function queue.try_lock is E'Take the named lock until the transaction ends; false when another has it, at once.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
 
-create function queue.upkeep_due(p_name text, p_every interval, p_now timestamptz) returns boolean
-language plpgsql
-set search_path = ''
-as $$
-begin
-  update queue.upkeep set done_at = p_now
-  where name = (select name from queue.upkeep where name = p_name and done_at <= p_now - p_every for update skip locked);
-  return found;
-end;
-$$;
-comment on function queue.upkeep_due is 'Whether a chore is due; if so, it counts as done.';
-
 create function queue.reclaim(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
@@ -818,38 +806,6 @@ as $$
 $$;
 comment on function queue.bring_all_back is 'The same for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
 
-create function queue.run_due(p_call integer, p_now timestamptz, out reclaimed integer, out promoted integer)
-language plpgsql
-set search_path = ''
-as $$
-begin
-  reclaimed := 0;
-  promoted := 0;
-  if not queue.try_lock('maintenance') then
-    return; -- another worker is at it
-  end if;
-  if p_call = 1 or queue.upkeep_due('reclaim', interval '1 second', p_now) then
-    reclaimed := queue.reclaim(500, p_now);
-  end if;
-  if queue.upkeep_due('expire', interval '5 seconds', p_now) then
-    perform queue.expire(500, p_now);
-  end if;
-  perform queue.lapse_waits(500, p_now);
-  if queue.upkeep_due('schedules', interval '1 second', p_now) then
-    perform queue.fire_schedules(100, p_now);
-  end if;
-  perform queue.drain_outbox(100, p_now);
-  for v_round in 1..5 loop -- what ends may let others end or go on
-    exit when queue.drain_signals(500, p_now) = 0;
-  end loop;
-  promoted := queue.promote(1000, p_now);
-  if queue.upkeep_due('sweep', interval '1 minute', p_now) then
-    perform queue.sweep(p_now);
-  end if;
-end;
-$$;
-comment on function queue.run_due is 'What time and other jobs'' ends have made due: expired leases, deadlines, waits, schedules, deliveries, delayed jobs.';
-
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
 set search_path = ''
@@ -866,7 +822,6 @@ declare
     then array(select jsonb_array_elements_text(p_request -> 'queues')) end;
   v_seconds integer := (p_request ->> 'lease_seconds')::numeric::integer;
   v_answered integer;
-  v_done record;
   v_given record;
 begin
   if v_worker is null or v_tick is null or char_length(v_worker) > 200 then
@@ -883,16 +838,13 @@ begin
   values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now) on conflict (tick_id) do nothing;
   select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   if v_call <= v_answered then
-    return json_build_object('leases', queue.leases_of_call(v_tick, v_call), 'reclaimed', 0, 'promoted', 0, 'due', 0,
+    return json_build_object('leases', queue.leases_of_call(v_tick, v_call),
+      'maintenance', queue.maintenance_is_due(v_now), 'due', 0,
       'next_due_in_ms', null, 'repeated', true);
   end if;
 
-  if v_call = 1 or exists (select 1 from queue.upkeep where name = 'retention' and done_at <= v_now - interval '10 seconds') then
-    perform queue.do_chores(v_now);
-  end if;
   update queue.wakeups set requested_at = null
   where id in (select id from queue.wakeups where requested_at is not null for update skip locked);
-  select * into v_done from queue.run_due(v_call, v_now);
   select * into v_given from queue.give(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
     v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_worker, v_tick, v_call, v_seconds, v_now);
 
@@ -900,8 +852,8 @@ begin
     leased_at = case when v_given.leased > 0 then v_now else leased_at end,
     free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - v_given.leased)
   where tick_id = v_tick;
-  return json_build_object('leases', v_given.leases, 'reclaimed', v_done.reclaimed, 'promoted', v_done.promoted,
-    'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
+  return json_build_object('leases', v_given.leases,
+    'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now), 'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
     'next_due_in_ms', case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
 end;
@@ -946,7 +898,7 @@ begin
   end if;
   if exists (select 1 from queue.turns where set_aside and look_at <= p_now)
     or exists (select 1 from queue.partitions where set_aside and look_at <= p_now) then
-    perform queue.look_again(20, p_now);
+    perform queue.look_again(least(20, p_limit + 3), p_now);
   end if;
   v_horizon := pg_snapshot_xmin(pg_current_snapshot()); -- of a snapshot before that of the choice
   select * into v_picked from queue.pick(p_job_types, p_queues, p_limit, p_budget_ms, p_count_due, p_now);
@@ -994,7 +946,7 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
 end;
 $$;
-comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, reclaimed, promoted, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt. Lapsed leases are reclaimed and due jobs promoted first; with nothing to do this is the one query of an idle tick.';
+comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt. maintenance says that a call of run_maintenance would find something to do; with nothing to do this is the one query of an idle tick.';
 
 revoke execute on function public.lease_jobs from public, anon, authenticated, service_role;
 grant execute on function public.lease_jobs to job_worker, service_role;

@@ -219,8 +219,8 @@ begin
       j.created_at,
       j.parent_id is not null or j.batch_id is not null or j.unique_key is not null or j.deadline_at is not null as bound),
   filed as (
-    insert into queue.ended (workspace_id, outcome, job_created_at, job_id)
-    select m.workspace_id, 'completed', m.created_at, m.id from moved as m),
+    insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
+    select m.workspace_id, 'completed', m.created_at, m.id, m.job_type, p_now from moved as m),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'

@@ -83,7 +83,9 @@ class QueueMachine(RuleBasedStateMachine):
             GLOBEX,
             EVE,
         )
-        self.watcher.run("update queue.upkeep set done_at = '-infinity', failed_at = null")
+        self.watcher.run(
+            "update queue.upkeep set done_at = '-infinity', failed_at = null, failures = 0"
+        )
         self.watcher.run("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         self.watcher.rpc("register_job_types", p_types=[
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy} for name, policy in TYPES.items()
@@ -396,7 +398,7 @@ class QueueMachine(RuleBasedStateMachine):
         }
         self.call(
             index,
-            lambda s: s.rpc("lease_jobs", p_request=request),
+            lambda s: (s.maintain(), s.rpc("lease_jobs", p_request=request))[1],
             lambda answer: self.leased(request, answer),
             hold=hold,
         )

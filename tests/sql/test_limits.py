@@ -27,8 +27,8 @@ WORKERS = 16
 def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
     """Let 16 workers lease and settle while a watcher checks every snapshot it can get.
 
-    Each worker gets so many batches, or there is nothing left: a call that finds a limit reached, or its row
-    held by another worker, waits for nobody and leases nothing.
+    Each worker gets so many batches, or there is nothing left: a call that finds a limit reached,
+    or its row held by another worker, waits for nobody and leases nothing.
 
     Returns:
         How many snapshots were checked; breaches raise.

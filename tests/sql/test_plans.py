@@ -26,7 +26,7 @@ insert into queue.openings (partition_id, workspace_id, queue, job_type, concurr
 select queue.partition_id(w, 'default', 'work', null, 100), w, 'default', 'work', '', 100 from unnest(array['{ACME}', '{GLOBEX}']::uuid[]) w;
 insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at) select queue.partition_id(workspace_id, 'default', 'work', null, 100), created_at, id, workspace_id, created_at from public.jobs where id in (select id from live where not later);
 insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at) select id, scheduled_for, queue.partition_id(workspace_id, 'default', 'work', null, 100), workspace_id, created_at from public.jobs where id in (select id from live where later);
-insert into queue.ended (workspace_id, outcome, job_created_at, job_id) select workspace_id, outcome, created_at, id from public.jobs where outcome is not null;
+insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at) select workspace_id, outcome, created_at, id, job_type, completed_at from public.jobs where outcome is not null;
 set session_replication_role = origin;
 analyze public.jobs, queue.ready, queue.deferred, queue.ended;
 """

@@ -133,11 +133,23 @@ class Engine:
     # --- workers ---
 
     def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> dict[str, Any]:
-        """Call `lease_jobs` as the first call of a new tick, unless told otherwise."""
+        """Call `lease_jobs` as a worker does: maintenance first, when a tick begins.
+
+        Returns:
+            The answer, with `reclaimed` and `promoted` of the maintenance.
+        """
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
-        return dict(
-            self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
-        )
+        done = self.maintain() if request["call"] == 1 else {}
+        answer = self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
+        return {
+            **answer,
+            "reclaimed": done.get("reclaim", 0),
+            "promoted": done.get("promotion", 0),
+        }
+
+    def maintain(self) -> dict[str, int]:
+        """Run maintenance and return how much of each task was done."""
+        return dict(self.rpc("run_maintenance", p_request={"budget_ms": 5000})["done"])
 
     def lease(self, limit: int = 10, **request: Any) -> list[dict[str, Any]]:
         """Lease and return the leases."""
