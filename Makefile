@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test check format compatibility bench bench-queue bench-live simulate chaos package bench-console screenshots
+.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live simulate chaos package bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -40,12 +40,20 @@ reset: setup ## Delete the stack's data and keys in .local
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
+	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
+	  tests/sql tests/integration/worker $(ARGS)
+
+# what goes into the npm archive
+PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
 check: setup ## Lint, types, imports, SQL form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
+	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 
 format: setup ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

@@ -39,6 +39,8 @@ class Gateway:
     port: int
     process: subprocess.Popen[bytes] | None = None
     jwt_secret: str = JWT_SECRET
+    #: Exposed beside `public`.
+    schema: str = "public"
 
     @property
     def url(self) -> str:
@@ -61,6 +63,7 @@ class Gateway:
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
+                "MINUTEHAND_SCHEMA": self.schema,
             },
             output=subprocess.DEVNULL,
         )
@@ -119,7 +122,7 @@ class Scratch:
         return psycopg.connect(self.database_url, autocommit=True)
 
 
-def scratch_settings(url: str) -> Settings:
+def scratch_settings(url: str, *, schema: str = "public") -> Settings:
     """Settings for a scratch project at `url`."""
     return Settings(
         supabase_url=url,
@@ -129,6 +132,7 @@ def scratch_settings(url: str) -> Settings:
         worker_secret_tokens=("worker-token",),
         background_job_tokens=("background-token",),
         apps=("minutehand.apps.*",),
+        schema_name=schema,
     )
 
 

@@ -1,6 +1,7 @@
 // Everything the console asks of the outside: supabase-js for reads and Auth, fetch for the API.
 // The browser's key reads under row level security; writes go through the API.
 
+import { setSchema } from "./lib/jobs.js";
 import { createStore } from "./lib/store.js";
 
 const TIMEOUT_MS = 20_000;
@@ -16,6 +17,7 @@ export class ApiError extends Error {
 
 let client = null;
 let config = null;
+let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
@@ -24,6 +26,8 @@ export const session = createStore({ status: "starting", user: null, workspaces:
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
+/** The schema's tables and functions, over that client. */
+export const data = () => client.schema(schema);
 /** What `/config.json` said. */
 export const settings = () => config;
 
@@ -34,10 +38,13 @@ export async function start({ visiting = false } = {}) {
   const answer = await fetch("/config.json", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
   if (!answer.ok) throw new ApiError({ status: answer.status, error: "The console's configuration could not be read" });
   config = await answer.json();
+  schema = config.schema ?? "public";
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
+    db: { schema },
     auth: visiting ? { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false } : { storageKey: "minutehand.session", detectSessionInUrl: false },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
+  setSchema(client, schema);
   if (visiting) return;
   isHost = true;
   client.auth.onAuthStateChange((event, found) => {
@@ -52,10 +59,13 @@ export async function start({ visiting = false } = {}) {
  * Use the parts outside the console, with a client that the page keeps and signs in itself.
  *
  * @param {object} supabaseClient
- * @param {{api?: string}} [options] Where the HTTP API is, if not on the page's own origin.
+ * @param {{api?: string, schema?: string}} [options] Where the HTTP API is, if not on the page's own
+ *   origin; the schema that was chosen at the install.
  */
-export function connect(supabaseClient, { api = location.origin } = {}) {
+export function connect(supabaseClient, { api = location.origin, schema: installed = "public" } = {}) {
   client = supabaseClient;
+  schema = installed;
+  setSchema(client, schema);
   apiOrigin = api;
 }
 
@@ -79,8 +89,8 @@ async function signedIn(user) {
 
 async function readWorkspaces(userId) {
   const [found, memberships] = await Promise.all([
-    unwrap(client.from("workspaces").select("id,name").order("name")),
-    unwrap(client.from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
+    unwrap(data().from("workspaces").select("id,name").order("name")),
+    unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
   ]);
   const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
   return found.map((workspace) => ({ ...workspace, role: roles.get(workspace.id) ?? "member" }));
@@ -177,13 +187,13 @@ export const jobs = {
   /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */
   list: (filter, signal) => request("GET", "/api/jobs", { query: filter, signal }),
   /** Rows by id, in no promised order; those that are gone are left out. */
-  byIds: (ids) => unwrap(client.from("jobs").select("*").in("id", ids)),
+  byIds: (ids) => unwrap(data().from("jobs").select("*").in("id", ids)),
   MOST_OF_LEVEL: 200,
   /** The jobs below a job, a level at a time: at most `MOST_OF_LEVEL` of each, four levels. */
   async descendants(id, signal) {
     const found = [];
     for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
-      const children = await unwrap(client.from("jobs").select("*").in("parent_id", parents).order("created_at").order("id").limit(jobs.MOST_OF_LEVEL).abortSignal(signal));
+      const children = await unwrap(data().from("jobs").select("*").in("parent_id", parents).order("created_at").order("id").limit(jobs.MOST_OF_LEVEL).abortSignal(signal));
       found.push(...children);
       parents = children.map((child) => child.id);
     }
@@ -203,7 +213,7 @@ export const jobs = {
   /** How many jobs of a workspace are in each status: `{[status]: n, more}`; those in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    const { counts, more } = await unwrap(client.rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
+    const { counts, more } = await unwrap(data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
     return { ...counts, more };
   },
 };
@@ -225,7 +235,7 @@ export const operations = {
     }
   },
   /** Dead letters by what went wrong: `{groups: [{job_type, error_fingerprint, jobs, last_at, latest_id, …}], more}`. */
-  deadLetters: (workspaceId, signal) => unwrap(client.rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
+  deadLetters: (workspaceId, signal) => unwrap(data().rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
   pause: (workspaceId, paused, reason) => post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
   limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
   setLimits: (workspaceId, limits) => request("PATCH", room(workspaceId, "limits"), { body: limits }),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import psycopg
 
+from minutehand.install.rewrite import CLIENTS, ENGINE, Schemas, rewrite
+
 # not-null constraints have rows of their own since 18, `m` (maintain) is a privilege since 17
 QUERY = r"""
 with ours as (
@@ -48,7 +50,7 @@ select line from (
   union all
   select format('comment %s %s', (x).type || ' ' || (x).identity, description)
   from (select pg_identify_object(classoid, objoid, objsubid) as x, description from pg_description where objoid >= 16384) as d
-  where (x).schema in ('public', 'queue') or (x).identity in ('queue', 'public')
+  where (x).schema in (select nspname from ours) or (x).type = 'schema' and (x).identity in (select nspname from ours)
   union all
   select format('published %s %s.%s', pubname, schemaname, tablename) from pg_publication_tables where schemaname in ('public', 'queue')
   union all
@@ -59,11 +61,19 @@ select line from (
 """  # noqa: E501 - one query, one object kind a line
 
 
-def catalogue(url: str) -> list[str]:
-    """List what the schemas public and queue hold, their grants, policies and comments."""
+def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
+    """List what the clients' and the engine's schema hold, their grants, policies and comments."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set search_path = ''")
-        return [row[0] for row in connection.execute(QUERY.encode()).fetchall()]
+        query = rewrite(QUERY, schemas)
+        return [row[0] for row in connection.execute(query.encode()).fetchall()]
+
+
+def as_written(lines: list[str], schemas: Schemas) -> list[str]:
+    """Give a catalogue the source's names again; the names must occur in no other word."""
+    return sorted(
+        line.replace(schemas.engine, ENGINE).replace(schemas.clients, CLIENTS) for line in lines
+    )
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 For 15, 16, 17 and 18: from empty by our runner, from empty by the Supabase CLI's `db push`, and
 from the last release. Each way must end in the same catalogue. Servers and CLI come from npm.
+With a release before, a foreign project goes from it to this one, see `upgrades`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from infra.release.catalogue import catalogue, differences
+from infra.release.upgrades import Database, UpgradeFailed, try_upgrade
+from infra.release.wheels import Environment, build_wheel
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import ACME, create_demo_users
+from minutehand.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {
@@ -35,6 +40,8 @@ SERVERS = {
 CLI = "supabase@3.1.0"
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 SYSTEM = f"{sys.platform}-{MACHINE}"
+#: Where fetched servers and the CLI stay from run to run.
+CACHE = Path(tempfile.gettempdir()) / "minutehand-compatibility"
 
 
 class Incompatible(Exception):
@@ -75,9 +82,11 @@ def released() -> str | None:
 
 def migrations_of(release: str, folder: Path) -> list[migrations.Migration]:
     """Read the migrations that a release shipped."""
-    archive = subprocess.check_output(["git", "archive", release, "supabase/migrations"], cwd=ROOT)
+    paths = ["supabase/migrations", "shared/minutehand/apps"]
+    archive = subprocess.check_output(["git", "archive", release, *paths], cwd=ROOT)
     subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-    return migrations.migrations_in(folder / "supabase" / "migrations")
+    apps = folder.glob("shared/minutehand/apps/*/migrations")
+    return migrations.migrations_in(folder / "supabase" / "migrations", *apps)
 
 
 class Server:
@@ -102,19 +111,32 @@ class Server:
 
     def push(self, cli: Path, project: Path, name: str) -> str:
         """Bring a database up to date by `supabase db push`; return what it said."""
-        url = self.postgres.url(database=name, user="postgres")
-        told = subprocess.run(
-            [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes"],
-            cwd=project,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
-        )
-        if told.returncode:
-            raise Incompatible(f"supabase db push: {told.stdout}{told.stderr}")
-        return told.stdout + told.stderr
+        return push(cli, project, self.postgres.url(database=name, user="postgres"))
+
+
+def push(cli: Path, project: Path, url: str) -> str:
+    """Run `supabase db push` in a project's folder; return what it said.
+
+    Raises:
+        Incompatible: It refused.
+    """
+    told = subprocess.run(
+        [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
+    )
+    if told.returncode:
+        raise Incompatible(f"supabase db push: {told.stdout}{told.stderr}")
+    return told.stdout + told.stderr
+
+
+def supabase_cli(cache: Path) -> Path:
+    """Fetch the Supabase CLI from npm, unless it is there; return the program."""
+    return fetch(cache / "cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
 
 
 def expect_equal(way: str, left: list[str], right: list[str]) -> None:
@@ -183,7 +205,31 @@ def check(server: Server, project: Path, cli: Path, release: str | None) -> list
         if "up to date" not in (said := server.push(cli, project, name)):
             raise Incompatible(f"supabase db push has something to do on {name}: {said}")
     run_a_job(fresh)
+    if release is not None:
+        upgrade_a_project(server, cli, release)
     return expected
+
+
+def upgrade_a_project(server: Server, cli: Path, release: str) -> None:
+    """Install the release's wheel into a foreign project, then this one's."""
+
+    def databases() -> Iterator[Database]:
+        for name in ("project", "fresh_project"):
+            server.empty(name)
+            yield Database(server.postgres.url(database=name), partial(server.push, cli, name=name))
+
+    with tempfile.TemporaryDirectory(prefix="minutehand-upgrade-") as name:
+        folder = Path(name)
+        source = folder / "source"
+        source.mkdir()
+        archive = subprocess.check_output(["git", "archive", release], cwd=ROOT)
+        subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
+        wheels = (build_wheel(source, folder / "old"), build_wheel(ROOT, folder / "new"))
+        old, new = (Environment.make(wheel.parent / "venv", wheel) for wheel in wheels)
+        try:
+            try_upgrade(old, new, folder / "projects", databases())
+        except UpgradeFailed as error:
+            raise Incompatible(f"from {release}: {error}") from error
 
 
 def main() -> int:
@@ -194,15 +240,15 @@ def main() -> int:
     parser.add_argument(
         "--tests", nargs="*", help="pytest arguments: run those tests on each version too"
     )
-    parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "minutehand-compatibility"
-    )
+    parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
-    cli = fetch(options.cache / "cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
+    cli = supabase_cli(options.cache)
     with tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as folder:
         # a copy: the CLI leaves files beside the migrations, and a checkout may change meanwhile
         project = Path(folder)
         shutil.copytree(ROOT / "supabase", project / "supabase")
+        for migration in migrations.find_migrations(Project.at(ROOT)):
+            shutil.copy(migration.path, project / "supabase" / "migrations")
         return try_all(options, project, cli)
 
 

@@ -4,11 +4,16 @@
 create schema if not exists queue;
 comment on schema queue is 'Minutehand''s engine: queue membership, policies and history. Not exposed; the functions in public are its doors.';
 revoke all on schema queue from public;
+create schema if not exists public; -- another name where an install chose one
 
 do $$
 begin
   if not exists (select 1 from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
+  elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '') not like 'Minutehand worker:%' then
+    -- grants to it would reach whoever already uses that role
+    raise exception 'there is a role job_worker that is not Minutehand''s' using
+      hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
   end if;
   if exists (select 1 from pg_catalog.pg_roles where rolname = 'authenticator') then
     grant job_worker to authenticator; -- the Data API switches to the role a JWT claims
@@ -17,6 +22,14 @@ end;
 $$;
 comment on role job_worker is 'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
+
+do $$
+begin
+  if obj_description('public'::regnamespace, 'pg_namespace') is null then
+    comment on schema public is 'Minutehand''s jobs as clients see them: tables under row level security, and functions.';
+  end if;
+end;
+$$;
 
 create function queue.clock() returns timestamptz
 language sql volatile parallel safe

@@ -1,4 +1,5 @@
--- Tenants and their members. A job belongs to one workspace; membership decides who sees it.
+-- Tenants and their members: tables of ours. A job belongs to one workspace; membership decides who sees it.
+-- The only file that an install replaces where the tenants are an application's own, or its users.
 
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
@@ -29,56 +30,22 @@ comment on column public.workspace_members.created_at is 'When the person joined
 alter table public.workspaces enable row level security;
 alter table public.workspace_members enable row level security;
 
-create function queue.my_workspaces() returns setof uuid
-language sql stable
-security definer -- reads membership for policies without being subject to them
-set search_path = ''
-as $$
-  select workspace_id from public.workspace_members where user_id = (select auth.uid())
-$$;
-comment on function queue.my_workspaces is E'Workspaces of the caller, for policies.\n\nUse as "workspace_id in (select queue.my_workspaces())", so that it runs once a query.';
+create view queue.tenants as
+  select id, name from public.workspaces;
+comment on view queue.tenants is 'Every tenant: id and the name people see.';
+comment on column queue.tenants.id is 'What jobs.workspace_id holds.';
+comment on column queue.tenants.name is 'Name people see.';
 
-create function queue.my_managed_workspaces() returns setof uuid
-language sql stable
-security definer -- reads membership for policies without being subject to them
-set search_path = ''
-as $$
-  select workspace_id from public.workspace_members
-  where user_id = (select auth.uid()) and role = 'manager'
-$$;
-comment on function queue.my_managed_workspaces is 'Workspaces the caller manages, for policies.';
+create view queue.tenant_members as
+  select workspace_id, user_id, role from public.workspace_members;
+comment on view queue.tenant_members is 'Who belongs to which tenant, and as what.';
+comment on column queue.tenant_members.workspace_id is 'The tenant.';
+comment on column queue.tenant_members.user_id is 'The Supabase Auth user.';
+comment on column queue.tenant_members.role is 'manager or member.';
+revoke all on queue.tenants, queue.tenant_members from public, anon, authenticated, service_role;
 
-create function queue.is_member(p_workspace_id uuid) returns boolean
-language sql stable
-security definer -- reads membership without being subject to policies
-set search_path = ''
-as $$
-  select exists (
-    select 1 from public.workspace_members
-    where user_id = (select auth.uid()) and workspace_id = p_workspace_id)
-$$;
-comment on function queue.is_member is 'Whether the caller belongs to the workspace.';
-
-create function queue.is_manager(p_workspace_id uuid) returns boolean
-language sql stable
-security definer -- reads membership without being subject to policies
-set search_path = ''
-as $$
-  select exists (
-    select 1 from public.workspace_members
-    where user_id = (select auth.uid()) and workspace_id = p_workspace_id and role = 'manager')
-$$;
-comment on function queue.is_manager is 'Whether the caller manages the workspace.';
-
-create function queue.is_service() returns boolean
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(current_setting('request.jwt.claims', true), '') = ''
-    or coalesce((nullif(current_setting('request.jwt.claims', true), '')::jsonb) ->> 'role', '')
-       in ('service_role', 'job_worker')
-$$;
-comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';
+create trigger workspaces_after_delete after delete on public.workspaces
+  for each row execute function queue.tenant_deleted('id');
 
 create policy "members read their workspaces" on public.workspaces
   for select to authenticated using (id in (select queue.my_workspaces()));

@@ -190,7 +190,7 @@ grant insert, delete on public.jobs to service_role;
 
 do $$
 begin
-  if exists (select 1 from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+  if exists (select 1 from pg_catalog.pg_publication where pubname = 'supabase_realtime' and not puballtables) then
     alter publication supabase_realtime add table public.jobs, public.job_logs;
   end if;
 end;

@@ -115,7 +115,7 @@ begin
     if not queue.is_member(new.workspace_id) then
       perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
     end if;
-  elsif not exists (select 1 from public.workspaces where id = new.workspace_id) then
+  elsif not exists (select 1 from queue.tenants where id = new.workspace_id) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
   end if;
   select * into v_type from queue.job_types where job_type = new.job_type;
@@ -432,6 +432,7 @@ begin
   delete from queue.named_events where workspace_id = p_workspace_id;
   delete from queue.batches where workspace_id = p_workspace_id;
   delete from queue.sessions where workspace_id = p_workspace_id;
+  delete from queue.visits where workspace_id = p_workspace_id;
   delete from queue.schedules where workspace_id = p_workspace_id;
   delete from queue.removals where workspace_id = p_workspace_id;
   delete from queue.webhooks where workspace_id = p_workspace_id;
@@ -443,18 +444,6 @@ end;
 $$;
 comment on function queue.forget_workspace is 'Everything of a workspace goes. Partitions are closed by the leases that find them empty.';
 
-create function queue.workspace_deleted() returns trigger
-language plpgsql
-security definer -- whoever may delete a workspace may not need rights on jobs
-set search_path = ''
-as $$
-begin
-  perform queue.forget_workspace(old.id);
-  return null;
-end;
-$$;
-comment on function queue.workspace_deleted is 'Trigger: a workspace''s jobs go with it.';
-
 -- the mark is the engine's, for its own insert and not for one that a trigger of somebody's makes within it;
 -- the policy on inserts refuses a person who sets it by hand
 create trigger jobs_check_insert before insert on public.jobs
@@ -465,8 +454,6 @@ create trigger jobs_after_inserts after insert on public.jobs
   for each statement execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
-create trigger workspaces_after_delete after delete on public.workspaces
-  for each row execute function queue.workspace_deleted();
 
 create function queue.item_problem(p_item queue.enqueue_item, p_type queue.job_types, p_max_bytes integer)
 returns text[]
@@ -858,7 +845,7 @@ begin
     end if;
   elsif not queue.is_service() then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  elsif not exists (select 1 from public.workspaces where id = p_workspace_id) then
+  elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
   return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk);

@@ -12,7 +12,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   if jsonb_typeof(p_limits) is distinct from 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_limits must be an object', 'limits');
-  elsif not exists (select 1 from public.workspaces where id = p_workspace_id) then
+  elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
   select key into v_field from jsonb_object_keys(p_limits) as key

@@ -38,9 +38,10 @@ begin
     return;
   end if;
   execute 'select cron.schedule($1, $2, $3)' using 'minutehand-tick', '* * * * *', 'select queue.ring_worker()';
-  -- its history grows without bound
+  -- the history of its runs grows without bound; that of other schedules is theirs
   execute 'select cron.schedule($1, $2, $3)' using 'minutehand-tidy', '17 3 * * *',
-    'delete from cron.job_run_details where end_time < now() - interval ''7 days''';
+    'delete from cron.job_run_details where end_time < now() - interval ''7 days'''
+      || ' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')';
 exception when others then
   raise warning 'pg_cron is there but refused the schedule: % (%)', sqlerrm, sqlstate;
 end;

@@ -3,7 +3,7 @@
 
 create table queue.visits (
   session_id text primary key,
-  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  workspace_id uuid not null,
   user_id uuid,
   opened_at timestamptz not null default queue.clock(),
   expires_at timestamptz not null,
@@ -169,7 +169,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   if jsonb_typeof(p_options) is distinct from 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'options');
-  elsif not exists (select from public.workspaces where id = p_workspace_id) then
+  elsif not exists (select from queue.tenants where id = p_workspace_id) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
   select key into v_field from jsonb_object_keys(p_options) as key where key not in ('ttl_seconds', 'user_id') limit 1;

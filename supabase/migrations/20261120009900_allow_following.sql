@@ -7,13 +7,13 @@ begin
     raise warning 'realtime.messages does not exist: clients will poll until Realtime is enabled and this migration is repeated';
     return;
   end if;
-  drop policy if exists "members follow their jobs" on realtime.messages;
-  create policy "members follow their jobs" on realtime.messages
+  drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
+  create policy "minutehand: members follow their jobs" on realtime.messages
     for select to authenticated
     using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
   -- one policy a role, so that each join evaluates the function once
-  drop policy if exists "visitors follow their session" on realtime.messages;
-  create policy "visitors follow their session" on realtime.messages
+  drop policy if exists "minutehand: visitors follow their session" on realtime.messages;
+  create policy "minutehand: visitors follow their session" on realtime.messages
     for select to anon
     using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
 exception when insufficient_privilege then

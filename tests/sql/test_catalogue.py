@@ -11,7 +11,13 @@ import pytest
 
 from minutehand.local.migrations import find_migrations
 from minutehand.resources import resource
-from tests.support.databases import TEMPLATE, Database, build_template, start_scratch_server
+from tests.support.databases import (
+    SCHEMAS,
+    TEMPLATE,
+    Database,
+    build_template,
+    start_scratch_server,
+)
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
@@ -28,8 +34,8 @@ WORKER = {
 OPERATOR = {"set_settings", "set_retention"}
 VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
 VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
-IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow"} | VISITORS_DOORS,
-            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids"} | VISITORS_DOORS,
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | VISITORS_DOORS,
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "visible_tenants", "visible_members"} | VISITORS_DOORS,
             "anon": {"may_follow"} | VISITORS_DOORS}  # fmt: skip
 OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app
@@ -59,15 +65,15 @@ def test_every_function_is_granted_by_name_and_to_nobody_else(
                 f"select pronamespace::regnamespace::text, proname from pg_proc p where {OURS} and has_function_privilege(%s, oid, 'execute')",
                 (role,),
             ):
-                if name not in OF_APPS or schema != "public":
+                if name not in OF_APPS or schema != SCHEMAS.clients:
                     found[role].add(f"{schema}.{name}")
         everyone = [name for (name,) in catalogue.execute(
             f"select proname from pg_proc p where {OURS} and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
         )]  # fmt: skip
 
     def named(public: set[str], role: str) -> set[str]:
-        return {f"public.{name}" for name in public} | {
-            f"queue.{name}" for name in IN_QUEUE.get(role, ())
+        return {f"{SCHEMAS.clients}.{name}" for name in public} | {
+            f"{SCHEMAS.engine}.{name}" for name in IN_QUEUE.get(role, ())
         }
 
     assert everyone == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.release.catalogue import catalogue, differences
-from tests.support.databases import Database
+from tests.support.databases import SCHEMAS, Database
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ from tests.support.databases import Database
 )
 def test_a_catalogue_tells_any_difference(database: Database, change: str) -> None:
     """Equal catalogues are only worth what they would notice."""
-    before = catalogue(database.url)
+    before = catalogue(database.url, SCHEMAS)
     with database.connect() as connection:
         connection.execute(change.encode())
 
-    found = differences(before, catalogue(database.url))
+    found = differences(before, catalogue(database.url, SCHEMAS))
 
     assert found
     assert all(line[0] in "-+" for line in found)

@@ -357,5 +357,5 @@ def test_the_policies_ask_once_and_by_index(engine: Engine) -> None:
 
     loops = re.findall(r'"Parent Relationship": "InitPlan".*?"Actual Loops": (\d+)', plan)
     assert set(loops) == {"1"}
-    assert policies == ["visitors follow their session"]
+    assert policies == ["minutehand: visitors follow their session"]
     assert '"Index Name": "visits_pkey"' in lookup

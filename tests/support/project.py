@@ -14,12 +14,17 @@ from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user
 from minutehand.config import Settings
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
-from tests.support.databases import Database, fresh_database
+from tests.support.databases import SCHEMAS, Database, fresh_database
 
 ACME = WORKSPACE
 ADA = USER
 
-__all__ = ["ACME", "ADA", "Gateway", "Project", "project_of_a_room"]
+__all__ = ["ACME", "ADA", "Gateway", "Project", "project_of_a_room", "settings_at"]
+
+
+def settings_at(url: str) -> Settings:
+    """Settings of a project whose schemas have the names of this run."""
+    return scratch_settings(url, schema=SCHEMAS.clients)
 
 
 @dataclass
@@ -109,10 +114,10 @@ def project_of_a_room(template: Postgres, *opened: str) -> Iterator[Project]:
     """
     with fresh_database(template) as database:
         database.seed()
-        gateway = Gateway(database.url, reserve_port())
+        gateway = Gateway(database.url, reserve_port(), schema=SCHEMAS.clients)
         gateway.start()
         try:
-            made = Project(scratch_settings(gateway.url), database, gateway)
+            made = Project(settings_at(gateway.url), database, gateway)
             made.run_sql(
                 "update queue.settings set value = 'true' where name = any(%s)", list(opened)
             )

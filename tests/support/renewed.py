@@ -14,7 +14,7 @@ from psycopg import sql
 from infra.bench.scratch import Gateway
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
-from tests.support.databases import SEEDED, Database, create_clone, drop
+from tests.support.databases import SCHEMAS, SEEDED, Database, create_clone, drop
 
 NAME = "renewed"
 OURS = """(
@@ -65,7 +65,7 @@ class Renewed:
 
     def __init__(self, server: Postgres) -> None:
         self.database = Database(server, NAME)
-        self.gateway = Gateway(self.database.url, 0)
+        self.gateway = Gateway(self.database.url, 0, schema=SCHEMAS.clients)
         self._process: subprocess.Popen[bytes] | None = None
         self._server = server
         self._put_back = b""
@@ -80,7 +80,7 @@ class Renewed:
         mine = self._process
         if mine is None or self.gateway.process is not mine or mine.poll() is not None:
             self.gateway.stop()
-            self.gateway = Gateway(self.database.url, reserve_port())
+            self.gateway = Gateway(self.database.url, reserve_port(), schema=SCHEMAS.clients)
             self.gateway.start(seconds=90)
             self._process = self.gateway.process
 

@@ -1,14 +1,14 @@
 // A job's log lines from their table: the latest first, earlier ones on demand, new ones as its
 // events tell of them. Events alone would not do: they are cut short, and some types send none.
 
-import { supabase, unwrap } from "../api.js";
+import { data, unwrap } from "../api.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 1000;
 const PAUSE_MS = 120;
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
-const query = (jobId) => supabase().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
+const query = (jobId) => data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
 
 const asLine = (row) => ({ key: row.id, at: row.created_at, level: row.log_level, attempt: row.attempt, message: row.message, metadata: row.metadata });
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from minutehand.app import find_apps
-from minutehand.cli import deploy, jobs, local, queues, scaffold, schedules, tokens, watch
+from minutehand.cli import (
+    deploy,
+    install,
+    jobs,
+    local,
+    queues,
+    scaffold,
+    schedules,
+    tokens,
+    types,
+    watch,
+)
 from minutehand.cli.doctor import command as doctor
 from minutehand.project import Project
 from minutehand.terminal.connection import FIXES
@@ -40,7 +51,11 @@ app.command(rich_help_panel=STEER)(queues.resume)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=STEER)
 app.command(rich_help_panel=PROJECT)(doctor.doctor)
 app.command(rich_help_panel=PROJECT)(tokens.token)
+app.command(rich_help_panel=PROJECT)(install.install)
+app.command(rich_help_panel=PROJECT)(install.upgrade)
+app.command(rich_help_panel=PROJECT)(install.uninstall)
 app.command(rich_help_panel=PROJECT)(scaffold.init)
+app.command(rich_help_panel=PROJECT)(types.types)
 app.command(rich_help_panel=PROJECT)(deploy.deploy)
 
 

@@ -336,6 +336,7 @@ def console_config(plan: Plan) -> dict[str, Any]:
     return {
         "supabaseUrl": values["supabaseUrl"],
         "supabaseKey": values["supabasePublishableKey"],
+        "schema": Project.find().schema_,
         "apiUrl": "",  # the console and the API share an origin
         "stage": plan.stage,
     }

@@ -1,6 +1,7 @@
 """`minutehand init`: a new app with one processor and its test, ready to run.
 
-It writes into shared/minutehand/apps/<app> and tests/unit/<app> and overwrites nothing.
+In the clone it writes into shared/minutehand/apps/<app> and tests/unit/<app>, in an installed
+project into the package that minutehand.toml names; it overwrites nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from minutehand.install.project import Plan, processor_files
+from minutehand.install.sources import InstallError
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import Json, speaking
@@ -87,27 +90,44 @@ def init(
 ) -> None:
     """Scaffold an app with one processor and its test."""
     with speaking(as_json) as output:
-        root = root or Project.find().root
-        written = [str(path.relative_to(root)) for path in scaffold(job_type, root)]
+        project = Project.find() if root is None else Project(root=root)
+        root = project.root
         app = job_type.partition(".")[0]
+        # the clone's apps are found by a wildcard; elsewhere the project names its own package
+        own = next((name for name in project.apps if (root / name).is_dir()), None)
+        if own is None:
+            made, test = scaffold(job_type, root), f"make test ARGS=tests/unit/{app}"
+        else:
+            made, test = scaffold_in(own, job_type, root), f"pytest {own}"
+        written = [str(path.relative_to(root)) for path in made]
         lines = [
             *written,
-            f"Try it: make test ARGS=tests/unit/{app}",
+            f"Try it: {test}",
             "A running local stack finds it within seconds; a deployed one with the next deploy.",
-            f"""Run it: .venv/bin/minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
+            f"""Run it: minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
         ]
         output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
 
 
-def scaffold(job_type: str, root: Path) -> list[Path]:
-    """Write the files and return their paths.
+def scaffold_in(package: str, job_type: str, root: Path) -> list[Path]:
+    """Add a module to the processors of a project's own package, and its test; return the paths.
 
     Raises:
-        CommandFailed: The name does not fit, or the app is already there.
+        CommandFailed: The name does not fit, or the module is already there.
     """
+    _words(job_type)
+    try:
+        plan = Plan(tuple(processor_files(root, package, job_type)))
+        plan.apply()
+    except InstallError as error:
+        raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
+    return [write.path for write in plan.writes]
+
+
+def _words(job_type: str) -> tuple[str, str]:
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type):
         raise CommandFailed(
-            f"{job_type!r} is no <app>.<verb> in lower case",
+            f"{job_type!r} must be <app>.<verb> in lower case",
             code="bad_name",
             fix="e.g. greetings.send",
         )
@@ -116,6 +136,16 @@ def scaffold(job_type: str, root: Path) -> list[Path]:
         raise CommandFailed(
             f"{job_type!r} uses a word of Python", code="bad_name", fix="take another word"
         )
+    return app, verb
+
+
+def scaffold(job_type: str, root: Path) -> list[Path]:
+    """Write the files and return their paths.
+
+    Raises:
+        CommandFailed: The name does not fit, or the app is already there.
+    """
+    app, verb = _words(job_type)
     home = root / "shared" / "minutehand" / "apps" / app
     tests = root / "tests" / "unit" / app
     if home.exists() or tests.exists():

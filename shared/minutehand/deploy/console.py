@@ -31,7 +31,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".woff2": "font/woff2",
 }
 #: For people who read the checkout, not for browsers.
-LEFT_OUT = frozenset({"screenshots", "vendor.json", "README.md", "DECISIONS.md"})
+LEFT_OUT = frozenset({"npm", "screenshots", "vendor.json", "README.md", "DECISIONS.md"})
 #: Names carry no hash, so a browser asks each time (and is told 304); an edge may keep a file for a
 #: day, and every upload tells all edges to forget.
 KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"
@@ -60,7 +60,9 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
     bodies = {
         path.relative_to(console).as_posix(): path.read_bytes()
         for path in sorted(console.rglob("*"))
-        if path.is_file() and path.relative_to(console).parts[0] not in LEFT_OUT
+        if path.is_file()
+        and path.relative_to(console).parts[0] not in LEFT_OUT
+        and path.suffix != ".ts"  # types: for editors, not for browsers
     }
     names = []
     for app in apps:

@@ -204,7 +204,9 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
             async with await psycopg.AsyncConnection.connect(
                 database_url, autocommit=True, connect_timeout=3
             ) as connection:
-                found = await connection.execute("select to_regproc('public.lease_jobs')")
+                found = await connection.execute(
+                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.lease_jobs",)
+                )
                 if (row := await found.fetchone()) is not None and row[0] is not None:
                     break
         except psycopg.OperationalError:

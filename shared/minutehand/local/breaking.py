@@ -21,7 +21,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from minutehand.config import Settings
+from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.local.processes import Identity
+from minutehand.project import Project
 
 FREEZE_SECONDS = 15
 DROP_SECONDS = 20
@@ -173,7 +175,9 @@ class Breaker:
         async with await psycopg.AsyncConnection.connect(
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:
-            found = await connection.execute(statement.encode())
+            project = Project.find()
+            named = rewrite(statement, Schemas(project.schema_, project.engine_schema))
+            found = await connection.execute(named.encode())
             row = await found.fetchone() if found.description else None
         return row[0] if row else None
 

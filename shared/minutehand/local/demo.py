@@ -20,6 +20,7 @@ from rich.table import Table
 
 from minutehand.app import find_apps
 from minutehand.local.logs import Say
+from minutehand.queue.data_api import profile_headers
 
 ENDED = {"completed", "failed", "cancelled"}
 PATIENCE_SECONDS = 180.0
@@ -34,7 +35,11 @@ async def show(values: Mapping[str, str], console: Console, say: Say, *, started
     """Run the demo of every app; true when each job ended well."""
     async with (
         httpx.AsyncClient(base_url=values["API_URL"], timeout=15) as api,
-        httpx.AsyncClient(base_url=values["SUPABASE_URL"], timeout=15) as data,
+        httpx.AsyncClient(
+            base_url=values["SUPABASE_URL"],
+            timeout=15,
+            headers=profile_headers(values.get("MINUTEHAND_SCHEMA") or "public"),
+        ) as data,
     ):
         token = await sign_in(data, values)
         for client in (api, data):

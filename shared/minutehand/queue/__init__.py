@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import (
@@ -47,17 +44,6 @@ from minutehand.queue.models import (
 )
 from minutehand.queue.worker_client import WorkerQueue
 
-if TYPE_CHECKING:
-    from minutehand.queue.watch import (
-        FeedWatcher,
-        Freshness,
-        JobWatcher,
-        Timing,
-        watch_job,
-        watch_session,
-        watch_workspace,
-    )
-
 __all__ = [
     "ENDED",
     "BackoffOptions",
@@ -71,8 +57,6 @@ __all__ = [
     "EnqueuedBatch",
     "Explanation",
     "FeedPage",
-    "FeedWatcher",
-    "Freshness",
     "InvalidState",
     "Job",
     "JobEvent",
@@ -82,7 +66,6 @@ __all__ = [
     "JobPage",
     "JobServiceError",
     "JobSteps",
-    "JobWatcher",
     "LeaseLost",
     "LogPage",
     "NewJob",
@@ -94,33 +77,10 @@ __all__ = [
     "QueueStats",
     "QueueUnavailable",
     "Status",
-    "Timing",
     "TokenRefused",
     "UniqueOptions",
     "UserQueue",
     "Visit",
     "WorkerQueue",
     "WorkspaceId",
-    "watch_job",
-    "watch_session",
-    "watch_workspace",
 ]
-
-#: Imported when first asked for: no Lambda watches, and each pays for every module it imports.
-_OF_WATCH = frozenset(
-    {
-        "FeedWatcher",
-        "Freshness",
-        "JobWatcher",
-        "Timing",
-        "watch_job",
-        "watch_session",
-        "watch_workspace",
-    }
-)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _OF_WATCH:
-        return getattr(import_module("minutehand.queue.watch"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from minutehand.config import Settings
@@ -40,6 +40,25 @@ JOB_COLUMNS: Final = ",".join(Job.model_fields)
 _NO_OPTIONS: Final = EnqueueOptions()
 
 
+class Calls(Protocol):
+    """A way to the SQL functions and tables of one project; `DataApi` is one."""
+
+    async def rpc(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+    ) -> Any:
+        """Call a SQL function and return its one JSON value."""
+
+    async def select(
+        self, table: str, params: Sequence[tuple[str, str]], *, headers: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """Read rows of a table or view under the caller's row level security."""
+
+
 class QueueClient:
     """One process's way to the queue; `acting_as` gives it a user's eyes and hands.
 
@@ -50,7 +69,7 @@ class QueueClient:
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
         self._settings = settings
-        self.api = api or DataApi(settings.supabase_url)
+        self.api = api or DataApi(settings.supabase_url, schema=settings.schema_name)
 
     def acting_as(self, token: str | None) -> UserQueue:
         """The queue as the bearer of `token` sees it; None for an anonymous visitor."""
@@ -64,7 +83,7 @@ class QueueClient:
 class UserQueue:
     """Calls under one user's JWT; cheap to make, one per request."""
 
-    def __init__(self, api: DataApi, headers: Mapping[str, str]) -> None:
+    def __init__(self, api: Calls, headers: Mapping[str, str]) -> None:
         self._api = api
         self._headers = headers
 

@@ -26,7 +26,7 @@ class Collaborators:
 
     @cached_property
     def _api(self) -> DataApi:
-        return DataApi(self.settings.supabase_url)
+        return DataApi(self.settings.supabase_url, schema=self.settings.schema_name)
 
     def _doors_of(self, token: str | None, **always: Any) -> CallerDoors:
         """The doors as the bearer of `token` finds them, see `CallerDoors`."""

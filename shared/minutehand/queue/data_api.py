@@ -39,6 +39,7 @@ class DataApi:
 
     Args:
         url: The project's address, without `/rest/v1`.
+        schema: Where the functions and tables are; the Data API must expose it.
         read_seconds: Patience for one answer. Calls that were in flight when Postgres died may
             never be answered, so keep it short and calls repeatable.
         patience_seconds: Patience for one call with all its repetitions.
@@ -49,6 +50,7 @@ class DataApi:
         self,
         url: str,
         *,
+        schema: str = "public",
         read_seconds: float = 8.0,
         connect_seconds: float = 2.0,
         attempts: int = 3,
@@ -64,6 +66,7 @@ class DataApi:
         def connect() -> httpx.AsyncClient:
             return httpx.AsyncClient(
                 base_url=f"{url.rstrip('/')}/rest/v1",
+                headers=profile_headers(schema),
                 timeout=httpx.Timeout(read_seconds, connect=connect_seconds),
                 limits=httpx.Limits(
                     max_connections=connections,
@@ -212,6 +215,11 @@ class DataApi:
         broken, self._http = self._http, self._connect()
         logger.warning("connection pool replaced", extra={"event": "data_api.pool_replaced"})
         self._track(asyncio.create_task(broken.aclose()))
+
+
+def profile_headers(schema: str) -> dict[str, str]:
+    """Name the schema to the Data API, which takes the first it exposes when it is told none."""
+    return {"Accept-Profile": schema, "Content-Profile": schema}
 
 
 def encode(value: object) -> bytes:

@@ -24,7 +24,7 @@ class WorkerDoors:
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
     ) -> None:
-        self._api = api or DataApi(settings.supabase_url)
+        self._api = api or DataApi(settings.supabase_url, schema=settings.schema_name)
         self._key = WorkerKey(settings, clock=clock)
 
     async def call(

@@ -34,7 +34,12 @@ class WorkerQueue:
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
     ) -> None:
-        api = api or DataApi(settings.supabase_url, read_seconds=6.0, patience_seconds=15.0)
+        api = api or DataApi(
+            settings.supabase_url,
+            schema=settings.schema_name,
+            read_seconds=6.0,
+            patience_seconds=15.0,
+        )
         self._doors = WorkerDoors(settings, api=api, clock=clock)
 
     async def aclose(self) -> None:

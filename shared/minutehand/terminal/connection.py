@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from minutehand.project import Project
+from minutehand.queue.data_api import profile_headers
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -123,6 +124,11 @@ class Connection:
         return value
 
     @property
+    def schema(self) -> str:
+        """The schema in which clients see jobs: the stack's, else the project's."""
+        return self.values.get("MINUTEHAND_SCHEMA") or Project.find(environ=self.values).schema_
+
+    @property
     def token(self) -> str:
         """The access token: as given, or by signing in with e-mail and password."""
         if self._token is None:
@@ -160,6 +166,7 @@ class Connection:
                 headers={
                     "apikey": self.need("SUPABASE_PUBLISHABLE_KEY"),
                     "authorization": f"Bearer {self.token}",
+                    **profile_headers(self.schema),
                 },
             )
         return self._data
@@ -220,7 +227,11 @@ class Connection:
         headers = {}
         if as_operator:
             secret = self.need("SUPABASE_SECRET_KEY")
-            headers = {"apikey": secret, "authorization": f"Bearer {secret}"}
+            headers = {
+                "apikey": secret,
+                "authorization": f"Bearer {secret}",
+                **profile_headers(self.schema),
+            }
         with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
             client = httpx.Client(timeout=TIMEOUT) if as_operator else self.data
             base = self.need("SUPABASE_URL") if as_operator else ""

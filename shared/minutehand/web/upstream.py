@@ -205,9 +205,13 @@ class RealtimeUpstream:
     def _hear(self, name: str, topic: _Topic, message: dict[str, Any], *, size: int) -> None:
         event, payload, ref = message["event"], message.get("payload") or {}, message.get("ref")
         if event == "broadcast":
-            content = payload.get("payload")
-            seq = content.get("seq") if isinstance(content, dict) else None
-            self._hub.notify(name, Frame(seq, content, size=size) if type(seq) is int else None)
+            events = events_of(payload.get("payload"))
+            for content in events:
+                seq = content.get("seq")
+                share = size // len(events)
+                self._hub.notify(
+                    name, Frame(seq, content, size=share) if type(seq) is int else None
+                )
         elif event == "phx_reply" and ref == topic.ref:
             topic.live = payload.get("status") == "ok"
             if topic.live:
@@ -240,6 +244,19 @@ class RealtimeUpstream:
         ref = str(next(self._refs))
         self._outbox.put_nowait(_frame(f"realtime:{topic}", event, payload, ref))
         return ref
+
+
+def events_of(content: Any) -> list[dict[str, Any]]:
+    """The events of one message: several in order, or the one that it is itself.
+
+    What is neither becomes one event without a number, which makes readers look at the log.
+    """
+    if not isinstance(content, dict):
+        return [{}]
+    several = content.get("events")
+    if isinstance(several, list) and several:
+        return [event if isinstance(event, dict) else {} for event in several]
+    return [content]
 
 
 def _frame(topic: str, event: str, payload: dict[str, Any], ref: str) -> str:

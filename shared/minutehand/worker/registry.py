@@ -10,19 +10,36 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from types import UnionType
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from minutehand.queue.errors import JobServiceError
 from minutehand.queue.models import JobTypeSpec
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Returned, Seconds, seconds
+from minutehand.worker.outcomes import Outcome, Returned, Seconds, seconds
 
 P = TypeVar("P")
 R_co = TypeVar("R_co", bound=Returned, covariant=True)
+
+_UNIONS: Final = (Union, UnionType)
+_OUTCOMES: Final = get_args(Outcome)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
@@ -101,6 +118,23 @@ class JobType(Generic[P]):
                 f"payload of {self.name!r} does not fit {_type_name(self.payload)}: {where}",
                 [{"path": list(p["loc"]), "message": p["msg"]} for p in problems],
             ) from error
+
+    def result_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of its results, planned endings left out.
+
+        None where the processor's annotation does not say, or names what has no schema.
+        """
+        run = self.run if inspect.isroutine(self.run) else getattr(self.run, "__call__", None)  # noqa: B004
+        try:
+            returned = get_type_hints(run).get("return", Any)
+            parts = get_args(returned) if get_origin(returned) in _UNIONS else (returned,)
+            results = tuple(part for part in parts if part not in _OUTCOMES)
+            if not results or Any in results:
+                return None
+            adapter: TypeAdapter[Any] = TypeAdapter(Union[results])  # type: ignore[arg-type] # noqa: UP007
+            return adapter.json_schema(mode="serialization")
+        except (NameError, PydanticUserError):
+            return None
 
     def spec(self) -> JobTypeSpec:
         """The type as it is published to the database, payload schema included."""

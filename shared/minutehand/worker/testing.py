@@ -238,7 +238,9 @@ async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
     raise AssertionError(f"jobs were still found after {most_ticks} ticks")
 
 
-def set_database_clock(connection: SqlConnection, at: datetime | None) -> None:
+def set_database_clock(
+    connection: SqlConnection, at: datetime | None, *, engine_schema: str = "queue"
+) -> None:
     """Let a scratch database's queue stand still at `at`; None lets it run again.
 
     Leases lapse, backoffs end and timeouts strike by this clock alone, so that a test moves
@@ -250,6 +252,6 @@ def set_database_clock(connection: SqlConnection, at: datetime | None) -> None:
             raise ValueError(f"{at.isoformat()} has no time zone")
         body = f"timestamptz '{at.astimezone(UTC).isoformat()}'"
     connection.execute(
-        "create or replace function queue.clock() returns timestamptz "
+        f"create or replace function {engine_schema}.clock() returns timestamptz "
         f"language sql volatile parallel safe set search_path = '' as $$ select {body} $$"
     )

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from minutehand.client import Client, Timing
 from minutehand.local.parts import node_binary
 from minutehand.local.users import ADA
-from minutehand.queue import Timing, watch_job
 from tests.e2e.console.worker import HandWorker
 from tests.support.hostile_proxy import Faults, HostileProxy
+from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 pytestmark = [
@@ -98,31 +99,23 @@ async def javascript(stack: RunningStack, url: str, job: str) -> AsyncIterator[S
 async def python(stack: RunningStack, url: str, job: str) -> AsyncIterator[Said]:
     """The same from Python."""
     said = Said()
-    watcher = watch_job(
-        job,
-        supabase_url=url,
-        key=stack.supabase_publishable_key,
-        token=stack.token(str(ADA.id)),
-        timing=Timing(
-            polling_interval=POLLING,
-            silence=SILENCE,
-            first_silence=FIRST_SILENCE,
-            heartbeat=HEARTBEAT,
-        ),
-    )
-    watcher.subscribe(lambda: said.add(watcher.freshness, watcher.last_seq))
+    timing = Timing(polling_interval=POLLING, silence=SILENCE, first_silence=FIRST_SILENCE)
+    async with official(url, stack.supabase_publishable_key) as supabase:
+        client = Client(supabase, schema="public", token=stack.token(str(ADA.id)))
+        watcher = client.watch_job(job, timing=timing)
+        watcher.subscribe(lambda: said.add(watcher.freshness, watcher.last_seq))
 
-    async def read() -> None:
-        async for event in watcher:
-            said.told.append((event.seq, event.type))
-            said.add(watcher.freshness, watcher.last_seq)
+        async def read() -> None:
+            async for event in watcher:
+                said.told.append((event.seq, event.type))
+                said.add(watcher.freshness, watcher.last_seq)
 
-    reading = asyncio.create_task(read())
-    try:
-        yield said
-        await asyncio.wait_for(reading, 60)
-    finally:
-        await watcher.aclose()
+        reading = asyncio.create_task(read())
+        try:
+            yield said
+            await asyncio.wait_for(reading, 60)
+        finally:
+            await watcher.aclose()
 
 
 CLIENTS = [javascript, python]

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import textwrap
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from minutehand.local.users import ADA
-from minutehand.queue import (
+from minutehand.client import (
+    Client,
     FeedWatcher,
     JobEvent,
     JobNotFound,
     JobWatcher,
     Timing,
     TokenRefused,
-    watch,
-    watch_job,
-    watch_session,
-    watch_workspace,
 )
+from minutehand.local.users import ADA
+from supabase import AsyncClient
 from tests.e2e.console.worker import HandWorker
 from tests.support.hostile_proxy import NONE, Faults, HostileProxy
+from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 pytestmark = [
@@ -37,20 +34,40 @@ pytestmark = [
 ]
 
 #: Impatient enough for a test.
-TIMING = Timing(polling_interval=0.5, silence=2, first_silence=0.5, heartbeat=1)
+TIMING = Timing(polling_interval=0.5, silence=2, first_silence=0.5)
 NASTY = Faults(drop=0.1, duplicate=0.1, reorder=0.1, delay_seconds=(0, 0.02), cut=0.004)
 EVE_EMAIL = "eve@globex.test"
 
 
 @pytest.fixture
-def access(stack: RunningStack, wire: HostileProxy) -> dict[str, Any]:
+async def access(stack: RunningStack, wire: HostileProxy) -> AsyncIterator[dict[str, Any]]:
     """What every watch of Ada's takes."""
-    return {
-        "supabase_url": wire.url,
-        "key": stack.supabase_publishable_key,
-        "token": lambda: stack.token(str(ADA.id)),
-        "timing": TIMING,
-    }
+    async with official(wire.url, stack.supabase_publishable_key) as supabase:
+        yield {
+            "supabase": supabase,
+            "token": lambda: stack.token(str(ADA.id)),
+            "timing": TIMING,
+        }
+
+
+def client_of(supabase: AsyncClient, token: Any) -> Client:
+    return Client(supabase, schema="public", token=token)
+
+
+def watch_job(job_id: str, *, supabase: AsyncClient, token: Any, **options: Any) -> JobWatcher:
+    return client_of(supabase, token).watch_job(job_id, **options)
+
+
+def watch_workspace(
+    workspace_id: str, *, supabase: AsyncClient, token: Any, **options: Any
+) -> FeedWatcher:
+    return client_of(supabase, token).watch_workspace(workspace_id, **options)
+
+
+def watch_session(
+    session_id: str, *, supabase: AsyncClient, token: Any, **options: Any
+) -> FeedWatcher:
+    return client_of(supabase, token).watch_session(session_id, **options)
 
 
 async def becomes(
@@ -113,31 +130,6 @@ async def test_a_watch_tells_all_and_ends_with_the_job(
     assert watcher.job is not None
     assert (watcher.job.status, watcher.job.result) == ("completed", {"n": 1})
     assert watcher.freshness == "offline"
-
-
-async def test_the_example_of_the_module_is_true(
-    worker: HandWorker, access: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is what people copy."""
-    job_id = await call(worker.enqueue)
-    await call(worker.run, result={"rows": 3})
-    example = textwrap.dedent((watch.__doc__ or "").split("Example:\n")[1])
-    names = {
-        "watch_job": watch.watch_job,
-        "job_id": job_id,
-        "url": access["supabase_url"],
-        "publishable_key": access["key"],
-        "fresh_token": access["token"],
-    }
-
-    code = compile(example, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    await eval(code, names)
-
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in printed[:3]] == [
-        ["1", "job.created"], ["2", "job.leased"], ["3", "job.completed"],
-    ]  # fmt: skip
-    assert printed[3:] == ["completed {'rows': 3}"]
 
 
 async def test_a_watch_goes_on_where_a_former_one_stopped(
@@ -291,6 +283,8 @@ async def test_cancelling_the_reader_closes_the_watch(
 ) -> None:
     """No task and no socket outlives it, with `async with` or without."""
     job_id = await call(worker.enqueue)
+    # the caller's own connection for calls stays
+    await client_of(access["supabase"], access["token"]).get_job(job_id)
     before = asyncio.all_tasks()
     watcher = watch_job(job_id, **access)
     reading = asyncio.create_task(collect(watcher, []))

@@ -13,14 +13,15 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect as websocket_connect
 
+from minutehand.client import Client, QueueError, Timing
 from minutehand.config import Settings
 from minutehand.functions.status.app import build_app
 from minutehand.local.parts import node_binary
 from minutehand.local.users import ADA, EVE
-from minutehand.queue import QueueError, Timing, watch_session
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
 from tests.support.hostile_proxy import Faults, HostileProxy
+from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 pytestmark = [
@@ -185,11 +186,12 @@ async def test_the_python_client_follows_a_visit_without_a_token(
     stack: RunningStack, worker: HandWorker, visit: str
 ) -> None:
     """Every event but log lines; the watch raises when the visit is closed."""
-    timing = Timing(polling_interval=0.5, silence=1, first_silence=0.5, heartbeat=1)
+    timing = Timing(polling_interval=0.5, silence=1, first_silence=0.5)
     told: Told = []
-    async with watch_session(
-        visit, supabase_url=stack.supabase_url, key=stack.supabase_publishable_key, timing=timing
-    ) as watcher:
+    async with (
+        official(stack.supabase_url, stack.supabase_publishable_key) as supabase,
+        Client(supabase, schema="public").watch_session(visit, timing=timing) as watcher,
+    ):
         running = asyncio.ensure_future(run_jobs(worker, visit))
 
         async def read() -> None:

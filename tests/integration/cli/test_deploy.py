@@ -323,7 +323,7 @@ def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
     page = s3.get_object(Bucket=bucket, Key="index.html")
     module = s3.head_object(Bucket=bucket, Key="app.js")
     assert set(json.load(io.BytesIO(config["Body"].read()))) == {
-        "supabaseUrl", "supabaseKey", "apiUrl", "stage",
+        "supabaseUrl", "supabaseKey", "schema", "apiUrl", "stage",
     }  # fmt: skip
     assert config["ContentType"] == "application/json"
     assert config["CacheControl"] == page["CacheControl"] == "no-store"

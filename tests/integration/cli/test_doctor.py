@@ -147,10 +147,10 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
     ),
     (
         "realtime-policies",
-        'alter policy "members follow their jobs" on realtime.messages rename to kept; '
+        'alter policy "minutehand: members follow their jobs" on realtime.messages rename to kept; '
         "create table public.kept_policy as select pg_get_expr(polqual, polrelid) as q from pg_policy where polname = 'kept'; "
         "drop policy kept on realtime.messages",
-        "do $$ begin execute format('create policy \"members follow their jobs\" on realtime.messages for select to authenticated using (%s)', (select q from public.kept_policy)); drop table public.kept_policy; end $$",
+        "do $$ begin execute format('create policy \"minutehand: members follow their jobs\" on realtime.messages for select to authenticated using (%s)', (select q from public.kept_policy)); drop table public.kept_policy; end $$",
         Verdict.FAIL, "no policy", "migration",
     ),
     (

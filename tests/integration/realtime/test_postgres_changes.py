@@ -48,6 +48,12 @@ TABLES = """
   );
   grant select on public.types to anon;
 
+  create schema tasks;
+  grant usage on schema tasks to anon;
+  create table tasks.items (id bigint primary key, name text);
+  grant select on tasks.items to anon;
+  alter publication supabase_realtime add table tasks.items;
+
   create table public.unpublished (id bigint primary key);
   alter publication supabase_realtime
     add table public.items, public.open_items, public.full_items, public.keyless, public.types;
@@ -115,6 +121,21 @@ async def test_the_reply_echoes_every_entry_with_an_id(connect: Any) -> None:
     assert all(type(number) is int and number != 0 for number in ids)
     assert ids[0] == ids[2] != ids[1]
     assert first == again
+
+
+async def test_a_table_of_another_schema_is_told_apart_by_it(
+    connect: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """An install may keep jobs in a schema of its own, beside a table of the same name."""
+    socket = await connect()
+    await listen(socket, {"event": "INSERT", "schema": "tasks", "table": "items"})
+
+    sql.execute("insert into public.items (id, name) values (1, 'theirs')")
+    sql.execute("insert into tasks.items values (2, 'ours')")
+    data = (await change(socket))["data"]
+
+    assert (data["schema"], data["table"]) == ("tasks", "items")
+    assert data["record"] == {"id": 2, "name": "ours"}
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.bench.scratch import scratch_settings
 from minutehand.queue import QueueClient, UserQueue, WorkerQueue
 from minutehand.worker import Registry, TickOptions, Worker
-from tests.support.project import Gateway, Project
+from tests.support.project import Gateway, Project, settings_at
 from tests.support.renewed import Renewed
 
 
@@ -22,7 +21,7 @@ def gateway(renewed: Renewed) -> Gateway:
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
     """Everything a worker needs to know."""
-    return Project(scratch_settings(renewed.gateway.url), renewed.database, renewed.gateway)
+    return Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
 
 
 @pytest.fixture

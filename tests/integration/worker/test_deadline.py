@@ -15,11 +15,10 @@ import pytest
 from pydantic import BaseModel
 
 from infra.bench.faults import FaultyProxy
-from infra.bench.scratch import scratch_settings
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, QueueUnavailable, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from tests.support.project import ACME, Project
+from tests.support.project import ACME, Project, settings_at
 
 
 class Nothing(BaseModel):
@@ -58,7 +57,7 @@ async def proxy(project: Project) -> AsyncIterator[HangingProxy]:
 async def behind(proxy: HangingProxy, registry: Registry) -> AsyncIterator[Worker]:
     """A worker behind the proxy."""
     made = Worker(
-        scratch_settings(f"http://127.0.0.1:{proxy.port}"),
+        settings_at(f"http://127.0.0.1:{proxy.port}"),
         registry=registry,
         options=TickOptions(linger_seconds=0, grace_seconds=0.2),
     )

@@ -11,11 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 from infra.bench.faults import FaultyProxy, Odds
-from infra.bench.scratch import scratch_settings
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from tests.support.project import ACME, Project
+from tests.support.project import ACME, Project, settings_at
 
 BUT_ONCE = {
     "lose_request": Odds(lose_request=1),
@@ -52,7 +51,7 @@ async def through(project: Project) -> AsyncIterator[Callable[[Odds], Awaitable[
         proxy = OnceProxy(reserve_port(), project.gateway.port, random.Random(1), odds)
         await proxy.start()
         proxies.append(proxy)
-        return scratch_settings(f"http://127.0.0.1:{proxy.port}")
+        return settings_at(f"http://127.0.0.1:{proxy.port}")
 
     yield make
     for proxy in proxies:

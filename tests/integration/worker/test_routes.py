@@ -184,6 +184,7 @@ def invoke(project: Project, *events: Any, **variables: str) -> list[Any]:
             "BACKGROUND_JOB_TOKEN": "background-token",
             "USE_MOCK_APOLLO": "true",
             "MINUTEHAND_APPS": "minutehand.apps.*",
+            "MINUTEHAND_SCHEMA": project.settings.schema_name,
             **variables,
         },
         input=json.dumps(events),

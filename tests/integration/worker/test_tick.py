@@ -444,7 +444,11 @@ async def test_the_last_word_of_a_job_is_kept_while_a_report_is_on_its_way(
             ctx.progress(percentage, f"stage {percentage}")
             await asyncio.sleep(0.27 if percentage < 100 else 0)
 
-    api = DataApi(project.settings.supabase_url, transport=SlowReports())
+    api = DataApi(
+        project.settings.supabase_url,
+        schema=project.settings.schema_name,
+        transport=SlowReports(),
+    )
     worker = Worker(
         project.settings,
         registry=registry,

@@ -3,7 +3,13 @@
 
 import { isOffline, onWake } from "./wakes.js";
 
-/** How current a watch is; see `Follower.freshness`. */
+/** @import { Freshness } from "./types.js" */
+
+/**
+ * How current a watch is; see `Follower.freshness`.
+ *
+ * @type {readonly Freshness[]}
+ */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
@@ -13,6 +19,10 @@ const DEFAULTS = {
   reorder: 100, // ms that a missing event may still arrive by itself
   joinPatience: 5000, // ms after which a first join counts as failed
 };
+/**
+ * @typedef {Partial<typeof DEFAULTS>} Timing How patient a watch is, in ms; `pollingInterval` is
+ *   the one to change.
+ */
 const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 
@@ -28,21 +38,30 @@ export class Follower {
   #distrusted = false;
   #distrusts = 0;
   #synced = false;
+  /** @type {Promise<void> | null} */
   #reading = null;
   #again = false;
   #reads = 0;
   #failures = 0;
   #unreachable = false;
+  /** @type {any} */
   #error = null;
   #lastHeard = 0;
   #checks = 0;
+  /** @type {any} A timer is a number in browsers and an object in Node. */
   #timer = null;
   #due = 0;
   #startedAt = 0;
   #closed = false;
+  /** @type {Set<() => void>} */
   #listeners = new Set();
   #notifying = false;
 
+  /**
+   * @param {import("./topics.js").Topics} topics
+   * @param {string} topic
+   * @param {Timing} options
+   */
   constructor(topics, topic, options = {}) {
     this.#topics = topics;
     this.#topic = topic;
@@ -55,7 +74,11 @@ export class Follower {
   /** Read everything since what is known. May throw; then it is tried again. */
   async catchUp() {}
 
-  /** Take one message of the topic. */
+  /**
+   * Take one message of the topic.
+   *
+   * @param {unknown} _payload
+   */
   receive(_payload) {}
 
   /** Whether something is known to be missing. */
@@ -85,6 +108,8 @@ export class Follower {
    * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way
    * or something is known to be missing. `polling`: Realtime is away, reads go on. `offline`:
    * neither works.
+   *
+   * @returns {Freshness}
    */
   get freshness() {
     if (isOffline() || this.#unreachable) return "offline";
@@ -95,7 +120,11 @@ export class Follower {
     return this.#synced && !this.hasGap ? "live" : "catching-up";
   }
 
-  /** Why the last read failed, or null. */
+  /**
+   * Why the last read failed, or null.
+   *
+   * @returns {Error | null}
+   */
   get error() {
     return this.#error;
   }
@@ -115,7 +144,11 @@ export class Follower {
     this.refresh();
   }
 
-  /** Read now; resolves when a read that began after this call has ended. */
+  /**
+   * Read now; resolves when a read that began after this call has ended.
+   *
+   * @returns {Promise<void>}
+   */
   refresh() {
     if (this.#closed) return Promise.resolve();
     this.#again = true;
@@ -131,7 +164,12 @@ export class Follower {
     this.refresh();
   }
 
-  /** Be told of every change of state, at most once per frame. */
+  /**
+   * Be told of every change of state, at most once per frame.
+   *
+   * @param {() => void} listener
+   * @returns {() => void} Ends it.
+   */
   subscribe(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -178,6 +216,7 @@ export class Follower {
     this.notify();
   }
 
+  /** @param {unknown} payload */
   #onMessage(payload) {
     if (this.#closed) return;
     this.#lastHeard = Date.now();
@@ -202,7 +241,8 @@ export class Follower {
           if (!this.#synced) this.onSynced();
           this.#synced = true;
         }
-      } catch (error) {
+      } catch (caught) {
+        const error = /** @type {any} */ (caught);
         this.#failures += 1;
         this.#unreachable = !error?.reachable;
         if (error?.reachable) this.#synced = false; // refused: what is shown may be old for good
@@ -232,27 +272,27 @@ export class Follower {
     if (isUrgent && this.#timer !== null && this.#due <= due) return; // a read is due before that
     clearTimeout(this.#timer);
     this.#due = due;
-    this.#timer = setTimeout(() => this.#onTimer(), wait);
-    this.#timer.unref?.(); // a script in Node may end while it watches
+    this.#timer = later(() => this.#onTimer(), wait);
   }
 
   async #onTimer() {
     this.#timer = null;
     const slept = Date.now() - this.#due > SLEPT_MS;
-    if (slept) return this.wake();
-    const trusts = this.#joined && this.#synced && !this.#distrusted && !this.hasGap && this.#failures === 0;
-    if (trusts && !this.isLive) return this.#arm();
+    if (slept) return void this.wake();
+    const trusts =
+      this.#joined && this.#synced && !this.#distrusted && !this.hasGap && this.#failures === 0;
+    if (trusts && !this.isLive) return void this.#arm();
     const quiet = Date.now() - this.#lastHeard;
     const enough = this.#checks === 0 ? this.#options.firstSilence : this.#options.silence;
-    if (trusts && quiet < enough) return this.#arm(enough - quiet);
+    if (trusts && quiet < enough) return void this.#arm(enough - quiet);
     const joins = this.#joins;
     if (trusts) this.#checks += 1;
     await this.refresh();
-    if (trusts) setTimeout(() => this.#judge(joins), this.#options.firstSilence).unref?.();
+    if (trusts) later(() => this.#judge(joins), this.#options.firstSilence);
   }
 
   /** After a read in silence: if it found what the socket never brought, the socket is dead. */
-  #judge(joins) {
+  #judge(/** @type {number} */ joins) {
     if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
     this.#distrusted = true;
     this.#distrusts += 1;
@@ -262,6 +302,19 @@ export class Follower {
   }
 }
 
+/**
+ * A timer; a script in Node may end while it watches.
+ *
+ * @param {() => void} run
+ * @param {number} wait
+ */
+export function later(run, wait) {
+  const timer = /** @type {any} */ (setTimeout(run, wait));
+  timer.unref?.();
+  return timer;
+}
+
+/** @param {() => void} run */
 function nextFrame(run) {
   const { document, requestAnimationFrame } = globalThis;
   if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);

@@ -1,75 +1,160 @@
 // What followers read from the Data API, under the user's own token and row level security.
 
+/** @import { Client, FeedPage, Job, JobEventRow, SessionJob } from "./types.js" */
+
 const EVENT_COLUMNS = "job_id,seq,type,data,created_at";
 const READ_TIMEOUT_MS = 10_000;
+/** Where `minutehand install` puts what clients see, unless it is told another name. */
+const INSTALLED = "minutehand";
 export const PAGE = 500;
 
-/** A read that failed; `reachable` tells a refusal from a server or network that is away. */
-export class ReadError extends Error {
-  constructor(message, status) {
-    super(message);
-    this.name = "ReadError";
+/** @type {WeakMap<Client, string>} */
+const schemas = new WeakMap();
+
+/**
+ * Say once in which schema a client's jobs are; an option `schema` of a call goes before it.
+ *
+ * @param {Client} client
+ * @param {string} schema The one chosen at the install, `minutehand` where nothing was said.
+ */
+export function setSchema(client, schema) {
+  schemas.set(client, schema);
+}
+
+/**
+ * Our tables and functions, over a supabase-js client.
+ *
+ * @param {Client} client
+ * @param {string} [schema]
+ */
+export const within = (client, schema) => client.schema(schema ?? schemas.get(client) ?? INSTALLED);
+
+/** A call that failed: refused by the queue, or not answered. */
+export class QueueError extends Error {
+  /**
+   * @param {{message?: string, code?: string, hint?: string | null, details?: string | null}} error
+   * @param {number} [status]
+   */
+  constructor({ message, code = "", hint, details }, status) {
+    super(message || "the Data API did not answer");
+    this.name = "QueueError";
+    /** The stable word of a refusal, e.g. `payload_invalid`; else the Data API's own code. */
+    this.code = (code.startsWith("PT") ? hint : null) || code;
+    /** The HTTP status; 0 without an answer. */
     this.status = status ?? 0;
+    this.details = details ?? null;
   }
 
+  /** Whether a server answered and refused: repeating the call does not help. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 }
 
-async function rows(query) {
-  // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
-  const { data, error, status } = await query.retry(false).abortSignal(AbortSignal.timeout(READ_TIMEOUT_MS));
-  if (error) throw new ReadError(error.message || "the Data API did not answer", status);
+/**
+ * What a supabase-js query gives, or a `QueueError`.
+ *
+ * @template T
+ * @param {PromiseLike<{data: T, error: any, status: number}>} query
+ * @returns {Promise<T>}
+ */
+export async function unwrap(query) {
+  const { data, error, status } = await query;
+  if (error) throw new QueueError(error, status);
   return data;
 }
 
+/** @param {any} query A query of any of supabase-js's types. */
+function rows(query) {
+  // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
+  const once = query.retry ? query.retry(false) : query;
+  return unwrap(once.abortSignal(AbortSignal.timeout(READ_TIMEOUT_MS)));
+}
+
+/**
+ * @typedef {object} Reads
+ * @property {(id: string) => Promise<Job | null>} job The row; null when missing or another's.
+ * @property {(id: string, seq: number, limit?: number) => Promise<JobEventRow[]>} events Up to a
+ *   page of events of a job after `seq`, in order.
+ * @property {(sessionId: string, limit?: number) => Promise<SessionJob[]>} sessionJobs Newest first.
+ */
+
+/** @param {string} [sessionId] */
 const isVisit = (sessionId) => sessionId?.startsWith("visit_");
 
 /**
- * The reads for a session: a visit's go through its own doors, which need no user, only its id.
- * Its rows have neither payload nor maker, and of log lines only the number is told.
+ * The reads for a session: a visit's go through its own functions, which need no user, only its
+ * id. Its rows have neither payload nor maker, and of log lines only the number is told.
+ *
+ * @param {Client} client
+ * @param {string} [sessionId]
+ * @param {string} [schema]
+ * @returns {Reads}
  */
-export function readsOfSession(client, sessionId) {
-  if (!isVisit(sessionId)) return readsOf(client);
-  const call = (door, more) => rows(client.rpc(door, { p_session_id: sessionId, ...more }));
+export function readsOfSession(client, sessionId, schema) {
+  if (!isVisit(sessionId)) return readsOf(client, schema);
+  /** @type {(name: string, more?: object) => Promise<any>} */
+  const call = (name, more) =>
+    rows(within(client, schema).rpc(name, { p_session_id: sessionId, ...more }));
   const jobs = async () => (await call("visit_jobs")).jobs;
   return {
     sessionJobs: jobs,
-    job: async (id) => (await jobs()).find((row) => row.id === id) ?? null,
+    job: async (id) => (await jobs()).find((/** @type {Job} */ row) => row.id === id) ?? null,
     events: async (id, seq, limit = PAGE) =>
       (await call("visit_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
   };
 }
 
-/** The reads over a supabase-js client. */
-export function readsOf(client) {
+/**
+ * The reads over a supabase-js client.
+ *
+ * @param {Client} client
+ * @param {string} [schema]
+ */
+export function readsOf(client, schema) {
+  /** @param {string} table */
+  const from = (table) => within(client, schema).from(table);
   return {
-    /** The job's row, or null when it is missing or another's. */
+    /** @type {Reads["job"]} */
     async job(id) {
-      const found = await rows(client.from("jobs").select("*").eq("id", id).limit(1));
+      const found = await rows(from("jobs").select("*").eq("id", id).limit(1));
       return found[0] ?? null;
     },
 
-    /** Up to a page of events of a job after `seq`, in order. */
+    /** @type {Reads["events"]} */
     events(id, seq, limit = PAGE) {
       return rows(
-        client.from("job_events").select(EVENT_COLUMNS).eq("job_id", id).gt("seq", seq)
-          .order("seq", { ascending: true }).limit(limit),
+        from("job_events")
+          .select(EVENT_COLUMNS)
+          .eq("job_id", id)
+          .gt("seq", seq)
+          .order("seq", { ascending: true })
+          .limit(limit),
       );
     },
 
-    /** The jobs of a session, newest first. */
+    /** @type {Reads["sessionJobs"]} */
     sessionJobs(sessionId, limit = 200) {
       return rows(
-        client.from("jobs").select("*").eq("session_id", sessionId)
-          .order("created_at", { ascending: false }).limit(limit),
+        from("jobs")
+          .select("*")
+          .eq("session_id", sessionId)
+          .order("created_at", { ascending: false })
+          .limit(limit),
       );
     },
 
-    /** State changes of a workspace after a cursor; without one, the cursor of now. */
+    /**
+     * State changes of a workspace after a cursor; without one, the cursor of now.
+     *
+     * @param {string} workspaceId
+     * @param {string | null} cursor
+     * @param {number} [limit]
+     * @returns {Promise<FeedPage>}
+     */
     feed(workspaceId, cursor, limit = PAGE) {
-      return rows(client.rpc("event_feed", { p_workspace_id: workspaceId, p_cursor: cursor, p_limit: limit }));
+      const page = { p_workspace_id: workspaceId, p_cursor: cursor, p_limit: limit };
+      return rows(within(client, schema).rpc("event_feed", page));
     },
   };
 }

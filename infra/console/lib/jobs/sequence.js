@@ -1,6 +1,12 @@
 // One job's events in their order, and what an event says about its job. Pure: no I/O, no clock.
 
-/** Statuses a job does not leave by itself. */
+/** @import { Job, JobEvent, WatchedJob } from "./types.js" */
+
+/**
+ * Statuses a job does not leave by itself.
+ *
+ * @type {ReadonlySet<string | null | undefined>}
+ */
 export const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 /** Events kept back while an earlier one is missing; beyond this they are read again instead. */
@@ -10,9 +16,12 @@ const MOST_WAITING = 1000;
  * Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
  *
  * What comes too early waits; `hasGap` says that something is missing and must be read.
+ *
+ * @template {{seq: number}} E
  */
 export class Sequence {
   #next;
+  /** @type {Map<number, E>} */
   #waiting = new Map();
   #dropped = false;
 
@@ -34,8 +43,8 @@ export class Sequence {
   /**
    * Take events as they arrive, in any order and any number of times.
    *
-   * @param {Array<{seq: number}>} events
-   * @returns {Array<{seq: number}>} Those that can be handed out now, in order.
+   * @param {E[]} events
+   * @returns {E[]} Those that can be handed out now, in order.
    */
   offer(events) {
     for (const event of events) {
@@ -50,7 +59,7 @@ export class Sequence {
    * Everything up to `seq` is known from elsewhere, as from a snapshot.
    *
    * @param {number} seq
-   * @returns {Array<{seq: number}>} Events after it that can be handed out now.
+   * @returns {E[]} Events after it that can be handed out now.
    */
   skipTo(seq) {
     if (seq >= this.#next) this.#next = seq + 1;
@@ -75,23 +84,36 @@ export class Sequence {
 
 /** Events after which the row holds more than the event tells: a result, an error, a schedule. */
 const NEEDS_ROW = new Set([
-  "job.completed", "job.failed", "job.cancelled", "job.retried", "job.snoozed", "job.released",
-  "job.reclaimed", "job.redriven", "job.replaced",
+  "job.completed",
+  "job.failed",
+  "job.cancelled",
+  "job.retried",
+  "job.snoozed",
+  "job.released",
+  "job.reclaimed",
+  "job.redriven",
+  "job.replaced",
 ]);
 
-/** Whether the row should be read again after an event of this type. */
+/**
+ * Whether the row should be read again after an event of this type.
+ *
+ * @param {string} type
+ */
 export const needsRow = (type) => NEEDS_ROW.has(type);
 
 /**
  * The job after an event. Events that the row already contains (`seq` up to its `last_seq`)
  * change nothing, so a snapshot and a stream may overlap in any way.
  *
- * @param {object} job A row of `public.jobs`.
- * @param {{seq: number, type: string, data: object, at: string}} event
- * @returns {object} A new row, or the same one when nothing changed.
+ * @template {Partial<Omit<WatchedJob, "payload" | "result" | "job_type">> | null} R
+ * @param {R} job A row of `jobs`.
+ * @param {JobEvent} event
+ * @returns {R} A new row, or the same one when nothing changed.
  */
 export function applyEvent(job, event) {
   if (!job || event.seq <= (job.last_seq ?? 0)) return job;
+  /** @type {any} */
   const data = event.data ?? {};
   const next = { ...job, last_seq: event.seq, updated_at: event.at ?? job.updated_at };
   if (typeof data.status === "string") next.status = data.status;
@@ -102,22 +124,42 @@ export function applyEvent(job, event) {
   next.waiting_for = event.type === "job.waiting" ? (data.wait ?? null) : keptWait(job, next);
   if (event.type === "job.leased") next.started_at = event.at;
   if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
-  if (event.type === "job.redriven") Object.assign(next, { result: null, cancel_requested_at: null });
+  if (event.type === "job.redriven")
+    Object.assign(next, { result: null, cancel_requested_at: null });
   next.completed_at = ENDED.has(next.status) ? (job.completed_at ?? event.at) : null;
   return next;
 }
 
-const nextRetry = (job, { type }) => (type === "job.progress" || type === "job.log" ? job.next_retry_at : null);
+/** @type {(job: Partial<Job>, event: JobEvent) => string | null | undefined} */
+const nextRetry = (job, { type }) =>
+  type === "job.progress" || type === "job.log" ? job.next_retry_at : null;
+/** @type {(job: Partial<WatchedJob>, next: Partial<WatchedJob>) => WatchedJob["waiting_for"]} */
 const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ?? null) : null);
 
 /**
  * An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`).
  *
- * @returns {object | null} null for what is no event of ours.
+ * @param {unknown} raw
+ * @returns {JobEvent | null} null for what is no event of ours.
  */
 export function normalizeEvent(raw) {
-  if (!raw || typeof raw !== "object" || typeof raw.type !== "string") return null;
+  if (!raw || typeof raw !== "object") return null;
+  return eventOf(raw);
+}
+
+/**
+ * @param {any} raw
+ * @returns {JobEvent | null}
+ */
+function eventOf(raw) {
+  if (typeof raw.type !== "string") return null;
   const seq = Number(raw.seq);
   if (!Number.isSafeInteger(seq) || typeof raw.job_id !== "string") return null;
-  return { job_id: raw.job_id, seq, type: raw.type, data: raw.data ?? {}, at: raw.at ?? raw.created_at };
+  return {
+    job_id: raw.job_id,
+    seq,
+    type: raw.type,
+    data: raw.data ?? {},
+    at: raw.at ?? raw.created_at,
+  };
 }

@@ -1,21 +1,43 @@
 // Private Realtime topics over one supabase-js client: one channel each, shared and counted.
 
-const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
-const REOPEN_MS = [500, 1000, 2000, 5000, 10_000, 30_000];
+/** @import { RealtimeChannel } from "@supabase/supabase-js" */
+/** @import { Client } from "./types.js" */
 
+/**
+ * @typedef {{joined: () => void, lost: (reason: string) => void,
+ *   message: (payload: unknown) => void}} Listener
+ * @typedef {{topic: string, listeners: Set<Listener>, channel: RealtimeChannel | null,
+ *   joined: boolean, failures: number, timer?: ReturnType<typeof setTimeout>,
+ *   linger?: ReturnType<typeof setTimeout>}} Entry
+ */
+
+const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
+const REOPEN_MS = [500, 1000, 2000, 5000, 10_000];
+const REOPEN_MS_MOST = 30_000;
+
+/** @type {WeakMap<Client, Topics>} */
 const hubs = new WeakMap();
 
-/** The topics of a client; the same object for the same client. */
+/**
+ * The topics of a client; the same object for the same client.
+ *
+ * @param {Client} client
+ * @returns {Topics}
+ */
 export function topicsOf(client) {
-  if (!hubs.has(client)) hubs.set(client, new Topics(client));
-  return hubs.get(client);
+  let topics = hubs.get(client);
+  if (!topics) hubs.set(client, (topics = new Topics(client)));
+  return topics;
 }
 
-class Topics {
+export class Topics {
   #client;
+  /** @type {Map<string, Entry>} */
   #entries = new Map();
+  /** @type {Map<string, Promise<unknown>>} */
   #leaving = new Map();
 
+  /** @param {Client} client */
   constructor(client) {
     this.#client = client;
   }
@@ -24,23 +46,31 @@ class Topics {
    * Listen to a private topic. Joining, rejoining and fresh tokens are cared for.
    *
    * @param {string} topic
-   * @param {{joined: () => void, lost: (reason: string) => void, message: (payload: object) => void}} listener
+   * @param {Listener} listener
    * @returns {() => void} Leaves.
    */
   join(topic, listener) {
-    let entry = this.#entries.get(topic);
-    if (!entry) {
-      entry = { topic, listeners: new Set(), channel: null, joined: false, failures: 0, timer: null };
-      this.#entries.set(topic, entry);
-      this.#open(entry);
-    }
+    const entry = this.#entries.get(topic) ?? this.#made(topic);
     clearTimeout(entry.linger);
     entry.listeners.add(listener);
-    if (entry.joined) queueMicrotask(() => entry.listeners.has(listener) && entry.joined && listener.joined());
+    if (entry.joined)
+      queueMicrotask(() => entry.listeners.has(listener) && entry.joined && listener.joined());
     return () => {
       entry.listeners.delete(listener);
-      if (entry.listeners.size === 0) entry.linger = setTimeout(() => this.#close(entry), LINGER_MS);
+      if (entry.listeners.size === 0)
+        entry.linger = setTimeout(() => this.#close(entry), LINGER_MS);
     };
+  }
+
+  /**
+   * @param {string} topic
+   * @returns {Entry}
+   */
+  #made(topic) {
+    const entry = { topic, listeners: new Set(), channel: null, joined: false, failures: 0 };
+    this.#entries.set(topic, entry);
+    this.#open(entry);
+    return entry;
   }
 
   /** Push the present token and reconnect now instead of at the end of a back-off. */
@@ -64,19 +94,23 @@ class Topics {
       return true;
     } catch (error) {
       // the session could not be read or refreshed: joins are refused until it can
-      for (const entry of this.#entries.values()) this.#lost(entry, String(error?.message ?? error));
+      for (const entry of this.#entries.values()) this.#lost(entry, String(error));
       return false;
     }
   }
 
+  /** @param {Entry} entry */
   async #open(entry) {
     await this.#authorize();
     await this.#leaving.get(entry.topic); // the client would hand out the channel that is leaving
     if (this.#entries.get(entry.topic) !== entry || entry.channel) return;
+    /** @type {RealtimeChannel} */
     const channel = this.#client.channel(entry.topic, { config: { private: true } });
     entry.channel = channel;
     channel.on("broadcast", { event: "*" }, (message) => {
-      for (const listener of [...entry.listeners]) listener.message(message.payload);
+      // one message carries all events of a statement for this topic, in order
+      for (const payload of message.payload?.events ?? [message.payload])
+        for (const listener of [...entry.listeners]) listener.message(payload);
     });
     channel.subscribe((status, error) => {
       if (entry.channel !== channel) return;
@@ -90,25 +124,32 @@ class Topics {
     });
   }
 
+  /** @param {Entry} entry */
   #joined(entry) {
     entry.joined = true;
     entry.failures = 0;
     for (const listener of [...entry.listeners]) listener.joined();
   }
 
+  /**
+   * @param {Entry} entry
+   * @param {string} reason
+   */
   #lost(entry, reason) {
     entry.joined = false;
     for (const listener of [...entry.listeners]) listener.lost(reason);
   }
 
+  /** @param {Entry} entry */
   #reopen(entry) {
     entry.channel = null;
     this.#lost(entry, "closed");
-    const wait = REOPEN_MS[Math.min(entry.failures++, REOPEN_MS.length - 1)];
+    const wait = REOPEN_MS[entry.failures++] ?? REOPEN_MS_MOST;
     clearTimeout(entry.timer);
     entry.timer = setTimeout(() => this.#open(entry), wait * (0.75 + Math.random() / 2));
   }
 
+  /** @param {Entry} entry */
   #close(entry) {
     if (entry.listeners.size > 0) return;
     clearTimeout(entry.timer);
@@ -116,7 +157,9 @@ class Topics {
     const { channel } = entry;
     entry.channel = null;
     if (!channel) return;
-    const gone = this.#client.removeChannel(channel).finally(() => this.#leaving.delete(entry.topic));
+    const gone = this.#client
+      .removeChannel(channel)
+      .finally(() => this.#leaving.delete(entry.topic));
     this.#leaving.set(entry.topic, gone);
   }
 }

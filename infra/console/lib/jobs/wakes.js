@@ -1,5 +1,6 @@
 // Moments at which a page may have missed something: it came back, the network came back.
 
+/** @type {Set<() => void>} */
 const sleepers = new Set();
 let listening = false;
 
@@ -10,13 +11,18 @@ function wakeAll() {
 function listen() {
   if (listening || typeof globalThis.addEventListener !== "function") return;
   listening = true;
-  for (const name of ["online", "offline", "focus", "pageshow"]) globalThis.addEventListener(name, wakeAll);
+  for (const name of ["online", "offline", "focus", "pageshow"])
+    globalThis.addEventListener(name, wakeAll);
   globalThis.document?.addEventListener("visibilitychange", () => {
     if (globalThis.document.visibilityState === "visible") wakeAll();
   });
 }
 
-/** Call `wake` on every such moment, until the returned function is called. */
+/**
+ * Call `wake` on every such moment, until the returned function is called.
+ *
+ * @param {() => void} wake
+ */
 export function onWake(wake) {
   listen();
   sleepers.add(wake);
@@ -24,4 +30,5 @@ export function onWake(wake) {
 }
 
 /** Whether the browser knows that it has no network; elsewhere false. */
-export const isOffline = () => typeof document !== "undefined" && globalThis.navigator?.onLine === false;
+export const isOffline = () =>
+  typeof document !== "undefined" && globalThis.navigator?.onLine === false;

@@ -1,50 +1,83 @@
 // One job: its row, its events in order, and how fresh both are.
 
-import { Follower } from "./follower.js";
-import { PAGE } from "./reads.js";
+import { Follower, later } from "./follower.js";
+import { PAGE, unwrap, within } from "./reads.js";
 import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
+
+/** @import { Client, Job, JobEvent, JobState, JobType, WatchedJob } from "./types.js" */
+
+/**
+ * @typedef {object} OwnJobOptions
+ * @property {string} [schema] Where the jobs are: `minutehand` unless installed elsewhere.
+ * @property {boolean} [history] Also hand out and keep the events that lie in the past.
+ * @property {number} [historyLimit] At most so many of them, 2,000 by default.
+ * @property {number} [after] Hand out events after this `seq` instead.
+ * @property {(event: JobEvent) => void} [onEvent] Each event once, in order; without `history`
+ *   those that happen from now on.
+ * @property {(jobId: string) => Promise<Job>} [cancel] How to cancel; by RPC if left out.
+ * @property {string} [visit] The visit the job belongs to, for the user it was opened for; its row
+ *   has no payload then.
+ */
+/**
+ * @template {JobType} T
+ * @typedef {OwnJobOptions & import("./follower.js").Timing &
+ *   {onChange?: (state: JobState<T>) => void}} JobOptions `onChange` at most once per frame.
+ */
 
 const ROW_DELAY_MS = 30;
 
 /** What a watch rejects with when its job is deleted, or was never visible. */
 export class JobGone extends Error {
+  /** @param {string} jobId */
   constructor(jobId) {
     super(`job ${jobId} is gone, or not yours to see`);
     this.name = "JobGone";
   }
 }
 
+/** @template {JobType} T */
 export class JobWatch extends Follower {
   #client;
   #reads;
   #id;
   #options;
+  /** @type {WatchedJob<T> | null} */
   #job = null;
   #missing = false;
+  /** @type {Sequence<JobEvent> | null} */
   #sequence = null;
   #heard = 0;
   #rowIsOld = false;
+  /** @type {any} */
   #rowTimer = null;
+  /** @type {JobEvent[]} */
   #early = []; // came before the first read said where the stream starts
+  /** @type {JobEvent[]} */
   #events = [];
+  /** @type {ReturnType<typeof promised<Job<T>>> | null} */
   #settled = null;
 
+  /**
+   * @param {Client} client
+   * @param {import("./reads.js").Reads} reads
+   * @param {import("./topics.js").Topics} topics
+   * @param {string} id
+   * @param {JobOptions<T>} options
+   */
   constructor(client, reads, topics, id, options) {
     super(topics, `job:${id}`, options);
     this.#client = client;
     this.#reads = reads;
     this.#id = id;
     this.#options = options;
-    if (options.onChange) this.subscribe(() => options.onChange(this.state));
+    const { onChange } = options;
+    if (onChange) this.subscribe(() => onChange(this.state));
   }
 
   /**
    * What is known now.
    *
-   * @returns {{job: object|null, status: string|null, progress: object|null, isCompleted: boolean,
-   *   isFailed: boolean, isEnded: boolean, error: string|null, freshness: string, missing: boolean,
-   *   events: object[], problem: Error|null}} `events` only with `history`; `error` is the job's
-   *   own, `problem` why reading it fails.
+   * @returns {JobState<T>}
    */
   get state() {
     const job = this.#job;
@@ -64,16 +97,22 @@ export class JobWatch extends Follower {
     };
   }
 
-  /** Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched. */
+  /**
+   * Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched.
+   *
+   * @returns {Promise<Job<T>>}
+   */
   get ended() {
-    if (!this.#settled) {
-      this.#settled = Promise.withResolvers();
-      this.#settle();
-    }
+    this.#settled ??= promised();
+    this.#settle();
     return this.#settled.promise;
   }
 
-  /** Cancel the job; resolves with its row. */
+  /**
+   * Cancel the job; resolves with its row.
+   *
+   * @returns {Promise<Job>}
+   */
   async cancel() {
     const cancel = this.#options.cancel ?? ((id) => this.#cancelByRpc(id));
     const job = await cancel(this.#id);
@@ -98,6 +137,7 @@ export class JobWatch extends Follower {
     return !this.#missing && !ENDED.has(this.#job?.status);
   }
 
+  /** @param {unknown} payload */
   receive(payload) {
     const event = normalizeEvent(payload);
     if (!event || event.job_id !== this.#id) return;
@@ -108,17 +148,16 @@ export class JobWatch extends Follower {
 
   async catchUp() {
     const row = await this.#reads.job(this.#id);
-    if (!row) return this.#vanish();
+    if (!row) return void this.#vanish();
     this.#missing = false;
     this.#takeRow(row);
-    if (!this.#sequence) this.#begin(row);
+    const sequence = this.#sequence ?? this.#begin(row);
     for (;;) {
-      const page = await this.#reads.events(this.#id, this.#sequence.last, PAGE);
-      const events = page.map(normalizeEvent).filter(Boolean);
-      this.#take(this.#sequence.offer(events));
+      const page = await this.#reads.events(this.#id, sequence.last, PAGE);
+      this.#take(sequence.offer(page.map(normalizeEvent).filter((event) => event !== null)));
       if (page.length < PAGE) break;
     }
-    this.#sequence.wasReadToTheEnd();
+    sequence.wasReadToTheEnd();
     if (this.#rowIsOld) this.#takeRow(await this.#reads.job(this.#id));
     this.#settle();
   }
@@ -129,30 +168,41 @@ export class JobWatch extends Follower {
     this.#settled?.reject(new Error("the watch was closed"));
   }
 
+  /**
+   * @param {Job} row
+   * @returns {Sequence<JobEvent>}
+   */
   #begin(row) {
     const { history, historyLimit = 2000 } = this.#options;
     const known = history ? Math.max(0, row.last_seq - historyLimit) : row.last_seq;
-    this.#sequence = new Sequence(this.#options.after ?? known);
+    /** @type {Sequence<JobEvent>} */
+    const sequence = new Sequence(this.#options.after ?? known);
+    this.#sequence = sequence;
     if (!history && this.#heard === 0) this.#heard = row.last_seq;
-    this.#heard = Math.max(this.#heard, this.#sequence.last);
-    this.#take(this.#sequence.offer(this.#early.splice(0)));
+    this.#heard = Math.max(this.#heard, sequence.last);
+    this.#take(sequence.offer(this.#early.splice(0)));
+    return sequence;
   }
 
+  /** @param {Job | null} row */
   #takeRow(row) {
     if (!row) return this.#vanish();
     if (this.#job && row.last_seq < this.#job.last_seq) return;
     this.#rowIsOld = false;
     clearTimeout(this.#rowTimer);
     const waiting = row.status === "waiting" ? (this.#job?.waiting_for ?? null) : null;
-    this.#job = { ...row, waiting_for: waiting };
+    this.#job = /** @type {WatchedJob<T>} */ ({ ...row, waiting_for: waiting });
   }
 
+  /** @param {JobEvent[]} events */
   #take(events) {
     if (events.length === 0) return;
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);
-      if (event.type === "job.waiting" && this.#job?.last_seq === event.seq) this.#job.waiting_for = event.data.wait;
+      if (event.type === "job.waiting" && this.#job?.last_seq === event.seq) {
+        this.#job.waiting_for = event.data.wait;
+      }
       this.#options.onEvent?.(event);
     }
     if (this.#options.history) this.#events = this.#events.concat(events);
@@ -162,8 +212,7 @@ export class JobWatch extends Follower {
 
   #readRowSoon() {
     clearTimeout(this.#rowTimer);
-    this.#rowTimer = setTimeout(() => this.refresh(), ROW_DELAY_MS);
-    this.#rowTimer.unref?.();
+    this.#rowTimer = later(() => this.refresh(), ROW_DELAY_MS);
   }
 
   #vanish() {
@@ -175,12 +224,28 @@ export class JobWatch extends Follower {
   #settle() {
     if (!this.#settled) return;
     if (this.#missing) this.#settled.reject(new JobGone(this.#id));
-    else if (ENDED.has(this.#job?.status) && !this.#rowIsOld) this.#settled.resolve(this.#job);
+    else if (this.#job && ENDED.has(this.#job.status) && !this.#rowIsOld)
+      this.#settled.resolve(this.#job);
   }
 
-  async #cancelByRpc(id) {
-    const { data, error } = await this.#client.rpc("cancel_job", { p_job_id: id });
-    if (error) throw Object.assign(new Error(error.message), { code: error.hint ?? error.code });
-    return data;
+  /**
+   * @param {string} id
+   * @returns {Promise<Job>}
+   */
+  #cancelByRpc(id) {
+    return unwrap(within(this.#client, this.#options.schema).rpc("cancel_job", { p_job_id: id }));
   }
+}
+
+/**
+ * A promise with its own ends, as `Promise.withResolvers` of newer runtimes.
+ *
+ * @template R
+ * @returns {{promise: Promise<R>, resolve: (value: R) => void, reject: (error: Error) => void}}
+ */
+function promised() {
+  /** @type {any} */
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
 }

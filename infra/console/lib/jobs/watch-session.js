@@ -4,24 +4,51 @@ import { Follower } from "./follower.js";
 import { PAGE } from "./reads.js";
 import { applyEvent, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 
+/** @import { Freshness, JobEvent, SessionJob } from "./types.js" */
+
+/**
+ * @typedef {{row: SessionJob, sequence: Sequence<JobEvent>, told: number}} Line
+ * @typedef {{jobs: SessionJob[], freshness: Freshness, missing: boolean,
+ *   problem: Error | null}} SessionState
+ *   The jobs newest first; `missing`: a visit that has ended, or never was.
+ */
+/**
+ * @typedef {object} OwnSessionOptions
+ * @property {string} [schema] Where the jobs are: `minutehand` unless installed elsewhere.
+ * @property {boolean} [history] Also hand out the events that lie in the past.
+ * @property {(event: JobEvent) => void} [onEvent] Each event but log lines, once, in order per job.
+ * @property {(state: SessionState) => void} [onChange] At most once per frame.
+ */
+/** @typedef {OwnSessionOptions & import("./follower.js").Timing} SessionOptions */
+
 export class SessionWatch extends Follower {
   #reads;
   #id;
   #options;
-  #lines = new Map(); // job id -> {row, sequence}
+  /** @type {Map<string, Line>} */
+  #lines = new Map();
+  /** @type {Set<string>} */
   #missing = new Set();
+  /** @type {Map<string, number>} */
   #heard = new Map();
   #gone = false;
 
+  /**
+   * @param {import("./reads.js").Reads} reads
+   * @param {import("./topics.js").Topics} topics
+   * @param {string} id
+   * @param {SessionOptions} options
+   */
   constructor(reads, topics, id, options) {
     super(topics, `session:${id}`, options);
     this.#reads = reads;
     this.#id = id;
     this.#options = options;
-    if (options.onChange) this.subscribe(() => options.onChange(this.state));
+    const { onChange } = options;
+    if (onChange) this.subscribe(() => onChange(this.state));
   }
 
-  /** `jobs` are the session's rows, newest first; `missing`: a visit that has ended, or never was. */
+  /** @returns {SessionState} */
   get state() {
     const jobs = [...this.#lines.values()].map((line) => line.row);
     jobs.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
@@ -30,7 +57,8 @@ export class SessionWatch extends Follower {
 
   get hasGap() {
     // a row that was read ahead of its events counts: they are still to be told
-    const isBehind = ({ row, sequence }) => sequence.hasGap || sequence.last < row.last_seq;
+    const isBehind = (/** @type {Line} */ { row, sequence }) =>
+      sequence.hasGap || sequence.last < row.last_seq;
     return this.#missing.size > 0 || [...this.#lines.values()].some(isBehind);
   }
 
@@ -39,9 +67,11 @@ export class SessionWatch extends Follower {
   }
 
   onSynced() {
-    for (const [id, { told }] of this.#lines) this.#heard.set(id, Math.max(this.#heard.get(id) ?? 0, told));
+    for (const [id, { told }] of this.#lines)
+      this.#heard.set(id, Math.max(this.#heard.get(id) ?? 0, told));
   }
 
+  /** @param {unknown} payload */
   receive(payload) {
     const event = normalizeEvent(payload);
     if (!event) return;
@@ -73,20 +103,28 @@ export class SessionWatch extends Follower {
       this.#gone = false;
       return jobs;
     } catch (error) {
-      this.#gone = error?.status === 404;
+      this.#gone = /** @type {any} */ (error)?.status === 404;
       throw error;
     }
   }
 
+  /** @param {Line} line */
   async #readEvents(line) {
     while (line.sequence.last < line.row.last_seq || line.sequence.hasGap) {
       const page = await this.#reads.events(line.row.id, line.sequence.last, PAGE);
-      this.#take(line, page.map(normalizeEvent).filter(Boolean));
+      this.#take(
+        line,
+        page.map(normalizeEvent).filter((event) => event !== null),
+      );
       line.sequence.wasReadToTheEnd();
       if (page.length < PAGE) break;
     }
   }
 
+  /**
+   * @param {Line} line
+   * @param {JobEvent[]} offered
+   */
   #take(line, offered) {
     for (const event of line.sequence.offer(offered)) {
       if (event.seq > line.row.last_seq && needsRow(event.type)) this.#missing.add(line.row.id);

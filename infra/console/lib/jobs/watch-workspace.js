@@ -4,25 +4,51 @@
 import { Follower } from "./follower.js";
 import { normalizeEvent } from "./sequence.js";
 
+/** @import { Freshness, JobEvent } from "./types.js" */
+
+/** @typedef {{freshness: Freshness, problem: Error | null}} WorkspaceState */
+/**
+ * @typedef {object} OwnWorkspaceOptions
+ * @property {string} [schema] Where the jobs are: `minutehand` unless installed elsewhere.
+ * @property {(event: JobEvent) => void} [onEvent] Each state change from now on, once; what the
+ *   socket lost comes late. A job's `seq` has holes: progress and logs do not travel here.
+ * @property {(why: {first: boolean}) => Promise<void> | void} [onResync] Read what you show: once
+ *   at the start, and again after an absence too long to be told event by event.
+ * @property {(state: WorkspaceState) => void} [onChange] At most once per frame.
+ */
+/** @typedef {OwnWorkspaceOptions & import("./follower.js").Timing} WorkspaceOptions */
+
 const MOST_PAGES = 10; // a longer absence: whoever shows jobs had better read them again
 
 export class WorkspaceWatch extends Follower {
   #reads;
   #id;
   #options;
+  /** @type {string | null} */
   #cursor = null;
+  /** @type {Set<string>} */
   #told = new Set(); // "job seq" since the feed was read last, and
+  /** @type {Set<string>} */
   #toldBefore = new Set(); // before that: a message may be later than the read that overtook it
+  /** @type {Set<string>} */
   #unheard = new Set();
 
+  /**
+   * @param {Pick<ReturnType<typeof import("./reads.js").readsOf>, "feed">} reads
+   * @param {import("./topics.js").Topics} topics
+   * @param {string} id
+   * @param {WorkspaceOptions} options
+   */
   constructor(reads, topics, id, options) {
     super(topics, `workspace:${id}`, options);
     this.#reads = reads;
     this.#id = id;
     this.#options = options;
-    if (options.onChange) this.subscribe(() => options.onChange(this.state));
+    const { onChange } = options;
+    if (onChange) this.subscribe(() => onChange(this.state));
   }
 
+  /** @returns {WorkspaceState} */
   get state() {
     return { freshness: this.freshness, problem: this.error };
   }
@@ -35,6 +61,7 @@ export class WorkspaceWatch extends Follower {
     this.#unheard.clear();
   }
 
+  /** @param {unknown} payload */
   receive(payload) {
     const event = normalizeEvent(payload);
     if (!event) return;
@@ -50,10 +77,10 @@ export class WorkspaceWatch extends Follower {
     }
     const wasLive = this.freshness === "live";
     const news = [];
-    let page = null;
-    for (let pages = 0; pages === 0 || page.more; pages += 1) {
-      page = await this.#reads.feed(this.#id, this.#cursor);
+    for (let pages = 0, more = true; more; pages += 1) {
+      const page = await this.#reads.feed(this.#id, this.#cursor);
       this.#cursor = page.cursor;
+      more = page.more;
       if (page.reset || pages === MOST_PAGES) return this.#startAnew();
       for (const row of page.events) {
         const event = normalizeEvent(row);
@@ -71,6 +98,7 @@ export class WorkspaceWatch extends Follower {
     await this.#options.onResync?.({ first: false });
   }
 
+  /** @param {JobEvent} event */
   #tell(event) {
     const name = nameOf(event);
     if (this.#told.has(name) || this.#toldBefore.has(name)) return false;
@@ -80,4 +108,5 @@ export class WorkspaceWatch extends Follower {
   }
 }
 
+/** @param {JobEvent} event */
 const nameOf = ({ job_id: id, seq }) => `${id} ${seq}`;

@@ -89,7 +89,8 @@ def grants(patient: Patient) -> Finding:
             names = ", ".join(row[0] for row in rows)
             return say.fail(
                 f"{role} may not execute {names}",
-                f"grant execute on function public.{rows[0][0]} to {role}; or {PUSH}",
+                f"grant execute on function {patient.schemas.clients}.{rows[0][0]}"
+                f" to {role}; or {PUSH}",
             )
     return say.ok("each role reaches its functions")
 
@@ -109,7 +110,8 @@ def closed(patient: Patient) -> Finding:
         function, role = rows[0]
         return say.fail(
             f"{role} may execute {function}: anybody could take or settle jobs",
-            f"revoke execute on function public.{function} from public, anon, authenticated",
+            f"revoke execute on function {patient.schemas.clients}.{function}"
+            " from public, anon, authenticated",
         )
     return say.ok("shut to anon and authenticated")
 
@@ -125,9 +127,10 @@ def row_security(patient: Patient) -> Finding:
     if rows:
         names = ", ".join(row[0] for row in rows)
         return say.fail(
-            f"off on {names}", f"alter table public.{rows[0][0]} enable row level security"
+            f"off on {names}",
+            f"alter table {patient.schemas.clients}.{rows[0][0]} enable row level security",
         )
-    return say.ok("on for every table in public")
+    return say.ok(f"on for every table in {patient.schemas.clients}")
 
 
 def engine(patient: Patient) -> Finding:
@@ -144,7 +147,8 @@ def engine(patient: Patient) -> Finding:
     if rows:
         table, role = rows[0]
         return say.fail(
-            f"{role} has rights on queue.{table}", f"revoke all on queue.{table} from {role}"
+            f"{role} has rights on {patient.schemas.engine}.{table}",
+            f"revoke all on {patient.schemas.engine}.{table} from {role}",
         )
     return say.ok("reached through functions alone")
 
@@ -176,7 +180,7 @@ def realtime_rows(patient: Patient) -> Finding:
     if missing:
         return say.warn(
             f"supabase_realtime lacks {', '.join(missing)}",
-            f"alter publication supabase_realtime add table public.{missing[0]}",
+            f"alter publication supabase_realtime add table {patient.schemas.clients}.{missing[0]}",
         )
     return say.ok("jobs and job_logs")
 

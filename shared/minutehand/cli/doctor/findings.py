@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 
+from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, Connection
 
@@ -67,8 +69,15 @@ class Patient:
         return self._database
 
     def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query."""
-        return self.database.execute(sql.encode(), parameters or None).fetchall()
+        """Rows of a query, which names the schemas as the migrations' source does."""
+        named = rewrite(sql, self.schemas)
+        return self.database.execute(named.encode(), parameters or None).fetchall()
+
+    @cached_property
+    def schemas(self) -> Schemas:
+        """Where this project keeps what clients see, and the engine."""
+        project = Project.at(self.root)
+        return Schemas(project.schema_, project.engine_schema)
 
     @property
     def person(self) -> Connection:

@@ -32,8 +32,17 @@ def supabase(patient: Patient) -> Finding:
     url = patient.values["SUPABASE_URL"].rstrip("/")
     answer = patient.get(
         f"{url}/rest/v1/jobs?select=id&limit=1",
-        headers={"apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"]},
+        headers={
+            "apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"],
+            "accept-profile": patient.schemas.clients,
+        },
     )
+    if "PGRST106" in answer.text:
+        return say.fail(
+            f"the Data API does not expose the schema {patient.schemas.clients}",
+            f'add "{patient.schemas.clients}" to `[api] schemas` of supabase/config.toml, then'
+            " `supabase config push`; or Project settings → Data API → Exposed schemas",
+        )
     if answer.status_code == 404:
         return say.fail(f"{url} has no table jobs", "supabase db push, or correct SUPABASE_URL")
     if answer.status_code == 401 and "api" in answer.text.lower() and "key" in answer.text.lower():
@@ -53,14 +62,15 @@ def exposed_schemas(patient: Patient) -> Finding:
         f"{url}/rest/v1/job_types?select=job_type&limit=1",
         headers={
             "apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"],
-            "accept-profile": "queue",
+            "accept-profile": patient.schemas.engine,
         },
     )
     if answer.is_success:
         return say.fail(
-            "the schema queue is exposed", "Project settings → Data API: expose public only"
+            f"the schema {patient.schemas.engine} is exposed",
+            f"Project settings → Data API: expose {patient.schemas.clients} and yours only",
         )
-    return say.ok("queue is not exposed")
+    return say.ok(f"{patient.schemas.engine} is not exposed")
 
 
 def clock_skew(patient: Patient) -> Finding:

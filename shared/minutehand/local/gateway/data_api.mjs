@@ -41,7 +41,7 @@ export async function openDataApi() {
       secret_key: settings.secretKey,
       site_url: settings.siteUrl,
     },
-    api: { enabled: true, schemas: ["public"] },
+    api: { enabled: true, schemas: settings.schemas },
     options: { server: { admin: false }, drivers: { email: new ConsoleEmailDriver() } },
   });
   await app.init();

@@ -2,7 +2,7 @@
 // Reads {url, key, token, jobs, sessionId, watchers} from stdin; says "ready", then what was told.
 
 import { createClient } from "@supabase/supabase-js";
-import { watchJob, watchSession } from "../../../../infra/console/lib/jobs.js";
+import { setSchema, watchJob, watchSession } from "../../../../infra/console/lib/jobs.js";
 import { until } from "./world.mjs";
 
 const order = JSON.parse(await new Response(process.stdin).text());
@@ -10,6 +10,7 @@ const client = createClient(order.url, order.key, {
   accessToken: async () => order.token,
   auth: { persistSession: false },
 });
+setSchema(client, "public");
 const watches = Array.from({ length: order.watchers }, (_, index) => {
   const told = [];
   const jobId = order.jobs[index % order.jobs.length];

@@ -1,7 +1,7 @@
 // One watcher of one job that says how fresh it is: {url, key, token, job, options} as argument.
 // Prints {"freshness", "last"} whenever either changes, and {"told": [[seq, type]]} at the end.
 import { createClient } from '@supabase/supabase-js'
-import { watchJob } from '../../../../infra/console/lib/jobs.js'
+import { setSchema, watchJob } from '../../../../infra/console/lib/jobs.js'
 
 const { url, key, token, job, options } = JSON.parse(process.argv[2])
 const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
@@ -11,6 +11,7 @@ const client = createClient(url, key, {
   accessToken: async () => token,
   realtime: { timeout: 2000, heartbeatIntervalMs: 1000 },
 })
+setSchema(client, 'public')
 const told = []
 let said = ''
 const watch = watchJob(client, job, {

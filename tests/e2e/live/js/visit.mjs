@@ -1,13 +1,14 @@
 // A visitor without a user: {url, key, session} as argument; with {token, job} the user a visit was
 // opened for. Prints {"freshness", "told", "jobs", "missing"} whenever it changes, until it is killed.
 import { createClient } from '@supabase/supabase-js'
-import { watchJob, watchSession } from '../../../../infra/console/lib/jobs.js'
+import { setSchema, watchJob, watchSession } from '../../../../infra/console/lib/jobs.js'
 
 const { url, key, session, token, job, options } = JSON.parse(process.argv[2])
 const client = createClient(url, key, {
   auth: { persistSession: false, autoRefreshToken: false },
   ...(token && { accessToken: async () => token }),
 })
+setSchema(client, 'public')
 const told = []
 let said = ''
 const settings = {

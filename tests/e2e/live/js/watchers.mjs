@@ -2,7 +2,7 @@
 // Prints {"live": n} when every watcher is live for the first time, and at the end one line with
 // what each watcher was told: {"told": [{job, seqs, freshness, lies}]}.
 import { createClient } from '@supabase/supabase-js'
-import { watchJob } from '../../../../infra/console/lib/jobs.js'
+import { setSchema, watchJob } from '../../../../infra/console/lib/jobs.js'
 
 const { url, key, token, jobs, watchers, clients, options } = JSON.parse(process.argv[2])
 const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
@@ -14,6 +14,7 @@ const connections = Array.from({ length: clients }, () =>
     realtime: { timeout: 2000, heartbeatIntervalMs: 1000 },
   })
 )
+for (const client of connections) setSchema(client, 'public')
 const all = Array.from({ length: watchers }, (_, n) => {
   const watcher = { job: jobs[n % jobs.length], seqs: [], wasLive: false }
   watcher.watch = watchJob(connections[(n + Math.floor(n / jobs.length)) % clients], watcher.job, {

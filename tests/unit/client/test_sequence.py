@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minutehand.client.sequence import MOST_WAITING, EventSequence, apply_event, event_of_frame
 from minutehand.queue import Job, JobEvent
-from minutehand.queue.sequence import MOST_WAITING, EventSequence, apply_event, event_of_frame
 
 JOB = "11111111-0000-4000-8000-000000000001"
 START = datetime(2026, 1, 1, tzinfo=UTC)

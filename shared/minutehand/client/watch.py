@@ -1,126 +1,28 @@
-"""Follow jobs from Python: nothing missed, nothing twice; the twin of the browser's jobs.js.
-
-A watch joins the private Realtime topic, reads what is in the database after that, and merges both
-by `seq`. It reads again when it sees a gap, joins again after any close, reads after 30 s of
-silence, pushes fresh tokens to the socket, and polls when Realtime is away or refuses the topic.
-`watcher.freshness` says which of these it does: `live`, `catching-up`, `polling` or `offline`, and
-`live` only when it is.
-
-Example:
-    async with watch_job(
-        job_id, supabase_url=url, key=publishable_key, token=fresh_token
-    ) as watcher:
-        async for event in watcher:  # ends when the job does
-            print(event.seq, event.type, watcher.freshness)
-        print(watcher.job.status, watcher.job.result)
-"""
+"""What is read of a job, a workspace or a session, and what a message of theirs means."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, Literal
 
+from minutehand.client.access import Access
+from minutehand.client.follower import Timing, Watcher
+from minutehand.client.sequence import EventSequence, apply_event
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.follower import Freshness, Timing, Watcher
 from minutehand.queue.keys import is_visit
-from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId, WorkspaceId
-from minutehand.queue.sequence import EventSequence, apply_event
-from minutehand.queue.topic import TokenSource
-
-__all__ = [
-    "FeedWatcher",
-    "Freshness",
-    "JobWatcher",
-    "Timing",
-    "TokenSource",
-    "Watcher",
-    "watch_job",
-    "watch_session",
-    "watch_workspace",
-]
+from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
 
 _PAGE: Final = 500
-_DEFAULT_TIMING: Final = Timing()
+DEFAULT_TIMING: Final = Timing()
 #: Jobs of a feed whose last event is remembered, to know a late message from news.
 _MOST_JOBS: Final = 10_000
 #: Between two reads of a feed that messages ask for.
 _FEED_SECONDS: Final = 0.05
 
 
-def watch_job(
-    job_id: JobId | str,
-    *,
-    supabase_url: str,
-    key: str,
-    token: TokenSource = None,
-    after: int = 0,
-    timing: Timing = _DEFAULT_TIMING,
-) -> JobWatcher:
-    """Follow one job until it ends: completed, failed or cancelled.
-
-    Each watcher holds a socket of its own; for many jobs at once follow their workspace.
-
-    Args:
-        key: The project's publishable key.
-        token: The user's JWT, or a function (async or not) that gives a valid one; it is asked
-            shortly before each expires. Nobody's when left out.
-        after: Only events with a `seq` above this, e.g. the last one a former watch handed out.
-    """
-    return JobWatcher(job_id, after, supabase_url=supabase_url, key=key, token=token, timing=timing)
-
-
-def watch_workspace(
-    workspace_id: WorkspaceId | str,
-    *,
-    supabase_url: str,
-    key: str,
-    token: TokenSource = None,
-    cursor: str | None = None,
-    timing: Timing = _DEFAULT_TIMING,
-) -> FeedWatcher:
-    """Follow the state changes of all jobs of a workspace, from now or a cursor on; never ends.
-
-    Per job they come in order, but `seq` has holes: progress and logs do not travel here.
-    """
-    return FeedWatcher(
-        "workspace",
-        workspace_id,
-        cursor,
-        supabase_url=supabase_url,
-        key=key,
-        token=token,
-        timing=timing,
-    )
-
-
-def watch_session(
-    session_id: str,
-    *,
-    supabase_url: str,
-    key: str,
-    token: TokenSource = None,
-    cursor: str | None = None,
-    timing: Timing = _DEFAULT_TIMING,
-) -> FeedWatcher:
-    """Follow all jobs of a session, from its beginning or a cursor on; never ends.
-
-    Every event but log lines, so `seq` has holes. A session without a job is waited for. A visit
-    needs no token, as its id is the key; the watch raises once it has ended or was closed.
-    """
-    return FeedWatcher(
-        "session",
-        session_id,
-        cursor,
-        supabase_url=supabase_url,
-        key=key,
-        token=token,
-        timing=timing,
-    )
-
-
 class JobWatcher(Watcher):
-    """Every event of one job; made by `watch_job`.
+    """Every event of one job; made by `Client.watch_job`.
 
     Attributes:
         job: The job as far as it is known; the whole row once the watch has ended by itself.
@@ -128,17 +30,13 @@ class JobWatcher(Watcher):
 
     def __init__(
         self,
+        access: Access,
         job_id: JobId | str,
-        after: int,
         *,
-        supabase_url: str,
-        key: str,
-        token: TokenSource,
-        timing: Timing,
+        after: int = 0,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        super().__init__(
-            f"job:{job_id}", supabase_url=supabase_url, key=key, token=token, timing=timing
-        )
+        super().__init__(f"job:{job_id}", access, timing)
         self.job: Job | None = None
         self._job_id = str(job_id)
         self._after = after
@@ -204,18 +102,14 @@ class FeedWatcher(Watcher):
 
     def __init__(
         self,
-        kind: str,
+        access: Access,
+        kind: Literal["workspace", "session"],
         subject: str,
-        cursor: str | None,
         *,
-        supabase_url: str,
-        key: str,
-        token: TokenSource,
-        timing: Timing,
+        cursor: str | None = None,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        super().__init__(
-            f"{kind}:{subject}", supabase_url=supabase_url, key=key, token=token, timing=timing
-        )
+        super().__init__(f"{kind}:{subject}", access, timing)
         self.cursor = cursor
         self.resets = 0
         self._kind = kind

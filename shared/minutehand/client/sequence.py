@@ -1,6 +1,7 @@
 """One job's events in their order, and what an event says about its job.
 
-Pure: no I/O, no clock. The browser's twin is infra/console/lib/jobs/sequence.js.
+Pure: no I/O, no clock. The browser's counterpart is
+infra/console/lib/jobs/sequence.js.
 """
 
 from __future__ import annotations

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jwt
 import pytest
 
-import minutehand.queue
-from minutehand.queue import QueueUnavailable, watch_job
-from minutehand.queue.topic import Tokens
+from minutehand.client import Client, EnqueueOptions, Options, QueueUnavailable
+from minutehand.client.access import Tokens
+from tests.support.official import official
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -22,27 +18,9 @@ def token(seconds: float) -> str:
     return jwt.encode({"exp": int(time.time() + seconds)}, SECRET, "HS256")
 
 
-def test_the_client_of_realtime_is_imported_only_by_a_watch_that_runs(repository: Path) -> None:
-    """`minutehand.queue` is in every Lambda, and none of them watches."""
-    code = (
-        "import json, sys, minutehand.queue\n"
-        "before = 'minutehand.queue.watch' in sys.modules\n"
-        "minutehand.queue.watch_job('id', supabase_url='http://localhost', key='k')\n"
-        "print(json.dumps([before, 'realtime' in sys.modules, 'websockets' in sys.modules]))"
-    )
-
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
-    )
-
-    assert json.loads(run.stdout) == [False, False, False]
-
-
-def test_every_exported_name_is_there() -> None:
-    for name in minutehand.queue.__all__:
-        assert getattr(minutehand.queue, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'watch_jobs'"):
-        _ = minutehand.queue.watch_jobs  # type: ignore[attr-defined]
+def test_every_option_of_a_job_is_an_argument_of_enqueue() -> None:
+    """The two lists are written apart: the one for checkers, the other for the wire."""
+    assert set(Options.__annotations__) == set(EnqueueOptions.model_fields)
 
 
 async def test_a_token_is_kept_until_shortly_before_it_expires() -> None:
@@ -86,12 +64,13 @@ async def test_a_source_that_fails_is_a_failure_to_wait_out() -> None:
 
 async def test_a_project_that_is_away_is_said_to_be_offline() -> None:
     """Nothing listens on port 1: neither reads nor the topic work."""
-    watcher = watch_job("x", supabase_url="http://127.0.0.1:1", key="k")
-    assert watcher.freshness == "catching-up"
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        watcher = Client(supabase).watch_job("x")
+        assert watcher.freshness == "catching-up"
 
-    async with watcher:
-        await watcher.refresh()
+        async with watcher:
+            await watcher.refresh()
 
-        assert watcher.freshness == "offline"
-        assert isinstance(watcher.error, QueueUnavailable)
-    assert [event async for event in watcher] == []
+            assert watcher.freshness == "offline"
+            assert isinstance(watcher.error, QueueUnavailable)
+        assert [event async for event in watcher] == []

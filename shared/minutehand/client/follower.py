@@ -1,7 +1,7 @@
 """Follows one subject: joins its topic, reads what it may have missed, says how fresh it is.
 
-What is read and what a message means is left to the watchers in watch.py. The browser's twin is
-infra/console/lib/jobs/follower.js.
+What is read and what a message means is left to the watchers in watch.py. The browser's counterpart
+is infra/console/lib/jobs/follower.js.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from minutehand.client.access import Access
+from minutehand.client.sequence import event_of_frame
+from minutehand.client.topic import Topic
 from minutehand.queue.client import UserQueue
-from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import JobEvent
-from minutehand.queue.sequence import event_of_frame
-from minutehand.queue.topic import Tokens, TokenSource, Topic
 
 #: How current a watch is; see `Watcher.freshness`.
 Freshness = Literal["live", "catching-up", "polling", "offline"]
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 _LONGEST_POLL_SECONDS: Final = 30.0
 #: Events kept for a slow reader; beyond this they are left in the database until there is room.
 _MOST_QUEUED: Final = 2000
-_READ_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,6 @@ class Timing:
     reorder: float = 0.1
     #: After which a first join counts as failed.
     join_patience: float = 5.0
-    #: Between proofs that the socket lives; a half-open one is found out within twice that.
-    heartbeat: float = 10.0
 
 
 class Watcher(ABC):
@@ -59,20 +56,13 @@ class Watcher(ABC):
     Leaving the loop in any way, cancellation included, closes the watch.
     """
 
-    def __init__(
-        self, topic: str, *, supabase_url: str, key: str, token: TokenSource, timing: Timing
-    ) -> None:
+    def __init__(self, topic: str, access: Access, timing: Timing) -> None:
         self.error: QueueError | None = None  #: Why the last read failed.
         self._timing = timing
-        self._key = key
-        self._tokens = Tokens(token)
-        self._api = DataApi(supabase_url, read_seconds=_READ_SECONDS, attempts=1, connections=2)
+        self._access = access
         self._topic = Topic(
-            supabase_url,
-            key,
-            self._tokens,
+            access,
             topic,
-            heartbeat=timing.heartbeat,
             patience=timing.join_patience,
             joined=self._on_joined,
             lost=self._on_lost,
@@ -189,7 +179,6 @@ class Watcher(ABC):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._release()
-        await self._api.aclose()
         self._notify()
 
     async def __aenter__(self) -> Self:
@@ -321,7 +310,7 @@ class Watcher(ABC):
         try:
             await self._room.wait()
             self._behind = False
-            await self._catch_up(await self._user())
+            await self._catch_up(await self._access.user(read_once=True))
         except (QueueUnavailable, TokenRefused) as error:
             self._failed(error)
         except QueueError as error:
@@ -330,6 +319,10 @@ class Watcher(ABC):
             self._reads += 1
             if self._failures:
                 self._topic.hurry()
+            if self._unreachable and self._joined:
+                # what cut the reads off may have left the socket half-open: trust a new one
+                self._distrusted = True
+                self._topic.reconnect()
             self._failures = 0
             self._unreachable = False
             self.error = None
@@ -352,17 +345,10 @@ class Watcher(ABC):
         self.error = error
         self._unreachable = not 400 <= error.status < 500
         if isinstance(error, TokenRefused):
-            if not self._tokens.can_renew:
+            if not self._access.tokens.can_renew:
                 self._finish(error)
                 return
-            self._tokens.expire()
-
-    async def _user(self) -> UserQueue:
-        headers = {"apikey": self._key}
-        token = await self._tokens.get()
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return UserQueue(self._api, headers)
+            self._access.tokens.expire()
 
     def _expect(self, found: list[JobEvent]) -> None:
         """What a read in silence found, the socket must bring too."""

@@ -1,0 +1,238 @@
+// Our tables, views and functions in the shape of `supabase gen types`, for supabase-js.
+// The catalogue decides: tests/e2e/npm/test_database_types.py compares them name by name.
+
+import type {
+  Attempt,
+  BulkFilter,
+  Cursor,
+  DeadLetterGroup,
+  Enqueued,
+  EnqueuedBatch,
+  EnqueueOptions,
+  Explanation,
+  FeedPage,
+  Job,
+  JobEventRow,
+  JobFilter,
+  JobLog,
+  JobStatus,
+  JobType,
+  Json,
+  NewJob,
+  PayloadOf,
+  QueueStats,
+  RetentionDays,
+  Schedule,
+  Step,
+  VisitJob,
+  WaitRow,
+  Webhook,
+  WorkspaceLimits,
+} from "./types.js";
+
+/**
+ * What a member of a workspace reads and calls, in the schema that was chosen at the install.
+ *
+ * @example
+ * const supabase = createClient<Database<"minutehand"> & YourDatabase>(url, key);
+ */
+export type Database<Schema extends string = "minutehand"> = { [name in Schema]: Minutehand };
+
+/** The columns a member may set when inserting into `jobs`. */
+export type JobInsert = Pick<Job, "workspace_id" | "job_type"> &
+  Partial<
+    Pick<
+      Job,
+      | "user_id"
+      | "session_id"
+      | "queue"
+      | "payload"
+      | "priority"
+      | "max_attempts"
+      | "scheduled_for"
+      | "deadline_at"
+      | "idempotency_key"
+      | "concurrency_key"
+    >
+  > & { status?: "pending" };
+
+/** The columns a member may change: cancelling, and while pending priority and schedule. */
+export type JobUpdate = { status?: "cancelled"; priority?: number; scheduled_for?: string | null };
+
+type ReadOnly<Row> = {
+  Row: Row;
+  Insert: Record<string, never>;
+  Update: Record<string, never>;
+  Relationships: [];
+};
+type View<Row> = { Row: { [column in keyof Row]: Row[column] | null }; Relationships: [] };
+type Fn<Args, Returns> = { Args: Args; Returns: Returns };
+type Id = { p_job_id: string };
+type InWorkspace = { p_workspace_id: string };
+
+export type Minutehand = {
+  Tables: {
+    jobs: { Row: Job; Insert: JobInsert; Update: JobUpdate; Relationships: [] };
+    job_logs: ReadOnly<JobLog>;
+    job_events: ReadOnly<
+      JobEventRow & { workspace_id: string; session_id: string | null; xid: string }
+    >;
+    workspaces: ReadOnly<{ id: string; name: string; created_at: string }>;
+    workspace_members: ReadOnly<{
+      workspace_id: string;
+      user_id: string;
+      role: string;
+      created_at: string;
+    }>;
+  };
+  Views: {
+    running_jobs: View<Job>;
+  };
+  Functions: {
+    answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
+    cancel_job: Fn<Id, Job>;
+    cancel_jobs: Fn<
+      InWorkspace & { p_filter?: BulkFilter; p_limit?: number },
+      { count: number; more: boolean }
+    >;
+    close_batch: Fn<
+      { p_batch_id: string; p_workspace_id?: string },
+      {
+        id: string;
+        workspace_id: string;
+        callback: NewJob | null;
+        callback_job_id: string | null;
+        closed_at: string;
+        finished_at: string | null;
+        problem: string | null;
+        created_at: string;
+      }
+    >;
+    close_visit: Fn<{ p_session_id: string }, { closed: boolean }>;
+    count_jobs: Fn<
+      InWorkspace & { p_filter?: Pick<JobFilter, "job_type" | "queue" | "parent_id"> },
+      { counts: { [status in JobStatus]: number }; more: JobStatus[] }
+    >;
+    create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
+    dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
+    delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
+    delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;
+    emit_event: Fn<
+      InWorkspace & { p_name: string; p_payload?: { [name: string]: Json | undefined } },
+      { first: boolean }
+    >;
+    enqueue_job: Fn<
+      InWorkspace & {
+        p_job_type: JobType;
+        p_payload?: PayloadOf<JobType>;
+        p_options?: EnqueueOptions;
+      },
+      Enqueued
+    >;
+    enqueue_jobs: Fn<
+      InWorkspace & { p_jobs: NewJob[]; p_return?: "jobs" | "ids" },
+      EnqueuedBatch | { ids: string[]; fresh: boolean[]; wake: boolean }
+    >;
+    event_feed: Fn<InWorkspace & { p_cursor?: string | null; p_limit?: number }, FeedPage>;
+    explain_job: Fn<Id, Explanation>;
+    get_job: Fn<Id, Job>;
+    job_attempts: Fn<Id, Attempt[]>;
+    job_steps: Fn<Id, { steps: Step[]; waiting_for: WaitRow | null }>;
+    list_jobs: Fn<
+      { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
+      { jobs: Job[]; next: Cursor | null }
+    >;
+    list_schedules: Fn<InWorkspace, { schedules: Schedule[] }>;
+    list_webhooks: Fn<InWorkspace, { webhooks: Webhook[] }>;
+    next_runs: Fn<
+      InWorkspace & {
+        p_schedule: { name: string } | { cron: string; timezone?: string };
+        p_count?: number;
+      },
+      { cron: string; timezone: string; runs: string[] }
+    >;
+    open_visit: Fn<
+      InWorkspace & { p_options?: { ttl_seconds?: number; user_id?: string } },
+      {
+        session_id: string;
+        workspace_id: string;
+        user_id: string | null;
+        opened_at: string;
+        expires_at: string;
+      }
+    >;
+    pause_jobs: Fn<
+      {
+        p_request: {
+          kind: "job_type" | "queue" | "workspace" | "workspace_type";
+          name: string;
+          workspace_id?: string;
+          paused?: boolean;
+          reason?: string;
+        };
+      },
+      { kind: string; name: string; paused: boolean }
+    >;
+    put_schedule: Fn<
+      InWorkspace & {
+        p_schedule: Pick<Schedule, "name"> &
+          Partial<
+            Pick<
+              Schedule,
+              "cron" | "timezone" | "job_type" | "payload" | "options" | "missed" | "enabled"
+            >
+          >;
+      },
+      Schedule
+    >;
+    put_webhook: Fn<
+      InWorkspace & {
+        p_webhook: Partial<
+          Pick<Webhook, "id" | "url" | "description" | "event_types" | "job_types" | "enabled">
+        > & {
+          rotate_secret?: boolean;
+        };
+      },
+      Webhook
+    >;
+    queue_stats: Fn<{ p_workspace_id?: string; p_minutes?: number }, QueueStats>;
+    redrive_jobs: Fn<
+      InWorkspace & { p_filter?: BulkFilter; p_limit?: number },
+      { count: number; more: boolean }
+    >;
+    retry_job: Fn<Id, Job>;
+    session_feed: Fn<
+      { p_session_id: string; p_cursor?: string | null; p_limit?: number },
+      FeedPage
+    >;
+    set_workspace_limits: Fn<
+      InWorkspace & { p_limits: Partial<Omit<WorkspaceLimits, "workspace_id">> },
+      WorkspaceLimits
+    >;
+    visit_events: Fn<
+      { p_session_id: string; p_job_id: string; p_after?: number; p_limit?: number },
+      { events: JobEventRow[] }
+    >;
+    visit_feed: Fn<{ p_session_id: string; p_cursor?: string | null; p_limit?: number }, FeedPage>;
+    visit_jobs: Fn<
+      { p_session_id: string },
+      { session_id: string; expires_at: string; jobs: VisitJob[] }
+    >;
+    workspace_limits: Fn<
+      InWorkspace,
+      WorkspaceLimits & { running: number; default_max_pending: number }
+    >;
+    workspace_retention: Fn<
+      InWorkspace,
+      {
+        workspace_id: string;
+        days: RetentionDays;
+        types: { job_type: string; days: RetentionDays }[];
+        checked_at: string | null;
+        removed: (RetentionDays & { day: string; removed_at: string })[];
+      }
+    >;
+  };
+  Enums: Record<string, never>;
+  CompositeTypes: Record<string, never>;
+};

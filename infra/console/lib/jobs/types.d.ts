@@ -1,0 +1,482 @@
+// What travels between the database and its clients: jobs, events, logs, waits, in one place.
+// Tables and functions by name are database.d.ts; this file has no counterpart at run time.
+
+/** Any JSON value. */
+export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
+
+/**
+ * Your job types, each as `{ payload: …; result: … }`; empty until `minutehand types` fills it.
+ *
+ * With at least one name in it, `enqueue` takes no other, and payloads and results are typed.
+ */
+export interface JobTypes {}
+
+/** The name of a job type: one of yours, or any string while none is declared. */
+export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
+
+/** What a job of type `T` takes. */
+export type PayloadOf<T extends JobType> = T extends keyof JobTypes
+  ? JobTypes[T] extends { payload: infer P }
+    ? P
+    : never
+  : { [name: string]: Json | undefined };
+
+/** What a job of type `T` returns; `unknown` where its processor does not say. */
+export type ResultOf<T extends JobType> = T extends keyof JobTypes
+  ? JobTypes[T] extends { result: infer R }
+    ? R
+    : unknown
+  : unknown;
+
+export type JobStatus = "pending" | "processing" | "waiting" | "completed" | "failed" | "cancelled";
+
+/** How current a watch is. */
+export type Freshness = "live" | "catching-up" | "polling" | "offline";
+
+/** How far a job is; the last report wins. */
+export type Progress = {
+  /** 0 to 100. */
+  percentage?: number | null;
+  stage?: string | null;
+  message?: string | null;
+};
+
+/** Why an attempt failed, beside its message for people. */
+export type JobError = {
+  /** Groups failures: the exception's name, or a word of the engine's. */
+  type: string;
+  /** The engine's own reason, e.g. `parent_ended`. */
+  reason?: string;
+  /** What the processor added. */
+  data?: Json;
+};
+
+/** What a waiting job waits for. */
+export type Wait = {
+  kind: "sleep" | "ask" | "event" | "children" | "after";
+  /** The step that receives the value. */
+  name: string | null;
+  question?: string | null;
+  options?: string[] | null;
+  /** When it ends by itself, ISO 8601. */
+  until?: string | null;
+  event?: string | null;
+};
+
+/** A wait as `job_steps` reads it. */
+export type WaitRow = Omit<Wait, "until"> & {
+  job_ids: string[] | null;
+  timeout_at: string | null;
+  default: Json;
+  since: string;
+};
+
+export type BackoffOptions = { first_seconds?: number; cap_seconds?: number; factor?: number };
+
+/** A row of `jobs`, as `jobs` and every function give it; instants are ISO 8601, UTC. */
+export type Job<T extends JobType = JobType> = {
+  id: string;
+  workspace_id: string;
+  user_id: string | null;
+  session_id: string | null;
+  queue: string;
+  job_type: T;
+  payload: PayloadOf<T>;
+  schema_version: number;
+  status: JobStatus;
+  /** A smaller number runs first. */
+  priority: number;
+  progress: Progress;
+  /** Null unless completed. */
+  result: ResultOf<T> | null;
+  error_message: string | null;
+  error_data: JobError | null;
+  error_fingerprint: string | null;
+  attempts: number;
+  max_attempts: number;
+  next_retry_at: string | null;
+  scheduled_for: string | null;
+  started_at: string | null;
+  completed_at: string | null;
+  /** The status it ended with; null while live. */
+  outcome: "completed" | "failed" | "cancelled" | null;
+  created_at: string;
+  updated_at: string;
+  deadline_at: string | null;
+  timeout_seconds: number | null;
+  backoff: BackoffOptions | null;
+  idempotency_key: string | null;
+  concurrency_key: string | null;
+  unique_key: string | null;
+  parent_id: string | null;
+  batch_id: string | null;
+  cancel_requested_at: string | null;
+  traceparent: string | null;
+  cost_usd: number | null;
+  fence: number;
+  /** The `seq` of its last event. */
+  last_seq: number;
+  generation: number;
+  snoozes: number;
+  lost_attempts: number;
+};
+
+/** A job as a watch shows it. */
+export type WatchedJob<T extends JobType = JobType> = Job<T> & {
+  /** While it waits, as far as the watch was told; null before. */
+  waiting_for?: Wait | null;
+};
+
+/** What is known of a watched job now. */
+export type JobState<T extends JobType = JobType> = {
+  job: WatchedJob<T> | null;
+  status: JobStatus | null;
+  progress: Progress | null;
+  isCompleted: boolean;
+  isFailed: boolean;
+  isEnded: boolean;
+  /** The job's own error. */
+  error: string | null;
+  freshness: Freshness;
+  /** It was deleted, or is another's. */
+  missing: boolean;
+  /** Only with `history`. */
+  events: JobEvent[];
+  /** Why reading it fails. */
+  problem: Error | null;
+};
+
+/** A job as `visit_jobs` shows it: neither its payload nor who made it. */
+export type VisitJob<T extends JobType = JobType> = Pick<
+  Job<T>,
+  | "id"
+  | "session_id"
+  | "job_type"
+  | "status"
+  | "progress"
+  | "result"
+  | "error_message"
+  | "attempts"
+  | "max_attempts"
+  | "next_retry_at"
+  | "scheduled_for"
+  | "started_at"
+  | "completed_at"
+  | "cancel_requested_at"
+  | "created_at"
+  | "updated_at"
+  | "last_seq"
+>;
+
+/** A job of a session: of a visit only what `visit_jobs` shows, else the whole row. */
+export type SessionJob<T extends JobType = JobType> = VisitJob<T> & Partial<WatchedJob<T>>;
+
+export type LogLevel = "debug" | "info" | "warning" | "error";
+
+/** A row of `job_logs`. */
+export type JobLog = {
+  /** Orders the lines of a job. */
+  id: number;
+  job_id: string;
+  workspace_id: string;
+  attempt: number;
+  log_level: LogLevel;
+  message: string;
+  metadata: { [name: string]: Json | undefined };
+  created_at: string;
+};
+
+/** What every state change tells. */
+export type StateData = { status: JobStatus; attempts: number };
+
+/** A log line as it travels in an event, shortened to 2,000 characters. */
+export type LoggedLine = {
+  level: LogLevel;
+  message: string;
+  at: string;
+  attempt: number;
+  metadata: { [name: string]: Json | undefined };
+};
+
+/** The data of each type of event. */
+export type EventData = {
+  "job.created": StateData & { job_type: string };
+  "job.replaced": StateData & { scheduled_for: string | null };
+  "job.leased": StateData & { worker_id?: string };
+  "job.progress": { progress: Progress; attempts: number };
+  /** Empty for visitors: log lines are not theirs to read. */
+  "job.log": { log?: LoggedLine };
+  "job.waiting": StateData & { wait: Wait };
+  "job.resumed": StateData;
+  "job.snoozed": StateData & { next_retry_at?: string };
+  "job.retried": StateData & { error_message?: string; next_retry_at?: string };
+  "job.released": StateData & { next_retry_at?: string };
+  "job.reclaimed": StateData & { worker_id?: string };
+  "job.redriven": StateData;
+  "job.cancel_requested": StateData;
+  "job.completed": StateData;
+  "job.failed": StateData & { error_message?: string };
+  "job.cancelled": StateData;
+};
+
+export type EventType = keyof EventData;
+
+type EventOf<At extends string> = {
+  [T in EventType]: { job_id: string; seq: number; type: T; data: EventData[T] } & {
+    [name in At]: string;
+  };
+}[EventType];
+
+/** A line of a job's history as a watch hands it out; `type` decides what `data` holds. */
+export type JobEvent = EventOf<"at">;
+
+/** The same as functions give it. */
+export type JobEventRow = EventOf<"created_at">;
+
+/** What `enqueue_job` takes beside type and payload; what is left out the job type decides. */
+export type EnqueueOptions = {
+  queue?: string;
+  priority?: number;
+  /** ISO 8601. */
+  scheduled_for?: string;
+  delay_seconds?: number;
+  max_attempts?: number;
+  /** Repeating the call with the same key gives the first job. */
+  idempotency_key?: string;
+  idempotency_ttl_seconds?: number;
+  concurrency_key?: string;
+  session_id?: string;
+  parent_id?: string;
+  deadline_at?: string;
+  timeout_seconds?: number;
+  backoff?: BackoffOptions;
+  /** Ids of jobs that must end first. */
+  after?: string[];
+  after_failed?: "fail" | "run" | "cancel";
+  unique?: {
+    key: string;
+    until?: "leased" | "finished";
+    on_conflict?: "skip" | "replace" | "raise";
+  };
+  debounce_seconds?: number;
+  batch_id?: string;
+  traceparent?: string;
+  schema_version?: number;
+};
+
+/** A job of `enqueue_jobs`. */
+export type NewJob<T extends JobType = JobType> = EnqueueOptions & {
+  job_type: T;
+  payload?: PayloadOf<T>;
+};
+
+/** A job, and whether the call made it or found it by its key. */
+export type Enqueued<T extends JobType = JobType> = {
+  job: Job<T>;
+  created: boolean;
+  /** Asks the caller to invoke a worker, where no API does; without, the next minute's runs it. */
+  wake: boolean;
+};
+
+export type EnqueuedBatch = { jobs: { job: Job; created: boolean }[]; wake: boolean };
+
+/** Events after a cursor; read again at once while there is `more`. */
+export type FeedPage = {
+  events: JobEventRow[];
+  cursor: string;
+  more: boolean;
+  /** The cursor was another database's: events may be missing, read what you show again. */
+  reset?: boolean;
+};
+
+/** Which jobs `list_jobs` gives. */
+export type JobFilter = {
+  workspace_id?: string;
+  status?: JobStatus[];
+  job_type?: JobType;
+  queue?: string;
+  session_id?: string;
+  parent_id?: string;
+  batch_id?: string;
+  created_after?: string;
+  created_before?: string;
+  search?: string;
+  id_prefix?: string;
+};
+
+/** Which jobs `cancel_jobs` and `redrive_jobs` change. */
+export type BulkFilter = {
+  job_type?: JobType;
+  queue?: string;
+  status?: JobStatus;
+  session_id?: string;
+  error_fingerprint?: string;
+  created_before?: string;
+  created_after?: string;
+  ids?: string[];
+};
+
+export type Cursor = { created_at: string; id: string };
+
+/** Why a job is where it is, in a sentence and in data. */
+export type Explanation = {
+  job_id: string;
+  status: JobStatus;
+  /** A stable word, e.g. `backing_off` or `no_worker`. */
+  reason: string;
+  sentence: string;
+  data: { [name: string]: Json | undefined };
+  estimated_start_at: string | null;
+};
+
+export type Attempt = {
+  attempt: number;
+  fence: number;
+  worker_id: string | null;
+  leased_at: string;
+  /** Null while it runs, and then `lease_expires_at` is there. */
+  ended_at: string | null;
+  outcome: string | null;
+  error_message?: string | null;
+  error_data?: JobError | null;
+  lease_expires_at?: string;
+};
+
+export type Step = { name: string; result: unknown; created_at: string };
+
+export type Schedule = {
+  id: string;
+  workspace_id: string;
+  name: string;
+  cron: string;
+  timezone: string;
+  job_type: JobType;
+  payload: { [name: string]: Json | undefined };
+  options: EnqueueOptions;
+  missed: "skip" | "once" | "all";
+  enabled: boolean;
+  next_at: string | null;
+  last_slot_at: string | null;
+  last_job_id: string | null;
+  problem: string | null;
+  created_by: string | null;
+  created_at: string;
+  updated_at: string;
+};
+
+export type Webhook = {
+  id: string;
+  workspace_id: string;
+  url: string;
+  description: string | null;
+  /** Null means all. */
+  event_types: EventType[] | null;
+  job_types: string[] | null;
+  enabled: boolean;
+  failures: number;
+  disabled_at: string | null;
+  disabled_reason: string | null;
+  last_delivered_at: string | null;
+  last_status: number | null;
+  problem: string | null;
+  rotated_at: string | null;
+  created_by: string | null;
+  created_at: string;
+  /** In the one answer that shows it. */
+  secret?: string;
+};
+
+export type WorkspaceLimits = {
+  workspace_id: string;
+  weight: number;
+  max_running: number | null;
+  own_max_running: number | null;
+  max_pending: number | null;
+};
+
+export type RetentionDays = { completed: number; cancelled: number; failed: number };
+
+export type Percentiles = { p50_ms: number | null; p95_ms: number | null; p99_ms: number | null };
+
+/** Counts of a job type in `queue_stats`. */
+export type TypeStats = {
+  completed: number;
+  failed: number;
+  cancelled: number;
+  retried: number;
+  lost: number;
+  enqueued: number;
+  cost_usd: number | null;
+  wait: Percentiles;
+  run: Percentiles;
+};
+
+export type Pause = {
+  kind: "job_type" | "queue" | "workspace" | "workspace_type";
+  name: string;
+  workspace_id: string | null;
+  job_type: string | null;
+  paused_at: string;
+  paused_by: string | null;
+  reason: string | null;
+};
+
+/** Answers of `queue_stats`; what only an operator sees is null for members. */
+export type QueueStats = {
+  now: string;
+  since: string;
+  live: { pending: number; processing: number; waiting: number };
+  oldest_due_at: string | null;
+  types: { [jobType: string]: TypeStats };
+  throughput: { minute: string; completed: number; failed: number; enqueued: number }[];
+  workers: { [name: string]: Json | undefined }[] | null;
+  limits: { [name: string]: Json | undefined }[] | null;
+  pauses: Pause[];
+};
+
+export type DeadLetterGroup = {
+  job_type: string;
+  error_fingerprint: string | null;
+  jobs: number;
+  first_at: string;
+  last_at: string;
+  latest_id: string;
+  error_message: string | null;
+};
+
+/** What is used of a supabase-js client: any version of it, with any types of its own. */
+export type Client = {
+  schema(name: any): any;
+  channel(topic: string, options: { config: { private: boolean } }): any;
+  removeChannel(channel: any): Promise<unknown>;
+  realtime: {
+    setAuth(token?: string | null): Promise<void>;
+    isConnected(): boolean;
+    connect(): void;
+    disconnect(): unknown;
+  };
+};
+
+/** What `makeUseJobStatus` takes: `React`, `preact/hooks`, or what keeps their contract. */
+export type Hooks = {
+  useState<S>(initial: S): [S, (next: S) => void];
+  useEffect(effect: () => void | (() => void), inputs?: readonly unknown[]): void;
+  useRef<V>(initial: V): { current: V };
+};
+
+/** What a component follows; `watchJob` explains each. Nothing is followed without `jobId`. */
+export type JobStatusOptions = {
+  jobId?: string | null;
+  pollingInterval?: number;
+  history?: boolean;
+  onEvent?: (event: JobEvent) => void;
+  cancel?: (jobId: string) => Promise<Job>;
+};
+
+/** Follow one job from a component; when `jobId` changes, that job at once. */
+export type UseJobStatus = <T extends JobType>(
+  options: JobStatusOptions,
+) => JobState<T> & {
+  refresh: () => Promise<void> | undefined;
+  cancel: () => Promise<Job> | undefined;
+};

@@ -1,0 +1,193 @@
+"""One private Realtime topic kept joined: cut, refused or silent, it is joined again.
+
+What a message means and what may have been missed is left to follower.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from realtime import (
+    AsyncRealtimeChannel,
+    AsyncRealtimeClient,
+    NotConnectedError,
+    RealtimeSubscribeStates,
+)
+from websockets.exceptions import WebSocketException
+
+from minutehand.client.access import Access
+from minutehand.queue.errors import QueueError
+
+logger = logging.getLogger(__name__)
+
+_REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_GOODBYE_SECONDS: Final = 1.0
+#: Between two looks at the clock. One this late says that the machine slept: timers do not count
+#: that time.
+_LOOK_SECONDS: Final = 10.0
+_SLEPT_SECONDS: Final = 15.0
+
+#: Sockets whose other end does not answer, until they give up by themselves.
+_leaving: set[asyncio.Task[None]] = set()
+
+
+class Topic:
+    """Joins `name` and stays; `run` ends only by cancellation.
+
+    Each attempt has a socket and a Realtime client of its own, so nothing half-broken is reused. A
+    half-open socket is given up after 40 s by the library's own keepalive, or when a read tells.
+
+    Args:
+        patience: Seconds a connection and a join may take.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        name: str,
+        *,
+        patience: float,
+        joined: Callable[[], None],
+        lost: Callable[[str], None],
+        message: Callable[[object], None],
+    ) -> None:
+        self._access = access
+        self._name = name
+        self._patience = patience
+        self._joined = joined
+        self._lost = lost
+        self._message = message
+        self._restart = asyncio.Event()
+        self._failures = 0
+        self._resting = False
+
+    def hurry(self) -> None:
+        """The world has changed for the better: try again now instead of at a back-off's end."""
+        if self._resting:
+            self._failures = 0
+            self._restart.set()
+
+    def reconnect(self) -> None:
+        """Give the present socket up: it looks alive but brings nothing."""
+        self._restart.set()
+
+    async def run(self) -> None:
+        """Stay joined until cancelled."""
+        while True:
+            self._restart.clear()
+            try:
+                reason = await self._visit()
+            except (
+                OSError, TimeoutError, WebSocketException, NotConnectedError, QueueError,
+            ) as error:  # fmt: skip
+                reason = f"{type(error).__name__} {error}".strip()
+            logger.info("a topic is lost", extra={"event": "watch.lost", "reason": reason})
+            self._lost(reason)
+            wait = _REOPEN_SECONDS[min(self._failures, len(_REOPEN_SECONDS) - 1)]
+            self._failures += 1
+            self._restart.clear()
+            self._resting = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait * (0.75 + random.random() / 2)):
+                    await self._restart.wait()
+            self._resting = False
+
+    async def _visit(self) -> str:
+        """Connect, join and listen until something is wrong; returns what."""
+        access = self._access
+        token = await access.tokens.get()
+        client = AsyncRealtimeClient(
+            access.realtime_url,
+            token=access.key,
+            auto_reconnect=False,  # it would give up after some attempts, and join with old tokens
+            timeout=max(1, round(self._patience)),
+        )
+        tasks: set[asyncio.Future[Any]] = set()
+        try:
+            await client.connect()
+            await client.set_auth(token)
+            broken = asyncio.get_running_loop().create_future()
+            tasks = {
+                broken,
+                asyncio.ensure_future(self._listen(client, broken)),
+                asyncio.ensure_future(_notice_sleep()),
+                asyncio.ensure_future(self._push_tokens(client)),
+                asyncio.ensure_future(self._restarted()),
+            }
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return str(done.pop().result())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await _leave(client)
+
+    async def _listen(self, client: AsyncRealtimeClient, broken: asyncio.Future[str]) -> str:
+        def hear(frame: Any) -> None:
+            payload = frame.get("payload")
+            # one message carries all events of a statement for this topic, in order
+            several = payload.get("events") if isinstance(payload, dict) else None
+            for event in several if isinstance(several, list) else [payload]:
+                self._message(event)
+
+        def change(state: RealtimeSubscribeStates, error: Exception | None) -> None:
+            if broken.done():
+                return
+            if state is RealtimeSubscribeStates.SUBSCRIBED:
+                self._failures = 0
+                self._joined()
+            else:
+                broken.set_result(f"{state.value} {error or ''}".strip())
+
+        channel: AsyncRealtimeChannel = client.channel(
+            self._name,
+            {
+                "config": {
+                    "private": True,
+                    "broadcast": {"ack": False, "self": False},
+                    "presence": {"key": "", "enabled": False},
+                }
+            },
+        )
+        channel.on_broadcast("*", hear)
+        await channel.subscribe(change)
+        return await broken
+
+    async def _push_tokens(self, client: AsyncRealtimeClient) -> str:
+        """Give the socket each new token before the old one expires."""
+        tokens = self._access.tokens
+        while tokens.can_renew:
+            await asyncio.sleep(tokens.seconds_left)
+            await client.set_auth(await tokens.get())
+        await asyncio.Event().wait()  # nothing to push: leave it to the others to notice an end
+        return ""
+
+    async def _restarted(self) -> str:
+        await self._restart.wait()
+        return "silent"
+
+
+async def _notice_sleep() -> str:
+    """Return when much more time has passed than was slept here."""
+    while True:
+        before = time.time()
+        await asyncio.sleep(_LOOK_SECONDS)
+        if time.time() - before > _LOOK_SECONDS + _SLEPT_SECONDS:
+            return "the machine slept"
+
+
+async def _leave(client: AsyncRealtimeClient) -> None:
+    """Close the socket; one that does not answer is left to its own patience."""
+    for channel in client.get_channels():
+        channel.rejoin_timer.reset()
+        channel.join_push.destroy()
+    closing = asyncio.create_task(client.close())
+    _leaving.add(closing)
+    closing.add_done_callback(_leaving.discard)
+    await asyncio.wait({closing}, timeout=_GOODBYE_SECONDS)

@@ -1,0 +1,368 @@
+"""What an install writes beside the migrations: settings, the first processor, configuration.
+
+Every write is planned first, so that `--dry-run` says exactly what would happen, and none replaces
+a file that is there.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from minutehand.install.rewrite import Schemas
+from minutehand.install.sources import (
+    InstallError,
+    Source,
+    installed,
+    sources,
+    timestamps,
+)
+from minutehand.install.tenancy import Tenants
+from minutehand.project import FILE, Project
+
+TEMPLATES = Path(__file__).parent / "templates"
+SETTINGS_EXAMPLE = "minutehand.env.example"
+#: What the CLI exposes where config.toml does not say.
+_EXPOSED = ["public", "graphql_public"]
+
+ANSWERS = """\
+# Written by `minutehand install`; read by the command, the local stack and the packager.
+apps = [{apps}]
+schema = "{schema}" # where clients see jobs
+engine_schema = "{engine}"
+tenancy = "{tenancy}"
+"""
+
+SETTINGS = """\
+# What the worker and the functions read; copy to .env and fill in. Keep the copy out of git.
+SUPABASE_URL=https://abcdefghijkl.supabase.co
+SUPABASE_PUBLISHABLE_KEY=sb_publishable_…
+# signs the worker in: Project settings → JWT keys (legacy secret), or SUPABASE_WORKER_KEY
+SUPABASE_JWT_SECRET=
+# of your own making; callers of POST /api/jobs/worker present it
+WORKER_SECRET_TOKEN=
+MINUTEHAND_APPS={apps}
+MINUTEHAND_SCHEMA={schema}
+"""
+
+CONFIG = """\
+# For the Supabase CLI; see https://supabase.com/docs/guides/local-development/cli/config
+project_id = "{name}"
+
+[api]
+schemas = [{schemas}]
+
+[db]
+major_version = 17
+"""
+
+PROCESSOR = '''"""Greets; the first processor of this project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from minutehand.worker import Backoff, Job, JobContext, processor
+
+
+class {model}(BaseModel):
+    """The payload of `{job_type}`; the queue refuses what does not fit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+
+
+@processor(
+    "{job_type}",
+    payload={model},
+    timeout=120,
+    backoff=Backoff(first=60, cap=3600),
+)
+async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, Any]:
+    """Greet by name; a retry resumes after the last finished step."""
+    ctx.progress(10, "start")
+
+    async def greet() -> str:
+        return f"Hello, {{job.payload.name}}!"
+
+    greeting = await ctx.step("greet", greet)
+    ctx.log("info", "Greeting written", length=len(greeting))
+    ctx.progress(100, "done")
+    return {{"greeting": greeting}}
+'''
+
+PROCESSOR_TEST = '''"""`{job_type}`, tried without a queue."""
+
+from __future__ import annotations
+
+import asyncio
+
+from {package}.processors.{module} import {model}, {function}
+from minutehand.worker.testing import Rehearsal
+
+
+def test_{function}_greets_by_name() -> None:
+    """The result is what the caller reads on the job."""
+    run = asyncio.run(Rehearsal({function}, {model}(name="Ada")).run())
+
+    assert run.outcome == "completed"
+    assert run.result == {{"greeting": "Hello, Ada!"}}
+'''
+
+
+@dataclass(frozen=True)
+class Write:
+    """One file to be made."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written, and what only the project's owner can do."""
+
+    writes: tuple[Write, ...]
+    notes: tuple[str, ...] = ()
+
+    def apply(self) -> None:
+        """Make the files, each whole or not at all.
+
+        Raises:
+            InstallError: A file has appeared meanwhile.
+        """
+        for write in self.writes:
+            write.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with write.path.open("x", encoding="utf-8") as file:
+                    file.write(write.text)
+            except FileExistsError as error:
+                raise InstallError(
+                    f"{write.path} is there by now", code="exists", fix="run the command again"
+                ) from error
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an install was told."""
+
+    schemas: Schemas
+    tenants: Tenants
+    package: str = "jobs"
+    apps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (self.schemas.clients, self.schemas.engine):
+            if not re.fullmatch(r"[a-z_][a-z0-9_]{0,50}", name) or name.startswith("pg_"):
+                raise InstallError(
+                    f"{name!r} must be a name of lower-case letters, digits and _",
+                    code="bad_schema",
+                    fix="e.g. --schema minutehand",
+                )
+        if self.schemas.clients == self.schemas.engine or self.schemas.engine == "public":
+            raise InstallError(
+                "the engine needs a schema of its own, which no client sees",
+                code="bad_schema",
+                fix="e.g. --engine-schema minutehand_engine",
+            )
+        taken = self.package in sys.stdlib_module_names or self.package in (
+            "minutehand",
+            "supabase",
+        )
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", self.package) or (
+            keyword.iskeyword(self.package) or taken
+        ):
+            raise InstallError(
+                f"{self.package!r} cannot be the name of a package",
+                code="bad_package",
+                fix="e.g. --package jobs",
+            )
+
+
+def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
+    """Decide what an install writes into `folder`; nothing where it has everything already.
+
+    Raises:
+        InstallError: Something there stands against it.
+    """
+    known = _known_answers(folder)
+    if known is not None:
+        _check_same(known, answers)
+    _check_schemas_are_free(folder, answers.schemas)
+    notes: list[str] = []
+    writes = [*missing_files(folder, answers, now=now)]
+    writes += _new(folder, FILE, _answers_file(answers)) if known is None else []
+    if known is None or answers.package in known.apps:
+        writes += _first_processor(folder, answers.package, again=known is not None)
+    apps = ",".join(_modules(answers))
+    writes += _new(
+        folder, SETTINGS_EXAMPLE, SETTINGS.format(apps=apps, schema=answers.schemas.clients)
+    )
+    config_writes, config_notes = _config(folder, answers.schemas.clients)
+    writes += config_writes
+    notes += config_notes
+    for template in sorted(TEMPLATES.glob("*.yml")):
+        text = template.read_text("utf-8")
+        path = folder / template.name
+        if not path.exists():
+            writes.append(Write(path, text))
+        elif "minutehand" not in path.read_text("utf-8", errors="replace"):
+            notes.append(
+                f"{template.name} is yours and stays as it is. To deploy Minutehand beside it,"
+                f" add these lines, or keep them in a file of their own:\n\n{text}"
+            )
+    if known is not None and set(_modules(answers)) - set(known.apps):
+        notes.append(f"In {FILE}: apps = [{_quoted((*known.apps, *_modules(answers)))}]")
+    return Plan(tuple(writes), tuple(notes))
+
+
+def missing_files(folder: Path, answers: Answers, *, now: datetime) -> Iterator[Write]:
+    """Yield the migrations that the project does not have, with timestamps after its newest."""
+    have = {file.origin for file in installed(folder)}
+    wanted = sources(answers.schemas, answers.tenants, answers.apps)
+    versions = iter(timestamps(folder, now))
+    for source in wanted:
+        if source.origin not in have:
+            yield _migration(folder, next(versions), source)
+
+
+def _migration(folder: Path, version: str, source: Source) -> Write:
+    path = folder / "supabase" / "migrations" / f"{version}_{source.name}.sql"
+    return Write(path, source.whole)
+
+
+def _known_answers(folder: Path) -> Project | None:
+    project = Project.at(folder)
+    # the defaults alone mean that nothing was answered
+    return None if project == Project(root=folder) else project
+
+
+def _check_same(known: Project, answers: Answers) -> None:
+    now = (answers.schemas.clients, answers.schemas.engine, answers.tenants.kind)
+    before = (known.schema_, known.engine_schema, known.tenancy)
+    if now != before:
+        raise InstallError(
+            "Minutehand is installed here with"
+            f" --schema {before[0]} --engine-schema {before[1]} --tenancy {before[2]}",
+            code="installed_otherwise",
+            fix="pass the same options, or remove it first: minutehand uninstall",
+        )
+
+
+def _check_schemas_are_free(folder: Path, schemas: Schemas) -> None:
+    ours = {file.path for file in installed(folder)}
+    for path in sorted((folder / "supabase" / "migrations").glob("*.sql")):
+        if path in ours:
+            continue
+        text = path.read_text("utf-8", errors="replace")
+        for name in (schemas.clients, schemas.engine):
+            pattern = rf'\bcreate\s+schema\s+(?:if\s+not\s+exists\s+)?"?{name}"?\b'
+            if name != "public" and re.search(pattern, text, re.IGNORECASE):
+                option = "--schema" if name == schemas.clients else "--engine-schema"
+                raise InstallError(
+                    f"{path.name} makes a schema {name} already",
+                    code="schema_taken",
+                    fix=f"choose another name: {option} …",
+                )
+
+
+def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
+    home = folder / package
+    if (home.exists() or home.with_suffix(".py").exists()) and not again:
+        raise InstallError(
+            f"{package} is there already", code="package_taken", fix="--package NAME, e.g. work"
+        )
+    if home.exists():
+        return []
+    return [
+        Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
+        Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
+        Write(home / "tests" / "__init__.py", ""),
+        *processor_files(folder, package, f"{package}.hello", module="hello"),
+    ]
+
+
+def processor_files(
+    folder: Path, package: str, job_type: str, *, module: str | None = None
+) -> list[Write]:
+    """The files of one more processor of a project's package, and of its test.
+
+    Raises:
+        InstallError: One of them is there.
+    """
+    app, _, verb = job_type.partition(".")
+    module = module or f"{app}_{verb}"
+    names = {
+        "package": package,
+        "module": module,
+        "job_type": job_type,
+        "function": f"{verb}_{app}" if module != "hello" else "hello",
+        "model": "".join(part.capitalize() for part in f"{verb}_{app}".split("_"))
+        if module != "hello"
+        else "Hello",
+    }
+    home = folder / package
+    made = [
+        Write(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
+        Write(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
+    ]
+    for write in made:
+        if write.path.exists():
+            raise InstallError(
+                f"{write.path.relative_to(folder)} is there already",
+                code="exists",
+                fix="take another name, or add the processor by hand",
+            )
+    return made
+
+
+def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
+    path = folder / "supabase" / "config.toml"
+    if not path.exists():
+        exposed = _EXPOSED if schema == "public" else [*_EXPOSED, schema]
+        name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-") or "app"
+        return [Write(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
+    try:
+        exposed = tomllib.loads(path.read_text("utf-8")).get("api", {}).get("schemas", _EXPOSED)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InstallError(
+            f"supabase/config.toml is not TOML: {error}", code="bad_config", fix="correct it"
+        ) from error
+    if schema in exposed:
+        return [], []
+    line = f"schemas = [{_quoted([*exposed, schema])}]"
+    return [], [
+        f"In supabase/config.toml, under [api]:\n\n    {line}\n\n"
+        "and on a hosted project the same by `supabase config push`, or under"
+        " Project settings → Data API → Exposed schemas."
+    ]
+
+
+def _answers_file(answers: Answers) -> str:
+    return ANSWERS.format(
+        apps=_quoted(_modules(answers)),
+        schema=answers.schemas.clients,
+        engine=answers.schemas.engine,
+        tenancy=answers.tenants.kind,
+    )
+
+
+def _modules(answers: Answers) -> tuple[str, ...]:
+    return (answers.package, *(f"minutehand.apps.{app}" for app in answers.apps))
+
+
+def _new(folder: Path, name: str, text: str) -> list[Write]:
+    return [] if (folder / name).exists() else [Write(folder / name, text)]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in dict.fromkeys(names))

@@ -1,0 +1,120 @@
+"""Brings a project's installed migrations to this version: adds files, changes none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from minutehand.install.project import Answers, Write, missing_files
+from minutehand.install.rewrite import Schemas
+from minutehand.install.sources import (
+    ENGINE_ORIGIN,
+    TENANCY_ORIGIN,
+    Installed,
+    InstallError,
+    changelog,
+    installed,
+    ordinal,
+    sections_between,
+    sources,
+)
+from minutehand.install.tenancy import Existing, Personal, Tenants
+from minutehand.project import Project
+from minutehand.version import VERSION
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an upgrade adds, and what it says."""
+
+    since: str
+    writes: tuple[Write, ...]
+    #: Sections of the changelog after `since`, newest first.
+    changes: str
+
+
+def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> Upgrade:
+    """Compare the project's files with this version's.
+
+    Args:
+        keep_edited: Leave files that were edited as they are, and go on.
+
+    Raises:
+        InstallError: Nothing is installed, a newer version is, or a file was edited.
+    """
+    have = installed(folder)
+    if not any(file.origin.startswith(f"{ENGINE_ORIGIN}/") for file in have):
+        raise InstallError(
+            f"no migration of {folder} was installed by Minutehand",
+            code="not_installed",
+            fix="minutehand install",
+        )
+    since = max((file.version for file in have), key=ordinal)
+    if ordinal(since) > ordinal(VERSION):
+        raise InstallError(
+            f"the project has files of {since}, newer than this {VERSION}",
+            code="older_version",
+            fix=f'pip install "minutehand>={since}"',
+        )
+    project = Project.at(folder)
+    schemas = Schemas(project.schema_, project.engine_schema)
+    apps = sorted({_app(file) for file in have} - {ENGINE_ORIGIN, TENANCY_ORIGIN})
+    answers = Answers(schemas, tenants_of(project, have), apps=tuple(apps))
+    if not keep_edited:
+        _check_unchanged(have, answers)
+    return Upgrade(
+        since,
+        tuple(missing_files(folder, answers, now=now)),
+        sections_between(changelog(), since, VERSION),
+    )
+
+
+def _app(file: Installed) -> str:
+    return file.origin.partition("/")[0]
+
+
+def tenants_of(project: Project, have: list[Installed]) -> Tenants:
+    """Read from an installed project who its tenants are."""
+    match project.tenancy:
+        case "existing":
+            own = next((file for file in have if _app(file) == TENANCY_ORIGIN), None)
+            return _existing(own) if own else Existing()
+        case "personal":
+            return Personal()
+        case _:
+            return Tenants()
+
+
+def _existing(file: Installed) -> Existing:
+    # what an app's files refer to, as the project's own migration says it by now
+    text = file.path.read_text("utf-8")
+    table = re.search(r"\bafter delete on ([\w.]+)", text)
+    key = re.search(r"\.tenant_deleted\('(\w+)'\)", text)
+    return Existing(
+        organization=table[1] if table else "public.organizations", key=key[1] if key else "id"
+    )
+
+
+def _check_unchanged(have: list[Installed], answers: Answers) -> None:
+    known = {
+        source.origin: source.digest
+        for source in sources(answers.schemas, answers.tenants, answers.apps)
+    }
+    for file in have:
+        name = file.path.name
+        if file.edited:
+            raise InstallError(
+                f"{name} was edited after it was installed",
+                code="edited",
+                fix="put the change into a migration of your own and restore the file (git checkout"
+                f" -- supabase/migrations/{name}); or keep it: minutehand upgrade --keep-edited",
+            )
+        if file.expected is not None and known.get(file.origin) != file.expected:
+            raise InstallError(
+                f"{name} is not the {file.origin} of {VERSION}: released files never change",
+                code="other_build",
+                fix="install a released version of minutehand, with the answers in minutehand.toml"
+                " as they were; or go on as it is: minutehand upgrade --keep-edited",
+            )

@@ -1,0 +1,97 @@
+-- Who belongs where, for policies and functions: asked of queue.tenants and queue.tenant_members.
+-- Those two views are the tenancy; the file after this one makes them. Bodies here are read when they run.
+
+create function queue.my_workspaces() returns setof uuid
+language plpgsql stable
+security definer -- reads membership for policies without being subject to them
+set search_path = ''
+as $$
+begin
+  return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid());
+end;
+$$;
+comment on function queue.my_workspaces is E'Workspaces of the caller, for policies.\n\nUse as "workspace_id in (select queue.my_workspaces())", so that it runs once a query.';
+
+create function queue.my_managed_workspaces() returns setof uuid
+language plpgsql stable
+security definer -- reads membership for policies without being subject to them
+set search_path = ''
+as $$
+begin
+  return query select m.workspace_id from queue.tenant_members as m
+    where m.user_id = (select auth.uid()) and m.role = 'manager';
+end;
+$$;
+comment on function queue.my_managed_workspaces is 'Workspaces the caller manages, for policies.';
+
+create function queue.is_member(p_workspace_id uuid) returns boolean
+language plpgsql stable
+security definer -- reads membership without being subject to policies
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from queue.tenant_members as m
+    where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id);
+end;
+$$;
+comment on function queue.is_member is 'Whether the caller belongs to the workspace.';
+
+create function queue.is_manager(p_workspace_id uuid) returns boolean
+language plpgsql stable
+security definer -- reads membership without being subject to policies
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from queue.tenant_members as m
+    where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id and m.role = 'manager');
+end;
+$$;
+comment on function queue.is_manager is 'Whether the caller manages the workspace.';
+
+create function queue.is_service() returns boolean
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(current_setting('request.jwt.claims', true), '') = ''
+    or coalesce((nullif(current_setting('request.jwt.claims', true), '')::jsonb) ->> 'role', '')
+       in ('service_role', 'job_worker')
+$$;
+comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';
+
+create function queue.visible_tenants() returns table (id uuid, name text)
+language plpgsql stable
+security definer -- an application's own tables may be closed to the caller
+set search_path = ''
+as $$
+begin
+  return query select t.id, t.name::text from queue.tenants as t
+    where queue.is_service() or t.id in (select queue.my_workspaces());
+end;
+$$;
+comment on function queue.visible_tenants is E'The caller''s tenants; all of them for the service role.\n\nFor the view workspaces of an install whose tenants are an application''s own.';
+
+create function queue.visible_members() returns table (workspace_id uuid, user_id uuid, role text)
+language plpgsql stable
+security definer -- an application's own tables may be closed to the caller
+set search_path = ''
+as $$
+begin
+  return query select m.workspace_id, m.user_id, m.role from queue.tenant_members as m
+    where queue.is_service() or m.workspace_id in (select queue.my_workspaces());
+end;
+$$;
+comment on function queue.visible_members is E'Who shares a tenant with the caller; everybody for the service role.\n\nFor the view workspace_members of an install whose tenants are an application''s own.';
+
+create function queue.tenant_deleted() returns trigger
+language plpgsql
+security definer -- whoever may delete a tenant may not need rights on jobs
+set search_path = ''
+as $$
+begin
+  perform queue.forget_workspace((to_jsonb(old) ->> tg_argv[0])::uuid);
+  return null;
+end;
+$$;
+comment on function queue.tenant_deleted is 'Trigger: a tenant''s jobs go with it. Its argument names the column that holds the id.';

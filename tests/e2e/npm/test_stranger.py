@@ -1,0 +1,172 @@
+"""The packed archive as somebody else uses it: installed, compiled strictly, run, watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minutehand.local.parts import node_binary
+from minutehand.local.users import ADA
+from tests.e2e.console.worker import HandWorker
+from tests.e2e.npm.conftest import Stranger
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack
+
+README = ROOT / "infra" / "console" / "npm" / "README.md"
+
+PROCESSORS = '''"""A shop's processors."""
+
+from pydantic import BaseModel
+
+from minutehand import Job, JobContext, Snooze, processor
+
+
+class Invoice(BaseModel):
+    """The payload of `invoices.mail`."""
+
+    invoice: int
+    copies: int = 1
+
+
+class Mailed(BaseModel):
+    """Its result."""
+
+    sent_to: list[str]
+
+
+@processor("invoices.mail", payload=Invoice)
+async def mail(job: Job[Invoice], ctx: JobContext) -> Mailed | Snooze:
+    """Mail an invoice."""
+    return Mailed(sent_to=["ada@acme.test"])
+'''
+
+TYPE_TEST = (Path(__file__).parent / "types.ts").read_text("utf-8")
+
+PRELUDE = """\
+declare const process: { env: Record<string, string>; exit(code: number): never };
+const {
+  url = "", key = "", email = "", password = "", workspace_id = "",
+} = process.env;
+"""
+
+
+def examples() -> list[str]:
+    """The TypeScript of the package's README, in order."""
+    return re.findall(r"```ts\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def typed(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """The stranger's project with the types of a shop's processors, written by the command."""
+    shop = tmp_path_factory.mktemp("shop")
+    (shop / "shop").mkdir()
+    (shop / "shop" / "__init__.py").write_text("")
+    (shop / "shop" / "processors.py").write_text(PROCESSORS)
+    (shop / "minutehand.toml").write_text('apps = ["shop"]\n')
+    subprocess.run(
+        [sys.executable, "-m", "minutehand.cli", "types", "--out", f"{stranger.folder}/jobs.d.ts"],
+        cwd=shop, env={**os.environ, "PYTHONPATH": f"{ROOT / 'shared'}:{shop}"},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return stranger
+
+
+@pytest.fixture
+def mail(stack: RunningStack) -> Iterator[HandWorker]:
+    """A worker of the shop's one job type, moved by hand."""
+    with HandWorker(stack, stack.demo_workspace_id, job_type="invoices.mail") as hand:
+        yield hand
+
+
+def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked: Path) -> None:
+    package = json.loads((unpacked / "package.json").read_text("utf-8"))
+    imported = {
+        name
+        for file in unpacked.rglob("*.js")
+        for name in re.findall(r'^(?:import|export) .*? from "([^"]+)";', file.read_text(), re.M)
+    }
+
+    assert package["name"] == "minutehand"
+    assert package["version"] != "0.0.0"
+    assert "dependencies" not in package
+    assert {name for name in imported if not name.startswith(".")} == set()
+
+
+def test_types_hold_where_they_should_and_refuse_what_they_should(typed: Stranger) -> None:
+    """Each expected error is one, nothing else is, and no `any` comes through."""
+    (typed.folder / "types.ts").write_text(TYPE_TEST)
+
+    assert typed.compile("types.ts") == ""
+
+
+def test_our_declarations_need_no_lenience(typed: Stranger) -> None:
+    """`skipLibCheck` is the caller's to choose; what other packages do is theirs."""
+    (typed.folder / "types.ts").write_text(TYPE_TEST)
+
+    complaints = typed.compile("types.ts", unchecked=False).splitlines()
+
+    assert [line for line in complaints if "/minutehand/" in line or line.startswith("jobs.")] == []
+
+
+def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> None:
+    (stranger.folder / "none.d.ts").write_text("export {};\n")
+    (stranger.folder / "loose.ts").write_text(
+        'import { createClient } from "@supabase/supabase-js";\n'
+        'import { enqueue } from "minutehand";\n'
+        'const made = await enqueue(createClient("http://x", "k"), "any", { n: 1 },'
+        ' { workspace_id: "w" });\n'
+        "// @ts-expect-error a result that nobody described\n"
+        "made.job.result.rows;\n"
+    )
+
+    assert stranger.compile("loose.ts", types="none.d.ts") == ""
+
+
+def test_the_readme_s_program_sees_its_job_live_to_completed(
+    typed: Stranger, stack: RunningStack, mail: HandWorker
+) -> None:
+    """Packed, installed, compiled strictly, run: what a reader of the README does."""
+    follow, component, by_name = examples()
+    program = f"{PRELUDE}{follow}{by_name}process.exit(0);\n"
+    # this stack's jobs are in `public`
+    program = program.replace("<Database>", '<Database<"public">>')
+    program = re.sub(r'((?:setSchema|schema)\(.*?)"minutehand"', r'\1"public"', program)
+    (typed.folder / "program.ts").write_text(program)
+    (typed.folder / "component.ts").write_text(
+        component.replace('import * as React from "react"; // or preact/hooks', "")
+        + 'declare const React: import("minutehand").Hooks;\n'
+        + 'declare const supabase: import("minutehand").Client;\n'
+    )
+    complaints = typed.compile("program.ts", "component.ts")
+    assert complaints == ""
+
+    with subprocess.Popen(
+        [str(node_binary()), "out/program.js"], cwd=typed.folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={
+            "url": stack.supabase_url, "key": stack.supabase_publishable_key,
+            "email": ADA.email, "password": stack.demo_password,
+            "workspace_id": stack.demo_workspace_id,
+        },
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        lease = None
+        lines: list[str] = []
+        for line in run.stdout:
+            lines.append(line.strip())
+            if lease is None and re.match("pending .* live$", line):
+                lease = mail.lease_soon()
+                mail.report(lease, 50)
+            elif lease is not None and line.startswith("processing 50 live"):
+                mail.settle(lease, result={"sent_to": ["ada@acme.test"]})
+
+    assert run.returncode == 0, lines
+    assert "completed [ 'ada@acme.test' ]" in lines
+    assert "completed" in lines[-1], lines

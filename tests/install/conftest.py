@@ -1,0 +1,53 @@
+"""The two made-up releases as wheels, and the real Supabase CLI; made once per run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.release.compatibility import CACHE, supabase_cli
+from infra.release.wheels import Environment, build_wheel, checkout_copy
+from minutehand.local.postgres import Postgres
+from tests.install.projects import Hosted
+from tests.install.second import make_second_release
+from tests.support.shared import made_once
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheels of 0.1.0 and 0.1.1."""
+
+    def build_both(folder: Path) -> None:
+        copy = checkout_copy(folder / "source")
+        build_wheel(copy, folder / "0.1.0")
+        make_second_release(copy)
+        build_wheel(copy, folder / "0.1.1")
+
+    folder = made_once(tmp_path_factory, "wheels", build_both)
+    return {version: next((folder / version).glob("*.whl")) for version in ("0.1.0", "0.1.1")}
+
+
+@pytest.fixture(scope="session")
+def environment(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with 0.1.0."""
+    return Environment.make(tmp_path_factory.mktemp("first") / "venv", releases["0.1.0"])
+
+
+@pytest.fixture(scope="session")
+def newer(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with 0.1.1."""
+    return Environment.make(tmp_path_factory.mktemp("second") / "venv", releases["0.1.1"])
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Supabase CLI, fetched from npm once per machine."""
+    made_once(tmp_path_factory, "supabase-cli", lambda _: supabase_cli(CACHE))
+    return supabase_cli(CACHE)
+
+
+@pytest.fixture
+def hosted(postgres: Postgres, cli: Path) -> Hosted:
+    """Makes databases as hosted projects have them, and pushes to them."""
+    return Hosted(postgres, cli)

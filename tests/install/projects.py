@@ -1,0 +1,261 @@
+"""Three projects that are not ours, and a hosted database for each."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from infra.bench.scratch import PUBLISHABLE_KEY, Gateway, user_token
+from infra.release.catalogue import catalogue
+from infra.release.compatibility import push
+from infra.release.upgrades import worker_environment
+from minutehand.install.rewrite import Schemas
+from minutehand.local import migrations
+from minutehand.local.ports import reserve_port
+from minutehand.local.postgres import Postgres
+from tests.support.databases import drop
+
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+ACME = "11111111-1111-4111-8111-111111111111"
+GLOBEX = "22222222-2222-4222-8222-222222222222"
+_numbers = itertools.count(1)
+
+FIRST_SQL = """\
+create table public.organizations (
+  id uuid primary key default gen_random_uuid(),
+  name text not null
+);
+create table public.memberships (
+  organization_id uuid not null references public.organizations (id) on delete cascade,
+  user_id uuid not null references auth.users (id) on delete cascade,
+  role text not null default 'member',
+  primary key (organization_id, user_id)
+);
+create table public.jobs (id bigint generated always as identity primary key, title text not null);
+create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
+alter table public.organizations enable row level security;
+alter table public.memberships enable row level security;
+alter table public.jobs enable row level security;
+alter table public.accounts enable row level security;
+create policy "everybody reads adverts" on public.jobs
+  for select to anon, authenticated using (true);
+grant select on public.jobs to anon, authenticated;
+insert into public.jobs (title) values ('Baker');
+"""
+SECOND_SQL = "alter table public.accounts add column owner uuid references auth.users (id);\n"
+CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_version = 17\n'
+#: Their application: FastAPI, a package `shared` of their own, and the worker in its lifespan.
+APP = """\
+import os
+from contextlib import asynccontextmanager
+import asyncio
+from fastapi import FastAPI
+from minutehand.config import Settings
+from minutehand.functions.worker.processors import load_processors
+from minutehand.worker import Worker
+from shared.money import cents
+
+
+@asynccontextmanager
+async def lifespan(app):
+    settings = Settings.from_env(os.environ)
+    worker = Worker(settings, registry=load_processors(settings))
+    running = asyncio.create_task(worker.run_forever())
+    yield
+    worker.stop()
+    await running
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/price")
+def price() -> int:
+    return cents("1.20")
+"""
+SERVE = """\
+import asyncio
+import httpx
+from app import app
+
+
+async def main():
+    async with app.router.lifespan_context(app), httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://app"
+    ) as client:
+        print((await client.get("/price")).json(), flush=True)
+        await asyncio.to_thread(input)
+
+
+asyncio.run(main())
+"""
+
+
+def bakery(folder: Path) -> Path:
+    """(a) Own organizations and memberships, own tables jobs and accounts, one file of tomorrow."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    files = {
+        "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
+        f"supabase/migrations/{tomorrow:%Y%m%d%H%M%S}_own_accounts.sql": SECOND_SQL,
+        "supabase/config.toml": CONFIG,
+        "shared/__init__.py": "",
+        "shared/money.py": "def cents(text):\n    return round(float(text) * 100)\n",
+        "app.py": APP,
+        "serve.py": SERVE,
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@dataclass
+class HostedDatabase:
+    """One project's database."""
+
+    name: str
+    url: str
+    owner_url: str
+    cli: Path
+
+    def push(self, project: Path) -> str:
+        """Run the real `supabase db push`; return what it said."""
+        return push(self.cli, project, self.owner_url)
+
+    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement as the superuser."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            found = connection.execute(statement.encode(), values or None)
+            return found.fetchall() if found.description else []
+
+    def as_owner(self, script: str) -> None:
+        """Run a script as the dashboard's SQL editor does, as `postgres`."""
+        with psycopg.connect(self.owner_url, autocommit=True) as connection:
+            connection.execute(script.encode())
+
+    def own_catalogue(self) -> list[str]:
+        """What `public` holds, and the policies of Realtime."""
+        return catalogue(self.url, Schemas("public", "no_schema_of_this_name"))
+
+    def everything(self) -> list[str]:
+        """Every schema, relation, function, policy, trigger and role of the project."""
+        return [row[0] for row in self.run(EVERYTHING)]
+
+    def sign_up(self) -> None:
+        """Let Ada and Eve have accounts."""
+        for user, email in ((ADA, "ada@acme.test"), (EVE, "eve@globex.test")):
+            self.run("insert into auth.users (id, email) values (%s, %s)", user, email)
+
+
+EVERYTHING = """
+select 'schema ' || nspname || coalesce(nspacl::text, '') from pg_namespace
+  where nspname !~ '^pg_(temp|toast)' and nspname <> 'supabase_migrations'
+union all select 'relation ' || oid::regclass || ' ' || relkind::text || coalesce(relacl::text, '')
+  from pg_class where relnamespace::regnamespace::text !~ '^(pg_|information_schema|supabase_migr)'
+union all select 'function ' || oid::regprocedure from pg_proc
+  where pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
+union all select 'policy ' || polrelid::regclass || ' ' || polname from pg_policy
+union all select 'trigger ' || tgrelid::regclass || ' ' || tgname from pg_trigger
+  where not tgisinternal
+union all select 'constraint ' || conrelid::regclass || ' ' || conname from pg_constraint
+  where conrelid <> 0 and connamespace::regnamespace::text !~ '^(pg_|information_schema|supabase_m)'
+union all select 'published ' || tablename from pg_publication_tables
+union all select 'type ' || oid::regtype from pg_type
+  where typnamespace::regnamespace::text !~ '^(pg_|information_schema|supabase_migrations)'
+order by 1
+"""
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A server whose databases begin as hosted projects do."""
+
+    postgres: Postgres
+    cli: Path
+
+    @contextmanager
+    def database(self) -> Iterator[HostedDatabase]:
+        """One project's database, dropped at the end."""
+        name = f"hosted_{next(_numbers)}"
+        with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
+            connection.execute(f"create database {name}".encode())
+            url = self.postgres.url(database=name)
+            migrations.prepare_hosted(url)
+            migrations.set_project_owner(url, self.postgres.password)
+            owner = self.postgres.url(database=name, user="postgres")
+            try:
+                yield HostedDatabase(name, url, owner, self.cli)
+            finally:
+                drop(connection, name)
+
+
+class Client:
+    """What a browser of the project would send to the Data API, as one user."""
+
+    def __init__(self, url: str, user: str, schema: str) -> None:
+        headers = {
+            "apikey": PUBLISHABLE_KEY,
+            "authorization": f"Bearer {user_token(user)}",
+            "accept-profile": schema,
+            "content-profile": schema,
+        }
+        self._http = httpx.Client(base_url=f"{url}/rest/v1", headers=headers, trust_env=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def rpc(self, name: str, **arguments: Any) -> httpx.Response:
+        """Call a function."""
+        named = {f"p_{key}": value for key, value in arguments.items()}
+        return self._http.post(f"/rpc/{name}", content=json.dumps(named),
+                               headers={"content-type": "application/json"})  # fmt: skip
+
+    def rows(self, table: str, **filters: str) -> list[dict[str, Any]]:
+        """Read a table under row level security."""
+        answer = self._http.get(f"/{table}", params=filters)
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+
+@dataclass
+class Api:
+    """A project's Data API, and the clients that were made of it."""
+
+    url: str
+    schema: str
+    #: What a worker of the project reads.
+    env: dict[str, str]
+    clients: list[Client]
+
+    def of(self, user: str, schema: str | None = None) -> Client:
+        """A user's client."""
+        self.clients.append(Client(self.url, user, schema or self.schema))
+        return self.clients[-1]
+
+
+@contextmanager
+def data_api(database: HostedDatabase, schema: str) -> Iterator[Api]:
+    """The project's Data API, for the length of the block."""
+    gateway = Gateway(database.url, reserve_port(), schema=schema)
+    gateway.start()
+    env = worker_environment(gateway)
+    api = Api(gateway.url, schema, env, [])
+    try:
+        yield api
+    finally:
+        for client in api.clients:
+            client.close()
+        gateway.stop()

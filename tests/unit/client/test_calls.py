@@ -1,0 +1,148 @@
+"""Calls over the official client: what goes out, and what its errors become."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from minutehand.client import (
+    Client,
+    InvalidState,
+    JobNotFound,
+    QueueError,
+    QueueUnavailable,
+    SyncClient,
+    TokenRefused,
+)
+from tests.support.official import blocking, official
+
+JOB = {
+    "id": "11111111-0000-4000-8000-000000000001",
+    "workspace_id": "w",
+    "job_type": "t",
+    "status": "pending",
+    "created_at": "2026-11-20T00:00:00+00:00",
+}
+
+
+class Server(HTTPServer):
+    """Speaks the Data API's format: records requests, answers from a list."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answers: list[tuple[int, Any]] = []
+        self.seen: list[tuple[str, str, dict[str, str], Any]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        asked = json.loads(body) if body else None
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append((self.command, self.path, headers, asked))
+        status, answer = self.server.answers.pop(0)
+        sent = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+async def test_calls_and_reads_name_the_schema_and_the_bearer(server: Server) -> None:
+    """Jobs are where the install put them, whatever schema the client's own tables are in."""
+    server.answers = [(200, {"job": JOB, "created": True}), (200, [])]
+    async with official(server.url, "sb_publishable_x") as supabase:
+        client = Client(supabase, token="jwt")
+        await client.enqueue("t", {"n": 1}, workspace_id="w", priority=5)
+        await (await client.queue()).events_after("j", 3, limit=2)
+
+    (_, path, posted, body), (_, read, got, _) = server.seen
+    assert path == "/rest/v1/rpc/enqueue_job"
+    assert posted["content-profile"] == got["accept-profile"] == "minutehand"
+    assert posted["authorization"] == got["authorization"] == "Bearer jwt"
+    assert body == {
+        "p_workspace_id": "w", "p_job_type": "t", "p_payload": {"n": 1},
+        "p_options": {"priority": 5},
+    }  # fmt: skip
+    assert read == (
+        "/rest/v1/job_events?select=job_id%2Cseq%2Ctype%2Cdata%2Ccreated_at"
+        "&job_id=eq.j&seq=gt.3&order=seq.asc&limit=2"
+    )
+
+
+def test_the_blocking_client_calls_the_same(server: Server) -> None:
+    server.answers = [(200, {"job": JOB, "created": False}), (200, {"jobs": [JOB], "next": None})]
+    with blocking(server.url, "sb_publishable_x") as supabase:
+        client = SyncClient(supabase, schema="public", token="jwt")
+        enqueued = client.enqueue("t", workspace_id="w", idempotency_key="k")
+        page = client.list_jobs("w", status=["failed"], limit=7)
+
+    assert (enqueued.created, len(page.jobs)) == (False, 1)
+    assert [headers["content-profile"] for _, _, headers, _ in server.seen] == ["public"] * 2
+    assert server.seen[1][3]["p_limit"] == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "error"),
+    [
+        (404, {"code": "PT404", "hint": "job_not_found", "message": "no such job"}, JobNotFound),
+        (409, {"code": "PT409", "hint": "invalid_state", "message": "ended"}, InvalidState),
+        (422, {"code": "PT422", "hint": "payload_invalid", "message": "no"}, QueueError),
+        (401, {"code": "PGRST303", "message": "JWT expired"}, TokenRefused),
+        (500, {"code": "57014", "message": "statement timeout"}, QueueUnavailable),
+        (502, "<html>a gateway's page</html>", QueueUnavailable),
+    ],
+)
+async def test_a_refusal_becomes_the_queue_s_own_error(
+    server: Server, status: int, answer: Any, error: type[QueueError]
+) -> None:
+    server.answers = [(status, answer)] * 3
+    async with official(server.url, "k") as supabase:
+        with pytest.raises(error) as raised:
+            await Client(supabase, token="jwt").cancel("j")
+
+    assert type(raised.value) is error
+    assert len(server.seen) == (3 if error is QueueUnavailable else 1)
+
+
+async def test_an_enqueue_without_a_key_is_not_repeated(server: Server) -> None:
+    """It may have been stored although nothing was answered."""
+    server.answers = [(502, "gone")]
+    async with official(server.url, "k") as supabase:
+        with pytest.raises(QueueUnavailable):
+            await Client(supabase, token="jwt").enqueue("t", workspace_id="w")
+
+    assert len(server.seen) == 1
+
+
+def test_a_project_that_is_away_is_unavailable() -> None:
+    with (
+        blocking("http://127.0.0.1:1", "k") as supabase,
+        pytest.raises(QueueUnavailable, match="did not answer"),
+    ):
+        SyncClient(supabase).get_job("j")
