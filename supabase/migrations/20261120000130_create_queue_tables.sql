@@ -28,6 +28,7 @@ create table queue.job_types (
   pause_reason text,
   registered_at timestamptz not null default queue.clock(),
   constraint job_types_name_is_short check (char_length(job_type) between 1 and 100),
+  constraint job_types_names_are_printable check (job_type || queue !~ '[[:cntrl:]]'),
   constraint job_types_limits_are_positive check (
     coalesce(max_concurrency, 1) >= 0 and coalesce(workspace_concurrency, 1) >= 0
     and coalesce(key_concurrency, 1) >= 0 and coalesce(rate_limit, 1) >= 1
@@ -128,9 +129,8 @@ comment on column queue.live_counts.workspace_id is 'The tenant.';
 comment on column queue.live_counts.live is 'Live jobs, counted up to the quota.';
 comment on column queue.live_counts.counted_at is 'When.';
 
-create table queue.lanes (
-  number bigint generated always as identity primary key,
-  id bigint not null,
+create table queue.partitions (
+  id uuid primary key,
   workspace_id uuid not null,
   queue text not null,
   job_type text not null,
@@ -140,46 +140,119 @@ create table queue.lanes (
   claim_from timestamptz not null default '-infinity',
   mark_from timestamptz,
   mark_xid xid8,
-  opened_at timestamptz not null default queue.clock()
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-create index lanes_by_id on queue.lanes (id);
-create index lanes_by_workspace on queue.lanes (workspace_id, priority, last_leased_at);
-comment on table queue.lanes is E'Where ready jobs are found: one lane per workspace, type, key, priority and queue.\n\nOpened by enqueue, changed by leases only, closed by the sweep: nobody waits for another''s lane. Two enqueues at once may open the same one twice; the sweep closes the second.';
-comment on column queue.lanes.number is 'Identity of the row.';
-comment on column queue.lanes.id is 'Identity of the lane, see lane_id.';
-comment on column queue.lanes.workspace_id is 'The tenant.';
-comment on column queue.lanes.queue is 'The queue.';
-comment on column queue.lanes.job_type is 'The job type.';
-comment on column queue.lanes.concurrency_key is 'The concurrency key; empty for none.';
-comment on column queue.lanes.priority is 'The priority of its jobs.';
-comment on column queue.lanes.last_leased_at is 'When a job was last leased from it: fairness order.';
-comment on column queue.lanes.claim_from is 'Claim watermark: no job older than this is left, as far as known; swept back each minute.';
-comment on column queue.lanes.mark_from is 'The next claim_from: at its lease no older job of the lane was left that had been committed.';
-comment on column queue.lanes.mark_xid is 'mark_from holds once all transactions below this have ended: none can commit an older job then.';
-comment on column queue.lanes.opened_at is 'When it was opened.';
+  rewinds integer not null default 0,
+  set_aside boolean not null default false,
+  look_at timestamptz,
+  constraint partitions_are_unique unique (workspace_id, job_type, concurrency_key, queue, priority)
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
+create index partitions_by_turn on queue.partitions (workspace_id, job_type, queue, priority, last_leased_at)
+  where not set_aside;
+create index partitions_set_aside on queue.partitions (look_at) where set_aside;
+comment on table queue.partitions is E'Where ready jobs are found: one partition per workspace, type, key, priority and queue.\n\nOpened and closed by leases only, in their short transactions; an enqueue that misses one leaves a line in queue.openings. A partition is gone with its last ready job.';
+comment on column queue.partitions.id is 'Identity, see partition_id.';
+comment on column queue.partitions.workspace_id is 'The tenant.';
+comment on column queue.partitions.queue is 'The queue.';
+comment on column queue.partitions.job_type is 'The job type.';
+comment on column queue.partitions.concurrency_key is 'The concurrency key; empty for none.';
+comment on column queue.partitions.priority is 'The priority of its jobs.';
+comment on column queue.partitions.last_leased_at is 'When a job was last leased from it: order among a tenant''s partitions.';
+comment on column queue.partitions.claim_from is 'Claim watermark: no job older than this is left, as far as known.';
+comment on column queue.partitions.mark_from is 'The next claim_from: at its lease no older committed job was left.';
+comment on column queue.partitions.mark_xid is 'mark_from holds once all transactions below this have ended: none can commit an older job then.';
+comment on column queue.partitions.rewinds is 'Raised when a job older than the watermark came back: a lease that began before may not move it.';
+comment on column queue.partitions.set_aside is 'True while its key is at a limit: leases do not read it.';
+comment on column queue.partitions.look_at is 'When to look again at the latest; null unless set aside.';
 
-create function queue.lane_id(p_workspace_id uuid, p_queue text, p_job_type text, p_key text, p_priority integer)
-returns bigint
-language sql immutable
+create table queue.turns (
+  workspace_id uuid not null,
+  job_type text not null,
+  queue text not null,
+  tag double precision not null,
+  set_aside boolean not null default false,
+  look_at timestamptz,
+  primary key (workspace_id, job_type, queue)
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
+create index turns_by_tag on queue.turns (job_type, tag, workspace_id) where not set_aside;
+create index turns_by_queue on queue.turns (queue, job_type, tag, workspace_id) where not set_aside;
+create index turns_set_aside on queue.turns (look_at) where set_aside;
+comment on table queue.turns is E'Tenants that have ready jobs of a type in a queue, in the order of their turn.\n\nA lease reads as many as it asks for jobs, from the smallest tag on. The tag may be older than the tenant''s in queue.shares, never newer: whoever reads it brings it up to date.';
+comment on column queue.turns.workspace_id is 'The tenant.';
+comment on column queue.turns.job_type is 'The job type.';
+comment on column queue.turns.queue is 'The queue.';
+comment on column queue.turns.tag is 'The tenant''s finish tag when it was last written here.';
+comment on column queue.turns.set_aside is 'True while the tenant is paused or at a limit: leases do not read it.';
+comment on column queue.turns.look_at is 'When to look again at the latest; null unless set aside.';
+
+create table queue.openings (
+  id bigint generated always as identity primary key,
+  partition_id uuid not null,
+  workspace_id uuid not null,
+  queue text not null,
+  job_type text not null,
+  concurrency_key text not null,
+  priority integer not null,
+  rewind boolean not null default false
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+create index openings_by_workspace on queue.openings (workspace_id, id);
+comment on table queue.openings is E'Partitions that got a ready job while they were not open, or one older than their watermark.\n\nInserted only, so that no enqueue waits for another; the next lease opens them.';
+comment on column queue.openings.id is 'Identity and order.';
+comment on column queue.openings.partition_id is 'The partition.';
+comment on column queue.openings.workspace_id is 'Its tenant.';
+comment on column queue.openings.queue is 'Its queue.';
+comment on column queue.openings.job_type is 'Its job type.';
+comment on column queue.openings.concurrency_key is 'Its key; empty for none.';
+comment on column queue.openings.priority is 'Its priority.';
+comment on column queue.openings.rewind is 'True when a job older than the watermark came back: look from the start.';
+
+create table queue.caps (
+  id bigint generated always as identity primary key,
+  scope text not null,
+  job_type text not null default '',
+  workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
+  concurrency_key text not null default '',
+  opened_at timestamptz not null default queue.clock(),
+  constraint caps_are_unique unique (workspace_id, job_type, concurrency_key, scope),
+  constraint caps_scope_is_known check (scope in ('type', 'workspace', 'workspace_type', 'key'))
+);
+create index caps_by_age on queue.caps (opened_at);
+comment on table queue.caps is E'A row to lock for each limited scope: who leases below a limit holds it until the commit.\n\nHeld with skip locked: whoever does not get it leases something else. It holds no count: under its lock the leases themselves are counted, so that nothing can leak and a settlement needs no lock.';
+comment on column queue.caps.id is 'Identity.';
+comment on column queue.caps.scope is 'type, workspace, workspace_type or key.';
+comment on column queue.caps.job_type is 'The type; empty for a workspace.';
+comment on column queue.caps.workspace_id is 'The tenant; the nil UUID for a type.';
+comment on column queue.caps.concurrency_key is 'The key; empty but for a key.';
+comment on column queue.caps.opened_at is 'When it was made; those of keys are removed when they are old and unused.';
+
+create function queue.partition_id(p_workspace_id uuid, p_queue text, p_job_type text, p_key text, p_priority integer)
+returns uuid
+language sql immutable parallel safe
 set search_path = ''
 as $$
-  select hashtextextended(p_workspace_id::text || p_priority::text || E'\x1f' || p_queue || E'\x1f' || p_job_type || E'\x1f' || coalesce(p_key, ''), 0)
+  -- lengths in front keep two lists of columns from ever being one text
+  select encode(substring(sha256(convert_to(concat_ws('/', p_workspace_id, p_priority, length(p_queue), p_queue,
+    length(p_job_type), p_job_type, coalesce(p_key, '')), 'UTF8')) for 16), 'hex')::uuid
 $$;
-comment on function queue.lane_id is 'Identity of a lane, the same for everyone who computes it: 64 bits of hash.';
+comment on function queue.partition_id is E'Identity of a partition, the same for everyone who computes it: 128 bits of SHA-256 over its columns.\n\nTwo partitions of one id can neither be met nor made; the table keeps the columns unique as well.';
 
 create table queue.ready (
-  lane_id bigint not null,
+  partition_id uuid not null,
   ready_at timestamptz not null,
   job_id uuid not null,
   workspace_id uuid not null,
   job_created_at timestamptz not null,
-  primary key (lane_id, ready_at, job_id)
+  primary key (partition_id, ready_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 -- by a job's own columns, so that one index finds the row of a job and lists a tenant's
 create unique index ready_by_workspace on queue.ready (workspace_id, job_created_at, job_id);
 comment on table queue.ready is 'Jobs that may be leased now. Rows are never updated: a lease finds those it chose by where they lie.';
-comment on column queue.ready.lane_id is 'Its lane.';
-comment on column queue.ready.ready_at is 'Since when: order inside the lane.';
+comment on column queue.ready.partition_id is 'Its partition.';
+comment on column queue.ready.ready_at is 'Since when: order inside the partition.';
 comment on column queue.ready.job_id is 'The job.';
 comment on column queue.ready.workspace_id is 'The tenant, for lists.';
 comment on column queue.ready.job_created_at is 'When the job was enqueued: order of lists.';
@@ -187,7 +260,7 @@ comment on column queue.ready.job_created_at is 'When the job was enqueued: orde
 create table queue.deferred (
   job_id uuid primary key,
   run_at timestamptz not null,
-  lane_id bigint not null,
+  partition_id uuid not null,
   workspace_id uuid not null,
   job_created_at timestamptz not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
@@ -196,7 +269,7 @@ create index deferred_by_workspace on queue.deferred (workspace_id, job_created_
 comment on table queue.deferred is 'Pending jobs that may not be leased before a time: scheduled, backing off, snoozed.';
 comment on column queue.deferred.job_id is 'The job.';
 comment on column queue.deferred.run_at is 'From when.';
-comment on column queue.deferred.lane_id is 'The lane it joins then.';
+comment on column queue.deferred.partition_id is 'The partition it joins then.';
 comment on column queue.deferred.workspace_id is 'The tenant, for lists.';
 comment on column queue.deferred.job_created_at is 'When the job was enqueued: order of lists.';
 
@@ -205,16 +278,21 @@ create table queue.ended (
   outcome text not null,
   job_created_at timestamptz not null,
   job_id uuid not null,
+  job_type text not null,
+  ended_at timestamptz not null,
   primary key (workspace_id, outcome, job_created_at, job_id),
   constraint ended_outcome_is_known check (outcome in ('completed', 'failed', 'cancelled'))
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.05,
   autovacuum_vacuum_cost_delay = 0);
+create index ended_by_age on queue.ended (job_type, outcome, ended_at);
 create index ended_badly on queue.ended (outcome, job_id) where outcome = 'failed';
 comment on table queue.ended is E'Jobs that have ended, in the order of lists.\n\nBeside the job''s own columns, so that an end need not touch an index of jobs.';
 comment on column queue.ended.workspace_id is 'The tenant.';
 comment on column queue.ended.outcome is 'completed, failed or cancelled.';
 comment on column queue.ended.job_created_at is 'When the job was enqueued: order of lists.';
 comment on column queue.ended.job_id is 'The job.';
+comment on column queue.ended.job_type is 'Its type: retention has days of its own for some.';
+comment on column queue.ended.ended_at is 'When it ended: order of retention, over all tenants.';
 
 create table queue.arrivals (
   xid xid8 not null,
@@ -251,7 +329,7 @@ create table queue.leases (
   workspace_id uuid not null,
   job_type text not null,
   concurrency_key text not null default '',
-  lane_id bigint not null,
+  partition_id uuid not null,
   ready_at timestamptz not null,
   attempt integer not null,
   worker_id text not null,
@@ -264,15 +342,16 @@ create table queue.leases (
   cancel_requested boolean not null default false,
   log_lines integer not null default 0
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index leases_by_limit on queue.leases (job_type, workspace_id, concurrency_key);
+create index leases_by_workspace on queue.leases (workspace_id, job_type, concurrency_key);
+create index leases_by_type on queue.leases (job_type);
 comment on table queue.leases is 'Jobs a worker holds right now. Limits count these rows; expires_at is not indexed, so renewals stay heap-only.';
 comment on column queue.leases.job_id is 'The job.';
 comment on column queue.leases.fence is 'Fencing token: each write of the holder must show it.';
 comment on column queue.leases.workspace_id is 'The tenant, for limits.';
 comment on column queue.leases.job_type is 'The type, for limits.';
 comment on column queue.leases.concurrency_key is 'The key, for limits; empty for none.';
-comment on column queue.leases.lane_id is 'The lane it came from and returns to.';
-comment on column queue.leases.ready_at is 'Since when it had been ready: its place in the lane if handed back, and its queue wait.';
+comment on column queue.leases.partition_id is 'The partition it came from and returns to.';
+comment on column queue.leases.ready_at is 'Since when it had been ready: its place in the partition if handed back, and its queue wait.';
 comment on column queue.leases.attempt is 'The attempt this lease is.';
 comment on column queue.leases.worker_id is 'Who holds it.';
 comment on column queue.leases.tick_id is 'The tick that took it.';
@@ -372,6 +451,7 @@ create table queue.ticks (
   last_call integer not null default 0,
   free_slots integer not null default 0,
   leased bigint not null default 0,
+  leased_at timestamptz,
   summary jsonb
 ) with (fillfactor = 50);
 create index ticks_by_start on queue.ticks (started_at desc);
@@ -387,38 +467,36 @@ comment on column queue.ticks.ended_at is 'When it said goodbye; null while it r
 comment on column queue.ticks.last_call is 'Highest lease call answered.';
 comment on column queue.ticks.free_slots is 'Slots it could still fill, as it said last.';
 comment on column queue.ticks.leased is 'Jobs it leased.';
+comment on column queue.ticks.leased_at is 'When it last got a job; null for never.';
 comment on column queue.ticks.summary is 'Counts it reported at its end.';
 
 create table queue.shares (
   workspace_id uuid primary key,
   finish_tag double precision not null
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+insert into queue.shares values ('00000000-0000-0000-0000-000000000000', 0);
 comment on table queue.shares is E'Virtual time of each tenant: start-time fair queueing.\n\nSource: Goyal, Vin, Cheng, "Start-time Fair Queuing", SIGCOMM 1996. The nil UUID holds the system''s virtual time.';
 comment on column queue.shares.workspace_id is 'The tenant.';
 comment on column queue.shares.finish_tag is 'Virtual time at which its last leased job would finish.';
-
-create table queue.rewinds (
-  id bigint generated always as identity primary key,
-  lane_id bigint not null
-);
-comment on table queue.rewinds is 'Lanes that got back a job older than their watermark; the next lease looks from the start.';
-comment on column queue.rewinds.id is 'Identity.';
-comment on column queue.rewinds.lane_id is 'The lane.';
 
 create table queue.upkeep (
   name text primary key,
   done_at timestamptz not null default '-infinity',
   cursor text,
   failed_at timestamptz,
-  failure text
+  failure text,
+  failures integer not null default 0
 ) with (fillfactor = 50);
-comment on table queue.upkeep is 'When each periodic chore was last done, by whichever tick came first.';
-comment on column queue.upkeep.name is 'The chore.';
+comment on table queue.upkeep is 'When each task of maintenance was last done, by whichever worker came first.';
+comment on column queue.upkeep.name is 'The task.';
 comment on column queue.upkeep.done_at is 'When.';
-comment on column queue.upkeep.cursor is 'Where it stopped, for chores done in slices.';
+comment on column queue.upkeep.cursor is 'Where it stopped, for tasks done in slices.';
 comment on column queue.upkeep.failed_at is 'When it last failed; null for never.';
 comment on column queue.upkeep.failure is 'What it said then.';
-insert into queue.upkeep (name) values ('reclaim'), ('expire'), ('sweep'), ('statistics'), ('retention'), ('schedules'), ('poison'), ('orphans'), ('type_retention'), ('leasing');
+comment on column queue.upkeep.failures is 'How often it has failed since it last went well: it is parked the longer.';
+insert into queue.upkeep (name)
+select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
+  'retention', 'old_rows', 'orphans', 'sweep', 'buckets']);
 
 create table queue.wakeups (
   id integer primary key default 1,
@@ -501,7 +579,7 @@ create table queue.signals (
   name text,
   constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch', 'orphans'))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by each lease.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
+comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by maintenance.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
 comment on column queue.signals.id is 'Identity.';
 comment on column queue.signals.kind is 'check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id; orphans: end the live children of job_id.';
 comment on column queue.signals.job_id is 'The job or batch.';
@@ -605,6 +683,22 @@ comment on column queue.stat_minutes.jobs is 'How many.';
 comment on column queue.stat_minutes.wait_ms is 'Sum of queue waits.';
 comment on column queue.stat_minutes.run_ms is 'Sum of run times.';
 comment on column queue.stat_minutes.cost_usd is 'Sum of estimated costs.';
+
+create view queue.known_partitions as
+select id, workspace_id, queue, job_type, concurrency_key, priority, claim_from from queue.partitions
+union all
+select distinct on (o.partition_id) o.partition_id, o.workspace_id, o.queue, o.job_type, o.concurrency_key, o.priority, '-infinity'
+from queue.openings as o
+where not exists (select 1 from queue.partitions as p where p.id = o.partition_id);
+comment on view queue.known_partitions is 'Partitions that are open, and those that the next lease opens.';
+comment on column queue.known_partitions.id is 'Its id.';
+comment on column queue.known_partitions.workspace_id is 'The tenant.';
+comment on column queue.known_partitions.queue is 'The queue.';
+comment on column queue.known_partitions.job_type is 'The job type.';
+comment on column queue.known_partitions.concurrency_key is 'The concurrency key; empty for none.';
+comment on column queue.known_partitions.priority is 'The priority of its jobs.';
+comment on column queue.known_partitions.claim_from is 'No job older than this is left.';
+revoke all on queue.known_partitions from public, anon, authenticated, service_role;
 
 create view queue.live_jobs as
 select workspace_id, job_created_at, job_id from queue.ready

@@ -192,6 +192,7 @@ begin
     ageing_seconds = excluded.ageing_seconds, internal = excluded.internal, registered_at = excluded.registered_at
   where types.schema_version <= excluded.schema_version; -- an older worker does not undo a newer one
   get diagnostics v_count = row_count;
+  perform queue.bring_all_back(t.value ->> 'job_type', null) from jsonb_array_elements(p_types) as t;
   return jsonb_build_object('registered', v_count);
 exception
   when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then

@@ -135,7 +135,7 @@ begin
   if new.queue = 'default' then
     new.queue := v_type.queue;
   end if;
-  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   new.created_at := queue.clock();
   new.updated_at := new.created_at;
   new.attempts := 0;
@@ -243,6 +243,19 @@ end;
 $$;
 comment on function queue.claim_key is 'Take an idempotency key for p_job_id, or tell whose it is; 409 when it stands for another payload.';
 
+create function queue.open_partitions(p_ids uuid[]) returns table (id uuid)
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    return; -- a lock on a row that was changed since the snapshot would fail: leave a line instead
+  end if;
+  return query select p.id from queue.partitions as p where p.id = any (p_ids) for key share skip locked;
+end;
+$$;
+comment on function queue.open_partitions is E'Which of the partitions are open, and stay so until this transaction ends.\n\nWaits for nobody: one that is being closed this very moment counts as closed.';
+
 create function queue.place(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
@@ -251,22 +264,23 @@ as $$
 declare
   v_now timestamptz;
 begin
-  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := greatest(p_now, queue.clock());
   with placed as materialized (
     select id, workspace_id, queue, job_type, concurrency_key, priority, created_at,
-      queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id,
+      queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id,
       coalesce(next_retry_at, scheduled_for, created_at) as run_at
     from public.jobs where id = any (p_ids)),
+  known as materialized (select id from queue.open_partitions(array(select partition_id from placed where run_at <= v_now))),
   opened as (
-    insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
-    select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
-    from placed where not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
+    insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    from placed where run_at <= v_now and partition_id not in (select id from known)),
   soon as (
-    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
-    select lane_id, v_now, id, workspace_id, created_at from placed where run_at <= v_now)
-  insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at)
-  select id, run_at, lane_id, workspace_id, created_at from placed where run_at > v_now;
+    insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+    select partition_id, v_now, id, workspace_id, created_at from placed where run_at <= v_now)
+  insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
+  select id, run_at, partition_id, workspace_id, created_at from placed where run_at > v_now;
 end;
 $$;
 comment on function queue.place is 'Make pending jobs reachable: into ready, or deferred until they are due. The caller holds their rows.';
@@ -282,18 +296,21 @@ declare
 begin
   with placed as materialized (
     select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at, scheduled_for,
-      deadline_at, batch_id, queue.lane_id(workspace_id, queue, job_type, concurrency_key, priority) as lane_id
+      deadline_at, batch_id, queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id
     from public.jobs where id = any (p_ids)),
+  known as materialized (select id from queue.open_partitions(array(
+    select partition_id from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)))),
   opened as (
-    insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
-    select distinct on (lane_id) lane_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
-    from placed where status = 'pending' and not exists (select 1 from queue.lanes as l where l.id = placed.lane_id)),
+    insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
+      and partition_id not in (select id from known)),
   later as (
-    insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at)
-    select id, scheduled_for, lane_id, workspace_id, created_at from placed where status = 'pending' and scheduled_for > v_now),
+    insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
+    select id, scheduled_for, partition_id, workspace_id, created_at from placed where status = 'pending' and scheduled_for > v_now),
   soon as (
-    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
-    select lane_id, created_at, id, workspace_id, created_at
+    insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+    select partition_id, created_at, id, workspace_id, created_at
     from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
     returning 1),
   told as (
@@ -425,7 +442,7 @@ begin
   delete from queue.stat_minutes where workspace_id = p_workspace_id;
 end;
 $$;
-comment on function queue.forget_workspace is 'Everything of a workspace goes. Lanes are closed by the sweep.';
+comment on function queue.forget_workspace is 'Everything of a workspace goes. Partitions are closed by the leases that find them empty.';
 
 -- the mark is the engine's, for its own insert and not for one that a trigger of somebody's makes within it;
 -- the policy on inserts refuses a person who sets it by hand
@@ -475,6 +492,9 @@ begin
     return array['400', 'invalid_argument', 'concurrency_key must have 1 to 255 characters', 'concurrency_key'];
   elsif char_length(p_item.session_id) not between 1 and 255 then
     return array['400', 'invalid_argument', 'session_id must have 1 to 255 characters', 'session_id'];
+  elsif concat(p_item.queue, p_item.concurrency_key) ~ '[[:cntrl:]]' then
+    return array['400', 'invalid_argument', 'queue and concurrency_key must not contain control characters',
+      case when p_item.queue ~ '[[:cntrl:]]' then 'queue' else 'concurrency_key' end];
   elsif char_length(p_item.traceparent) > 512 then
     return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
   elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
@@ -610,7 +630,7 @@ declare
   v_ready boolean := true;
   v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
 begin
-  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.lanes
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   v_plain := not exists (
     select 1 from jsonb_array_elements(p_items) as item
@@ -754,16 +774,17 @@ begin
       order by items.ordinality
       returning id, queue, job_type, priority, created_at, last_seq),
     kinds as materialized ( -- what queue.admit finds for each job, once per type
-      select k.*, queue.lane_id(p_workspace_id, k.queue, k.job_type, null, k.priority) as lane_id,
+      select k.*, queue.partition_id(p_workspace_id, k.queue, k.job_type, null, k.priority) as partition_id,
         jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type) as data
       from (select queue, job_type, priority, count(*) as jobs from made group by 1, 2, 3) as k),
+    known as materialized (select id from queue.open_partitions(array(select partition_id from kinds))),
     opened as (
-      insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)
-      select lane_id, p_workspace_id, queue, job_type, '', priority
-      from kinds where not exists (select 1 from queue.lanes as l where l.id = kinds.lane_id)),
+      insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+      select partition_id, p_workspace_id, queue, job_type, '', priority
+      from kinds where partition_id not in (select id from known)),
     soon as (
-      insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
-      select k.lane_id, m.created_at, m.id, p_workspace_id, m.created_at from made as m join kinds as k on k.job_type = m.job_type
+      insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+      select k.partition_id, m.created_at, m.id, p_workspace_id, m.created_at from made as m join kinds as k on k.job_type = m.job_type
       order by m.created_at), -- a join may turn the order round, and indexes filled backwards stay half empty
     told as (
       insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)

@@ -62,8 +62,8 @@ as $$
 declare
   v_bad uuid[];
 begin
-  insert into queue.ended (workspace_id, outcome, job_created_at, job_id)
-  select workspace_id, outcome, created_at, id from public.jobs where id = any (p_ids) and outcome is not null
+  insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
+  select workspace_id, outcome, created_at, id, job_type, completed_at from public.jobs where id = any (p_ids) and outcome is not null
   on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.complete has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);

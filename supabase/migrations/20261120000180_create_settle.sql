@@ -219,8 +219,8 @@ begin
       j.created_at,
       j.parent_id is not null or j.batch_id is not null or j.unique_key is not null or j.deadline_at is not null as bound),
   filed as (
-    insert into queue.ended (workspace_id, outcome, job_created_at, job_id)
-    select m.workspace_id, 'completed', m.created_at, m.id from moved as m),
+    insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
+    select m.workspace_id, 'completed', m.created_at, m.id, m.job_type, p_now from moved as m),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
@@ -261,7 +261,7 @@ begin
   held as materialized (
     delete from queue.leases as l using items as i
     where l.job_id = any (p_ids) and l.job_id = i.job_id and l.fence = i.fence
-    returning l.job_id, l.fence, l.lane_id, l.ready_at, l.attempt, l.worker_id, l.leased_at, l.cancel_requested,
+    returning l.job_id, l.fence, l.partition_id, l.ready_at, l.attempt, l.worker_id, l.leased_at, l.cancel_requested,
       i.outcome, i.result, i.error, i.retry_after_seconds, i.until, i.delay_seconds, i.wait, i.duration_ms, i.cost_usd),
   acts as materialized (
     select h.*, j.workspace_id, j.session_id, j.job_type, j.attempts, j.max_attempts,
@@ -312,7 +312,7 @@ begin
     from acts as a
     where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
-      j.created_at, a.outcome as said, j.error_fingerprint, a.act, a.fence, a.lane_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
+      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, a.outcome as said, j.error_fingerprint, a.act, a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
@@ -330,13 +330,15 @@ begin
           'until', coalesce(wait ->> 'timeout_at', wait ->> 'until'), 'event', wait ->> 'event') end)), p_now
     from moved),
   delayed as (
-    insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at)
-    select id, run_at, lane_id, workspace_id, created_at from moved where act in ('retry', 'snoozed')),
+    insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
+    select id, run_at, partition_id, workspace_id, created_at from moved where act in ('retry', 'snoozed')),
   back as (
-    insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at)
-    select lane_id, ready_at, id, workspace_id, created_at from moved where act = 'released'),
+    insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+    select partition_id, ready_at, id, workspace_id, created_at from moved where act = 'released'),
   rewound as (
-    insert into queue.rewinds (lane_id) select distinct lane_id from moved where act = 'released'),
+    insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
+    select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
+    from moved where act = 'released'),
   waiting as (
     insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, event_name, timeout_at, default_value, created_at)
     select id, workspace_id, created_at, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''), wait ->> 'kind'), 200),
@@ -375,18 +377,22 @@ language sql stable
 set search_path = ''
 as $$
   -- not held: settled before (then a repeat is answered as the first time), lost, or never there
+  with items as (
+    select i.job_id, i.fence, i.outcome from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)),
+  answered as materialized (
+    select a.job_id, a.fence from jsonb_to_recordset(p_answered) as a (job_id uuid, fence bigint))
   select string_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
     'next_retry_at', j.next_retry_at, 'outcome', case
       when j.id is null then 'not_found'
       when e.outcome = 'cancelled' then 'cancelled'
       when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
       else 'stale' end))::text, ',')
-  from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
+  from items as i
   left join public.jobs as j on j.id = i.job_id
   left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
   cross join lateral (select coalesce(a.outcome,
     case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-  where not p_answered @> jsonb_build_array(jsonb_build_object('job_id', i.job_id, 'fence', i.fence))
+  where not exists (select 1 from answered as d where d.job_id = i.job_id and d.fence is not distinct from i.fence)
 $$;
 comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more.';
 
@@ -419,6 +425,7 @@ begin
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
   end if;
+  perform queue.bring_back_of(v_ids);
   return case when v_done.answered < jsonb_array_length(p_items) then concat('[', v_results, ']')::json else v_done.results end;
 end;
 $$;

@@ -392,6 +392,7 @@ begin
     -- errors of before the pause do not count again
     delete from queue.failures where v_kind = 'job_type' and job_type = v_name
       or v_kind = 'workspace_type' and job_type = v_type and workspace_id = v_workspace;
+    perform queue.bring_all_back(case when v_kind = 'workspace_type' then v_type end, v_workspace);
     perform queue.request_wake();
   end if;
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);

@@ -31,153 +31,99 @@ comment on function queue.roll_up is 'Fold deltas into minutes, learn the 95th p
 create function queue.prune(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_days jsonb := queue.setting('retention_days');
-  v_workspace uuid;
-  v_outcome text;
-  v_after text := (select cursor from queue.upkeep where name = 'retention');
-  v_left integer := p_limit;
-  v_count integer;
-  v_last uuid;
-  v_visited integer := 0;
-  v_longer text[] := array( -- types that keep some ended jobs for longer, handled apart
-    select job_type from queue.job_types where retention_days is not null);
+  v_ids uuid[];
 begin
-  for v_workspace in
-    select id from queue.tenants where v_after is null or id > v_after::uuid order by id limit 50
-  loop
-    v_last := v_workspace;
-    v_visited := v_visited + 1;
-    foreach v_outcome in array array['completed', 'cancelled', 'failed'] loop
-      delete from public.jobs where id = any (array(
-        select j.id from queue.ended as e join public.jobs as j on j.id = e.job_id
-        where e.workspace_id = v_workspace and e.outcome = v_outcome
-          -- created before it ended: they are filed by creation
-          and e.job_created_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
-          and j.completed_at < p_now - make_interval(days => (v_days ->> v_outcome)::integer)
-          and j.job_type <> all (v_longer)
-        order by e.job_created_at limit v_left for update of j skip locked));
-      get diagnostics v_count = row_count;
-      perform queue.note_removed(v_workspace, v_outcome, v_count, p_now);
-      v_left := v_left - v_count;
-    end loop;
-    exit when v_left <= 0;
-  end loop;
-  update queue.upkeep set cursor = case when v_visited = 50 or v_left <= 0 then v_last::text end where name = 'retention';
+  -- the oldest of each type and outcome, whoever owns them: no tenant is visited
+  v_ids := array(
+    select due.job_id
+    from queue.job_types as t
+    cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)
+    cross join lateral (
+      select e.job_id, e.ended_at from queue.ended as e
+      where e.job_type = t.job_type and e.outcome = o.outcome and e.ended_at < p_now - make_interval(
+        days => coalesce((t.retention_days ->> o.outcome)::integer, (v_days ->> o.outcome)::integer))
+      order by e.ended_at limit p_limit) as due
+    order by due.ended_at limit p_limit);
+  return queue.remove_jobs(v_ids, p_now);
+end;
+$$;
+comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, the oldest of all tenants first; returns how many, at most p_limit.\n\nDays per status stand in the setting retention_days; a type may have days of its own.';
+
+create function queue.remove_jobs(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+declare
+  v_rows_max constant integer := 50000; -- about a second's work, however talkative the jobs were
+  v_ids uuid[];
+begin
+  v_ids := array(select j.id from public.jobs as j where j.id = any (p_ids) order by j.id for update skip locked);
+  v_ids := array(
+    select c.id from (
+      select j.id, sum(j.last_seq + l.lines) over (order by d.nth) - (j.last_seq + l.lines) as rows_before
+      from unnest(p_ids) with ordinality as d (id, nth)
+      join public.jobs as j on j.id = d.id and j.id = any (v_ids)
+      cross join lateral (
+        select count(*) as lines from (select 1 from public.job_logs as g where g.job_id = j.id limit v_rows_max) as g) as l) as c
+    where c.rows_before < v_rows_max);
+  with gone as (
+    delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
+  insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
+  select g.workspace_id, (p_now at time zone 'UTC')::date, g.outcome, count(*), p_now from gone as g group by 1, 3
+  on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs, removed_at = excluded.removed_at;
+  return cardinality(v_ids);
+end;
+$$;
+comment on function queue.remove_jobs is E'Delete jobs in the order given, until about 50,000 rows of theirs are gone, and note it for their workspaces; returns how many.\n\nOne job at least, whatever it has written. Those that somebody holds are left to the next call.';
+
+create function queue.prune_others(p_limit integer, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
   delete from queue.job_keys where (workspace_id, job_type, key) in (
-    select workspace_id, job_type, key from queue.job_keys where expires_at < p_now order by expires_at limit p_limit for update skip locked);
+    select workspace_id, job_type, key from queue.job_keys
+    where expires_at < p_now order by expires_at limit p_limit for update skip locked);
   delete from queue.ticks where tick_id in (
-    select tick_id from queue.ticks where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
+    select tick_id from queue.ticks
+    where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
   delete from queue.named_events where (workspace_id, name) in (
-    select workspace_id, name from queue.named_events where emitted_at < p_now - interval '30 days' order by emitted_at limit p_limit for update skip locked);
+    select workspace_id, name from queue.named_events
+    where emitted_at < p_now - interval '30 days' order by emitted_at limit p_limit for update skip locked);
   delete from queue.batches where (id, workspace_id) in (
-    select id, workspace_id from queue.batches where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
+    select id, workspace_id from queue.batches
+    where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
   delete from queue.failures where (job_type, workspace_id, fingerprint, job_id) in (
     select job_type, workspace_id, fingerprint, job_id from queue.failures
     where failed_at < p_now - interval '1 hour' order by failed_at limit p_limit for update skip locked);
   delete from queue.schedule_slots where (schedule_id, slot_at) in (
-    select schedule_id, slot_at from queue.schedule_slots where fired_at < p_now - interval '30 days' order by fired_at limit p_limit for update skip locked);
-  return p_limit - v_left;
+    select schedule_id, slot_at from queue.schedule_slots
+    where fired_at < p_now - interval '30 days' order by fired_at limit p_limit for update skip locked);
+  delete from queue.removals where ctid = any (array(
+    select ctid from queue.removals
+    where day <= (p_now at time zone 'UTC')::date - 30 order by day limit p_limit for update skip locked));
+  delete from queue.last_deliveries where (webhook_id, job_id) in (
+    select webhook_id, job_id from queue.last_deliveries
+    where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
 end;
 $$;
-comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, at most p_limit a call, some workspaces at a time.\n\nDays per status stand in the setting retention_days.';
+comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and counts of removals, at most p_limit of each.';
 
-create function queue.prune_leasing(p_limit integer, p_now timestamptz) returns void
-language plpgsql
+create function queue.prune_buckets(p_limit integer, p_now timestamptz) returns void
+language sql
 set search_path = ''
 as $$
-declare
-  v_buckets queue.buckets[] := array( -- long full again
-    select b from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
-    where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour' limit p_limit);
-  v_deliveries jsonb := (select jsonb_agg(old) from (
-    select * from queue.last_deliveries as l where l.made_at < p_now - interval '7 days' order by l.made_at limit p_limit) as old);
-begin
-  if cardinality(v_buckets) > 0 or v_deliveries is not null then
-    -- whoever leases writes these rows: it would wait for us, who will wait for its lock
-    perform pg_advisory_xact_lock(7106381);
-    delete from queue.buckets as b using unnest(v_buckets) as old
-    where b.job_type = old.job_type and b.workspace_id = old.workspace_id and b.concurrency_key = old.concurrency_key
-      and b.refilled_at = old.refilled_at;
-    delete from queue.last_deliveries as l using jsonb_to_recordset(v_deliveries) as old (webhook_id uuid, job_id uuid, made_at timestamptz)
-    where l.webhook_id = old.webhook_id and l.job_id = old.job_id and l.made_at = old.made_at;
-  end if;
-end;
+  delete from queue.buckets where ctid = any (array(
+    select b.ctid from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
+    where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
+    limit p_limit for update of b skip locked))
 $$;
-comment on function queue.prune_leasing is E'Delete what leases themselves write and nobody needs any more, at most p_limit of each.\n\nLooks before it takes the lease lock and deletes under it; what was used meanwhile stays.';
-
-create function queue.prune_types(p_limit integer, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_days jsonb := queue.setting('retention_days');
-  v_one record;
-  v_left integer := p_limit;
-  v_count integer;
-begin
-  for v_one in
-    select t.job_type, w.id as workspace_id, o.outcome,
-      make_interval(days => coalesce((t.retention_days ->> o.outcome)::integer, (v_days ->> o.outcome)::integer)) as kept
-    from queue.job_types as t cross join queue.tenants as w
-    cross join unnest(array['completed', 'cancelled', 'failed']) with ordinality as o (outcome, n)
-    where t.retention_days is not null order by w.id, o.n, t.job_type -- as prune does: both count on the same rows
-  loop
-    delete from public.jobs where id = any (array(
-      select j.id from queue.ended as e join public.jobs as j on j.id = e.job_id
-      where e.workspace_id = v_one.workspace_id and e.outcome = v_one.outcome and e.job_created_at < p_now - v_one.kept
-        and j.completed_at < p_now - v_one.kept and j.job_type = v_one.job_type
-      order by e.job_created_at limit v_left for update of j skip locked));
-    get diagnostics v_count = row_count;
-    perform queue.note_removed(v_one.workspace_id, v_one.outcome, v_count, p_now);
-    v_left := v_left - v_count;
-    exit when v_left <= 0;
-  end loop;
-  return p_limit - v_left;
-end;
-$$;
-comment on function queue.prune_types is 'The same for types with a retention of their own, less often: it looks at other types'' jobs on the way.';
-
-create function queue.do_chore(p_name text, p_every interval, p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if not queue.upkeep_due(p_name, p_every, p_now) then
-    return;
-  end if;
-  begin
-    case p_name
-      when 'statistics' then perform queue.roll_up(p_now);
-      when 'retention' then perform queue.prune((queue.setting('retention_batch'))::integer, p_now);
-      when 'type_retention' then perform queue.prune_types((queue.setting('retention_batch'))::integer, p_now);
-      when 'poison' then perform queue.find_poison(p_now);
-      when 'orphans' then perform queue.forget_orphans();
-      when 'leasing' then perform queue.prune_leasing((queue.setting('retention_batch'))::integer, p_now);
-    end case;
-  exception when others then -- a chore that fails must not stop leasing; health shows it
-    update queue.upkeep set failed_at = p_now, failure = sqlerrm where name = p_name;
-    raise warning 'the chore % failed: % (%)', p_name, sqlerrm, sqlstate;
-  end;
-end;
-$$;
-comment on function queue.do_chore is 'Do one chore if it is due; a failure is noted and does not spread.';
-
-create function queue.do_chores(p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  perform queue.do_chore('statistics', interval '15 seconds', p_now);
-  perform queue.do_chore('poison', interval '5 seconds', p_now);
-  perform queue.do_chore('retention', interval '10 seconds', p_now);
-  perform queue.do_chore('type_retention', interval '10 minutes', p_now);
-  perform queue.do_chore('orphans', interval '5 minutes', p_now);
-  perform queue.do_chore('leasing', interval '1 minute', p_now); -- the last: it takes the lease lock
-end;
-$$;
-comment on function queue.do_chores is E'Chores, each at most so often whoever ticks. They run before the lease lock is taken, so that they block no lease; the last takes it.\n\nWhat they lock stays locked while the caller waits for that lock, so they may lock nothing that a lease waits for.';
+comment on function queue.prune_buckets is E'Delete token buckets that are long full again.\n\nA lease that wants one waits until this is committed: the last task of a call.';
 
 create function queue.forget_orphans() returns void
 language plpgsql
@@ -285,8 +231,8 @@ begin
       and not exists (select 1 from queue.tenant_limits as tl
         where tl.workspace_id = l.workspace_id and least(tl.max_running, tl.own_max_running) = 0)) as stalled
   into v_due
-  from queue.lanes as l
-  cross join lateral (select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+  from queue.known_partitions as l
+  cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
   -- what is paused, or served by none of the workers there are, waits on purpose
   where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
     and not exists (select 1 from queue.pauses as p
@@ -299,7 +245,7 @@ begin
     'due', v_ready,
     'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
     'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
-      then greatest(v_due.stalled, (select max(l.last_leased_at) from queue.lanes as l)) end),
+      then greatest(v_due.stalled, (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
@@ -310,8 +256,8 @@ begin
     'workers', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', t.worker_id, 'version', t.version, 'started_at', t.started_at,
         'seen_at', t.seen_at, 'ended_at', t.ended_at, 'free_slots', t.free_slots) order by t.started_at desc), '[]')
       from (select * from queue.ticks where started_at > v_now - interval '1 hour' order by started_at desc limit 20) as t),
-    'failing_chores', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure)), '[]')
-      from queue.upkeep as u where u.failed_at > v_now - interval '1 hour'),
+    'failing_chores', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure, 'failures', u.failures)), '[]')
+      from queue.upkeep as u where u.failures > 0 or u.failed_at > v_now - interval '1 hour'),
     'paused_types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'paused_by', t.paused_by, 'reason', t.pause_reason)), '[]')
       from queue.job_types as t where t.paused_at is not null),
     'xmin_age', (select max(age(a.backend_xmin)) from pg_catalog.pg_stat_activity as a
@@ -383,8 +329,8 @@ begin
             where p_workspace_id is null or d.workspace_id = p_workspace_id limit 100000) as s),
         'processing', (select count(*) from queue.leases where p_workspace_id is null or workspace_id = p_workspace_id),
         'waiting', (select count(*) from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id limit 100000) as s)),
-      'oldest_due_at', (select min(head.ready_at) from queue.lanes as l cross join lateral (
-          select r.ready_at from queue.ready as r where r.lane_id = l.id order by r.ready_at limit 1) as head
+      'oldest_due_at', (select min(head.ready_at) from queue.known_partitions as l cross join lateral (
+          select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
         where p_workspace_id is null or l.workspace_id = p_workspace_id),
       'types', (select coalesce(jsonb_object_agg(job_type, line), '{}') from types),
       'throughput', (select coalesce(jsonb_agg(jsonb_build_object('minute', minute, 'completed', c, 'failed', f, 'enqueued', e) order by minute), '[]')

@@ -101,11 +101,19 @@ begin
   select r.ready_at into v_ready_at from queue.ready as r
   where r.workspace_id = p_job.workspace_id and r.job_created_at = p_job.created_at and r.job_id = p_job.id;
   select count(*) into v_ahead from (
-    select 1 from queue.lanes as l
-    cross join lateral (
-      select 1 from queue.ready as r where r.lane_id = l.id and (l.priority < p_job.priority or (r.ready_at, r.job_id) < (v_ready_at, p_job.id))
-      limit 1001) as r
-    where l.workspace_id = p_job.workspace_id and l.priority <= p_job.priority limit 1001) as ahead;
+    (select 1 from queue.known_partitions as p
+      cross join lateral (select 1 from queue.ready as r where r.partition_id = p.id limit 1001) as r
+      where p.workspace_id = p_job.workspace_id and p.priority < p_job.priority limit 1001)
+    union all
+    (select 1 from queue.known_partitions as p
+      cross join lateral (
+        select 1 from queue.ready as r
+        where r.partition_id = p.id and (r.ready_at, r.job_id) < (v_ready_at, p_job.id)
+          -- what the mark has passed is gone, though its dead rows may still be there
+          and r.ready_at >= p.claim_from
+        order by r.ready_at, r.job_id limit 1001) as r
+      where p.workspace_id = p_job.workspace_id and p.priority = p_job.priority limit 1001)
+    limit 1001) as ahead;
   if v_ahead = 0 then
     return jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
       'sentence', 'It is the next of its workspace and starts with the next lease call.',

@@ -31,6 +31,7 @@ begin
     own_max_running = case when p_limits ? 'own_max_running' then excluded.own_max_running else t.own_max_running end,
     max_pending = case when p_limits ? 'max_pending' then excluded.max_pending else t.max_pending end
   returning * into v_made;
+  perform queue.bring_all_back(null, p_workspace_id);
   return to_jsonb(v_made);
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');

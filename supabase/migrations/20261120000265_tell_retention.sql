@@ -9,6 +9,7 @@ create table queue.removals (
   removed_at timestamptz not null,
   primary key (workspace_id, day, outcome)
 );
+create index removals_by_day on queue.removals (day);
 alter table queue.removals enable row level security;
 comment on table queue.removals is 'Ended jobs that retention removed, per workspace, day and outcome, for 30 days.';
 comment on column queue.removals.workspace_id is 'The tenant.';
@@ -17,24 +18,6 @@ comment on column queue.removals.outcome is 'How the jobs had ended: completed, 
 comment on column queue.removals.jobs is 'How many.';
 comment on column queue.removals.removed_at is 'When the last of them went.';
 revoke all on queue.removals from public, anon, authenticated, service_role;
-
-create function queue.note_removed(p_workspace_id uuid, p_outcome text, p_jobs integer, p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_today date := (p_now at time zone 'UTC')::date;
-begin
-  if p_jobs = 0 then
-    return;
-  end if;
-  insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
-  values (p_workspace_id, v_today, p_outcome, p_jobs, p_now)
-  on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs, removed_at = excluded.removed_at;
-  delete from queue.removals where workspace_id = p_workspace_id and day <= v_today - 30;
-end;
-$$;
-comment on function queue.note_removed is 'Remember for the members of a workspace what retention removed.';
 
 create function public.workspace_retention(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -52,7 +35,8 @@ begin
     'removed', (select coalesce(jsonb_agg(to_jsonb(d) order by d.day desc), '[]') from (
       select day, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as completed, coalesce(sum(jobs) filter (where outcome = 'cancelled'), 0) as cancelled,
         coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as failed, max(removed_at) as removed_at
-      from queue.removals where workspace_id = p_workspace_id group by day) as d));
+      from queue.removals where workspace_id = p_workspace_id
+        and day > (queue.clock() at time zone 'UTC')::date - 30 group by day) as d));
 end;
 $$;
 comment on function public.workspace_retention is E'How long ended jobs are kept, in days per status, and what was removed: {days, types: [{job_type, days}], checked_at, removed: [{day, completed, cancelled, failed, removed_at}]}.\n\nFor members of the workspace. types names those with days of their own; removed covers 30 days, the latest first.';
@@ -93,6 +77,5 @@ end;
 $$;
 comment on function public.next_runs is E'When a schedule will run: {cron, timezone, runs: […]}, at most 20, as the clock stands now.\n\np_schedule is {name} of one that is there, or {cron, timezone = UTC} to try an expression. Whether it is switched on makes no difference.';
 
-revoke execute on function queue.note_removed from public, anon, authenticated, service_role;
 revoke execute on function public.workspace_retention, public.next_runs from public, anon, authenticated, service_role;
 grant execute on function public.workspace_retention, public.next_runs to authenticated, service_role;

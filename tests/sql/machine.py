@@ -30,7 +30,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "quiet": {"events": "minimal", "max_attempts": 1},
 }
 EMPTIED = (
-    "public.jobs", "queue.signals", "queue.named_events", "queue.lanes", "queue.shares", "queue.ticks", "queue.rewinds",
+    "public.jobs", "queue.signals", "queue.named_events", "queue.partitions", "queue.turns", "queue.openings", "queue.ticks",
     "queue.buckets", "queue.batches", "queue.attempts", "queue.failures", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
 )  # fmt: skip
 SWEEP = "; ".join(f"delete from {table}" for table in EMPTIED)
@@ -83,7 +83,9 @@ class QueueMachine(RuleBasedStateMachine):
             GLOBEX,
             EVE,
         )
-        self.watcher.run("update queue.upkeep set done_at = '-infinity', failed_at = null")
+        self.watcher.run(
+            "update queue.upkeep set done_at = '-infinity', failed_at = null, failures = 0"
+        )
         self.watcher.run("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         self.watcher.rpc("register_job_types", p_types=[
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy} for name, policy in TYPES.items()
@@ -396,7 +398,7 @@ class QueueMachine(RuleBasedStateMachine):
         }
         self.call(
             index,
-            lambda s: s.rpc("lease_jobs", p_request=request),
+            lambda s: (s.maintain(), s.rpc("lease_jobs", p_request=request))[1],
             lambda answer: self.leased(request, answer),
             hold=hold,
         )

@@ -28,7 +28,7 @@ MEMBERS = {
     "visit_jobs", "visit_events", "visit_feed", "open_visit", "close_visit",
 }  # fmt: skip
 WORKER = {
-    "lease_jobs", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
+    "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats",
 }  # fmt: skip
 OPERATOR = {"set_settings", "set_retention"}

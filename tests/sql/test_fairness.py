@@ -94,8 +94,8 @@ def test_with_k_tenants_nobody_waits_longer_than_k_leases(engine: Engine) -> Non
     assert {one for counts in first for one in counts} == {ACME, *workspaces}
 
 
-def test_empty_lanes_in_front_do_not_hide_a_full_one(engine: Engine) -> None:
-    """A window over all lanes without looking inside made every lease return nothing for ever."""
+def test_drained_tenants_in_front_do_not_hide_a_full_one(engine: Engine) -> None:
+    """A window over all partitions without looking inside made every lease return nothing for ever."""
     workspaces = tenants(engine, 300)
     for workspace in workspaces:
         engine.enqueue(workspace=workspace)
@@ -106,8 +106,8 @@ def test_empty_lanes_in_front_do_not_hide_a_full_one(engine: Engine) -> None:
     assert of_workspaces(engine, 40) == {ACME: 40}
 
 
-def test_many_lanes_of_one_tenant_fill_a_large_lease(engine: Engine) -> None:
-    """A job per key: the lease must look into more lanes, not return half empty."""
+def test_many_partitions_of_one_tenant_fill_a_large_lease(engine: Engine) -> None:
+    """A job per key: the lease must look into more partitions, not return half empty."""
     items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(900)]
     engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
     engine.enqueue_many(600)
@@ -141,8 +141,8 @@ def test_a_late_commit_below_the_watermark_is_found(engine: Engine) -> None:
     assert late in [lease["job"]["id"] for lease in engine.lease(10, lease_seconds=999)]
 
 
-def test_a_lane_closed_under_an_uncommitted_enqueue_is_opened_again(engine: Engine) -> None:
-    """The enqueue saw the lane, the sweep did not see the job."""
+def test_a_partition_closed_before_an_enqueue_commits_is_opened_again(engine: Engine) -> None:
+    """Nobody could see the job when its partition was closed."""
     engine.enqueue()
     engine.run_all()
     with engine.beside() as slow:
@@ -150,9 +150,37 @@ def test_a_lane_closed_under_an_uncommitted_enqueue_is_opened_again(engine: Engi
         late = slow.enqueue()
         engine.advance(400)
         engine.lease_call(0)
-        assert engine.one("select count(*) from queue.lanes") == 0
+        assert engine.one("select count(*) from queue.partitions") == 0
         slow.run("commit")
 
-    engine.advance(61)
+    assert engine.lease_one()["job"]["id"] == late
+
+
+def test_a_partition_stays_open_while_an_enqueue_into_it_is_uncommitted(engine: Engine) -> None:
+    """The enqueue saw it open, so nobody else announces its job."""
+    engine.enqueue_many(2)
+    [first] = engine.lease(1)
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+        [second] = engine.lease(1)
+        assert engine.lease(1) == []
+        assert engine.one("select count(*) from queue.partitions") == 1
+        slow.run("commit")
 
     assert engine.lease_one()["job"]["id"] == late
+    assert {first["job"]["id"], second["job"]["id"]}.isdisjoint({late})
+
+
+def test_two_open_transactions_open_one_partition_and_wait_for_nobody(engine: Engine) -> None:
+    """A user's transaction holds up no other enqueue."""
+    engine.run("set lock_timeout = '100ms'")
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+        early = engine.enqueue()
+        assert engine.lease_one()["job"]["id"] == early
+        slow.run("commit")
+
+    assert engine.lease_one()["job"]["id"] == late
+    assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["pending"] == 0

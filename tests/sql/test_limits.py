@@ -27,6 +27,9 @@ WORKERS = 16
 def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
     """Let 16 workers lease and settle while a watcher checks every snapshot it can get.
 
+    Each worker gets so many batches, or there is nothing left: a call that finds a limit reached,
+    or its row held by another worker, waits for nobody and leases nothing.
+
     Returns:
         How many snapshots were checked; breaches raise.
     """
@@ -34,8 +37,10 @@ def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
     seen: list[dict[str, Any]] = []
 
     def work(other: Engine) -> None:
-        for _ in range(rounds):
+        batches = 0
+        while batches < rounds and other.one("select exists (select 1 from queue.ready)"):
             leases = other.lease(limit)
+            batches += bool(leases)
             time.sleep(0.005)
             if leases:
                 other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
@@ -101,7 +106,7 @@ def test_a_full_type_takes_no_slot_of_its_tenant(engine: Engine) -> None:
 
 
 def test_a_key_limit_spans_priorities_and_queues(engine: Engine) -> None:
-    """The key is the customer's account; lanes are our business."""
+    """The key is the customer's account; partitions are our business."""
     engine.register("work", key_concurrency=1)
     for priority in (1, 2, 3):
         engine.enqueue(concurrency_key="k", priority=priority, queue=f"q{priority}")
@@ -120,7 +125,7 @@ def test_a_blocked_key_does_not_hold_up_the_others(engine: Engine) -> None:
 
 
 def test_many_blocked_keys_do_not_hold_up_a_free_one(engine: Engine) -> None:
-    """However many lanes are full, one lease call finds the one that is not."""
+    """However many partitions are full, one lease call finds the one that is not."""
     engine.register("work", key_concurrency=1)
     items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(600)]
     for _ in range(2):

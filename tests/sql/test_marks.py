@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.engine import ADA, Engine
 
-CLAIM_FROM = "select max(claim_from) from queue.lanes"
+CLAIM_FROM = "select max(claim_from) from queue.partitions"
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_the_mark_follows_the_head_also_under_a_held_snapshot(engine: Engine) ->
 def test_a_job_committed_late_is_leased_at_once(engine: Engine) -> None:
     """Enqueued before those that were leased meanwhile, and committed after them."""
     engine.enqueue_many(10)
-    lease_and_settle(engine, 10)  # else each of the two would open a lane of its own
+    lease_and_settle(engine, 10)
     with engine.beside() as late:
         late.run("begin")
         job = late.enqueue()
@@ -96,9 +96,9 @@ def test_a_job_handed_back_is_before_the_mark_and_found(engine: Engine) -> None:
 
 
 def test_what_was_enqueued_before_and_committed_after_is_leased_in_full(engine: Engine) -> None:
-    """A younger job's lease marks its lane; the older ones that turn up then take two calls."""
+    """A younger job's lease marks its partition; the older ones that turn up then take two calls."""
     engine.enqueue_many(1)
-    lease_and_settle(engine, 1)  # the lane is there
+    lease_and_settle(engine, 1)  # the partition is there
     with engine.beside() as late:
         late.run("begin")
         late.enqueue_many(10)
@@ -138,7 +138,7 @@ def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: En
         )
 
     leased = engine.one(
-        "select leased from queue.take(array[%s]::uuid[], array[%s]::tid[], '{}', 'w1', gen_random_uuid(), 1, 60, queue.clock(), '3')",
+        "select leased from queue.take(array[%s]::uuid[], array[%s]::tid[], '[]', 'w1', gen_random_uuid(), 1, 60, queue.clock(), '3')",
         job,
         place,
     )

@@ -22,13 +22,13 @@ create temp table live as
 select md5('live' || n)::uuid as id, n, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid as workspace_id, n > {WAITING} as later from generate_series(1, {WAITING + DEFERRED}) n;
 insert into public.jobs (id, workspace_id, job_type, schema_version, status, created_at, updated_at, last_seq, scheduled_for)
 select id, workspace_id, 'work', 1, 'pending', now() - n * interval '1 millisecond', now(), 0, case when later then now() + n * interval '1 second' end from live;
-insert into queue.lanes (id, workspace_id, queue, job_type, priority)
-select queue.lane_id(w, 'default', 'work', null, 100), w, 'default', 'work', 100 from unnest(array['{ACME}', '{GLOBEX}']::uuid[]) w;
-insert into queue.ready (lane_id, ready_at, job_id, workspace_id, job_created_at) select queue.lane_id(workspace_id, 'default', 'work', null, 100), created_at, id, workspace_id, created_at from public.jobs where id in (select id from live where not later);
-insert into queue.deferred (job_id, run_at, lane_id, workspace_id, job_created_at) select id, scheduled_for, queue.lane_id(workspace_id, 'default', 'work', null, 100), workspace_id, created_at from public.jobs where id in (select id from live where later);
-insert into queue.ended (workspace_id, outcome, job_created_at, job_id) select workspace_id, outcome, created_at, id from public.jobs where outcome is not null;
+insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+select queue.partition_id(w, 'default', 'work', null, 100), w, 'default', 'work', '', 100 from unnest(array['{ACME}', '{GLOBEX}']::uuid[]) w;
+insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at) select queue.partition_id(workspace_id, 'default', 'work', null, 100), created_at, id, workspace_id, created_at from public.jobs where id in (select id from live where not later);
+insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at) select id, scheduled_for, queue.partition_id(workspace_id, 'default', 'work', null, 100), workspace_id, created_at from public.jobs where id in (select id from live where later);
+insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at) select workspace_id, outcome, created_at, id, job_type, completed_at from public.jobs where outcome is not null;
 set session_replication_role = origin;
-analyze public.jobs, queue.ready, queue.deferred, queue.ended, queue.lanes;
+analyze public.jobs, queue.ready, queue.deferred, queue.ended;
 """
 
 
@@ -106,11 +106,11 @@ def test_promotion_reads_what_is_due(full: Engine) -> None:
             "update queue.deferred set run_at = now() - interval '1 second' where job_id in (select job_id from queue.deferred order by run_at limit 1000)"
         )
         before = full.one(
-            "select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname in ('jobs', 'deferred', 'lanes')"
+            "select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname in ('jobs', 'deferred', 'openings')"
         )
         full.run("select queue.promote(1000, now())")
         after = full.one(
-            "select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname in ('jobs', 'deferred', 'lanes')"
+            "select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname in ('jobs', 'deferred', 'openings')"
         )
     finally:
         full.run("rollback")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from typing import Any
 
@@ -60,76 +58,90 @@ def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
     assert [str(one) for one in engine.rows("select id from public.jobs")] == [live]
 
 
-def lease_while_another_does_chores(engine: Engine) -> list[dict[str, Any]]:
-    """Hold the lease lock until another tick has done its chores and waits for it; then lease."""
-    answers: list[Any] = []
-
-    def tick_beside() -> None:
-        with engine.beside() as other:
-            try:
-                answers.append(other.lease_call(0))
-            except psycopg.Error as error:
-                answers.append(error)
-
-    thread = threading.Thread(target=tick_beside)
-    engine.wait_for_nobody()
-    with engine.connection.transaction():
-        engine.run("select pg_advisory_xact_lock(7106381)")
-        thread.start()
-        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        while thread.is_alive() and engine.one(waiting) == 0:
-            time.sleep(0.01)
-        leases = engine.lease(call=2)
-    thread.join()
-    assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
-    return leases
-
-
-def test_no_chore_holds_a_token_bucket_while_it_waits_for_the_lease_lock(engine: Engine) -> None:
-    """The lease would wait for the chore and the chore for the lease: a deadlock of a second."""
-    engine.register("work", rate_limit={"limit": 20, "per_seconds": 2})
-    engine.enqueue()
-    engine.settle(engine.lease_one())
-    job_id = engine.enqueue()
-    engine.advance(2 * 3600)
-
-    [lease] = lease_while_another_does_chores(engine)
-
-    assert lease["job"]["id"] == job_id
-    engine.advance(2 * 3600)
-    engine.lease_call(0)
-    assert engine.rows("select job_type from queue.buckets") == []
-
-
-def test_no_chore_holds_a_last_delivery_while_it_waits_for_the_lease_lock(engine: Engine) -> None:
-    """The same, where an event of an old job is to be delivered."""
-    engine.rpc(
-        "put_webhook",
-        p_workspace_id=ACME,
-        p_webhook={"url": "https://hooks.example.com/in", "event_types": ["job.redriven"]},
-    )
-    job_id = engine.enqueue(max_attempts=1)
-    for _ in range(2):
-        engine.settle(engine.lease_one(job_types=["work"]), "failed", error=ERROR)
-        engine.rpc("retry_job", p_job_id=job_id)
-    engine.run("delete from queue.outbox where id = (select max(id) from queue.outbox)")
+def test_a_lease_waits_for_no_maintenance(engine: Engine) -> None:
+    """Whatever an unfinished call of maintenance holds: retention, statistics, jobs made ready."""
+    engine.enqueue_many(20)
     engine.run_all()
-    assert engine.one("select count(*) from queue.last_deliveries") == 1
-    engine.advance(8 * 86400)
+    engine.enqueue(delay_seconds=60)
+    engine.advance(40 * 86400)
+    ready = engine.enqueue_many(3)
+    engine.run("set lock_timeout = '100ms'")
+    with engine.beside() as other:
+        other.run("begin")
+        assert {"promotion", "retention"} <= set(other.maintain())
+        assert len(engine.lease(10, call=2)) == len(ready)
+        assert engine.maintain() == {}  # one at a time, and the second waits for nothing
+        other.run("commit")
+
+    assert len(engine.lease(10, call=2)) == 1
+
+
+def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> None:
+    """The statement timeout is no outage: what did not fit is noted, and is tried last."""
     engine.run(
-        "insert into queue.outbox (webhook_id, job_id, seq, stream_id) select webhook_id, job_id, 1, job_id from queue.last_deliveries"
+        "create or replace function queue.roll_up(p_now timestamptz) returns void language plpgsql"
+        " as $$ begin perform pg_sleep(60); end; $$"
     )
+    engine.enqueue(delay_seconds=1)
+    engine.advance(20)
+    engine.run("set statement_timeout = '500ms'")
 
-    [lease] = lease_while_another_does_chores(engine)
+    answer = engine.rpc("run_maintenance", p_request={})
 
-    assert lease["job"]["job_type"] == "webhook_delivery"
+    assert (answer["failed"], answer["done"]) == (["statistics"], {"promotion": 1})
+    [parked] = engine.rpc("queue_health")["failing_chores"]
+    assert (parked["name"], parked["failures"]) == ("statistics", 1)
+    assert "statistics" not in engine.rows("select queue.due_tasks(queue.clock())")
+    assert len(engine.lease(call=2)) == 1
+    engine.advance(26)
+    assert engine.rows("select queue.due_tasks(queue.clock())")[-1] == "statistics"
+
+
+def test_a_refused_signal_does_not_hold_up_the_next(engine: Engine) -> None:
+    """A task that failed goes on in smaller bites, until what it cannot swallow is alone."""
+    engine.run("update queue.upkeep set failures = 3, failed_at = '-infinity' where name = 'promotion'")
+    engine.enqueue(delay_seconds=1)
+    engine.enqueue(delay_seconds=1)
+    engine.advance(5)
+
+    assert engine.maintain()["promotion"] == 2
+    assert engine.one("select failures from queue.upkeep where name = 'promotion'") == 0
+
+
+def test_retention_keeps_up_with_one_tenant_among_many(engine: Engine) -> None:
+    """The oldest of all tenants go first; nobody's workspaces are visited one by one."""
+    engine.run(
+        "insert into public.workspaces (id, name)"
+        " select md5(n::text)::uuid, 'T' from generate_series(1, 3000) as n"
+    )
+    engine.register("brief")
+    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 7})
+    engine.enqueue_many(900)
+    engine.enqueue_many(50, job_type="brief")
+    engine.run_all()
     engine.advance(8 * 86400)
-    engine.lease_call(0)
-    assert engine.rows("select job_id from queue.last_deliveries") == []
+    assert engine.maintain()["retention"] == 50
+    engine.advance(31 * 86400)
+
+    assert engine.maintain()["retention"] == 900
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_talkative_jobs_go_by_their_rows(engine: Engine) -> None:
+    """A call removes rows, not jobs, by the measure of what it can carry."""
+    engine.enqueue_many(4)
+    engine.run_all()
+    engine.run(
+        "insert into public.job_logs (job_id, workspace_id, attempt, message)"
+        " select id, workspace_id, 1, 'm' from public.jobs, generate_series(1, 20000)"
+    )
+    engine.advance(31 * 86400)
+
+    assert [engine.maintain().get("retention") for _ in range(3)] == [3, 1, None]
 
 
 def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> None:
-    """Enqueued in the moment of its deletion, ready or for later, with their lanes closed or not."""
+    """Enqueued in the moment of its deletion, ready or for later, with their partitions open or not."""
     gone = str(uuid.uuid4())
     engine.run("insert into public.workspaces (id, name) values (%s, 'Gone')", gone)
     engine.enqueue(workspace=gone)
@@ -138,7 +150,7 @@ def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> Non
     with engine.connection.transaction():
         engine.run("set local session_replication_role = replica")
         engine.run("delete from public.workspaces where id = %s", gone)
-    engine.run("delete from queue.lanes")
+    engine.run("delete from queue.partitions")
 
     engine.run("select queue.forget_orphans()")
 
@@ -155,18 +167,6 @@ def test_a_failing_chore_stops_no_lease_and_shows_in_health(engine: Engine) -> N
     assert engine.lease_one()["job"]["id"] == job_id
     [chore] = engine.rpc("queue_health")["failing_chores"]
     assert chore["name"] == "retention"
-
-
-def test_lanes_opened_twice_count_their_jobs_once(engine: Engine) -> None:
-    """Two enqueues may open one lane at the same time."""
-    engine.enqueue_many(3)
-    engine.enqueue(delay_seconds=60)
-    engine.run(
-        "insert into queue.lanes (id, workspace_id, queue, job_type, concurrency_key, priority)"
-        " select id, workspace_id, queue, job_type, concurrency_key, priority from queue.lanes"
-    )
-
-    assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["pending"] == 4
 
 
 def test_statistics_count_without_reading_history(engine: Engine) -> None:

@@ -133,11 +133,23 @@ class Engine:
     # --- workers ---
 
     def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> dict[str, Any]:
-        """Call `lease_jobs` as the first call of a new tick, unless told otherwise."""
+        """Call `lease_jobs` as a worker does: maintenance first, when a tick begins.
+
+        Returns:
+            The answer, with `reclaimed` and `promoted` of the maintenance.
+        """
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
-        return dict(
-            self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
-        )
+        done = self.maintain() if request["call"] == 1 else {}
+        answer = self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
+        return {
+            **answer,
+            "reclaimed": done.get("reclaim", 0),
+            "promoted": done.get("promotion", 0),
+        }
+
+    def maintain(self) -> dict[str, int]:
+        """Run maintenance and return how much of each task was done."""
+        return dict(self.rpc("run_maintenance", p_request={"budget_ms": 5000})["done"])
 
     def lease(self, limit: int = 10, **request: Any) -> list[dict[str, Any]]:
         """Lease and return the leases."""
@@ -291,14 +303,24 @@ INVARIANTS = {
           + (select count(*) from queue.job_types t where t.job_type = j.job_type and t.events = 'minimal'
             and j.outcome = 'completed')
           + (select count(*) from queue.leases l where l.job_id = j.id)""",
-    "every ready job has a lane, or the next lease opens it": """
-        select r.job_id from queue.ready r where not exists (select 1 from queue.lanes l where l.id = r.lane_id)
-          and not exists (select 1 from queue.rewinds w where w.lane_id = r.lane_id)""",
-    "a job is in the lane of its attributes": """
-        select m.job_id from (select job_id, lane_id from queue.ready union all
-          select job_id, lane_id from queue.deferred union all select job_id, lane_id from queue.leases) m
+    "every ready job has a partition, or the next lease opens it": """
+        select r.job_id from queue.ready r where not exists (select 1 from queue.partitions p where p.id = r.partition_id)
+          and not exists (select 1 from queue.openings o where o.partition_id = r.partition_id)""",
+    "a partition has a turn and a turn has a partition": """
+        select coalesce(p.id::text, t.workspace_id || t.job_type) from queue.partitions p full join queue.turns t
+          on t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue
+        where t.job_type is null or p.id is null""",
+    "what is set aside will be looked at again": """
+        select workspace_id from queue.turns where set_aside and look_at is null
+        union all select workspace_id from queue.partitions where set_aside and look_at is null""",
+    "a job is in the partition of its attributes": """
+        select m.job_id from (select job_id, partition_id from queue.ready union all
+          select job_id, partition_id from queue.deferred union all select job_id, partition_id from queue.leases) m
         join public.jobs j on j.id = m.job_id
-        where m.lane_id <> queue.lane_id(j.workspace_id, j.queue, j.job_type, j.concurrency_key, j.priority)""",
+        left join queue.partitions p on p.id = m.partition_id
+        where m.partition_id <> queue.partition_id(j.workspace_id, j.queue, j.job_type, j.concurrency_key, j.priority)
+          or (p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority)
+            <> (j.workspace_id, j.queue, j.job_type, coalesce(j.concurrency_key, ''), j.priority)""",
     "concurrency of a type": """
         select t.job_type from queue.job_types t where t.max_concurrency <
           (select count(*) from queue.leases l where l.job_type = t.job_type)""",

@@ -347,14 +347,27 @@ class LeaseRequest(Model):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class MaintenanceResponse(Model):
+    """What a call of maintenance did."""
+
+    #: How much of each task was done.
+    done: dict[str, int] = {}
+    #: Tasks that failed and are parked; see `queue_health`.
+    failed: tuple[str, ...] = ()
+    #: Whether another call would find more to do.
+    more: bool = False
+    #: Whether another worker was at it.
+    busy: bool = False
+
+
 class LeaseResponse(Model):
     """What was leased, and what the queue looks like beyond it."""
 
     leases: tuple[Lease, ...] = ()
     #: Leases among those sent that no model fits, kept apart.
     unreadable: tuple[UnreadableLease, ...] = ()
-    reclaimed: int = 0
-    promoted: int = 0
+    #: Whether `run_maintenance` would find something to do.
+    maintenance: bool = False
     #: Due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None

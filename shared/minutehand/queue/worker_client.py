@@ -17,6 +17,7 @@ from minutehand.queue.models import (
     JobTypeSpec,
     LeaseRequest,
     LeaseResponse,
+    MaintenanceResponse,
     NewJob,
     QueueHealth,
     QueueStats,
@@ -46,7 +47,7 @@ class WorkerQueue:
         await self._doors.aclose()
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
-        """Reclaim lapsed leases, then lease up to `limit` due jobs; each counts as an attempt.
+        """Lease up to `limit` ready jobs; each counts as an attempt.
 
         A repeated (`tick_id`, `call`) returns the same leases, so a lost answer leaks nothing.
 
@@ -55,6 +56,19 @@ class WorkerQueue:
         """
         return LeaseResponse.model_validate(
             await self._doors.call("lease_jobs", {"p_request": request.wire()})
+        )
+
+    async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+        """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention.
+
+        Bounded by rows and by `budget_seconds`; leases never depend on it, and it may be repeated.
+
+        Raises:
+            QueueUnavailable: The database did not answer in time.
+        """
+        request = {"budget_ms": round(budget_seconds * 1000)}
+        return MaintenanceResponse.model_validate(
+            await self._doors.call("run_maintenance", {"p_request": request}, attempts=2)
         )
 
     async def report(

@@ -25,8 +25,7 @@ class Asking:
 
     #: Pause after a lease that was refused, e.g. for a key that is being rotated.
     REFUSED_PAUSE_SECONDS = 5.0
-    #: How long lease calls go under one id. The database does its chores at a tick's first call,
-    #: and a loop under steady load is one tick without end.
+    #: How long lease calls go under one id: a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
@@ -105,8 +104,6 @@ class Asking:
     def heard(self, response: LeaseResponse) -> None:
         """Note what an answer tells besides its leases."""
         self.unanswered = None
-        self._summary.reclaimed += response.reclaimed
-        self._summary.promoted += response.promoted
         self._summary.next_due_in_ms = response.next_due_in_ms
         self.due = response.due
         self.next_due_at = None

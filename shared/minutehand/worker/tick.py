@@ -1,4 +1,4 @@
-"""One bounded run of the worker: reclaim and lease, run, report, settle, fan out, and end in time.
+"""One bounded run of the worker: lease, maintain, run, report, settle, fan out, and end in time.
 
 The worker knows no application and no cloud; waking and starting siblings are injected.
 """
@@ -30,6 +30,7 @@ from minutehand.worker.asking import Asking
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.containment import contained
 from minutehand.worker.fanout import FanOut, StartSiblings
+from minutehand.worker.maintenance import Maintenance
 from minutehand.worker.moments import Moments, TickOptions, in_time
 from minutehand.worker.publishing import Publishing
 from minutehand.worker.registry import Registry
@@ -118,6 +119,14 @@ class Tick:
             moments=self._moments,
             clock=self._clock,
             slots=self._options.concurrency,
+        )
+        self._maintenance = Maintenance(
+            queue,
+            self.summary,
+            self._moments,
+            clock=self._clock,
+            is_busy=lambda: bool(self._running),
+            on_done=self._maintained,
         )
         self._watchdog: Watchdog | None = None
         self._publishing = Publishing(
@@ -217,7 +226,7 @@ class Tick:
         now = self._clock.monotonic()
         if not self._may_lease(now):
             return False
-        if self._woken:
+        if self._woken or self._maintenance.is_wanted:
             return True
         next_due_at = self._asking.next_due_at
         if next_due_at is None or next_due_at >= self._moments.stop_leasing:
@@ -273,6 +282,8 @@ class Tick:
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         now = self._clock.monotonic()
         self._asking.heard(response)
+        if response.maintenance:
+            self._maintenance.request()
         found = len(response.leases)
         logger.log(
             logging.INFO if found else level,
@@ -408,7 +419,10 @@ class Tick:
     @asynccontextmanager
     async def _machinery(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(self._reporter.run(), name="reporter")]
+        tasks = [
+            loop.create_task(self._reporter.run(), name="reporter"),
+            loop.create_task(self._maintenance.run(), name="maintenance"),
+        ]
         if self._wakeups is not None:
             tasks.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
         if self._registry.publishers:
@@ -466,6 +480,11 @@ class Tick:
     def _published(self) -> None:
         """Look for work: there is some, or someone says so."""
         self._woken = True
+        self._pulse.set()
+
+    def _maintained(self, moved: bool) -> None:
+        """Maintenance has been done: look for what it made ready, and whether to stay."""
+        self._woken = self._woken or moved
         self._pulse.set()
 
     async def _await_stop(self, stopping: asyncio.Event) -> None:

@@ -138,7 +138,8 @@ def test_members_see_how_long_jobs_are_kept_and_what_was_removed(
     """Retention is no secret of the engine."""
     with stack.connect() as connection:
         connection.execute(
-            "select queue.note_removed(%s, 'completed', 1234, now())", (workspace["id"],)
+            "insert into queue.removals values (%s, current_date, 'completed', 1234, now())",
+            (workspace["id"],),
         )
     page = visit(BOB, "/operations").page
 

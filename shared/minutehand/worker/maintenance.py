@@ -1,0 +1,119 @@
+"""Maintenance beside a tick's leases: asked for when there is some to do, never in their way.
+
+What maintenance is, the database says (`run_maintenance`); a failure here costs no lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from minutehand.clock import Clock
+from minutehand.queue.errors import QueueError
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker.moments import Moments, in_time
+from minutehand.worker.summary import TickSummary
+
+logger = logging.getLogger(__name__)
+
+
+class Maintenance:
+    """Calls `run_maintenance` when a lease says so, and now and then while a tick is busy.
+
+    Args:
+        is_busy: Whether jobs run: only then calls are made unasked, so that a tick whose slots are
+            always full does not leave maintenance to nobody.
+        on_done: Called after each call with whether it may have made jobs ready.
+    """
+
+    #: Longest time between two calls of a busy tick.
+    EVERY_SECONDS = 1.0
+    #: Time the database may take in one call, and how long its answer is waited for.
+    BUDGET_SECONDS = 1.0
+    PATIENCE_SECONDS = 10.0
+    #: Pause after a call that failed.
+    FAILED_PAUSE_SECONDS = 5.0
+
+    def __init__(
+        self,
+        queue: WorkerQueue,
+        summary: TickSummary,
+        moments: Moments,
+        *,
+        clock: Clock,
+        is_busy: Callable[[], bool],
+        on_done: Callable[[bool], None],
+    ) -> None:
+        self._queue = queue
+        self._summary = summary
+        self._moments = moments
+        self._clock = clock
+        self._is_busy = is_busy
+        self._on_done = on_done
+        self._requested = asyncio.Event()
+        self._under_way = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a call was asked for and has not been answered."""
+        return self._requested.is_set() or self._under_way
+
+    def request(self) -> None:
+        """There is something to do."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Call until cancelled, one call at a time."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.EVERY_SECONDS):
+                    await self._requested.wait()
+            if not self._requested.is_set() and not self._is_busy():
+                continue
+            if self._clock.monotonic() >= self._moments.stop_working:
+                return
+            await asyncio.sleep(await self._call())
+
+    async def _call(self) -> float:
+        """Make one call; return how long to rest before the next."""
+        began = self._clock.monotonic()
+        asked = self._requested.is_set()
+        self._requested.clear()  # what is asked for from here on, this call may not see
+        self._under_way = True
+        try:
+            done = await in_time(
+                self._queue.maintain(budget_seconds=self.BUDGET_SECONDS),
+                min(began + self.PATIENCE_SECONDS, self._moments.stop_working),
+                self._clock,
+            )
+        except QueueError as error:
+            logger.warning(
+                "Maintenance did not get through; leases go on without it",
+                extra={
+                    "event": "maintenance.failed",
+                    "worker_id": self._summary.worker_id,
+                    "error": str(error),
+                },
+            )
+            self._finish(moved=True)  # it may have done its work all the same
+            return self.FAILED_PAUSE_SECONDS
+        self._summary.reclaimed += done.done.get("reclaim", 0)
+        self._summary.promoted += done.done.get("promotion", 0)
+        for task in done.failed:
+            logger.error(
+                "Maintenance task %s failed and is parked",
+                task,
+                extra={"event": "maintenance.parked", "worker_id": self._summary.worker_id},
+            )
+        if done.more:
+            self._requested.set()
+        # an answer that was lost on its way may have told more than the repeated call's
+        self._finish(moved=asked or bool(done.done))
+        # half of the time at most, so that a large clean-up leaves the database to the jobs
+        return max(0.02, self._clock.monotonic() - began) if done.more else 0.0
+
+    def _finish(self, *, moved: bool) -> None:
+        self._under_way = False
+        self._on_done(moved)

@@ -1,0 +1,118 @@
+"""A lease reads as much as it gives, whatever waits around it; the server counts the blocks."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from tests.support.engine import ACME, GLOBEX, Engine, handle
+
+BUDGET = 300
+FILL = """
+insert into public.jobs (workspace_id, job_type, concurrency_key)
+select {workspace}, {job_type}, {key} from generate_series(1, {count}) as n
+"""
+
+
+def blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
+    """Blocks that one lease call touches, as a later call of a tick; it is rolled back."""
+    request = {
+        "worker_id": "w1",
+        "tick_id": str(uuid.uuid4()),
+        "call": 2,
+        "limit": limit,
+        **request,
+    }
+    engine.run("begin")
+    try:
+        [plan] = engine.one(
+            "explain (analyze, buffers, format json) select public.lease_jobs(%s::jsonb)",
+            json.dumps(request),
+        )
+    finally:
+        engine.run("rollback")
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+def settle_down(engine: Engine) -> None:
+    """Open what waits to be opened, as earlier calls would have, and let the server tidy up."""
+    while engine.one("select exists (select 1 from queue.openings)"):
+        engine.lease_call(0, call=2)
+    engine.run("vacuum analyze")
+    blocks(engine)  # a session's first call reads the catalogue as well
+
+
+def fill_tenants(engine: Engine, count: int, job_type: str = "work") -> None:
+    """Give each of many new tenants one job."""
+    engine.run(
+        "insert into public.workspaces (id, name)"
+        " select md5(n::text)::uuid, 'T' from generate_series(1, %s) as n",
+        count,
+    )
+    engine.run(
+        FILL.format(
+            workspace="md5(n::text)::uuid", job_type=f"'{job_type}'", key="null", count=count
+        )
+    )
+
+
+def test_a_lease_of_one_is_as_cheap_beside_10000_waiting_tenants(engine: Engine) -> None:
+    """It reads the tenants whose turn it is, not those that wait."""
+    fill_tenants(engine, 10_000)
+    settle_down(engine)
+
+    assert blocks(engine) <= BUDGET
+
+
+def test_a_lease_of_one_is_as_cheap_beside_50000_keys_just_drained(engine: Engine) -> None:
+    """A partition is gone with its last job: nothing is left to be swept."""
+    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'work'", key="'k' || n", count=50_000))
+    while leases := engine.lease(1000, call=2, tick_id=str(uuid.uuid4())):
+        engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+    engine.enqueue()
+    settle_down(engine)
+
+    assert engine.one("select count(*) from queue.partitions") == 1
+    assert blocks(engine) <= BUDGET
+
+
+def test_a_lease_of_one_is_as_cheap_beside_50000_keys_of_a_paused_type(engine: Engine) -> None:
+    """A type that is paused is not looked into."""
+    engine.register("still")
+    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'still'", key="'k' || n", count=50_000))
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "still"})
+    engine.enqueue()
+    settle_down(engine)
+
+    assert blocks(engine) <= BUDGET
+
+
+def test_a_thousand_tenants_at_their_limits_are_passed_by(engine: Engine) -> None:
+    """Whoever is at a limit is set aside, and costs the next lease nothing."""
+    engine.register("work", workspace_concurrency=1)
+    fill_tenants(engine, 1000)
+    while engine.lease(1000, lease_seconds=3600):
+        pass
+    engine.run(
+        FILL.format(workspace="md5(n::text)::uuid", job_type="'work'", key="null", count=1000)
+    )
+    for _ in range(40):
+        engine.lease(10, call=2, tick_id=str(uuid.uuid4()))
+    free = engine.enqueue(workspace=GLOBEX)
+    # the clock runs on while this prepares: looking at a few of them again now and then is apart
+    engine.run("update queue.turns set look_at = 'infinity' where set_aside")
+    settle_down(engine)
+
+    assert blocks(engine) <= BUDGET
+    assert [lease["job"]["id"] for lease in engine.lease(1)] == [free]
+
+
+def test_a_crafted_key_takes_over_nobodys_partition(engine: Engine) -> None:
+    """Names are no separators: three jobs of three places are three partitions."""
+    engine.register("work", key_concurrency=1)
+    for queue, key in (("a", "b/1/c"), ("a/1", "b/c"), ("a/1/b", "c")):
+        engine.enqueue(queue=queue, concurrency_key=key)
+
+    assert len(engine.lease(3)) == 3
+    assert engine.one("select count(distinct partition_id) from queue.leases") == 3
