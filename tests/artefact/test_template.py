@@ -523,6 +523,8 @@ MORE_ENVIRONMENT = {
         "UPLOADS_TYPES",
         "UPLOADS_MAX_BYTES",
         "TRAINING_SOURCE_HOSTS",
+        "ENABLE_ASYNC_WORK",
+        "LANGUAGE_MODEL_URL",
         "KMS_KEY_ID",
     },
     "status": {"CORS_ORIGINS"},
@@ -539,6 +541,8 @@ MORE_ENVIRONMENT = {
         "FFMPEG_PATH",
         "TRAINING_SOURCE_HOSTS",
         "TRAINING_MAX_RUNNING",
+        "ENABLE_ASYNC_WORK",
+        "CHAT_SEARCH_URL",
         "UPLOADS_BUCKET",
         "KMS_KEY_ID",
     },
@@ -561,7 +565,7 @@ def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
 
     of_apps = {
         "FFMPEG_PATH", "UPLOADS_TYPES", "UPLOADS_MAX_BYTES", "TRAINING_SOURCE_HOSTS",
-        "TRAINING_MAX_RUNNING",
+        "TRAINING_MAX_RUNNING", "ENABLE_ASYNC_WORK", "CHAT_SEARCH_URL",
     }  # fmt: skip
     known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", *of_apps}
     for name in FUNCTIONS:

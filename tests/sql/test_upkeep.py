@@ -99,7 +99,9 @@ def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> N
 
 def test_a_refused_signal_does_not_hold_up_the_next(engine: Engine) -> None:
     """A task that failed goes on in smaller bites, until what it cannot swallow is alone."""
-    engine.run("update queue.upkeep set failures = 3, failed_at = '-infinity' where name = 'promotion'")
+    engine.run(
+        "update queue.upkeep set failures = 3, failed_at = '-infinity' where name = 'promotion'"
+    )
     engine.enqueue(delay_seconds=1)
     engine.enqueue(delay_seconds=1)
     engine.advance(5)

@@ -71,14 +71,6 @@ def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     launcher = launch(folder, "--no-demo", **environment(project))
     try:
         running = wait_ready(folder, launcher)
-        with running.connect() as sql:
-            workspace = (running.demo_workspace_id, "Mine")
-            sql.execute("insert into minutehand.workspaces (id, name) values (%s, %s)", workspace)
-            sql.execute(
-                "insert into minutehand.workspace_members (workspace_id, user_id, role)"
-                " values (%s, %s, 'manager')",
-                (running.demo_workspace_id, ADA.id),
-            )
         yield running
     finally:
         end(folder, launcher)

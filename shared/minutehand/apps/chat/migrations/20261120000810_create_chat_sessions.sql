@@ -14,15 +14,20 @@ comment on function chat.visit_of is 'The guest session that an id names: one ma
   'caller brought is hashed.';
 
 create function chat.guest_workspace() returns uuid
-language sql
+language plpgsql
 set search_path = ''
 as $$
-  insert into public.workspaces (id, name) values ('c4a70000-0000-4000-8000-000000000000', 'Guests of the chat')
-  on conflict (id) do nothing;
-  select 'c4a70000-0000-4000-8000-000000000000'::uuid;
+declare
+  c_id constant uuid := 'c4a70000-0000-4000-8000-000000000000';
+begin
+  insert into public.workspaces (id, name) values (c_id, 'Guests of the chat') on conflict (id) do nothing;
+  return c_id;
+exception when feature_not_supported or wrong_object_type or object_not_in_prerequisite_state then
+  -- the tenants are the project's own: none of them is made for guests behind its back
+  perform queue.refuse(403, 'forbidden', 'Guests need workspaces of their own, which this project does not have');
+end;
 $$;
-comment on function chat.guest_workspace is 'The workspace of sessions of people who are in none, made with the first '
-  'of them.';
+comment on function chat.guest_workspace is E'The workspace of sessions of people who are in none, made with the first of them.\n\nRefuses with 403 where the tenants are the project''s own tables or its users.';
 
 create function chat.session_or_null(p_session_id text) returns public.chat_conversations
 language sql stable
