@@ -77,7 +77,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("cors", {"CORS_ORIGINS": "*"}, Verdict.FAIL, "every page", "https://"),
     ("cors", {**PROD, "CORS_ORIGINS": "http://a.example"}, Verdict.FAIL, "plain http", "https"),
     ("anonymous", PROD, Verdict.WARN, "ALLOW_ANONYMOUS", "false"),
-    ("mock-vendors", PROD, Verdict.FAIL, "invented data", "do not set USE_MOCK_APOLLO"),
+    ("mock-vendors", PROD, Verdict.FAIL, "invented data", "USE_MOCK_APOLLO"),
     ("sealing", PROD, Verdict.FAIL, "key file", "KMS_KEY_ID"),
     ("sealing", {"SEALING_KEY_FILE": None}, Verdict.FAIL, "cannot be stored", "KMS_KEY_ID"),
     ("jwt-algorithm", {"SUPABASE_JWT_SECRET": None}, Verdict.FAIL, "every user is refused", "ES256"),
@@ -88,7 +88,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("worker-key", {"SUPABASE_JWT_SECRET": None}, Verdict.WARN, "more rights", "token worker"),
     ("worker-key", {"SUPABASE_JWT_SECRET": None, "SUPABASE_SECRET_KEY": None}, Verdict.FAIL, "SUPABASE_WORKER_KEY", "token worker"),
     ("worker-token", {"WORKER_SECRET_TOKEN": "another"}, Verdict.FAIL, "refuses", "secrets-only"),
-    ("api", {"API_URL": "http://127.0.0.1:9"}, Verdict.FAIL, "does not answer", "up"),
+    ("api", {"API_URL": "http://127.0.0.1:9"}, Verdict.FAIL, "does not answer", "minutehand dev"),
     ("api-sign-in", {"MINUTEHAND_TOKEN": "not.a.token"}, Verdict.FAIL, "refuses a fresh token", "JWT secret"),
 ]  # fmt: skip
 

@@ -76,6 +76,7 @@ VALUES = {
     "SUPABASE_JWT_SECRET": "a-secret-of-thirty-two-characters-or-more",
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:6/none",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:7",
+    "DEMO_EMAIL": "ada@acme.test",
 }
 
 

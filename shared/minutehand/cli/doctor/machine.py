@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
@@ -17,7 +18,6 @@ from minutehand.deploy.imports import canonical
 from minutehand.deploy.lockfile import read_lock
 from minutehand.node import NodeMissing, node_binary
 from minutehand.project import Project
-from minutehand.resources import checkout
 
 MAGIC_3_13 = "f30d0d0a"
 OLDEST = (3, 11)
@@ -46,10 +46,17 @@ def node(patient: Patient) -> Finding:
     return say.ok(f"Node {found.stdout.strip()}")
 
 
+def is_checkout(root: Path) -> bool:
+    """Whether `root` is this package's own repository, whose locks say what is installed."""
+    project = root / "pyproject.toml"
+    named = tomllib.loads(project.read_text("utf-8")) if project.is_file() else {}
+    return bool(named.get("project", {}).get("name") == "minutehand")
+
+
 def python_packages(patient: Patient) -> Finding:
     """What is installed is what is locked."""
     say = Reporter("python-packages")
-    if checkout() != patient.root:
+    if not is_checkout(patient.root):
         return say.skip("an installed package, whose dependencies its installer keeps")
     wrong = []
     project = tomllib.loads((patient.root / "pyproject.toml").read_text("utf-8"))["project"]
@@ -76,7 +83,7 @@ def python_packages(patient: Patient) -> Finding:
 def node_packages(patient: Patient) -> Finding:
     """What is installed from npm is what is locked."""
     say = Reporter("node-packages")
-    if checkout() != patient.root:
+    if not is_checkout(patient.root):
         return say.skip("an installed package, which fetches them by its own lock")
     lock = json.loads((patient.root / "package-lock.json").read_text("utf-8"))["packages"]
     top = lock[""]

@@ -123,12 +123,18 @@ def sealing(patient: Patient) -> Finding:
 def mock(patient: Patient) -> Finding:
     """What the apps set for development, such as mock vendors, stays in development."""
     say = Reporter("mock-vendors")
-    local = needs_of(Project.at(patient.root)).local
-    mocked = [name for name, value in local.items() if value and patient.values.get(name) == value]
+    needs = needs_of(Project.at(patient.root))
+    # what a deployed function is given by its parameters is no stand-in
+    deployed = {name for more in needs.functions.values() for name in more.environment}
+    mocked = [
+        name
+        for name, value in needs.local.items()
+        if value and name not in deployed and patient.values.get(name) == value
+    ]
     if mocked and not patient.is_local:
         return say.fail(
             f"{', '.join(mocked)}: as in development, people get invented data",
-            f"do not set {mocked[0]}",
+            f"do not set {', '.join(mocked)}",
         )
     return say.ok("on, as the local stack has it" if mocked else "off")
 
