@@ -70,7 +70,12 @@ _service_bearer = HTTPBearer(
     scheme_name="operatorToken",
     description="WORKER_SECRET_TOKEN, or a service role token.",
 )
+#: Stands in the document for "a user's token, or none": the document's maker writes both out.
+GUESTS = "userTokenOrNone"
+_guest_bearer = HTTPBearer(auto_error=False, scheme_name=GUESTS)
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+#: For routes that guests may use as well, where ALLOW_ANONYMOUS lets them in.
+GuestCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_guest_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from minutehand.web.auth import GUESTS
 from minutehand.web.errors import ErrorBody
 
 PATH = "/api/openapi.json"
@@ -57,8 +58,13 @@ def document(app: FastAPI) -> dict[str, Any]:
     # FastAPI's own shapes of a 422, which no route here answers with
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
+    schemes = found["components"].get("securitySchemes", {})
+    if (guests := schemes.pop(GUESTS, None)) is not None:
+        schemes.setdefault("userToken", guests)
     for item in found.get("paths", {}).values():
         for method, operation in item.items():
+            if {GUESTS: []} in operation.get("security", ()):
+                operation["security"] = [{"userToken": []}, {}]
             add_errors(method, operation)
     return found
 

@@ -62,18 +62,27 @@ class HandWorker:
         return [made["job"]["id"] for made in answer.json()["jobs"]]
 
     def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
-        """Lease jobs; a lease is `{job, fence, …}`."""
-        self._calls += 1
-        request = {
-            "worker_id": "by-hand",
-            "tick_id": self._tick,
-            "call": self._calls,
-            "limit": limit,
-            "job_types": [self.job_type],
-            "lease_seconds": lease_seconds,
-        }
-        leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
-        return leases
+        """Lease jobs; a lease is `{job, fence, …}`.
+
+        What another worker is looking at is passed over, and the answer says that more is due:
+        as a worker does, ask again.
+        """
+        for _ in range(50):
+            self._calls += 1
+            request = {
+                "worker_id": "by-hand",
+                "tick_id": self._tick,
+                "call": self._calls,
+                "limit": limit,
+                "job_types": [self.job_type],
+                "lease_seconds": lease_seconds,
+            }
+            answer = self._call("lease_jobs", {"p_request": request})
+            leases: list[dict[str, Any]] = answer["leases"]
+            if leases or not answer["due"]:
+                return leases
+            time.sleep(0.05)
+        return []
 
     def lease_soon(self, seconds: float = 60) -> dict[str, Any]:
         """Lease one job, waiting for reclaims and promotions, which happen once a second."""

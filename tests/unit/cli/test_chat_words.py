@@ -42,7 +42,7 @@ def test_a_question_is_answered_by_an_option_or_its_number(
     shown = io.StringIO()
     monkeypatch.setattr(output, "out", Console(file=shown))
     monkeypatch.setattr(output, "err", Console(file=shown))
-    given = iter(["0", "4", "two", "", "2", "The city", " ", "1"])
+    given = iter(["0", "4", "", "2", "The city", "in blue", " ", "1"])
 
     def ask(*_: object, **__: object) -> str:
         return next(given)
@@ -54,6 +54,7 @@ def test_a_question_is_answered_by_an_option_or_its_number(
     }
     assert prompted(output, item, ask) == "The museum"
     assert prompted(output, item, ask) == "The city"
+    assert prompted(output, item, ask) == "in blue"
     assert prompted(output, {**item, "question_options": None}, ask) == "1"
     assert "\x1b" not in shown.getvalue()
     assert "Draft: For whom?" in shown.getvalue()

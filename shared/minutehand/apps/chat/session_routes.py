@@ -25,7 +25,7 @@ from minutehand.apps.chat.offline.artefact import POLICY
 from minutehand.apps.chat.services import Chat
 from minutehand.apps.chat.session_feed import SessionFeed
 from minutehand.apps.chat.store import SessionStore
-from minutehand.web.auth import Caller, Credentials, bearer_token, stream_caller, token_of
+from minutehand.web.auth import Caller, GuestCredentials, bearer_token, stream_caller, token_of
 from minutehand.web.errors import (
     ApiError,
     invalid_argument,
@@ -103,7 +103,7 @@ class MessageRequest(BaseModel):
 
 async def guest_or_user(
     request: Request,
-    credentials: Credentials,
+    credentials: GuestCredentials,
     access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
 ) -> Caller | None:
     """Dependency: the user a token stands for; None for a guest, where guests are let in.

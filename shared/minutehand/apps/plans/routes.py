@@ -37,7 +37,7 @@ from minutehand.apps.plans.report import compose, html, markdown
 from minutehand.apps.plans.services import Plans
 from minutehand.apps.plans.store import CallerStore
 from minutehand.queue.keys import is_visit
-from minutehand.web.auth import Caller, Credentials, VisitId, bearer_token, token_of, verify
+from minutehand.web.auth import Caller, GuestCredentials, VisitId, bearer_token, token_of, verify
 from minutehand.web.errors import (
     FieldProblem,
     not_found,
@@ -61,7 +61,7 @@ _HARMLESS = {
 
 async def caller_or_guest(
     request: HttpRequest,
-    _: Credentials,
+    _: GuestCredentials,
     access_token: Annotated[
         str | None, Query(description="For EventSource, which sends no headers.")
     ] = None,
