@@ -31,9 +31,8 @@ def paths(
     [lease] = worker.lease()
     worker.report(lease, 20, "a line", logs=[{"level": "error", "message": "an error line"}])
     worker.settle(lease, "retry", error={"type": "Boom", "message": "x"}, retry_after_seconds=0)
-    while (leased := worker.lease())[0]["job"]["id"] != job_id:
-        worker.settle(leased[0])
-    [lease] = leased
+    while (lease := worker.lease_soon())["job"]["id"] != job_id:
+        worker.settle(lease)
     worker.report(lease, 40, steps=[{"name": "look up", "result": {"found": 1}}])
     worker.spawn(lease, 1)
     worker.settle(

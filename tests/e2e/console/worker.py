@@ -64,10 +64,10 @@ class HandWorker:
     def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
         """Lease jobs; a lease is `{job, fence, …}`.
 
-        What another worker is looking at is passed over, and the answer says that more is due:
-        as a worker does, ask again.
+        What another worker is looking at is passed over, and what has just become due waits for
+        maintenance: as a worker does, ask again, for a second.
         """
-        for _ in range(50):
+        for _ in range(20):
             self._calls += 1
             request = {
                 "worker_id": "by-hand",
@@ -79,7 +79,7 @@ class HandWorker:
             }
             answer = self._call("lease_jobs", {"p_request": request})
             leases: list[dict[str, Any]] = answer["leases"]
-            if leases or not answer["due"]:
+            if leases:
                 return leases
             time.sleep(0.05)
         return []
@@ -113,7 +113,7 @@ class HandWorker:
 
     def run(self, outcome: str = "completed", **more: Any) -> str:
         """Lease the next job and end it at once; returns its id."""
-        [lease] = self.lease()
+        lease = self.lease_soon()
         self.settle(lease, outcome, **more)
         job_id: str = lease["job"]["id"]
         return job_id
