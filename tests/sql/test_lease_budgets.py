@@ -77,17 +77,6 @@ def test_a_lease_of_one_is_as_cheap_beside_50000_keys_just_drained(engine: Engin
     assert blocks(engine) <= BUDGET
 
 
-def test_a_lease_of_one_is_as_cheap_beside_50000_keys_of_a_paused_type(engine: Engine) -> None:
-    """A type that is paused is not looked into."""
-    engine.register("still")
-    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'still'", key="'k' || n", count=50_000))
-    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "still"})
-    engine.enqueue()
-    settle_down(engine)
-
-    assert blocks(engine) <= BUDGET
-
-
 def test_a_thousand_tenants_at_their_limits_are_passed_by(engine: Engine) -> None:
     """Whoever is at a limit is set aside, and costs the next lease nothing."""
     engine.register("work", workspace_concurrency=1)
