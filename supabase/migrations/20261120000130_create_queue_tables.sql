@@ -499,7 +499,7 @@ comment on column queue.upkeep.failure is 'What it said then.';
 comment on column queue.upkeep.failures is 'How often it has failed since it last went well: it is parked the longer.';
 insert into queue.upkeep (name)
 select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
-  'retention', 'old_rows', 'orphans', 'sweep', 'buckets']);
+  'retention', 'old_rows', 'orphans', 'messages', 'sweep', 'buckets']);
 
 create table queue.wakeups (
   id integer primary key default 1,

@@ -509,6 +509,7 @@ class JobTypeSpec(Model):
     payload_schema: dict[str, Any] | None = None
     schema_version: int | None = None
     events: Literal["full", "minimal"] | None = None
+    live: Literal["full", "states", "off"] | None = None
     internal: bool | None = None
 
     def wire(self) -> dict[str, Any]:

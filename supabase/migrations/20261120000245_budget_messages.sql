@@ -24,11 +24,13 @@ comment on sequence queue.messages_mark_5 is 'See messages_mark_0.';
 
 create unlogged table queue.held_topics (
   topic text not null,
-  held_at timestamptz not null
+  held_at timestamptz not null,
+  xid xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on table queue.held_topics is E'Topics whose messages were held back, until their followers have been told to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';
+comment on column queue.held_topics.xid is 'The transaction that held them back: what it does is not to be seen before its end.';
 
 create unlogged table queue.followers (
   topic text not null,
@@ -152,7 +154,8 @@ begin
   end if;
   v_counted := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   with held as (
-    select h.ctid as place, h.topic, h.held_at from queue.held_topics as h limit 5000 for update skip locked),
+    select h.ctid as place, h.topic, h.held_at from queue.held_topics as h
+    where h.xid <> pg_current_xact_id() limit 5000 for update skip locked),
   topics as (
     select h.topic, min(h.held_at) as since, 1 + coalesce(min(a.receivers), 1) as cost
     from held as h left join queue.audiences as a on a.topic = h.topic group by h.topic),
@@ -297,6 +300,22 @@ as $$
 $$;
 comment on function queue.note_messages is 'Write down how many messages there have been until this minute.';
 
+create function queue.care_for_messages(p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.note_messages(p_now);
+  perform queue.forget_followers();
+  if not exists (select from queue.held_topics) then
+    return 0;
+  end if;
+  perform queue.message_window(); -- tells followers, if the second is new
+  return 1; -- stays due until all have been told
+end;
+$$;
+comment on function queue.care_for_messages is 'The maintenance of messages: followers of what was held back are told, counts are written down, followers that left are forgotten.';
+
 create function queue.message_numbers() returns jsonb
 language plpgsql
 set search_path = ''
@@ -338,6 +357,7 @@ comment on function queue.message_numbers is E'Messages to Realtime as a plan co
 
 revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.send_messages, queue.forget_followers,
-  queue.note_messages, queue.message_numbers from public, anon, authenticated, service_role;
+  queue.note_messages, queue.care_for_messages,
+  queue.message_numbers from public, anon, authenticated, service_role;
 revoke execute on function public.follow_topic from public, anon, authenticated, service_role;
 grant execute on function public.follow_topic to anon, authenticated, service_role;
