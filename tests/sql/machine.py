@@ -503,8 +503,8 @@ class QueueMachine(RuleBasedStateMachine):
         sure = self.must_hold(entry)
 
         def note(answer: Any) -> None:
-            [result] = answer["results"]
-            said = result["outcome"]
+            assert len(answer["results"]) == 1, "one settle was not answered once"
+            said = answer["results"][0]["outcome"]
             first = self.answers.get((job_id, fence))
             if first is not None and first["item"]["outcome"] == outcome and job_id in self.jobs:
                 assert said == first["said"], "a repeated settle was answered differently"
