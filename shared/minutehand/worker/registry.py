@@ -304,7 +304,7 @@ class Registry:
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
             live: What is sent to Realtime. `states` sends nothing on the job's own topic: whoever
                 watches one job reads it every few seconds. `off` sends nothing at all.
-            internal: True for jobs that only the platform's own code makes: every door refuses
+            internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
                 as well.
