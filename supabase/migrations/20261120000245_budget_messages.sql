@@ -5,14 +5,15 @@ insert into queue.settings (name, value) values ('realtime_messages_per_second',
 
 -- Sequences count without locks and at once for everyone, whatever a transaction does later; unlogged, because after
 -- a crash nobody is connected and counting starts again.
-create unlogged sequence queue.messages_counted;
-create unlogged sequence queue.messages_held;
-create unlogged sequence queue.messages_mark_0;
-create unlogged sequence queue.messages_mark_1;
-create unlogged sequence queue.messages_mark_2;
-create unlogged sequence queue.messages_mark_3;
-create unlogged sequence queue.messages_mark_4;
-create unlogged sequence queue.messages_mark_5;
+do $$
+declare
+  v_name text;
+begin
+  foreach v_name in array array['counted', 'held', 'mark_0', 'mark_1', 'mark_2', 'mark_3', 'mark_4', 'mark_5'] loop
+    execute format('create unlogged sequence queue.%I', 'messages_' || v_name);
+  end loop;
+end;
+$$;
 comment on sequence queue.messages_counted is 'Messages as a plan counts them: each one sent, and each delivery of it that is to be expected.';
 comment on sequence queue.messages_held is 'Messages held back because the budget was used up.';
 comment on sequence queue.messages_mark_0 is 'messages_counted at the start of a second, the second in the upper bits; one of six, for the last six seconds.';
@@ -23,11 +24,13 @@ comment on sequence queue.messages_mark_4 is 'See messages_mark_0.';
 comment on sequence queue.messages_mark_5 is 'See messages_mark_0.';
 
 create unlogged table queue.held_topics (
+  id bigint generated always as identity primary key,
   topic text not null,
   held_at timestamptz not null,
   xid xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on table queue.held_topics is E'Topics whose messages were held back, until their followers have been told to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
+comment on column queue.held_topics.id is 'Identity and order.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';
 comment on column queue.held_topics.xid is 'The transaction that held them back: what it does is not to be seen before its end.';
@@ -63,6 +66,13 @@ comment on table queue.message_minutes is 'Messages minute by minute, for 31 day
 comment on column queue.message_minutes.minute is 'The minute, UTC.';
 comment on column queue.message_minutes.counted is 'messages_counted when it was last read in this minute.';
 comment on column queue.message_minutes.held is 'messages_held when it was last read in this minute.';
+
+alter table queue.held_topics enable row level security;
+alter table queue.followers enable row level security;
+alter table queue.audiences enable row level security;
+alter table queue.message_minutes enable row level security;
+revoke all on queue.held_topics, queue.followers, queue.audiences, queue.message_minutes
+  from public, anon, authenticated, service_role;
 
 create type queue.message_window as (ceiling bigint, quarter integer);
 comment on type queue.message_window is 'What may be sent now: up to which value of messages_counted states may go, and a quarter of what six seconds may carry.';
@@ -154,8 +164,8 @@ begin
   end if;
   v_counted := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   with held as (
-    select h.ctid as place, h.topic, h.held_at from queue.held_topics as h
-    where h.xid <> pg_current_xact_id() limit 5000 for update skip locked),
+    select h.id, h.topic, h.held_at from queue.held_topics as h
+    where h.xid <> pg_current_xact_id() order by h.id limit 5000 for update skip locked),
   topics as (
     select h.topic, min(h.held_at) as since, 1 + coalesce(min(a.receivers), 1) as cost
     from held as h left join queue.audiences as a on a.topic = h.topic group by h.topic),
@@ -165,7 +175,7 @@ begin
     -- one may cost more than its share of a second, but none more than there is
     where t.up_to <= p_ceiling - v_counted and (t.up_to <= p_quarter / 3 or t.up_to = t.cost)),
   gone as (delete from queue.held_topics as h using held, chosen
-    where h.ctid = held.place and chosen.topic = held.topic)
+    where h.id = held.id and chosen.topic = held.topic)
   select array_agg(topic), array_agg(since), sum(cost) into v_topics, v_since, v_cost from chosen;
   if v_topics is null then
     return 0;
@@ -240,7 +250,7 @@ end;
 $$;
 comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Whoever follows a topic of which something was held back is told to look again within seconds (job.look_again), so that what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
 
-create function public.follow_topic(p_topic text, p_follower_id uuid) returns jsonb
+create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
@@ -266,6 +276,14 @@ begin
     'quiet', exists (select from queue.job_types where live = 'off'));
 end;
 $$;
+comment on function queue.follow is 'See follow_topic.';
+
+create function public.follow_topic(p_topic text, p_follower_id uuid) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select queue.follow(p_topic, p_follower_id);
+end;
 comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; topics of jobs are told about what was held back only while somebody says so. quiet: jobs of some types publish nothing, so silence proves nothing.';
 
 create function queue.forget_followers() returns void
@@ -359,5 +377,5 @@ revoke execute on function queue.message_second, queue.message_budget, queue.ope
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.send_messages, queue.forget_followers,
   queue.note_messages, queue.care_for_messages,
   queue.message_numbers from public, anon, authenticated, service_role;
-revoke execute on function public.follow_topic from public, anon, authenticated, service_role;
-grant execute on function public.follow_topic to anon, authenticated, service_role;
+revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;
+grant execute on function queue.follow, public.follow_topic to anon, authenticated, service_role;

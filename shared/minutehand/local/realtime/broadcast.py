@@ -42,9 +42,7 @@ class Rooms:
 
     def __init__(self, limits: Limits) -> None:
         self._rooms: dict[tuple[str, bool], Room] = {}
-        self.rate = MessageRate(
-            limits.messages_per_second, tick=limits.rate_window_seconds / 12
-        )
+        self.rate = MessageRate(limits.messages_per_second, tick=limits.rate_window_seconds / 12)
         self._delivered: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-
 #: What `REALTIME_PLAN` may be. `uncapped` is Pro without a spend cap; `peak` limits nothing, for
 #: benchmarks that say so beside their figures.
 PLANS: Final[Mapping[str, Mapping[str, float]]] = {
