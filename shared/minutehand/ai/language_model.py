@@ -95,7 +95,7 @@ class Completion:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            why = "is no JSON" if self.whole else "was cut off at the most tokens allowed"
+            why = "is not valid JSON" if self.whole else "was cut off at the most tokens allowed"
             raise AnswerUnusable(
                 f"The answer of {self.model} {why}", text=self.text, usage=self.usage
             ) from error

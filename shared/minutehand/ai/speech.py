@@ -98,7 +98,7 @@ def check_sound(sound: bytes) -> float:
         ValueError: It is no whole number of samples, or too long.
     """
     if len(sound) % 2 or len(sound) > MOST_SECONDS * BYTES_PER_SECOND:
-        raise ValueError(f"{len(sound)} bytes are no sound of at most {MOST_SECONDS} s")
+        raise ValueError(f"{len(sound)} bytes must be 16-bit samples of at most {MOST_SECONDS} s")
     return len(sound) / BYTES_PER_SECOND
 
 

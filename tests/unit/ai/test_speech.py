@@ -148,7 +148,7 @@ async def test_silence_is_heard_as_nothing() -> None:
     found = await ear.transcribe(bytes(BYTES_PER_SECOND))
 
     assert (found.segments, found.engine, found.offline) == ((), NAME, True)
-    with pytest.raises(ValueError, match="are no sound"):
+    with pytest.raises(ValueError, match="must be 16-bit samples"):
         await ear.transcribe(b"x")
 
 
