@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from minutehand.ai.engines import make_speech_to_text
 from minutehand.ai.errors import (
     AnswerUnusable,
     CutShort,
@@ -23,7 +24,7 @@ from minutehand.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word, make_speech_to_text
+from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint
 from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError, Settings
