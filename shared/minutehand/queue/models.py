@@ -517,6 +517,17 @@ class JobTypeSpec(Model):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class TopicFollowed(BaseModel):
+    """What `follow_topic` answers."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    receivers: int
+    again_seconds: float
+    #: Jobs of some types publish nothing: silence does not prove that nothing happened.
+    quiet: bool
+
+
 class QueueHealth(BaseModel):
     """The queue's vital signs, for readiness and dashboards."""
 
