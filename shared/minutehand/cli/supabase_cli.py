@@ -73,6 +73,18 @@ def push_command(ref: str) -> str:
     return f"supabase db push --remote={ref}"
 
 
+def how_to_migrate(url: str, stage: str | None = None) -> str:
+    """Return the one line that applies pending migrations to the project at `url`.
+
+    A plain `supabase db push` is never it: its target differs between versions of the CLI.
+    """
+    if stage is not None:
+        return f"minutehand deploy {stage}"
+    if found := HOSTED.fullmatch(url.rstrip("/")):
+        return push_command(found[1])
+    return "start `minutehand dev` again, or beside `supabase start`: supabase migration up"
+
+
 @dataclass(frozen=True)
 class SupabaseCli:
     """An installed CLI and its version."""

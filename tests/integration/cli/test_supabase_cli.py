@@ -38,7 +38,8 @@ def hosted(postgres: Postgres, tmp_path: Path) -> Iterator[HostedProject]:
             migrations.prepare_hosted(postgres.url(database=name))
             migrations.set_project_owner(postgres.url(database=name), PASSWORD)
         connection.execute(
-            f"create role {LOGIN_ROLE} login noinherit password '{PASSWORD}' in role postgres".encode()
+            f"create role {LOGIN_ROLE} login noinherit in role postgres"
+            f" password '{PASSWORD}'".encode()
         )
         try:
             url = postgres.url(database=HOSTED, user="postgres")
