@@ -115,7 +115,7 @@ as $$
     'registered_at', (p_type).registered_at, 'served', not queue.unserved((p_type).job_type, p_now),
     'last_seen_at', seen.at, 'workers', seen.workers, 'code_versions', seen.versions,
     'day', coalesce(p_numbers, '{}'),
-    'schedules', (select count(*) from queue.schedules as s
+    'schedule_count', (select count(*) from queue.schedules as s
       where s.job_type = (p_type).job_type and (p_workspace_id is null or s.workspace_id = p_workspace_id)))
   from (
     select max(w.seen_at) as at, count(*) filter (where w.seen_at > p_now - interval '10 minutes') as workers,
@@ -157,7 +157,7 @@ begin
     where not t.internal or coalesce(p_internal, false));
 end;
 $$;
-comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, source, version, paused_at, served, last_seen_at, workers, code_versions, schedules, day: {…}}]}.\n\nday counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
+comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\nday counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
