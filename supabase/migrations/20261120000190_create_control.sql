@@ -80,7 +80,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
   end if;
   for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id']) then
+    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
       perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
     end if;
   end loop;
@@ -109,6 +109,7 @@ begin
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
+        and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
         and ($2 ->> 'created_before' is null or j.created_at < ($2 ->> 'created_before')::timestamptz)
         and ($2 ->> 'created_after' is null or j.created_at > ($2 ->> 'created_after')::timestamptz)
@@ -156,7 +157,7 @@ begin
   return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
 end;
 $$;
-comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Call again while more is true.';
+comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Call again while more is true.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - queries and requests stay on one line
+
 """States, next runs and times: one derivation, the same in lists, a job, the view and the count."""
 
 from __future__ import annotations
@@ -53,7 +53,14 @@ def test_a_job_is_named_as_people_look_for_it(engine: Engine) -> None:
     assert states(engine, "scheduled") == []
 
     engine.advance(120)
-    wait = {"kind": "ask", "name": "which", "question": "Which?", "options": ["a"], "timeout_at": "2199-01-01T00:00:00Z", "default": {"answer": "a"}}
+    wait = {
+        "kind": "ask",
+        "name": "which",
+        "question": "Which?",
+        "options": ["a"],
+        "timeout_at": "2199-01-01T00:00:00Z",
+        "default": {"answer": "a"},
+    }
     engine.settle(engine.lease_one(), "waiting", wait=wait)
     job = facts(engine, job_id)
     assert (job["state"], job["next_run_at"]) == ("suspended", "2199-01-01T00:00:00+00:00")
@@ -81,7 +88,13 @@ def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     lease = engine.lease_one()
     first = engine.job(job_id)["started_at"]
     engine.advance(7)
-    engine.settle(lease, "retry", error={"type": "E", "message": "no"}, duration_ms=7000, retry_after_seconds=50)
+    engine.settle(
+        lease,
+        "retry",
+        error={"type": "E", "message": "no"},
+        duration_ms=7000,
+        retry_after_seconds=50,
+    )
     engine.advance(50)
     lease = engine.lease_one()
     engine.advance(3)
@@ -92,13 +105,17 @@ def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     assert job["started_at"] == first
     assert (times["run_ms"], times["runs"]) == (10_000, 2)
     assert 0 <= times["queue_ms"] < 5_000
-    assert times["total_ms"] == pytest.approx(times["queue_ms"] + times["run_ms"] + times["wait_ms"], abs=1)
+    assert times["total_ms"] == pytest.approx(
+        times["queue_ms"] + times["run_ms"] + times["wait_ms"], abs=1
+    )
     assert times["wait_ms"] >= 150_000  # the delay and the backoff
     assert job["finished_at"] == job["completed_at"]
 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled"])
-def test_a_job_that_did_not_complete_has_an_end_and_no_completion(engine: Engine, outcome: str) -> None:
+def test_a_job_that_did_not_complete_has_an_end_and_no_completion(
+    engine: Engine, outcome: str
+) -> None:
     """completed_at is for completed jobs alone."""
     job_id = engine.enqueue()
     engine.settle(engine.lease_one(), outcome, error={"type": "E", "message": "no"})
@@ -126,7 +143,9 @@ def test_a_type_with_minimal_events_keeps_each_attempt_after_the_first(engine: E
     """The job's row tells of one attempt only."""
     engine.register("small", events="minimal")
     job_id = engine.enqueue(job_type="small")
-    engine.settle(engine.lease_one(), "retry", error={"type": "E", "message": "no"}, retry_after_seconds=0)
+    engine.settle(
+        engine.lease_one(), "retry", error={"type": "E", "message": "no"}, retry_after_seconds=0
+    )
     engine.settle(engine.lease_one(), "completed")
 
     attempts = engine.rpc("job_attempts", p_job_id=job_id)
@@ -140,10 +159,23 @@ def test_the_next_to_run_come_first(engine: Engine) -> None:
     sooner = engine.enqueue(delay_seconds=100)
     latest = engine.enqueue(delay_seconds=900)
 
-    page = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME, "state": ["scheduled"]}, p_by="next_run_at", p_descending=False, p_limit=2)
+    page = engine.rpc(
+        "sort_jobs",
+        p_filter={"workspace_id": ACME, "state": ["scheduled"]},
+        p_by="next_run_at",
+        p_descending=False,
+        p_limit=2,
+    )
     assert [job["id"] for job in page["jobs"]] == [sooner, later]
     assert page["more"]
-    rest = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME, "state": ["scheduled"]}, p_by="next_run_at", p_descending=False, p_limit=2, p_offset=2)
+    rest = engine.rpc(
+        "sort_jobs",
+        p_filter={"workspace_id": ACME, "state": ["scheduled"]},
+        p_by="next_run_at",
+        p_descending=False,
+        p_limit=2,
+        p_offset=2,
+    )
     assert [job["id"] for job in rest["jobs"]] == [latest]
     assert not rest["more"]
 
@@ -153,18 +185,26 @@ def test_the_longest_runs_are_found(engine: Engine) -> None:
     ids = [engine.enqueue() for _ in range(3)]
     for lease, ms in zip(engine.lease(3), [5, 50, 20], strict=True):
         engine.settle(lease, "completed", duration_ms=ms)
-    by_run = {job["id"]: job["run_ms"] for job in engine.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"]}
+    by_run = {
+        job["id"]: job["run_ms"]
+        for job in engine.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"]
+    }
 
     page = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME}, p_by="run_ms")
     assert [job["id"] for job in page["jobs"]] == sorted(ids, key=lambda i: -by_run[i])
-    found = engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "min_run_ms": 15, "max_run_ms": 30})
+    found = engine.rpc(
+        "list_jobs", p_filter={"workspace_id": ACME, "min_run_ms": 15, "max_run_ms": 30}
+    )
     assert [job["run_ms"] for job in found["jobs"]] == [20]
 
 
 def test_an_unknown_state_or_order_is_refused_by_name(engine: Engine) -> None:
     """A typo must not match nothing."""
     for call, field in (
-        (lambda: engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "state": ["quiet"]}), "state"),
+        (
+            lambda: engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "state": ["quiet"]}),
+            "state",
+        ),
         (lambda: engine.rpc("sort_jobs", p_filter={"workspace_id": ACME}, p_by="mood"), "sort"),
     ):
         with pytest.raises(psycopg.Error) as refused:

@@ -25,19 +25,36 @@ def line(engine: Engine, job_type: str) -> dict[str, Any]:
 
 def test_a_type_tells_who_serves_it_and_how_it_went(engine: Engine) -> None:
     """The page that a newcomer opens first."""
-    engine.register("bill", payload_schema={"type": "object"}, description="Bills.", source="app.bills:bill", max_concurrency=4)
+    engine.register(
+        "bill",
+        payload_schema={"type": "object"},
+        description="Bills.",
+        source="app.bills:bill",
+        max_concurrency=4,
+    )
     for _ in range(4):
         engine.enqueue(job_type="bill")
     leases = engine.lease(4, worker="w1", version="1.2", job_types=["bill"])
-    for lease, outcome in zip(leases, ["completed", "completed", "completed", "failed"], strict=True):
+    for lease, outcome in zip(
+        leases, ["completed", "completed", "completed", "failed"], strict=True
+    ):
         engine.settle(lease, outcome, duration_ms=100, error={"type": "E", "message": "no"})
 
     bill = line(engine, "bill")
-    assert (bill["description"], bill["source"], bill["limits"]["max_concurrency"]) == ("Bills.", "app.bills:bill", 4)
+    assert (bill["description"], bill["source"], bill["limits"]["max_concurrency"]) == (
+        "Bills.",
+        "app.bills:bill",
+        4,
+    )
     assert bill["payload_schema"] == {"type": "object"}
     assert (bill["served"], bill["workers"], bill["code_versions"]) == (True, 1, ["1.2"])
     assert [w["worker_id"] for w in bill["serving"]] == ["w1"]
-    assert (bill["day"]["enqueued"], bill["day"]["completed"], bill["day"]["failed"], bill["day"]["success_rate"]) == (4, 3, 1, 0.75)
+    assert (
+        bill["day"]["enqueued"],
+        bill["day"]["completed"],
+        bill["day"]["failed"],
+        bill["day"]["success_rate"],
+    ) == (4, 3, 1, 0.75)
     assert bill["day"]["run"]["p50_ms"] == pytest.approx(100, rel=0.13)
 
 
@@ -59,12 +76,17 @@ def test_a_typo_gets_the_nearest_name(engine: Engine) -> None:
     engine.register("invoices.mail")
     for call in (
         lambda: engine.enqueue(job_type="invoices.mial"),
-        lambda: engine.run("insert into public.jobs (workspace_id, job_type, status) values (%s, 'invoices.mial', 'pending')", ACME),
+        lambda: engine.run(
+            "insert into public.jobs (workspace_id, job_type, status) values (%s, 'invoices.mial', 'pending')",
+            ACME,
+        ),
         lambda: engine.rpc("get_job_type", p_job_type="invoices.mial"),
     ):
         with pytest.raises(psycopg.Error) as refused:
             call()
-        assert str(refused.value).startswith("no worker has registered the job type invoices.mial; did you mean invoices.mail?")
+        assert str(refused.value).startswith(
+            "no worker has registered the job type invoices.mial; did you mean invoices.mail?"
+        )
     with pytest.raises(psycopg.Error) as refused:
         engine.enqueue(job_type="zzz")
     assert "did you mean" not in str(refused.value)
@@ -80,7 +102,9 @@ def test_a_type_that_nobody_serves_is_told_at_enqueue(engine: Engine) -> None:
     assert answer["created"]
     assert answer["warning"].startswith("no worker that runs now serves the job type gone")
     assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["warning"] is None
-    bulk = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": "gone"}])
+    bulk = engine.rpc(
+        "enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": "gone"}]
+    )
     assert "gone" in bulk["warning"]
     assert not line(engine, "gone")["served"]
 
@@ -94,7 +118,10 @@ def test_a_type_that_nobody_serves_is_refused_where_that_is_wished(engine: Engin
 
     for call in (
         lambda: engine.enqueue(job_type="gone"),
-        lambda: engine.run("insert into public.jobs (workspace_id, job_type, status) values (%s, 'gone', 'pending')", ACME),
+        lambda: engine.run(
+            "insert into public.jobs (workspace_id, job_type, status) values (%s, 'gone', 'pending')",
+            ACME,
+        ),
     ):
         with pytest.raises(psycopg.Error) as refused:
             call()
@@ -110,7 +137,17 @@ def test_no_worker_at_all_is_no_reason_to_warn(engine: Engine) -> None:
     assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="gone")["warning"] is None
 
 
-TRACEBACK = {"frames": [{"file": "app/bills.py", "line": 41, "function": "bill", "code": "rate = rates[key]", "own": True}]}
+TRACEBACK = {
+    "frames": [
+        {
+            "file": "app/bills.py",
+            "line": 41,
+            "function": "bill",
+            "code": "rate = rates[key]",
+            "own": True,
+        }
+    ]
+}
 
 
 def failed_twice(engine: Engine) -> str:
@@ -119,7 +156,12 @@ def failed_twice(engine: Engine) -> str:
     for version, line_number in (("1.0", 41), ("1.1", 57)):
         traceback = {"frames": [{**TRACEBACK["frames"][0], "line": line_number}]}
         lease = engine.lease_one(version=version, worker=f"w{version}")
-        error = {"type": "KeyError", "message": "no rate", "traceback": traceback, "origin": {"request_id": "r1", "log_group": "/aws/lambda/x"}}
+        error = {
+            "type": "KeyError",
+            "message": "no rate",
+            "traceback": traceback,
+            "origin": {"request_id": "r1", "log_group": "/aws/lambda/x"},
+        }
         engine.settle(lease, "retry", error=error, retry_after_seconds=0)
     return job_id
 
@@ -135,7 +177,11 @@ def test_a_failed_attempt_keeps_its_traceback_for_those_who_may_see_it(engine: E
         seen = ada.rpc("job_attempts", p_job_id=job_id)
     assert [a["traceback"]["frames"][0]["line"] for a in seen] == [41, 57]
     assert seen[0]["origin"] == {"version": "1.0", "request_id": "r1", "log_group": "/aws/lambda/x"}
-    engine.run("update public.workspace_members set role = 'member' where user_id = %s and workspace_id = %s", ADA, ACME)
+    engine.run(
+        "update public.workspace_members set role = 'member' where user_id = %s and workspace_id = %s",
+        ADA,
+        ACME,
+    )
     with engine.member(ADA) as ada:
         hidden = ada.rpc("job_attempts", p_job_id=job_id)
     assert all("traceback" not in a and a["has_traceback"] for a in hidden)
@@ -171,14 +217,22 @@ def test_workers_are_the_operators_to_see(engine: Engine) -> None:
 
 def schedules(engine: Engine) -> list[tuple[str, str, str, str | None]]:
     """Workspace, name, cron and source of every schedule."""
-    return engine.rows("select workspace_id::text, name, cron, source from queue.schedules order by 1, 2")
+    return engine.rows(
+        "select workspace_id::text, name, cron, source from queue.schedules order by 1, 2"
+    )
 
 
 def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
     """For the system, for each workspace, for one; changed, and gone with the next version."""
     declared = [
         {"name": "night", "cron": "0 3 * * *"},
-        {"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME, "timezone": "Europe/Berlin"},
+        {
+            "name": "mine",
+            "cron": "0 7 * * 1",
+            "scope": "workspace",
+            "workspace_id": ACME,
+            "timezone": "Europe/Berlin",
+        },
         {"name": "all", "cron": "@daily", "scope": "each"},
     ]
     engine.register("nightly", source="app.night:nightly", schedules=declared)
@@ -188,7 +242,9 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
         (GLOBEX, "code:all", "@daily", source), (SYSTEM, "code:night", "0 3 * * *", source),
     ]  # fmt: skip
 
-    engine.register("nightly", source="app.night:nightly", schedules=[{"name": "night", "cron": "0 4 * * *"}])
+    engine.register(
+        "nightly", source="app.night:nightly", schedules=[{"name": "night", "cron": "0 4 * * *"}]
+    )
     assert schedules(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
     engine.register("nightly", source="app.night:nightly")  # says nothing of schedules
     assert len(schedules(engine)) == 1
@@ -208,7 +264,9 @@ def test_a_new_workspace_gets_what_is_for_each(engine: Engine) -> None:
 
 def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> None:
     """They run, and nobody but the operator sees them; the clean-up of orphans leaves them."""
-    engine.register("nightly", schedules=[{"name": "night", "cron": "* * * * *", "payload": {"n": 1}}])
+    engine.register(
+        "nightly", schedules=[{"name": "night", "cron": "* * * * *", "payload": {"n": 1}}]
+    )
     engine.advance(120)
     engine.maintain()
     [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
@@ -224,10 +282,16 @@ def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
     declared = [{"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME}]
     engine.register("nightly", schedules=declared)
     with engine.member(ADA) as ada:
-        off = ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "enabled": False})
+        off = ada.rpc(
+            "put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "enabled": False}
+        )
         assert not off["enabled"]
         for call in (
-            lambda: ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "cron": "* * * * *"}),
+            lambda: ada.rpc(
+                "put_schedule",
+                p_workspace_id=ACME,
+                p_schedule={"name": "code:mine", "cron": "* * * * *"},
+            ),
             lambda: ada.rpc("delete_schedule", p_workspace_id=ACME, p_name="code:mine"),
         ):
             with pytest.raises(psycopg.Error) as refused:
@@ -242,7 +306,10 @@ def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -
     """The type was removed from the code, and nobody declares that it is gone."""
     engine.register("nightly", schedules=[{"name": "night", "cron": "* * * * *"}])
     engine.advance(3600)
-    engine.rpc("lease_jobs", p_request={"worker_id": "w1", "tick_id": ACME, "limit": 0, "job_types": ["work"]})
+    engine.rpc(
+        "lease_jobs",
+        p_request={"worker_id": "w1", "tick_id": ACME, "limit": 0, "job_types": ["work"]},
+    )
     engine.maintain()
 
     assert engine.one("select count(*) from public.jobs where job_type = 'nightly'") == 0
