@@ -24,14 +24,15 @@ MEMBERS = {
     "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "redrive_jobs",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
+    "accept_invitations", "set_member", "remove_member", "list_members", "list_workspaces",
     "workspace_retention", "next_runs", "list_jobs", "count_jobs", "dead_letters",
     "visit_jobs", "visit_events", "visit_feed", "open_visit", "close_visit",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
-    "enqueue_job", "enqueue_jobs", "queue_stats",
+    "enqueue_job", "enqueue_jobs", "queue_stats", "attach_extensions",
 }  # fmt: skip
-OPERATOR = {"set_settings", "set_retention"}
+OPERATOR = {"set_settings", "set_retention", "create_workspace", "connect_worker"}
 VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
 VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
 IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | VISITORS_DOORS,

@@ -33,6 +33,8 @@ VERBS = {
     "pause": "queues:pause",
     "resume": "queues:resume",
     "schedules": "schedules:app",
+    "workspaces": "workspaces:workspaces",
+    "members": "workspaces:members",
     "doctor": "doctor.command:doctor",
     "token": "tokens:token",
     "install": "install:install",

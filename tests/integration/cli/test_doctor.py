@@ -281,3 +281,32 @@ def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
         if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
             assert finding.fix, finding
             assert "\n" not in finding.fix
+
+
+def test_nobody_to_use_it_is_found(stack: RunningStack) -> None:
+    """After a clean deploy the service runs, and no person may do anything with it."""
+    with stack.connect() as connection:
+        connection.execute("create table public.kept_members as table public.workspace_members")
+        try:
+            connection.execute("alter table public.workspace_members disable trigger user")
+            connection.execute("delete from public.workspace_members where role = 'manager'")
+            locked_out = found(stack, "members")
+            connection.execute(
+                "insert into queue.invitations (workspace_id, email, role)"
+                " select id, 'new@x.test', 'manager' from public.workspaces"
+            )
+            invited = found(stack, "members")
+        finally:
+            connection.execute("delete from queue.invitations where email = 'new@x.test'")
+            connection.execute(
+                "insert into public.workspace_members table public.kept_members"
+                " on conflict do nothing"
+            )
+            connection.execute("alter table public.workspace_members enable trigger user")
+            connection.execute("drop table public.kept_members")
+
+    assert locked_out.verdict is Verdict.WARN, locked_out
+    assert "has no manager" in locked_out.detail
+    assert "minutehand members add" in str(locked_out.fix)
+    assert "has not signed in yet" in invited.detail
+    assert found(stack, "members").verdict is Verdict.OK

@@ -254,6 +254,48 @@ def job_types(patient: Patient) -> Finding:
     return say.ok(f"{count} registered")
 
 
+def members(patient: Patient) -> Finding:
+    """Without a workspace and somebody in it nobody can enqueue, or see the console."""
+    say = Reporter("members")
+    [(tenants, people)] = patient.ask(
+        """select (select count(*) from queue.tenants),
+             (select count(distinct m.user_id) from queue.tenant_members as m
+              join auth.users as u on u.id = m.user_id)"""
+    )
+    own = patient.ask("select to_regclass('queue.invitations') is not null")[0][0]
+    create = "minutehand workspaces create NAME --manager MAIL"
+    if not own:
+        if tenants and people:
+            return say.ok(f"{tenants} tenants, {people} people")
+        return say.warn(
+            f"{tenants} tenants with {people} people: nobody can use the queue yet",
+            f"look into the views {patient.schemas.engine}.tenants and tenant_members",
+        )
+    if not tenants:
+        return say.fail("there is no workspace: nobody can use the service", create)
+    unmanaged = patient.ask(
+        """select t.name,
+             exists (select from queue.invitations as i
+               where i.workspace_id = t.id and i.role = 'manager' and i.expires_at > now())
+           from queue.tenants as t where not exists (
+             select from queue.tenant_members as m join auth.users as u on u.id = m.user_id
+             where m.workspace_id = t.id and m.role = 'manager')
+           order by 2, 1"""
+    )
+    if unmanaged:
+        name, is_invited = unmanaged[0]
+        if is_invited:
+            return say.warn(
+                f"the manager of {name} is invited and has not signed in yet",
+                f"minutehand members list --workspace {name!r}, and ask that person to sign up",
+            )
+        return say.warn(
+            f"workspace {name} has no manager with an account",
+            f"minutehand members add MAIL --role manager --operator --workspace {name!r}",
+        )
+    return say.ok(f"{tenants} workspaces, {people} people")
+
+
 def old_snapshot(patient: Patient) -> Finding:
     """A session that sits in a transaction keeps dead rows, and the queue slows down."""
     say = Reporter("old-transactions")
@@ -289,6 +331,7 @@ CHECKS = tuple(
         ("pauses", paused),
         ("schedules", schedules),
         ("webhooks", webhooks),
+        ("members", members),
         ("old-transactions", old_snapshot),
     )
 )

@@ -45,11 +45,12 @@ def whole_document(services: Services) -> dict[str, Any]:
     from minutehand.functions.health.app import router as health
     from minutehand.functions.jobs.apps import routers as of_apps
     from minutehand.functions.jobs.routes import router as jobs
+    from minutehand.functions.jobs.members import router as members
     from minutehand.functions.jobs.steering import router as steering
     from minutehand.functions.status.routes import router as status
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    for router in (jobs, steering, status, health, *of_apps(services)):
+    for router in (jobs, steering, members, status, health, *of_apps(services)):
         app.include_router(router)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)
