@@ -44,8 +44,8 @@ def whole_document(services: Services) -> dict[str, Any]:
     # here and not at the top: reads must not pay for importing the other functions
     from minutehand.functions.health.app import router as health
     from minutehand.functions.jobs.apps import routers as of_apps
-    from minutehand.functions.jobs.routes import router as jobs
     from minutehand.functions.jobs.members import router as members
+    from minutehand.functions.jobs.routes import router as jobs
     from minutehand.functions.jobs.steering import router as steering
     from minutehand.functions.status.routes import router as status
 
