@@ -11,7 +11,7 @@ declare
   v_scheduled integer;
   v_policies integer := (select count(*) from pg_catalog.pg_policies
     where schemaname = 'realtime' and tablename = 'messages'
-      and policyname in ('minutehand: members follow their jobs', 'minutehand: visitors follow their session'));
+      and policyname in ('minutehand: members follow their jobs', 'minutehand: guests follow their session'));
 begin
   if to_regprocedure('cron.schedule(text,text,text)') is not null then
     -- by the command as well: a schedule of an earlier version is replaced
@@ -38,7 +38,7 @@ create function queue.cron_entries() returns table (name text, schedule text, co
 language sql immutable
 set search_path = ''
 as $$
-  values ('minutehand-tick', '* * * * *', 'select queue.ring_worker()'),
+  values ('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
     -- the history of its runs grows without bound; that of other schedules is theirs
     ('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - interval ''7 days'''
       || ' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')
@@ -59,8 +59,8 @@ begin
         for select to authenticated
         using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
       -- one policy a role, so that each join evaluates the function once
-      drop policy if exists "minutehand: visitors follow their session" on realtime.messages;
-      create policy "minutehand: visitors follow their session" on realtime.messages
+      drop policy if exists "minutehand: guests follow their session" on realtime.messages;
+      create policy "minutehand: guests follow their session" on realtime.messages
         for select to anon
         using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
     when 'sign_in' then
