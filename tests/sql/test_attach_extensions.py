@@ -22,7 +22,12 @@ def state(engine: Engine) -> dict[str, str]:
 
 def test_a_fresh_project_has_what_its_migrations_found(engine: Engine) -> None:
     """The local base has Realtime and Auth, as a hosted project has."""
-    assert state(engine) == {"pg_cron": "absent", "pg_net": "absent", "realtime": "attached", "sign_in": "attached"}
+    assert state(engine) == {
+        "pg_cron": "absent",
+        "pg_net": "absent",
+        "realtime": "attached",
+        "sign_in": "attached",
+    }
 
 
 def test_pg_cron_and_pg_net_that_come_later_are_attached_once(engine: Engine) -> None:
@@ -34,21 +39,35 @@ def test_pg_cron_and_pg_net_that_come_later_are_attached_once(engine: Engine) ->
         worker = Engine(engine.database, connection)
         first, again = worker.rpc("attach_extensions"), worker.rpc("attach_extensions")
 
-    assert first == again == {"pg_cron": "attached", "pg_net": "no_worker", "realtime": "attached", "sign_in": "attached", "problems": {}}
-    assert engine.rows("select jobname, schedule, command, username from cron.job where jobname = 'minutehand-tick'") == [
-        ("minutehand-tick", "* * * * *", f"select {SCHEMAS.engine}.invoke_worker()", "postgres")
-    ]
+    assert (
+        first
+        == again
+        == {
+            "pg_cron": "attached",
+            "pg_net": "no_worker",
+            "realtime": "attached",
+            "sign_in": "attached",
+            "problems": {},
+        }
+    )
+    assert engine.rows(
+        "select jobname, schedule, command, username from cron.job where jobname = 'minutehand-tick'"
+    ) == [("minutehand-tick", "* * * * *", f"select {SCHEMAS.engine}.invoke_worker()", "postgres")]
     assert engine.one("select count(*) from cron.job") == 2
 
 
 def test_a_schedule_of_an_earlier_version_is_replaced(engine: Engine) -> None:
     """Its command calls a function that is gone."""
     create(engine.database, PG_CRON)
-    engine.run("insert into cron.job (jobname, schedule, command, username) values ('minutehand-tick', '* * * * *', 'select queue.old()', 'postgres')")
+    engine.run(
+        "insert into cron.job (jobname, schedule, command, username) values ('minutehand-tick', '* * * * *', 'select queue.old()', 'postgres')"
+    )
 
     assert engine.rpc("attach_extensions")["pg_cron"] == "attached"
 
-    assert engine.rows("select command from cron.job where jobname = 'minutehand-tick'") == [f"select {SCHEMAS.engine}.invoke_worker()"]
+    assert engine.rows("select command from cron.job where jobname = 'minutehand-tick'") == [
+        f"select {SCHEMAS.engine}.invoke_worker()"
+    ]
 
 
 def test_policies_and_the_trigger_come_back(engine: Engine) -> None:
@@ -65,7 +84,9 @@ def test_policies_and_the_trigger_come_back(engine: Engine) -> None:
 def test_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
     """And the answer says whose refusal it was."""
     create(engine.database, PG_CRON)
-    engine.run("create or replace function cron.schedule(job_name text, schedule text, command text) returns bigint language plpgsql as $$ begin raise exception 'not here'; end $$")
+    engine.run(
+        "create or replace function cron.schedule(job_name text, schedule text, command text) returns bigint language plpgsql as $$ begin raise exception 'not here'; end $$"
+    )
     engine.run("drop trigger minutehand_account_confirmed on auth.users")
 
     done = engine.rpc("attach_extensions")
@@ -84,7 +105,9 @@ def test_connecting_a_worker_lets_the_database_invoke_it_for_everyone(engine: En
     with engine.member(ADA) as ada:
         ada.enqueue()
 
-    assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [(URL, f"Bearer {TOKEN}")]
+    assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
+        (URL, f"Bearer {TOKEN}")
+    ]
 
 
 def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
@@ -92,7 +115,11 @@ def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
     create(engine.database, PG_CRON, PG_NET, VAULT)
     engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
 
-    engine.rpc("connect_worker", p_url="https://new.example.com/api/jobs/worker", p_token="another-secret-token")
+    engine.rpc(
+        "connect_worker",
+        p_url="https://new.example.com/api/jobs/worker",
+        p_token="another-secret-token",
+    )
     engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
 
     assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
@@ -110,7 +137,9 @@ def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
         (URL, TOKEN, (VAULT,), ("PT409", "extension_missing")),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused(engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: tuple[str, str]) -> None:
+def test_what_cannot_work_is_refused(
+    engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: tuple[str, str]
+) -> None:
     """At once, and not at night when nothing is invoked."""
     create(engine.database, *extensions)
 
@@ -123,6 +152,12 @@ def test_what_cannot_work_is_refused(engine: Engine, url: str, token: str, exten
 def test_people_may_neither_attach_nor_connect(database: Database) -> None:
     """Both act as the project's owner."""
     for role in ("anon", "authenticated"):
-        for call in ("attach_extensions()", "connect_worker('https://x.test/y', 'a-long-enough-token')"):
-            with database.as_role(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        for call in (
+            "attach_extensions()",
+            "connect_worker('https://x.test/y', 'a-long-enough-token')",
+        ):
+            with (
+                database.as_role(role) as connection,
+                pytest.raises(psycopg.errors.InsufficientPrivilege),
+            ):
                 connection.execute(f"select public.{call}")

@@ -21,7 +21,16 @@ def sign_up(engine: Engine, email: str, *, confirmed: bool = True, user_id: str 
 
 def role_of(engine: Engine, user_id: str, workspace: str = ACME) -> str | None:
     """The person's role in a workspace."""
-    return next(iter(engine.rows("select role from public.workspace_members where user_id = %s and workspace_id = %s", user_id, workspace)), None)
+    return next(
+        iter(
+            engine.rows(
+                "select role from public.workspace_members where user_id = %s and workspace_id = %s",
+                user_id,
+                workspace,
+            )
+        ),
+        None,
+    )
 
 
 def refused(call: Any) -> tuple[str | None, str | None, str | None]:
@@ -31,22 +40,34 @@ def refused(call: Any) -> tuple[str | None, str | None, str | None]:
     return refusal(error.value)
 
 
-def test_the_operator_makes_a_workspace_and_its_first_manager_joins_at_sign_up(engine: Engine) -> None:
+def test_the_operator_makes_a_workspace_and_its_first_manager_joins_at_sign_up(
+    engine: Engine,
+) -> None:
     """The first thing after a deploy: nobody has an account yet."""
     made = engine.rpc("create_workspace", p_name="Initech", p_manager="  Bill@Initech.test ")
-    assert (made["name"], made["manager"]["state"], made["manager"]["email"]) == ("Initech", "invited", "bill@initech.test")
+    assert (made["name"], made["manager"]["state"], made["manager"]["email"]) == (
+        "Initech",
+        "invited",
+        "bill@initech.test",
+    )
 
     sign_up(engine, "Bill@initech.test")
 
     assert role_of(engine, NEW, made["id"]) == "manager"
-    assert [(row["name"], row["managers"], row["invitations"]) for row in engine.rpc("list_workspaces") if row["id"] == made["id"]] == [("Initech", 1, 0)]
+    assert [
+        (row["name"], row["managers"], row["invitations"])
+        for row in engine.rpc("list_workspaces")
+        if row["id"] == made["id"]
+    ] == [("Initech", 1, 0)]
 
 
 def test_a_repeated_command_leaves_one_workspace(engine: Engine) -> None:
     """A command is repeated when its answer was lost."""
     engine.rpc("create_workspace", p_name="Initech", p_manager="bill@initech.test")
 
-    assert refused(lambda: engine.rpc("create_workspace", p_name=" Initech", p_manager="bill@initech.test"))[:2] == ("PT409", "workspace_exists")
+    assert refused(
+        lambda: engine.rpc("create_workspace", p_name=" Initech", p_manager="bill@initech.test")
+    )[:2] == ("PT409", "workspace_exists")
 
 
 def test_an_unconfirmed_address_joins_nothing_until_it_is_confirmed(engine: Engine) -> None:
@@ -80,7 +101,9 @@ def test_a_claimed_address_is_no_confirmed_one(engine: Engine) -> None:
     """The token's claim is what the account once said of itself."""
     engine.rpc("set_member", p_workspace_id=ACME, p_email="boss@acme.test", p_role="manager")
     sign_up(engine, "thief@evil.test")
-    with engine.database.as_role("authenticated", {"sub": NEW, "email": "boss@acme.test", "email_verified": True}) as thief:
+    with engine.database.as_role(
+        "authenticated", {"sub": NEW, "email": "boss@acme.test", "email_verified": True}
+    ) as thief:
         assert Engine(engine.database, thief).rpc("accept_invitations") == []
 
     assert role_of(engine, NEW) is None
@@ -89,7 +112,11 @@ def test_a_claimed_address_is_no_confirmed_one(engine: Engine) -> None:
 def test_a_broken_invitation_never_keeps_a_person_from_signing_in(engine: Engine) -> None:
     """Auth's row is written in Auth's transaction."""
     engine.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test", p_role="member")
-    engine.run("alter table public.workspace_members add constraint none_more check (user_id <> %s) not valid".replace("%s", f"'{NEW}'"))
+    engine.run(
+        "alter table public.workspace_members add constraint none_more check (user_id <> %s) not valid".replace(
+            "%s", f"'{NEW}'"
+        )
+    )
 
     sign_up(engine, "new@acme.test")
 
@@ -110,16 +137,32 @@ def test_an_invitation_ends_after_thirty_days(engine: Engine) -> None:
 def test_a_manager_adds_promotes_and_removes_people(engine: Engine) -> None:
     """A person with an account is a member at once."""
     with engine.member(ADA) as ada:
-        assert ada.rpc("set_member", p_workspace_id=ACME, p_email="EVE@globex.test", p_role="member")["state"] == "member"
-        assert ada.rpc("set_member", p_workspace_id=ACME, p_email="bob@acme.test", p_role="manager")["role"] == "manager"
+        assert (
+            ada.rpc("set_member", p_workspace_id=ACME, p_email="EVE@globex.test", p_role="member")[
+                "state"
+            ]
+            == "member"
+        )
+        assert (
+            ada.rpc("set_member", p_workspace_id=ACME, p_email="bob@acme.test", p_role="manager")[
+                "role"
+            ]
+            == "manager"
+        )
         ada.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test")
         assert ada.rpc("remove_member", p_workspace_id=ACME, p_member=EVE)["removed"] is True
         ada.rpc("remove_member", p_workspace_id=ACME, p_member="New@Acme.test")
         found = ada.rpc("list_members", p_workspace_id=ACME)
 
-    assert [(row["email"], row["role"]) for row in found["members"]] == [("ada@acme.test", "manager"), ("bob@acme.test", "manager")]
+    assert [(row["email"], row["role"]) for row in found["members"]] == [
+        ("ada@acme.test", "manager"),
+        ("bob@acme.test", "manager"),
+    ]
     assert found["invitations"] == []
-    assert [(row["action"], row["email"], row["actor"], row["actor_role"]) for row in found["changes"][:5]] == [
+    assert [
+        (row["action"], row["email"], row["actor"], row["actor_role"])
+        for row in found["changes"][:5]
+    ] == [
         ("invitation_withdrawn", "new@acme.test", "ada@acme.test", "authenticated"),
         ("member_removed", "eve@globex.test", "ada@acme.test", "authenticated"),
         ("invited", "new@acme.test", "ada@acme.test", "authenticated"),
@@ -141,7 +184,9 @@ def test_a_manager_adds_promotes_and_removes_people(engine: Engine) -> None:
         (ADA, "remove_member", {"p_member": "nobody@acme.test"}, ("PT404", "member_not_found")),
     ],
 )  # fmt: skip
-def test_others_are_refused(engine: Engine, user: str, function: str, arguments: dict[str, Any], answer: tuple[str, str]) -> None:
+def test_others_are_refused(
+    engine: Engine, user: str, function: str, arguments: dict[str, Any], answer: tuple[str, str]
+) -> None:
     """Strangers learn nothing, members change nothing, managers are told what must be."""
     with engine.member(user) as person:
         assert refused(lambda: person.rpc(function, p_workspace_id=ACME, **arguments))[:2] == answer
@@ -150,8 +195,22 @@ def test_others_are_refused(engine: Engine, user: str, function: str, arguments:
 def test_people_may_not_make_workspaces_nor_write_membership(engine: Engine) -> None:
     """The functions are the only way in."""
     with engine.member(ADA) as ada:
-        assert refused(lambda: ada.rpc("create_workspace", p_name="Mine", p_manager="ada@acme.test"))[0] == "42501"
-        assert refused(lambda: ada.run("insert into public.workspace_members (workspace_id, user_id, role) values (%s, %s, 'manager')", GLOBEX, ADA))[0] == "42501"
+        assert (
+            refused(lambda: ada.rpc("create_workspace", p_name="Mine", p_manager="ada@acme.test"))[
+                0
+            ]
+            == "42501"
+        )
+        assert (
+            refused(
+                lambda: ada.run(
+                    "insert into public.workspace_members (workspace_id, user_id, role) values (%s, %s, 'manager')",
+                    GLOBEX,
+                    ADA,
+                )
+            )[0]
+            == "42501"
+        )
         assert refused(lambda: ada.run("select * from queue.invitations"))[0] == "42501"
 
 
@@ -173,9 +232,15 @@ def test_anybody_may_leave_but_the_last_manager(engine: Engine) -> None:
     with engine.member(ADA) as ada:
         for call in (
             lambda: ada.rpc("remove_member", p_workspace_id=ACME, p_member=ADA),
-            lambda: ada.rpc("set_member", p_workspace_id=ACME, p_email="ada@acme.test", p_role="member"),
-            lambda: engine.run("delete from public.workspace_members where workspace_id = %s", ACME),
-            lambda: engine.run("update public.workspace_members set role = 'member' where workspace_id = %s", ACME),
+            lambda: ada.rpc(
+                "set_member", p_workspace_id=ACME, p_email="ada@acme.test", p_role="member"
+            ),
+            lambda: engine.run(
+                "delete from public.workspace_members where workspace_id = %s", ACME
+            ),
+            lambda: engine.run(
+                "update public.workspace_members set role = 'member' where workspace_id = %s", ACME
+            ),
         ):
             assert refused(call)[:2] == ("PT409", "last_manager")
 
@@ -192,7 +257,13 @@ def test_two_managers_who_remove_each_other_leave_one(engine: Engine) -> None:
     )
 
     assert sorted(isinstance(answer, psycopg.Error) for answer in answers) == [False, True]
-    assert engine.one("select count(*) from public.workspace_members where workspace_id = %s and role = 'manager'", ACME) == 1
+    assert (
+        engine.one(
+            "select count(*) from public.workspace_members where workspace_id = %s and role = 'manager'",
+            ACME,
+        )
+        == 1
+    )
 
 
 def test_a_deleted_workspace_takes_its_people_along(engine: Engine) -> None:
@@ -201,7 +272,10 @@ def test_a_deleted_workspace_takes_its_people_along(engine: Engine) -> None:
 
     engine.run("delete from public.workspaces where id = %s", ACME)
 
-    assert engine.one("select count(*) from public.workspace_members where workspace_id = %s", ACME) == 0
+    assert (
+        engine.one("select count(*) from public.workspace_members where workspace_id = %s", ACME)
+        == 0
+    )
     assert engine.one("select count(*) from queue.invitations") == 0
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - signatures stay on one line
 """Stand-ins for pg_net, pg_cron and the Vault, by the signatures and tables that they document.
 
 They record what is asked of them; `Caller` then performs it, as the extensions' background
