@@ -21,6 +21,9 @@ create schema net;
 create table net.http_request_queue (
   id bigint generated always as identity primary key, method text not null, url text not null,
   headers jsonb not null, body bytea, timeout_milliseconds integer not null);
+create table net._http_response (
+  id bigint, status_code integer, content_type text, headers jsonb, content text, timed_out boolean,
+  error_msg text, created timestamptz not null default now());
 create function net.http_post(
   url text, body jsonb default '{}', params jsonb default '{}',
   headers jsonb default '{"Content-Type": "application/json"}', timeout_milliseconds integer default 5000
@@ -84,14 +87,13 @@ def create(database: Database, *parts: str) -> None:
 class Caller:
     """Performs committed requests, and the schedules when `minute` is called.
 
-    Use as a context manager; `answers` holds status codes and errors by request id.
+    Use as a context manager. What came back is in `net._http_response`, as pg_net leaves it.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pg_net")
-        self.answers: dict[int, int | str] = {}
 
     def __enter__(self) -> Caller:
         """Start the background worker."""
@@ -118,7 +120,7 @@ class Caller:
         with self._database.connect() as connection, httpx.Client() as client:
             while not self._stopping.wait(0.02):
                 for request in self._take(connection):
-                    self._perform(client, *request)
+                    self._perform(connection, client, *request)
 
     def _take(self, connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
         return connection.execute(
@@ -126,11 +128,25 @@ class Caller:
         ).fetchall()
 
     def _perform(
-        self, client: httpx.Client, number: int, url: str, headers: Any, body: bytes, patience: int
+        self,
+        connection: psycopg.Connection[Any],
+        client: httpx.Client,
+        number: int,
+        url: str,
+        headers: Any,
+        body: bytes,
+        patience_ms: int,
     ) -> None:
+        status, content, late, problem = None, None, False, None
         try:
-            answer = client.post(url, headers=headers, content=body, timeout=patience / 1000)
-            self.answers[number] = answer.status_code
+            answer = client.post(url, headers=headers, content=body, timeout=patience_ms / 1000)
+            status, content = answer.status_code, answer.text
+        except httpx.TimeoutException:
+            late, problem = True, f"Timeout of {patience_ms} ms reached"
         except httpx.HTTPError as error:
-            # pg_net writes it into net._http_response and goes on
-            self.answers[number] = type(error).__name__
+            problem = str(error)
+        connection.execute(
+            "insert into net._http_response (id, status_code, content, timed_out, error_msg)"
+            " values (%s, %s, %s, %s, %s)",
+            (number, status, content, late, problem),
+        )

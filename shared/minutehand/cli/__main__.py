@@ -42,6 +42,7 @@ VERBS = {
     "uninstall": "install:uninstall",
     "init": "scaffold:init",
     "types": "types:types",
+    "serve": "serve:serve",
     "package": "deploy:package",
     "deploy": "deploy:deploy",
 }

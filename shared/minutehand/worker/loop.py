@@ -222,6 +222,11 @@ class Worker:
             extra={"event": "worker.stopped", "worker_id": self.worker_id},
         )
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """End the loop: nothing more is leased, running jobs are stopped and handed back."""
         self._stopping.set()
