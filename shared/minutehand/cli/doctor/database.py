@@ -155,7 +155,7 @@ def engine(patient: Patient) -> Finding:
 
 #: Words of `queue.extension_state`: what a part that is not attached means.
 PARTS = {
-    "realtime": "nobody can follow a job live",
+    "realtime": "no one can follow a job live",
     "pg_cron": "the database does not invoke the worker every minute",
     "sign_in": "invitations wait until the console is opened",
 }
@@ -206,9 +206,8 @@ def invocation(patient: Patient) -> Finding:
             return say.warn(
                 f"a call of the database came back with {status or 'no answer'}: {said}", connect
             )
-    return say.ok(
-        f"{url}, {'every minute too' if state['pg_cron'] == 'attached' else 'on arrival'}"
-    )
+    often = "every minute and on arrival" if state["pg_cron"] == "attached" else "on arrival"
+    return say.ok(f"{url}, {often}")
 
 
 def realtime_rows(patient: Patient) -> Finding:
