@@ -55,26 +55,36 @@ class Served:
 
     def status(self, job_id: str) -> str:
         """The job's status."""
-        row = self.connection.execute("select status from public.jobs where id = %s", (job_id,)).fetchone()
+        row = self.connection.execute(
+            "select status from public.jobs where id = %s", (job_id,)
+        ).fetchone()
         assert row is not None
         return str(row[0])
 
     def insert(self, job_type: str, **payload: Any) -> str:
         """Enqueue by plain SQL, as an application's own transaction does."""
         row = self.connection.execute(
-            "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s) returning id", (ACME, job_type, json.dumps(payload))
+            "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s) returning id",
+            (ACME, job_type, json.dumps(payload)),
         ).fetchone()
         assert row is not None
         return str(row[0])
 
 
 @contextmanager
-def served(stack: RunningStack, folder: Path, *, console: Path | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served(
+    stack: RunningStack, folder: Path, *, console: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`minutehand serve` on a free port, as a container starts it: settings from the environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    names = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET", "BACKGROUND_JOB_TOKEN")
+    names = (
+        "SUPABASE_URL",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "SUPABASE_JWT_SECRET",
+        "BACKGROUND_JOB_TOKEN",
+    )
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}",
@@ -82,10 +92,21 @@ def served(stack: RunningStack, folder: Path, *, console: Path | None = None) ->
         "WORKER_SECRET_TOKEN": TOKEN,
         **{name: stack.values[name] for name in names},
     }
-    command = [sys.executable, "-m", "minutehand.cli", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "minutehand.cli",
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--console", str(console)] if console else []
     with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(timeout=5) as client:
@@ -110,14 +131,23 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     name = stack.database_url.rpartition("/")[2].partition("?")[0]
     database = Database.__new__(Database)
     database.url, database.name = stack.database_url, name
-    with stack.connect() as connection, served(stack, tmp_path_factory.mktemp("serve")) as (url, process):
+    with (
+        stack.connect() as connection,
+        served(stack, tmp_path_factory.mktemp("serve")) as (url, process),
+    ):
         for part in (PG_NET, VAULT, PG_CRON):
             connection.execute(part.encode())
         try:
-            connection.execute("select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN))
+            connection.execute(
+                "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
+            )
             with Caller(database) as caller:
                 caller.minute()  # the first run publishes the job types
-                eventually(lambda: connection.execute("select 1 from queue.job_types where job_type = 'served.greet'").fetchone())
+                eventually(
+                    lambda: connection.execute(
+                        "select 1 from queue.job_types where job_type = 'served.greet'"
+                    ).fetchone()
+                )
                 yield Served(url, process, connection, caller)
         finally:
             connection.execute("drop schema net, vault, cron cascade")
@@ -164,10 +194,14 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 def test_what_no_call_announced_runs_with_the_minute(host: Served) -> None:
     """A call may be lost; pg_cron's is the net."""
     host.connection.execute("delete from queue.settings where name = 'worker_invoked_for'")
-    url = host.connection.execute("delete from queue.settings where name = 'worker_url' returning value").fetchone()
+    url = host.connection.execute(
+        "delete from queue.settings where name = 'worker_url' returning value"
+    ).fetchone()
     job = host.insert("served.greet", name="Minute")
     assert url is not None
-    host.connection.execute("insert into queue.settings (name, value) values ('worker_url', %s)", (json.dumps(url[0]),))
+    host.connection.execute(
+        "insert into queue.settings (name, value) values ('worker_url', %s)", (json.dumps(url[0]),)
+    )
     assert host.status(job) == "pending"
 
     host.caller.minute()
@@ -181,28 +215,42 @@ def test_a_caller_that_hangs_up_stops_nothing(host: Served) -> None:
 
     eventually(lambda: host.status(job) == "completed")
 
-    late = host.connection.execute("select count(*) from net._http_response where timed_out").fetchone()
-    attempts = host.connection.execute("select attempts from public.jobs where id = %s", (job,)).fetchone()
+    late = host.connection.execute(
+        "select count(*) from net._http_response where timed_out"
+    ).fetchone()
+    attempts = host.connection.execute(
+        "select attempts from public.jobs where id = %s", (job,)
+    ).fetchone()
     assert (late is not None and late[0] >= 1, attempts) == (True, (1,))
 
 
 def test_a_wrong_token_is_refused(host: Served) -> None:
     """The worker is on the open internet."""
-    answer = httpx.post(f"{host.url}/api/jobs/worker", headers={"Authorization": "Bearer wrong"}, timeout=20)
+    answer = httpx.post(
+        f"{host.url}/api/jobs/worker", headers={"Authorization": "Bearer wrong"}, timeout=20
+    )
 
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
 
-def test_a_stopped_host_hands_its_jobs_back(stack: RunningStack, tmp_path: Path, host: Served) -> None:
+def test_a_stopped_host_hands_its_jobs_back(
+    stack: RunningStack, tmp_path: Path, host: Served
+) -> None:
     """A new container takes them, and the attempt is not charged."""
     with served(stack, tmp_path) as (url, process):
-        host.connection.execute("select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN))
+        host.connection.execute(
+            "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
+        )
         job = host.insert("served.slow", seconds=30)
         eventually(lambda: host.status(job) == "processing")
         process.send_signal(signal.SIGTERM)
         process.wait(30)
-        row = host.connection.execute("select status, attempts from public.jobs where id = %s", (job,)).fetchone()
-    host.connection.execute("select public.connect_worker(%s, %s)", (f"{host.url}/api/jobs/worker", TOKEN))
+        row = host.connection.execute(
+            "select status, attempts from public.jobs where id = %s", (job,)
+        ).fetchone()
+    host.connection.execute(
+        "select public.connect_worker(%s, %s)", (f"{host.url}/api/jobs/worker", TOKEN)
+    )
     host.connection.execute("select public.cancel_job(%s)", (job,))
 
     assert row == ("pending", 0)
@@ -215,8 +263,13 @@ def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Pat
         cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}, check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    with served(stack, tmp_path, console=tmp_path / "console") as (url, _), httpx.Client(base_url=url, timeout=20) as client:
-        page, deep, config, script = (client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js"))
+    with (
+        served(stack, tmp_path, console=tmp_path / "console") as (url, _),
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        page, deep, config, script = (
+            client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")
+        )
 
     assert page.text == deep.text
     assert "script-src 'self'" in page.headers["content-security-policy"]
