@@ -1141,6 +1141,7 @@ comment on function queue.lease is 'See public.lease_jobs.';
 create function queue.next_due_in_ms(p_more boolean, p_now timestamptz) returns bigint
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- tables that are nearly empty may be long
 as $$
 begin
   return greatest(0, ceil(extract(epoch from least(
@@ -1158,6 +1159,7 @@ create function queue.give(
 )
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows, and tables that are nearly empty may be long
 as $$
 declare
   v_opens boolean := false; -- one at a time opens and closes partitions; no one waits
