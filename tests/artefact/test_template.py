@@ -533,6 +533,7 @@ MORE_ENVIRONMENT = {
         "WORKER_FUNCTION_NAME",
         "WORKER_CONCURRENCY",
         "EXTRA_WORKERS",
+        "WORKERS_AT_ONCE",
         "LANGUAGE_MODEL_URL",
         "LANGUAGE_MODEL",
         "LANGUAGE_MODEL_PRICES",
@@ -594,7 +595,8 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     """Parts of an upload nobody completed are invisible and paid for."""
     bucket = compiled.resources["UploadsBucket"]["Properties"]
     rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
-    apps, console = bucket["CorsConfiguration"]["CorsRules"]
+    apps, with_console = bucket["CorsConfiguration"]["CorsRules"]
+    condition, console, without = with_console["Fn::If"]
 
     assert rules["AbortUnfinishedUploads"]["AbortIncompleteMultipartUpload"] == {
         "DaysAfterInitiation": 2
@@ -602,6 +604,7 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     assert rules["ExpireUploads"]["ExpirationInDays"] > 0
     assert apps["ExposedHeaders"] == console["ExposedHeaders"] == ["ETag"]
     assert "*" not in apps["AllowedOrigins"]
+    assert (condition, without) == ("HasConsole", {"Ref": "AWS::NoValue"})
     assert [flat(origin) for origin in console["AllowedOrigins"]] == [
         "https://${Console.DomainName}"
     ]
@@ -678,11 +681,13 @@ def test_functions_behind_the_api_end_before_it_gives_up(compiled: Stack) -> Non
         assert compiled.function(name)["Timeout"] < 30
 
 
-def test_only_prod_reserves_concurrency(stacks: dict[str, Stack]) -> None:
-    """A new account has too little to reserve any, and the deploy would fail."""
-    assert "ReservedConcurrentExecutions" not in stacks["dev"].function("worker")
-    assert stacks["prod"].function("worker")["ReservedConcurrentExecutions"] == 10
-    assert stacks["prod"].function("worker")["RecursiveLoop"] == "Terminate"
+def test_workers_leave_a_new_account_room_and_reserve_nothing(compiled: Stack) -> None:
+    """An account of ten has none to reserve, and what workers take the API lacks."""
+    worker = compiled.function("worker")
+
+    assert "ReservedConcurrentExecutions" not in worker
+    assert worker["Environment"]["Variables"]["WORKERS_AT_ONCE"] == "5"
+    assert worker["RecursiveLoop"] == "Terminate"
 
 
 def test_everything_that_takes_tags_is_tagged(compiled: Stack) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from minutehand.cli.account import caller
-from minutehand.cli.deploy import placeholders, shown
+from minutehand.cli.deploy import placeholders, shown, stage_limits
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.deploy.service import needs_of
@@ -166,9 +166,22 @@ def account(patient: Patient) -> Finding:
     return say.ok(f"{caller(patient.aws('sts'))}, {patient.region}")
 
 
+def limits(patient: Patient) -> Finding:
+    """The account has room for the stage."""
+    say = Reporter("account-limits")
+    found = stage_limits(patient.aws, str(patient.stage), patient.region)
+    for verdict, finding in (("fail", say.fail), ("warn", say.warn)):
+        if met := [limit for limit in found if limit.verdict == verdict]:
+            return finding(
+                "; ".join(limit.detail for limit in met), "; ".join(limit.fix for limit in met)
+            )
+    return say.ok("; ".join(limit.detail for limit in found))
+
+
 CHECKS = (
     Check("placeholders", filled, deployed=True),
     Check("aws-account", account, deployed=True),
+    Check("account-limits", limits, deployed=True, held_by_aws=True),
     Check("parameters", parameters, deployed=True, held_by_aws=True),
     Check("aws-schedule", schedule, deployed=True, held_by_aws=True),
     Check("aws-functions", functions_configured, deployed=True, held_by_aws=True),
