@@ -243,8 +243,13 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
 
 def _level(environ: Mapping[str, str]) -> str:
     value = (read_text(environ, "LOG_LEVEL") or "INFO").upper()
+    value = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(value, value)
     if value not in _LEVELS:
-        raise ConfigurationError("LOG_LEVEL", f"is no level: {value!r}", EXAMPLES["LOG_LEVEL"])
+        raise ConfigurationError(
+            "LOG_LEVEL",
+            f"must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, not {value!r}",
+            EXAMPLES["LOG_LEVEL"],
+        )
     return value
 
 

@@ -37,6 +37,7 @@ from minutehand.deploy.package import OSLS
 from minutehand.deploy.package import main as make_package
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, read_stages, write_service
+from minutehand.deploy.stage_values import problems
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
@@ -265,6 +266,7 @@ def check_filled(plan: Plan) -> None:
             code="placeholders",
             fix=f"fill them in {shown()}",
         )
+    check_values(plan.stage)
     url = str(parameters(plan.stage)["supabaseUrl"])
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
         raise CommandFailed(
@@ -307,6 +309,20 @@ def stage_limits(client: Callable[[str], Any], stage: str, region: str) -> list[
         values=parameters(stage),
         regions_of=session.get_available_regions,
     )
+
+
+def check_values(stage: str) -> None:
+    """No value that breaks the stack, or every function in it.
+
+    Raises:
+        CommandFailed: With every one that would.
+    """
+    if found := problems(parameters(stage)):
+        raise CommandFailed(
+            f"stage {stage}: {'; '.join(found)}",
+            code="bad_parameter",
+            fix=f"correct it in {shown()}",
+        )
 
 
 def check_secrets(plan: Plan) -> None:
@@ -443,19 +459,8 @@ def upload_console(plan: Plan) -> None:
 
 
 def has_console(stage: str) -> bool:
-    """Whether the stage has the console, and with it CloudFront.
-
-    Raises:
-        CommandFailed: `console` is neither true nor false.
-    """
-    value = str(parameters(stage)["console"]).lower()
-    if value not in {"true", "false"}:
-        raise CommandFailed(
-            f"console must be 'true' or 'false', not {value!r}",
-            code="bad_parameter",
-            fix=f"correct it in {shown()}",
-        )
-    return value == "true"
+    """Whether the stage has the console, and with it CloudFront."""
+    return str(parameters(stage)["console"]).lower() == "true"
 
 
 def console_config(plan: Plan) -> dict[str, Any]:

@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 from minutehand.cli.account import caller
+from minutehand.cli.deploy import parameters as stage_parameters
 from minutehand.cli.deploy import placeholders, shown, stage_limits
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.deploy.service import needs_of
+from minutehand.deploy.stage_values import problems
 from minutehand.project import Project
 
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
@@ -33,6 +35,15 @@ def filled(patient: Patient) -> Finding:
     if left:
         return say.fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
     return say.ok("everything is filled")
+
+
+def stage_settings(patient: Patient) -> Finding:
+    """No value that CloudFormation refuses, or that breaks every function."""
+    say = Reporter("stage-settings")
+    project = Project.at(patient.root)
+    if found := problems(stage_parameters(str(patient.stage), project)):
+        return say.fail("; ".join(found), f"edit {shown(project)}")
+    return say.ok("every value is one that AWS and the functions take")
 
 
 def parameters(patient: Patient) -> Finding:
@@ -180,6 +191,7 @@ def limits(patient: Patient) -> Finding:
 
 CHECKS = (
     Check("placeholders", filled, deployed=True),
+    Check("stage-settings", stage_settings, deployed=True),
     Check("aws-account", account, deployed=True),
     Check("account-limits", limits, deployed=True, held_by_aws=True),
     Check("parameters", parameters, deployed=True, held_by_aws=True),
