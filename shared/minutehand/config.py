@@ -245,10 +245,9 @@ def _level(environ: Mapping[str, str]) -> str:
     value = (read_text(environ, "LOG_LEVEL") or "INFO").upper()
     value = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(value, value)
     if value not in _LEVELS:
+        levels = ", ".join(sorted(_LEVELS))
         raise ConfigurationError(
-            "LOG_LEVEL",
-            f"must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, not {value!r}",
-            EXAMPLES["LOG_LEVEL"],
+            "LOG_LEVEL", f"must be one of {levels}, not {value!r}", EXAMPLES["LOG_LEVEL"]
         )
     return value
 
@@ -284,10 +283,10 @@ def _prices(environ: Mapping[str, str], name: str) -> tuple[float, float] | None
         read, written = (float(part) for part in value.split(","))
     except ValueError as error:
         raise ConfigurationError(
-            name, f"is no pair of prices: {value!r}", EXAMPLES[name]
+            name, f"must be a pair of prices, not {value!r}", EXAMPLES[name]
         ) from error
     if not (0 <= read < 1e6 and 0 <= written < 1e6):
-        raise ConfigurationError(name, f"is no pair of prices: {value!r}", EXAMPLES[name])
+        raise ConfigurationError(name, f"must be a pair of prices, not {value!r}", EXAMPLES[name])
     return read, written
 
 
@@ -303,6 +302,6 @@ def _jwks(environ: Mapping[str, str]) -> dict[str, Any] | None:
         ) from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("keys"), list):
         raise ConfigurationError(
-            "SUPABASE_JWKS", "is no JSON Web Key Set", EXAMPLES["SUPABASE_JWKS"]
+            "SUPABASE_JWKS", "must be a JSON Web Key Set", EXAMPLES["SUPABASE_JWKS"]
         )
     return parsed

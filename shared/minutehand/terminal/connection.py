@@ -26,9 +26,9 @@ FIXES: dict[str, str] = {
     "name right? `minutehand stats` lists what ran",
     "job_not_found": "`minutehand ls` lists your jobs, "
     "`minutehand ls --workspace ID` another workspace's",
-    "workspace_not_found": "leave --workspace away, and yours are listed",
-    "unauthorized": "sign in anew: `minutehand token`, or drop --token",
-    "401": "sign in anew: `minutehand token`, or drop --token",
+    "workspace_not_found": "omit --workspace to list yours",
+    "unauthorized": "sign in again with `minutehand token`, or omit --token",
+    "401": "sign in again with `minutehand token`, or omit --token",
     "forbidden": "ask a manager of the workspace",
     "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
     "rate_limited": "wait a moment",
@@ -83,7 +83,7 @@ def load_values(
     if env_file is not None:
         if not env_file.is_file():
             raise CommandFailed(
-                f"{env_file} {'is no file' if env_file.exists() else 'does not exist'}",
+                f"{env_file} {'is not a file' if env_file.exists() else 'does not exist'}",
                 code="no_env_file",
                 fix="name one with KEY=value lines, as .local/env has them",
             )
@@ -240,6 +240,13 @@ class Connection:
             finally:
                 if as_operator:
                     client.close()
+            if is_key_refused(answer):
+                name = "SUPABASE_SECRET_KEY" if as_operator else "SUPABASE_PUBLISHABLE_KEY"
+                raise CommandFailed(
+                    f"{name} is refused: {_said(answer)}",
+                    code="key_refused",
+                    fix="copy it again from Project settings → API keys",
+                )
             return parsed(answer)
 
     def close(self) -> None:
@@ -253,7 +260,7 @@ class Connection:
         password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
         if not email or not password:
             raise CommandFailed(
-                "nobody is signed in",
+                "no one is signed in",
                 code="not_signed_in",
                 fix="set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
             )
@@ -263,6 +270,12 @@ class Connection:
                 headers={"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")},
                 json={"email": email, "password": password},
                 timeout=TIMEOUT,
+            )
+        if is_key_refused(answer):
+            raise CommandFailed(
+                f"SUPABASE_PUBLISHABLE_KEY is refused: {_said(answer)}",
+                code="key_refused",
+                fix="copy it again from Project settings → API keys",
             )
         if answer.status_code != 200:
             raise CommandFailed(
@@ -310,13 +323,23 @@ def parsed(answer: httpx.Response) -> Any:
     raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
 
 
+def is_key_refused(answer: httpx.Response) -> bool:
+    """Whether Supabase's gateway refuses the API key itself, before anybody's password is read."""
+    said = answer.text.lower()
+    return answer.status_code in {401, 403} and "api" in said and "key" in said
+
+
 def _said(answer: httpx.Response) -> str:
     """What Auth says is wrong, without its wrapping."""
     try:
         body = answer.json()
     except ValueError:
         body = None
-    told = body.get("msg") or body.get("error_description") if isinstance(body, dict) else None
+    told = (
+        body.get("msg") or body.get("error_description") or body.get("message")
+        if isinstance(body, dict)
+        else None
+    )
     return str(told or answer.text[:200] or answer.reason_phrase)
 
 

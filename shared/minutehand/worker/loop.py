@@ -45,6 +45,10 @@ class Worker:
         on_tick: Called with each finished tick, e.g. to write its metrics.
     """
 
+    #: What a project switches on later is looked for at the first tick, and as often as this.
+    ATTACH_EVERY_SECONDS = 3600.0
+    #: A tick with less time left than this leaves that to the next one.
+    ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -75,6 +79,7 @@ class Worker:
         self._most = most
         self._on_tick = on_tick
         self._registered: object = None
+        self._attach_at = float("-inf")
         self._stopping = asyncio.Event()
 
     async def register(self, *, force: bool = False) -> None:
@@ -117,12 +122,11 @@ class Worker:
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
-        began = self._clock.monotonic()
+        ends_at = self._clock.monotonic() + budget_seconds
         await self.register()
         if self._most is None:
-            budget_seconds -= self._clock.monotonic() - began
             return await self._run_tick(
-                budget_seconds, job_types, self._fan_out if fan_out else None, wakeups, options
+                ends_at, job_types, self._fan_out if fan_out else None, wakeups, options
             )
         run_id = str(uuid.uuid4())
         admission = await self.queue.begin_run(
@@ -141,8 +145,7 @@ class Worker:
         if fan_out and self._fan_out is not None:
             policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
         try:
-            budget_seconds -= self._clock.monotonic() - began
-            return await self._run_tick(budget_seconds, job_types, policy, wakeups, options)
+            return await self._run_tick(ends_at, job_types, policy, wakeups, options)
         finally:
             await self._end_run(run_id)
 
@@ -157,7 +160,7 @@ class Worker:
 
     async def _run_tick(
         self,
-        budget_seconds: float,
+        ends_at: float,
         job_types: Sequence[str] | None,
         fan_out: FanOut | None,
         wakeups: asyncio.Event | None,
@@ -167,7 +170,7 @@ class Worker:
             self.queue,
             self.registry,
             worker_id=self.worker_id,
-            budget_seconds=budget_seconds,
+            budget_seconds=ends_at - self._clock.monotonic(),
             options=options or self.options,
             job_types=job_types,
             clock=self._clock,
@@ -180,7 +183,31 @@ class Worker:
         summary = await tick.run()
         if self._on_tick is not None:
             self._on_tick(tick)
+        # after the jobs, which never wait for it
+        if ends_at - self._clock.monotonic() > self.ATTACH_SECONDS:
+            await self._attach_extensions()
         return summary
+
+    async def _attach_extensions(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._attach_at:
+            return
+        self._attach_at = now + self.ATTACH_EVERY_SECONDS
+        try:
+            async with asyncio.timeout(self.ATTACH_SECONDS):
+                found = await self.queue.attach_extensions()
+        except (QueueError, TimeoutError) as error:
+            # e.g. a schema of the release before: nothing that a job needs
+            logger.info(
+                "Extensions were not looked for",
+                extra={"event": "extensions.unknown", "error": str(error)},
+            )
+            return
+        if problems := found.get("problems"):
+            logger.warning(
+                "An extension could not be attached",
+                extra={"event": "extensions.refused", "problems": problems},
+            )
 
     async def run_forever(
         self,
@@ -246,6 +273,11 @@ class Worker:
             "Worker loop stopped",
             extra={"event": "worker.stopped", "worker_id": self.worker_id},
         )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """End the loop: nothing more is leased, running jobs are stopped and handed back."""
