@@ -109,7 +109,7 @@ async def server_sent_events(
 
 
 async def sign_in(env: Mapping[str, str]) -> str:
-    """A token of the demo user."""
+    """Return Ada's access token."""
     async with httpx.AsyncClient(base_url=env["SUPABASE_URL"], trust_env=False) as client:
         answer = await client.post(
             "/auth/v1/token?grant_type=password",
