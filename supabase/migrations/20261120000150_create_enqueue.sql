@@ -11,7 +11,41 @@ create type queue.enqueue_item as (
 );
 comment on type queue.enqueue_item is 'What a caller may say of a job to enqueue.';
 
-create function queue.request_wake() returns boolean
+create sequence queue.notified_ms minvalue 0 start 0;
+comment on sequence queue.notified_ms is E'When workers that listen were last notified, milliseconds of the Unix epoch.\n\nA sequence, so that every transaction sees it at once and none waits for another.';
+
+create function queue.notify_workers() returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
+begin
+  -- a transaction that notifies commits under a lock of the whole server: one each 20 ms stands for all
+  if v_ms - (select last_value from queue.notified_ms) not between 0 and 19 then
+    perform setval('queue.notified_ms', v_ms);
+    perform pg_notify('minutehand_wakeup', '');
+  end if;
+end;
+$$;
+comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nWhoever listens looks at once, and again a tenth of a second later: what was committed within those 20 ms is not told.';
+
+create function queue.notify_at_commit() returns trigger
+language plpgsql
+security definer -- whoever enqueues may not write to the engine's sequence
+set search_path = ''
+as $$
+begin
+  perform queue.notify_workers();
+  return null;
+end;
+$$;
+comment on function queue.notify_at_commit is 'Trigger: workers that listen hear of new jobs. At the commit, since what was told before it may be forgotten by then.';
+
+create constraint trigger stat_deltas_notify after insert on queue.stat_deltas deferrable initially deferred
+  for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();
+
+create function queue.ask_for_worker() returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -19,30 +53,43 @@ declare
   v_now timestamptz := queue.clock();
   v_asked timestamptz;
 begin
+  if exists (select 1 from queue.wakeups where requested_at > v_now - interval '2 seconds') then
+    return false; -- a worker was called and has not leased since
+  end if;
   select requested_at into v_asked from queue.wakeups where id = 1 for update skip locked;
   if found then
     if v_asked > v_now - interval '2 seconds' then
-      return false; -- a worker was called and has not leased since
+      return false;
     end if;
     update queue.wakeups set requested_at = v_now where id = 1;
   end if; -- held by another enqueue that may yet roll back: ask as well
-  perform pg_notify('minutehand_wakeup', '');
   return not exists (
     select 1 from queue.ticks
     where ended_at is null and free_slots > 0 and seen_at > v_now - interval '2 seconds'
       and started_at > v_now - interval '1 hour');
 end;
 $$;
-comment on function queue.request_wake is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+comment on function queue.ask_for_worker is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+
+create function queue.request_wake() returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.notify_workers();
+  return queue.ask_for_worker();
+end;
+$$;
+comment on function queue.request_wake is 'Notify workers that listen, and note that one is wanted; true when the caller should start one.';
 
 create function queue.wake_worker() returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_wake boolean := queue.request_wake();
+  v_wake boolean := queue.ask_for_worker(); -- those that listen are notified at the commit
 begin
-  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
+  -- callers through the Data API are told to wake a worker; plain SQL has no one to tell
   if v_wake and coalesce(current_setting('request.jwt.claims', true), '') = '' then
     perform queue.invoke_worker();
   end if;
@@ -360,9 +407,6 @@ as $$
 declare
   v_ids uuid[];
 begin
-  if current_setting('queue.checked', true) = (pg_trigger_depth() - 1)::text then
-    return null; -- the engine's own
-  end if;
   with arrived as (
     delete from queue.arrivals where xid = pg_current_xact_id() returning job_id)
   select array_agg(job_id) into v_ids from arrived;
@@ -460,7 +504,8 @@ create trigger jobs_check_insert before insert on public.jobs
 create trigger jobs_after_insert after insert on public.jobs
   for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.after_insert();
 create trigger jobs_after_inserts after insert on public.jobs
-  for each statement execute function queue.after_inserts();
+  for each statement when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
+  execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
 
@@ -508,7 +553,7 @@ begin
     return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
   elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
     return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
-  elsif not queue.tags_fit(p_item.tags) then
+  elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
     return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
   elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
@@ -847,23 +892,33 @@ end;
 $$;
 comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
 
-create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+create function queue.check_caller(p_workspace_id uuid) returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_user uuid := auth.uid();
-  v_warning text;
 begin
   if v_user is not null then
-    if not queue.is_member(p_workspace_id) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    if queue.is_member(p_workspace_id) then
+      return v_user;
     end if;
-  elsif not queue.is_service() then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  elsif queue.is_service() and exists (select 1 from queue.tenants where id = p_workspace_id) then
+    return null;
   end if;
+  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+end;
+$$;
+comment on function queue.check_caller is 'Who enqueues: a member of the workspace, null for the service; refuses others with 404.';
+
+create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_user uuid := queue.check_caller(p_workspace_id);
+  v_warning text;
+begin
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
     where jsonb_typeof(i.value) = 'object'));
   return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk)
@@ -876,6 +931,120 @@ end;
 $$;
 comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
 
+create function queue.read_item(p_job_type text, p_payload jsonb, p_options jsonb) returns queue.enqueue_item
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_item queue.enqueue_item;
+  v_type queue.job_types;
+  v_problem text[];
+begin
+  v_item := jsonb_populate_record(null::queue.enqueue_item, p_options);
+  v_item.job_type := p_job_type;
+  v_item.payload := coalesce(p_payload, '{}');
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  -- a small payload alone needs no closer look
+  if v_type.job_type is null or v_type.payload_schema is not null or p_options <> '{}'
+      or jsonb_typeof(v_item.payload) <> 'object' or octet_length(v_item.payload::text) > 200 then
+    v_problem := queue.item_problem(v_item, v_type, (queue.setting('payload_max_bytes'))::integer);
+  end if;
+  if v_problem is not null then
+    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+  end if;
+  return v_item;
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
+    or datetime_field_overflow or invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+end;
+$$;
+comment on function queue.read_item is 'A job to enqueue as its options say; wrong types and values are refused.';
+
+create function queue.admit_one(p_job public.jobs, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
+as $$
+declare
+  v_partition uuid := queue.partition_id(p_job.workspace_id, p_job.queue, p_job.job_type, p_job.concurrency_key, p_job.priority);
+begin
+  if p_job.scheduled_for > p_now then
+    insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
+    values (p_job.id, p_job.scheduled_for, v_partition, p_job.workspace_id, p_job.created_at);
+  else
+    if current_setting('transaction_isolation') = 'read committed' then -- see queue.open_partitions
+      perform 1 from queue.partitions as p where p.id = v_partition for key share skip locked;
+    end if;
+    if not found then
+      insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+      values (v_partition, p_job.workspace_id, p_job.queue, p_job.job_type, coalesce(p_job.concurrency_key, ''), p_job.priority);
+    end if;
+    insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+    values (v_partition, p_job.created_at, p_job.id, p_job.workspace_id, p_job.created_at);
+  end if;
+  if p_job.last_seq >= 1 then
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    values (p_job.id, 1, p_job.workspace_id, p_job.session_id, 'job.created',
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), p_job.created_at);
+  end if;
+  if p_job.deadline_at is not null then
+    insert into queue.deadlines (job_id, deadline_at) values (p_job.id, p_job.deadline_at);
+  end if;
+  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+  values (p_now, p_job.job_type, p_job.workspace_id, 'enqueued', 1);
+end;
+$$;
+comment on function queue.admit_one is 'queue.admit for one new pending job, by statements that cost less to start than its one.';
+
+create function queue.enqueue_one(p_workspace_id uuid, p_user_id uuid, p_item queue.enqueue_item) returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
+as $$
+declare
+  v_now timestamptz;
+  v_type queue.job_types;
+  v_id uuid := queue.new_id();
+  v_key queue.job_keys;
+  v_job public.jobs;
+  v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
+begin
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
+  v_now := queue.clock();
+  select * into v_type from queue.job_types as t where t.job_type = p_item.job_type;
+  if p_item.idempotency_key is not null then
+    v_key := queue.claim_key(p_workspace_id, p_item.job_type, p_item.idempotency_key, md5(p_item.payload::text), v_id,
+      p_item.idempotency_ttl_seconds);
+    if v_key.job_id <> v_id then
+      return jsonb_build_object('created', false, 'wake', false,
+        'job', (select queue.job_json(j) from public.jobs as j where j.id = v_key.job_id));
+    end if;
+  end if;
+  if p_item.session_id is not null then
+    perform queue.claim_sessions(p_workspace_id, array[p_item.session_id]);
+  end if;
+  perform set_config('queue.checked', pg_trigger_depth()::text, true);
+  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
+    max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
+    concurrency_key, traceparent, last_seq, tags)
+  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id, coalesce(p_item.queue, v_type.queue),
+    p_item.job_type, p_item.payload, coalesce(p_item.schema_version, v_type.schema_version), coalesce(p_item.priority, 100),
+    coalesce(p_item.max_attempts, v_type.max_attempts),
+    case when p_item.delay_seconds is null then p_item.scheduled_for else v_now + make_interval(secs => p_item.delay_seconds) end,
+    v_now, v_now, p_item.deadline_at, p_item.timeout_seconds, p_item.backoff, p_item.idempotency_key,
+    p_item.concurrency_key, p_item.traceparent, case when v_type.events = 'full' then 1 else 0 end,
+    queue.tags_of(v_type.tagged_by, p_item.payload, p_item.tags))
+  returning * into v_job;
+  perform set_config('queue.checked', v_outer, true);
+  perform queue.admit_one(v_job, v_now);
+  perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+  return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
+    'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
+end;
+$$;
+comment on function queue.enqueue_one is E'Enqueue one job that has been checked and is tied to no other: {job, created, wake}.\n\nThe common call, by statements that each do one thing: the one of queue.enqueue takes longer to start than one job takes to write.';
+
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
@@ -884,13 +1053,28 @@ security definer -- callers hold no rights on the engine's tables: this is the f
 set search_path = ''
 as $$
 declare
+  -- what ties a job to no other
+  v_own constant text[] := '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
+    idempotency_ttl_seconds,concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,
+    schema_version,user_id,tags}';
+  v_options jsonb := coalesce(p_options, '{}');
+  v_user uuid;
+  v_warning text;
   v_done jsonb;
 begin
-  if jsonb_typeof(coalesce(p_options, '{}')) <> 'object' then
+  if jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
+  elsif v_options - v_own = '{}' then
+    v_user := queue.check_caller(p_workspace_id);
+    v_warning := queue.check_served(array[p_job_type]);
+    if v_user is not null then
+      perform queue.refuse_internal(p_job_type);
+    end if;
+    return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
+      || jsonb_build_object('warning', v_warning);
   end if;
   v_done := queue.enqueue_for(p_workspace_id, jsonb_build_array(
-    coalesce(p_options, '{}') || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
+    v_options || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
   return jsonb_build_object(
     'job', (select queue.job_json(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
     'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');

@@ -1174,6 +1174,7 @@ declare
   v_ids uuid[];
   v_expired uuid[];
   v_taken record;
+  v_now timestamptz;
   v_from uuid[] := '{}';
 begin
   leases := '[]';
@@ -1204,17 +1205,18 @@ begin
     end if;
   end if;
   if cardinality(v_ids) > 0 then
+    v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
     select * into v_taken from queue.take(v_ids, array(
         select p.place from unnest(v_picked.ids, v_picked.places) as p (id, place) where p.id = any (v_ids)),
-      p_worker_id, p_tick_id, p_call, p_lease_seconds, p_now);
+      p_worker_id, p_tick_id, p_call, p_lease_seconds, v_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
     v_from := coalesce(v_taken.partitions, '{}');
     if leased > 0 then
-      perform queue.move_marks(v_from, v_picked.heads, v_picked.oldest, v_picked.rewinds, p_now, v_horizon);
+      perform queue.move_marks(v_from, v_picked.heads, v_picked.oldest, v_picked.rewinds, v_now, v_horizon);
       perform queue.pass_turns(v_taken.workspaces, v_taken.job_types, v_taken.queues, v_picked.virtual_time);
       if v_taken.is_rated then
-        perform queue.spend_tokens(v_taken.workspaces, v_taken.job_types, v_taken.keys, p_now);
+        perform queue.spend_tokens(v_taken.workspaces, v_taken.job_types, v_taken.keys, v_now);
       end if;
     end if;
   end if;
