@@ -89,14 +89,16 @@ as $$
 declare
   v_wake boolean := queue.ask_for_worker(); -- those that listen are notified at the commit
 begin
-  -- callers through the Data API are told to wake a worker; plain SQL has no one to tell
-  if v_wake and coalesce(current_setting('request.jwt.claims', true), '') = '' then
+  -- callers through the Data API are told to wake a worker; plain SQL has no one to tell, nor has a browser
+  -- that inserts: where the database is what invokes the worker, it does so for everyone
+  if v_wake and (coalesce(current_setting('request.jwt.claims', true), '') = ''
+      or queue.setting('worker_invoked_for') #>> '{}' = 'everyone') then
     perform queue.invoke_worker();
   end if;
   return v_wake;
 end;
 $$;
-comment on function queue.wake_worker is 'Note that new jobs want a worker; true when the caller should start one. For plain SQL the database calls it, where it can.';
+comment on function queue.wake_worker is 'Note that new jobs want a worker; true when the caller should start one. For plain SQL the database calls it, where it can; for everyone after connect_worker.';
 
 create function queue.refuse_internal(p_job_type text) returns void
 language plpgsql stable
@@ -1066,7 +1068,11 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
   elsif v_options - v_own = '{}' then
     v_user := queue.check_caller(p_workspace_id);
-    v_warning := queue.check_served(array[p_job_type]);
+    -- the usual case first: a worker that serves it has been seen
+    if not exists (select 1 from queue.workers as w where w.seen_at > queue.clock() - interval '10 minutes'
+        and (w.job_types is null or p_job_type = any (w.job_types))) then
+      v_warning := queue.check_served(array[p_job_type]);
+    end if;
     if v_user is not null then
       perform queue.refuse_internal(p_job_type);
     end if;
