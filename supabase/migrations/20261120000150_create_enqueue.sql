@@ -1,4 +1,4 @@
--- Enqueue, by any door: enqueue_job, enqueue_jobs, or a plain insert into public.jobs.
+-- Enqueue, by any function: enqueue_job, enqueue_jobs, or a plain insert into public.jobs.
 -- All of them admit the job to the queue and write event 1: the functions in the statement that inserts,
 -- a plain insert by trigger.
 
@@ -44,7 +44,7 @@ declare
 begin
   -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
   if v_wake and coalesce(current_setting('request.jwt.claims', true), '') = '' then
-    perform queue.ring_worker();
+    perform queue.invoke_worker();
   end if;
   return v_wake;
 end;
@@ -68,7 +68,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids text[] := array(select distinct s from unnest(p_session_ids) as s where s not like 'visit\_%' order by 1);
+  v_ids text[] := array(select distinct s from unnest(p_session_ids) as s where s not like 'guest\_%' order by 1);
 begin
   loop
     insert into queue.sessions (session_id, workspace_id)
@@ -402,16 +402,15 @@ begin
   delete from queue.job_keys where job_id = any (v_ids);
   delete from queue.unique_jobs where job_id = any (v_ids);
   delete from queue.dependencies where job_id = any (v_ids);
-  -- jobs that waited for a deleted one look again and find it gone
-  insert into queue.signals (kind, job_id)
-  select 'check', d.job_id from queue.dependencies as d where d.after_id = any (v_ids)
+  delete from queue.gathered where job_id = any (v_ids);
+  -- jobs that waited for a deleted one are counted down as if it had failed
+  insert into queue.signals (kind, job_id, workspace_id)
+  select 'ended', r.id, r.workspace_id from removed as r
+  where exists (select 1 from queue.dependencies as d where d.after_id = r.id)
   union
-  select 'check', w.job_id from removed as r join queue.waits as w on w.job_id = r.parent_id and w.kind = 'children'
+  select 'batch', r.batch_id, r.workspace_id from removed as r where r.batch_id is not null and r.completed_at is null
   union
-  select 'batch', r.batch_id from removed as r where r.batch_id is not null and r.completed_at is null
-  union
-  select 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_ids) and c.completed_at is null;
-  delete from queue.dependencies where after_id = any (v_ids);
+  select 'orphans', c.parent_id, c.workspace_id from public.jobs as c where c.parent_id = any (v_ids) and c.completed_at is null;
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
@@ -432,7 +431,7 @@ begin
   delete from queue.named_events where workspace_id = p_workspace_id;
   delete from queue.batches where workspace_id = p_workspace_id;
   delete from queue.sessions where workspace_id = p_workspace_id;
-  delete from queue.visits where workspace_id = p_workspace_id;
+  delete from queue.guest_sessions where workspace_id = p_workspace_id;
   delete from queue.schedules where workspace_id = p_workspace_id;
   delete from queue.removals where workspace_id = p_workspace_id;
   delete from queue.webhooks where workspace_id = p_workspace_id;
@@ -501,6 +500,8 @@ begin
     return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
   elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
+  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
+    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number', 'after'];
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
     return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
   elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
@@ -581,9 +582,10 @@ begin
     perform queue.refuse(404, 'job_not_found', 'a job named in after does not exist', v_missing::text);
   end if;
   insert into queue.dependencies (after_id, job_id) select a, p_job_id from unnest(v_after) as a;
-  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data)
-  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after', jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy));
-  insert into queue.signals (kind, job_id) values ('check', p_job_id); -- they may have ended already
+  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, open_jobs)
+  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after',
+    jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy), cardinality(v_after));
+  insert into queue.signals (kind, job_id, workspace_id) values ('check', p_job_id, p_workspace_id); -- they may have ended already
 end;
 $$;
 comment on function queue.depend is 'Let a job that is about to be inserted wait for others of its workspace.';
@@ -683,6 +685,7 @@ begin
   v_new := queue.new_ids(v_count);
   v_ids := v_new;
   if not v_plain then
+    perform queue.check_edges(p_items);
     v_waiting := array_fill(false, array[v_count]);
     -- keys in one order for every caller, so that two bulks never wait for each other in a circle
     for v_item in
@@ -830,7 +833,7 @@ begin
     'wake', v_ready and queue.wake_worker());
 end;
 $$;
-comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person at the door, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
+comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
 
 create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
 language plpgsql
@@ -861,7 +864,7 @@ create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -881,7 +884,7 @@ comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

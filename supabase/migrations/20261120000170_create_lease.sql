@@ -7,20 +7,17 @@ set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
 comment on function queue.try_lock is E'Take the named lock until the transaction ends; false when another has it, at once.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
 
-create function queue.reclaim(p_limit integer, p_now timestamptz) returns integer
+create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids uuid[] := array(select job_id from queue.leases where expires_at <= p_now limit p_limit);
+  v_ids uuid[];
   v_again uuid[];
   v_max_lost integer := (queue.setting('lost_attempts_max'))::integer;
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) order by id for update skip locked);
-  with lapsed as materialized (
+  v_ids := array(select id from public.jobs where id = any (p_ids) order by id for update skip locked);
+  with expired as materialized (
     delete from queue.leases where job_id = any (v_ids) and expires_at <= p_now returning *),
   fates as materialized (
     select l.*, j.lost_attempts + 1 as lost, case
@@ -28,14 +25,14 @@ begin
       when j.attempts >= j.max_attempts or j.lost_attempts + 1 >= v_max_lost or j.deadline_at <= p_now then 'failed'
       else 'pending' end as fate,
       case when j.deadline_at <= p_now then 'deadline_passed' else 'worker_lost' end as reason
-    from lapsed as l join public.jobs as j on j.id = l.job_id),
+    from expired as l join public.jobs as j on j.id = l.job_id),
   moved as (
     update public.jobs as j set status = f.fate, lost_attempts = f.lost, updated_at = p_now,
       completed_at = case when f.fate <> 'pending' then p_now end,
       outcome = case when f.fate <> 'pending' then f.fate end,
       next_retry_at = null,
       error_message = case when f.fate = 'cancelled' then j.error_message else format(
-        'the lease of attempt %s lapsed %s after worker %s was last heard of (%s time%s so far)',
+        'the lease of attempt %s expired %s after worker %s was last heard of (%s time%s so far)',
         f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id, f.lost,
         case when f.lost = 1 then '' else 's' end) end,
       error_data = case when f.fate = 'cancelled' then j.error_data
@@ -77,20 +74,16 @@ begin
   return coalesce(cardinality(v_again), 0) + coalesce(cardinality(v_ids), 0);
 end;
 $$;
-comment on function queue.reclaim is E'Take back lapsed leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
+comment on function queue.reclaim is E'Take back expired leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
 
-create function queue.promote(p_limit integer, p_now timestamptz) returns integer
+create function queue.promote(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids uuid[] := array(select job_id from queue.deferred where run_at <= p_now order by run_at limit p_limit);
+  v_ids uuid[] := array(
+    select id from public.jobs where id = any (p_ids) and status = 'pending' order by id for update skip locked);
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(
-    select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
   with due as (
     delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning *),
   moved as (
@@ -109,20 +102,15 @@ end;
 $$;
 comment on function queue.promote is E'Move due jobs from deferred to ready.\n\nThe caller drew its transaction id before it read p_now: see the marks of queue.partitions.';
 
-create function queue.expire(p_limit integer, p_now timestamptz) returns integer
+create function queue.expire(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_ids uuid[] := array(
-    select d.job_id from queue.deadlines as d
-    where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
-    order by d.deadline_at limit p_limit);
+    select id from public.jobs
+    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now order by id for update skip locked);
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) and status in ('pending', 'waiting') order by id for update skip locked);
   return queue.finish(v_ids, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
 end;
 $$;
@@ -134,7 +122,7 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
-  v_after uuid := (select cursor::uuid from queue.upkeep where name = 'sweep');
+  v_after uuid := (select cursor::uuid from queue.maintenance_tasks where name = 'sweep');
   v_looked uuid[];
 begin
   -- the net below openings and marks: some partitions that have jobs, in the order of their ids
@@ -154,7 +142,7 @@ begin
   join public.jobs as j on j.id = r.job_id
   where not exists (select 1 from queue.partitions as p where p.id = l.id and p.claim_from = '-infinity'
     and exists (select 1 from queue.turns as t where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
-  update queue.upkeep set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end where name = 'sweep';
+  update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end where name = 'sweep';
   delete from queue.shares as s where ctid = any (array(
     select old.ctid from queue.shares as old
     where old.workspace_id <> '00000000-0000-0000-0000-000000000000'
@@ -567,14 +555,6 @@ comment on type queue.leased_job is 'What a worker is told of a job it leases.';
 create type queue.lease_answer as (fence bigint, lease_seconds integer, lease_expires_at timestamptz, steps jsonb, job queue.leased_job);
 comment on type queue.lease_answer is E'A lease as workers get it.\n\nrow_to_json of it costs half of what json_build_object does, which looks up the type of each value anew.';
 
-create function queue.steps_of(p_job_id uuid) returns jsonb
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(jsonb_object_agg(st.name, st.result -> 'value'), '{}') from queue.steps as st where st.job_id = p_job_id
-$$;
-comment on function queue.steps_of is 'The results of a job''s finished steps by name.';
-
 create function queue.take(
   p_ids uuid[], p_places tid[], p_heads jsonb, p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer,
   p_now timestamptz, p_horizon xid8,
@@ -935,7 +915,7 @@ comment on function queue.give is 'Open what was enqueued to, choose, lease, and
 
 create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$

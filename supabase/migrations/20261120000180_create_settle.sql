@@ -89,7 +89,7 @@ comment on function queue.fenced is 'Which of the items show the current fencing
 
 create function public.report_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -173,6 +173,8 @@ begin
   elsif v_kind = 'children' then
     if jsonb_typeof(p_wait -> 'job_ids') is distinct from 'array' then
       return 'a wait for children must list their ids';
+    elsif jsonb_array_length(p_wait -> 'job_ids') > 10000 then
+      return 'a wait for children must list at most 10000 ids';
     end if;
     perform value::uuid from jsonb_array_elements_text(p_wait -> 'job_ids');
   end if;
@@ -347,7 +349,7 @@ begin
       (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', p_now
     from moved where act = 'waiting'),
   rechecked as (
-    insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
+    insert into queue.signals (kind, job_id, workspace_id) select 'check', id, workspace_id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
   suspicious as (
     insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
     select job_type, workspace_id, error_fingerprint, id, left(error_message, 500), p_now
@@ -433,7 +435,7 @@ comment on function queue.settle is E'Apply what workers say of attempts they ho
 
 create function public.settle_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -477,11 +479,11 @@ begin
   return v_job;
 end;
 $$;
-comment on function queue.held_job is E'The leased job {job_id, fence} of one of the types, locked; lease_lost for whoever does not hold the lease.\n\nFor apps'' doors. p_undone is the end of the refusal''s sentence.';
+comment on function queue.held_job is E'The leased job {job_id, fence} of one of the types, locked; lease_lost for whoever does not hold the lease.\n\nFor apps'' functions. p_undone is the end of the refusal''s sentence.';
 
 create function public.spawn_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -519,7 +521,7 @@ comment on function public.spawn_jobs is E'Make child jobs of a running job, onc
 
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
