@@ -35,7 +35,7 @@ as $$
 $$;
 comment on function queue.step_line is 'One line of step_lines with its value: {name, nth, value, created_at?}.';
 
-create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb)
+create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint)
 language sql stable
 set search_path = ''
 as $$
@@ -46,7 +46,8 @@ as $$
   page as materialized (select * from found where n <= 1000 and bytes_before < p_bytes)
   select coalesce((select jsonb_agg(queue.step_line(p_job_id, p.name, p.nth) order by p.n) from page as p), '[]'),
     (select jsonb_build_object('name', p.name, 'nth', p.nth) from page as p
-      where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1)
+      where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
+    (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
 comment on function queue.step_page is E'A page of the lines of steps after a place {name, nth}: at most 1,000, and none that begins beyond p_bytes; the first always.\n\nnext: the last place when there are more; else null.';
 
@@ -95,13 +96,13 @@ begin
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
   end if;
   v_page := queue.step_page(v_id, nullif(p_request -> 'after', 'null'), 1000000);
-  return jsonb_build_object('lines', v_page.lines, 'next', v_page.next);
+  return jsonb_build_object('lines', v_page.lines, 'next', v_page.next, 'bytes', v_page.bytes);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
 end;
 $$;
-comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | null}.\n\nRequest: {job_id, fence, after?}; give next as after to go on. A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in order: {id, status, result, error_message}. Needed when a lease tells steps as null.';
+comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to go on. A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in order: {id, status, result, error_message}. Needed when a lease tells steps as null.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
 language plpgsql stable

@@ -320,6 +320,7 @@ begin
   if new.status = 'cancelled' then
     perform queue.leave(array[new.id]);
     delete from queue.waits where job_id = new.id;
+    delete from queue.dependencies where job_id = new.id;
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
     values (v_now, new.job_type, new.workspace_id, 'cancelled', 1);
     perform queue.after_end(array[new.id]);

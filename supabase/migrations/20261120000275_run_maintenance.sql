@@ -87,7 +87,7 @@ begin
     when 'signals' then
       return queue.due_signals(p_limit);
     when 'promotion' then
-      return queue.due_jobs(2 * p_limit, p_now);
+      return queue.due_jobs(case p_limit when 1 then 1 else 2 * p_limit end, p_now);
     when 'schedules' then
       v_items := array(
         select s.id from queue.schedules as s
@@ -99,7 +99,8 @@ begin
         where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
         order by d.deadline_at limit v_limit);
     when 'retention' then
-      v_items := queue.due_removals(p_limit * (queue.setting('retention_batch'))::integer / 500 + cardinality(v_parked), p_now);
+      v_items := queue.due_removals(cardinality(v_parked) + case p_limit when 1 then 1
+        else ceil(p_limit * (queue.setting('retention_batch'))::numeric / 500)::integer end, p_now);
     else
       return null;
   end case;
@@ -195,7 +196,8 @@ declare
   v_one integer;
   v_done integer := 0;
 begin
-  for v_round in 1..case p_task when 'signals' then 5 else 1 end loop -- what ends may let others end or go on
+  -- what ends may let others end or go on; small bites are many
+  for v_round in 1..greatest(case p_task when 'signals' then 5 else 1 end, 500 / v_bite) loop
     v_items := queue.due_items(p_task, v_bite, p_now);
     exit when v_items = '{}';
     v_tried := queue.try_items(p_task, v_items, p_now, p_until);
@@ -213,7 +215,7 @@ begin
       v_one := queue.try_one_by_one(p_task, v_items, p_now, p_until);
     end if;
     v_done := v_done + v_one;
-    exit when v_one = 0 or clock_timestamp() > p_until;
+    exit when v_items is null or v_one = 0 or clock_timestamp() > p_until;
   end loop;
   update queue.maintenance_tasks set done_at = p_now,
     cursor = case when p_task in ('retention', 'statistics') then case when v_done > 0 then 'behind' end else cursor end,

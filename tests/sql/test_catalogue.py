@@ -28,7 +28,7 @@ MEMBERS = {
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
 }  # fmt: skip
 WORKER = {
-    "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
+    "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats",
 }  # fmt: skip
 OPERATOR = {"set_settings", "set_retention"}

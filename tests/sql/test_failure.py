@@ -183,7 +183,7 @@ def test_running_jobs_past_their_deadline_hold_up_no_others(engine: Engine) -> N
 
     engine.advance(31)
 
-    assert engine.one("select queue.expire(2, queue.clock())") == 1
+    assert engine.maintain()["expire"] == 1
     assert engine.status(waiting) == "failed"
 
 

@@ -310,8 +310,9 @@ class Lease(Model):
     fence: int
     lease_seconds: float = 60.0
     lease_expires_at: datetime | None = None
-    #: Results of steps and ended waits of earlier attempts, by name.
-    steps: dict[str, Any] = Field(default_factory=dict)
+    #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
+    #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
+    steps: dict[str, Any] | None = Field(default_factory=dict)
     log_count: int = 0
 
 
@@ -354,6 +355,8 @@ class MaintenanceResponse(Model):
     done: dict[str, int] = {}
     #: Tasks that failed and are parked; see `queue_health`.
     failed: tuple[str, ...] = ()
+    #: How many items wait, parked, to be tried again.
+    parked: int = 0
     #: Whether another call would find more to do.
     more: bool = False
     #: Whether another worker was at it.
