@@ -79,7 +79,7 @@ begin
       or case when jsonb_typeof(s.value) = 'number' then (s.value)::numeric not between 1 and 2147483647 else true end end
   limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', format('%s is no setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
+    perform queue.refuse(400, 'invalid_argument', format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
   end if;
   insert into queue.settings (name, value, updated_at)
   select key, value, queue.clock() from jsonb_each(p_settings) order by key

@@ -104,7 +104,7 @@ declare
 begin
   v_after := (v_filter ->> 'created_after')::timestamptz;
   v_before := (v_filter ->> 'created_before')::timestamptz;
-  -- half a place in the list would begin it anew, for ever
+  -- half a place in the list would start it again, for ever
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
       or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');

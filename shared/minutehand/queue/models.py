@@ -260,7 +260,7 @@ class Cursor(Model):
             datetime.fromisoformat(created_at)
             UUID(job_id)
         except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-            raise ForeignCursor(f"no cursor of ours: {text!r}") from error
+            raise ForeignCursor(f"unknown cursor: {text!r}") from error
         return cls(created_at=created_at, id=job_id)
 
 

@@ -11,7 +11,6 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 
-from minutehand.functions.status.document import Document
 from minutehand.queue.models import (
     Explanation,
     FeedPage,
@@ -108,7 +107,7 @@ async def list_jobs(
         )
     except ForeignCursor as error:
         raise invalid_argument(
-            "cursor", "is not one this list gave out", location="query"
+            "cursor", "is not a valid cursor for this list", location="query"
         ) from error
 
 
@@ -229,17 +228,6 @@ async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> li
 async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> JobSteps:
     """A job's finished steps, oldest first, and what it waits for."""
     return await services.queue_of(caller).steps(str(job_id))
-
-
-@router.get("/openapi.json", include_in_schema=False)
-async def get_openapi(request: Request) -> Response:
-    """The OpenAPI document of every route, whichever function serves it."""
-    document = request.app.state.services.provide(Document, Document)
-    body, etag = await document.read(request.app.state.services.settings)
-    headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.get("/status")

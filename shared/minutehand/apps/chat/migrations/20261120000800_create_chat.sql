@@ -1049,7 +1049,7 @@ declare
 begin
   select v.* into v_guest_session from queue.live_guest_session(v_conversation.guest_session_id) as v;
   if v_guest_session.user_id is not null then
-    perform queue.refuse(409, 'invalid_state', 'it is open to one user already, and to nobody else', 'user');
+    perform queue.refuse(409, 'invalid_state', 'it is already shared with one user only', 'user');
   elsif v_guest_session.session_id is not null then
     return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'created', false);
   end if;

@@ -204,7 +204,7 @@ begin
   where p.training_id = v_training.id and (p_version is null or p.version = p_version)
   order by p.version desc limit 1;
   if v_found is null then
-    perform queue.refuse(404, 'procedure_not_found', 'there is no such procedure yet',
+    perform queue.refuse(404, 'procedure_not_found', 'the procedure does not exist yet',
       coalesce(p_version::text, 'latest'));
   end if;
   return v_found || jsonb_build_object('versions', (
@@ -566,9 +566,9 @@ begin
   select * into v_latest from public.training_procedures
   where training_id = p_training_id order by version desc limit 1;
   if not found then
-    perform queue.refuse(409, 'invalid_state', 'there is no procedure to edit yet', 'procedure');
+    perform queue.refuse(409, 'invalid_state', 'the procedure does not exist yet', 'procedure');
   elsif v_latest.version is distinct from p_base_version then
-    perform queue.refuse(409, 'edit_conflict', 'somebody else has edited the procedure', v_latest.version::text);
+    perform queue.refuse(409, 'edit_conflict', 'someone else has edited the procedure', v_latest.version::text);
   end if;
   perform training.refuse_procedure(p_procedure);
   if v_latest.procedure = p_procedure then
