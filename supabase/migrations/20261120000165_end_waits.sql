@@ -5,7 +5,8 @@ alter table queue.waits
   add column open_jobs integer,
   add column failed_jobs integer not null default 0,
   add column gathered integer not null default 0;
-comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of queue.dependencies. Null until children are counted.';
+comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of queue.dependencies. '
+  'Null until children are counted.';
 comment on column queue.waits.failed_jobs is 'How many of them have ended, but not completed.';
 comment on column queue.waits.gathered is 'How many children''s results are copied.';
 
@@ -22,7 +23,8 @@ alter table queue.steps
   add column bytes integer not null generated always as (octet_length(result::text)) stored;
 create index steps_by_event on queue.steps (workspace_id, event_name) where event_name is not null;
 comment on column queue.steps.workspace_id is 'The tenant of the event; null for other steps.';
-comment on column queue.steps.event_name is 'The event whose payload is the result: stored once, however many jobs waited for it. Null for other steps.';
+comment on column queue.steps.event_name is 'The event whose payload is the result: stored once, however many jobs '
+  'waited for it. Null for other steps.';
 comment on column queue.steps.bytes is 'Length of result as text, bytes.';
 
 create table queue.gathered (
@@ -37,7 +39,8 @@ create table queue.gathered (
   primary key (job_id, name, nth)
 );
 alter table queue.gathered enable row level security;
-comment on table queue.gathered is 'What children returned, copied when the last of them had ended: later attempts of the parent find the same.';
+comment on table queue.gathered is 'What children returned, copied when the last of them had ended: later attempts of '
+  'the parent find the same.';
 comment on column queue.gathered.job_id is 'The parent.';
 comment on column queue.gathered.name is 'Its step.';
 comment on column queue.gathered.nth is 'Place among the children, from 1.';
@@ -67,7 +70,8 @@ begin
   perform queue.place(p_ids, p_now);
 end;
 $$;
-comment on function queue.resume_jobs is 'Let waiting jobs go on; what their steps got is stored before. The caller holds the rows, all of them waiting.';
+comment on function queue.resume_jobs is 'Let waiting jobs go on; what their steps got is stored before. The caller '
+  'holds the rows, all of them waiting.';
 
 create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
 language plpgsql
@@ -85,7 +89,8 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.resume is 'Let waiting jobs go on with a small value: p_values is [{job_id, name, value}]. The caller holds the rows.';
+comment on function queue.resume is 'Let waiting jobs go on with a small value: p_values is [{job_id, name, value}]. '
+  'The caller holds the rows.';
 
 create function queue.expire_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -110,7 +115,8 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.expire_waits is 'End those of the waits whose time is over: sleepers go on, questions and events take their default.';
+comment on function queue.expire_waits is 'End those of the waits whose time is over: sleepers go on, questions and '
+  'events take their default.';
 
 create function queue.check_edges(p_items jsonb) returns void
 language plpgsql immutable
@@ -153,7 +159,9 @@ begin
   return v_ids;
 end;
 $$;
-comment on function queue.some_tenants is E'Up to p_most of the tenants that have a row in a table of the engine, from a random one on: one probe of its index for each.\n\nWhat is divided among them is divided fairly, however many rows each has.';
+comment on function queue.some_tenants is E'Up to p_most of the tenants that have a row in a table of the engine, from '
+  'a random one on: one probe of its index for each.\n\nWhat is divided among them is divided fairly, however many '
+  'rows each has.';
 
 create function queue.due_signals(p_limit integer) returns bigint[]
 language plpgsql
@@ -183,7 +191,9 @@ begin
     select i from unnest(v_ids[1:p_limit / 2]) as i);
 end;
 $$;
-comment on function queue.due_signals is E'The signals to look at now: half of them the oldest, half an equal share for each tenant.\n\nA check is left to a later transaction than the one that asked for it, which sees what was committed meanwhile.';
+comment on function queue.due_signals is E'The signals to look at now: half of them the oldest, half an equal share for '
+  'each tenant.\n\nA check is left to a later transaction than the one that asked for it, which sees what was '
+  'committed meanwhile.';
 
 create function queue.watch_children(p_ids uuid[]) returns void
 language plpgsql
@@ -230,7 +240,9 @@ begin
   return array(select a from unnest(p_ids) as a except select f from unnest(v_free) as f);
 end;
 $$;
-comment on function queue.busy_jobs is E'Which of the jobs a transaction holds at this moment.\n\nWho ends a job looks for those that run after it. Where that happens before they are there to be seen and is not committed yet, neither sees the other: then they are looked at again. Whoever ends one that nobody holds now will see them.';
+comment on function queue.busy_jobs is E'Which of the jobs a transaction holds at this moment.\n\nWho ends a job looks '
+  'for those that run after it. Where that happens before they are there to be seen and is not committed yet, neither '
+  'sees the other: then they are looked at again. Whoever ends one that nobody holds now will see them.';
 
 create function queue.close_edges(p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean)
 language plpgsql
@@ -273,7 +285,8 @@ begin
   touched := v_held;
 end;
 $$;
-comment on function queue.close_edges is E'Count down the waits for jobs that have ended or are gone, at most p_limit of those that the jobs of p_ended are waited for with.\n\ntouched: who waited; cut: there are more.';
+comment on function queue.close_edges is E'Count down the waits for jobs that have ended or are gone, at most p_limit '
+  'of those that the jobs of p_ended are waited for with.\n\ntouched: who waited; cut: there are more.';
 
 create function queue.gather_slice(p_wait queue.waits, p_limit integer, p_bytes bigint, out copied integer, out bytes bigint)
 language sql
@@ -293,7 +306,8 @@ as $$
     returning bytes)
   select count(*)::integer, coalesce(sum(bytes), 0)::bigint from made
 $$;
-comment on function queue.gather_slice is 'Copy the next results that a parent waits for: at most p_limit, and none that begins beyond p_bytes; the first always.';
+comment on function queue.gather_slice is 'Copy the next results that a parent waits for: at most p_limit, and none '
+  'that begins beyond p_bytes; the first always.';
 
 create function queue.gather_results(p_ids uuid[], p_limit integer, p_now timestamptz) returns uuid[]
 language plpgsql
@@ -335,7 +349,9 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.gather_results is E'Copy the results of children, in their order, at most p_limit and about 16 MB in one call; returns the parents that have all.\n\nThe rest is copied by later calls, from where queue.waits.gathered says.';
+comment on function queue.gather_results is E'Copy the results of children, in their order, at most p_limit and about '
+  '16 MB in one call; returns the parents that have all.\n\nThe rest is copied by later calls, from where '
+  'queue.waits.gathered says.';
 
 create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -385,7 +401,8 @@ begin
   return cardinality(v_resume) + cardinality(v_fail) + cardinality(v_cancel);
 end;
 $$;
-comment on function queue.end_waits is 'Let those of the waiting jobs go on, or end, whose wait is over; returns how many did.';
+comment on function queue.end_waits is 'Let those of the waiting jobs go on, or end, whose wait is over; returns how '
+  'many did.';
 
 create function queue.end_orphans(p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean)
 language plpgsql
@@ -407,7 +424,8 @@ begin
   cut := cardinality(v_ids) >= p_limit;
 end;
 $$;
-comment on function queue.end_orphans is 'End live children of jobs that failed or were cancelled, at most p_limit; cut: there may be more.';
+comment on function queue.end_orphans is 'End live children of jobs that failed or were cancelled, at most p_limit; '
+  'cut: there may be more.';
 
 create function queue.drain_signals(p_ids bigint[], p_now timestamptz) returns integer
 language plpgsql
@@ -461,7 +479,8 @@ begin
   return greatest(0, cardinality(v_ids) - (select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));
 end;
 $$;
-comment on function queue.drain_signals is E'Read signals and let waiting jobs go on; returns about how many were dealt with.\n\nWhat is too much for one call keeps its signal.';
+comment on function queue.drain_signals is E'Read signals and let waiting jobs go on; returns about how many were dealt '
+  'with.\n\nWhat is too much for one call keeps its signal.';
 
 revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice, queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs,
   queue.close_edges, queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals

@@ -16,7 +16,8 @@ as $$
       order by g.name, g.nth limit p_limit)) as l
   order by l.name, l.nth limit p_limit
 $$;
-comment on function queue.step_lines is E'What the steps of a job left, after a place, in order: a line for each step (nth 0) and one for each child it gathered (from 1).';
+comment on function queue.step_lines is E'What the steps of a job left, after a place, in order: a line for each step '
+  '(nth 0) and one for each child it gathered (from 1).';
 
 create function queue.step_line(p_job_id uuid, p_name text, p_nth integer) returns jsonb
 language sql stable
@@ -49,7 +50,18 @@ as $$
       where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
     (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
-comment on function queue.step_page is E'A page of the lines of steps after a place {name, nth}: at most 1,000, and none that begins beyond p_bytes; the first always.\n\nnext: the last place when there are more; else null.';
+comment on function queue.step_page is E'A page of the lines of steps after a place {name, nth}: at most 1,000, and '
+  'none that begins beyond p_bytes; the first always.\n\nnext: the last place when there are more; else null.';
+
+create function queue.whole_steps(p_lines jsonb) returns table (name text, value jsonb)
+language sql immutable
+set search_path = ''
+as $$
+  select l.name, case when max(l.nth) = 0 then (jsonb_agg(l.value)) -> 0
+    else jsonb_build_object('children', jsonb_agg(l.value order by l.nth) filter (where l.nth > 0)) end
+  from jsonb_to_recordset(p_lines) as l (name text, nth integer, value jsonb) group by l.name
+$$;
+comment on function queue.whole_steps is 'The steps that lines of step_page tell of, children put together.';
 
 create function queue.steps_of(p_job_id uuid) returns jsonb
 language plpgsql stable
@@ -62,26 +74,16 @@ begin
   if not exists (select 1 from queue.steps where job_id = p_job_id) then
     return '{}';
   elsif v_bytes_max < (
-      select sum(s.bytes + coalesce(e.bytes, 0)) from (select * from queue.steps where job_id = p_job_id limit 1001) as s
-      left join queue.named_events as e on e.workspace_id = s.workspace_id and e.name = s.event_name)
-    or v_bytes_max < (
-      select sum(g.bytes) from (select bytes from queue.gathered where job_id = p_job_id limit 1001) as g) then
+    select sum(l.bytes) from queue.step_lines(p_job_id, null, null, 1001) as l) then
     return null;
   end if;
   v_page := queue.step_page(p_job_id, null, v_bytes_max);
-  if v_page.next is not null then
-    return null;
-  end if;
-  return (
-    select jsonb_object_agg(s.name, case when s.children is null then s.value
-      else jsonb_build_object('children', s.children) end)
-    from (
-      select l.value ->> 'name' as name, (jsonb_agg(l.value -> 'value') filter (where (l.value ->> 'nth')::integer = 0)) -> 0 as value,
-        jsonb_agg(l.value -> 'value' order by (l.value ->> 'nth')::integer) filter (where (l.value ->> 'nth')::integer > 0) as children
-      from jsonb_array_elements(v_page.lines) as l group by 1) as s);
+  return case when v_page.next is null then (
+    select jsonb_object_agg(s.name, s.value) from queue.whole_steps(v_page.lines) as s) end;
 end;
 $$;
-comment on function queue.steps_of is E'The results of a job''s finished steps by name, as a lease tells them; null when they are longer than 16,000 bytes.\n\nThen the worker reads them by read_steps: one answer to a lease may hold a thousand jobs.';
+comment on function queue.steps_of is E'The results of a job''s finished steps by name, as a lease tells them; null when they are longer than 16,000 bytes.\n\n'
+  'Then the worker reads them by read_steps: one answer to a lease may hold a thousand jobs.';
 
 create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable
@@ -102,7 +104,10 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
 end;
 $$;
-comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to go on. A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in order: {id, status, result, error_message}. Needed when a lease tells steps as null.';
+comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, '
+  'created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to go on. '
+  'A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in order: {id, '
+  'status, result, error_message}. Needed when a lease tells steps as null.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
 language plpgsql stable
@@ -116,23 +121,21 @@ begin
   v_page := queue.step_page(p_job_id, nullif(p_after, 'null'), 1000000);
   return jsonb_build_object(
     'steps', (
-      select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'result', case when s.children is null then s.value
-        else jsonb_build_object('children', s.children) end, 'created_at', s.created_at) order by s.created_at, s.name), '[]')
-      from (
-        select l.value ->> 'name' as name, coalesce(min(l.value ->> 'created_at')::timestamptz, (
-            select t.created_at from queue.steps as t where t.job_id = p_job_id and t.name = l.value ->> 'name')) as created_at,
-          (jsonb_agg(l.value -> 'value') filter (where (l.value ->> 'nth')::integer = 0)) -> 0 as value,
-          jsonb_agg(l.value -> 'value' order by (l.value ->> 'nth')::integer) filter (where (l.value ->> 'nth')::integer > 0) as children
-        from jsonb_array_elements(v_page.lines) as l group by l.value ->> 'name') as s),
+      select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'result', s.value, 'created_at', t.created_at)
+        order by t.created_at, s.name), '[]')
+      from queue.whole_steps(v_page.lines) as s join queue.steps as t on t.job_id = p_job_id and t.name = s.name),
     'next', v_page.next,
     'waiting_for', (select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options', data -> 'options',
         'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at, 'default', default_value, 'since', created_at)
       from queue.waits where job_id = p_job_id));
 end;
 $$;
-comment on function public.job_steps is E'Finished steps of a job and what it waits for: {steps: [{name, result, created_at}], next, waiting_for}.\n\nIn pages of about 1 MB, by name; give next as p_after to go on. A page may end amid the children of a step, which the next page continues under the same name.';
+comment on function public.job_steps is E'Finished steps of a job and what it waits for: {steps: [{name, result, '
+  'created_at}], next, waiting_for}.\n\nIn pages of about 1 MB, by name; give next as p_after to go on. A page may '
+  'end amid the children of a step, which the next page continues under the same name.';
 
-revoke execute on function queue.step_lines, queue.step_line, queue.step_page, queue.steps_of from public, anon, authenticated, service_role;
+revoke execute on function queue.step_lines, queue.step_line, queue.step_page, queue.whole_steps, queue.steps_of
+  from public, anon, authenticated, service_role;
 revoke execute on function public.read_steps, public.job_steps from public, anon, authenticated, service_role;
 grant execute on function public.read_steps to job_worker, service_role;
 grant execute on function public.job_steps to authenticated, service_role;

@@ -44,7 +44,8 @@ begin
   return v_mask;
 end;
 $$;
-comment on function queue.cron_mask is E'A cron field as a mask: a character per value from p_low to p_high, 1 where it matches.\n\nNull when the field cannot be read. p_names are names of the values from p_low on.';
+comment on function queue.cron_mask is E'A cron field as a mask: a character per value from p_low to p_high, 1 where it '
+  'matches.\n\nNull when the field cannot be read. p_names are names of the values from p_low on.';
 
 create function queue.cron_parse(p_cron text) returns text[]
 language plpgsql immutable
@@ -75,7 +76,9 @@ begin
   return v_plan;
 end;
 $$;
-comment on function queue.cron_parse is E'A cron expression as masks: {minutes, hours, days, months, weekdays, which of hours, days and weekdays are *}.\n\n400 when it cannot be read or has more than 500 characters. A day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.';
+comment on function queue.cron_parse is E'A cron expression as masks: {minutes, hours, days, months, weekdays, which of '
+  'hours, days and weekdays are *}.\n\n400 when it cannot be read or has more than 500 characters. A day matches by '
+  'day of month and weekday when one of them is *, by either when both are given, as cron does.';
 
 create function queue.cron_wall(p_plan text[], p_after timestamp) returns timestamp
 language plpgsql immutable
@@ -116,7 +119,8 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.cron_wall is 'The first minute after p_after that the masks match, as a clock on the wall would show it; null when none comes within nine years.';
+comment on function queue.cron_wall is 'The first minute after p_after that the masks match, as a clock on the wall '
+  'would show it; null when none comes within nine years.';
 
 create function queue.cron_near_change(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
 language plpgsql stable
@@ -149,7 +153,8 @@ begin
   return v_next;
 end;
 $$;
-comment on function queue.cron_near_change is 'What cron_after answers when clocks change within hours of p_after or of the next run: each instant of each matching minute is looked at.';
+comment on function queue.cron_near_change is 'What cron_after answers when clocks change within hours of p_after or of '
+  'the next run: each instant of each matching minute is looked at.';
 
 create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
 language plpgsql stable
@@ -171,7 +176,9 @@ begin
   return queue.cron_near_change(p_plan, p_timezone, p_after);
 end;
 $$;
-comment on function queue.cron_after is E'The first instant after p_after at which the masks of cron_parse match; null when none comes within nine years.\n\nWhen clocks go forward, a run whose wall-clock time is left out comes right after the gap; when they go back, it comes once. Hours given as * follow real time instead.';
+comment on function queue.cron_after is E'The first instant after p_after at which the masks of cron_parse match; null '
+  'when none comes within nine years.\n\nWhen clocks go forward, a run whose wall-clock time is left out comes right '
+  'after the gap; when they go back, it comes once. Hours given as * follow real time instead.';
 
 create function queue.cron_next(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
 language sql stable

@@ -19,7 +19,8 @@ comment on column queue.parked.item is 'What failed: the id of a job, a signal o
 comment on column queue.parked.failed_at is 'When, the last time.';
 comment on column queue.parked.failure is 'The error, with its SQLSTATE.';
 comment on column queue.parked.failures is 'How often.';
-comment on column queue.parked.retry_at is 'When it is tried again: after ten seconds, twice as long after each failure, an hour at most.';
+comment on column queue.parked.retry_at is 'When it is tried again: after ten seconds, twice as long after each '
+  'failure, an hour at most.';
 revoke all on queue.parked from public, anon, authenticated, service_role;
 create index deferred_by_turn on queue.deferred (workspace_id, run_at);
 
@@ -110,7 +111,8 @@ begin
   return array(select u.i from unnest(v_items) with ordinality as u (i, n) where u.i <> all (v_parked) order by u.n limit v_limit);
 end;
 $$;
-comment on function queue.due_items is 'What is due of a task, about p_limit items and none that is parked; null for a task that is done as a whole.';
+comment on function queue.due_items is 'What is due of a task, about p_limit items and none that is parked; null for a '
+  'task that is done as a whole.';
 
 create function queue.maintain(p_task text, p_items text[], p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
@@ -158,7 +160,8 @@ exception
     failure := format('%s (%s)', sqlerrm, sqlstate);
 end;
 $$;
-comment on function queue.try_items is 'The same in a subtransaction: what fails is undone, told, and spreads no further.';
+comment on function queue.try_items is 'The same in a subtransaction: what fails is undone, told, and spreads no '
+  'further.';
 
 create function queue.try_one_by_one(p_task text, p_items text[], p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
@@ -312,7 +315,8 @@ begin
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))));
 end;
 $$;
-comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: an idle queue wants none, and what is parked waits for its time.';
+comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: an idle '
+  'queue wants none, and what is parked waits for its time.';
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - queries and requests stay on one line
 """What has once stopped or slowed down everyone: each case, and that it costs what it should."""
 
 from __future__ import annotations

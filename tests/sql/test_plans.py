@@ -139,11 +139,22 @@ def test_reclaim_reads_the_leases_only(full: Engine) -> None:
         (lambda e: e.rpc("queue_health"), 35_000),  # its counts stop at 10,000
         (lambda e: e.rpc("cancel_jobs", p_workspace_id=ACME, p_limit=10), 400),
         (lambda e: e.rpc("redrive_jobs", p_workspace_id=ACME, p_limit=10), 400),
+        (lambda e: e.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "x"}), 6000),
+        (lambda e: e.rpc("redrive_jobs", p_workspace_id=ACME, p_filter={"job_type": "x"}), 6000),
         (lambda e: e.rpc("dead_letters", p_workspace_id=ACME), 35_000),  # of 10,000
         (lambda e: e.enqueue(), 200),
         (lambda e: e.enqueue_many(100), 1000),
     ],
-    ids=["health", "cancel_jobs", "redrive_jobs", "dead_letters", "enqueue", "enqueue_jobs"],
+    ids=[
+        "health",
+        "cancel_jobs",
+        "redrive_jobs",
+        "cancel_none",
+        "redrive_none",
+        "dead_letters",
+        "enqueue",
+        "enqueue_jobs",
+    ],
 )
 def test_calls_of_people_are_bounded(
     full: Engine, call: Callable[[Engine], Any], most: int

@@ -169,10 +169,16 @@ class Explanation(Model):
 
 
 class BulkResult(Model):
-    """How many jobs a bulk call touched, and whether more match."""
+    """How many jobs a bulk call touched, and where to go on.
+
+    A call looks at a slice: it may touch none and still have more.
+    """
 
     count: int
+    #: Whether there may be more that match.
     more: bool = False
+    #: Where the next call goes on, as its cursor; None at the end.
+    next: dict[str, str] | None = None
 
 
 class JobEvent(Model):
@@ -217,6 +223,8 @@ class JobSteps(Model):
     """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
 
     steps: tuple[Step, ...] = ()
+    #: The last place of the page, to go on from; None at the end.
+    next: dict[str, Any] | None = None
     waiting_for: dict[str, Any] | None = None
 
 

@@ -24,6 +24,7 @@ import type {
   RetentionDays,
   Schedule,
   Step,
+  StepPlace,
   GuestSessionJob,
   WaitRow,
   Webhook,
@@ -92,8 +93,8 @@ export type Minutehand = {
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
     cancel_jobs: Fn<
-      InWorkspace & { p_filter?: BulkFilter; p_limit?: number },
-      { count: number; more: boolean }
+      InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
+      { count: number; more: boolean; next: Cursor | null }
     >;
     close_batch: Fn<
       { p_batch_id: string; p_workspace_id?: string },
@@ -137,7 +138,10 @@ export type Minutehand = {
     explain_job: Fn<Id, Explanation>;
     get_job: Fn<Id, Job>;
     job_attempts: Fn<Id, Attempt[]>;
-    job_steps: Fn<Id, { steps: Step[]; waiting_for: WaitRow | null }>;
+    job_steps: Fn<
+      Id & { p_after?: StepPlace | null },
+      { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
+    >;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: Job[]; next: Cursor | null }
@@ -197,8 +201,8 @@ export type Minutehand = {
     >;
     queue_stats: Fn<{ p_workspace_id?: string; p_minutes?: number }, QueueStats>;
     redrive_jobs: Fn<
-      InWorkspace & { p_filter?: BulkFilter; p_limit?: number },
-      { count: number; more: boolean }
+      InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
+      { count: number; more: boolean; next: Cursor | null }
     >;
     retry_job: Fn<Id, Job>;
     session_feed: Fn<
@@ -213,7 +217,10 @@ export type Minutehand = {
       { p_session_id: string; p_job_id: string; p_after?: number; p_limit?: number },
       { events: JobEventRow[] }
     >;
-    guest_session_feed: Fn<{ p_session_id: string; p_cursor?: string | null; p_limit?: number }, FeedPage>;
+    guest_session_feed: Fn<
+      { p_session_id: string; p_cursor?: string | null; p_limit?: number },
+      FeedPage
+    >;
     guest_session_jobs: Fn<
       { p_session_id: string },
       { session_id: string; expires_at: string; jobs: GuestSessionJob[] }
