@@ -33,11 +33,11 @@ begin
   delete from queue.waits where job_id = any (p_ids);
   delete from queue.dependencies where job_id = any (p_ids);
   with ended as (
-    update public.jobs set status = p_status, outcome = p_status, completed_at = p_now, updated_at = p_now,
+    update public.jobs set status = p_status, outcome = p_status, finished_at = p_now, updated_at = p_now,
       next_retry_at = null, error_message = coalesce(p_message, error_message), error_data = coalesce(p_data, error_data),
       error_fingerprint = case when p_message is null then error_fingerprint else queue.fingerprint(p_data ->> 'reason', p_message) end,
       last_seq = last_seq + 1
-    where id = any (p_ids) and completed_at is null
+    where id = any (p_ids) and finished_at is null
     returning id, workspace_id, session_id, job_type, last_seq, attempts, error_message),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -64,7 +64,7 @@ declare
   v_bad uuid[];
 begin
   insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
-  select workspace_id, outcome, created_at, id, job_type, completed_at from public.jobs where id = any (p_ids) and outcome is not null
+  select workspace_id, outcome, created_at, id, job_type, finished_at from public.jobs where id = any (p_ids) and outcome is not null
   on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.complete has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);
@@ -76,7 +76,7 @@ begin
   v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
   if cardinality(v_bad) > 0 then
     insert into queue.signals (kind, job_id, workspace_id)
-    select distinct 'orphans', c.parent_id, c.workspace_id from public.jobs as c where c.parent_id = any (v_bad) and c.completed_at is null;
+    select distinct 'orphans', c.parent_id, c.workspace_id from public.jobs as c where c.parent_id = any (v_bad) and c.finished_at is null;
   end if;
 end;
 $$;
@@ -170,7 +170,7 @@ begin
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait.name,
     'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), v_now);
   perform queue.request_wake();
-  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+  return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.answer_job is E'Answer the question a waiting job asks: p_answer is {"answer": …, "name"?}.\n\n409 when it asks nothing; 422 when the answer is not among the options.';

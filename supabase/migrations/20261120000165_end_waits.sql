@@ -208,7 +208,7 @@ begin
   insert into queue.dependencies (after_id, job_id)
   select distinct j.id, w.job_id
   from queue.waits as w cross join jsonb_array_elements_text(w.data -> 'job_ids') as a (id)
-  join public.jobs as j on j.id = a.id::uuid and j.completed_at is null
+  join public.jobs as j on j.id = a.id::uuid and j.finished_at is null
   where w.job_id = any (v_held)
   on conflict do nothing;
   update queue.waits as w set failed_jobs = 0,
@@ -251,7 +251,7 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_ended uuid[] := array( -- one that runs again meanwhile will end again
-    select a from unnest(p_ended) as a where not exists (select 1 from public.jobs where id = a and completed_at is null));
+    select a from unnest(p_ended) as a where not exists (select 1 from public.jobs where id = a and finished_at is null));
   v_after uuid[];
   v_waiting uuid[];
   v_held uuid[];
@@ -264,7 +264,7 @@ begin
         where d.after_id = any (v_ended) order by d.after_id, d.job_id limit p_limit)
       union all
       select d.after_id, d.job_id, false from queue.dependencies as d left join public.jobs as j on j.id = d.after_id
-      where d.job_id = any (p_waiting) and (j.id is null or j.completed_at is not null)) as found
+      where d.job_id = any (p_waiting) and (j.id is null or j.finished_at is not null)) as found
     group by 1, 2) as e;
   v_held := array(select job_id from queue.waits where job_id = any (v_waiting) order by job_id for update skip locked);
   with gone as (
@@ -327,7 +327,7 @@ begin
       v_later := v_later || v_wait.job_id;
     elsif v_wait.gathered = 0 and exists (
         select 1 from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
-        join public.jobs as j on j.id = a.id::uuid and j.completed_at is null) then
+        join public.jobs as j on j.id = a.id::uuid and j.finished_at is null) then
       update queue.waits set open_jobs = null where job_id = v_wait.job_id; -- one of them runs again: wait for it
       v_later := v_later || v_wait.job_id;
     else
@@ -412,13 +412,13 @@ as $$
 declare
   v_ids uuid[] := array(
     select c.id from public.jobs as c
-    where c.parent_id = any (p_parents) and c.completed_at is null and c.cancel_requested_at is null limit p_limit);
+    where c.parent_id = any (p_parents) and c.finished_at is null and c.cancel_requested_at is null limit p_limit);
   v_held uuid[] := array(
-    select id from public.jobs where id = any (v_ids) and completed_at is null order by id for update skip locked);
+    select id from public.jobs where id = any (v_ids) and finished_at is null order by id for update skip locked);
 begin
   insert into queue.signals (kind, job_id, workspace_id)
   select distinct 'orphans', c.parent_id, c.workspace_id from public.jobs as c
-  where c.id = any (v_ids) and c.completed_at is null and not exists (select 1 from unnest(v_held) as h where h = c.id);
+  where c.id = any (v_ids) and c.finished_at is null and not exists (select 1 from unnest(v_held) as h where h = c.id);
   perform queue.cancel_held(v_held, 'parent_ended', p_now);
   ended := cardinality(v_held);
   cut := cardinality(v_ids) >= p_limit;

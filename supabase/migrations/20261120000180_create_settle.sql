@@ -104,11 +104,14 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
   end if;
   v_ids := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items)
-    where value ?| array['progress', 'logs', 'steps']);
+    where value ?| array['progress', 'logs', 'steps', 'tags']);
   if cardinality(v_ids) > 0 then
     perform 1 from public.jobs where id = any (v_ids) order by id for update;
     v_held := queue.fenced(v_items);
     perform queue.write_reports(v_items, array(select i from unnest(v_ids) as i where i = any (v_held)), v_now);
+    if v_items @? '$[*].tags' then
+      perform queue.add_tags(v_items, v_held);
+    end if;
   end if;
   -- a lease that is being settled, reclaimed or cancelled this very moment is not waited for: whoever
   -- waits for a lease holds its job, and this call may hold other leases
@@ -186,11 +189,9 @@ end;
 $$;
 comment on function queue.wait_problem is 'What is wrong with a wait a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
 
-create type queue.completion as (job_id uuid, fence bigint, outcome text, status text);
-comment on type queue.completion is 'The answer to a completion.';
-
 create function queue.complete(
-  p_items jsonb, p_now timestamptz, out answered integer, out results json, out bound uuid[], out free uuid[]
+  p_items jsonb, p_now timestamptz,
+  out answered integer, out results json, out ids uuid[], out fences bigint[], out bound uuid[]
 )
 language plpgsql
 set search_path = ''
@@ -209,7 +210,8 @@ begin
     where l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.ready_at, l.attempt, l.worker_id, l.leased_at, i.result, i.duration_ms, i.cost_usd),
   moved as (
-    update public.jobs as j set status = 'completed', outcome = 'completed', completed_at = p_now, result = h.result,
+    update public.jobs as j set status = 'completed', outcome = 'completed', finished_at = p_now, completed_at = p_now,
+      run_ms = j.run_ms + coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000), result = h.result,
       progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null, error_fingerprint = null,
       next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
       cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
@@ -226,7 +228,7 @@ begin
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
-    from moved as m where m.job_type <> all (v_quiet)), -- read off the job's row instead, see job_attempts
+    from moved as m where m.job_type <> all (v_quiet) or m.fence > 1), -- read off the job's row instead, see job_attempts
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select m.id, m.last_seq, m.workspace_id, m.session_id, 'job.completed',
@@ -240,14 +242,16 @@ begin
       least(120, greatest(0, floor(ln(greatest(m.run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
     from moved as m
     group by m.job_type, m.workspace_id, wait_bucket, run_bucket)
-  select count(*), json_agg(row(m.id, m.fence, 'applied', 'completed')::queue.completion),
-    array_agg(m.id) filter (where m.bound), array_agg(m.id) filter (where not m.bound)
-  into answered, results, bound, free from moved as m;
+  select count(*), json_agg(a), array_agg(m.id), array_agg(m.fence), array_agg(m.id) filter (where m.bound)
+  into answered, results, ids, fences, bound
+  from moved as m
+  -- by names, never by a type's places: a column more would stop every session whose plan is older
+  cross join lateral (select m.id as job_id, m.fence, 'applied' as outcome, 'completed' as status) as a;
 end;
 $$;
-comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, bound, free}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
+comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, ids, fences, bound}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
 
-create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ended uuid[])
+create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ids uuid[], out fences bigint[], out ended uuid[])
 language plpgsql
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
@@ -302,9 +306,11 @@ begin
     update public.jobs as j set
       status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending' else a.act end,
       outcome = case when a.act in ('failed', 'cancelled') then a.act end,
-      completed_at = case when a.act in ('failed', 'cancelled') then p_now end,
+      finished_at = case when a.act in ('failed', 'cancelled') then p_now end,
+      run_ms = j.run_ms + case when a.act = 'released' then 0
+        else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
       error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
-      error_data = case when a.act in ('retry', 'failed') then a.problem - 'message' else j.error_data end,
+      error_data = case when a.act in ('retry', 'failed') then queue.public_error(a.problem) else j.error_data end,
       error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1) else j.attempts end,
@@ -316,9 +322,13 @@ begin
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
       j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, a.outcome as said, j.error_fingerprint, a.act, a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data,
+      traceback, origin)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
-      case when act in ('retry', 'failed') then error_message end, case when act in ('retry', 'failed') then problem - 'message' end
+      case when act in ('retry', 'failed') then error_message end,
+      case when act in ('retry', 'failed') then queue.public_error(problem) end,
+      case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
+      case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end
     from moved),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -367,36 +377,37 @@ begin
   select array_agg(id) filter (where act in ('failed', 'cancelled')),
     string_agg(format(case when next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
       else '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s","next_retry_at":%s}' end, id, fence,
-      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ',')
-  into ended, results
+      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ','),
+    array_agg(id), array_agg(fence)
+  into ended, results, ids, fences
   from moved;
 end;
 $$;
 comment on function queue.settle_others is 'Apply all outcomes but completions; the caller holds the rows of p_ids.';
 
-create function queue.settled_before(p_items jsonb, p_answered jsonb) returns text
-language sql stable
+create function queue.settled_before(p_items jsonb, p_answered uuid[], p_fences bigint[]) returns text
+language plpgsql stable
 set search_path = ''
 as $$
+begin
   -- not held: settled before (then a repeat is answered as the first time), lost, or never there
-  with items as (
-    select i.job_id, i.fence, i.outcome from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)),
-  answered as materialized (
-    select a.job_id, a.fence from jsonb_to_recordset(p_answered) as a (job_id uuid, fence bigint))
-  select string_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
-    'next_retry_at', j.next_retry_at, 'outcome', case
-      when j.id is null then 'not_found'
-      when e.outcome = 'cancelled' then 'cancelled'
-      when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
-      else 'stale' end))::text, ',')
-  from items as i
-  left join public.jobs as j on j.id = i.job_id
-  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
-  cross join lateral (select coalesce(a.outcome,
-    case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-  where not exists (select 1 from answered as d where d.job_id = i.job_id and d.fence is not distinct from i.fence)
+  return (
+    select string_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+      'next_retry_at', j.next_retry_at, 'outcome', case
+        when j.id is null then 'not_found'
+        when e.outcome = 'cancelled' then 'cancelled'
+        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
+        else 'stale' end))::text, ',')
+    from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
+    left join public.jobs as j on j.id = i.job_id
+    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+    cross join lateral (select coalesce(a.outcome,
+      case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
+    -- a list that is hashed once: compared one by one a failure among 1,000 completions cost as much as all of them
+    where (i.job_id, coalesce(i.fence, -1)) not in (select d.id, d.fence from unnest(p_answered, p_fences) as d (id, fence)));
+end;
 $$;
-comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more.';
+comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more: all but p_answered with p_fences.';
 
 create function queue.settle(p_items jsonb) returns json
 language plpgsql
@@ -406,29 +417,34 @@ declare
   v_now timestamptz;
   v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
   v_done record;
+  v_others record;
   v_ended uuid[];
-  v_results text;
+  v_results json;
 begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
   v_now := queue.clock();
   if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps']) then
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
   end if;
+  if p_items @? '$[*].tags' then
+    perform queue.add_tags(p_items, queue.fenced(p_items));
+  end if;
   select * into v_done from queue.complete(p_items, v_now);
+  v_results := v_done.results;
   -- most completed jobs are tied to nothing: only who waits for them matters
-  v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.free));
+  v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.ids));
   if v_done.answered < jsonb_array_length(p_items) then
+    select * into v_others from queue.settle_others(p_items, v_ids, v_now);
+    v_ended := v_ended || v_others.ended;
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
-    select nullif(concat_ws(',', substr(v_done.results::text, 2, length(v_done.results::text) - 2), o.results), ''), v_ended || o.ended
-    into v_results, v_ended
-    from queue.settle_others(p_items, v_ids, v_now) as o;
-    v_results := concat_ws(',', v_results, queue.settled_before(p_items, concat('[', v_results, ']')::jsonb));
+    v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''),
+      v_others.results, queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)), ']');
   end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
   end if;
   perform queue.bring_back_of(v_ids);
-  return case when v_done.answered < jsonb_array_length(p_items) then concat('[', v_results, ']')::json else v_done.results end;
+  return v_results;
 end;
 $$;
 comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';

@@ -13,7 +13,7 @@ begin
   with recursive tree as (
     select id from public.jobs where id = any (p_ids)
     union
-    select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.completed_at is null)
+    select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.finished_at is null)
   select array_agg(id) into v_all from tree;
   perform 1 from public.jobs where id = any (v_all) order by id for update;
   return queue.cancel_held(v_all, 'cancelled', p_now);
@@ -60,11 +60,11 @@ declare
 begin
   perform 1 from public.jobs where id = p_job_id for update;
   select * into v_job from public.jobs where id = p_job_id;
-  if v_job.completed_at is not null and v_job.status <> 'cancelled' then
+  if v_job.finished_at is not null and v_job.status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
   perform queue.cancel(array[p_job_id], queue.clock());
-  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+  return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nPending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling twice is harmless; 409 when it has completed or failed.';
@@ -80,7 +80,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
   end if;
   for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id']) then
+    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
       perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
     end if;
   end loop;
@@ -118,11 +118,12 @@ begin
     matched as materialized (
       select s.created_at, s.id, row_number() over (order by s.created_at, s.id) as n
       from slice as s cross join lateral (select * from public.jobs as k where k.id = s.id offset 0) as j
-      where case when $7 then j.completed_at is null and j.cancel_requested_at is null else j.outcome = 'failed' end
+      where case when $7 then j.finished_at is null and j.cancel_requested_at is null else j.outcome = 'failed' end
         and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
+        and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
       order by s.created_at, s.id limit $3 + 1),
     ends as ( -- after the last that was chosen, or after what was looked at
@@ -180,7 +181,7 @@ begin
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest first: {count, more, next: {created_at, id} | null}.\n\n'
-  'Filter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Each call looks at '
+  'Filter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Each call looks at '
   'p_limit + 2,000 jobs: it may cancel few, even none, and still have more. Give next as p_cursor to go on, until more is false.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
@@ -204,7 +205,8 @@ begin
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))));
   with retried as (
-    update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
+    update public.jobs set status = 'pending', outcome = null, finished_at = null, completed_at = null, result = null,
+      attempts = 0, snoozes = 0,
       lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
       cancel_requested_at = null, updated_at = p_now, last_seq = last_seq + 1
     where id = any (p_ids) and status in ('failed', 'cancelled')
@@ -261,7 +263,7 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
-  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+  return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\nAn ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or completed.';
@@ -295,7 +297,7 @@ as $$
 declare
   v_now timestamptz := queue.clock();
 begin
-  if new.status = 'cancelled' and old.completed_at is null then
+  if new.status = 'cancelled' and old.finished_at is null then
     if new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
       perform queue.refuse(400, 'invalid_argument', 'cancel alone: change nothing else in the same update', 'status');
     end if;
@@ -306,7 +308,7 @@ begin
       new.cancel_requested_at := v_now;
     else
       new.outcome := 'cancelled';
-      new.completed_at := v_now;
+      new.finished_at := v_now;
       new.next_retry_at := null;
       new.error_data := '{"type": "Cancelled", "reason": "cancelled"}';
     end if;
@@ -341,7 +343,7 @@ begin
     update queue.leases set cancel_requested = true where job_id = new.id;
     insert into queue.signals (kind, job_id, workspace_id)
     select 'orphans', new.id, new.workspace_id
-    where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.completed_at is null);
+    where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.finished_at is null);
   end if;
   if new.status = 'cancelled' then
     perform queue.leave(array[new.id]);
@@ -431,34 +433,10 @@ create function public.get_job(p_job_id uuid) returns jsonb
 language sql stable
 security definer -- answers the same 404 for a missing job and another's
 set search_path = ''
-as $$ select to_jsonb(queue.visible_job(p_job_id)) $$;
+as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
 
-create function public.job_attempts(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
-set search_path = ''
-as $$
-begin
-  perform queue.visible_job(p_job_id);
-  return (select coalesce(jsonb_agg(a.line order by a.fence), '[]') from (
-    select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', ended_at,
-      'outcome', outcome, 'error_message', error_message, 'error_data', error_data) as line
-    from queue.attempts where job_id = p_job_id
-    union all
-    select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', null,
-      'outcome', null, 'lease_expires_at', expires_at) from queue.leases where job_id = p_job_id
-    union all -- of a type with minimal events a completed attempt is told by the job's row alone
-    select j.fence, jsonb_build_object('attempt', j.attempts, 'fence', j.fence, 'worker_id', null, 'leased_at', j.started_at,
-      'ended_at', j.completed_at, 'outcome', 'completed', 'error_message', null, 'error_data', null)
-    from public.jobs as j
-    where j.id = p_job_id and j.outcome = 'completed'
-      and not exists (select 1 from queue.attempts as e where e.job_id = j.id and e.fence = j.fence)) as a);
-end;
-$$;
-comment on function public.job_attempts is 'Each attempt of a job, the running one last: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data}].';
-
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
-  public.get_job, public.job_attempts from public, anon, authenticated, service_role;
+  public.get_job from public, anon, authenticated, service_role;
 grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
-  public.get_job, public.job_attempts to authenticated, service_role;
+  public.get_job to authenticated, service_role;

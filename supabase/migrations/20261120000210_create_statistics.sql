@@ -121,7 +121,7 @@ declare
 begin
   v_ids := array( -- ended still: one may have been retried since it was chosen
     select j.id from public.jobs as j
-    where j.id = any (p_ids) and j.completed_at is not null order by j.id for update skip locked);
+    where j.id = any (p_ids) and j.finished_at is not null order by j.id for update skip locked);
   v_ids := array( -- by events first, so that lines are counted of few
     select c.id from (
       select j.id, d.nth, sum(j.last_seq) over (order by d.nth) - j.last_seq as rows_before
@@ -222,7 +222,7 @@ begin
         (select workspace_id from queue.ended as e where e.workspace_id > m.workspace_id order by workspace_id limit 1)) as next order by workspace_id limit 1)
       from mentioned as m where m.workspace_id is not null)
     select m.workspace_id from mentioned as m
-    where m.workspace_id is not null and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
+    where m.workspace_id is not null and m.workspace_id <> queue.system_workspace() and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
 comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
@@ -347,6 +347,7 @@ begin
         'since', a.xact_start) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
         and a.xact_start < v_now - interval '1 minute' order by a.xact_start limit 1),
+    'messages', queue.message_numbers(),
     'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'));
 end;
 $$;
@@ -420,7 +421,8 @@ begin
       'limits', case when p_workspace_id is null then (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'max_concurrency', t.max_concurrency,
           'workspace_concurrency', t.workspace_concurrency, 'key_concurrency', t.key_concurrency, 'running', (select count(*) from queue.leases as l where l.job_type = t.job_type),
           'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds, 'paused_at', t.paused_at, 'paused_by', t.paused_by,
-          'pause_reason', t.pause_reason, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]') from queue.job_types as t) end,
+          'pause_reason', t.pause_reason, 'live', t.live, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]') from queue.job_types as t) end,
+      'messages', case when p_workspace_id is null then queue.message_numbers() end,
       'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind = 'queue')));
 end;
 $$;

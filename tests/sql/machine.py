@@ -364,7 +364,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.keys = {key: known for key, known in self.keys.items() if known[0] != job_id}
 
         query = (
-            "select j.completed_at is not null, queue.remove_jobs(array[j.id], queue.clock())"
+            "select j.finished_at is not null, queue.remove_jobs(array[j.id], queue.clock())"
             " from public.jobs j where j.id = %s"
         )
         self.call(0, lambda s: s.rows(query, job_id), note, hold=False)
@@ -374,7 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Making a delayed job ready, and a signal, have failed before: they are tried later."""
         self.watcher.run(
             "insert into queue.parked (task, item, failed_at, failure, retry_at)"
-            " select t.task, t.item, queue.clock(), 'x', queue.clock() + interval '20 seconds' from ("
+            " select t.task, t.item, queue.clock(), 'x', queue.clock() + interval '150 seconds' from ("
             " (select 'promotion' as task, job_id::text as item from queue.deferred limit 1) union all"
             " (select 'signals', id::text from queue.signals limit 1)) t on conflict do nothing"
         )
@@ -816,14 +816,14 @@ class QueueMachine(RuleBasedStateMachine):
                     [{**handle(lease), "outcome": "completed"} for lease in leases]
                 )
             elif not self.watcher.one(
-                "select exists (select 1 from public.jobs where completed_at is null)"
+                "select exists (select 1 from public.jobs where finished_at is null)"
             ):
                 break
             else:
                 self.now += 400
                 self.watcher.run(CLOCK.format(seconds=self.now))
         left = self.watcher.rows(
-            "select status, job_type, count(*) from public.jobs where completed_at is null group by 1, 2"
+            "select status, job_type, count(*) from public.jobs where finished_at is null group by 1, 2"
         )
         assert left == [], "jobs were left behind"
         self.follow(1000, 3)

@@ -55,14 +55,14 @@ def test_a_page_among_events_it_does_not_show_is_short(engine: Engine) -> None:
     )
     last = engine.enqueue()
     engine.run("vacuum analyze public.job_events")
-    told, cursor, pages = [], "1:1:", 0
+    told, cursor, pages, more = [], "1:1:", 0, True
     try:
-        while pages == 0 or page["more"]:
+        while more:
             call = f"public.event_feed('{ACME}', '{cursor}', 100)"
             assert blocks(engine, call) <= 3000
             page = engine.one(f"select {call}")
             told += [event["job_id"] for event in page["events"]]
-            cursor, pages = page["cursor"], pages + 1
+            cursor, pages, more = page["cursor"], pages + 1, page["more"]
     finally:
         engine.run("delete from public.job_events where type = 'job.progress'")
 
@@ -88,11 +88,11 @@ def test_a_bulk_call_that_matches_nothing_reads_a_slice(engine: Engine, function
     if function == "redrive_jobs":
         engine.run("set session_replication_role = replica")
         engine.run(
-            "update public.jobs set status = 'failed', outcome = 'failed', completed_at = now()"
+            "update public.jobs set status = 'failed', outcome = 'failed', finished_at = now()"
         )
         engine.run("delete from queue.ready")
         engine.run(
-            "insert into queue.ended select workspace_id, outcome, created_at, id, job_type, completed_at"
+            "insert into queue.ended select workspace_id, outcome, created_at, id, job_type, finished_at"
             " from public.jobs"
         )
         engine.run("update public.job_events set type = 'job.failed'")
