@@ -40,6 +40,10 @@ class Worker:
         on_tick: Called with each finished tick, e.g. to write its metrics.
     """
 
+    #: What a project switches on later is looked for at the first tick, and as often as this.
+    ATTACH_EVERY_SECONDS = 3600.0
+    #: A tick with less time left than this leaves that to the next one.
+    ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -68,6 +72,7 @@ class Worker:
         self._start_extra_workers = start_extra_workers
         self._on_tick = on_tick
         self._registered: object = None
+        self._attach_at = float("-inf")
         self._stopping = asyncio.Event()
         #: Of the run that leases now, while `run_forever` goes on.
         self._draining: asyncio.Event | None = None
@@ -119,14 +124,13 @@ class Worker:
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
-        began = self._clock.monotonic()
+        ends_at = self._clock.monotonic() + budget_seconds
         await self.register()
-        budget_seconds -= self._clock.monotonic() - began
         tick = Tick(
             self.queue,
             self.registry,
             worker_id=self.worker_id,
-            budget_seconds=budget_seconds,
+            budget_seconds=ends_at - self._clock.monotonic(),
             options=options or self.options,
             job_types=job_types,
             clock=self._clock,
@@ -140,7 +144,31 @@ class Worker:
         summary = await tick.run()
         if self._on_tick is not None:
             self._on_tick(tick)
+        # after the jobs, which never wait for it
+        if ends_at - self._clock.monotonic() > self.ATTACH_SECONDS:
+            await self._attach_extensions()
         return summary
+
+    async def _attach_extensions(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._attach_at:
+            return
+        self._attach_at = now + self.ATTACH_EVERY_SECONDS
+        try:
+            async with asyncio.timeout(self.ATTACH_SECONDS):
+                found = await self.queue.attach_extensions()
+        except (QueueError, TimeoutError) as error:
+            # e.g. a schema of the release before: nothing that a job needs
+            logger.info(
+                "Extensions were not looked for",
+                extra={"event": "extensions.unknown", "error": str(error)},
+            )
+            return
+        if problems := found.get("problems"):
+            logger.warning(
+                "An extension could not be attached",
+                extra={"event": "extensions.refused", "problems": problems},
+            )
 
     async def run_forever(
         self,
@@ -240,6 +268,11 @@ class Worker:
                 "A replaced run has failed; its jobs run again when their leases expire",
                 extra={"event": "worker.drain_failed", "error": str(error)},
             )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """End the loop: nothing more is leased, running jobs are stopped and handed back."""

@@ -91,6 +91,7 @@ class JobType(Generic[P]):
     version: int = 1
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
     events: Literal["full", "minimal"] = "full"
+    live: Literal["full", "states", "off"] = "full"
     internal: bool = False
     part_of: str | None = None
     tagged_by: tuple[str, ...] = ()
@@ -165,6 +166,7 @@ class JobType(Generic[P]):
             payload_schema=self.adapter.json_schema(),
             schema_version=self.version,
             events=self.events,
+            live=self.live,
             internal=self.internal,
             tagged_by=self.tagged_by,
             source=self.source,
@@ -299,6 +301,7 @@ class Registry:
         version: int = 1,
         upcasters: Mapping[int, Upcaster] | None = None,
         events: Literal["full", "minimal"] = "full",
+        live: Literal["full", "states", "off"] = "full",
         internal: bool = False,
         part_of: str | None = None,
         tagged_by: Sequence[str] = (),
@@ -321,6 +324,8 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
+            live: What is sent to Realtime. `states` sends nothing on the job's own topic: whoever
+                watches one job reads it every few seconds. `off` sends nothing at all.
             internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
@@ -357,6 +362,7 @@ class Registry:
                 version=version,
                 upcasters=steps,
                 events=events,
+                live=live,
                 internal=internal,
                 part_of=part_of,
                 tagged_by=tuple(tagged_by),
