@@ -160,6 +160,8 @@ def summary_of(module: Path, name: str) -> str:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             words = ast.get_docstring(node) or ""
+        elif isinstance(node, ast.ImportFrom) and name in {each.name for each in node.names}:
+            return summary_of(module / (node.module or "").rpartition(".")[2], name)
         elif (
             isinstance(node, ast.Assign)
             and isinstance(node.value, ast.Call)

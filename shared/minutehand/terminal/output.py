@@ -97,10 +97,12 @@ class Output:
             )
         for row in rows:
             table.add_row(*(cell(name, row.get(name)) for name in columns))
-        self.out.print(table)
+        self.out.print(table, soft_wrap=False)
 
     def note(self, sentence: str) -> None:
-        """A remark for a person, on standard error."""
+        """A remark for a person, on standard error; programs read failures alone there."""
+        if self.as_json:
+            return
         self.err.print(Text(shown(sentence), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:

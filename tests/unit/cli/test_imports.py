@@ -1,4 +1,4 @@
-"""What a command loads: it starts as fast as what it imports, counted in modules and not in time."""
+"""What a command loads, counted in modules and not in time: it starts as fast as these."""
 
 from __future__ import annotations
 
