@@ -33,7 +33,8 @@ ALARMS = {
     "ScheduleDropped",
     "DeadLetters",
     "RecursionDropped",
-    "WorkerFailuresWaiting",
+    "WorkersTooFew",
+    "DatabaseNearlyFull",
     "WorkerFailuresLost",
     "TickFailuresWaiting",
     "TickFailuresLost",
@@ -670,6 +671,33 @@ def test_writes_are_throttled_below_reads(compiled: Stack) -> None:
     )
     for limits in settings["RouteSettings"].values():
         assert limits["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
+
+
+def test_no_metric_is_paid_for_that_no_one_reads(compiled: Stack) -> None:
+    """Route-level metrics are custom metrics on the bill; the alarms read the API's own."""
+    settings = compiled.one("AWS::ApiGatewayV2::Stage")
+
+    assert not settings["DefaultRouteSettings"]["DetailedMetricsEnabled"]
+    assert not any(route["DetailedMetricsEnabled"] for route in settings["RouteSettings"].values())
+
+
+def test_alarms_of_a_busy_worker_clear_themselves(compiled: Stack) -> None:
+    """Saturation is no incident; a queue that only a person empties would stay one for ever."""
+    alarms = compiled.of_type("AWS::CloudWatch::Alarm")
+    too_few = alarms["WorkersTooFewAlarm"]
+
+    assert (too_few["MetricName"], too_few["EvaluationPeriods"], too_few["DatapointsToAlarm"]) == (
+        "AsyncEventsDropped", 15, 15,
+    )  # fmt: skip
+    watched = [alarm.get("Dimensions", [{}])[0].get("Value") for alarm in alarms.values()]
+    assert {"Fn::GetAtt": ["WorkerFailures", "QueueName"]} not in watched
+
+
+def test_streams_hold_no_function_unless_a_stage_says_so(compiled: Stack) -> None:
+    """A new account has ten slots in all: twelve open pages would leave none for reads."""
+    for name in ("jobs", "status"):
+        variables = compiled.function(name)["Environment"]["Variables"]
+        assert variables["STREAM_WAIT_SECONDS"] == "0"
 
 
 def test_functions_behind_the_api_end_before_it_gives_up(compiled: Stack) -> None:

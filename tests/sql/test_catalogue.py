@@ -31,6 +31,7 @@ MEMBERS = {
 WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats", "list_job_types", "get_job_type", "attach_extensions",
+    "storage", "record_storage",
 }  # fmt: skip
 OPERATOR = {"set_settings", "set_retention", "list_workers", "create_workspace", "connect_worker"}
 GUESTS = {"guest_session_jobs", "guest_session_events", "guest_session_feed"}

@@ -21,6 +21,7 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.errors import QueueError
+from minutehand.queue.models import Storage
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.loop import Worker
@@ -62,6 +63,7 @@ class LambdaWorker:
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=self._start_extra_workers,
             on_tick=self._write_metrics,
+            on_storage=self._write_storage,
         )
         self._routes = WorkerRoutes(settings, self._worker)
 
@@ -140,6 +142,15 @@ class LambdaWorker:
                 )
                 + "\n"
             )
+
+    def _write_storage(self, storage: Storage) -> None:
+        if storage.database_bytes is not None:
+            line = emf_line(
+                {"DatabaseBytes": (storage.database_bytes, "Bytes")},
+                {"stage": self._settings.stage},
+                at_ms=int(time.time() * 1000),
+            )
+            sys.stdout.write(line + "\n")
 
     async def _tell_oldest_due(self, summary: TickSummary) -> None:
         """Write the one metric that notices jobs which no tick takes; idle costs no query."""
