@@ -216,7 +216,10 @@ def test_nothing_is_made_that_nothing_reaches(compiled: Stack) -> None:
 
 
 def test_every_queue_of_failures_has_its_alarms(compiled: Stack) -> None:
-    """One for what waits in it, one for what could not even be put there."""
+    """One for what waits for a person, one for what could not even be put there.
+
+    Wake-ups of a busy worker wait for nobody: `WorkersTooFew` tells of them, and clears itself.
+    """
     alarms = compiled.of_type("AWS::CloudWatch::Alarm")
     watched = {
         flat(dimension["Value"])
@@ -225,7 +228,9 @@ def test_every_queue_of_failures_has_its_alarms(compiled: Stack) -> None:
         if dimension["Name"] == "QueueName"
     }
 
-    assert watched == {f"<{name}.QueueName>" for name in compiled.of_type("AWS::SQS::Queue")}
+    assert watched == {"<TickFailures.QueueName>"}
+    assert set(compiled.of_type("AWS::SQS::Queue")) == {"TickFailures", "WorkerFailures"}
+    assert alarms["WorkersTooFewAlarm"]["MetricName"] == "AsyncEventsDropped"
     assert alarms["WorkerFailuresLostAlarm"]["MetricName"] == "DestinationDeliveryFailures"
     assert (
         alarms["TickFailuresLostAlarm"]["MetricName"]
@@ -461,7 +466,7 @@ def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
 
 def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None:
     """An alarm on a misspelt metric sleeps for ever."""
-    from minutehand.worker.metrics import NAMESPACE, tick_line
+    from minutehand.worker.metrics import NAMESPACE, database_line, tick_line
     from minutehand.worker.summary import TickSummary
 
     line = json.loads(
@@ -476,6 +481,10 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
     )
     [written] = line["_aws"]["CloudWatchMetrics"]
     names = {metric["Name"] for metric in written["Metrics"]}
+    [hourly] = json.loads(database_line(1, stage=compiled.stage, at_ms=0))["_aws"][
+        "CloudWatchMetrics"
+    ]
+    names |= {metric["Name"] for metric in hourly["Metrics"]}
     used = {
         alarm["MetricName"]
         for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
@@ -489,9 +498,9 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
         if metric[0] == NAMESPACE
     }
 
-    assert used == {"OldestDueSeconds", "DeadLetters"}
+    assert used == {"OldestDueSeconds", "DeadLetters", "DatabaseBytes"}
     assert used | drawn <= names
-    assert written["Dimensions"] == [["stage"]]
+    assert written["Dimensions"] == hourly["Dimensions"] == [["stage"]]
 
 
 def test_no_secret_is_in_the_template(compiled: Stack) -> None:
@@ -519,6 +528,7 @@ ENVIRONMENT = {
 MORE_ENVIRONMENT = {
     "jobs": {
         "CORS_ORIGINS",
+        "STREAM_WAIT_SECONDS",
         "WORKER_FUNCTION_NAME",
         "UPLOADS_BUCKET",
         "UPLOADS_TYPES",
@@ -528,7 +538,7 @@ MORE_ENVIRONMENT = {
         "LANGUAGE_MODEL_URL",
         "KMS_KEY_ID",
     },
-    "status": {"CORS_ORIGINS"},
+    "status": {"CORS_ORIGINS", "STREAM_WAIT_SECONDS"},
     "worker": {
         "CORS_ORIGINS",
         "WORKER_FUNCTION_NAME",

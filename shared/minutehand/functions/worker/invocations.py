@@ -25,7 +25,7 @@ from minutehand.queue.models import Storage
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.loop import Worker
-from minutehand.worker.metrics import emf_line, tick_line
+from minutehand.worker.metrics import database_line, emf_line, tick_line
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -145,11 +145,8 @@ class LambdaWorker:
 
     def _write_storage(self, storage: Storage) -> None:
         if storage.database_bytes is not None:
-            line = emf_line(
-                {"DatabaseBytes": (storage.database_bytes, "Bytes")},
-                {"stage": self._settings.stage},
-                at_ms=int(time.time() * 1000),
-            )
+            at_ms = int(time.time() * 1000)
+            line = database_line(storage.database_bytes, stage=self._settings.stage, at_ms=at_ms)
             sys.stdout.write(line + "\n")
 
     async def _tell_oldest_due(self, summary: TickSummary) -> None:
