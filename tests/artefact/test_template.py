@@ -12,6 +12,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
+from infra.bench.cost import USAGE
 from minutehand.config import Settings
 from minutehand.deploy.build import PARTS
 from minutehand.deploy.package import TEMPLATE
@@ -681,6 +682,16 @@ def test_writes_are_throttled_below_reads(compiled: Stack) -> None:
     )
     for limits in settings["RouteSettings"].values():
         assert limits["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
+
+
+def test_the_cost_page_counts_the_alarms(compiled: Stack) -> None:
+    """AWS bills each metric that an alarm reads."""
+    metrics = sum(
+        len([one for one in alarm["Metrics"] if "MetricStat" in one]) if "Metrics" in alarm else 1
+        for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
+    )
+
+    assert metrics == USAGE.alarm_metrics
 
 
 def test_no_metric_is_paid_for_that_no_one_reads(compiled: Stack) -> None:
