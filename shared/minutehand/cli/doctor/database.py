@@ -315,11 +315,11 @@ def members(patient: Patient) -> Finding:
         if tenants and people:
             return say.ok(f"{tenants} tenants, {people} people")
         return say.warn(
-            f"{tenants} tenants with {people} people: nobody can use the queue yet",
+            f"{tenants} tenants with {people} people: no one can use the queue yet",
             f"look into the views {patient.schemas.engine}.tenants and tenant_members",
         )
     if not tenants:
-        return say.fail("there is no workspace: nobody can use the service", create)
+        return say.fail("no workspace exists yet: no one can use the service", create)
     unmanaged = patient.ask(
         """select t.name,
              exists (select from queue.invitations as i
