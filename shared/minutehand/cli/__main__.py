@@ -44,6 +44,7 @@ VERBS = {
     "types": "types:types",
     "serve": "serve:serve",
     "package": "deploy:package",
+    "stages": "stages:app",
     "deploy": "deploy:deploy",
 }
 #: Other words for a verb; the help does not list them.
