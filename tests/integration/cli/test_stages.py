@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         ROOT / "shared/minutehand/install/templates/minutehand.stages.yml",
         tmp_path / "minutehand.stages.yml",
     )
-    (tmp_path / "minutehand.toml").write_text('apps = ["jobs"]\nschema = "minutehand"\n')
+    (tmp_path / "minutehand.toml").write_text('apps = []\nschema = "minutehand"\n')
     monkeypatch.chdir(tmp_path)
     return Project.find()
 
