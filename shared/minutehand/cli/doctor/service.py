@@ -44,8 +44,8 @@ def supabase(patient: Patient) -> Finding:
     if "PGRST106" in answer.text:
         return say.fail(
             f"the Data API does not expose the schema {patient.schemas.clients}",
-            f'add "{patient.schemas.clients}" to `[api] schemas` of supabase/config.toml, then'
-            " `supabase config push`; or Project settings → Data API → Exposed schemas",
+            f"add {patient.schemas.clients} under Project settings → Data API → Exposed schemas;"
+            " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
     if answer.status_code == 404:
         return say.fail(
