@@ -275,13 +275,26 @@ def redrive(
         if not _confirmed(output, connection, chosen, limit, yes):
             output.value({"count": 0, "more": False}, text="no failed job matches")
             return
-        result = connection.call(
-            "POST",
-            "/api/jobs/redrive",
-            json={"workspace_id": connection.workspace, "filter": chosen, "limit": limit},
-        )
+        result = _redrive(connection, chosen, limit)
         more = "; more match, run it again" if result["more"] else ""
         output.value(result, text=f"{result['count']} sent round again{more}")
+
+
+def _redrive(connection: Connection, chosen: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Go through the dead letters slice by slice until `limit` run again or there are no more."""
+    count, cursor = 0, None
+    while True:
+        body = {
+            "workspace_id": connection.workspace,
+            "filter": chosen,
+            "limit": min(limit - count, 1000),
+            "cursor": cursor,
+        }
+        result: dict[str, Any] = connection.call("POST", "/api/jobs/redrive", json=body)
+        count += result["count"]
+        cursor = result["next"]
+        if cursor is None or count >= limit:
+            return {"count": count, "more": cursor is not None}
 
 
 def _confirmed(
