@@ -1,4 +1,4 @@
-"""`python -m infra.bench.budget`: a bulk of jobs on a plan's limit, and what it does to everyone else.
+"""`python -m infra.bench.budget`: a bulk of jobs on a plan's limit, and what others see of it.
 
 A stack of its own with hosted's free limit. One client has a channel of the application's own,
 which knows nothing of jobs; others watch the workspace and single jobs. Fails when that channel is
