@@ -154,7 +154,7 @@ create table public.job_events (
   xid xid8 not null default pg_current_xact_id(),
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.1);
-create index job_events_feed on public.job_events (workspace_id, xid);
+create index job_events_feed on public.job_events (workspace_id, xid, job_id, seq);
 comment on table public.job_events is E'The history of each job, gapless.\n\nRead all with seq greater than the last one known, then listen: nothing is missed.';
 comment on column public.job_events.job_id is 'The job.';
 comment on column public.job_events.seq is '1, 2, 3 … without gaps per job, in commit order.';

@@ -457,16 +457,16 @@ begin
   delete from queue.job_keys where job_id = any (v_ids);
   delete from queue.unique_jobs where job_id = any (v_ids);
   delete from queue.dependencies where job_id = any (v_ids);
-  -- jobs that waited for a deleted one look again and find it gone
-  insert into queue.signals (kind, job_id)
-  select 'check', d.job_id from queue.dependencies as d where d.after_id = any (v_ids)
+  delete from queue.gathered where job_id = any (v_ids);
+  -- jobs that waited for a deleted one are counted down as if it had failed
+  insert into queue.signals (kind, job_id, workspace_id)
+  select 'ended', r.id, r.workspace_id from removed as r
+  where exists (select 1 from queue.dependencies as d where d.after_id = r.id)
   union
-  select 'check', w.job_id from removed as r join queue.waits as w on w.job_id = r.parent_id and w.kind = 'children'
+  select 'batch', r.batch_id, r.workspace_id from removed as r where r.batch_id is not null and r.finished_at is null
   union
-  select 'batch', r.batch_id from removed as r where r.batch_id is not null and r.finished_at is null
-  union
-  select 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_ids) and c.finished_at is null;
-  delete from queue.dependencies where after_id = any (v_ids);
+  select 'orphans', c.parent_id, c.workspace_id from public.jobs as c
+  where c.parent_id = any (v_ids) and c.finished_at is null;
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
@@ -559,6 +559,8 @@ begin
     return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
   elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
+  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
+    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number', 'after'];
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
     return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
   elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
@@ -641,9 +643,11 @@ begin
     perform queue.refuse(404, 'job_not_found', 'a job named in after does not exist', v_missing::text);
   end if;
   insert into queue.dependencies (after_id, job_id) select a, p_job_id from unnest(v_after) as a;
-  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data)
-  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after', jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy));
-  insert into queue.signals (kind, job_id) values ('check', p_job_id); -- they may have ended already
+  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, open_jobs)
+  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after',
+    jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy), cardinality(v_after));
+  -- they may have ended already
+  insert into queue.signals (kind, job_id, workspace_id) values ('check', p_job_id, p_workspace_id);
 end;
 $$;
 comment on function queue.depend is 'Let a job that is about to be inserted wait for others of its workspace.';
@@ -952,6 +956,7 @@ begin
   end if;
   perform queue.check_items(p_items, p_user_id, p_bulk, v_plain);
   if not v_plain then
+    perform queue.check_edges(p_items);
     v_ids := queue.claim_keys(p_workspace_id, p_items, v_new);
     select * into v_ids, v_own from queue.claim_unique(p_workspace_id, p_items, v_new, v_now, v_ids);
     v_waiting := queue.tie_items(p_workspace_id, p_items, v_new, v_ids, v_now);

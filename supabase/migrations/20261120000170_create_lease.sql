@@ -7,19 +7,16 @@ set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
 comment on function queue.try_lock is E'Take the named lock until the transaction ends; false when another has it, at once.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
 
-create function queue.reclaim(p_limit integer, p_now timestamptz) returns integer
+create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids uuid[] := array(select job_id from queue.leases where expires_at <= p_now limit p_limit);
+  v_ids uuid[];
   v_again uuid[];
   v_max_lost integer := (queue.setting('lost_attempts_max'))::integer;
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) order by id for update skip locked);
+  v_ids := array(select id from public.jobs where id = any (p_ids) order by id for update skip locked);
   with expired as materialized (
     delete from queue.leases where job_id = any (v_ids) and expires_at <= p_now returning *),
   fates as materialized (
@@ -81,18 +78,14 @@ end;
 $$;
 comment on function queue.reclaim is E'Take back expired leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
 
-create function queue.promote(p_limit integer, p_now timestamptz) returns integer
+create function queue.promote(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids uuid[] := array(select job_id from queue.deferred where run_at <= p_now order by run_at limit p_limit);
+  v_ids uuid[] := array(
+    select id from public.jobs where id = any (p_ids) and status = 'pending' order by id for update skip locked);
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(
-    select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
   with due as (
     delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning *),
   moved as (
@@ -111,20 +104,15 @@ end;
 $$;
 comment on function queue.promote is E'Move due jobs from deferred to ready.\n\nThe caller drew its transaction id before it read p_now: see the marks of queue.partitions.';
 
-create function queue.expire(p_limit integer, p_now timestamptz) returns integer
+create function queue.expire(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_ids uuid[] := array(
-    select d.job_id from queue.deadlines as d
-    where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
-    order by d.deadline_at limit p_limit);
+    select id from public.jobs
+    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now order by id for update skip locked);
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) and status in ('pending', 'waiting') order by id for update skip locked);
   return queue.finish(v_ids, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
 end;
 $$;
@@ -732,14 +720,6 @@ begin
 end;
 $$;
 comment on function queue.allot_unbound is 'queue.allot where none of the partitions belongs to a limited scope.';
-
-create function queue.steps_of(p_job_id uuid) returns jsonb
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(jsonb_object_agg(st.name, st.result -> 'value'), '{}') from queue.steps as st where st.job_id = p_job_id
-$$;
-comment on function queue.steps_of is 'The results of a job''s finished steps by name.';
 
 create function queue.take(
   p_ids uuid[], p_places tid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer,

@@ -176,6 +176,8 @@ begin
   elsif v_kind = 'children' then
     if jsonb_typeof(p_wait -> 'job_ids') is distinct from 'array' then
       return 'a wait for children must list their ids';
+    elsif jsonb_array_length(p_wait -> 'job_ids') > 10000 then
+      return 'a wait for children must list at most 10000 ids';
     end if;
     perform value::uuid from jsonb_array_elements_text(p_wait -> 'job_ids');
   end if;
@@ -381,7 +383,7 @@ begin
       (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', p_now
     from moved where act = 'waiting'),
   rechecked as (
-    insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting'
+    insert into queue.signals (kind, job_id, workspace_id) select 'check', id, workspace_id from moved where act = 'waiting'
       and wait ->> 'kind' in ('event', 'children')),
   suspicious as (
     insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)

@@ -356,7 +356,7 @@ async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
     # in one transaction: a renewal in between would rescue the zombie
     project.run_sql("""
         update queue.leases set expires_at = now() - interval '1 second';
-        select queue.reclaim(10, now());
+        select queue.reclaim(array(select job_id from queue.leases), now());
     """)
     successor = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
 
