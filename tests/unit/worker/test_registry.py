@@ -78,6 +78,10 @@ def test_everything_said_is_published() -> None:
         "events": "minimal",
         "live": "states",
         "internal": True,
+        "description": "Do nothing.",
+        "source": "tests.unit.worker.test_registry:enrich",
+        "tagged_by": [],
+        "schedules": [],
     }
     assert schema["required"] == ["account_id"]
 
