@@ -195,6 +195,12 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         Verdict.WARN, "planted enqueues nothing: unknown type", "schedules set planted",
     ),
     (
+        "job-types",
+        "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
+        "delete from queue.job_types where job_type = 'planted'",
+        Verdict.WARN, "no worker that runs now serves planted", "deploy the processor again",
+    ),
+    (
         "storage",
         "create table public.kept_samples as table queue.storage_samples; delete from queue.storage_samples; "
         "insert into queue.storage_samples values (now() - interval '2 days', 0, 0, 0), (now(), 4e9, 0, 0)",
@@ -237,6 +243,15 @@ def test_a_broken_database_is_found(
     assert detail in finding.detail, finding
     assert fix in (finding.fix or ""), finding
     assert found(stack, check).verdict is Verdict.OK
+
+
+def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:
+    """The rate, what was held back, and what a month would cost."""
+    finding = found(stack, "messages")
+
+    assert finding.verdict in {Verdict.OK, Verdict.WARN}
+    assert "of 400 messages/s (pro)" in finding.detail
+    assert "on Pro" in finding.detail
 
 
 def test_a_silent_schedule_is_found(stack: RunningStack) -> None:

@@ -13,7 +13,7 @@ NEEDS = ("DATABASE_URL",)
 OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
     "job_worker": (
-        "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs",
+        "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs",
         "register_job_types", "tick_finished", "queue_health", "begin_worker_run", "end_worker_run",
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
@@ -290,13 +290,27 @@ def webhooks(patient: Patient) -> Finding:
 
 
 def job_types(patient: Patient) -> Finding:
-    """Without a first tick no enqueue is accepted."""
+    """Without a first tick no enqueue is accepted; what no worker serves piles up jobs."""
     say = Reporter("job-types")
     [(count,)] = patient.ask("select count(*) from queue.job_types")
     if not count:
         return say.fail(
             "no job type is registered: every enqueue is refused",
             "run a tick: curl -X POST $API_URL/api/jobs/worker -H 'Authorization: Bearer …'",
+        )
+    unserved = [
+        name
+        for (name,) in patient.ask(
+            "select job_type from queue.job_types where queue.unserved(job_type, queue.clock())"
+            " and not internal order by 1"
+        )
+    ]
+    if unserved:
+        more = f" and {len(unserved) - 1} more" if len(unserved) > 1 else ""
+        return say.warn(
+            f"no worker that runs now serves {unserved[0]}{more}: what is enqueued waits",
+            "deploy the processor again; one that is gone for good: "
+            f"delete from queue.job_types where job_type = '{unserved[0]}'",
         )
     return say.ok(f"{count} registered")
 
