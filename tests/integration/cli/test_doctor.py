@@ -17,6 +17,7 @@ from minutehand.cli.doctor.command import CHECKS, attach, examine, run
 from minutehand.cli.doctor.findings import Finding, Patient, Verdict
 from minutehand.terminal.output import Output
 from tests.support.command import app
+from tests.support.extensions import PG_NET, VAULT
 from tests.support.stacks import RunningStack
 
 
@@ -312,6 +313,33 @@ def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
         if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
             assert finding.fix, finding
             assert "\n" not in finding.fix
+
+
+def test_calls_of_the_database_that_are_refused_are_found(stack: RunningStack) -> None:
+    """Its token is another than the worker's: nothing runs, and only pg_net's table knows."""
+    with stack.connect() as connection:
+        for part in (PG_NET, VAULT):
+            connection.execute(part.encode())
+        try:
+            connection.execute(
+                "select public.connect_worker(%s, %s)",
+                (f"{stack.api_url}/api/jobs/worker", "the-token-of-another-worker"),
+            )
+            connection.execute(
+                "insert into net._http_response (id, status_code, content, timed_out)"
+                """ values (1, 401, '{"error": "Unauthorized"}', false)"""
+            )
+            refused = found(stack, "database-invokes")
+            connection.execute("update net._http_response set status_code = 200")
+            accepted = found(stack, "database-invokes")
+        finally:
+            connection.execute("drop schema net, vault cascade")
+            connection.execute("delete from queue.settings where name like 'worker_%'")
+
+    assert refused.verdict is Verdict.WARN, refused
+    assert "came back with 401" in refused.detail
+    assert "connect_worker" in str(refused.fix)
+    assert accepted.verdict is Verdict.OK, accepted
 
 
 def test_nobody_to_use_it_is_found(stack: RunningStack) -> None:
