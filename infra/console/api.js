@@ -209,6 +209,10 @@ export const jobs = {
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
   steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
+  trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
+  /** Who cancelled, retried, answered or opened it, the latest first. */
+  actions: async (id, signal) => (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
   create: (job) => post("/api/jobs", job),
   cancel: (id) => post(`/api/jobs/${id}/cancel`),
   retry: (id) => post(`/api/jobs/${id}/retry`),
@@ -224,6 +228,40 @@ export const jobs = {
   },
 };
 
+// People --------------------------------------------------------------------------------------
+
+const known = new Map();
+
+/** Mail addresses by user id, as far as the reader may know them: `{id: address}`; read once each. */
+export async function people(ids) {
+  const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
+  if (missing.length > 0) {
+    const found = await unwrap(data().rpc("people", { p_ids: missing }));
+    for (const id of missing) known.set(id, found[id] ?? null);
+  }
+  return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
+}
+
+// Operators -----------------------------------------------------------------------------------
+
+const operatorCall = (name, given, signal) => unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
+
+/** What people on call may do beyond their own workspaces; each look and act is written down. */
+export const operator = {
+  session: () => operatorCall("operator_session", {}),
+  /** A page of all workspaces' jobs: `{jobs, next}`. */
+  jobs: (filter, cursor, signal) => operatorCall("operator_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 }, signal),
+  counts: (signal) => operatorCall("operator_counts", {}, signal),
+  failures: (signal) => operatorCall("operator_failures", {}, signal),
+  workers: (minutes, signal) => operatorCall("operator_workers", { p_minutes: minutes }, signal),
+  workspaces: (search, signal) => operatorCall("operator_workspaces", { p_search: search || null }, signal),
+  actions: async (before, signal) => (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
+  open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
+  close: (workspaceId) => operatorCall("operator_close", { p_workspace_id: workspaceId }),
+  /** Pause or resume a job type or a queue for everyone. */
+  pause: (kind, name, paused, reason) => operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
+};
+
 // Operations ----------------------------------------------------------------------------------
 
 const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
@@ -231,6 +269,8 @@ const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
 export const operations = {
   stats: (workspaceId, signal) => request("GET", "/api/status", { query: { workspace_id: workspaceId }, signal }),
   wholeStats: (operatorToken, signal) => request("GET", "/api/status", { token: operatorToken, signal }),
+  /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
+  series: (workspaceId, minutes, isInternal, signal) => unwrap(data().rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes, p_internal: Boolean(isInternal) }).abortSignal(signal)),
   /** Readiness; "not ready" is an answer as well. */
   async health(signal) {
     try {

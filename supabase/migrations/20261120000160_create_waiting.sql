@@ -99,9 +99,11 @@ declare
   v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_values) order by 1);
 begin
   -- the caller holds the jobs' rows, all waiting
-  insert into queue.steps (job_id, name, result, created_at)
-  select (v.value ->> 'job_id')::uuid, v.value ->> 'name', jsonb_build_object('value', v.value -> 'value'), p_now
+  insert into queue.steps (job_id, name, kind, result, started_at, created_at)
+  select (v.value ->> 'job_id')::uuid, v.value ->> 'name', coalesce(w.kind, 'step'), jsonb_build_object('value', v.value -> 'value'),
+    w.created_at, p_now
   from jsonb_array_elements(p_values) as v
+  left join queue.waits as w on w.job_id = (v.value ->> 'job_id')::uuid
   where v.value ->> 'name' is not null
   on conflict (job_id, name) do nothing;
   delete from queue.waits where job_id = any (v_ids);
@@ -354,6 +356,7 @@ begin
   end if;
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait.name,
     'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), v_now);
+  perform queue.note_action('answer', v_job.workspace_id, p_job_id);
   perform queue.request_wake();
   return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
 end;

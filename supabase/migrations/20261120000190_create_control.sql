@@ -63,7 +63,9 @@ begin
   if v_job.completed_at is not null and v_job.status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
-  perform queue.cancel(array[p_job_id], queue.clock());
+  if queue.cancel(array[p_job_id], queue.clock()) > 0 then
+    perform queue.note_action('cancel', v_job.workspace_id, p_job_id);
+  end if;
   return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
@@ -150,10 +152,13 @@ declare
   v_ids uuid[];
   v_limit integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_filter jsonb := coalesce(p_filter, '{}');
+  v_count integer;
 begin
   perform queue.may_steer(p_workspace_id);
   v_ids := queue.matching_jobs(p_workspace_id, v_filter, true, v_limit + 1);
-  return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
+  v_count := queue.cancel(v_ids[1:v_limit], queue.clock());
+  perform queue.note_bulk('cancel', p_workspace_id, v_ids[1:v_limit], v_count, v_filter);
+  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Call again while more is true.';
@@ -195,6 +200,8 @@ begin
   end if;
   insert into queue.batch_members (job_id, batch_id, workspace_id)
   select id, batch_id, workspace_id from public.jobs where id = any (v_ids) and batch_id is not null;
+  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+  select p_now, job_type, workspace_id, 'redriven', count(*) from public.jobs where id = any (v_ids) group by 2, 3;
   perform queue.place(v_ids, p_now);
   v_children := array(
     select id from public.jobs
@@ -236,6 +243,7 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
+  perform queue.note_action('retry', v_job.workspace_id, p_job_id);
   return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
@@ -256,6 +264,7 @@ begin
   v_ids := queue.matching_jobs(p_workspace_id, v_filter, false, v_limit + 1);
   perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
   v_count := queue.revive(v_ids[1:v_limit], queue.clock());
+  perform queue.note_bulk('redrive', p_workspace_id, v_ids[1:v_limit], v_count, v_filter);
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
 end;
 $$;
@@ -308,6 +317,7 @@ declare
   v_now timestamptz := queue.clock();
 begin
   if new.last_seq > old.last_seq then
+    perform queue.note_action('cancel', new.workspace_id, new.id);
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     values (new.id, new.last_seq, new.workspace_id, new.session_id,
       case when new.status = 'cancelled' then 'job.cancelled' else 'job.cancel_requested' end,
@@ -364,7 +374,7 @@ begin
     v_type := case when v_kind = 'workspace_type' then coalesce(nullif(substr(v_name, 38), ''), v_name) end;
     v_name := v_workspace || coalesce('/' || v_type, '');
   end if;
-  if auth.uid() is not null and not (v_workspace is not null and queue.is_manager(v_workspace)) then
+  if auth.uid() is not null and not queue.is_operator() and not (v_workspace is not null and queue.is_manager(v_workspace)) then
     if v_workspace is not null and not queue.is_member(v_workspace) then
       perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
     elsif v_workspace is not null then
@@ -395,6 +405,8 @@ begin
     perform queue.bring_all_back(case when v_kind = 'workspace_type' then v_type end, v_workspace);
     perform queue.request_wake();
   end if;
+  perform queue.note_action(case when v_paused then 'pause' else 'resume' end, v_workspace, null, 0, jsonb_strip_nulls(jsonb_build_object(
+    'kind', v_kind, 'name', coalesce(v_type, v_name), 'reason', left(p_request ->> 'reason', 500))));
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;

@@ -4,13 +4,17 @@ create function queue.roll_up(p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_old queue.stat_deltas[];
 begin
   with old as (
     delete from queue.stat_deltas where id = any (array(select id from queue.stat_deltas order by id limit 20000 for update skip locked))
-    returning *)
+    returning stat_deltas)
+  select array_agg(stat_deltas) into v_old from old;
+  perform queue.add_to_hours(v_old);
   insert into queue.stat_minutes as m (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
   select date_trunc('minute', at), job_type, workspace_id, outcome, wait_bucket, run_bucket, sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
-  from old group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
+  from unnest(v_old) group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
   on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
     jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms, cost_usd = m.cost_usd + excluded.cost_usd;
   update queue.job_types as t set run_p95_ms = p.p95
@@ -24,6 +28,7 @@ begin
     group by job_type having max(total) >= 20) as p
   where t.job_type = p.job_type and t.run_p95_ms is distinct from p.p95;
   delete from queue.stat_minutes where minute < p_now - interval '8 days';
+  delete from queue.stat_hours where hour < p_now - interval '31 days';
 end;
 $$;
 comment on function queue.roll_up is 'Fold deltas into minutes, learn the 95th percentile of run time per type (from 20 runs up), drop old minutes.';
@@ -110,6 +115,7 @@ begin
   delete from queue.last_deliveries where (webhook_id, job_id) in (
     select webhook_id, job_id from queue.last_deliveries
     where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
+  perform queue.prune_actions(p_limit, p_now);
 end;
 $$;
 comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and counts of removals, at most p_limit of each.';
@@ -300,7 +306,7 @@ declare
 begin
   if p_workspace_id is not null then
     perform queue.may_steer(p_workspace_id);
-  elsif auth.uid() is not null or not queue.is_service() then
+  elsif not queue.is_operator() and (auth.uid() is not null or not queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'name one of your workspaces; the whole is the operator''s', 'workspace_id');
   end if;
   return (

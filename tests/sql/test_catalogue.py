@@ -26,12 +26,16 @@ MEMBERS = {
     "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
     "workspace_retention", "next_runs", "list_jobs", "count_jobs", "dead_letters",
     "visit_jobs", "visit_events", "visit_feed", "open_visit", "close_visit",
+    "job_trace", "queue_series", "people", "list_actions",
+    # each of these asks whether the caller is an operator
+    "operator_session", "operator_open", "operator_close", "operator_jobs", "operator_counts", "operator_failures",
+    "operator_workers", "operator_workspaces",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats",
 }  # fmt: skip
-OPERATOR = {"set_settings", "set_retention"}
+OPERATOR = {"set_settings", "set_retention", "set_operator"}
 VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
 VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
 IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | VISITORS_DOORS,

@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, supabase } from "../api.js";
-import { counted, duration, glimpse, money, number } from "../lib/format.js";
+import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { usePolling, useRead } from "../lib/store.js";
@@ -12,11 +12,12 @@ import { ActionButton, confirm } from "../parts/dialog.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
-import { AttemptsTable, JobTimeline } from "../parts/job-timeline.js";
+import { AttemptsTable } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
+import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, Took, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
 
@@ -24,6 +25,7 @@ const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 const CHILDREN_MS = 2000;
 const EXPLAIN_MS = 5000;
+const TRACE_MS = 2000;
 const MOST_STEPS = 100;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
@@ -35,6 +37,9 @@ function useDetails(job) {
   const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const children = useRead((signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const trace = useRead((signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  // steps and children are no events of this job
+  usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
   // a child's progress is no event of its parent
   usePolling(children, children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null);
   // why it does not run depends on others, whose changes are no events of this job
@@ -45,9 +50,9 @@ function useDetails(job) {
     const hadJob = Boolean(seen.current);
     seen.current = stamp;
     if (!hadJob) return;
-    for (const read of [attempts, steps, children, explained]) read.refresh();
+    for (const read of [attempts, steps, children, explained, trace]) read.refresh();
   }, [stamp]);
-  return { attempts, steps, children, explained };
+  return { attempts, steps, children, explained, trace };
 }
 
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -68,7 +73,7 @@ function Watched({ id, workspace }) {
 
 function Loaded({ watch, job, freshness }) {
   const [duplicating, setDuplicating] = useState(false);
-  const { attempts, steps, children, explained } = useDetails(job);
+  const { attempts, steps, children, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
   return html`<article class="page job-page" data-status=${job.status}>
@@ -87,11 +92,11 @@ function Loaded({ watch, job, freshness }) {
       <div class="column main">
         ${job.error_message && job.status !== "completed" && html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
           <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
-        <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
+        <${Timeline} job=${job} trace=${trace} attempts=${attempts} events=${watch.events} />
         <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
         <${Children} list=${children} parentId=${job.id} />
         ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
-        <${Steps} steps=${steps} />
+        <${Steps} steps=${steps} trace=${trace.value?.jobs[0]} />
         <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
       </div>
       <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
@@ -145,12 +150,12 @@ function Actions({ job, watch, duplicate }) {
   </div>`;
 }
 
-function Timeline({ job, attempts, events }) {
+function Timeline({ job, trace, attempts, events }) {
   const isLive = !ENDED.has(job.status);
-  const now = useNow(isLive);
+  const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.completed_at)));
   const list = attempts.value ?? [];
   return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
-    ${attempts.error && !attempts.value ? html`<${Failed} error=${attempts.error} retry=${attempts.refresh} what="The attempts could not be read" />` : html`<${JobTimeline} job=${job} attempts=${list} events=${events} now=${now} />`}
+    ${trace.value ? html`<${Waterfall} trace=${trace.value} now=${now} />` : trace.error ? html`<${Failed} error=${trace.error} retry=${trace.refresh} what="The timeline could not be read" />` : html`<${Loading} what="Reading the timeline" />`}
     ${list.length > 0 && html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
       <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`}
   </section>`;
@@ -161,13 +166,14 @@ function EventList({ events }) {
   return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
 }
 
-function Steps({ steps }) {
+function Steps({ steps, trace }) {
   const list = steps.value?.steps ?? [];
   if (list.length === 0) return null;
+  const spans = new Map(trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]));
   return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
-    <p class="muted small">Finished steps are remembered: a retry goes on after the last one.</p>
+    <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
     ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
-    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
+    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(spans.get(step.name))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
   </section>`;
 }
 

@@ -408,6 +408,15 @@ class StepResult(Model):
 
     name: str
     result: Any = None
+    #: By the worker's steady clock: the database knows when it arrived, and subtracts.
+    took_ms: float | None = None
+
+
+class RunningStep(Model):
+    """The step a job is in, and for how long it has been."""
+
+    name: str
+    for_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,6 +430,7 @@ class ReportItem:
     #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
+    step: RunningStep | None = None
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
@@ -463,6 +473,7 @@ class SettleItem:
     #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
+    step: RunningStep | None = None
     duration_ms: float | None = None
     cost_usd: float | None = None
 

@@ -61,7 +61,7 @@ def test_a_job_is_seen_from_pending_to_completed_without_a_reload(
     expect(badge(page)).to_have_text("Completed")
     expect(bar(page)).to_have_attribute("aria-valuenow", "100")
     expect(page.locator("pre[aria-label=Result]")).to_contain_text('"answer": 42')
-    expect(page.locator(".timeline-bar")).to_have_count(1)
+    expect(page.locator(".waterfall-bar[data-span=run]")).to_have_count(1)
     assert page.evaluate("window.sameDocument") is True
 
 
@@ -247,22 +247,23 @@ def test_a_lost_worker_and_a_retry_are_told_in_the_timeline(
     worker.settle(worker.lease_soon())
 
     expect(badge(page)).to_have_text("Completed")
-    expect(page.locator(".timeline-bar")).to_have_count(3)
+    rows = page.get_by_role("treegrid", name="Waterfall").get_by_role("row")
+    expect(rows).to_have_count(4)
+    expect(rows.nth(1)).to_contain_text("Worker lost")
     page.get_by_text(re.compile(r"^Attempts \(3\)")).click()
     outcomes = page.get_by_role("group", name="Attempts").locator("tbody .badge")
     expect(outcomes).to_have_text(["Worker lost", "Failed, retried", "Completed"])
 
 
-def test_of_many_attempts_the_picture_shows_the_latest(visit: Visit, worker: HandWorker) -> None:
-    """A job that was handed back again and again fits on a page."""
+def test_a_job_of_many_attempts_fits_on_its_page(visit: Visit, worker: HandWorker) -> None:
+    """One that was released again and again is a list that scrolls, not a page that grows."""
     job_id = worker.enqueue()
     for _ in range(15):
         worker.settle(worker.lease()[0], "released")
 
     page = visit(ADA, f"/jobs/{job_id}").page
 
-    expect(page.locator(".timeline-bar")).to_have_count(12)
-    expect(page.locator(".timeline")).to_contain_text("3 earlier ones left out")
+    expect(page.locator(".waterfall-row")).to_have_count(16)
     page.get_by_text(re.compile(r"^Attempts \(15\)")).click()
     expect(page.get_by_role("group", name="Attempts").locator("tbody tr")).to_have_count(15)
 
