@@ -7,7 +7,8 @@ create table queue.operators (
   note text,
   constraint operators_note_is_bounded check (char_length(note) <= 500)
 );
-comment on table queue.operators is 'People on call: they list the jobs of all workspaces, and open one to look closer and to act.';
+comment on table queue.operators is 'People on call: they list the jobs of all workspaces, and open one to look '
+  'closer and to act.';
 comment on column queue.operators.user_id is 'The Supabase Auth user.';
 comment on column queue.operators.added_at is 'Since when.';
 comment on column queue.operators.note is 'Why, or for which team.';
@@ -21,7 +22,8 @@ create table queue.operator_access (
   primary key (user_id, workspace_id)
 );
 create index operator_access_by_expiry on queue.operator_access (expires_at);
-comment on table queue.operator_access is 'Workspaces that an operator has open: until expires_at they see and steer its jobs as a member does.';
+comment on table queue.operator_access is 'Workspaces that an operator has open: until expires_at they see and '
+  'steer its jobs as a member does.';
 comment on column queue.operator_access.user_id is 'The operator.';
 comment on column queue.operator_access.workspace_id is 'The workspace.';
 comment on column queue.operator_access.reason is 'What they gave as the reason.';
@@ -38,13 +40,15 @@ create table queue.actions (
   job_id uuid,
   jobs integer not null default 1,
   detail jsonb,
-  constraint actions_action_is_known check (action in ('list', 'open', 'close', 'cancel', 'retry', 'redrive', 'answer', 'pause', 'resume'))
+  constraint actions_action_is_known check (action in ('list', 'open', 'close', 'cancel', 'retry', 'redrive',
+    'answer', 'pause', 'resume'))
 );
 create index actions_by_workspace on queue.actions (workspace_id, id);
 create index actions_by_job on queue.actions (job_id, id) where job_id is not null;
 create index actions_by_operator on queue.actions (user_id, id) where as_operator;
 create index actions_by_time on queue.actions (at);
-comment on table queue.actions is 'Who cancelled, retried, answered or paused what, and what operators listed and opened.';
+comment on table queue.actions is 'Who cancelled, retried, answered or paused what, and what operators listed and '
+  'opened.';
 comment on column queue.actions.id is 'Identity and order.';
 comment on column queue.actions.at is 'When.';
 comment on column queue.actions.user_id is 'Who; null for a service.';
@@ -86,7 +90,8 @@ $$;
 comment on function queue.opened_workspaces is 'Workspaces that the caller has open as an operator.';
 
 create function queue.note_action(
-  p_action text, p_workspace_id uuid, p_job_id uuid default null, p_jobs integer default 1, p_detail jsonb default null
+  p_action text, p_workspace_id uuid, p_job_id uuid default null, p_jobs integer default 1,
+    p_detail jsonb default null
 ) returns void
 language sql
 set search_path = ''
@@ -98,18 +103,21 @@ as $$
 $$;
 comment on function queue.note_action is 'Write down what the caller did, in the transaction that does it.';
 
-create function queue.note_bulk(p_action text, p_workspace_id uuid, p_ids uuid[], p_count integer, p_filter jsonb) returns void
+create function queue.note_bulk(p_action text, p_workspace_id uuid, p_ids uuid[], p_count integer,
+  p_filter jsonb) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
   if p_count > 0 then
     perform queue.note_action(p_action, p_workspace_id, case when cardinality(p_ids) = 1 then p_ids[1] end, p_count,
-      p_filter - 'ids' || case when p_filter ? 'ids' then jsonb_build_object('ids', to_jsonb(p_ids[1:20])) else '{}' end);
+      p_filter - 'ids' || case when p_filter ? 'ids' then jsonb_build_object('ids', to_jsonb(p_ids[1:20]))
+        else '{}' end);
   end if;
 end;
 $$;
-comment on function queue.note_bulk is 'Write down an act on many jobs, unless it changed none; of ids that were named the first 20 are kept.';
+comment on function queue.note_bulk is 'Write down an act on many jobs, unless it changed none; of ids that were '
+  'named the first 20 are kept.';
 
 create function queue.prune_actions(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -124,7 +132,8 @@ begin
     order by expires_at limit p_limit for update skip locked);
 end;
 $$;
-comment on function queue.prune_actions is 'Delete actions older than the setting audit_days and access that has expired, at most p_limit of each.';
+comment on function queue.prune_actions is 'Delete actions older than the setting audit_days and access that has '
+  'expired, at most p_limit of each.';
 
 create function queue.mail_of(p_user_id uuid) returns text
 language plpgsql stable
@@ -159,10 +168,12 @@ begin
         where a.user_id = i.id and a.as_operator and a.workspace_id in (select queue.my_workspaces())));
 end;
 $$;
-comment on function public.people is E'Mail addresses by user id, of at most 200 people: {id: address}.\n\nOf those who share a workspace with the caller, of operators who were in it, and for an operator of anyone.';
+comment on function public.people is E'Mail addresses by user id, of at most 200 people: {id: address}.\n\nOf those '
+  'who share a workspace with the caller, of operators who were in it, and for an operator of anyone.';
 
 create function public.list_actions(
-  p_workspace_id uuid default null, p_job_id uuid default null, p_before bigint default null, p_limit integer default 50
+  p_workspace_id uuid default null, p_job_id uuid default null, p_before bigint default null,
+    p_limit integer default 50
 ) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
@@ -179,8 +190,10 @@ begin
     perform queue.needs_operator();
   end if;
   return (
-    select jsonb_build_object('actions', coalesce(jsonb_agg(to_jsonb(a) || jsonb_build_object('by', queue.mail_of(a.user_id),
-      'workspace_name', (select t.name from queue.tenants as t where t.id = a.workspace_id)) order by a.id desc), '[]'))
+    select jsonb_build_object('actions', coalesce(jsonb_agg(to_jsonb(a) || jsonb_build_object('by',
+      queue.mail_of(a.user_id),
+      'workspace_name', (select t.name from queue.tenants as t where t.id = a.workspace_id)) order by a.id desc),
+        '[]'))
     from (
       select * from queue.actions as a
       where (p_workspace_id is null or a.workspace_id = p_workspace_id) and (p_job_id is null or a.job_id = p_job_id)
@@ -189,7 +202,9 @@ begin
       order by a.id desc limit v_limit) as a);
 end;
 $$;
-comment on function public.list_actions is E'Who did what, the latest first: {actions: [{id, at, by, as_operator, action, workspace_id, job_id, jobs, detail}]}.\n\nOf a job or a workspace for its members, who see what operators did there too; of everything for operators.';
+comment on function public.list_actions is E'Who did what, the latest first: {actions: [{id, at, by, as_operator, '
+  'action, workspace_id, job_id, jobs, detail}]}.\n\nOf a job or a workspace for its members, who see what '
+  'operators did there too; of everything for operators.';
 
 create function public.operator_session() returns jsonb
 language sql stable
@@ -202,7 +217,8 @@ as $$
     from queue.operator_access as a left join queue.tenants as t on t.id = a.workspace_id
     where a.user_id = auth.uid() and a.workspace_id in (select queue.opened_workspaces())))
 $$;
-comment on function public.operator_session is 'Whether the caller is an operator, and which workspaces they have open: {operator, opened: [{workspace_id, name, expires_at}]}.';
+comment on function public.operator_session is 'Whether the caller is an operator, and which workspaces they have '
+  'open: {operator, opened: [{workspace_id, name, expires_at}]}.';
 
 create function public.operator_open(p_request jsonb) returns jsonb
 language plpgsql
@@ -229,18 +245,22 @@ begin
   if v_name is null then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
   end if;
-  perform queue.note_action('open', v_workspace, v_job_id, 0, jsonb_strip_nulls(jsonb_build_object('reason', left(p_request ->> 'reason', 500))));
+  perform queue.note_action('open', v_workspace, v_job_id, 0, jsonb_strip_nulls(jsonb_build_object('reason',
+    left(p_request ->> 'reason', 500))));
   insert into queue.operator_access (user_id, workspace_id, reason, expires_at)
   values (auth.uid(), v_workspace, left(p_request ->> 'reason', 500), v_until)
   on conflict (user_id, workspace_id) do update set
-    expires_at = greatest(operator_access.expires_at, excluded.expires_at), reason = coalesce(excluded.reason, operator_access.reason);
+    expires_at = greatest(operator_access.expires_at, excluded.expires_at), reason = coalesce(excluded.reason,
+      operator_access.reason);
   return jsonb_build_object('workspace_id', v_workspace, 'name', v_name, 'expires_at', v_until);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(400, 'invalid_argument', 'minutes must be a whole number', 'minutes');
 end;
 $$;
-comment on function public.operator_open is E'Open a workspace, or that of a job: {workspace_id | job_id, reason?, minutes = 60}; returns {workspace_id, name, expires_at}.\n\nUntil then the operator sees and steers its jobs as a member. Each opening is written down, where the workspace''s members see it.';
+comment on function public.operator_open is E'Open a workspace, or that of a job: {workspace_id | job_id, reason?, '
+  'minutes = 60}; returns {workspace_id, name, expires_at}.\n\nUntil then the operator sees and steers its jobs as '
+  'a member. Each opening is written down, where the workspace''s members see it.';
 
 create function public.operator_close(p_workspace_id uuid) returns jsonb
 language plpgsql
@@ -257,7 +277,8 @@ end;
 $$;
 comment on function public.operator_close is 'Give back the access that operator_open gave: {closed}.';
 
-create function public.set_operator(p_user_id uuid, p_operator boolean default true, p_note text default null) returns jsonb
+create function public.set_operator(p_user_id uuid, p_operator boolean default true,
+  p_note text default null) returns jsonb
 language plpgsql
 security definer -- the service holds no rights on the engine's tables
 set search_path = ''
@@ -274,21 +295,26 @@ begin
     delete from queue.operators where user_id = p_user_id;
   end if;
   return (
-    select jsonb_build_object('operators', coalesce(jsonb_agg(jsonb_build_object('user_id', o.user_id, 'mail', queue.mail_of(o.user_id),
+    select jsonb_build_object('operators', coalesce(jsonb_agg(jsonb_build_object('user_id', o.user_id, 'mail',
+      queue.mail_of(o.user_id),
       'added_at', o.added_at, 'note', o.note) order by o.added_at), '[]'))
     from queue.operators as o);
 end;
 $$;
-comment on function public.set_operator is 'Make somebody an operator, or take it from them, by the service role alone; returns all operators.';
+comment on function public.set_operator is 'Make somebody an operator, or take it from them, by the service role '
+  'alone; returns all operators.';
 
 alter table queue.operators enable row level security;
 alter table queue.operator_access enable row level security;
 alter table queue.actions enable row level security;
 revoke all on queue.operators, queue.operator_access, queue.actions from public, anon, authenticated, service_role;
-revoke execute on function queue.is_operator, queue.needs_operator, queue.opened_workspaces, queue.note_action, queue.note_bulk, queue.prune_actions,
+revoke execute on function queue.is_operator, queue.needs_operator, queue.opened_workspaces, queue.note_action,
+  queue.note_bulk, queue.prune_actions,
   queue.mail_of from public, anon, authenticated, service_role;
-revoke execute on function public.people, public.list_actions, public.operator_session, public.operator_open, public.operator_close,
+revoke execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
+  public.operator_close,
   public.set_operator from public, anon, authenticated, service_role;
-grant execute on function public.people, public.list_actions, public.operator_session, public.operator_open, public.operator_close
+grant execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
+  public.operator_close
   to authenticated, service_role;
 grant execute on function public.set_operator to service_role;
