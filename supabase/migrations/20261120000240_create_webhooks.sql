@@ -123,7 +123,7 @@ begin
   return v_job.last_seq;
 end;
 $$;
-comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe door of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
+comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe function of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
 
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -219,7 +219,7 @@ comment on function queue.webhook_json is 'A webhook without its secrets.';
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -302,7 +302,7 @@ comment on function queue.texts is 'A JSON array of strings as an array; null fo
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -318,7 +318,7 @@ comment on function public.delete_webhook is 'Remove a webhook; deliveries not y
 
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -331,7 +331,7 @@ comment on function public.list_webhooks is 'Webhooks of a workspace without the
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -371,7 +371,7 @@ comment on function public.webhook_to_send is E'What a leased delivery {job_id, 
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

@@ -286,11 +286,11 @@ def test_a_delivery_made_in_another_workspace_reaches_no_webhook(engine: Engine)
 
 @pytest.mark.parametrize("user", [BOB, ADA])
 def test_no_person_makes_a_delivery(engine: Engine, user: str) -> None:
-    """By no door: one job, many, a row, a schedule, a batch's callback."""
+    """By no function: one job, many, a row, a schedule, a batch's callback."""
     engine.register("seal", internal=True)
     forged = {"webhook_id": ACME, "job_id": ACME, "seq": 1}
     with engine.member(user) as member:
-        doors = [
+        functions = [
             lambda t: member.enqueue(forged, job_type=t),
             lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": t}]),
             lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": t, "priority": 1}]),
@@ -299,11 +299,11 @@ def test_no_person_makes_a_delivery(engine: Engine, user: str) -> None:
         ]  # fmt: skip
         if user == ADA:
             schedule = {"name": "s", "cron": "* * * * *"}
-            doors.append(lambda t: member.rpc("put_schedule", p_workspace_id=ACME, p_schedule={**schedule, "job_type": t}))  # fmt: skip
+            functions.append(lambda t: member.rpc("put_schedule", p_workspace_id=ACME, p_schedule={**schedule, "job_type": t}))  # fmt: skip
         for job_type in ("webhook_delivery", "seal"):
-            for door in doors:
+            for function in functions:
                 with pytest.raises(psycopg.Error) as refused:
-                    door(job_type)
+                    function(job_type)
                 assert refusal(refused.value)[:2] == ("PT403", "forbidden")
     assert engine.one("select count(*) from public.jobs") == 0
 

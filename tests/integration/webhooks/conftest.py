@@ -117,7 +117,7 @@ class Post:
         await self._api.aclose()
 
     async def call(self, function: str, **arguments: Any) -> Any:
-        """Call a door as Ada."""
+        """Call a function as Ada."""
         return await self._api.rpc(
             function,
             {"p_workspace_id": ACME, **arguments},
