@@ -305,7 +305,7 @@ def test_children_and_steps_are_shown_and_followed(visit: Visit, worker: HandWor
     expect(page.get_by_role("heading", name="Child jobs")).to_be_visible()
     expect(page.locator(".children li")).to_have_count(2)
     expect(page.locator(".explain")).to_have_text("It waits for 2 of its 2 children.")
-    page.get_by_text("prepare", exact=True).click()
+    page.locator("summary").get_by_text("prepare", exact=True).click()
     expect(page.locator("pre[aria-label='Result of prepare']")).to_contain_text("true")
     page.locator(".children a").first.click()
 
