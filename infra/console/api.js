@@ -2,6 +2,7 @@
 // The browser's key reads under row level security; writes go through the API.
 
 import { setSchema } from "./lib/jobs.js";
+import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
 const TIMEOUT_MS = 20_000;
@@ -21,8 +22,11 @@ let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
-/** `{status: "starting" | "out" | "in", user, workspaces, workspace}`; `workspace` has `role`. */
-export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null });
+/**
+ * `{status: "starting" | "out" | "in", user, workspaces, workspace, isOperator, reason}`; `workspace` has `role`: manager,
+ * member or operator; `reason` says why somebody was signed out who did not ask for it.
+ */
+export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null, isOperator: false, reason: null });
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
@@ -72,31 +76,51 @@ export function connect(supabaseClient, { api = location.origin, schema: install
   apiOrigin = api;
 }
 
+let isLeaving = false;
+
 function signedOut() {
-  session.set({ status: "out", user: null, workspaces: [], workspace: null });
+  const wasIn = session.get().status === "in";
+  const reason = wasIn && !isLeaving ? "Your session has ended. Sign in again to continue where you were." : session.get().reason;
+  isLeaving = false;
+  session.set({ status: "out", user: null, workspaces: [], workspace: null, isOperator: false, reason });
 }
 
 async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    const workspaces = await readWorkspaces(user.id);
+    const { workspaces, isOperator } = await readWorkspaces(user.id);
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
-    session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace });
+    session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace, isOperator, reason: null });
   } catch (error) {
-    session.set({ status: "failed", error, user: null, workspaces: [], workspace: null });
+    session.set({ status: "failed", error, user: null, workspaces: [], workspace: null, isOperator: false, reason: null });
   }
 }
 
+/** The workspaces somebody belongs to; for operators also those they have open, and all of them as one. */
 async function readWorkspaces(userId) {
-  const [found, memberships] = await Promise.all([
+  const [found, memberships, onCall] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
+    unwrap(data().rpc("operator_session")),
   ]);
   const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
-  return found.map((workspace) => ({ ...workspace, role: roles.get(workspace.id) ?? "member" }));
+  const opened = new Map(onCall.opened.map((one) => [one.workspace_id, one]));
+  const known = new Map(found.map((one) => [one.id, one.name]));
+  for (const { workspace_id: id, name } of onCall.opened) known.set(id, known.get(id) ?? name ?? id);
+  const workspaces = [...known].map(([id, name]) => ({ id, name, role: roles.get(id) ?? (opened.has(id) ? "operator" : "member"), expiresAt: roles.has(id) ? null : (opened.get(id)?.expires_at ?? null) }));
+  if (onCall.operator) workspaces.push({ id: ALL, name: "All workspaces", role: "operator", expiresAt: null });
+  return { workspaces, isOperator: onCall.operator };
+}
+
+/** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
+export async function refreshWorkspaces(id) {
+  const now = session.get();
+  const { workspaces, isOperator } = await readWorkspaces(now.user.id);
+  const workspace = workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
+  session.set({ ...session.get(), workspaces, workspace, isOperator });
 }
 
 export async function signIn(email, password) {
@@ -105,6 +129,7 @@ export async function signIn(email, password) {
 }
 
 export async function signOut() {
+  isLeaving = true;
   await client.auth.signOut({ scope: "local" });
 }
 
@@ -125,7 +150,7 @@ async function token({ fresh = false } = {}) {
     throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
   }
   if (error || !data.session) {
-    if (isHost) await signOut();
+    if (isHost) await client.auth.signOut({ scope: "local" });
     throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
   }
   return data.session.access_token;
@@ -267,8 +292,8 @@ export const operator = {
 const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
 
 export const operations = {
-  stats: (workspaceId, signal) => request("GET", "/api/status", { query: { workspace_id: workspaceId }, signal }),
-  wholeStats: (operatorToken, signal) => request("GET", "/api/status", { token: operatorToken, signal }),
+  /** Counts, percentiles, pauses of a workspace, or of everything without one. */
+  stats: (workspaceId, minutes, signal) => unwrap(data().rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }).abortSignal(signal)),
   /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
   series: (workspaceId, minutes, isInternal, signal) => unwrap(data().rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes, p_internal: Boolean(isInternal) }).abortSignal(signal)),
   /** Readiness; "not ready" is an answer as well. */

@@ -2,6 +2,8 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
+import { OperatorList } from "./operator-list.js";
+import { ALL } from "./scope.js";
 import { isPassing } from "./store.js";
 import { useLayoutEffect, useRef, useState } from "./ui.js";
 
@@ -239,7 +241,7 @@ export function useJobList(workspaceId, filter) {
   const list = useRef(null);
   // before painting: a button pressed at once must find the list it belongs to
   useLayoutEffect(() => {
-    const made = new JobList(workspaceId, filter, (next) => setState(next));
+    const made = workspaceId === ALL ? new OperatorList(filter, setState) : new JobList(workspaceId, filter, setState);
     list.current = made;
     setState(made.state);
     made.start();

@@ -19,8 +19,8 @@ export const ATTEMPT_OUTCOMES = {
   failed: { word: "Failed", tone: "failed" },
   lost: { word: "Worker lost", tone: "failed" },
   snoozed: { word: "Snoozed", tone: "pending" },
-  released: { word: "Handed back", tone: "pending" },
-  waiting: { word: "Went to wait", tone: "waiting" },
+  released: { word: "Released", tone: "pending" },
+  waiting: { word: "Suspended", tone: "waiting" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
 

@@ -81,8 +81,8 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
           ${shown.slice(first, last).map(
             (line) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}
                 onClick=${() => setOpen(open === line.key ? null : line.key)}>
-              <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at)}</time>
-              <span class="log-level">${line.level}</span>
+              <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at).slice(0, 8)}<span class="log-ms">${clock(line.at).slice(8)}</span></time>
+              <span class="log-level" title=${line.level}>${line.level[0]}<span class="log-word">${line.level.slice(1)}</span></span>
               <span class="log-text">${line.message}${hasMore(line) && html`<span class="log-more">${JSON.stringify(line.metadata)}</span>`}</span>
             </button>`,
           )}

@@ -1,10 +1,13 @@
 // JobMonitor: a workspace's jobs, live: groups with counts, filters, search, selection, actions.
 
-import { jobs as api, supabase } from "../api.js";
+import { jobs as api, operator, supabase } from "../api.js";
+import { density, nextDensity, ROWS } from "../lib/density.js";
 import { counted, duration, glimpse, number, percentage, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
+import { ALL } from "../lib/scope.js";
 import { STATES, STATUSES } from "../lib/states.js";
+import { useStore } from "../lib/store.js";
 import { classes, hooks, html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
@@ -15,7 +18,6 @@ import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { tell, tellFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
-const ROW = 52;
 const CHIPS = [["job_type", "type"], ["queue", "queue"], ["parent_id", "parent"]];
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
@@ -28,7 +30,9 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   const { list, state } = useJobList(workspaceId, filter);
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
-  const view = useVirtual({ count: rows.length, rowHeight: ROW });
+  const rowHeight = useStore(density);
+  const view = useVirtual({ count: rows.length, rowHeight: ROWS[rowHeight] });
+  const isOfAll = workspaceId === ALL;
   const onScreen = rows.slice(view.first, view.last);
   const ids = useRef([]);
   ids.current = onScreen.map((row) => row.id);
@@ -54,20 +58,21 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
         ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
       </button>
+      <button type="button" class="quiet density" aria-pressed=${rowHeight === "compact"} title="Rows of 32 pixels instead of 52" onClick=${nextDensity}>Compact</button>
       <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`}
     <${Body} state=${state} filter=${filter} onFilter=${onFilter} retry=${() => list.current.load()} />
-    <div class="table-scroll" ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
+    <div class="table-scroll" data-density=${rowHeight} ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
       <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
         <thead><tr>
           <th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${allShown} onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded jobs</span></label></th>
-          <th scope="col" class="c-job">Job</th><th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
+          <th scope="col" class="c-job">Job</th>${isOfAll && html`<th scope="col" class="c-workspace">Workspace</th>`}<th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
           <th scope="col" class="c-num num">Attempt</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Took</th><th scope="col" class="c-id">Id</th>
         </tr></thead>
         <tbody onKeyDown=${moveByArrows}>
           ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
-          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} href=${hrefOf(row.id)} />`)}
+          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} href=${hrefOf(row.id)} isOfAll=${isOfAll} />`)}
           ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td style=${{ height: `${view.after}px` }}></td></tr>`}
         </tbody>
       </table>
@@ -79,11 +84,12 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
 }
 
 function Groups({ counts, status, onFilter }) {
-  const total = counts && STATUSES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
+  // of all workspaces only what is live and what failed is counted: no sum then
+  const total = counts && STATUSES.every((name) => name in counts) && STATUSES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
   const isMore = (name) => counts?.more?.length > 0 && (name ? counts.more.includes(name) : true);
   const entry = (name, word, count, tone) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(status ?? "") === name ? "true" : undefined}
       href=${hrefWith(name)} onClick=${(event) => { if (event.metaKey || event.ctrlKey || event.button !== 0) return; event.preventDefault(); onFilter({ status: name }); }}>
-    <span class="group-word">${word}</span><span class="group-count num">${count === undefined || count === null ? "–" : `${number(count)}${isMore(name) ? "+" : ""}`}</span>
+    <span class="group-word">${word}</span><span class="group-count num">${count === undefined || count === null || count === false ? "–" : `${number(count)}${isMore(name) ? "+" : ""}`}</span>
   </a>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${entry("", "All", total)}
@@ -140,13 +146,14 @@ function Body({ state, filter, onFilter, retry }) {
 const hasTrouble = (row) => Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 const second = (row) => (hasTrouble(row) ? row.error_message : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || glimpse(row.payload));
 
-function Row({ row, index, isChosen, toggle, href }) {
+function Row({ row, index, isChosen, toggle, href, isOfAll }) {
   return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
     <td class="c-check"><label class="tick"><input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span></label></td>
     <td class="c-job"><a class="row-link" href=${href}><span class="job-type">${row.job_type}</span>
-      <span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row) || "\u00a0"}</span></a></td>
+      ${second(row) && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row)}</span>`}</a></td>
+    ${isOfAll && html`<td class="c-workspace"><span class="ellipsis" title=${row.workspace_id}>${row.workspace_name ?? shortId(row.workspace_id)}</span></td>`}
     <td class="c-state"><${StateBadge} status=${row.status} cancelling=${Boolean(row.cancel_requested_at)} /></td>
-    <td class="c-progress">${row.status === "processing" ? html`<${LiveProgress} row=${row} />` : percentage(row.progress) > 0 || row.status === "completed" ? html`<${JobProgress} job=${row} compact />` : html`<span class="none">–</span>`}</td>
+    <td class="c-progress">${row.status === "processing" ? (isOfAll ? html`<${JobProgress} job=${row} compact />` : html`<${LiveProgress} row=${row} />`) : !ENDED.has(row.status) && percentage(row.progress) > 0 ? html`<${JobProgress} job=${row} compact />` : ""}</td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
     <td class="c-num c-took num">${row.status === "processing" ? html`<${Took} from=${row.started_at} />` : ENDED.has(row.status) && row.started_at ? duration(Date.parse(row.completed_at) - Date.parse(row.started_at)) : "–"}</td>
@@ -208,16 +215,25 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   };
   const chunks = async (call, rows) => {
     let count = 0;
-    for (let at = 0; at < rows.length; at += 1000) count += (await call(workspaceId, { ids: rows.slice(at, at + 1000).map((row) => row.id) })).count;
+    // of all workspaces: each is opened first, which is written down
+    for (const id of new Set(rows.map((row) => row.workspace_id))) {
+      if (workspaceId === ALL) await operator.open({ workspace_id: id, reason: "several jobs at once" });
+      const own = rows.filter((row) => row.workspace_id === id);
+      for (let at = 0; at < own.length; at += 1000) count += (await call(id, { ids: own.slice(at, at + 1000).map((row) => row.id) })).count;
+    }
     return count;
+  };
+  const retryEach = async (rows) => {
+    if (workspaceId === ALL) for (const id of new Set(rows.map((row) => row.workspace_id))) await operator.open({ workspace_id: id, reason: "several jobs at once" });
+    return (await Promise.all(rows.map((row) => api.retry(row.id)))).length;
   };
   const cancelPicked = () => act({ title: `Cancel ${counted(live.length, "job")}?`, text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.", action: `Cancel ${counted(live.length, "job")}`, danger: true, run: () => chunks(api.cancelMany, live), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redrivePicked = () => act({ title: `Redrive ${counted(failed.length, "job")}?`, text: "Each starts again with fresh attempts; finished steps are kept.", action: `Redrive ${counted(failed.length, "job")}`, run: () => chunks(api.redriveMany, failed), done: (count) => `Redriven ${counted(count, "job")}` });
-  const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: async () => (await Promise.all(cancelled.map((row) => api.retry(row.id)))).length, done: (count) => `Retried ${counted(count, "job")}` });
+  const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: () => retryEach(cancelled), done: (count) => `Retried ${counted(count, "job")}` });
   const cancelAll = () => act({ title: `Cancel all ${all}?`, text: `Every ${STATES[filter.status].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${all}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redriveAll = () => act({ title: `Redrive all ${all}?`, text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.", action: `Redrive ${all}`, run: () => repeat(api.redriveMany, where), done: (count) => `Redriven ${counted(count, "job")}` });
 
-  const offersAll = matching > 0 && (LIVE.has(filter.status) || filter.status === "failed");
+  const offersAll = workspaceId !== ALL && matching > 0 && (LIVE.has(filter.status) || filter.status === "failed");
   if (picked.length === 0 && !offersAll) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[filter.status].word.toLowerCase()}`}</span>

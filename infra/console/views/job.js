@@ -1,10 +1,10 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import { jobs as api, supabase } from "../api.js";
+import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
 import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge } from "../parts/badge.js";
 import { copy, CopyId } from "../parts/copy.js";
@@ -12,6 +12,7 @@ import { ActionButton, confirm } from "../parts/dialog.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
+import { Actions as ActionList } from "../parts/actions.js";
 import { AttemptsTable } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
@@ -65,10 +66,30 @@ export default function JobPage(props) {
 function Watched({ id, workspace }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
   const { job, missing, problem, freshness } = watch;
-  if (missing) return html`<${NotFound} what="job" />`;
+  if (missing) return html`<${Elsewhere} id=${id} onOpened=${watch.refresh} />`;
   if (!job && problem) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
   if (!job) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
+}
+
+/** A job that is not of one's workspaces: for people on call a way in, which is written down. */
+function Elsewhere({ id, onOpened }) {
+  const { isOperator } = useStore(session);
+  const [reason, setReason] = useState("");
+  if (!isOperator) return html`<${NotFound} what="job" />`;
+  const open = async () => {
+    try {
+      const opened = await operator.open({ job_id: id, reason: reason.trim() || null });
+      await refreshWorkspaces(opened.workspace_id);
+      onOpened();
+    } catch (error) {
+      tellFailure("Not opened", error);
+    }
+  };
+  return html`<div class="page"><h1 tabindex="-1">A job of another workspace</h1>
+    <section class="card stack narrow-card"><p>You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.</p>
+      <form class="stack" onSubmit=${(event) => event.preventDefault()}><label class="field"><span>Reason</span><input type="text" maxlength="500" placeholder="A ticket, an alert" value=${reason} onInput=${(event) => setReason(event.target.value)} /></label>
+      <div class="actions"><a class="button" href="/jobs">Back</a><${ActionButton} className="primary" run=${open}>Open the workspace<//></div></form></section></div>`;
 }
 
 function Loaded({ watch, job, freshness }) {
@@ -86,7 +107,7 @@ function Loaded({ watch, job, freshness }) {
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    <${JobProgress} job=${job} />
+    ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
     ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
     <div class="columns">
       <div class="column main">
@@ -97,6 +118,7 @@ function Loaded({ watch, job, freshness }) {
         <${Children} list=${children} parentId=${job.id} />
         ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
         <${Steps} steps=${steps} trace=${trace.value?.jobs[0]} />
+        <${Activity} job=${job} />
         <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
       </div>
       <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
@@ -177,6 +199,19 @@ function Steps({ steps, trace }) {
   </section>`;
 }
 
+/** What people did to it; nothing is shown where nobody did anything. */
+function Activity({ job }) {
+  const read = useRead((signal) => api.actions(job.id, signal), [job.id, job.status, job.generation, job.cancel_requested_at]);
+  if (!read.value?.length) return null;
+  return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
+}
+
+/** Somebody by their mail address, where the reader may know it. */
+function Person({ id }) {
+  const read = useRead(() => people([id]), [id]);
+  return read.value?.[id] ? html`<span title=${id}>${read.value[id]}</span>` : html`<${CopyId} id=${id} what="user id" />`;
+}
+
 function Children({ list, parentId }) {
   const all = list.value ?? [];
   if (all.length === 0) return null;
@@ -192,7 +227,7 @@ function Branch({ of: children, all }) {
   return html`<ul class="children">${children.map((child) => {
     const own = all.filter((one) => one.parent_id === child.id);
     return html`<li key=${child.id}><div class="child" data-job=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a><span class="child-note muted">${hasFailed(child) ? child.error_message : glimpse(child.payload)}</span>
-      <${StateBadge} status=${child.status} /><${JobProgress} job=${child} compact /></div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
+      <${StateBadge} status=${child.status} />${ENDED.has(child.status) ? html`<span></span>` : html`<${JobProgress} job=${child} compact />`}</div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
   })}</ul>`;
 }
 
@@ -221,6 +256,6 @@ function Facts({ job }) {
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && html`<a class="mono" href=${`/jobs/${job.parent_id}`}>${job.parent_id.slice(-8)}</a>`)}
     ${fact("Batch", job.batch_id && html`<${CopyId} id=${job.batch_id} what="batch id" />`)}
-    ${fact("Created by", job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service")}
+    ${fact("Created by", job.user_id ? html`<${Person} id=${job.user_id} />` : "a service")}
   </dl>`;
 }

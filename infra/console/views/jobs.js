@@ -1,6 +1,7 @@
 // The page of all jobs; its filters live in the address.
 
 import { setQuery, useQuery } from "../lib/router.js";
+import { isAll } from "../lib/scope.js";
 import { html, useState } from "../lib/ui.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobMonitor } from "../parts/job-monitor.js";
@@ -13,7 +14,7 @@ export default function Jobs({ workspace }) {
   const filter = Object.fromEntries(["status", "job_type", "queue", "parent_id", "search"].map((name) => [name, query.get(name) || undefined]));
   return html`<div class="page fill">
     <header class="page-head"><h1 tabindex="-1">Jobs</h1><span class="spacer"></span>
-      <button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button></header>
+      ${!isAll(workspace) && html`<button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button>`}</header>
     <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(changes) => setQuery(changes)} />
     ${enqueuing && html`<${EnqueueDialog} workspaceId=${workspace.id} onClose=${() => setEnqueuing(false)} />`}
   </div>`;

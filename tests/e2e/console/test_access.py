@@ -68,6 +68,11 @@ PATHS = [
     "/jobs?status=failed",
     "JOB",
     "/operations",
+    "/failures",
+    "/schedules",
+    "/webhooks",
+    "/limits",
+    "/activity",
     "/accounts",
     "ACCOUNT",
     "IMPORT",
@@ -92,8 +97,8 @@ def test_axe_finds_nothing_on_any_page(
             summary.click()
         visitor.settle()
         found[path] = violations(visitor.page, repository)
-    visitor.open("/operations")
-    for button in ("Deliveries", "Edit nightly"):
+    for path, button in (("/webhooks", "Deliveries"), ("/schedules", "Edit nightly")):
+        visitor.open(path)
         visitor.page.get_by_role("button", name=button).click()
         visitor.settle()
         found[button] = violations(visitor.page, repository)
@@ -101,6 +106,10 @@ def test_axe_finds_nothing_on_any_page(
     visitor.page.keyboard.press("Control+k")
     expect(visitor.page.get_by_role("dialog")).to_be_visible()
     found["palette"] = violations(visitor.page, repository)
+    visitor.page.keyboard.press("Escape")
+    visitor.page.keyboard.press("?")
+    expect(visitor.page.get_by_role("dialog")).to_contain_text("Keyboard shortcuts")
+    found["shortcuts"] = violations(visitor.page, repository)
 
     assert [f"{path} {line}" for path, lines in found.items() for line in lines] == []
 
