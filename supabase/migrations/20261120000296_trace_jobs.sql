@@ -17,7 +17,7 @@ as $$
     from queue.leases as l where l.job_id = p_job.id
     union all -- of a type with minimal events a completed attempt is known by the job's row alone
     select p_job.fence, jsonb_build_object('attempt', p_job.attempts, 'fence', p_job.fence, 'worker_id', null,
-      'leased_at', p_job.started_at, 'ended_at', p_job.completed_at, 'outcome', 'completed', 'error_message', null)
+      'leased_at', p_job.started_at, 'ended_at', p_job.finished_at, 'outcome', 'completed', 'error_message', null)
     where p_job.outcome = 'completed' and p_job.started_at is not null
       and not exists (select 1 from queue.attempts as e where e.job_id = p_job.id and e.fence = p_job.fence)) as a
 $$;
@@ -75,7 +75,7 @@ begin
   return jsonb_build_object('now', queue.clock(), 'more', v_more, 'jobs', (
     select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_root.id then j.parent_id end,
       'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at, 'scheduled_for', j.scheduled_for,
-      'completed_at', j.completed_at, 'next_retry_at', j.next_retry_at, 'error_message', left(j.error_message, 500),
+      'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at, 'error_message', left(j.error_message, 500),
       'percentage', j.progress -> 'percentage',
       'attempts', queue.trace_attempts(j), 'steps', queue.trace_steps(j.id)) order by t.place)
     from unnest(v_ids) with ordinality as t (id, place) join public.jobs as j on j.id = t.id));

@@ -120,13 +120,13 @@ begin
   perform queue.note_listing('{"failures": true}');
   return (
     with letters as materialized (
-      select j.id, j.workspace_id, j.job_type, j.error_fingerprint, j.error_message, j.completed_at
+      select j.id, j.workspace_id, j.job_type, j.error_fingerprint, j.error_message, j.finished_at
       from (select e.job_id from queue.ended as e where e.outcome = 'failed' order by e.job_id desc limit v_most) as e
       join public.jobs as j on j.id = e.job_id),
     alike as (
       select job_type, error_fingerprint, count(*) as jobs, count(distinct workspace_id) as workspaces,
-        min(completed_at) as first_at, max(completed_at) as last_at,
-        (array_agg(id order by completed_at desc, id))[1] as latest_id,
+        min(finished_at) as first_at, max(finished_at) as last_at,
+        (array_agg(id order by finished_at desc, id))[1] as latest_id,
         (array_agg(distinct workspace_id))[1:50] as workspace_ids
       from letters group by 1, 2)
     select jsonb_build_object('groups', coalesce(jsonb_agg(to_jsonb(a) || jsonb_build_object('error_message',

@@ -504,7 +504,8 @@ class QueueMachine(RuleBasedStateMachine):
 
         def note(answer: Any) -> None:
             assert len(answer["results"]) == 1, "one settle was not answered once"
-            said = answer["results"][0]["outcome"]
+            result = answer["results"][0]
+            said = result["outcome"]
             first = self.answers.get((job_id, fence))
             if first is not None and first["item"]["outcome"] == outcome and job_id in self.jobs:
                 assert said == first["said"], "a repeated settle was answered differently"
@@ -772,14 +773,14 @@ class QueueMachine(RuleBasedStateMachine):
                     [{**handle(lease), "outcome": "completed"} for lease in leases]
                 )
             elif not self.watcher.one(
-                "select exists (select 1 from public.jobs where completed_at is null)"
+                "select exists (select 1 from public.jobs where finished_at is null)"
             ):
                 break
             else:
                 self.now += 400
                 self.watcher.run(CLOCK.format(seconds=self.now))
         left = self.watcher.rows(
-            "select status, job_type, count(*) from public.jobs where completed_at is null group by 1, 2"
+            "select status, job_type, count(*) from public.jobs where finished_at is null group by 1, 2"
         )
         assert left == [], "jobs were left behind"
         self.nothing_is_broken()

@@ -492,7 +492,7 @@ def test_a_workspaces_bound_holds_when_conversations_race_for_it(seeded: Databas
     with seeded.connect() as connection:
         row = connection.execute(
             "select count(*) from public.jobs where workspace_id = %s and job_type = 'chat_work'"
-            " and completed_at is null",
+            " and finished_at is null",
             (ACME,),
         ).fetchone()
         assert row is not None
@@ -544,7 +544,7 @@ def test_a_deletion_races_with_everybody_and_leaves_nothing_alive(seeded: Databa
         with seeded.connect() as connection:
             alive = connection.execute(
                 "select job_type, cancel_requested_at is null from public.jobs"
-                " where session_id = %s and completed_at is null",
+                " where session_id = %s and finished_at is null",
                 (f"chat:{conversation}",),
             ).fetchall()
             connection.execute("select public.settle_jobs(%s)", (Jsonb({

@@ -21,7 +21,7 @@ const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
 /** The spans of one job in time: queued, each attempt, each wait and each pause between attempts. */
 export function spansOf(job, now) {
-  const end = job.completed_at ? at(job.completed_at) : now;
+  const end = job.finished_at ? at(job.finished_at) : now;
   const spans = [];
   let before = at(job.created_at);
   let reason = "queued";
@@ -55,7 +55,7 @@ export function criticalPath(trace, now) {
     if (keys.has(job.id)) return;
     keys.add(job.id);
     for (const attempt of job.attempts) keys.add(`${job.id}/${attempt.fence}`);
-    let before = job.completed_at ? at(job.completed_at) : now;
+    let before = job.finished_at ? at(job.finished_at) : now;
     const steps = job.steps.map((step) => ({ step, from: at(step.started_at ?? step.ended_at), to: step.ended_at ? at(step.ended_at) : now }));
     // backwards: of those that had ended when the next began, the last to end held it up
     for (const { step, from, to } of steps.sort((a, b) => b.to - a.to || b.from - a.from)) {
@@ -63,7 +63,7 @@ export function criticalPath(trace, now) {
       keys.add(`${job.id}:${step.name}`);
       before = from;
       if (step.kind !== "children") continue;
-      const children = (childrenOf.get(job.id) ?? []).map((child) => ({ child, end: child.completed_at ? at(child.completed_at) : now }));
+      const children = (childrenOf.get(job.id) ?? []).map((child) => ({ child, end: child.finished_at ? at(child.finished_at) : now }));
       const last = children.filter((one) => one.end <= to + 1000 && one.end >= from).sort((a, b) => b.end - a.end)[0];
       if (last) walk(last.child);
     }
@@ -100,7 +100,7 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
     const { word, tone } = stateOf(job.status);
     rows.push({
       key: job.id, kind: "job", level, name: job.job_type, word, tone, jobId: job.id,
-      from: at(job.created_at), to: job.completed_at ? at(job.completed_at) : now, isRunning: !job.completed_at,
+      from: at(job.created_at), to: job.finished_at ? at(job.finished_at) : now, isRunning: !job.finished_at,
       isCritical: critical.has(job.id), bars: spans, isOpen, hasMore: inside.length > 0, error: job.error_message ?? null,
       until: job.status === "pending" ? at(job.next_retry_at ?? job.scheduled_for) : Number.NaN,
     });

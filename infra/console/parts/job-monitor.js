@@ -156,7 +156,7 @@ function Row({ row, index, isChosen, toggle, href, isOfAll }) {
     <td class="c-progress">${row.status === "processing" ? (isOfAll ? html`<${JobProgress} job=${row} compact />` : html`<${LiveProgress} row=${row} />`) : !ENDED.has(row.status) && percentage(row.progress) > 0 ? html`<${JobProgress} job=${row} compact />` : ""}</td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
-    <td class="c-num c-took num">${row.status === "processing" ? html`<${Took} from=${row.started_at} />` : ENDED.has(row.status) && row.started_at ? duration(Date.parse(row.completed_at) - Date.parse(row.started_at)) : "–"}</td>
+    <td class="c-num c-took num">${row.status === "processing" ? html`<${Took} from=${row.started_at} />` : ENDED.has(row.status) && row.started_at ? duration(Date.parse(row.finished_at) - Date.parse(row.started_at)) : "–"}</td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
   </tr>`;
 }

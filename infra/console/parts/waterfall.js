@@ -42,7 +42,7 @@ export function Waterfall({ trace, now }) {
   });
   return html`<div class="waterfall">
     <div class="bar">
-      <${Sums} sums=${sums} isLive=${!trace.jobs[0].completed_at} />
+      <${Sums} sums=${sums} isLive=${!trace.jobs[0].finished_at} />
       <span class="spacer"></span>
       <div class="zoom">${!asTable && html`
         <button type="button" class="quiet" aria-label="Zoom out" disabled=${!view} onClick=${() => zoom(2)}>−</button>

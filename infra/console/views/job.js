@@ -33,7 +33,7 @@ export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /** Attempts, steps, children: read when the job changes state, not with every progress. */
 function useDetails(job) {
-  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.completed_at}`;
+  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const attempts = useRead((signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const children = useRead((signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
@@ -129,7 +129,7 @@ function Loaded({ watch, job, freshness }) {
 
 function Explained({ explained, job, isAsking }) {
   const told = explained.value;
-  if (isAsking) return html`<p class="explain">It goes on when somebody answers.</p>`; // the question itself stands below
+  if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
   const sentence = told && told.status === job.status ? told.sentence : plainly(job);
   return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
 }
@@ -174,7 +174,7 @@ function Actions({ job, watch, duplicate }) {
 
 function Timeline({ job, trace, attempts, events }) {
   const isLive = !ENDED.has(job.status);
-  const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.completed_at)));
+  const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.finished_at)));
   const list = attempts.value ?? [];
   return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
     ${trace.value ? html`<${Waterfall} trace=${trace.value} now=${now} />` : trace.error ? html`<${Failed} error=${trace.error} retry=${trace.refresh} what="The timeline could not be read" />` : html`<${Loading} what="Reading the timeline" />`}
@@ -241,8 +241,8 @@ function Facts({ job }) {
     ${fact("Scheduled for", job.scheduled_for && html`<${When} at=${job.scheduled_for} />`)}
     ${fact("Started", job.started_at && html`<${When} at=${job.started_at} />`)}
     ${fact("Next attempt", job.next_retry_at && html`<${When} at=${job.next_retry_at} />`)}
-    ${fact("Ended", job.completed_at && html`<${When} at=${job.completed_at} />`)}
-    ${fact(job.completed_at ? "Took" : "Running for", job.started_at && (job.completed_at || job.status === "processing") && html`<${Took} from=${job.started_at} to=${job.completed_at} />`)}
+    ${fact("Ended", job.finished_at && html`<${When} at=${job.finished_at} />`)}
+    ${fact(job.finished_at ? "Took" : "Running for", job.started_at && (job.finished_at || job.status === "processing") && html`<${Took} from=${job.started_at} to=${job.finished_at} />`)}
     ${fact("Waited", job.started_at && job.attempts <= 1 && html`<span class="num">${duration(Date.parse(job.started_at) - Date.parse(job.scheduled_for ?? job.created_at))}</span>`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}

@@ -92,7 +92,7 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     if stage not in stages or stage == "default":
         names = ", ".join(name for name in stages if name != "default")
         raise CommandFailed(
-            f"there is no stage {stage!r}",
+            f"unknown stage {stage!r}",
             code="unknown_stage",
             fix=f"take one of {names}, or add `{stage}: {{}}` to {shown(project)}",
         )
@@ -319,7 +319,7 @@ def outputs(plan: Plan) -> dict[str, str]:
         if failed.code != "ValidationError":
             raise
         raise CommandFailed(
-            f"there is no stack {plan.stack} in {plan.region}",
+            f"no stack {plan.stack} in {plan.region}",
             code="not_deployed",
             fix=f"minutehand deploy {plan.stage}; or name its --region",
         ) from failed

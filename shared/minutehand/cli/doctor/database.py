@@ -163,7 +163,7 @@ def policies(patient: Patient) -> Finding:
     )
     if not rows:
         return say.fail(
-            "realtime.messages has no policy: nobody can follow a job live",
+            "realtime.messages has no policy: no one can follow a job live",
             "run the last migration's statements in the dashboard's SQL editor",
         )
     return say.ok(", ".join(row[0] for row in rows))

@@ -7,7 +7,7 @@ import { criticalPath, extentOf, moved, placeOf, rowsOf, spansOf, sumsOf, ticksO
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
 const attempt = (number, from, to, outcome, more = {}) => ({ attempt: number, fence: number, leased_at: at(from), ended_at: to === null ? null : at(to), outcome, error_message: null, ...more });
 const step = (name, kind, from, to) => ({ name, kind, started_at: at(from), ended_at: to === null ? null : at(to) });
-const job = (id, more) => ({ id, parent_id: null, job_type: id, status: "completed", created_at: at(0), completed_at: at(10_000), attempts: [], steps: [], ...more });
+const job = (id, more) => ({ id, parent_id: null, job_type: id, status: "completed", created_at: at(0), finished_at: at(10_000), attempts: [], steps: [], ...more });
 
 // attempt 1 fails after 1 s; attempt 2 spawns two children and waits for them from 3 to 8 s; then it ends
 const parent = job("parent", {
@@ -18,8 +18,8 @@ const parent = job("parent", {
   ],
   steps: [step("read", "step", 600, 900), step("pages", "children", 3000, 8000), step("bind", "step", 8100, 9900)],
 });
-const quick = job("quick", { parent_id: "parent", created_at: at(2900), completed_at: at(4000), attempts: [attempt(1, 3000, 4000, "completed")] });
-const slow = job("slow", { parent_id: "parent", created_at: at(2900), completed_at: at(7900), attempts: [attempt(1, 3100, 7900, "completed")], steps: [step("render", "step", 3200, 7800)] });
+const quick = job("quick", { parent_id: "parent", created_at: at(2900), finished_at: at(4000), attempts: [attempt(1, 3000, 4000, "completed")] });
+const slow = job("slow", { parent_id: "parent", created_at: at(2900), finished_at: at(7900), attempts: [attempt(1, 3100, 7900, "completed")], steps: [step("render", "step", 3200, 7800)] });
 const trace = { jobs: [parent, quick, slow], more: false };
 
 test("a job's time is split into queued, run, backed off and waited, and the parts add up to the whole", () => {
@@ -59,7 +59,7 @@ test("rows come parents first and in order of time; a folded job hides what is i
 });
 
 test("what still runs ends now, and the whole grows with it", () => {
-  const running = job("running", { status: "processing", completed_at: null, attempts: [attempt(1, 1000, null, null)], steps: [step("upload", "step", 2000, null)] });
+  const running = job("running", { status: "processing", finished_at: null, attempts: [attempt(1, 1000, null, null)], steps: [step("upload", "step", 2000, null)] });
   const rows = rowsOf({ jobs: [running] }, { now: Date.parse(at(30_000)) });
 
   assert.ok(rows.every((row) => row.isRunning));
