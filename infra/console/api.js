@@ -245,12 +245,21 @@ export const jobs = {
   cancelMany: (workspaceId, filter) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter }),
   redriveMany: (workspaceId, filter) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter }),
 
-  /** How many jobs of a workspace are in each status: `{[status]: n, more}`; those in `more` have at least so many. */
+  /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    const { counts, more } = await unwrap(data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
-    return { ...counts, more };
+    const { states, more } = await unwrap(data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
+    return { states, more };
   },
+};
+
+// Types ---------------------------------------------------------------------------------------
+
+export const types = {
+  /** Job types by name with who serves them and how the last day went: `{now, types}`. */
+  list: (workspaceId, signal, isInternal = false) => unwrap(data().rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal }).abortSignal(signal)),
+  /** One with its schema, limits, workers and schedules. */
+  get: (workspaceId, name, signal) => unwrap(data().rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }).abortSignal(signal)),
 };
 
 // People --------------------------------------------------------------------------------------

@@ -19,10 +19,15 @@ import { SignIn } from "./views/sign-in.js";
 const CORE = {
   nav: [
     { path: "/jobs", label: "Jobs", icon: "jobs", isWhole: true },
+    { path: "/types", label: "Types", icon: "shapes", isWhole: true },
+    { path: "/logs", label: "Logs", icon: "search" },
   ],
   routes: [
     { path: "/jobs", load: () => import("./views/jobs.js"), isWhole: true },
     { path: "/jobs/:id", load: () => import("./views/job.js"), isWhole: true },
+    { path: "/types", load: () => import("./views/types.js"), isWhole: true },
+    { path: "/types/:name", load: () => import("./views/type.js"), isWhole: true },
+    { path: "/logs", load: () => import("./views/logs.js") },
     { path: "/break-it", load: () => import("./views/break-it.js") },
   ],
 };
@@ -95,7 +100,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   useEffect(() => path === "/" && navigate("/jobs", { replace: true }), [path]);
   const commands = useMemo(() => [
     ...sections.flatMap((section) => section.nav.map(({ path: to, label }) => ({ label: `Go to ${label}`, hint: section.name, run: () => navigate(to) }))),
-    ...["failed", "processing", "waiting"].map((one) => ({ label: `Show ${one} jobs`, run: () => navigate(`/jobs?status=${one}`) })),
+    ...["failed", "retrying", "running", "suspended", "scheduled"].map((one) => ({ label: `Show ${one} jobs`, run: () => navigate(`/jobs?state=${one}`) })),
     { label: `Use ${rows === "compact" ? "comfortable" : "compact"} rows`, hint: "lists", run: nextDensity },
     ...workspaces.filter((one) => one.id !== workspace?.id).map((one) => ({ label: `Switch to ${one.name}`, hint: "workspace", run: () => switchTo(one.id) })),
     { label: "Change theme", hint: mode, run: nextTheme },

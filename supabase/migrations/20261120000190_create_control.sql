@@ -82,7 +82,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
   end if;
   for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
+    if v_name <> all (array['job_type', 'queue', 'status', 'state', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
       perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
     end if;
   end loop;
@@ -110,6 +110,7 @@ begin
         and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
+        and ($2 ->> 'state' is null or queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) = $2 ->> 'state')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
         and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')

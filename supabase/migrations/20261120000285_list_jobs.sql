@@ -381,13 +381,13 @@ begin
       v_more := v_more || to_jsonb(v_status);
     end if;
   end loop;
-  return jsonb_build_object('counts', v_counts, 'more', v_more);
+  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts), 'more', v_more);
 exception
   when invalid_text_representation then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
+comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable

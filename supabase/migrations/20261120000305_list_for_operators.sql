@@ -27,7 +27,8 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  v_filter jsonb := queue.list_filter(p_filter, array['workspace_id', 'status', 'job_type', 'queue', 'search',
+  v_filter jsonb := queue.list_filter(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue',
+    'search',
     'created_after', 'internal']);
   v_limit integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_slice constant integer := 20000;
@@ -38,12 +39,14 @@ declare
 begin
   perform queue.needs_operator();
   perform queue.note_listing(v_filter);
-  v_status := array(select jsonb_array_elements_text(v_filter -> 'status'));
+  v_status := array(select jsonb_array_elements_text(coalesce(v_filter -> 'state', v_filter -> 'status')));
   v_from := case
     when v_status = array['failed']
       then 'queue.ended as w join public.jobs as j on j.id = w.job_id where w.outcome = ''failed'''
-    when v_status = array['processing'] then 'queue.leases as w join public.jobs as j on j.id = w.job_id where true'
-    when v_status = array['waiting'] then 'queue.waits as w join public.jobs as j on j.id = w.job_id where true'
+    when v_status in (array['processing'], array['running'])
+      then 'queue.leases as w join public.jobs as j on j.id = w.job_id where true'
+    when v_status in (array['waiting'], array['suspended'])
+      then 'queue.waits as w join public.jobs as j on j.id = w.job_id where true'
     else 'public.jobs as j where true' end;
   v_from := v_from || case when v_from like 'queue.%' then ' and ($2 is null or w.job_id < $2) order by w.job_id desc'
     else ' and ($2 is null or j.id < $2) order by j.id desc' end;
@@ -53,6 +56,8 @@ begin
       select s.id from slice as s
       where ($1 ->> 'workspace_id' is null or s.workspace_id = ($1 ->> 'workspace_id')::uuid)
         and ($1 ->> 'status' is null or s.status = any ($4))
+        and ($1 ->> 'state' is null
+          or queue.state_of(s.status, s.attempts, s.next_retry_at, s.scheduled_for, queue.clock()) = any ($4))
         and ($1 ->> 'job_type' is null or s.job_type = $1 ->> 'job_type')
         and ($1 ->> 'queue' is null or s.queue = $1 ->> 'queue')
         and ($1 ->> 'created_after' is null or s.created_at >= ($1 ->> 'created_after')::timestamptz)
@@ -78,7 +83,7 @@ exception
 end;
 $$;
 comment on function public.operator_jobs is E'Jobs of all workspaces, newest first, for an operator: {jobs: [… '
-  'workspace_name], next: id | null}; give next as p_cursor.\n\nFilter: workspace_id, status […], job_type, queue, '
+  'workspace_name], next: id | null}; give next as p_cursor.\n\nFilter: workspace_id, state […], status […], job_type, queue, '
   'search, created_after, internal. Without payloads and results. A page looks at no more than 20,000 jobs and may '
   'hold fewer than asked for, even none.';
 
@@ -93,15 +98,15 @@ declare
 begin
   perform queue.needs_operator();
   return (
-    select jsonb_build_object('counts', jsonb_object_agg(c.status, c.jobs),
+    select jsonb_build_object('states', jsonb_object_agg(c.state, c.jobs),
       'more', coalesce(jsonb_agg(c.status) filter (where c.jobs >= v_most), '[]'))
     from (values
-      ('pending', (select count(*) from (select 1 from queue.ready limit v_most) as s) + (select count(*)
-        from (select 1 from queue.deferred limit v_most) as s)),
-      ('processing', (select count(*) from (select 1 from queue.leases limit v_most) as s)),
-      ('waiting', (select count(*) from (select 1 from queue.waits limit v_most) as s)),
-      ('failed', (select count(*) from (select 1 from queue.ended
-        where outcome = 'failed' limit v_most) as s))) as c (status, jobs));
+      ('queued', 'pending', (select count(*) from (select 1 from queue.ready limit v_most) as s)),
+      ('running', 'processing', (select count(*) from (select 1 from queue.leases limit v_most) as s)),
+      ('suspended', 'waiting', (select count(*) from (select 1 from queue.waits limit v_most) as s)),
+      ('failed', 'failed', (select count(*) from (select 1 from queue.ended
+        where outcome = 'failed' limit v_most) as s)))
+      as c (state, status, jobs));
 end;
 $$;
 comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {counts: {status: n}, more}; '

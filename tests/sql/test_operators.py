@@ -212,7 +212,7 @@ def test_failures_of_all_workspaces_are_grouped(engine: Engine, olga: Engine) ->
     [group] = olga.rpc("operator_failures")["groups"]
 
     assert (group["jobs"], group["workspaces"], group["error_message"]) == (3, 2, "row 7 is bad")
-    counts = olga.rpc("operator_counts")["counts"]
+    counts = olga.rpc("operator_counts")["states"]
     assert counts["failed"] == 3
     by_name = {one["id"]: one["failed"] for one in olga.rpc("operator_workspaces")["workspaces"]}
     assert (by_name[ACME], by_name[GLOBEX]) == (2, 1)

@@ -17,8 +17,9 @@ export class OperatorList {
   state = { rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null, newer: 0, missed: 0, freshness: "catching-up", isPaused: false };
 
   constructor(filter, changed) {
-    const { status, ...rest } = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    this.#filter = { ...rest, ...(status && { status: [status] }) };
+    const { state, workspace_id: workspace, job_type: type, queue, search } = filter;
+    const wanted = { workspace_id: workspace, job_type: type, queue, search, state: state && [state] };
+    this.#filter = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value));
     this.#changed = changed;
   }
 
@@ -79,8 +80,8 @@ export class OperatorList {
 
   async #count() {
     try {
-      const { counts, more } = await operator.counts(this.#controller.signal);
-      this.#set({ counts: { ...counts, more } });
+      const { states, more } = await operator.counts(this.#controller.signal);
+      this.#set({ counts: { states, more } });
     } catch (error) {
       this.#set({ error });
     }

@@ -5,6 +5,7 @@ import { html } from "../lib/ui.js";
 const PATHS = {
   ring: html`<circle cx="8" cy="8" r="4.25" fill="none" stroke="currentColor" stroke-width="1.75" />`,
   dot: html`<circle cx="8" cy="8" r="5" fill="currentColor" />`,
+  again: html`<path d="M12.5 8a4.5 4.5 0 1 1-1.4-3.25M12.5 2.5v2.75H9.75" fill="none" stroke="currentColor" stroke-width="1.6" stroke-linecap="round" stroke-linejoin="round" />`,
   pause: html`<path d="M5.5 4v8M10.5 4v8" stroke="currentColor" stroke-width="2" stroke-linecap="round" />`,
   check: html`<path d="m3.5 8.5 3 3 6-7" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round" />`,
   cross: html`<path d="m4.5 4.5 7 7m0-7-7 7" stroke="currentColor" stroke-width="2" stroke-linecap="round" />`,

@@ -26,6 +26,6 @@ function OfAll() {
   return html`${more && html`<p class="muted small">Of the latest ${number(10_000)}.</p>`}
     <div class="scroll-x" tabindex="0" role="group" aria-label="Dead letters"><table class="table"><thead><tr><th scope="col" class="num">Jobs</th><th scope="col" class="num">Workspaces</th><th scope="col">Type</th><th scope="col">Error</th><th scope="col">First</th><th scope="col">Latest</th></tr></thead>
     <tbody>${groups.map((group) => html`<tr key=${`${group.job_type} ${group.error_fingerprint}`}><td class="num strong">${number(group.jobs)}</td><td class="num" title=${counted(group.workspaces, "workspace")}>${number(group.workspaces)}</td>
-      <td class="wrap"><a href=${`/jobs?status=failed&job_type=${encodeURIComponent(group.job_type)}`}>${group.job_type}</a></td>
+      <td class="wrap"><a href=${`/jobs?state=failed&job_type=${encodeURIComponent(group.job_type)}`}>${group.job_type}</a></td>
       <td class="wrap wide"><a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>${group.error_message ?? "no message"}</a></td><td><${When} at=${group.first_at} /></td><td><${When} at=${group.last_at} /></td></tr>`)}</tbody></table></div>`;
 }

@@ -4,6 +4,7 @@ import { jobs as api, operator, people, refreshWorkspaces, session, supabase } f
 import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
+import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge } from "../parts/badge.js";
@@ -13,13 +14,13 @@ import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
 import { Actions as ActionList } from "../parts/actions.js";
-import { AttemptsTable } from "../parts/attempts.js";
+import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
-import { Sentence, Took, useNow, When } from "../parts/when.js";
+import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
 
 const useJobStatus = makeUseJobStatus(hooks, supabase);
@@ -99,8 +100,8 @@ function Loaded({ watch, job, freshness }) {
   const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">
-      <div class="job-title"><p class="crumb"><a href="/jobs">Jobs</a> / <a href=${`/jobs?job_type=${encodeURIComponent(job.job_type)}`}>${job.job_type}</a></p>
-        <h1 tabindex="-1"><span class="job-type">${job.job_type}</span> <${StateBadge} status=${job.status} cancelling=${Boolean(job.cancel_requested_at)} /></h1></div>
+      <div class="job-title"><p class="crumb"><a href="/jobs">Jobs</a> / <a href=${`/types/${encodeURIComponent(job.job_type)}`}>${job.job_type}</a></p>
+        <h1 tabindex="-1"><span class="job-type">${job.job_type}</span> <${StateBadge} job=${job} cancelling=${Boolean(job.cancel_requested_at)} /></h1></div>
       <span class="spacer"></span>
       <${Freshness} value=${freshness} />
       <${Actions} job=${job} watch=${watch} duplicate=${() => setDuplicating(true)} />
@@ -111,8 +112,7 @@ function Loaded({ watch, job, freshness }) {
     ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
     <div class="columns">
       <div class="column main">
-        ${job.error_message && job.status !== "completed" && html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
-          <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
+        <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
         <${Timeline} job=${job} trace=${trace} attempts=${attempts} events=${watch.events} />
         <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
         <${Children} list=${children} parentId=${job.id} />
@@ -227,7 +227,7 @@ function Branch({ of: children, all }) {
   return html`<ul class="children">${children.map((child) => {
     const own = all.filter((one) => one.parent_id === child.id);
     return html`<li key=${child.id}><div class="child" data-job=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a><span class="child-note muted">${hasFailed(child) ? child.error_message : glimpse(child.payload)}</span>
-      <${StateBadge} status=${child.status} />${ENDED.has(child.status) ? html`<span></span>` : html`<${JobProgress} job=${child} compact />`}</div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
+      <${StateBadge} job=${child} />${ENDED.has(child.status) ? html`<span></span>` : html`<${JobProgress} job=${child} compact />`}</div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
   })}</ul>`;
 }
 
@@ -239,15 +239,14 @@ function Facts({ job }) {
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact("Created", html`<${When} at=${job.created_at} />`)}
     ${fact("Scheduled for", job.scheduled_for && html`<${When} at=${job.scheduled_for} />`)}
-    ${fact("Started", job.started_at && html`<${When} at=${job.started_at} />`)}
-    ${fact("Next attempt", job.next_retry_at && html`<${When} at=${job.next_retry_at} />`)}
-    ${fact("Ended", job.finished_at && html`<${When} at=${job.finished_at} />`)}
-    ${fact(job.finished_at ? "Took" : "Running for", job.started_at && (job.finished_at || job.status === "processing") && html`<${Took} from=${job.started_at} to=${job.finished_at} />`)}
-    ${fact("Waited", job.started_at && job.attempts <= 1 && html`<span class="num">${duration(Date.parse(job.started_at) - Date.parse(job.scheduled_for ?? job.created_at))}</span>`)}
+    ${fact("First start", job.started_at && html`<${When} at=${job.started_at} />`)}
+    ${fact("Next run", nextRunOf(job) && html`<${When} at=${nextRunOf(job)} />`)}
+    ${fact("Finished", job.finished_at && html`<${When} at=${job.finished_at} />`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}
     ${fact("Snoozed", job.snoozes > 0 && html`<span class="num">${job.snoozes}</span>`)}
     ${fact("Cost", job.cost_usd && Number(job.cost_usd) > 0 && html`<span class="num">${money(job.cost_usd)}</span>`)}
+    ${fact("Tags", job.tags?.length > 0 && html`<span class="tags">${job.tags.map((tag) => html`<a class="tag" key=${tag} href=${`/jobs?tag=${encodeURIComponent(tag)}`}>${tag}</a>`)}</span>`)}
     ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
     ${fact("Priority", html`<span class="num">${job.priority}</span>`)}
     ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
