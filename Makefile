@@ -46,12 +46,13 @@ test-schema: setup ## Run the SQL's and the worker's tests under other schema na
 
 # what goes into the npm archive
 PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
-check: setup ## Lint, types, imports, SQL form
+check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/console/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
 	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 

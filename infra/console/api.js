@@ -144,16 +144,16 @@ export function chooseWorkspace(id) {
 // The API -------------------------------------------------------------------------------------
 
 async function token({ fresh = false } = {}) {
-  const { data, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
+  const { data: found, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
   if (error && !(error.status >= 400 && error.status < 500)) {
     // nobody is signed out because Auth is away for a moment
     throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
   }
-  if (error || !data.session) {
+  if (error || !found.session) {
     if (isHost) await client.auth.signOut({ scope: "local" });
     throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
   }
-  return data.session.access_token;
+  return found.session.access_token;
 }
 
 /**
@@ -205,9 +205,9 @@ async function errorBody(answer) {
 
 /** The rows of a supabase-js query, or an error like the API's. */
 export async function unwrap(query) {
-  const { data, error, status } = await query;
+  const { data: rows, error, status } = await query;
   if (error) throw new ApiError({ status, code: error.hint || error.code, error: error.message, detail: error.details });
-  return data;
+  return rows;
 }
 
 // Jobs ----------------------------------------------------------------------------------------

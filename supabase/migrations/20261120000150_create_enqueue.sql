@@ -895,7 +895,7 @@ begin
   v_done := queue.enqueue_for(p_workspace_id, jsonb_build_array(
     coalesce(p_options, '{}') || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
   return jsonb_build_object(
-    'job', (select to_jsonb(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
+    'job', (select queue.job_json(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
     'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');
 end;
 $$;

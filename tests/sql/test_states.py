@@ -1,4 +1,3 @@
-
 """States, next runs and times: one derivation, the same in lists, a job, the view and the count."""
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 // A form from a JSON Schema: which fields a payload has, what may be in them, and the payload they make. Pure.
 
+const without = (schema, ...names) => Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
+
 /** The schema a reference within the document points at, merged with what stands beside it. */
 export function resolve(schema, root, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > 8) return {};
   if (typeof schema.$ref === "string" && schema.$ref.startsWith("#/")) {
     const target = schema.$ref.slice(2).split("/").reduce((node, part) => node?.[part.replaceAll("~1", "/").replaceAll("~0", "~")], root);
-    const { $ref: _, ...beside } = schema;
-    return { ...resolve(target, root, depth + 1), ...beside };
+    return { ...resolve(target, root, depth + 1), ...without(schema, "$ref") };
   }
   // pydantic writes an optional field as anyOf [it, null]
   const choices = (schema.anyOf ?? schema.oneOf)?.filter((one) => one.type !== "null");
   if (choices?.length === 1) {
-    const { anyOf: _a, oneOf: _o, ...beside } = schema;
-    return { ...resolve(choices[0], root, depth + 1), ...beside, isNullable: true };
+    return { ...resolve(choices[0], root, depth + 1), ...without(schema, "anyOf", "oneOf"), isNullable: true };
   }
   if (schema.allOf?.length === 1) return { ...resolve(schema.allOf[0], root, depth + 1), ...schema, allOf: undefined };
   return schema;

@@ -95,18 +95,18 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
   const many = trace.jobs.length > MOST_OPEN;
   const add = (job, level) => {
     const spans = spansOf(job, now);
-    const inside = [...partsOf(job, now, level + 1, critical), ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child }))];
+    const parts = [...partsOf(job, now, level + 1, critical), ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child }))];
     const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
     const { word, tone } = stateOf(job.status);
     rows.push({
       key: job.id, kind: "job", level, name: job.job_type, word, tone, jobId: job.id,
       from: at(job.created_at), to: job.finished_at ? at(job.finished_at) : now, isRunning: !job.finished_at,
-      isCritical: critical.has(job.id), bars: spans, isOpen, hasMore: inside.length > 0, error: job.error_message ?? null,
+      isCritical: critical.has(job.id), bars: spans, isOpen, hasMore: parts.length > 0, error: job.error_message ?? null,
       until: job.status === "pending" ? at(job.next_retry_at ?? job.scheduled_for) : Number.NaN,
     });
     if (!isOpen) return;
-    inside.sort((a, b) => a.from - b.from);
-    for (const part of inside) {
+    parts.sort((a, b) => a.from - b.from);
+    for (const part of parts) {
       if (part.child) add(part.child, level + 1);
       else rows.push(part);
     }

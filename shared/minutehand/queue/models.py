@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal, NewType, Self
+from datetime import datetime
+from typing import Any, Literal, NewType
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -199,15 +199,6 @@ class Enqueued(Model):
     wake: bool = False
     #: A sentence when no worker that runs serves the type; the job waits until one does.
     warning: str | None = None
-
-    @model_validator(mode="after")
-    def _derive_state(self) -> Self:
-        # the database derives it of jobs that are read; enqueueing is spared that
-        now = datetime.now(UTC)
-        object.__setattr__(
-            self, "job", self.job.model_copy(update={"state": state_of(self.job, now)})
-        )
-        return self
 
 
 class EnqueuedBatch(Model):

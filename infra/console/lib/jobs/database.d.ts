@@ -18,6 +18,7 @@ import type {
   JobFilter,
   JobLog,
   JobStatus,
+  JobTimes,
   JobType,
   JobWord,
   Json,
@@ -94,6 +95,17 @@ export type Minutehand = {
     }>;
   };
   Views: {
+    job_states: View<
+      Pick<Job, "id" | "workspace_id" | "job_type" | "status"> &
+        Omit<JobTimes, "queue_ms"> & {
+          state: JobWord;
+          next_run_at: string | null;
+          waiting_for: Wait | null;
+          running_since: string | null;
+          worker_id: string | null;
+          queue_ms: number | null;
+        }
+    >;
     running_jobs: View<Job>;
   };
   Functions: {
@@ -260,7 +272,10 @@ export type Minutehand = {
       { p_session_id: string; p_job_id: string; p_after?: number; p_limit?: number },
       { events: JobEventRow[] }
     >;
-    guest_session_feed: Fn<{ p_session_id: string; p_cursor?: string | null; p_limit?: number }, FeedPage>;
+    guest_session_feed: Fn<
+      { p_session_id: string; p_cursor?: string | null; p_limit?: number },
+      FeedPage
+    >;
     guest_session_jobs: Fn<
       { p_session_id: string },
       { session_id: string; expires_at: string; jobs: GuestSessionJob[] }

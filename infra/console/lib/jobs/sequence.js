@@ -55,18 +55,6 @@ export class Sequence {
     return this.#ready();
   }
 
-  /**
-   * Everything up to `seq` is known from elsewhere, as from a snapshot.
-   *
-   * @param {number} seq
-   * @returns {E[]} Events after it that can be handed out now.
-   */
-  skipTo(seq) {
-    if (seq >= this.#next) this.#next = seq + 1;
-    for (const known of this.#waiting.keys()) if (known < this.#next) this.#waiting.delete(known);
-    return this.#ready();
-  }
-
   /** All events were read to the end: nothing can be missing because it was dropped here. */
   wasReadToTheEnd() {
     this.#dropped = false;

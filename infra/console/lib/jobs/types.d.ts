@@ -493,7 +493,9 @@ export type Attempt = {
   /** Absent where the caller may not see it. */
   traceback?: Traceback | null;
   /** Against the failed attempt before, [] when nothing differs; null for any other. */
-  differs: { what: "error" | "message" | "place" | "version" | "worker_id"; before: Json; now: Json }[] | null;
+  differs:
+    | { what: "error" | "message" | "place" | "version" | "worker_id"; before: Json; now: Json }[]
+    | null;
 };
 
 export type Frame = { file: string; line: number; function: string; code: string; own: boolean };

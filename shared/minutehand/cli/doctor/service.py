@@ -12,6 +12,7 @@ import jwt
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.cli.doctor.settings import role_of
+from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.errors import QueueError
 from minutehand.queue.keys import WORKER_ROLE
@@ -44,7 +45,10 @@ def supabase(patient: Patient) -> Finding:
             " `supabase config push`; or Project settings → Data API → Exposed schemas",
         )
     if answer.status_code == 404:
-        return say.fail(f"{url} has no table jobs", "supabase db push, or correct SUPABASE_URL")
+        return say.fail(
+            f"{url} has no table jobs",
+            f"{how_to_migrate(url, patient.stage)}; or correct SUPABASE_URL",
+        )
     if answer.status_code == 401 and "api" in answer.text.lower() and "key" in answer.text.lower():
         return say.fail(
             "SUPABASE_PUBLISHABLE_KEY is refused", "copy it again from Project settings → API keys"
