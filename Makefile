@@ -69,6 +69,7 @@ LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes -
 lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra serve -o infra/container/requirements.lock
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.bench $(ARGS)

@@ -89,7 +89,8 @@ async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    const { workspaces, isOperator } = await readWorkspaces(user.id);
+    let { workspaces, isOperator } = await readWorkspaces(user.id);
+    if (workspaces.length === 0 && (await acceptInvitations())) ({ workspaces, isOperator } = await readWorkspaces(user.id));
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
@@ -121,6 +122,13 @@ export async function refreshWorkspaces(id) {
   const { workspaces, isOperator } = await readWorkspaces(now.user.id);
   const workspace = workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
   session.set({ ...session.get(), workspaces, workspace, isOperator });
+}
+
+/** Join what the person was invited to; Auth does so itself where the project allows a trigger there. */
+async function acceptInvitations() {
+  const { data: joined, error, status } = await data().rpc("accept_invitations");
+  if (error && status !== 404) throw new ApiError({ status, code: error.hint || error.code, error: error.message });
+  return (joined ?? []).length > 0; // 404: the tenants are the application's own
 }
 
 export async function signIn(email, password) {
@@ -319,6 +327,9 @@ export const operations = {
   pause: (workspaceId, paused, reason) => post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
   limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
   setLimits: (workspaceId, limits) => request("PATCH", room(workspaceId, "limits"), { body: limits }),
+  members: (workspaceId, signal) => request("GET", room(workspaceId, "members"), { signal }),
+  setMember: (workspaceId, email, role) => request("PUT", room(workspaceId, `members/${encodeURIComponent(email)}`), { body: { role } }),
+  removeMember: (workspaceId, member) => request("DELETE", room(workspaceId, `members/${encodeURIComponent(member)}`)),
   retention: (workspaceId, signal) => request("GET", room(workspaceId, "retention"), { signal }),
   schedules: async (workspaceId) => (await request("GET", room(workspaceId, "schedules"))).schedules,
   putSchedule: (workspaceId, { name, ...schedule }) => request("PUT", room(workspaceId, `schedules/${encodeURIComponent(name)}`), { body: schedule }),

@@ -41,7 +41,8 @@ const OPERATIONS = {
     { path: "/webhooks", label: "Webhooks", icon: "send" },
     { path: "/limits", label: "Limits", icon: "gauge", isWhole: true },
     { path: "/workers", label: "Workers", icon: "chip", isWhole: true, isOperators: true },
-    { path: "/activity", label: "Activity", icon: "person", isWhole: true },
+    { path: "/members", label: "Members", icon: "person" },
+    { path: "/activity", label: "Activity", icon: "steps", isWhole: true },
   ],
   routes: [
     { path: "/operations", load: () => import("./views/operations.js"), isWhole: true },
@@ -50,6 +51,7 @@ const OPERATIONS = {
     { path: "/webhooks", load: () => import("./views/webhooks.js") },
     { path: "/limits", load: () => import("./views/limits.js"), isWhole: true },
     { path: "/workers", load: () => import("./views/workers.js"), isWhole: true },
+    { path: "/members", load: () => import("./views/members.js") },
     { path: "/activity", load: () => import("./views/activity.js"), isWhole: true },
   ],
 };
