@@ -342,8 +342,9 @@ begin
       finished_at = case when a.act in ('failed', 'cancelled') then p_now end,
       run_ms = j.run_ms + case when a.act = 'released' then 0
         else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
-      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
-      error_data = case when a.act in ('retry', 'failed') then queue.public_error(a.problem) else j.error_data end,
+      error_message = case when a.act in ('retry', 'failed') or a.act = 'cancelled' and a.problem ->> 'message' <> '' then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
+      error_data = case when a.act in ('retry', 'failed') or a.act = 'cancelled' and a.problem ->> 'message' <> ''
+        then queue.public_error(a.problem) else j.error_data end,
       error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1) else j.attempts end,
@@ -358,7 +359,7 @@ begin
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data,
       traceback, origin)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
-      case when act in ('retry', 'failed') then error_message end,
+      case when act in ('retry', 'failed') or act = 'cancelled' and problem ->> 'message' <> '' then error_message end,
       case when act in ('retry', 'failed') then queue.public_error(problem) end,
       case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
       case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end

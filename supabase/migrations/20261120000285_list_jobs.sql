@@ -79,7 +79,9 @@ as $$
     case when p_filter ? 'status' then ' and status = any (array(select jsonb_array_elements_text($1 -> ''status'')))' end,
     case when p_filter ? 'state' then ' and queue.state_of(status, attempts, next_retry_at, scheduled_for, $4)
       = any (array(select jsonb_array_elements_text($1 -> ''state'')))' end,
-    case when p_filter ? 'job_type' then ' and job_type = $1 ->> ''job_type''' end,
+    case when p_filter ? 'job_type' then ' and job_type = $1 ->> ''job_type'''
+      when p_filter ->> 'internal' = 'false' then ' and not exists (
+        select from queue.job_types as t where t.job_type = p.job_type and t.internal)' end,
     case when p_filter ? 'queue' then ' and queue = $1 ->> ''queue''' end,
     case when p_filter ? 'session_id' then ' and session_id = $1 ->> ''session_id''' end,
     case when p_filter ? 'parent_id' then ' and parent_id = ($1 ->> ''parent_id'')::uuid' end,
@@ -113,7 +115,7 @@ as $$
 declare
   v_filter jsonb := queue.list_filter(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
     'parent_id', 'batch_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
-    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'version', 'search', 'id_prefix']);
+    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'version', 'search', 'id_prefix', 'internal']);
   v_word text;
 begin
   if v_filter ? 'id_prefix' and queue.hex_of(v_filter ->> 'id_prefix') is null then

@@ -165,7 +165,7 @@ export class JobList {
   }
 
   #query() {
-    return { workspace_id: this.#workspaceId, ...this.#filter };
+    return { workspace_id: this.#workspaceId, internal: false, ...this.#filter };
   }
 
   #onEvent(event) {

@@ -187,9 +187,10 @@ function Row({ row, index, isChosen, toggle, href, isOfAll }) {
 
 /** How long it ran, over all its runs; of a running one until now. */
 function Ran({ row }) {
+  const earlier = Number(row.run_ms ?? (row.status === "processing" ? 0 : row.times?.run_ms) ?? Number.NaN);
   const since = row.running_since ?? (row.attempts <= 1 ? row.started_at : null);
-  if (row.status === "processing" && since) return html`<${Took} from=${since} before=${row.running_since ? (row.run_ms ?? 0) : 0} />`;
-  return row.run_ms > 0 || row.started_at ? duration(Number(row.run_ms ?? Number.NaN)) : html`<span class="none">–</span>`;
+  if (row.status === "processing" && since) return html`<${Took} from=${since} before=${row.running_since ? earlier || 0 : 0} />`;
+  return row.started_at && Number.isFinite(earlier) ? duration(earlier) : html`<span class="none">–</span>`;
 }
 
 /** Progress does not travel on the workspace's topic: a running row on screen follows its job. */

@@ -61,13 +61,22 @@ const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** What is no id names no job: the database need not be asked, and its refusal speaks of types. */
 export default function JobPage(props) {
-  return ID.test(props.id) ? html`<${Watched} ...${props} />` : html`<${NotFound} what="job" />`;
+  const { isOperator } = useStore(session);
+  if (!ID.test(props.id)) return html`<${NotFound} what="job" />`;
+  return isOperator ? html`<${LookedFor} ...${props} />` : html`<${Watched} ...${props} />`;
+}
+
+/** For people on call: whether the job is one of theirs is asked before it is followed. */
+function LookedFor(props) {
+  const found = useRead(() => api.byIds([props.id]), [props.id]);
+  if (!found.value) return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+  return found.value.length > 0 ? html`<${Watched} ...${props} />` : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
 }
 
 function Watched({ id, workspace }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
   const { job, missing, problem, freshness } = watch;
-  if (missing) return html`<${Elsewhere} id=${id} onOpened=${watch.refresh} />`;
+  if (missing) return html`<${NotFound} what="job" />`;
   if (!job && problem) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
   if (!job) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
@@ -75,9 +84,7 @@ function Watched({ id, workspace }) {
 
 /** A job that is not of one's workspaces: for people on call a way in, which is written down. */
 function Elsewhere({ id, onOpened }) {
-  const { isOperator } = useStore(session);
   const [reason, setReason] = useState("");
-  if (!isOperator) return html`<${NotFound} what="job" />`;
   const open = async () => {
     try {
       const opened = await operator.open({ job_id: id, reason: reason.trim() || null });

@@ -33,7 +33,7 @@ export default function Operations({ workspace }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Operations</h1><span class="muted">${isAll(workspace) ? "all workspaces" : workspace.name}</span><span class="spacer"></span>
       <label class="check"><input type="checkbox" checked=${isInternal} onChange=${(event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types</label>
-      <div class="segments" role="group" aria-label="Range">${Object.entries(RANGES).map(([word, [, long]]) => html`<button type="button" key=${word} aria-pressed=${word === range} aria-label=${`Last ${long}`} onClick=${() => setQuery({ range: word === DEFAULT ? "" : word })}>${word}</button>`)}</div></header>
+      <div class="segments" role="group" aria-label="Range">${Object.entries(RANGES).map(([word, [, long]]) => html`<button type="button" key=${word} aria-pressed=${word === range} title=${`The last ${long}`} onClick=${() => setQuery({ range: word === DEFAULT ? "" : word })}>${word}</button>`)}</div></header>
     <${Readiness} health=${health} />
     ${failed && failed.isStale && html`<${Stale} error=${failed.error} retry=${failed.refresh} />`}
     ${failed && !failed.value && html`<${Failed} error=${failed.error} retry=${failed.refresh} what="The statistics could not be read" />`}

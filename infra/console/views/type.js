@@ -33,7 +33,7 @@ export default function TypePage({ name, workspace }) {
 function Loaded({ type }) {
   const { day, limits } = type;
   const figure = (label, value, note) => html`<div class="card figure"><p class="figure-name muted">${label}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
-  const fact = (label, value) => value !== null && value !== undefined && html`<div><dt>${label}</dt><dd class="num">${value}</dd></div>`;
+  const fact = (label, value) => value !== null && value !== undefined && value !== false && html`<div><dt>${label}</dt><dd class="num">${value}</dd></div>`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
     ${type.paused_at && html`<p class="notice stale" role="status">Paused <${When} at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}</p>`}
@@ -56,6 +56,6 @@ function Loaded({ type }) {
       ${fact("Backoff", `${duration(limits.backoff.first_seconds * 1000)}, × ${limits.backoff.factor}, at most ${duration(limits.backoff.cap_seconds * 1000)}`)}
       ${fact("At once", limits.max_concurrency ?? "no limit")}${fact("Per workspace", limits.workspace_concurrency ?? "no limit")}${fact("Per key", limits.key_concurrency ?? "no limit")}
       ${fact("Rate", limits.rate_limit ? `${limits.rate_limit} per ${duration(limits.rate_per_seconds * 1000)}${limits.rate_per_key ? ", per key" : ""}` : "no limit")}
-      ${fact("Events", type.events)}${fact("Tagged by", type.tagged_by && [type.tagged_by].flat().join(", "))}
+      ${fact("Events", type.events)}${fact("Tagged by", type.tagged_by?.length > 0 && [type.tagged_by].flat().join(", "))}
     </dl></section></div>`;
 }

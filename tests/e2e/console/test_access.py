@@ -65,7 +65,7 @@ def paths(
 
 PATHS = [
     "/jobs",
-    "/jobs?status=failed",
+    "/jobs?state=failed",
     "JOB",
     "/operations",
     "/failures",
@@ -218,7 +218,7 @@ def test_a_quick_hand_on_a_slow_machine_loses_no_key(visit: Visit, worker: HandW
 
     expect(page).to_have_url(re.compile("search=needle"))
     expect(page.locator("tr.job-row")).to_have_count(1)
-    page.locator(".group[data-group=pending]").click()
+    page.locator(".group[data-group=queued]").click()
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
@@ -229,7 +229,7 @@ def test_nothing_moves_where_motion_is_unwanted(visit: Visit, worker: HandWorker
     job_id = worker.lease()[0]["job"]["id"]
     moving = "document.getAnimations().filter((a) => a.playState === 'running').length"
     page = visit(ADA, f"/jobs/{job_id}", reduced_motion="reduce").page
-    expect(page.locator("h1 .badge")).to_have_text("Processing")
+    expect(page.locator("h1 .badge")).to_have_text("Running")
 
     assert page.evaluate(moving) == 0
     page.emulate_media(reduced_motion="no-preference")

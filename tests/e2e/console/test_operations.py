@@ -43,7 +43,7 @@ def test_a_range_is_chosen_and_kept_in_the_address(visit: Visit, worker: HandWor
     page = visit(ADA, "/operations").page
     expect(page.get_by_text("No job ran in the last hour")).to_be_visible()
 
-    page.get_by_role("button", name="Last 7 days").click()
+    page.get_by_role("button", name="7d").click()
 
     row = page.get_by_role("region", name="By type").get_by_role("row", name="long_ago")
     expect(row).to_contain_text("7")

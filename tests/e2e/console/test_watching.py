@@ -45,11 +45,11 @@ def test_a_job_is_seen_from_pending_to_completed_without_a_reload(
     job_id = worker.enqueue({"turn": 1})
     page = visit(ADA, f"/jobs/{job_id}").page
     page.evaluate("window.sameDocument = true")
-    expect(badge(page)).to_have_text("Pending")
+    expect(badge(page)).to_have_text("Queued")
     is_live(page)
 
     [lease] = worker.lease()
-    expect(badge(page)).to_have_text("Processing")
+    expect(badge(page)).to_have_text("Running")
     worker.report(lease, 30, "first line")
     expect(bar(page)).to_have_attribute("aria-valuenow", "30")
     worker.report(lease, 70, "second line")
@@ -281,12 +281,12 @@ def test_a_question_is_answered_where_it_is_asked(visit: Visit, worker: HandWork
         "options": ["Left", "Right"],
     }
     worker.settle(lease, "waiting", wait=wait)
-    expect(badge(page)).to_have_text("Waiting")
+    expect(badge(page)).to_have_text("Suspended")
     expect(page.locator(".question-text")).to_have_text("Which <b>one</b>?")
 
     page.get_by_role("button", name="Right").click()
 
-    expect(badge(page)).to_have_text("Pending")
+    expect(badge(page)).to_have_text("Queued")
     [again] = worker.lease()
     assert again["steps"]["which"]["answer"] == "Right"
     worker.settle(again)
