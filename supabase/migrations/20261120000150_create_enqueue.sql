@@ -453,6 +453,7 @@ begin
   delete from queue.live_counts where workspace_id = p_workspace_id;
   delete from queue.stat_minutes where workspace_id = p_workspace_id;
   delete from queue.stat_hours where workspace_id = p_workspace_id;
+  delete from queue.alerts where workspace_id = p_workspace_id;
   delete from queue.operator_access where workspace_id = p_workspace_id;
 end;
 $$;

@@ -22,6 +22,7 @@ from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
+from minutehand.webhooks.alerts import Alert, Alerts, MailServer
 from minutehand.webhooks.signing import signed_headers
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
@@ -213,4 +214,13 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         events="minimal",
         internal=True,
     )(app.deliver)
+    registry.processor(
+        "alert",
+        payload=Alert,
+        timeout=60,
+        max_attempts=8,
+        backoff=Backoff(first=10, cap=3600),
+        events="minimal",
+        internal=True,
+    )(Alerts(MailServer.from_env(settings.environ)).tell)
     return app

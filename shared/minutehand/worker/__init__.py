@@ -24,8 +24,8 @@ from minutehand.worker.trace import current_traceparent, trace_headers
 
 __all__ = [
     "Backoff",
-    "ChildResult",
     "Cancel",
+    "ChildResult",
     "ChildrenFailed",
     "EnqueueOptions",
     "Fail",
