@@ -59,6 +59,7 @@ EXAMPLES: Mapping[str, str] = {
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
     "EXTRA_WORKERS": "10",
+    "WORKERS_AT_ONCE": "5",
     "WORKER_LOCATION": "aws/eu-west-1",
     "MINUTEHAND_APPS": "jobs,billing.jobs",
     "MINUTEHAND_SCHEMA": "minutehand",
@@ -113,6 +114,8 @@ class Settings(BaseModel):
     worker_concurrency: int = 5
     #: Most workers one tick starts beside itself for a backlog.
     extra_workers: int = 10
+    #: Most runs of workers at once, over all invocations; None for no bound.
+    workers_at_once: int | None = None
     #: Where the worker runs, as measurements state it; unset: by stage and AWS region.
     worker_location: str | None = None
     #: Packages that bring processors, routes and pages, see `minutehand.app`.
@@ -162,6 +165,9 @@ class Settings(BaseModel):
             speech_model=read_text(environ, "SPEECH_MODEL"),
             worker_concurrency=read_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             extra_workers=read_count(environ, "EXTRA_WORKERS", default=10, most=1000),
+            workers_at_once=read_count(environ, "WORKERS_AT_ONCE", default=5, most=10_000)
+            if read_text(environ, "WORKERS_AT_ONCE")
+            else None,
             worker_location=read_text(environ, "WORKER_LOCATION"),
             version=read_text(environ, "MINUTEHAND_VERSION")
             or read_text(environ, "AWS_LAMBDA_FUNCTION_VERSION")
@@ -237,6 +243,7 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
 
 def _level(environ: Mapping[str, str]) -> str:
     value = (read_text(environ, "LOG_LEVEL") or "INFO").upper()
+    value = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(value, value)
     if value not in _LEVELS:
         levels = ", ".join(sorted(_LEVELS))
         raise ConfigurationError(

@@ -94,7 +94,8 @@ class Deployed:
                 properties = resource["Properties"].items()
                 resource["Properties"] = {k: v for k, v in properties if k != "Tags"}
         unknown = set(resources) - set(known)
-        return {"Resources": {name: named(value, unknown) for name, value in known.items()}}
+        made = {name: named(value, unknown) for name, value in known.items()}
+        return {"Conditions": self.stack.template.get("Conditions", {}), "Resources": made}
 
     def resolve(self, value: Any) -> Any:
         """References in the properties of a resource made through its own API."""

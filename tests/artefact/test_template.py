@@ -113,11 +113,15 @@ def lint(template: Path, **options: Any) -> list[Any]:
 
 
 def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
-    """Errors and warnings alike; W3005 is osls' own doubled DependsOn, which harms nothing."""
+    """Errors and warnings alike.
+
+    W3005 is osls' own doubled DependsOn, which harms nothing; W8003 that a condition is constant,
+    which it is once a stage is compiled.
+    """
     found = lint(
         compiled.folder / TEMPLATE,
         regions=["us-east-1", "eu-central-1"],
-        ignore_checks=["W3005"],
+        ignore_checks=["W3005", "W8003"],
     )
 
     assert [str(match) for match in found] == []
@@ -244,7 +248,8 @@ def test_the_share_of_failed_requests_counts_requests(compiled: Stack) -> None:
 
 def test_the_first_tick_waits_for_the_slow_part_of_the_stack(compiled: Stack) -> None:
     """Secrets come after the stack; ticks without them would wake somebody on the first day."""
-    assert set(compiled.resources["Tick"]["DependsOn"]) == {"Console", "TicksMissedAlarm"}
+    assert set(compiled.resources["Tick"]["DependsOn"]) == {"UploadsBucket", "TicksMissedAlarm"}
+    assert "Console.DomainName" in str(compiled.resources["UploadsBucket"])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -533,6 +538,7 @@ MORE_ENVIRONMENT = {
         "WORKER_FUNCTION_NAME",
         "WORKER_CONCURRENCY",
         "EXTRA_WORKERS",
+        "WORKERS_AT_ONCE",
         "LANGUAGE_MODEL_URL",
         "LANGUAGE_MODEL",
         "LANGUAGE_MODEL_PRICES",
@@ -594,7 +600,8 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     """Parts of an upload nobody completed are invisible and paid for."""
     bucket = compiled.resources["UploadsBucket"]["Properties"]
     rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
-    apps, console = bucket["CorsConfiguration"]["CorsRules"]
+    apps, with_console = bucket["CorsConfiguration"]["CorsRules"]
+    condition, console, without = with_console["Fn::If"]
 
     assert rules["AbortUnfinishedUploads"]["AbortIncompleteMultipartUpload"] == {
         "DaysAfterInitiation": 2
@@ -602,6 +609,7 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     assert rules["ExpireUploads"]["ExpirationInDays"] > 0
     assert apps["ExposedHeaders"] == console["ExposedHeaders"] == ["ETag"]
     assert "*" not in apps["AllowedOrigins"]
+    assert (condition, without) == ("HasConsole", {"Ref": "AWS::NoValue"})
     assert [flat(origin) for origin in console["AllowedOrigins"]] == [
         "https://${Console.DomainName}"
     ]
@@ -678,11 +686,13 @@ def test_functions_behind_the_api_end_before_it_gives_up(compiled: Stack) -> Non
         assert compiled.function(name)["Timeout"] < 30
 
 
-def test_only_prod_reserves_concurrency(stacks: dict[str, Stack]) -> None:
-    """A new account has too little to reserve any, and the deploy would fail."""
-    assert "ReservedConcurrentExecutions" not in stacks["dev"].function("worker")
-    assert stacks["prod"].function("worker")["ReservedConcurrentExecutions"] == 10
-    assert stacks["prod"].function("worker")["RecursiveLoop"] == "Terminate"
+def test_workers_leave_a_new_account_room_and_reserve_nothing(compiled: Stack) -> None:
+    """An account of ten has none to reserve, and what workers take the API lacks."""
+    worker = compiled.function("worker")
+
+    assert "ReservedConcurrentExecutions" not in worker
+    assert worker["Environment"]["Variables"]["WORKERS_AT_ONCE"] == "5"
+    assert worker["RecursiveLoop"] == "Terminate"
 
 
 def test_everything_that_takes_tags_is_tagged(compiled: Stack) -> None:
@@ -731,3 +741,21 @@ def test_a_budget_warns_before_the_bill_does(compiled: Stack) -> None:
         "TagKeyValue": [f"user:stack$minutehand-{compiled.stage}"]
     }
     assert _tags(compiled.function("worker")) >= {"stack"}
+
+
+def test_without_the_console_there_is_no_cloudfront(compiled: Stack) -> None:
+    """An account that AWS has not verified may make no distribution; cfn-lint tries both ways."""
+    conditional = {
+        name
+        for name, resource in compiled.resources.items()
+        if resource.get("Condition") == "HasConsole"
+    }
+    cloudfront = {
+        name
+        for name, resource in compiled.resources.items()
+        if resource["Type"].startswith("AWS::CloudFront::")
+    }
+
+    assert conditional == cloudfront | {"ConsoleBucket", "ConsoleByCloudFrontOnly"}
+    assert compiled.template["Outputs"]["ConsoleUrl"]["Condition"] == "HasConsole"
+    assert "Condition" not in compiled.template["Outputs"]["HttpApiUrl"]

@@ -446,6 +446,13 @@ class MaintenanceResponse(Model):
     busy: bool = False
 
 
+class WorkerRunAdmission(Model):
+    """Whether a bounded run may begin, and how many more could beside it."""
+
+    admitted: bool
+    free: int = 0
+
+
 class LeaseResponse(Model):
     """What was leased, and what the queue looks like beyond it."""
 

@@ -25,6 +25,7 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
+    WorkerRunAdmission,
 )
 
 
@@ -139,6 +140,27 @@ class WorkerQueue:
             "register_job_types", {"p_types": [spec.wire() for spec in types]}
         )
         return int(body["registered"])
+
+    async def begin_run(
+        self, run_id: str, *, worker_id: str, most: int, seconds: float
+    ) -> WorkerRunAdmission:
+        """Ask to run beside at most `most - 1` other workers.
+
+        Args:
+            seconds: How long the run counts if it never ends by `end_run`, at most a day.
+
+        Raises:
+            QueueUnavailable: The database did not answer.
+        """
+        request = {"run_id": run_id, "worker_id": worker_id, "most": most, "seconds": seconds}
+        return WorkerRunAdmission.model_validate(
+            await self._functions.call("begin_worker_run", {"p_request": request})
+        )
+
+    async def end_run(self, run_id: str) -> None:
+        """Make room for another worker."""
+        request = {"run_id": run_id}
+        await self._functions.call("end_worker_run", {"p_request": request}, attempts=2)
 
     async def attach_extensions(self) -> Mapping[str, Any]:
         """Attach what the project has switched on since its migrations ran; safe to repeat.

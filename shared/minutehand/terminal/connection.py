@@ -245,7 +245,7 @@ class Connection:
                 raise CommandFailed(
                     f"{name} is refused: {_said(answer)}",
                     code="key_refused",
-                    fix="copy it anew from Project settings → API keys",
+                    fix="copy it again from Project settings → API keys",
                 )
             return parsed(answer)
 
@@ -275,7 +275,7 @@ class Connection:
             raise CommandFailed(
                 f"SUPABASE_PUBLISHABLE_KEY is refused: {_said(answer)}",
                 code="key_refused",
-                fix="copy it anew from Project settings → API keys",
+                fix="copy it again from Project settings → API keys",
             )
         if answer.status_code != 200:
             raise CommandFailed(

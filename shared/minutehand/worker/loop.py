@@ -29,6 +29,10 @@ from minutehand.worker.tick import Tick
 logger = logging.getLogger(__name__)
 
 
+#: How long a run without a deadline of its own counts if it never says goodbye.
+LONGEST_RUN_SECONDS = 86_400.0
+
+
 class Worker:
     """Holds what outlives a tick: connections, the registry, the identity.
 
@@ -37,6 +41,7 @@ class Worker:
         registry: The processors; the default one when None.
         worker_id: The identity that holds leases; made from host and process when None.
         start_extra_workers: Starts more workers and returns how many were accepted.
+        most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with each finished tick, e.g. to write its metrics.
     """
 
@@ -58,6 +63,7 @@ class Worker:
         clock: Clock | None = None,
         fan_out: FanOut | None = None,
         start_extra_workers: StartExtraWorkers | None = None,
+        most: int | None = None,
         on_tick: Callable[[Tick], None] | None = None,
     ) -> None:
         self.settings = settings
@@ -70,6 +76,7 @@ class Worker:
         self._clock = clock or SystemClock()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
+        self._most = most
         self._on_tick = on_tick
         self._registered: object = None
         self._attach_at = float("-inf")
@@ -103,6 +110,9 @@ class Worker:
     ) -> TickSummary:
         """Run one tick.
 
+        With a bound on workers it first asks to be admitted; one that is not leases nothing and
+        returns at once, with `crowded_out` in its summary. What waits is found by those that run.
+
         Args:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
             job_types: Only these; None for all that have a processor.
@@ -114,6 +124,48 @@ class Worker:
         """
         ends_at = self._clock.monotonic() + budget_seconds
         await self.register()
+        if self._most is None:
+            return await self._run_tick(
+                ends_at, job_types, self._fan_out if fan_out else None, wakeups, options
+            )
+        run_id = str(uuid.uuid4())
+        admission = await self.queue.begin_run(
+            run_id,
+            worker_id=self.worker_id,
+            most=self._most,
+            seconds=min(budget_seconds, LONGEST_RUN_SECONDS),
+        )
+        if not admission.admitted:
+            logger.info(
+                "As many workers as allowed are running; they find what waits",
+                extra={"event": "tick.crowded_out", "most": self._most},
+            )
+            return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
+        policy = None
+        if fan_out and self._fan_out is not None:
+            policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
+        try:
+            return await self._run_tick(ends_at, job_types, policy, wakeups, options)
+        finally:
+            await self._end_run(run_id)
+
+    async def _end_run(self, run_id: str) -> None:
+        try:
+            await self.queue.end_run(run_id)
+        except QueueError as error:
+            logger.warning(
+                "The run's end was not noted; it counts until its time is over",
+                extra={"event": "tick.end_not_noted", "error": str(error)},
+            )
+
+    async def _run_tick(
+        self,
+        ends_at: float,
+        job_types: Sequence[str] | None,
+        fan_out: FanOut | None,
+        wakeups: asyncio.Event | None,
+        options: TickOptions | None,
+    ) -> TickSummary:
         tick = Tick(
             self.queue,
             self.registry,
@@ -122,8 +174,8 @@ class Worker:
             options=options or self.options,
             job_types=job_types,
             clock=self._clock,
-            fan_out=self._fan_out if fan_out else None,
-            start_extra_workers=self._start_extra_workers if fan_out else None,
+            fan_out=fan_out,
+            start_extra_workers=None if fan_out is None else self._start_extra_workers,
             wakeups=wakeups,
             renew_outside=self._renew_outside,
             stopping=self._stopping,

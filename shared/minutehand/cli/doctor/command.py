@@ -202,7 +202,7 @@ REFUSALS = (
     (
         ("Tenant or user not found", "tenant/user", "ENOTFOUND"),
         "the pooler knows no such project: the user in DATABASE_URL must be postgres.<project-ref>",
-        "copy the address anew from the project's Connect dialog, session pooler",
+        "copy the address again from the project's Connect dialog, session pooler",
     ),
     (
         ("Network is unreachable", "Cannot assign requested address", "No address associated"),

@@ -13,7 +13,7 @@ OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
     "job_worker": (
         "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs",
-        "register_job_types", "tick_finished", "queue_health",
+        "register_job_types", "tick_finished", "queue_health", "begin_worker_run", "end_worker_run",
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
 }  # fmt: skip
@@ -314,11 +314,11 @@ def members(patient: Patient) -> Finding:
         if tenants and people:
             return say.ok(f"{tenants} tenants, {people} people")
         return say.warn(
-            f"{tenants} tenants with {people} people: nobody can use the queue yet",
+            f"{tenants} tenants with {people} people: no one can use the queue yet",
             f"look into the views {patient.schemas.engine}.tenants and tenant_members",
         )
     if not tenants:
-        return say.fail("there is no workspace: nobody can use the service", create)
+        return say.fail("no workspace exists yet: no one can use the service", create)
     unmanaged = patient.ask(
         """select t.name,
              exists (select from queue.invitations as i

@@ -61,6 +61,7 @@ class LambdaWorker:
             ),
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=self._start_extra_workers,
+            most=settings.workers_at_once,
             on_tick=self._write_metrics,
         )
         self._routes = WorkerRoutes(settings, self._worker)
