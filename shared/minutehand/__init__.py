@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         JobContext,
         RateLimit,
         Retry,
+        Schedule,
         Snooze,
         processor,
     )
@@ -31,6 +32,7 @@ __all__ = [
     "JobContext",
     "RateLimit",
     "Retry",
+    "Schedule",
     "Snooze",
     "__version__",
     "processor",

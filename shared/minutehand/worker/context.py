@@ -44,6 +44,7 @@ MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
 #: Seconds after which a step that is still running is reported without other news.
 LONG_STEP: Final = 0.5
+MAX_TAG: Final = 100
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
 _NO_OPTIONS: Final = EnqueueOptions()
@@ -108,6 +109,7 @@ class Taken(NamedTuple):
     steps: tuple[StepResult, ...]
     logs_from: int | None
     step: RunningStep | None = None
+    tags: tuple[str, ...] = ()
 
 
 class News:
@@ -127,12 +129,17 @@ class News:
         #: Steps under way and since when, the latest to begin last.
         self._running: dict[str, float] = {}
         self._told_step: str | None = None
+        self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
 
     def __bool__(self) -> bool:
         return bool(
-            self._logs or self._steps or self._progress is not None or self._has_long_step()
+            self._logs
+            or self._steps
+            or self._tags
+            or self._progress is not None
+            or self._has_long_step()
         )
 
     def set_progress(self, progress: Progress) -> None:
@@ -164,6 +171,11 @@ class News:
         with self._lock:
             self._steps.append(step)
 
+    def add_tags(self, tags: Sequence[str]) -> None:
+        """Append tags of the job."""
+        with self._lock:
+            self._tags += tags
+
     def take(self, *, most_logs: int = 200) -> Taken:
         """Take what is to be sent now; give it back with `restore` if it did not arrive."""
         with self._lock:
@@ -180,8 +192,9 @@ class News:
             steps, self._steps = tuple(self._steps), []
             step = self._running_step()
             self._told_step = step.name if step is not None else None
+            tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None, step)
+        return Taken(progress, logs, steps, before if logs else None, step, tags)
 
     def _running_step(self) -> RunningStep | None:
         if not self._running:
@@ -201,6 +214,7 @@ class News:
             self._logs[:0] = taken.logs
             self._steps[:0] = taken.steps
             self._told_step = None
+            self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
 
 
@@ -299,6 +313,21 @@ class JobContext:
                 at=self._clock.now(),
             )
         )
+        self._port.announce()
+        return _BUFFERED
+
+    def tag(self, *tags: str) -> Buffered:
+        """Tag the job, so that people find it by these words; what it has already stays.
+
+        A job keeps 20 tags at most: what comes after is dropped.
+
+        Raises:
+            ValueError: A tag must have 1 to 100 characters, and none that controls a terminal.
+        """
+        for word in tags:
+            if not 1 <= len(word) <= MAX_TAG or any(ord(letter) < 32 for letter in word):
+                raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
+        self._news.add_tags([clean_text(word) for word in tags])
         self._port.announce()
         return _BUFFERED
 

@@ -81,6 +81,10 @@ class Worker:
         self._registered: object = None
         self._attach_at = float("-inf")
         self._stopping = asyncio.Event()
+        #: Of the run that leases now, while `run_forever` goes on.
+        self._draining: asyncio.Event | None = None
+        #: Runs that lease no more and bring their jobs to an end.
+        self._drained: set[asyncio.Task[TickSummary]] = set()
 
     async def register(self, *, force: bool = False) -> None:
         """Publish the registry's job types, once unless it changed or `force` is given."""
@@ -95,9 +99,15 @@ class Worker:
         )
 
     def adopt(self, registry: Registry) -> None:
-        """Run these processors from the next tick on; what runs already ends as it began."""
+        """Run these processors from now on; what runs already ends as it began.
+
+        The run that leases now leases nothing more: `run_forever` publishes the new types and
+        begins another one beside it at once, however long the old one's jobs take.
+        """
         self.registry = registry
         self._registered = None
+        if self._draining is not None:
+            self._draining.set()
 
     async def tick(
         self,
@@ -107,6 +117,7 @@ class Worker:
         fan_out: bool = True,
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
+        draining: asyncio.Event | None = None,
     ) -> TickSummary:
         """Run one tick.
 
@@ -118,6 +129,7 @@ class Worker:
             job_types: Only these; None for all that have a processor.
             fan_out: Whether this tick may start extra workers; false for an extra worker itself.
             wakeups: Set it to make the running tick look for work at once.
+            draining: Set it to make the tick lease nothing more and end with its last job.
 
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
@@ -179,6 +191,7 @@ class Worker:
             wakeups=wakeups,
             renew_outside=self._renew_outside,
             stopping=self._stopping,
+            draining=draining,
         )
         summary = await tick.run()
         if self._on_tick is not None:
@@ -238,9 +251,8 @@ class Worker:
             woken = wakeups.is_set()
             wakeups.clear()
             try:
-                summary = await self.tick(
-                    wakeups=wakeups,
-                    options=replace(quiet, quiet=not loud),
+                summary = await self._tick_until_replaced(
+                    wakeups, options=replace(quiet, quiet=not loud)
                 )
                 failures = 0
             except QueueUnavailable as error:
@@ -263,16 +275,51 @@ class Worker:
                 )
                 await self._pause(5.0, wakeups=None)
                 continue
+            if summary is None:
+                continue
             wait = poll_seconds
             if woken and summary.leased == 0:
                 wait = self.TRAILING_SECONDS
             if summary.next_due_in_ms is not None:
                 wait = min(wait, max(0.005, summary.next_due_in_ms / 1000))
             await self._pause(wait, wakeups=wakeups)
+        await asyncio.gather(*self._drained, return_exceptions=True)
         logger.info(
             "Worker loop stopped",
             extra={"event": "worker.stopped", "worker_id": self.worker_id},
         )
+
+    async def _tick_until_replaced(
+        self, wakeups: asyncio.Event, *, options: TickOptions
+    ) -> TickSummary | None:
+        """Run one tick; None when `adopt` has replaced it, which then ends beside the next one."""
+        draining = self._draining = asyncio.Event()
+        run = asyncio.create_task(
+            self.tick(wakeups=wakeups, options=options, draining=draining), name="tick"
+        )
+        replaced = asyncio.create_task(draining.wait(), name="replaced")
+        try:
+            await asyncio.wait({run, replaced}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            raise
+        finally:
+            replaced.cancel()
+            self._draining = None
+        if run.done():
+            return run.result()
+        self._drained.add(run)
+        run.add_done_callback(self._drain_ended)
+        return None
+
+    def _drain_ended(self, run: asyncio.Task[TickSummary]) -> None:
+        self._drained.discard(run)
+        if not run.cancelled() and (error := run.exception()) is not None:
+            logger.error(
+                "A replaced run has failed; its jobs run again when their leases expire",
+                extra={"event": "worker.drain_failed", "error": str(error)},
+            )
 
     @property
     def stopping(self) -> bool:

@@ -157,7 +157,7 @@ def test_every_page_fits_320_pixels(visit: Visit, paths: dict[str, str], path: s
     assert wide == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     page.get_by_role("button", name="Menu").click()
-    page.get_by_role("link", name="Operations").click()
+    page.get_by_role("link", name="Overview").click()
     expect(page.get_by_role("heading", name="Operations")).to_be_visible()
 
 

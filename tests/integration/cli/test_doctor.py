@@ -193,6 +193,12 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         Verdict.WARN, "planted enqueues nothing: unknown type", "schedules set planted",
     ),
     (
+        "job-types",
+        "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
+        "delete from queue.job_types where job_type = 'planted'",
+        Verdict.WARN, "no worker that runs now serves planted", "deploy the processor again",
+    ),
+    (
         "webhooks",
         "insert into queue.webhooks (workspace_id, url, secret, enabled, disabled_reason) "
         "values ('11111111-1111-4111-8111-111111111111', 'https://hook.example', 'x', false, 'planted')",

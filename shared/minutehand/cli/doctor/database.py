@@ -289,13 +289,27 @@ def webhooks(patient: Patient) -> Finding:
 
 
 def job_types(patient: Patient) -> Finding:
-    """Without a first tick no enqueue is accepted."""
+    """Without a first tick no enqueue is accepted; what no worker serves piles up jobs."""
     say = Reporter("job-types")
     [(count,)] = patient.ask("select count(*) from queue.job_types")
     if not count:
         return say.fail(
             "no job type is registered: every enqueue is refused",
             "run a tick: curl -X POST $API_URL/api/jobs/worker -H 'Authorization: Bearer …'",
+        )
+    unserved = [
+        name
+        for (name,) in patient.ask(
+            "select job_type from queue.job_types where queue.unserved(job_type, queue.clock())"
+            " and not internal order by 1"
+        )
+    ]
+    if unserved:
+        more = f" and {len(unserved) - 1} more" if len(unserved) > 1 else ""
+        return say.warn(
+            f"no worker that runs now serves {unserved[0]}{more}: what is enqueued waits",
+            "deploy the processor again; one that is gone for good: "
+            f"delete from queue.job_types where job_type = '{unserved[0]}'",
         )
     return say.ok(f"{count} registered")
 

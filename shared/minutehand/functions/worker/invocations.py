@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -58,6 +59,7 @@ class LambdaWorker:
                 concurrency=settings.worker_concurrency,
                 version=settings.version,
                 usd_per_second=memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
+                origin=log_origin(os.environ),
             ),
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=self._start_extra_workers,
@@ -160,6 +162,17 @@ class LambdaWorker:
             at_ms=int(time.time() * 1000),
         )
         sys.stdout.write(line + "\n")
+
+
+def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Where Lambda writes this environment's log, as CloudWatch names it."""
+    names = {
+        "log_group": "AWS_LAMBDA_LOG_GROUP_NAME",
+        "log_stream": "AWS_LAMBDA_LOG_STREAM_NAME",
+        "region": "AWS_REGION",
+    }
+    found = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+    return found or None
 
 
 def _remaining_seconds(context: Any) -> float:
