@@ -213,7 +213,7 @@ async def run(
             if missing or twice:
                 report.wrong[name] = (len(missing), twice)
         give_up = time.monotonic() + linger
-        while not report.foreign and time.monotonic() < give_up:
+        while not report.foreign and time.monotonic() < give_up:  # noqa: ASYNC110 - a callback fills it
             await asyncio.sleep(0.1)
         for watcher in watching:
             await watcher.aclose()

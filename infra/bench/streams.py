@@ -97,6 +97,7 @@ async def server_sent_events(
 
 
 async def sign_in(env: Mapping[str, str]) -> str:
+    """Return Ada's access token."""
     async with httpx.AsyncClient(base_url=env["SUPABASE_URL"], trust_env=False) as client:
         answer = await client.post(
             "/auth/v1/token?grant_type=password",

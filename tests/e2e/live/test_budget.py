@@ -1,4 +1,4 @@
-"""A bulk of jobs on the free plan's limit: nobody's channel is shut down, and nobody misses anything.
+"""A bulk of jobs on the free plan's limit: no channel is shut down, and no one misses anything.
 
 The same run with 100,000 jobs is `python -m infra.bench.budget`.
 """
