@@ -138,7 +138,7 @@ class Worker:
         await self.register()
         if self._most is None:
             return await self._run_tick(
-                ends_at, job_types, self._fan_out if fan_out else None, wakeups, options
+                ends_at, job_types, self._fan_out if fan_out else None, wakeups, options, draining
             )
         run_id = str(uuid.uuid4())
         admission = await self.queue.begin_run(
@@ -157,7 +157,9 @@ class Worker:
         if fan_out and self._fan_out is not None:
             policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
         try:
-            return await self._run_tick(ends_at, job_types, policy, wakeups, options)
+            return await self._run_tick(
+                ends_at, job_types, policy, wakeups, options, draining
+            )
         finally:
             await self._end_run(run_id)
 
@@ -177,6 +179,7 @@ class Worker:
         fan_out: FanOut | None,
         wakeups: asyncio.Event | None,
         options: TickOptions | None,
+        draining: asyncio.Event | None,
     ) -> TickSummary:
         tick = Tick(
             self.queue,
