@@ -270,6 +270,19 @@ export const types = {
   get: (workspaceId, name, signal) => unwrap(data().rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }).abortSignal(signal)),
 };
 
+// Alerts --------------------------------------------------------------------------------------
+
+export const alerts = {
+  list: async (workspaceId, signal) => (await unwrap(data().rpc("list_alerts", { p_workspace_id: workspaceId }).abortSignal(signal))).alerts,
+  put: (workspaceId, alert) => unwrap(data().rpc("put_alert", { p_workspace_id: workspaceId, p_alert: alert })),
+  remove: (workspaceId, name) => unwrap(data().rpc("delete_alert", { p_workspace_id: workspaceId, p_name: name })),
+  /** Addresses of the workspace's members, in order. */
+  async addresses(workspaceId, readPeople) {
+    const members = await unwrap(data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId));
+    return Object.values(await readPeople(members.map((member) => member.user_id))).sort();
+  },
+};
+
 // People --------------------------------------------------------------------------------------
 
 const known = new Map();

@@ -152,6 +152,16 @@ end;
 $$;
 comment on function queue.mail_of is 'The mail address of an Auth user; null where Auth keeps none.';
 
+create function queue.actor(p_by text) returns text
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(
+    case when p_by ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then queue.mail_of(p_by::uuid) end, p_by, 'someone')
+$$;
+comment on function queue.actor is 'Who did something, as people read it: a mail address where the text is a user id '
+  'that has one.';
+
 create function public.people(p_ids uuid[]) returns jsonb
 language plpgsql stable
 security definer -- addresses are Auth's; callers see those of people they share a workspace with
@@ -310,7 +320,7 @@ alter table queue.actions enable row level security;
 revoke all on queue.operators, queue.operator_access, queue.actions from public, anon, authenticated, service_role;
 revoke execute on function queue.is_operator, queue.needs_operator, queue.opened_workspaces, queue.note_action,
   queue.note_bulk, queue.prune_actions,
-  queue.mail_of from public, anon, authenticated, service_role;
+  queue.mail_of, queue.actor from public, anon, authenticated, service_role;
 revoke execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
   public.operator_close,
   public.set_operator from public, anon, authenticated, service_role;

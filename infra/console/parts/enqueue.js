@@ -3,6 +3,7 @@
 import { jobs as api, types } from "../api.js";
 import { pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
+import { remedyOfRefusal } from "../lib/remedies.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useId, useState } from "../lib/ui.js";
@@ -23,6 +24,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState((like?.tags ?? []).join(", "));
   const [problem, setProblem] = useState(null);
+  const [remedy, setRemedy] = useState(null);
   const [problems, setProblems] = useState({});
   const [busy, setBusy] = useState(false);
   const listId = useId();
@@ -41,6 +43,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   };
   const submit = async (event) => {
     event.preventDefault();
+    setRemedy(null);
     let payload;
     if (isForm) {
       const made = payloadOf(fields, draft ?? {});
@@ -66,6 +69,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       navigate(`/jobs/${job.id}`);
     } catch (error) {
       setProblem(error.message);
+      setRemedy(remedyOfRefusal(error));
       setBusy(false);
     }
   };
@@ -84,6 +88,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         <label class="field"><span>Tags, with commas</span><input type="text" autocomplete="off" value=${tags} onInput=${(event) => setTags(event.target.value)} /></label>
       </div>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      ${remedy && html`<p class="remedy"><span class="strong">What to do:</span> ${remedy.text}${remedy.links.map((link) => html` <a key=${link.href} href=${link.href} onClick=${onClose}>${link.label}</a>`)}</p>`}
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy}>Enqueue</button></div>
     </form>
   <//>`;

@@ -4,6 +4,7 @@ import { jobs as api, operator, people, refreshWorkspaces, session, supabase } f
 import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
+import { remedyOf } from "../lib/remedies.js";
 import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
@@ -19,6 +20,7 @@ import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
+import { placeOf } from "../parts/traceback.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
@@ -100,7 +102,7 @@ function Elsewhere({ id, onOpened }) {
       <div class="actions"><a class="button" href="/jobs">Back</a><${ActionButton} className="primary" run=${open}>Open the workspace<//></div></form></section></div>`;
 }
 
-function Loaded({ watch, job, freshness }) {
+function Loaded({ watch, job, freshness, workspace }) {
   const [duplicating, setDuplicating] = useState(false);
   const { attempts, steps, children, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
@@ -115,6 +117,7 @@ function Loaded({ watch, job, freshness }) {
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
+    <${Remedy} job=${job} explained=${explained.value} attempts=${attempts.value ?? []} trace=${trace.value} workspace=${workspace} />
     ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
     ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
     <div class="columns">
@@ -139,6 +142,20 @@ function Explained({ explained, job, isAsking }) {
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
   const sentence = told && told.status === job.status ? told.sentence : plainly(job);
   return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
+}
+
+/** What to do about it, where something can be done. */
+function Remedy({ job, explained, attempts, trace, workspace }) {
+  const failed = trace?.jobs.slice(1).filter((child) => child.status === "failed").at(-1) ?? null;
+  const child = failed && job.error_data?.type?.endsWith("ChildrenFailed") ? failed : null;
+  const read = useRead((signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])), [child?.id]);
+  const placeIn = (list) => placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
+  const remedy = remedyOf({
+    job, explained: explained?.status === job.status ? explained : null, place: placeIn(attempts), isManager: workspace?.role !== "member",
+    failedChild: child && { id: child.id, place: placeIn(read.value ?? []) },
+  });
+  if (!remedy) return null;
+  return html`<p class="remedy"><span class="strong">What to do:</span> ${remedy.text}${remedy.links.map((link) => html` <a key=${link.href} href=${link.href}>${link.label}</a>`)}</p>`;
 }
 
 /** Until the database's own sentence is here. */
