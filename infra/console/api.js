@@ -250,8 +250,8 @@ export const jobs = {
   cancel: (id) => post(`/api/jobs/${id}/cancel`),
   retry: (id) => post(`/api/jobs/${id}/retry`),
   answer: (id, answer) => post(`/api/jobs/${id}/answer`, { answer }),
-  cancelMany: (workspaceId, filter) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter }),
-  redriveMany: (workspaceId, filter) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter }),
+  cancelMany: (workspaceId, filter, cursor = null) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter, cursor }),
+  redriveMany: (workspaceId, filter, cursor = null) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter, cursor }),
 
   /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {

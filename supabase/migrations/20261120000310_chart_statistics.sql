@@ -1,40 +1,5 @@
 -- Numbers over time for the pages of operations: from fifteen minutes to thirty days, in about a hundred points.
 
-create table queue.stat_hours (
-  workspace_id uuid not null,
-  hour timestamptz not null,
-  job_type text not null,
-  outcome text not null,
-  wait_bucket smallint not null,
-  run_bucket smallint not null,
-  jobs bigint not null,
-  primary key (workspace_id, hour, job_type, outcome, wait_bucket, run_bucket)
-);
-create index stat_hours_by_hour on queue.stat_hours (hour);
-alter table queue.stat_hours enable row level security;
-revoke all on queue.stat_hours from public, anon, authenticated, service_role;
-comment on table queue.stat_hours is 'The counts of stat_minutes per hour, kept for 31 days.';
-comment on column queue.stat_hours.workspace_id is 'The tenant.';
-comment on column queue.stat_hours.hour is 'Start of the hour, UTC.';
-comment on column queue.stat_hours.job_type is 'The type.';
-comment on column queue.stat_hours.outcome is 'How attempts ended, or enqueued, or redriven.';
-comment on column queue.stat_hours.wait_bucket is 'Histogram bucket of the wait.';
-comment on column queue.stat_hours.run_bucket is 'Histogram bucket of the run.';
-comment on column queue.stat_hours.jobs is 'How many.';
-
-create function queue.add_to_hours(p_deltas queue.stat_deltas[]) returns void
-language sql
-set search_path = ''
-as $$
-  insert into queue.stat_hours as h (workspace_id, hour, job_type, outcome, wait_bucket, run_bucket, jobs)
-  select d.workspace_id, date_trunc('hour', d.at, 'UTC'), d.job_type, d.outcome, d.wait_bucket, d.run_bucket,
-    sum(d.jobs)
-  from unnest(p_deltas) as d group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
-  on conflict (workspace_id, hour, job_type, outcome, wait_bucket,
-    run_bucket) do update set jobs = h.jobs + excluded.jobs
-$$;
-comment on function queue.add_to_hours is 'Fold deltas that are being removed into hours.';
-
 create function queue.live_total(p_workspace_id uuid) returns bigint
 language sql stable
 set search_path = ''
@@ -121,6 +86,6 @@ comment on function public.queue_series is E'Counts and times per type over p_mi
   'only with p_internal. live is the number of jobs that have not ended: what was there earlier follows from it and '
   'the counts.';
 
-revoke execute on function queue.add_to_hours, queue.live_total, public.queue_series from public, anon,
+revoke execute on function queue.live_total, public.queue_series from public, anon,
   authenticated, service_role;
 grant execute on function public.queue_series to authenticated, service_role;

@@ -75,6 +75,7 @@ function Numbers({ stats, series, words, workspace, refresh }) {
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
       ${figure("Success", percent(success(sums)), `${number(sums.failed)} failed, ${number(sums.retried)} retried`)}
       ${figure("Lost workers", number(sums.lost), `in the last ${words}`)}
+      ${stats.messages && figure("Messages to Realtime", `${number(stats.messages.per_second)} /s`, `of ${number(stats.messages.budget_per_second)} /s, ${number(stats.messages.held_last_hour)} held back; about $${stats.messages.month_usd} a month on Pro`)}
     </section>
     <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
     ${isEmpty && html`<section class="card"><${Empty} title=${`No job ran in the last ${words}`}>Choose a longer range, or enqueue one.<//></section>`}

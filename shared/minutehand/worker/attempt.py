@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TOLERATED_SKEW = timedelta(seconds=2)
 Spawn = Callable[[JobId, int, str, Sequence[NewJob]], Awaitable[list[JobId]]]
+ReadSteps = Callable[[JobId, int], Awaitable[dict[str, Any]]]
 
 
 class Attempt:
@@ -63,6 +64,7 @@ class Attempt:
         work_until: float,
         had_fair_time: bool,
         spawn: Spawn,
+        read_steps: ReadSteps,
         on_news: Callable[[], None],
         on_end: Callable[[Attempt], None],
         grace_seconds: float = GRACE_SECONDS,
@@ -88,6 +90,7 @@ class Attempt:
         self._work_until = work_until
         self._had_fair_time = had_fair_time
         self._spawn = spawn
+        self._read_steps = read_steps
         self._on_news = on_news
         self._on_end = on_end
         self._grace_seconds = grace_seconds
@@ -102,7 +105,7 @@ class Attempt:
         self.context = JobContext(
             self,
             self.news,
-            steps=lease.steps,
+            steps=lease.steps or {},
             clock=clock,
             traceparent=trace.child_of(lease.job.traceparent),
             loop=self._loop,
@@ -299,6 +302,8 @@ class Attempt:
             deadline_at=raw.deadline_at,
         )
         trace.enter(self.context.traceparent or trace.child_of(None))
+        if self.lease.steps is None:
+            self.context.restore_steps(await self._read_steps(self.job_id, self.fence))
         run, context = kind.run, self.context
         if kind.is_async:
             returned = run(job, context)

@@ -47,6 +47,8 @@ LONG_STEP: Final = 0.5
 MAX_TAG: Final = 100
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
+#: Children that one `gather` or `map` may wait for.
+MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions()
 
 
@@ -272,6 +274,10 @@ class JobContext:
         #: What this attempt cost in foreign services, in US dollars; add to it.
         self.cost_usd = 0.0
 
+    def restore_steps(self, steps: Mapping[str, Any]) -> None:
+        """Know the results of earlier attempts' steps: those too long to come with the lease."""
+        self._steps.update(steps)
+
     # News -----------------------------------------------------------------------------------
 
     def progress(
@@ -454,7 +460,7 @@ class JobContext:
         on_failed: Literal["raise", "return"] = "raise",
         name: str | None = None,
     ) -> list[ChildResult]:
-        """Wait until all `children` have ended, holding no worker; results in their order.
+        """Wait until all `children`, at most 10,000, have ended; results in their order.
 
         Raises:
             ChildrenFailed: One did not complete, and `on_failed` is `raise`.
@@ -463,6 +469,8 @@ class JobContext:
         if key not in self._steps:
             if not children:
                 return []
+            if len(children) > MAX_GATHERED:
+                raise ValueError(f"{len(children)} children are more than {MAX_GATHERED}")
             raise Suspended({"kind": "children", "name": key, "job_ids": list(children)})
         ended = [ChildResult.model_validate(child) for child in self._steps[key]["children"]]
         failed = [child for child in ended if not child.completed]
@@ -482,13 +490,15 @@ class JobContext:
         """Run one child job per item, each with its own retries; results in the items' order.
 
         Args:
-            items: The children's payloads.
+            items: The children's payloads, at most 10,000.
             on_failed: For children that became dead letters: `raise` ChildrenFailed, `return`
                 None in their place, or `skip` them.
         """
         key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
         if not items:
             return []
+        if len(items) > MAX_GATHERED:
+            raise ValueError(f"{len(items)} items are more than {MAX_GATHERED}; map them in parts")
         if f"{key}:ended" in self._steps:
             # the children are done: no need to ask for their ids again
             self._names[f"{key}:spawn"] = 1

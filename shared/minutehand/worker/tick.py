@@ -322,6 +322,7 @@ class Tick:
                 work_until=self._deadlines.stop_working,
                 had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
                 spawn=self._spawn,
+                read_steps=self._queue.read_steps,
                 on_news=self._reporter.announce,
                 on_end=self._attempt_ended,
                 grace_seconds=self._grace(now),

@@ -12,7 +12,7 @@ NEEDS = ("DATABASE_URL",)
 OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
     "job_worker": (
-        "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs",
+        "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs",
         "register_job_types", "tick_finished", "queue_health", "begin_worker_run", "end_worker_run",
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),

@@ -367,9 +367,19 @@ async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> li
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
-async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> JobSteps:
-    """A job's finished steps, oldest first, and what it waits for."""
-    return await services.queue_of(caller).steps(str(job_id))
+async def get_steps(
+    job_id: UUID,
+    caller: SignedIn,
+    services: Provided,
+    after_name: str | None = None,
+    after_nth: int = 0,
+) -> JobSteps:
+    """A job's finished steps, a page of about 1 MB, and what it waits for.
+
+    `next` names where to go on: `after_name` and `after_nth`.
+    """
+    after = None if after_name is None else {"name": after_name, "nth": after_nth}
+    return await services.queue_of(caller).steps(str(job_id), after=after)
 
 
 @router.get("/status")
