@@ -199,22 +199,20 @@ def _confirm(
 
 
 def _bulk(connection: Connection, verb: str, filters: dict[str, Any], limit: int) -> dict[str, Any]:
-    """Change what matches, in as many calls as the limit needs."""
-    count, more = 0, True
-    while more and count < limit:
-        result = connection.call(
-            "POST",
-            f"/api/jobs/{verb}",
-            json={
-                "workspace_id": connection.workspace,
-                "filter": filters,
-                "limit": min(MOST, limit - count),
-            },
-        )
-        count, more = count + result["count"], result["more"]
-        if result["count"] == 0:
-            break
-    return {"count": count, "more": more}
+    """Change what matches, slice by slice, until `limit` are changed or there are no more."""
+    count, cursor = 0, None
+    while True:
+        body = {
+            "workspace_id": connection.workspace,
+            "filter": filters,
+            "limit": min(MOST, limit - count),
+            "cursor": cursor,
+        }
+        result: dict[str, Any] = connection.call("POST", f"/api/jobs/{verb}", json=body)
+        count += result["count"]
+        cursor = result["next"]
+        if cursor is None or count >= limit:
+            return {"count": count, "more": cursor is not None}
 
 
 def _told(result: dict[str, Any], done: str, nothing: str) -> str:

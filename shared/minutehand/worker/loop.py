@@ -157,9 +157,7 @@ class Worker:
         if fan_out and self._fan_out is not None:
             policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
         try:
-            return await self._run_tick(
-                ends_at, job_types, policy, wakeups, options, draining
-            )
+            return await self._run_tick(ends_at, job_types, policy, wakeups, options, draining)
         finally:
             await self._end_run(run_id)
 
