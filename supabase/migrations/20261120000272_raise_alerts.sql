@@ -49,7 +49,8 @@ comment on column queue.alerts.created_at is 'When it was made.';
 
 insert into queue.job_types (job_type, max_attempts, backoff_first_seconds, backoff_cap_seconds, timeout_seconds,
   events, internal)
-values ('alert', 8, 10, 3600, 60, 'minimal', true);
+values ('alert', 8, 10, 3600, 60, 'minimal', true)
+on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
 insert into queue.maintenance_tasks (name) values ('alerts');
 
 create function queue.alert_counts(p_alert queue.alerts, p_now timestamptz)
