@@ -57,6 +57,8 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 begin
+  update queue.steps as s set kind = w.kind, started_at = w.created_at -- what a trace shows of the wait
+  from queue.waits as w where w.job_id = any (p_ids) and s.job_id = w.job_id and s.name = w.name;
   delete from queue.waits where job_id = any (p_ids);
   delete from queue.dependencies where job_id = any (p_ids);
   with going as (

@@ -139,6 +139,7 @@ begin
       perform queue.spread_schedules(null, p_now);
     when 'orphans' then perform queue.forget_orphans();
     when 'messages' then return queue.care_for_messages(p_now);
+    when 'alerts' then return queue.check_alerts(p_now);
     when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
   end case;
   return 0;
@@ -287,7 +288,7 @@ as $$
     (4, 'schedules', interval '1 second'), (5, 'promotion', interval '0'), (6, 'deliveries', interval '0'),
     (7, 'expire', interval '1 second'), (8, 'poison', interval '5 seconds'), (9, 'statistics', interval '15 seconds'),
     (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'), (12, 'orphans', interval '5 minutes'),
-    (13, 'messages', interval '0'),
+    (13, 'messages', interval '0'), (17, 'alerts', interval '1 minute'),
     -- what these lock is wanted by leases, so they come last
     (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
@@ -316,6 +317,9 @@ begin
     or exists (select 1 from queue.leases where expires_at <= p_now)
     or exists (select 1 from queue.schedules
       where enabled and next_at is not null and greatest(next_at, held_until) <= p_now)
+    or exists (select 1 from queue.maintenance_tasks as u where u.name = 'alerts'
+      and greatest(u.done_at, u.failed_at) <= p_now - interval '1 minute'
+      and exists (select 1 from queue.alerts where enabled))
     or exists (select 1 from queue.maintenance_tasks
       where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))));
