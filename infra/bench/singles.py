@@ -169,11 +169,11 @@ def main() -> int:
         one, many = (statistics.median(rates[name, clients]) for clients in (1, 16))
         print(f"{name:<28} one client {one:>7,.0f}   16 clients {many:>7,.0f}   {many / one:>5.1f}")
     print("ours, with broadcast: jobs a second, leased and settled one by one")
-    for workers, seen in leases.items():
+    for workers, found in leases.items():
         print(
-            f"{workers:>3} workers {statistics.median(one.rate for one in seen):>7,.0f}/s"
-            f"   {statistics.median(one.cpu_ms for one in seen):.2f} ms of Postgres's CPU a job"
-            f"   {statistics.median(one.waiting for one in seen):.1%} of calls waited for a lock"
+            f"{workers:>3} workers {statistics.median(each.rate for each in found):>7,.0f}/s"
+            f"   {statistics.median(each.cpu_ms for each in found):.2f} ms of Postgres's CPU a job"
+            f"   {statistics.median(each.waiting for each in found):.1%} of calls waited for a lock"
         )
     return 0
 
