@@ -22,8 +22,9 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from infra.bench.queues import ACME, Bench, Peers
+from infra.bench.queues import Bench, Peers
 from minutehand.local.postgres import Postgres
+from minutehand.local.users import ACME
 from minutehand.node import node_binary
 
 HERE = Path(__file__).parent / "queue_peers"
