@@ -224,8 +224,13 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
         def note(answer: Any) -> None:
-            self.jobs.update(dict.fromkeys(answer["ids"], workspace))
+            ids = answer["ids"] if "ids" in answer else [answer["job"]["id"]]
+            self.jobs.update(dict.fromkeys(ids, workspace))
 
+        if count == 1:  # a path of its own
+            arguments = {"p_workspace_id": workspace, "p_job_type": job_type, "p_options": options}
+            self.call(index, lambda s: s.rpc("enqueue_job", **arguments), note, hold=hold)
+            return
         items = [{"job_type": job_type, **options}] * count
         self.call(
             index,

@@ -432,3 +432,16 @@ def test_a_child_that_runs_again_is_waited_for(engine: Engine) -> None:
     gathered = engine.lease_one()["steps"]["all"]["children"]
     assert [child["status"] for child in gathered] == ["completed", "completed"]
     assert gathered[0]["result"] == 7
+
+
+def test_two_first_leases_of_one_key_do_not_wait_for_each_other(engine: Engine) -> None:
+    """Each would make the row to lock for it; where there are many keys they met in a circle."""
+    engine.register("work", key_concurrency=1)
+    for key in "abc":
+        engine.enqueue_many(2, concurrency_key=key)
+    engine.lease_call(0)
+    with engine.beside() as other, other.connection.transaction():
+        assert len(other.lease(3, call=2)) == 3
+        engine.run("set statement_timeout = '20s'")
+        answer = engine.lease_call(3, call=2)
+        assert (answer["leases"], answer["next_due_in_ms"]) == ([], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,6 +114,15 @@ def stats(
             _print(output, told, minutes)
 
 
+def messages_line(numbers: Mapping[str, Any]) -> str:
+    """The messages to Realtime in one sentence, as a plan counts them."""
+    return (
+        f"Realtime: {numbers['per_second']} of {numbers['budget_per_second']} messages/s "
+        f"({numbers['setting']}), {numbers['held_last_hour']} held back in the last hour, "
+        f"about {numbers['month']:,} a month: ${numbers['month_usd']:.2f} on Pro"
+    )
+
+
 def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
     live = told["live"]
     oldest = told.get("oldest_due_at")
@@ -121,6 +131,8 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         f"{live['pending']} pending, {live['processing']} processing, "
         f"{live['waiting']} waiting{due}"
     )
+    if told.get("messages"):
+        output.out.print(messages_line(told["messages"]))
     rows = [
         {
             "type": name,

@@ -45,7 +45,9 @@ from minutehand.worker.loop import Worker
 logger = logging.getLogger("minutehand.local.api")
 
 CHANNEL = "minutehand_wakeup"
-"""Notified by the enqueue functions when their transaction commits."""
+"""Notified when a transaction that enqueued commits, at most once each 20 ms."""
+LOOK_AGAIN_SECONDS = 0.1
+"""After a notification: what was committed right behind it told no one."""
 STOP_SECONDS = 4.0
 """For running jobs to be handed back when the host stops."""
 
@@ -177,8 +179,11 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
             ) as connection:
                 await connection.execute(f"listen {CHANNEL}".encode())
                 wakeups.set()  # what was committed while nobody listened
+                loop = asyncio.get_running_loop()
                 async for _ in connection.notifies():
                     wakeups.set()
+                    # one notification stands for what else is committed in these milliseconds
+                    loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
         except psycopg.OperationalError as error:
             logger.info(
                 "wake-ups are away; the poll finds jobs",

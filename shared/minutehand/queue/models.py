@@ -716,6 +716,7 @@ class JobTypeDetail(JobTypeLine):
     now: datetime
     payload_schema: dict[str, Any] | None = None
     events: Literal["full", "minimal"] = "full"
+    live: Literal["full", "states", "off"] = "full"
     tagged_by: tuple[str, ...] = ()
     limits: dict[str, Any] = Field(default_factory=dict)
     serving: tuple[ServingWorker, ...] = ()

@@ -230,6 +230,15 @@ def test_a_broken_database_is_found(
     assert found(stack, check).verdict is Verdict.OK
 
 
+def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:
+    """The rate, what was held back, and what a month would cost."""
+    finding = found(stack, "messages")
+
+    assert finding.verdict in {Verdict.OK, Verdict.WARN}
+    assert "of 400 messages/s (pro)" in finding.detail
+    assert "on Pro" in finding.detail
+
+
 def test_a_silent_schedule_is_found(stack: RunningStack) -> None:
     """The one failure that no log line tells of."""
     stale = "insert into public.kept_ticks select * from queue.ticks; delete from queue.ticks"
