@@ -125,7 +125,8 @@ class Ageing:
         print(
             f"{self.settled:>9} {count / seconds:>7.0f} {(after[0] - before[0]) / count:>10.0f}"
             f" {(after[1] - before[1]) / count / 1000:>10.1f}"
-            f" {self.waits / max(1, self.samples):>10.2f} {(after[2] - before[2]) / seconds:>9.0f}  "
+            f" {self.waits / max(1, self.samples):>10.2f}"
+            f" {(after[2] - before[2]) / seconds:>9.0f}  "
             + " ".join(f"{size:.0f}" for size in sizes),
             flush=True,
         )
