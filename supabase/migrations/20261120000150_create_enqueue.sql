@@ -202,7 +202,7 @@ begin
   new.error_fingerprint := null;
   new.started_at := null;
   new.finished_at := null;
-  new.finished_at := null;
+  new.completed_at := null;
   new.queue_ms := null;
   new.run_ms := 0;
   new.outcome := null;
@@ -465,7 +465,8 @@ begin
   union
   select 'batch', r.batch_id, r.workspace_id from removed as r where r.batch_id is not null and r.finished_at is null
   union
-  select 'orphans', c.parent_id, c.workspace_id from public.jobs as c where c.parent_id = any (v_ids) and c.finished_at is null;
+  select 'orphans', c.parent_id, c.workspace_id from public.jobs as c
+  where c.parent_id = any (v_ids) and c.finished_at is null;
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
@@ -645,7 +646,8 @@ begin
   insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, open_jobs)
   values (p_job_id, p_workspace_id, p_created_at, 'after', 'after',
     jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy), cardinality(v_after));
-  insert into queue.signals (kind, job_id, workspace_id) values ('check', p_job_id, p_workspace_id); -- they may have ended already
+  -- they may have ended already
+  insert into queue.signals (kind, job_id, workspace_id) values ('check', p_job_id, p_workspace_id);
 end;
 $$;
 comment on function queue.depend is 'Let a job that is about to be inserted wait for others of its workspace.';
@@ -955,6 +957,7 @@ begin
   end if;
   perform queue.check_items(p_items, p_user_id, p_bulk, v_plain);
   if not v_plain then
+    perform queue.check_edges(p_items);
     v_ids := queue.claim_keys(p_workspace_id, p_items, v_new);
     select * into v_ids, v_own from queue.claim_unique(p_workspace_id, p_items, v_new, v_now, v_ids);
     v_waiting := queue.tie_items(p_workspace_id, p_items, v_new, v_ids, v_now);

@@ -41,6 +41,7 @@ _LEVELS: Final = {
 }
 MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
+MAX_TAG: Final = 100
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
@@ -106,6 +107,7 @@ class Taken(NamedTuple):
     logs: tuple[LogLine, ...]
     steps: tuple[StepResult, ...]
     logs_from: int | None
+    tags: tuple[str, ...] = ()
 
 
 class News:
@@ -121,11 +123,12 @@ class News:
         self._progress: Progress | None = None
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
+        self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
 
     def __bool__(self) -> bool:
-        return bool(self._logs or self._steps or self._progress is not None)
+        return bool(self._logs or self._steps or self._tags or self._progress is not None)
 
     def set_progress(self, progress: Progress) -> None:
         """Replace what was known; only the latest is stored."""
@@ -145,6 +148,11 @@ class News:
         with self._lock:
             self._steps.append(step)
 
+    def add_tags(self, tags: Sequence[str]) -> None:
+        """Append tags of the job."""
+        with self._lock:
+            self._tags += tags
+
     def take(self, *, most_logs: int = 200) -> Taken:
         """Take what is to be sent now; give it back with `restore` if it did not arrive."""
         with self._lock:
@@ -159,8 +167,9 @@ class News:
                 self.dropped_logs = 0
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
+            tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None)
+        return Taken(progress, logs, steps, before if logs else None, tags)
 
     def restore(self, taken: Taken) -> None:
         """Put back what did not arrive, before whatever came since."""
@@ -168,6 +177,7 @@ class News:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
             self._steps[:0] = taken.steps
+            self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
 
 
@@ -270,6 +280,21 @@ class JobContext:
                 at=self._clock.now(),
             )
         )
+        self._port.announce()
+        return _BUFFERED
+
+    def tag(self, *tags: str) -> Buffered:
+        """Tag the job, so that people find it by these words; what it has already stays.
+
+        A job keeps 20 tags at most: what comes after is dropped.
+
+        Raises:
+            ValueError: A tag must have 1 to 100 characters, and none that controls a terminal.
+        """
+        for word in tags:
+            if not 1 <= len(word) <= MAX_TAG or any(ord(letter) < 32 for letter in word):
+                raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
+        self._news.add_tags([clean_text(word) for word in tags])
         self._port.announce()
         return _BUFFERED
 
