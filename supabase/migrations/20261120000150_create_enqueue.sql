@@ -830,6 +830,7 @@ declare
   v_waiting boolean[] := array_fill(false, array[cardinality(p_new)]);
   v_item record;
 begin
+  perform queue.check_edges(p_items);
   for v_item in
     select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
     where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0

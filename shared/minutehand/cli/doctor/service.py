@@ -273,6 +273,23 @@ def messages(patient: Patient) -> Finding:
     return say.ok(told)
 
 
+def maintenance(patient: Patient) -> Finding:
+    """Nothing of the database's own upkeep fails again and again."""
+    say = Reporter("maintenance")
+    health = asked_health(patient)
+    if isinstance(health, str):
+        return say.skip("the worker's key is refused, see worker-key")
+    parked = health.get("parked_items") or []
+    failing = [task for task in health.get("failing_maintenance") or [] if task["failures"] > 0]
+    if failing:
+        told = f"{failing[0]['name']} fails: {failing[0]['failure']}"
+        return say.warn(told, "correct what it names; it is tried again by itself")
+    if parked:
+        told = f"{parked[0]['task']} {parked[0]['item']} is parked: {parked[0]['failure']}"
+        return say.warn(told, "correct what it names; it is tried again by itself")
+    return say.ok("nothing is parked")
+
+
 def readiness(patient: Patient) -> Finding:
     """What the service says of itself."""
     say = Reporter("ready")
@@ -298,6 +315,7 @@ CHECKS = (
     Check("worker-key", worker_key, needs=SUPABASE, held_by_aws=True),
     Check("schedule", schedule_alive, needs=SUPABASE, held_by_aws=True),
     Check("messages", messages, needs=SUPABASE, held_by_aws=True),
+    Check("maintenance", maintenance, needs=SUPABASE, held_by_aws=True),
     Check("api", api, needs=("API_URL",)),
     Check("api-sign-in", accepts, needs=SIGN_IN),
     Check("worker-token", tick_token, needs=("API_URL", "WORKER_SECRET_TOKEN")),
