@@ -69,6 +69,12 @@ function rows(p) {
         "of a waiting job says why: paused, limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
     },
     {
+      // readiness and doctor say so from 30 days on; a key without an end writes no such metric
+      id: "WorkerKeyExpires", ...own("WorkerKeyDays"), Statistic: "Minimum", ...minutes(5), datapoints: 1, under: 7,
+      runbook: "In less than a week every worker is refused at once. `minutehand token rotate --secrets secrets.env --signing-key " +
+        `key.json\` signs a new key; then \`minutehand deploy ${p.stage} --secrets secrets.env --secrets-only\`.`,
+    },
+    {
       // a throttled tick was a tick: while every worker is busy none starts, and nothing is wrong
       id: "TicksMissed", EvaluationPeriods: 3, under: 1, missing: "breaching",
       Metrics: [

@@ -230,6 +230,22 @@ def test_a_broken_database_is_found(
     assert found(stack, check).verdict is Verdict.OK
 
 
+@pytest.mark.parametrize(("days", "verdict"), [(31, Verdict.OK), (12, Verdict.WARN)])
+def test_a_workers_key_that_expires_soon_is_found(
+    stack: RunningStack, days: int, verdict: Verdict
+) -> None:
+    """Thirty days before, so that it meets no holiday."""
+    ends = int(time.time()) + days * 86_400 + 600
+    key = jwt.encode({"role": "job_worker", "exp": ends}, stack.supabase_jwt_secret, "HS256")
+
+    finding = found(stack, "worker-key", SUPABASE_WORKER_KEY=key)
+
+    assert finding.verdict is verdict, finding
+    if verdict is Verdict.WARN:
+        assert "expires in 12 days" in finding.detail
+        assert "token rotate" in str(finding.fix)
+
+
 def test_a_silent_schedule_is_found(stack: RunningStack) -> None:
     """The one failure that no log line tells of."""
     stale = "insert into public.kept_ticks select * from queue.ticks; delete from queue.ticks"
