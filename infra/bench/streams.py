@@ -76,7 +76,7 @@ async def server_sent_events(
     env: Mapping[str, str], *, streams: int = 50, reports: int = 40
 ) -> tuple[float, int]:
     """Events per second over all streams, and how many there were."""
-    token = await _sign_in(env)
+    token = await sign_in(env)
     async with await psycopg.AsyncConnection.connect(env["DATABASE_URL"], autocommit=True) as sql:
         job_id, lease = await _running_job(sql)
         readers = [Stream() for _ in range(streams)]
@@ -96,7 +96,8 @@ async def server_sent_events(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _sign_in(env: Mapping[str, str]) -> str:
+async def sign_in(env: Mapping[str, str]) -> str:
+    """Return Ada's access token."""
     async with httpx.AsyncClient(base_url=env["SUPABASE_URL"], trust_env=False) as client:
         answer = await client.post(
             "/auth/v1/token?grant_type=password",

@@ -204,6 +204,24 @@ end;
 $$;
 comment on function queue.hold_topics is E'Note that messages to topics were held back; their followers are told later to look again.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
 
+create function queue.choose_messages(
+  p_topics text[], p_is_minor boolean[], p_room bigint, p_minor_room bigint, out goes boolean[], out cost bigint
+)
+language sql
+set search_path = ''
+as $$
+  with wanted as (
+    select t.nth, t.is_minor, 1 + coalesce(a.receivers, 1) as cost
+    from unnest(p_topics, p_is_minor) with ordinality as t (topic, is_minor, nth)
+    left join queue.audiences as a on a.topic = t.topic),
+  chosen as (
+    select w.nth, w.cost, sum(w.cost) over (order by w.is_minor, w.nth)
+      <= case when w.is_minor then p_minor_room else p_room end as goes
+    from wanted as w)
+  select array_agg(c.goes order by c.nth), coalesce(sum(c.cost) filter (where c.goes), 0) from chosen as c
+$$;
+comment on function queue.choose_messages is 'Which messages fit into the room there is, in their order, minor ones last; and what those cost.';
+
 create function queue.send_messages(
   p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean[],
   p_window queue.message_window default queue.message_window()
@@ -215,23 +233,19 @@ declare
   v_sent bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
   v_own_room bigint := p_window.quarter - v_sent;
   v_room bigint := p_window.ceiling - coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
-  v_costs integer[];
   v_goes boolean[];
   v_cost bigint;
   v_ids uuid[];
 begin
-  v_costs := array(
-    select 1 + coalesce(a.receivers, 1) from unnest(p_topics) with ordinality as t (topic, nth)
-    left join queue.audiences as a on a.topic = t.topic order by t.nth);
-  v_goes := array(
-    select t.up_to <= least(v_own_room, v_room - case when t.is_minor then p_window.quarter else 0 end)
-    from (
-      select u.nth, u.is_minor, sum(u.cost) over (order by u.is_minor, u.nth) as up_to
-      from unnest(v_costs, p_is_minor) with ordinality as u (cost, is_minor, nth)) as t
-    order by t.nth);
-  v_cost := (select sum(u.cost) from unnest(v_costs, v_goes) as u (cost, goes) where u.goes);
+  v_cost := 2 * cardinality(p_topics);
+  if v_cost <= least(v_own_room, v_room - p_window.quarter) and not exists (select from queue.audiences) then
+    v_goes := array_fill(true, array[cardinality(p_topics)]);
+  else
+    select c.goes, c.cost into v_goes, v_cost
+    from queue.choose_messages(p_topics, p_is_minor, least(v_own_room, v_room), least(v_own_room, v_room - p_window.quarter)) as c;
+  end if;
   -- others may have sent since the room was read
-  if v_cost is not null and queue.count_messages(v_cost) <= p_window.ceiling then
+  if v_cost > 0 and queue.count_messages(v_cost) <= p_window.ceiling then
     perform set_config('minutehand.messages_sent', (v_sent + v_cost)::text, true);
     v_ids := queue.new_ids(cardinality(p_topics));
     insert into realtime.messages (id, topic, extension, event, payload, private)
@@ -374,7 +388,8 @@ $$;
 comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day.';
 
 revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
-  queue.count_messages, queue.announce_held, queue.hold_topics, queue.send_messages, queue.forget_followers,
+  queue.count_messages, queue.announce_held, queue.hold_topics, queue.choose_messages, queue.send_messages,
+  queue.forget_followers,
   queue.note_messages, queue.care_for_messages,
   queue.message_numbers from public, anon, authenticated, service_role;
 revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;

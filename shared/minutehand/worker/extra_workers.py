@@ -73,7 +73,7 @@ class ExtraWorkers:
             accepted = await in_time(self._start(wanted), until, self._clock)
         except QueueUnavailable as error:
             logger.warning(
-                "ExtraWorkers could not be started in time",
+                "Extra workers could not be started in time",
                 extra={"event": "fanout.late", **names, "error": str(error)},
             )
             accepted = 0
