@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -333,11 +332,20 @@ def main() -> int:
     parser.add_argument("--watchers", type=int, default=3)
     parser.add_argument("--plan", choices=("free", "pro"), default="free")
     chosen = parser.parse_args()
-    os.environ["REALTIME_PLAN"] = chosen.plan
     limit = {"free": 100, "pro": 500}[chosen.plan]
-    with tempfile.TemporaryDirectory(prefix="minutehand-") as folder, stack(Path(folder)) as env:
+    with (
+        tempfile.TemporaryDirectory(prefix="minutehand-") as folder,
+        stack(Path(folder), plan=chosen.plan) as env,
+    ):
         report = asyncio.run(
-            run(env, jobs=chosen.jobs, limit=limit, watchers=chosen.watchers, patience=600)
+            run(
+                env,
+                jobs=chosen.jobs,
+                limit=limit,
+                watchers=chosen.watchers,
+                batch=500,
+                patience=600,
+            )
         )
     print("\n".join(report.lines()))
     return 1 if report.problems else 0

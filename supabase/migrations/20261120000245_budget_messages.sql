@@ -93,7 +93,7 @@ as $$
 $$;
 comment on function queue.message_budget is E'Messages a second that may be sent, deliveries included: the setting realtime_messages_per_second.\n\nfree is 80 and pro 400, a fifth below what the plans allow.';
 
-create function queue.open_second(p_second bigint, out counted bigint, out base bigint, out opened boolean)
+create function queue.open_second(p_second bigint, p_mark boolean, out counted bigint, out base bigint, out opened boolean)
 language plpgsql
 set search_path = ''
 as $$
@@ -112,7 +112,7 @@ begin
     pg_sequence_last_value('queue.messages_mark_4'), pg_sequence_last_value('queue.messages_mark_5')];
   v_own := v_marks[p_second % 6 + 1];
   opened := v_own is null or v_own >> c_bits <> p_second & c_second;
-  if opened then
+  if opened and p_mark then
     perform setval(case p_second % 6
       when 0 then 'queue.messages_mark_0'::regclass when 1 then 'queue.messages_mark_1'::regclass
       when 2 then 'queue.messages_mark_2'::regclass when 3 then 'queue.messages_mark_3'::regclass
@@ -123,7 +123,7 @@ begin
   from unnest(v_marks) as m where (p_second - (m >> c_bits)) & c_second <= 5;
 end;
 $$;
-comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened for whoever comes first in a second.\n\nAny five seconds lie within six whole ones.';
+comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened for whoever comes first in a second and marks it.\n\nAny five seconds lie within six whole ones.';
 
 create function queue.message_window() returns queue.message_window
 language plpgsql
@@ -133,7 +133,7 @@ declare
   v_quarter integer := 6 * queue.message_budget() / 4;
   v_second record;
 begin
-  v_second := queue.open_second(queue.message_second());
+  v_second := queue.open_second(queue.message_second(), true);
   -- a transaction that is old already may go on for long: nobody would be told before its end
   if v_second.opened and clock_timestamp() - now() < interval '1 second' then
     perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
@@ -358,11 +358,9 @@ declare
   v_counted bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_held bigint := coalesce(pg_sequence_last_value('queue.messages_held'), 0);
   v_steps record;
+  v_month numeric;
 begin
-  v_second := queue.open_second(queue.message_second());
-  if v_second.opened then -- nobody else does for this second
-    perform queue.announce_held(v_second.base + 6 * queue.message_budget(), 6 * queue.message_budget() / 4);
-  end if;
+  v_second := queue.open_second(queue.message_second(), false);
   with points as (
     select minute, counted, held from queue.message_minutes where minute > v_now - interval '24 hours'
     union all select v_now, v_counted, v_held),
@@ -376,16 +374,19 @@ begin
     coalesce(sum(held) filter (where minute > v_now - interval '1 hour'), 0) as held_hour,
     coalesce(sum(counted), 0) as day, coalesce(sum(held), 0) as held_day, max(span) as span into v_steps
   from steps;
+  v_month := round(30 * v_steps.day * 86400 / greatest(3600, extract(epoch from v_steps.span)));
   return jsonb_build_object('budget_per_second', queue.message_budget(), 'setting', queue.setting('realtime_messages_per_second'),
     'per_second', round((v_counted - v_second.base) / 6.0, 1),
     'last_hour', v_steps.hour, 'held_last_hour', v_steps.held_hour, 'last_day', v_steps.day, 'held_last_day', v_steps.held_day,
     'held_topics', (select count(*) from (select from queue.held_topics limit 10000) as h),
     'followers', (select coalesce(sum(receivers), 0) from queue.audiences),
     -- what the last day, or what is known of it, would come to in a month
-    'month', round(30 * v_steps.day * 86400 / greatest(3600, extract(epoch from v_steps.span))));
+    'month', v_month,
+    -- Supabase's prices of 2026: 2.50 USD a million beyond the five million in Pro
+    'month_usd', round(greatest(0, v_month - 5000000) * 2.5 / 1000000, 2));
 end;
 $$;
-comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day.';
+comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day with its price on the Pro plan.\n\nDeliveries to at least one listener are assumed, so the bill may be lower.';
 
 revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.choose_messages, queue.send_messages,

@@ -11,6 +11,7 @@ from typing import Any
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import StepsTooLong
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
     JobId,
@@ -25,6 +26,7 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
+    Storage,
     WorkerRunAdmission,
 )
 
@@ -134,6 +136,30 @@ class WorkerQueue:
         )
         return [JobId(child) for child in body["job_ids"]]
 
+    async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
+        """Read the results of a leased job's steps by name, in pages of about 1 MB.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+            StepsTooLong: They have more than `StepsTooLong.MOST_BYTES`.
+        """
+        steps: dict[str, Any] = {}
+        read = 0
+        after: Any = None
+        while True:
+            page = await self._functions.call_held("read_steps", job_id, fence, after=after)
+            read += page["bytes"]
+            if read > StepsTooLong.MOST_BYTES:
+                raise StepsTooLong(job_id)
+            for line in page["lines"]:
+                if line["nth"] == 0:
+                    steps[line["name"]] = line["value"]
+                else:
+                    steps[line["name"]]["children"].append(line["value"])
+            after = page["next"]
+            if after is None:
+                return steps
+
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
         body = await self._functions.call(
@@ -195,4 +221,10 @@ class WorkerQueue:
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))
+        stats = await self._functions.call("queue_stats", arguments)
+        storage = await self._functions.call("storage", {})
+        return QueueStats.model_validate({**stats, "storage": storage})
+
+    async def record_storage(self) -> Storage:
+        """Measure the database's size, at most about once an hour."""
+        return Storage.model_validate(await self._functions.call("record_storage", {}, attempts=1))

@@ -36,13 +36,17 @@ def free_plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack
         end(folder, launcher)
 
 
-async def bulk(stack: RunningStack, budget: int | str, *, jobs: int = 1000) -> Report:
+async def bulk(
+    stack: RunningStack, budget: int | str, *, jobs: int = 1000, patience: float = 60
+) -> Report:
     """A bulk of jobs under a budget."""
     with psycopg.connect(stack.database_url, autocommit=True) as sql:
         sql.execute(
             "select public.set_settings(%s)", (Jsonb({"realtime_messages_per_second": budget}),)
         )
-    return await run(stack.values, jobs=jobs, limit=LIMIT, watched_jobs=2, watchers=2, patience=60)
+    return await run(
+        stack.values, jobs=jobs, limit=LIMIT, watched_jobs=2, watchers=2, patience=patience
+    )
 
 
 async def test_a_stack_tells_the_database_its_limit(free_plan: RunningStack) -> None:
