@@ -47,7 +47,7 @@ function rows(p) {
       id: `${name}Throttles`, ...lambda(name, "Throttles"), Statistic: "Sum", ...minutes(name === "Worker" ? 15 : 5), over: 0,
       runbook: name === "Worker"
         ? "A few are normal: reserved concurrency caps the database's load. For minutes on end: jobs arrive faster " +
-          "than they run; read OldestDueSeconds, then raise workerReservedConcurrency in stages.yml."
+          "than they run; read OldestDueSeconds, then raise workersAtOnce in stages.yml."
         : "The account's concurrency is used up. Look for a runaway function in the console's concurrency graph; " +
           "ask AWS for a higher quota, or reserve concurrency for this function.",
     },
@@ -116,7 +116,7 @@ function rows(p) {
       // a busy minute drops wake-ups by the dozen and needs nobody; a quarter of an hour without a free worker does
       id: "WorkersTooFew", ...lambda("Worker", "AsyncEventsDropped"), Statistic: "Sum", ...minutes(15), over: 0,
       runbook: "For 15 minutes on end wake-ups waited a minute for a worker and were given up; no job is lost. Raise " +
-        "workerReservedConcurrency or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
+        "workersAtOnce or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
     },
     {
       id: "TickFailuresWaiting", ...queue("TickFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,

@@ -38,6 +38,8 @@ from tests.support.paths import ROOT
 from tests.support.project import settings_at
 from tests.support.supabase_cli import supabase_program
 
+# moto says what it cannot make, and makes the rest
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 REF = "abcdefghijklmnopqrst"
 PAGE = ROOT / "infra" / "aws" / "README.md"
 DATABASE = "walked_to"
