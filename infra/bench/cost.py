@@ -127,7 +127,7 @@ def per_million(*, alone: bool) -> Iterator[tuple[str, float, str]]:
     yield ("Logs", logs * p.log_gigabyte, f"{u.job_log_kilobytes} KB a job")
     messages = u.messages_alone if alone else u.messages_in_batches
     yield (
-        "Realtime, nobody watching",
+        "Realtime, no one watching",
         messages * p.million_messages,
         f"{messages:g} messages a job",
     )

@@ -22,9 +22,9 @@ def test_realtime_is_counted_by_the_message() -> None:
     alone = {name: usd for name, usd, _ in per_million(alone=True)}
     batches = {name: usd for name, usd, _ in per_million(alone=False)}
 
-    assert alone["Realtime, nobody watching"] == USAGE.messages_alone * PRICES.million_messages
-    assert batches["Realtime, nobody watching"] < alone["Realtime, nobody watching"] / 2
-    assert alone["Realtime, nobody watching"] > sum(alone.values()) / 2
+    assert alone["Realtime, no one watching"] == USAGE.messages_alone * PRICES.million_messages
+    assert batches["Realtime, no one watching"] < alone["Realtime, nobody watching"] / 2
+    assert alone["Realtime, no one watching"] > sum(alone.values()) / 2
 
 
 def test_a_stream_that_does_not_wait_takes_next_to_no_slot() -> None:

@@ -274,7 +274,7 @@ def messages(patient: Patient) -> Finding:
     if numbers["held_last_hour"] > MOST_HELD * max(1, numbers["last_hour"]):
         return say.warn(
             told,
-            "give types that nobody watches one by one live='states', or raise the setting "
+            "give types that no one watches one by one live='states', or raise the setting "
             "realtime_messages_per_second with the plan",
         )
     return say.ok(told)
