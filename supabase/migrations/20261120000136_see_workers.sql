@@ -32,7 +32,8 @@ as $$
   values (p_request ->> 'worker_id', left(p_request ->> 'version', 200), p_job_types, p_queues,
     case when jsonb_typeof(p_request -> 'origin') = 'object' and pg_column_size(p_request -> 'origin') <= 2000
       then p_request -> 'origin' end, p_now, p_now, 1)
-  on conflict (worker_id) do update set version = excluded.version, job_types = excluded.job_types, queues = excluded.queues,
+  on conflict (worker_id) do update set version = excluded.version, job_types = excluded.job_types,
+    queues = excluded.queues,
     origin = coalesce(excluded.origin, w.origin), seen_at = excluded.seen_at, runs = w.runs + 1
 $$;
 comment on function queue.see_worker is 'Note that a run of a worker has begun, from its first lease request.';
@@ -67,8 +68,10 @@ language sql
 set search_path = ''
 as $$
   delete from queue.workers where worker_id = any (array(
-    select worker_id from queue.workers where seen_at < p_now - interval '30 days' order by seen_at limit p_limit for update skip locked))
+    select worker_id from queue.workers where seen_at < p_now - interval '30 days'
+      order by seen_at limit p_limit for update skip locked))
 $$;
 comment on function queue.prune_workers is 'Forget workers not seen for 30 days.';
 
-revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon, authenticated, service_role;
+revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon,
+  authenticated, service_role;
