@@ -1,4 +1,4 @@
-"""`python -m infra.bench.budget`: a bulk of jobs on a plan's limit, and who pays for it.
+"""`python -m infra.bench.budget`: a bulk of jobs on a plan's limit, and what others see of it.
 
 A stack of its own with hosted's free limit. One client has a channel of the application's own,
 which knows nothing of jobs; others watch the workspace and single jobs. Fails when that channel is
@@ -157,7 +157,7 @@ async def run(
     patience: float = 120,
     linger: float = 6,
 ) -> Report:
-    """Enqueue `jobs` over HTTP, run them by SQL, and compare what everybody was told.
+    """Enqueue `jobs` over HTTP, run them by SQL, and compare what each watcher received.
 
     Args:
         batch: Jobs leased in one call.

@@ -49,6 +49,7 @@ EXAMPLES: Mapping[str, str] = {
     "CORS_ORIGINS": "https://app.example.com,https://admin.example.com",
     "ALLOW_ANONYMOUS": "false",
     "STREAMING": "false",
+    "STREAM_WAIT_SECONDS": "20",
     "LANGUAGE_MODEL_URL": "https://api.openai.com/v1",
     "LANGUAGE_MODEL_KEY": "sk-…",
     "LANGUAGE_MODEL": "gpt-4o-mini",
@@ -100,6 +101,8 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     allow_anonymous: bool = False
     streaming: bool = False
+    #: Longest wait for a first event where answers are buffered, 0 to 20 s; each holds a function.
+    stream_wait_seconds: int = 20
     log_level: str = "INFO"
     #: Where an OpenAI-compatible language model answers; unset: the offline one works.
     language_model_url: str | None = None
@@ -155,6 +158,9 @@ class Settings(BaseModel):
             cors_origins=read_list(environ, "CORS_ORIGINS"),
             allow_anonymous=read_flag(environ, "ALLOW_ANONYMOUS"),
             streaming=read_flag(environ, "STREAMING"),
+            stream_wait_seconds=read_count(
+                environ, "STREAM_WAIT_SECONDS", default=20, least=0, most=20
+            ),
             log_level=_level(environ),
             language_model_url=read_url(environ, "LANGUAGE_MODEL_URL"),
             language_model_key=read_text(environ, "LANGUAGE_MODEL_KEY"),
@@ -252,14 +258,16 @@ def _level(environ: Mapping[str, str]) -> str:
     return value
 
 
-def read_count(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
-    """A whole number from 1 to `most`."""
+def read_count(
+    environ: Mapping[str, str], name: str, *, default: int, most: int, least: int = 1
+) -> int:
+    """A whole number from `least` to `most`."""
     value = read_text(environ, name)
     if value is None:
         return default
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= most:
+    if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
         raise ConfigurationError(
-            name, f"must be a whole number from 1 to {most}, not {value!r}", str(default)
+            name, f"must be a whole number from {least} to {most}, not {value!r}", str(default)
         )
     return int(value)
 

@@ -4,7 +4,7 @@
 insert into queue.settings (name, value) values ('realtime_messages_per_second', '"pro"');
 
 -- Sequences count without locks and at once for everyone, whatever a transaction does later; unlogged, because after
--- a crash nobody is connected and counting starts again.
+-- a crash no one is connected and counting starts again.
 do $$
 declare
   v_name text;
@@ -29,7 +29,7 @@ create unlogged table queue.held_topics (
   held_at timestamptz not null,
   xid xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.held_topics is E'Topics whose messages were held back, until their followers have been told to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
+comment on table queue.held_topics is E'Topics whose messages were held back, until their followers were sent a message to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
 comment on column queue.held_topics.id is 'Identity and order.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';
@@ -93,7 +93,9 @@ as $$
 $$;
 comment on function queue.message_budget is E'Messages a second that may be sent, deliveries included: the setting realtime_messages_per_second.\n\nfree is 80 and pro 400, a fifth below what the plans allow.';
 
-create function queue.open_second(p_second bigint, p_mark boolean, out counted bigint, out base bigint, out opened boolean)
+create function queue.open_second(
+  p_second bigint, p_mark boolean, out counted bigint, out base bigint, out opened boolean
+)
 language plpgsql
 set search_path = ''
 as $$
@@ -123,7 +125,7 @@ begin
   from unnest(v_marks) as m where (p_second - (m >> c_bits)) & c_second <= 5;
 end;
 $$;
-comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened for whoever comes first in a second and marks it.\n\nAny five seconds lie within six whole ones.';
+comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened is true for the first caller in a second, who marks it.\n\nAny five seconds lie within six whole ones.';
 
 create function queue.message_window() returns queue.message_window
 language plpgsql
@@ -134,14 +136,14 @@ declare
   v_second record;
 begin
   v_second := queue.open_second(queue.message_second(), true);
-  -- a transaction that is old already may go on for long: nobody would be told before its end
+  -- a transaction that is old already may run for long, and its messages are seen at its end
   if v_second.opened and clock_timestamp() - now() < interval '1 second' then
     perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
   end if;
   return (v_second.base + 3 * v_quarter, v_quarter);
 end;
 $$;
-comment on function queue.message_window is E'What may be sent now. Whoever comes first in a second tells followers what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for telling followers to look again.';
+comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for announcements.';
 
 create function queue.count_messages(p_cost bigint) returns bigint
 language sql volatile
@@ -189,7 +191,7 @@ begin
   return cardinality(v_topics);
 end;
 $$;
-comment on function queue.announce_held is E'Tell the followers of topics whose messages were held back to look again, one message a topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
+comment on function queue.announce_held is E'Announce to the followers of topics whose messages were held back that they look again, one message a topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
 
 create function queue.hold_topics(p_topics text[], p_messages bigint) returns void
 language plpgsql
@@ -202,7 +204,7 @@ begin
   perform max(nextval('queue.messages_held')) from generate_series(1, p_messages);
 end;
 $$;
-comment on function queue.hold_topics is E'Note that messages to topics were held back; their followers are told later to look again.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
+comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
 
 create function queue.choose_messages(
   p_topics text[], p_is_minor boolean[], p_room bigint, p_minor_room bigint, out goes boolean[], out cost bigint
@@ -242,7 +244,8 @@ begin
     v_goes := array_fill(true, array[cardinality(p_topics)]);
   else
     select c.goes, c.cost into v_goes, v_cost
-    from queue.choose_messages(p_topics, p_is_minor, least(v_own_room, v_room), least(v_own_room, v_room - p_window.quarter)) as c;
+    from queue.choose_messages(p_topics, p_is_minor,
+      least(v_own_room, v_room), least(v_own_room, v_room - p_window.quarter)) as c;
   end if;
   -- others may have sent since the room was read
   if v_cost > 0 and queue.count_messages(v_cost) <= p_window.ceiling then
@@ -262,7 +265,7 @@ begin
   from unnest(p_topics, v_goes) as t (topic, goes) where not t.goes;
 end;
 $$;
-comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Whoever follows a topic of which something was held back is told to look again within seconds (job.look_again), so that what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
+comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Followers of a topic of which something was held back are told to look again within seconds (job.look_again), so what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql
@@ -298,7 +301,7 @@ set search_path = ''
 begin atomic
   select queue.follow(p_topic, p_follower_id);
 end;
-comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; topics of jobs are told about what was held back only while somebody says so. quiet: jobs of some types publish nothing, so silence proves nothing.';
+comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; what was held back is announced on topics of jobs only to those who say so. quiet: jobs of some types publish nothing, so silence proves nothing.';
 
 create function queue.forget_followers() returns void
 language sql
@@ -342,11 +345,11 @@ begin
   if not exists (select from queue.held_topics) then
     return 0;
   end if;
-  perform queue.message_window(); -- tells followers, if the second is new
-  return 1; -- stays due until all have been told
+  perform queue.message_window(); -- announces, if the second is new
+  return 1; -- stays due until all is announced
 end;
 $$;
-comment on function queue.care_for_messages is 'The maintenance of messages: followers of what was held back are told, counts are written down, followers that left are forgotten.';
+comment on function queue.care_for_messages is 'The maintenance of messages: announcements, counts per minute, followers that left.';
 
 create function queue.message_numbers() returns jsonb
 language plpgsql
@@ -357,27 +360,34 @@ declare
   v_second record;
   v_counted bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_held bigint := coalesce(pg_sequence_last_value('queue.messages_held'), 0);
+  v_since timestamptz := v_now - interval '24 hours';
   v_steps record;
   v_month numeric;
 begin
   v_second := queue.open_second(queue.message_second(), false);
   with points as (
-    select minute, counted, held from queue.message_minutes where minute > v_now - interval '24 hours'
+    select v_since as minute, coalesce(max(counted), 0) as counted, coalesce(max(held), 0) as held
+    from (select counted, held from queue.message_minutes where minute <= v_since order by minute desc limit 1) as before
+    union all select minute, counted, held from queue.message_minutes where minute > v_since
     union all select v_now, v_counted, v_held),
   steps as (
     -- a count that fell began again after a crash
-    select p.minute, case when p.counted >= lag(p.counted) over w then p.counted - lag(p.counted) over w else p.counted end as counted,
-      case when p.held >= lag(p.held) over w then p.held - lag(p.held) over w else p.held end as held,
-      v_now - min(p.minute) over () as span
+    select p.minute,
+      p.counted - case when p.counted >= lag(p.counted) over w then lag(p.counted) over w else 0 end as counted,
+      p.held - case when p.held >= lag(p.held) over w then lag(p.held) over w else 0 end as held,
+      row_number() over w as nth
     from points as p window w as (order by p.minute))
   select coalesce(sum(counted) filter (where minute > v_now - interval '1 hour'), 0) as hour,
     coalesce(sum(held) filter (where minute > v_now - interval '1 hour'), 0) as held_hour,
-    coalesce(sum(counted), 0) as day, coalesce(sum(held), 0) as held_day, max(span) as span into v_steps
-  from steps;
-  v_month := round(30 * v_steps.day * 86400 / greatest(3600, extract(epoch from v_steps.span)));
-  return jsonb_build_object('budget_per_second', queue.message_budget(), 'setting', queue.setting('realtime_messages_per_second'),
+    coalesce(sum(counted), 0) as day, coalesce(sum(held), 0) as held_day,
+    extract(epoch from v_now - (select min(minute) from queue.message_minutes where minute > v_since)) as seconds
+  into v_steps from steps where nth > 1;
+  v_month := round(30 * v_steps.day * 86400 / greatest(3600, coalesce(v_steps.seconds, 0)));
+  return jsonb_build_object('budget_per_second', queue.message_budget(),
+    'setting', queue.setting('realtime_messages_per_second'),
     'per_second', round((v_counted - v_second.base) / 6.0, 1),
-    'last_hour', v_steps.hour, 'held_last_hour', v_steps.held_hour, 'last_day', v_steps.day, 'held_last_day', v_steps.held_day,
+    'last_hour', v_steps.hour, 'held_last_hour', v_steps.held_hour,
+    'last_day', v_steps.day, 'held_last_day', v_steps.held_day,
     'held_topics', (select count(*) from (select from queue.held_topics limit 10000) as h),
     'followers', (select coalesce(sum(receivers), 0) from queue.audiences),
     -- what the last day, or what is known of it, would come to in a month

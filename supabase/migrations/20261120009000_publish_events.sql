@@ -23,7 +23,8 @@ begin
   v_window := queue.message_window();
   if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
     perform queue.hold_topics(array(
-      select 'workspace:' || e.workspace_id from events as e where e.type not in ('job.progress', 'job.log') group by e.workspace_id
+      select 'workspace:' || e.workspace_id from events as e
+      where e.type not in ('job.progress', 'job.log') group by e.workspace_id
       union all
       select 'session:' || e.session_id from events as e
       where e.session_id is not null and e.type <> 'job.log' group by e.session_id
@@ -34,7 +35,8 @@ begin
     return null;
   end if;
   v_part := (select avg(200 + pg_column_size(e.data)) / c_message_bytes from events as e);
-  perform queue.send_messages(array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
+  perform queue.send_messages(
+    array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
   from (
     with e as materialized (
       select n.job_id, n.workspace_id, n.session_id, n.type, row_number() over (order by n.job_id, n.seq) as number,
@@ -51,11 +53,13 @@ begin
       from e where type <> 'job.created' and (not v_mixed or job_type <> all (v_states || v_off))
       group by job_id, trunc(number * v_part)
       union all
-      select 'workspace:' || workspace_id, count(*), min(type), min(number), false, string_agg(line, ', ' order by number)
+      select 'workspace:' || workspace_id, count(*), min(type), min(number), false,
+        string_agg(line, ', ' order by number)
       from e where not minor and (not v_mixed or job_type <> all (v_off))
       group by workspace_id, trunc(number * v_part)
       union all
-      select 'session:' || session_id, count(*), min(type), min(number), bool_and(minor), string_agg(line, ', ' order by number)
+      select 'session:' || session_id, count(*), min(type), min(number), bool_and(minor),
+        string_agg(line, ', ' order by number)
       from e where session_id is not null and type <> 'job.log' and (not v_mixed or job_type <> all (v_off))
         and queue.may_publish(session_id, workspace_id)
       group by session_id, trunc(number * v_part))
@@ -102,7 +106,7 @@ begin
   case split_part(p_topic, ':', 1)
     when 'job' then
       return exists (select 1 from public.jobs as j left join queue.job_types as t on t.job_type = j.job_type
-        -- refused where nothing will come, so that whoever watches polls
+        -- refused where nothing will come, so that watchers poll
         where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full' and (j.workspace_id in (select queue.my_workspaces())
           or j.session_id like 'guest\_%' and exists (
             select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));

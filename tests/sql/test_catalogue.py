@@ -32,6 +32,7 @@ MEMBERS = {
 WORKER = {
     "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "begin_worker_run", "end_worker_run", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats", "list_job_types", "get_job_type", "attach_extensions",
+    "storage", "record_storage",
 }  # fmt: skip
 OPERATOR = {"connect_worker", "create_workspace", "list_workers", "set_retention", "set_settings"}
 GUESTS = {"follow_topic", "guest_session_events", "guest_session_feed", "guest_session_jobs"}

@@ -370,6 +370,20 @@ def test_operators_see_the_numbers(engine: Engine) -> None:
     assert engine.rpc("queue_stats")["messages"]["budget_per_second"] == 6
 
 
+def test_the_numbers_of_a_day_leave_out_what_was_before(engine: Engine) -> None:
+    """Counts only rise; a month is judged by the last day alone, and a crash starts them again."""
+    engine.run(
+        "insert into queue.message_minutes (minute, counted, held) values"
+        " (now() - interval '3 days', 900000, 70), (now() - interval '3 hours', 1000000, 90),"
+        " (now() - interval '2 hours', 5, 2)"  # after a crash
+    )
+
+    numbers = engine.rpc("queue_health")["messages"]
+    assert numbers["last_day"] == 100_000 + 5 + counted(engine)
+    assert numbers["held_last_day"] == 20 + 2
+    assert numbers["last_hour"] == 0
+
+
 def test_fifty_streamed_replies_stay_within_the_budget(engine: Engine) -> None:
     """Each answer tells its progress four times a second, to its job and to its session."""
     set_budget(engine, "free")

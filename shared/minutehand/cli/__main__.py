@@ -55,6 +55,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "doctor": "doctor.command:doctor",
         "token": "tokens:token",
         "package": "deploy:package",
+        "stages": "stages:app",
         "deploy": "deploy:deploy",
     },
 }

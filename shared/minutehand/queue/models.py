@@ -760,6 +760,19 @@ class QueueStats(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+class Storage(Model):
+    """Size of the database when it was last measured; nothing is known before the first tick."""
+
+    sampled_at: datetime | None = None
+    database_bytes: int | None = None
+    #: Of it: jobs with logs and events, and the engine's own tables.
+    jobs_bytes: int | None = None
+    #: Of it: Realtime's messages, kept for three days.
+    messages_bytes: int | None = None
+    growth_bytes_per_day: int | None = None
+    retention_days: dict[str, int] | None = None
+
+
 def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:
     # values stay as they are: the body is encoded once, by the client
     return {

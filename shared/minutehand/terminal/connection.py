@@ -35,6 +35,7 @@ FIXES: dict[str, str] = {
     "forbidden": "ask a manager of the workspace",
     "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
     "rate_limited": "wait a moment",
+    "429": "wait a moment: the gateway's own limit, see requestsPerSecond of the stage",
     "unavailable": "`minutehand doctor` tells which part is away",
 }
 

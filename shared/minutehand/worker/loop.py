@@ -18,7 +18,7 @@ from typing import Any
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import ReportItem
+from minutehand.queue.models import ReportItem, Storage
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
@@ -43,12 +43,13 @@ class Worker:
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with each finished tick, e.g. to write its metrics.
+        on_storage: Called about once an hour with the database's size.
     """
 
-    #: What a project switches on later is looked for at the first tick, and as often as this.
-    ATTACH_EVERY_SECONDS = 3600.0
+    #: The project is looked after at the first tick, and as often as this.
+    LOOK_AFTER_EVERY_SECONDS = 3600.0
     #: A tick with less time left than this leaves that to the next one.
-    ATTACH_SECONDS = 3.0
+    LOOK_AFTER_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -65,6 +66,7 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[Tick], None] | None = None,
+        on_storage: Callable[[Storage], None] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -78,8 +80,9 @@ class Worker:
         self._start_extra_workers = start_extra_workers
         self._most = most
         self._on_tick = on_tick
+        self._on_storage = on_storage
         self._registered: object = None
-        self._attach_at = float("-inf")
+        self._look_after_at = float("-inf")
         self._stopping = asyncio.Event()
         #: Of the run that leases now, while `run_forever` goes on.
         self._draining: asyncio.Event | None = None
@@ -198,30 +201,34 @@ class Worker:
         if self._on_tick is not None:
             self._on_tick(tick)
         # after the jobs, which never wait for it
-        if ends_at - self._clock.monotonic() > self.ATTACH_SECONDS:
-            await self._attach_extensions()
+        if ends_at - self._clock.monotonic() > self.LOOK_AFTER_SECONDS:
+            await self._look_after_project()
         return summary
 
-    async def _attach_extensions(self) -> None:
+    async def _look_after_project(self) -> None:
+        """Attach extensions that came later, and measure the database."""
         now = self._clock.monotonic()
-        if now < self._attach_at:
+        if now < self._look_after_at:
             return
-        self._attach_at = now + self.ATTACH_EVERY_SECONDS
+        self._look_after_at = now + self.LOOK_AFTER_EVERY_SECONDS
         try:
-            async with asyncio.timeout(self.ATTACH_SECONDS):
-                found = await self.queue.attach_extensions()
+            async with asyncio.timeout(self.LOOK_AFTER_SECONDS):
+                attached = await self.queue.attach_extensions()
+                storage = await self.queue.record_storage()
         except (QueueError, TimeoutError) as error:
             # e.g. a schema of the release before: nothing that a job needs
             logger.info(
-                "Extensions were not looked for",
-                extra={"event": "extensions.unknown", "error": str(error)},
+                "The project was not looked after",
+                extra={"event": "project.unknown", "error": str(error)},
             )
             return
-        if problems := found.get("problems"):
+        if problems := attached.get("problems"):
             logger.warning(
                 "An extension could not be attached",
                 extra={"event": "extensions.refused", "problems": problems},
             )
+        if self._on_storage is not None:
+            self._on_storage(storage)
 
     async def run_forever(
         self,

@@ -324,7 +324,7 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
-            live: What is sent to Realtime. `states` sends nothing on the job's own topic: whoever
+            live: What is sent to Realtime. `states` sends nothing on the job's own topic: who
                 watches one job reads it every few seconds. `off` sends nothing at all.
             internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.

@@ -56,7 +56,12 @@ from minutehand.web.feeds import seq_cursor
 from minutehand.web.idempotency import IdempotencyHeader, one_key, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, EventStream, Reader
-from minutehand.web.streams import BUFFERED_SECONDS, LONGEST_GUEST_SESSION, MAX_STREAMS
+from minutehand.web.streams import (
+    BUFFERED_SECONDS,
+    LONGEST_GUEST_SESSION,
+    MAX_STREAMS,
+    asked_at,
+)
 
 HTML, MARKDOWN, JSON = "text/html", "text/markdown", "application/json"
 #: A file of a plan runs nothing and loads nothing, wherever it is opened.
@@ -199,7 +204,7 @@ class PlanRoutes:
         Events are unnamed and carry `{plan_id, seq, type, data, at}`; `Last-Event-ID` resumes. JSON
         by `Accept: application/json`.
         """
-        began_at = services.clock.monotonic()
+        began_at = asked_at(request, services.clock)
         store = self._store(caller)
         position = seq_cursor(last_event_id, after)
         accept = request.headers.get("accept", "")

@@ -132,9 +132,10 @@ def functions_configured(patient: Patient) -> Finding:
 
 
 def failures(patient: Patient) -> Finding:
-    """Nothing waits for a person."""
+    """Nothing waits for a person; what a busy worker gave up is a record, and goes by itself."""
     say = Reporter("failure-queues")
     sqs = patient.aws("sqs")
+    counts = {}
     for kind in ("worker", "tick"):
         name = f"minutehand-{patient.stage}-{kind}-failures"
         try:
@@ -144,9 +145,13 @@ def failures(patient: Patient) -> Finding:
         attributes = sqs.get_queue_attributes(
             QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
-        if int(attributes["ApproximateNumberOfMessages"]):
-            count = attributes["ApproximateNumberOfMessages"]
-            return say.warn(f"{name} holds {count}", f"aws sqs receive-message --queue-url {url}")
+        counts[kind] = int(attributes["ApproximateNumberOfMessages"])
+    if counts["tick"]:
+        return say.warn(
+            f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}"
+        )
+    if counts["worker"]:
+        return say.ok(f"{counts['worker']} invocations given up in 3 days; no job is lost")
     return say.ok("empty")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.queues import megabytes, storage_line
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
@@ -356,6 +357,37 @@ def members(patient: Patient) -> Finding:
     return say.ok(f"{tenants} workspaces, {people} people")
 
 
+#: Of Supabase's Pro plan; the variable DATABASE_LIMIT_MB says otherwise.
+PLAN_MB = 8192
+
+
+def storage(patient: Patient) -> Finding:
+    """A full plan turns the project read-only."""
+    say = Reporter("storage")
+    [(size, jobs, messages, growth)] = patient.ask(
+        """select m.database_bytes, m.jobs_bytes, m.messages_bytes,
+             (public.storage() ->> 'growth_bytes_per_day')::float8
+           from queue.measure_storage() as m"""
+    )
+    told = storage_line(
+        {
+            "database_bytes": size, "jobs_bytes": jobs, "messages_bytes": messages,
+            "growth_bytes_per_day": growth,
+        }
+    )  # fmt: skip
+    limit = 1024**2 * float(patient.values.get("DATABASE_LIMIT_MB") or PLAN_MB)
+    fix = (
+        f"""select {patient.schemas.clients}.set_settings('{{"retention_days": """
+        """{"completed": 7, "cancelled": 7, "failed": 30}}'); or a larger plan, and its size as """
+        "DATABASE_LIMIT_MB"
+    )
+    if size > 0.8 * limit:
+        return say.fail(f"{told}, of {megabytes(limit)} in the plan", fix)
+    if growth and growth > 0 and (days := (limit - size) / growth) < 14:
+        return say.warn(f"{told}: full in {days:.0f} days", fix)
+    return say.ok(told)
+
+
 def old_snapshot(patient: Patient) -> Finding:
     """A session that sits in a transaction keeps dead rows, and the queue slows down."""
     say = Reporter("old-transactions")
@@ -393,6 +425,7 @@ CHECKS = tuple(
         ("schedules", schedules),
         ("webhooks", webhooks),
         ("members", members),
+        ("storage", storage),
         ("old-transactions", old_snapshot),
     )
 )

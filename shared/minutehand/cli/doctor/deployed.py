@@ -22,6 +22,8 @@ def filled_in(stage: str) -> dict[str, str]:
     values, left = parameters(stage), placeholders(stage)
     names = {"SUPABASE_URL": "supabaseUrl", "SUPABASE_PUBLISHABLE_KEY": "supabasePublishableKey"}
     known = {name: str(values[key]) for name, key in names.items() if key not in left}
+    if limit := values.get("databaseLimitMB"):
+        known["DATABASE_LIMIT_MB"] = str(limit)
     return {**known, "STAGE": stage}
 
 

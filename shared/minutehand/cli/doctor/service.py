@@ -44,8 +44,8 @@ def supabase(patient: Patient) -> Finding:
     if "PGRST106" in answer.text:
         return say.fail(
             f"the Data API does not expose the schema {patient.schemas.clients}",
-            f'add "{patient.schemas.clients}" to `[api] schemas` of supabase/config.toml, then'
-            " `supabase config push`; or Project settings → Data API → Exposed schemas",
+            f"add {patient.schemas.clients} under Project settings → Data API → Exposed schemas;"
+            " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
     if answer.status_code == 404:
         return say.fail(
@@ -267,7 +267,7 @@ def messages(patient: Patient) -> Finding:
     if numbers["held_last_hour"] > MOST_HELD * max(1, numbers["last_hour"]):
         return say.warn(
             told,
-            "give types that nobody watches one by one live='states', or raise the setting "
+            "give types that no one watches one by one live='states', or raise the setting "
             "realtime_messages_per_second with the plan",
         )
     return say.ok(told)

@@ -42,7 +42,7 @@ from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed
-from minutehand.web.streams import open_stream
+from minutehand.web.streams import asked_at, open_stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -287,7 +287,7 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
-    began_at = services.clock.monotonic()
+    began_at = asked_at(request, services.clock)
     queue = services.stream_queue_of(caller)
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
@@ -408,7 +408,7 @@ async def get_status(
 async def _feed_answer(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | EventStream:
-    began_at = services.clock.monotonic()
+    began_at = asked_at(request, services.clock)
     if MEDIA_TYPE in request.headers.get("accept", ""):
         return _streamed(services, caller, feed, await feed.read(), began_at)
     return await feed.page()
