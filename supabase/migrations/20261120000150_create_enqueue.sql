@@ -440,6 +440,7 @@ begin
   delete from queue.job_keys where workspace_id = p_workspace_id;
   delete from queue.live_counts where workspace_id = p_workspace_id;
   delete from queue.stat_minutes where workspace_id = p_workspace_id;
+  delete from queue.proven where workspace_id = p_workspace_id;
 end;
 $$;
 comment on function queue.forget_workspace is 'Everything of a workspace goes. Partitions are closed by the leases that find them empty.';
@@ -847,6 +848,8 @@ begin
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  elsif queue.is_worker() then
+    perform queue.check_worker_items(p_workspace_id, p_items);
   end if;
   return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk);
 exception

@@ -12,6 +12,7 @@ as $$
     or exists (select 1 from queue.outbox)
     or exists (select 1 from queue.leases where expires_at <= p_now)
     or exists (select 1 from queue.schedules where enabled and next_at <= p_now)
+    or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
     or exists (select 1 from queue.upkeep
       where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))))

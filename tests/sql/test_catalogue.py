@@ -31,7 +31,7 @@ WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats",
 }  # fmt: skip
-OPERATOR = {"set_settings", "set_retention"}
+OPERATOR = {"forget_registrations", "set_settings", "set_retention"}
 VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
 VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
 IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | VISITORS_DOORS,
