@@ -501,13 +501,17 @@ begin
     left join frees as fx on fx.scope = 'workspace_type' and fx.workspace_id = p.workspace_id and fx.job_type = p.job_type
     left join frees as fk on fk.scope = 'key' and fk.workspace_id = p.workspace_id and fk.job_type = p.job_type
       and fk.concurrency_key = p.concurrency_key),
+  spares as materialized (
+    select s.workspace_id, s.spare from queue.spare_slots(
+      array(select distinct p.workspace_id from parts as p), p_limit) as s),
   sized as materialized (
     select l.*, least(type_free, workspace_free, type_workspace_free, key_free, p_limit)::integer as most,
-      least(type_free, type_workspace_free) as own_type_free -- a full type takes no slot of its tenant
+      least(type_free, type_workspace_free) as own_type_free, -- a full type takes no slot of its tenant
+      (select s.spare from spares as s where s.workspace_id = l.workspace_id) as spare
     from parts as l),
   found as materialized (
     select c.id, c.workspace_id, c.job_type, c.concurrency_key, c.tag, c.weight, c.priority, c.type_free, c.workspace_free,
-      c.own_type_free, c.key_free, r.job_id, r.ready_at
+      c.own_type_free, c.key_free, c.spare, r.job_id, r.ready_at
     from sized as c
     cross join lateral (
       select r.job_id, r.ready_at from queue.ready as r
@@ -523,11 +527,11 @@ begin
     select *, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
     from by_type_workspace where nth_of_type_workspace <= own_type_free),
   tagged as (
-    select *, tag + (nth_of_workspace - 1) / weight as start_tag from by_workspace where nth_of_workspace <= workspace_free),
+    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as beyond from by_workspace where nth_of_workspace <= workspace_free),
   by_type as (
-    select *, row_number() over (partition by job_type order by start_tag, ready_at, job_id) as nth_of_type from tagged),
+    select *, row_number() over (partition by job_type order by beyond, start_tag, ready_at, job_id) as nth_of_type from tagged),
   picked as materialized (
-    select id, start_tag from by_type where nth_of_type <= type_free order by start_tag, ready_at, job_id limit p_limit),
+    select id, start_tag from by_type where nth_of_type <= type_free order by beyond, start_tag, ready_at, job_id limit p_limit),
   shares as materialized (select p.id, count(*) as jobs from picked as p group by 1),
   -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
   held as materialized (
@@ -556,7 +560,7 @@ begin
   into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns, heads;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit. busy: another held what could have been had. full_…: partitions whose key, or whose tenant, is at a limit. heads: the oldest job seen in each.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last; never beyond a limit. busy: another held what could have been had. full_…: partitions whose key, or whose tenant, is at a limit. heads: the oldest job seen in each.';
 create type queue.leased_job as (
   id uuid, workspace_id uuid, user_id uuid, session_id text, queue text, job_type text, payload jsonb, schema_version integer,
   priority integer, attempts integer, max_attempts integer, created_at timestamptz, parent_id uuid, traceparent text,

@@ -12,11 +12,13 @@ import pytest
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
 
 URL = "https://hooks.example.com/in"
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
 
 def subscribe(engine: Engine, **webhook: Any) -> dict[str, Any]:
     """Make a webhook of Acme's."""
-    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": URL, **webhook}))
+    made = {"url": URL, "sealed_secret": SEALED, **webhook}
+    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=made))
 
 
 def deliver(engine: Engine, *, ok: bool = True) -> list[dict[str, Any]]:
