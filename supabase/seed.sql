@@ -10,5 +10,5 @@ insert into public.workspace_members (workspace_id, user_id, role) values
   ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
 on conflict (user_id, workspace_id) do nothing;
 
--- The local stack lets anonymous visitors in, as ALLOW_ANONYMOUS does; elsewhere the operator decides.
+-- The local stack lets anonymous guests in, as ALLOW_ANONYMOUS does; elsewhere the operator decides.
 update queue.settings set value = 'true', updated_at = queue.clock() where name = 'allow_anonymous';

@@ -1,4 +1,4 @@
-"""A simulation of the wake-ups, ticks and siblings on Lambda: waits, invocations, cost.
+"""A simulation of the wake-ups, ticks and extra workers on Lambda: waits, invocations, cost.
 
 `python -m infra.bench.simulate` prints a table. The policy under test is the real one,
 `minutehand.worker.fanout`; only Lambda, the database and time are simulated. The parameters are
@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.fanout import FanOut
-from minutehand.worker.moments import Moments
 
 MINUTE = 60.0
 
@@ -32,7 +32,7 @@ class Parameters:
         cold_start: Import and init of the worker with pre-compiled bytecode, on one vCPU.
         invoke: An asynchronous invoke until the handler runs, warm.
         database_calls: Calls a second the database answers; beyond it they queue.
-        siblings: The product's own cap, WORKER_SIBLINGS: most workers a tick starts beside itself.
+        extra_workers: The product's own cap, EXTRA_WORKERS: most that a tick starts.
     """
 
     lease: float = 0.026
@@ -42,7 +42,7 @@ class Parameters:
     timeout: float = 300.0
     concurrency: int = 5
     most_workers: int = 10
-    siblings: int = FanOut().most
+    extra_workers: int = FanOut().most
     database_calls: float = 500.0
     dead_ticks: float = 0.0
     lost_wakeups: float = 0.0
@@ -88,8 +88,8 @@ class Result:
 
 @dataclass(slots=True)
 class _Tick:
-    moments: Moments
-    sibling: bool
+    deadlines: Deadlines
+    extra_worker: bool
     doomed_at: float | None
     running: int = 0
     fanned_out: bool = False
@@ -105,7 +105,7 @@ class Simulation:
         self._load = load
         self._world = parameters
         self._rng = random.Random(seed)
-        self._policy = FanOut(most=parameters.siblings)
+        self._policy = FanOut(most=parameters.extra_workers)
         self._now = 0.0
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], object]]] = []
@@ -121,7 +121,7 @@ class Simulation:
         for at, jobs in self._load.arrivals:
             self._at(at, functools.partial(self._arrive, jobs))
         for minute in range(int(self._load.until / MINUTE) + 30):
-            self._at(minute * MINUTE, lambda: self._invoke(sibling=False))
+            self._at(minute * MINUTE, lambda: self._invoke(extra_worker=False))
         wanted = sum(jobs for _, jobs in self._load.arrivals)
         while self._events and len(self.result.waits) < wanted:
             self._now, _, act = heapq.heappop(self._events)
@@ -150,9 +150,9 @@ class Simulation:
             return  # debounced in SQL
         self._wake_asked_at = self._now
         if self._rng.random() >= self._world.lost_wakeups:
-            self._invoke(sibling=False)
+            self._invoke(extra_worker=False)
 
-    def _invoke(self, *, sibling: bool) -> bool:
+    def _invoke(self, *, extra_worker: bool) -> bool:
         running = sum(not tick.over for tick in self._ticks)
         if running >= self._world.most_workers:
             self.result.throttled += 1
@@ -168,8 +168,8 @@ class Simulation:
             self.result.billed += self._world.cold_start
         dead = self._rng.random() < self._world.dead_ticks
         tick = _Tick(
-            Moments.until(self._now + start, self._world.timeout),
-            sibling,
+            Deadlines.until(self._now + start, self._world.timeout),
+            extra_worker,
             self._now + start + self._rng.uniform(0, 30) if dead else None,
         )
         self._ticks.append(tick)
@@ -183,7 +183,7 @@ class Simulation:
         if tick.over:
             return
         self._wake_asked_at = None
-        if self._now < tick.moments.stop_leasing:
+        if self._now < tick.deadlines.stop_leasing:
             while tick.running < self._world.concurrency and self._due:
                 self._start(tick, *self._due.popleft())
             self._fan_out(tick)
@@ -208,30 +208,30 @@ class Simulation:
             self._after_call(settled)
 
         def lose() -> None:
-            # the tick died with it: its lease lapses and the next lease call reclaims it
+            # the tick died with it: its lease expires and the next lease call reclaims it
             self.result.reclaimed += 1
             self._due.append((arrived, seconds))
 
         if tick.doomed_at is not None and began + seconds > tick.doomed_at:
             self._at(tick.doomed_at + self._world.lease_seconds, lose)
-        elif began + seconds > tick.moments.stop_working:
-            self._at(tick.moments.stop_working, lambda: self._due.append((arrived, seconds)))
+        elif began + seconds > tick.deadlines.stop_working:
+            self._at(tick.deadlines.stop_working, lambda: self._due.append((arrived, seconds)))
         else:
             self._at(began + seconds, finish)
 
     def _fan_out(self, tick: _Tick) -> None:
-        if tick.sibling or tick.fanned_out:
+        if tick.extra_worker or tick.fanned_out:
             return
-        wanted = self._policy.siblings(
+        wanted = self._policy.extra_workers(
             due=min(1000, len(self._due)),
             slots=self._world.concurrency,
-            seconds_left=tick.moments.stop_leasing - self._now,
+            seconds_left=tick.deadlines.stop_leasing - self._now,
             mean_seconds=tick.run_seconds / tick.runs if tick.runs else None,
         )
         if wanted:
             tick.fanned_out = True
             for _ in range(wanted):
-                self._invoke(sibling=True)
+                self._invoke(extra_worker=True)
 
     def _die(self, tick: _Tick) -> None:
         if not tick.over:
@@ -240,7 +240,7 @@ class Simulation:
     def _end(self, tick: _Tick) -> None:
         tick.over = True
         self._warm.append(self._now)
-        self.result.billed += max(0.001, self._now - tick.moments.start)
+        self.result.billed += max(0.001, self._now - tick.deadlines.start)
 
 
 def loads(seed: int) -> Iterator[Load]:
@@ -255,9 +255,11 @@ def loads(seed: int) -> Iterator[Load]:
     yield Load("300 every minute, 1 s each", waves, lambda r: r.expovariate(1))
 
 
-def table(seed: int, workers: tuple[int, ...], *, siblings: int = FanOut().most) -> Iterator[str]:
+def table(
+    seed: int, workers: tuple[int, ...], *, extra_workers: int = FanOut().most
+) -> Iterator[str]:
     """The table, line by line."""
-    common = Parameters(siblings=siblings)
+    common = Parameters(extra_workers=extra_workers)
     head = f"{'load':<30}{'workers':>12}{'p50 s':>8}{'p95 s':>8}{'p99 s':>8}"
     yield f"{head}{'invoked':>9}{'429':>6}{'cold':>6}{'lost':>6}{'USD':>10}"
     worlds = [(str(count), replace(common, most_workers=count)) for count in workers]
@@ -279,9 +281,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 500])
-    parser.add_argument("--siblings", type=int, default=FanOut().most, help="WORKER_SIBLINGS")
+    parser.add_argument("--extra-workers", type=int, default=FanOut().most, help="EXTRA_WORKERS")
     options = parser.parse_args()
-    for line in table(options.seed, tuple(options.workers), siblings=options.siblings):
+    for line in table(options.seed, tuple(options.workers), extra_workers=options.extra_workers):
         print(line)
     return 0
 

@@ -36,7 +36,7 @@ export const settings = () => config;
 
 // Start and sign-in ---------------------------------------------------------------------------
 
-/** Read the configuration, make the client, take up a kept session; a visitor's page has none. */
+/** Read the configuration, make the client, take up a kept session; a guest's page has none. */
 export async function start({ visiting = false } = {}) {
   const answer = await fetch("/config.json", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
   if (!answer.ok) throw new ApiError({ status: answer.status, error: "The console's configuration could not be read" });
@@ -132,15 +132,15 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the API as the signed-in user, or as the holder of a visit. A token that was refused is
+ * Call the API as the signed-in user, or as the holder of a guest session. A token that was refused is
  * renewed once.
  *
  * @param {string} method
  * @param {string} path Below the origin, as `/api/jobs`.
  * @param {{body?: object, form?: FormData, query?: object, headers?: object, signal?: AbortSignal,
- *   as?: "json" | "blob", token?: string, visit?: string}} [options]
+ *   as?: "json" | "blob", token?: string, guestSession?: string}} [options]
  */
-export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given, visit } = {}) {
+export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given, guestSession } = {}) {
   const url = new URL(path, apiOrigin);
   for (const [name, value] of Object.entries(query ?? {})) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
@@ -150,7 +150,7 @@ export async function request(method, path, { body, form, query, headers, signal
     try {
       return await fetch(url, {
         method,
-        headers: { ...(body && { "Content-Type": "application/json" }), ...(visit ? { "X-Session-Id": visit } : { Authorization: `Bearer ${bearer}` }), ...headers },
+        headers: { ...(body && { "Content-Type": "application/json" }), ...(guestSession ? { "X-Session-Id": guestSession } : { Authorization: `Bearer ${bearer}` }), ...headers },
         body: form ?? (body && JSON.stringify(body)),
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
       });
@@ -160,8 +160,8 @@ export async function request(method, path, { body, form, query, headers, signal
       throw new ApiError({ status: 0, code: "unreachable", error: why });
     }
   };
-  let answer = await send(given ?? (visit ? null : await token()));
-  if (answer.status === 401 && !given && !visit) answer = await send(await token({ fresh: true }));
+  let answer = await send(given ?? (guestSession ? null : await token()));
+  if (answer.status === 401 && !given && !guestSession) answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
     throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? null : retryAfter, ...(await errorBody(answer)) });

@@ -44,9 +44,9 @@ function Console({ apps }) {
 }
 
 /** A page of an app for whoever has its link: no session, no menu, nothing of a workspace. */
-function Visiting({ apps }) {
+function AsGuest({ apps }) {
   const mode = useStore(theme);
-  const found = match(apps.flatMap((app) => app.visits ?? []), useStore(place).path);
+  const found = match(apps.flatMap((app) => app.guestPages ?? []), useStore(place).path);
   return html`<div class="visiting">
     <header class="visiting-top"><span class="brand"><${Logo} /><span>Minutehand</span></span>
       <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button></header>
@@ -147,10 +147,10 @@ async function main() {
   const root = document.getElementById("app");
   followLinks();
   try {
-    const visiting = location.pathname.startsWith("/visit/");
+    const visiting = location.pathname.startsWith("/guest/");
     const [apps] = await Promise.all([findApps(), start({ visiting })]);
     root.textContent = "";
-    render(visiting ? html`<${Visiting} apps=${apps} />` : html`<${Console} apps=${apps} />`, root);
+    render(visiting ? html`<${AsGuest} apps=${apps} />` : html`<${Console} apps=${apps} />`, root);
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";

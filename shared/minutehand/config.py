@@ -58,7 +58,7 @@ EXAMPLES: Mapping[str, str] = {
     "SPEECH_MODEL": "whisper-1",
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
-    "WORKER_SIBLINGS": "10",
+    "EXTRA_WORKERS": "10",
     "WORKER_LOCATION": "aws/eu-west-1",
     "MINUTEHAND_APPS": "jobs,billing.jobs",
     "MINUTEHAND_SCHEMA": "minutehand",
@@ -112,7 +112,7 @@ class Settings(BaseModel):
     speech_model: str | None = None
     worker_concurrency: int = 5
     #: Most workers one tick starts beside itself for a backlog.
-    worker_siblings: int = 10
+    extra_workers: int = 10
     #: Where the worker runs, as measurements state it; unset: by stage and AWS region.
     worker_location: str | None = None
     #: Packages that bring processors, routes and pages, see `minutehand.app`.
@@ -161,7 +161,7 @@ class Settings(BaseModel):
             speech_key=read_text(environ, "SPEECH_KEY"),
             speech_model=read_text(environ, "SPEECH_MODEL"),
             worker_concurrency=read_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
-            worker_siblings=read_count(environ, "WORKER_SIBLINGS", default=10, most=1000),
+            extra_workers=read_count(environ, "EXTRA_WORKERS", default=10, most=1000),
             worker_location=read_text(environ, "WORKER_LOCATION"),
             version=read_text(environ, "MINUTEHAND_VERSION")
             or read_text(environ, "AWS_LAMBDA_FUNCTION_VERSION")

@@ -2,7 +2,7 @@
 -- Everything a browser may see lives in public; everything in queue is reached through functions only.
 
 create schema if not exists queue;
-comment on schema queue is 'Minutehand''s engine: queue membership, policies and history. Not exposed; the functions in public are its doors.';
+comment on schema queue is 'Minutehand''s engine: queue membership, policies and history. Not exposed; called through the functions in public.';
 revoke all on schema queue from public;
 create schema if not exists public; -- another name where an install chose one
 

@@ -78,8 +78,8 @@ comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row
 comment on column public.jobs.id is 'Identity, a version 7 UUID.';
 comment on column public.jobs.workspace_id is 'The tenant it belongs to.';
 comment on column public.jobs.user_id is 'Who created it; null when a service did.';
-comment on column public.jobs.session_id is 'Conversation or visit it belongs to, for clients that follow a session; null for none.';
-comment on column public.jobs.queue is 'Named lane; a worker may serve some queues only.';
+comment on column public.jobs.session_id is 'Conversation or guest session it belongs to, for clients that follow a session; null for none.';
+comment on column public.jobs.queue is 'Named partition; a worker may serve some queues only.';
 comment on column public.jobs.job_type is 'Picks the processor.';
 comment on column public.jobs.payload is 'Input, JSON, checked against the type''s schema.';
 comment on column public.jobs.schema_version is 'Version of the payload''s schema it was enqueued with.';

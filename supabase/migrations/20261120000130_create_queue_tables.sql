@@ -60,7 +60,7 @@ comment on column queue.job_types.schema_version is 'Version of payload_schema.'
 comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease, no line in attempts for a completion.';
 comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
 comment on column queue.job_types.retention_days is '{completed, cancelled, failed}: days ended jobs are kept; null takes the setting.';
-comment on column queue.job_types.internal is 'Enqueued by the platform alone: every door refuses a person.';
+comment on column queue.job_types.internal is 'Enqueued by the platform alone: every function refuses a person.';
 comment on column queue.job_types.run_p95_ms is 'Learned 95th percentile of run time, milliseconds.';
 comment on column queue.job_types.paused_at is 'Since when no job of the type starts; null while running.';
 comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';
@@ -360,7 +360,7 @@ comment on column queue.leases.tick_id is 'The tick that took it.';
 comment on column queue.leases.tick_call is 'The call within the tick: a repeated call gets the same leases.';
 comment on column queue.leases.leased_at is 'Since when.';
 comment on column queue.leases.lease_seconds is 'Length of the lease and of each renewal.';
-comment on column queue.leases.expires_at is 'When it lapses; set here and never recomputed from settings.';
+comment on column queue.leases.expires_at is 'When it expires; set here and never recomputed from settings.';
 comment on column queue.leases.job_created_at is 'When the job was enqueued: order of lists.';
 comment on column queue.leases.cancel_requested is 'The holder is to stop; told at its next report.';
 comment on column queue.leases.log_lines is 'Log lines stored of this attempt: a repeated report adds only what lies beyond.';
@@ -481,7 +481,7 @@ comment on table queue.shares is E'Virtual time of each tenant: start-time fair 
 comment on column queue.shares.workspace_id is 'The tenant.';
 comment on column queue.shares.finish_tag is 'Virtual time at which its last leased job would finish.';
 
-create table queue.upkeep (
+create table queue.maintenance_tasks (
   name text primary key,
   done_at timestamptz not null default '-infinity',
   cursor text,
@@ -489,14 +489,14 @@ create table queue.upkeep (
   failure text,
   failures integer not null default 0
 ) with (fillfactor = 50);
-comment on table queue.upkeep is 'When each task of maintenance was last done, by whichever worker came first.';
-comment on column queue.upkeep.name is 'The task.';
-comment on column queue.upkeep.done_at is 'When.';
-comment on column queue.upkeep.cursor is 'Where it stopped, for tasks done in slices.';
-comment on column queue.upkeep.failed_at is 'When it last failed; null for never.';
-comment on column queue.upkeep.failure is 'What it said then.';
-comment on column queue.upkeep.failures is 'How often it has failed since it last went well: it is parked the longer.';
-insert into queue.upkeep (name)
+comment on table queue.maintenance_tasks is 'When each task of maintenance was last done, by whichever worker came first.';
+comment on column queue.maintenance_tasks.name is 'The task.';
+comment on column queue.maintenance_tasks.done_at is 'When.';
+comment on column queue.maintenance_tasks.cursor is 'Where it stopped, for tasks done in slices.';
+comment on column queue.maintenance_tasks.failed_at is 'When it last failed; null for never.';
+comment on column queue.maintenance_tasks.failure is 'What it said then.';
+comment on column queue.maintenance_tasks.failures is 'How often it has failed since it last went well: it is parked the longer.';
+insert into queue.maintenance_tasks (name)
 select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
   'retention', 'old_rows', 'orphans', 'sweep', 'buckets']);
 
@@ -568,7 +568,7 @@ create table queue.sessions (
   claimed_at timestamptz not null default queue.clock()
 );
 create index sessions_by_workspace on queue.sessions (workspace_id);
-comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another that uses the same id enqueues as ever, but its jobs are not sent there and its watchers poll. Ids that nobody guesses keep a neighbour from coming first; visits own theirs in queue.visits.';
+comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another that uses the same id enqueues as ever, but its jobs are not sent there and its watchers poll. Ids that nobody guesses keep a neighbour from coming first; guest sessions own theirs in queue.guest_sessions.';
 comment on column queue.sessions.session_id is 'The id, as clients chose it.';
 comment on column queue.sessions.workspace_id is 'The tenant that owns it.';
 comment on column queue.sessions.claimed_at is 'When it first used it.';

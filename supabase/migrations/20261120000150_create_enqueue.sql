@@ -1,4 +1,4 @@
--- Enqueue, by any door: enqueue_job, enqueue_jobs, or a plain insert into public.jobs.
+-- Enqueue, by any function: enqueue_job, enqueue_jobs, or a plain insert into public.jobs.
 -- All of them admit the job to the queue and write event 1: the functions in the statement that inserts,
 -- a plain insert by trigger.
 
@@ -44,7 +44,7 @@ declare
 begin
   -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
   if v_wake and coalesce(current_setting('request.jwt.claims', true), '') = '' then
-    perform queue.ring_worker();
+    perform queue.invoke_worker();
   end if;
   return v_wake;
 end;
@@ -68,7 +68,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids text[] := array(select distinct s from unnest(p_session_ids) as s where s not like 'visit\_%' order by 1);
+  v_ids text[] := array(select distinct s from unnest(p_session_ids) as s where s not like 'guest\_%' order by 1);
 begin
   loop
     insert into queue.sessions (session_id, workspace_id)
@@ -432,7 +432,7 @@ begin
   delete from queue.named_events where workspace_id = p_workspace_id;
   delete from queue.batches where workspace_id = p_workspace_id;
   delete from queue.sessions where workspace_id = p_workspace_id;
-  delete from queue.visits where workspace_id = p_workspace_id;
+  delete from queue.guest_sessions where workspace_id = p_workspace_id;
   delete from queue.schedules where workspace_id = p_workspace_id;
   delete from queue.removals where workspace_id = p_workspace_id;
   delete from queue.webhooks where workspace_id = p_workspace_id;
@@ -831,7 +831,7 @@ begin
     'wake', v_ready and queue.wake_worker());
 end;
 $$;
-comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person at the door, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
+comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
 
 create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
 language plpgsql
@@ -864,7 +864,7 @@ create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -884,7 +884,7 @@ comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

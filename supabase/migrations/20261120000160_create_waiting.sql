@@ -296,7 +296,7 @@ end;
 $$;
 comment on function queue.drain_signals is 'Read signals and let waiting jobs go on; returns how many moved.';
 
-create function queue.lapse_waits(p_limit integer, p_now timestamptz) returns integer
+create function queue.expire_waits(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -320,11 +320,11 @@ begin
   return queue.resume(v_values, p_now);
 end;
 $$;
-comment on function queue.lapse_waits is 'End waits whose time is over: sleepers go on, questions and events take their default.';
+comment on function queue.expire_waits is 'End waits whose time is over: sleepers go on, questions and events take their default.';
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -362,7 +362,7 @@ comment on function public.answer_job is E'Answer the question a waiting job ask
 
 create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -392,7 +392,7 @@ comment on function public.emit_event is E'Emit a named event that jobs may wait
 
 create function public.create_batch(p_workspace_id uuid, p_callback jsonb default null) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -434,7 +434,7 @@ comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue j
 
 create function public.close_batch(p_batch_id uuid, p_workspace_id uuid default null) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

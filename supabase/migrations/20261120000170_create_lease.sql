@@ -20,7 +20,7 @@ begin
     return 0;
   end if;
   v_ids := array(select id from public.jobs where id = any (v_ids) order by id for update skip locked);
-  with lapsed as materialized (
+  with expired as materialized (
     delete from queue.leases where job_id = any (v_ids) and expires_at <= p_now returning *),
   fates as materialized (
     select l.*, j.lost_attempts + 1 as lost, case
@@ -28,14 +28,14 @@ begin
       when j.attempts >= j.max_attempts or j.lost_attempts + 1 >= v_max_lost or j.deadline_at <= p_now then 'failed'
       else 'pending' end as fate,
       case when j.deadline_at <= p_now then 'deadline_passed' else 'worker_lost' end as reason
-    from lapsed as l join public.jobs as j on j.id = l.job_id),
+    from expired as l join public.jobs as j on j.id = l.job_id),
   moved as (
     update public.jobs as j set status = f.fate, lost_attempts = f.lost, updated_at = p_now,
       completed_at = case when f.fate <> 'pending' then p_now end,
       outcome = case when f.fate <> 'pending' then f.fate end,
       next_retry_at = null,
       error_message = case when f.fate = 'cancelled' then j.error_message else format(
-        'the lease of attempt %s lapsed %s after worker %s was last heard of (%s time%s so far)',
+        'the lease of attempt %s expired %s after worker %s was last heard of (%s time%s so far)',
         f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id, f.lost,
         case when f.lost = 1 then '' else 's' end) end,
       error_data = case when f.fate = 'cancelled' then j.error_data
@@ -77,7 +77,7 @@ begin
   return coalesce(cardinality(v_again), 0) + coalesce(cardinality(v_ids), 0);
 end;
 $$;
-comment on function queue.reclaim is E'Take back lapsed leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
+comment on function queue.reclaim is E'Take back expired leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
 
 create function queue.promote(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -134,7 +134,7 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
-  v_after uuid := (select cursor::uuid from queue.upkeep where name = 'sweep');
+  v_after uuid := (select cursor::uuid from queue.maintenance_tasks where name = 'sweep');
   v_looked uuid[];
 begin
   -- the net below openings and marks: some partitions that have jobs, in the order of their ids
@@ -154,7 +154,7 @@ begin
   join public.jobs as j on j.id = r.job_id
   where not exists (select 1 from queue.partitions as p where p.id = l.id and p.claim_from = '-infinity'
     and exists (select 1 from queue.turns as t where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
-  update queue.upkeep set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end where name = 'sweep';
+  update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end where name = 'sweep';
   delete from queue.shares as s where ctid = any (array(
     select old.ctid from queue.shares as old
     where old.workspace_id <> '00000000-0000-0000-0000-000000000000'
@@ -939,7 +939,7 @@ comment on function queue.give is 'Open what was enqueued to, choose, lease, and
 
 create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$

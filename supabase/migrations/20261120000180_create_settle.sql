@@ -89,7 +89,7 @@ comment on function queue.fenced is 'Which of the items show the current fencing
 
 create function public.report_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -433,7 +433,7 @@ comment on function queue.settle is E'Apply what workers say of attempts they ho
 
 create function public.settle_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -477,11 +477,11 @@ begin
   return v_job;
 end;
 $$;
-comment on function queue.held_job is E'The leased job {job_id, fence} of one of the types, locked; lease_lost for whoever does not hold the lease.\n\nFor apps'' doors. p_undone is the end of the refusal''s sentence.';
+comment on function queue.held_job is E'The leased job {job_id, fence} of one of the types, locked; lease_lost for whoever does not hold the lease.\n\nFor apps'' functions. p_undone is the end of the refusal''s sentence.';
 
 create function public.spawn_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -519,7 +519,7 @@ comment on function public.spawn_jobs is E'Make child jobs of a running job, onc
 
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin

@@ -52,7 +52,7 @@ comment on function queue.cancel_held is 'Cancel jobs whose rows the caller hold
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -143,7 +143,7 @@ comment on function queue.may_steer is 'Refuse with 404 whoever does not belong 
 
 create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -158,7 +158,7 @@ end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Call again while more is true.';
 
-create function queue.revive(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -178,7 +178,7 @@ begin
       where e.workspace_id = j.workspace_id and e.outcome = j.outcome and e.job_created_at = j.created_at and e.job_id = j.id limit 1) as e
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))));
-  with revived as (
+  with retried as (
     update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
       lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
       cancel_requested_at = null, updated_at = p_now, last_seq = last_seq + 1
@@ -188,8 +188,8 @@ begin
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.redriven', jsonb_build_object('status', 'pending', 'attempts', 0), p_now
-    from revived)
-  select array_agg(id order by id) into v_ids from revived;
+    from retried)
+  select array_agg(id order by id) into v_ids from retried;
   if v_ids is null then
     return 0;
   end if;
@@ -200,17 +200,17 @@ begin
     select id from public.jobs
     where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id for update);
   if cardinality(v_children) > 0 then -- they had ended with their parent and go on with it
-    perform queue.revive(v_children, p_now);
+    perform queue.retry_jobs(v_children, p_now);
   end if;
   perform queue.request_wake();
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.revive is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did start anew with it.';
+comment on function queue.retry_jobs is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did start anew with it.';
 
 create function public.retry_job(p_job_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -220,7 +220,7 @@ begin
   perform 1 from public.jobs where id = p_job_id for update;
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('failed', 'cancelled') then
-    if queue.revive(array[p_job_id], v_now) = 0 then
+    if queue.retry_jobs(array[p_job_id], v_now) = 0 then
       perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now', (
         select job_id::text from queue.unique_jobs
         where workspace_id = v_job.workspace_id and job_type = v_job.job_type and key = v_job.unique_key));
@@ -243,7 +243,7 @@ comment on function public.retry_job is E'Run a failed or cancelled job again, o
 
 create function public.redrive_jobs(p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -255,7 +255,7 @@ begin
   perform queue.may_steer(p_workspace_id);
   v_ids := queue.matching_jobs(p_workspace_id, v_filter, false, v_limit + 1);
   perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
-  v_count := queue.revive(v_ids[1:v_limit], queue.clock());
+  v_count := queue.retry_jobs(v_ids[1:v_limit], queue.clock());
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
 end;
 $$;
@@ -345,7 +345,7 @@ create trigger jobs_after_steering after update of status, priority, scheduled_f
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -410,7 +410,7 @@ comment on function public.get_job is 'One job as JSON; 404 when it is missing o
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -434,7 +434,7 @@ comment on function public.job_attempts is 'Each attempt of a job, the running o
 
 create function public.job_steps(p_job_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin

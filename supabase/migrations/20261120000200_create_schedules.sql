@@ -269,7 +269,7 @@ comment on function queue.may_manage is 'Refuse strangers with 404 and plain mem
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -347,7 +347,7 @@ comment on function public.put_schedule is E'Make or change a schedule by name: 
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -363,7 +363,7 @@ comment on function public.delete_schedule is 'Remove a schedule; jobs it made s
 
 create function public.list_schedules(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin

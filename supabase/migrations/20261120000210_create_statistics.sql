@@ -159,7 +159,7 @@ comment on function queue.forget_orphans is 'Jobs enqueued in the very moment th
 
 create function public.queue_health() returns jsonb
 language plpgsql
-security definer -- probes hold no rights on the engine's tables: this is the door
+security definer -- probes hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -204,8 +204,8 @@ begin
     'workers', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', t.worker_id, 'version', t.version, 'started_at', t.started_at,
         'seen_at', t.seen_at, 'ended_at', t.ended_at, 'free_slots', t.free_slots) order by t.started_at desc), '[]')
       from (select * from queue.ticks where started_at > v_now - interval '1 hour' order by started_at desc limit 20) as t),
-    'failing_chores', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure, 'failures', u.failures)), '[]')
-      from queue.upkeep as u where u.failures > 0 or u.failed_at > v_now - interval '1 hour'),
+    'failing_maintenance', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure, 'failures', u.failures)), '[]')
+      from queue.maintenance_tasks as u where u.failures > 0 or u.failed_at > v_now - interval '1 hour'),
     'paused_types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'paused_by', t.paused_by, 'reason', t.pause_reason)), '[]')
       from queue.job_types as t where t.paused_at is not null),
     'xmin_age', (select max(age(a.backend_xmin)) from pg_catalog.pg_stat_activity as a
@@ -239,7 +239,7 @@ comment on function queue.percentiles is 'Percentiles of a histogram {bucket: co
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

@@ -59,7 +59,7 @@ begin
     from public.job_events
     where (p_workspace_id is null or workspace_id = p_workspace_id)
       and (p_session_id is null or session_id = p_session_id)
-      -- with both, the door has seen that the caller may read this session of this workspace
+      -- with both, the function has seen that the caller may read this session of this workspace
       and (p_session_id is null or p_workspace_id is not null or v_service or workspace_id in (select queue.my_workspaces()))
       and case when p_session_id is null then type not in ('job.progress', 'job.log') else type <> 'job.log' end
       and xid >= coalesce(pg_snapshot_xmin(v_seen), '0')

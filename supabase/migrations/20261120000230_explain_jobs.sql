@@ -153,7 +153,7 @@ comment on function queue.explain_limit is 'The explanation that a concurrency l
 
 create function public.explain_job(p_job_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -176,9 +176,9 @@ begin
   elsif v_job.status = 'processing' then
     select * into v_lease from queue.leases where job_id = p_job_id;
     v_said := jsonb_build_object(
-      'reason', case when v_lease.expires_at <= v_now then 'lease_lapsed' when v_lease.cancel_requested then 'cancelling' else 'running' end,
+      'reason', case when v_lease.expires_at <= v_now then 'lease_expired' when v_lease.cancel_requested then 'cancelling' else 'running' end,
       'sentence', case
-        when v_lease.expires_at <= v_now then format('Its worker %s has not been heard of; the lease lapsed at %s and the next tick takes it back.', v_lease.worker_id, queue.utc(v_lease.expires_at))
+        when v_lease.expires_at <= v_now then format('Its worker %s has not been heard of; the lease expired at %s and the next tick takes it back.', v_lease.worker_id, queue.utc(v_lease.expires_at))
         when v_lease.cancel_requested then format('It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
           queue.utc(v_job.cancel_requested_at), v_lease.worker_id, queue.utc(v_lease.expires_at))
         else format('Worker %s runs it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id, queue.utc(v_lease.leased_at), queue.utc(v_lease.expires_at)) end,
@@ -222,7 +222,7 @@ begin
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || v_said;
 end;
 $$;
-comment on function public.explain_job is E'Why a job is where it is: {job_id, status, reason, sentence, data, estimated_start_at}.\n\nReasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, type_paused, workspace_type_paused, queue_paused, workspace_paused, no_worker, no_processor, running, cancelling, lease_lapsed, sleeping, asking, waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';
+comment on function public.explain_job is E'Why a job is where it is: {job_id, status, reason, sentence, data, estimated_start_at}.\n\nReasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, type_paused, workspace_type_paused, queue_paused, workspace_paused, no_worker, no_processor, running, cancelling, lease_expired, sleeping, asking, waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';
 
 revoke execute on function queue.explain_ready, queue.explain_limit, queue.utc from public, anon, authenticated, service_role;
 revoke execute on function public.explain_job from public, anon, authenticated, service_role;

@@ -1,4 +1,4 @@
--- The engine's functions are called by its doors in public alone.
+-- The engine's functions are called by functions in public alone.
 -- Later migrations close what they add themselves.
 
 revoke execute on all functions in schema queue from public, anon, authenticated, service_role;

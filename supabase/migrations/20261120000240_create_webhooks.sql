@@ -21,8 +21,7 @@ create table queue.webhooks (
   problem text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  constraint webhooks_secret_is_sealed check (concat_ws(' ', sealed_secret, previous_sealed_secret)
-    ~ '^mh1([.][A-Za-z0-9_=-]+){3}( mh1([.][A-Za-z0-9_=-]+){3})?$')
+  constraint webhooks_secret_is_sealed check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
 alter table queue.webhooks enable row level security;
@@ -127,7 +126,7 @@ begin
   return v_job.last_seq;
 end;
 $$;
-comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe door of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
+comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe function of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
 
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -223,7 +222,7 @@ comment on function queue.webhook_json is 'A webhook without its secrets, sealed
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -308,7 +307,7 @@ comment on function queue.texts is 'A JSON array of strings as an array; null fo
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -324,7 +323,7 @@ comment on function public.delete_webhook is 'Remove a webhook; deliveries not y
 
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -337,7 +336,7 @@ comment on function public.list_webhooks is 'Webhooks of a workspace without the
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -380,7 +379,7 @@ comment on function public.webhook_to_send is E'What a leased delivery {job_id, 
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the door
+security definer -- the worker holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

@@ -2,7 +2,7 @@
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -41,7 +41,7 @@ comment on function public.set_workspace_limits is E'Limits of a workspace: {wei
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin
@@ -56,7 +56,7 @@ comment on function public.workspace_limits is 'Limits of a workspace and how ma
 
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql
-security definer -- the service role holds no rights on the engine's tables: this is the door
+security definer -- the service role holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -102,7 +102,7 @@ comment on function queue.is_retention is 'Whether a value says for how many who
 
 create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
 language plpgsql
-security definer -- the service role holds no rights on the engine's tables: this is the door
+security definer -- the service role holds no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 begin

@@ -21,7 +21,7 @@ revoke all on queue.removals from public, anon, authenticated, service_role;
 
 create function public.workspace_retention(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -31,7 +31,7 @@ begin
   return jsonb_build_object('workspace_id', p_workspace_id, 'days', v_days,
     'types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', job_type, 'days', v_days || retention_days) order by job_type), '[]')
       from queue.job_types where retention_days is not null),
-    'checked_at', (select nullif(done_at, '-infinity') from queue.upkeep where name = 'retention'),
+    'checked_at', (select nullif(done_at, '-infinity') from queue.maintenance_tasks where name = 'retention'),
     'removed', (select coalesce(jsonb_agg(to_jsonb(d) order by d.day desc), '[]') from (
       select day, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as completed, coalesce(sum(jobs) filter (where outcome = 'cancelled'), 0) as cancelled,
         coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as failed, max(removed_at) as removed_at
@@ -43,7 +43,7 @@ comment on function public.workspace_retention is E'How long ended jobs are kept
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

@@ -13,7 +13,7 @@ as $$
     or exists (select 1 from queue.leases where expires_at <= p_now)
     or exists (select 1 from queue.schedules where enabled and next_at <= p_now)
     or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
-    or exists (select 1 from queue.upkeep
+    or exists (select 1 from queue.maintenance_tasks
       where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))))
 $$;
@@ -29,7 +29,7 @@ declare
 begin
   case p_task
     when 'reclaim' then v_done := queue.reclaim(p_limit, p_now);
-    when 'waits' then v_done := queue.lapse_waits(p_limit, p_now);
+    when 'waits' then v_done := queue.expire_waits(p_limit, p_now);
     when 'signals' then
       for v_round in 1..5 loop -- what ends may let others end or go on
         exit when queue.drain_signals(p_limit, p_now) = 0;
@@ -57,19 +57,19 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_failures integer := (select failures from queue.upkeep where name = p_task);
+  v_failures integer := (select failures from queue.maintenance_tasks where name = p_task);
   v_done integer;
 begin
   -- after a failure in smaller bites: what it cannot swallow then is small, and the rest gets on
   v_done := queue.maintain(p_task, greatest(1, 500 / (10 ^ least(3, v_failures))::integer), p_now);
   -- one that is behind stays due
-  update queue.upkeep set done_at = p_now,
+  update queue.maintenance_tasks set done_at = p_now,
     cursor = case when p_task = 'retention' then case when v_done > 0 then 'behind' end else cursor end, failures = case when v_done > 0 or failures < 3 then 0 else failures end
   where name = p_task;
   return v_done;
 exception
   when query_canceled or others then -- the statement timeout too: noted, so that the next call begins elsewhere
-    update queue.upkeep set failed_at = p_now, failures = failures + 1,
+    update queue.maintenance_tasks set failed_at = p_now, failures = failures + 1,
       failure = format('%s (%s)', sqlerrm, sqlstate)
     where name = p_task;
     raise warning 'the maintenance task % failed: % (%)', p_task, sqlerrm, sqlstate;
@@ -89,7 +89,7 @@ as $$
     (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'), (12, 'orphans', interval '5 minutes'),
     -- what these lock is wanted by leases, so they come last
     (13, 'sweep', interval '1 minute'), (14, 'buckets', interval '1 minute')) as t (place, name, every)
-  join queue.upkeep as u on u.name = t.name
+  join queue.maintenance_tasks as u on u.name = t.name
   where (u.done_at <= p_now - t.every or t.name = 'retention' and u.cursor = 'behind')
     and (u.failures = 0 or u.failed_at <= p_now - least(interval '1 hour', interval '5 seconds' * 2 ^ (u.failures - 1)))
   order by u.failures, t.place

@@ -240,7 +240,7 @@ comment on function public.count_jobs is E'How many jobs of a workspace are in e
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the door
+security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare

@@ -59,8 +59,8 @@ language sql stable
 security definer -- called by publish_events alone, which reads the engine's tables
 set search_path = ''
 as $$
-  select case when p_session_id like 'visit\_%'
-    then exists (select from queue.live_visit(p_session_id) as v where v.workspace_id = p_workspace_id)
+  select case when p_session_id like 'guest\_%'
+    then exists (select from queue.live_guest_session(p_session_id) as v where v.workspace_id = p_workspace_id)
     else exists (select from queue.sessions as s where s.session_id = p_session_id and s.workspace_id = p_workspace_id) end;
 $$;
 comment on function queue.may_publish is E'Whether a workspace publishes to a session''s topic: the one that used its id first, while a guest session lives.\n\nAnother''s jobs with the same id are not published there, and whoever watches those polls session_feed.';
@@ -76,8 +76,8 @@ as $$
 declare
   v_id text := split_part(p_topic, ':', 2);
 begin
-  if p_topic ~ '^session:visit_' then
-    return exists (select from queue.may_visit(substr(p_topic, 9)));
+  if p_topic ~ '^session:guest_' then
+    return exists (select from queue.may_join_guest_session(substr(p_topic, 9)));
   end if;
   if p_topic !~ '^(job|workspace):[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' and p_topic !~ '^session:.{1,255}$' then
     return false;
@@ -86,8 +86,8 @@ begin
     when 'job' then
       return exists (select 1 from public.jobs as j
         where j.id = v_id::uuid and (j.workspace_id in (select queue.my_workspaces())
-          or j.session_id like 'visit\_%' and exists (
-            select from queue.live_visit(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));
+          or j.session_id like 'guest\_%' and exists (
+            select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));
     when 'workspace' then
       return v_id::uuid in (select queue.my_workspaces());
     when 'session' then
@@ -96,6 +96,6 @@ begin
   end case;
 end;
 $$;
-comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. A visit is followed by whoever it was opened to, and its jobs by the user it is for.';
+comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. A guest session is followed by whoever it was opened to, and its jobs by the user it is for.';
 revoke execute on function queue.publish_events, queue.may_publish, queue.may_follow from public, anon, authenticated, service_role;
 grant execute on function queue.may_follow to authenticated, anon;

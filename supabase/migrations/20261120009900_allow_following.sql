@@ -12,8 +12,8 @@ begin
     for select to authenticated
     using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
   -- one policy a role, so that each join evaluates the function once
-  drop policy if exists "minutehand: visitors follow their session" on realtime.messages;
-  create policy "minutehand: visitors follow their session" on realtime.messages
+  drop policy if exists "minutehand: guests follow their session" on realtime.messages;
+  create policy "minutehand: guests follow their session" on realtime.messages
     for select to anon
     using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
 exception when insufficient_privilege then

@@ -24,7 +24,7 @@ def supabase() -> dict[str, Any]:
 
 
 def test_the_engine_is_not_exposed(supabase: dict[str, Any]) -> None:
-    """`queue` has no row level security of its own: its doors are functions in `public`."""
+    """`queue` has no row level security of its own: its functions are functions in `public`."""
     assert supabase["api"]["schemas"] == ["public"]
 
 

@@ -84,7 +84,7 @@ class QueueMachine(RuleBasedStateMachine):
             EVE,
         )
         self.watcher.run(
-            "update queue.upkeep set done_at = '-infinity', failed_at = null, failures = 0"
+            "update queue.maintenance_tasks set done_at = '-infinity', failed_at = null, failures = 0"
         )
         self.watcher.run("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         self.watcher.rpc("register_job_types", p_types=[
@@ -503,8 +503,8 @@ class QueueMachine(RuleBasedStateMachine):
         sure = self.must_hold(entry)
 
         def note(answer: Any) -> None:
-            [result] = answer["results"]
-            said = result["outcome"]
+            assert len(answer["results"]) == 1, "one settle was not answered once"
+            said = answer["results"][0]["outcome"]
             first = self.answers.get((job_id, fence))
             if first is not None and first["item"]["outcome"] == outcome and job_id in self.jobs:
                 assert said == first["said"], "a repeated settle was answered differently"
@@ -709,7 +709,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_workers(self) -> None:
-        """Every lease lapses, and other workers take over."""
+        """Every lease expires, and other workers take over."""
         self.time_passes(130)
         self.lease(1, False, 20, None)
 
@@ -741,7 +741,12 @@ class QueueMachine(RuleBasedStateMachine):
             return
         broken = {name: offenders for name, offenders in self.watcher.rows(BROKEN) if offenders}
         assert not broken, broken
-        assert self.watcher.rows("select name from queue.upkeep where failed_at is not null") == []
+        assert (
+            self.watcher.rows(
+                "select name from queue.maintenance_tasks where failed_at is not null"
+            )
+            == []
+        )
 
     def run_dry(self) -> None:
         """No job is unreachable: with time and answers each one ends."""

@@ -38,7 +38,7 @@ def spec(name: str = "s", **fields: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Desk:
+class Harness:
     """The app's functions, as members and as the worker, over one database."""
 
     database: Database
@@ -69,93 +69,96 @@ def value(connection: psycopg.Connection[Any], statement: str, args: Any) -> Any
 
 
 @pytest.fixture
-def desk(seeded: Database) -> Desk:
-    return Desk(seeded)
+def harness(seeded: Database) -> Harness:
+    return Harness(seeded)
 
 
-def test_each_function_is_open_to_its_callers_alone(desk: Desk) -> None:
+def test_each_function_is_open_to_its_callers_alone(harness: Harness) -> None:
     """By name, for every role that the Data API knows."""
     granted = """
       select coalesce(array_agg(proname::text order by proname), '{}') from pg_catalog.pg_proc
       where pronamespace = 'public'::regnamespace and proname like 'beacon\\_%%'
         and has_function_privilege(%s, oid, 'execute')
     """
-    assert set(desk.as_owner(granted, "authenticated")) == MEMBERS
-    assert set(desk.as_owner(granted, "job_worker")) == WORKER
-    assert set(desk.as_owner(granted, "anon")) == {"beacon_keys"}
+    assert set(harness.as_owner(granted, "authenticated")) == MEMBERS
+    assert set(harness.as_owner(granted, "job_worker")) == WORKER
+    assert set(harness.as_owner(granted, "anon")) == {"beacon_keys"}
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_members_read_their_own_and_write_nothing(desk: Desk, table: str) -> None:
+def test_members_read_their_own_and_write_nothing(harness: Harness, table: str) -> None:
     """The functions are the only way in; others' rows are not there."""
-    desk.submit(spec())
+    harness.submit(spec())
     count = f"select count(*)::int from public.{table}"
 
-    assert desk.as_member(count) == desk.as_member(count, user=BOB)
-    assert desk.as_member(count, user=EVE) == 0
-    assert desk.as_member(count) == {"beacon_executions": 2, "beacon_receipts": 0}.get(table, 1)
+    assert harness.as_member(count) == harness.as_member(count, user=BOB)
+    assert harness.as_member(count, user=EVE) == 0
+    assert harness.as_member(count) == {"beacon_executions": 2, "beacon_receipts": 0}.get(table, 1)
     for statement in (f"delete from public.{table}", f"update public.{table} set id = id"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            desk.as_member(statement)
+            harness.as_member(statement)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            desk.as_worker(statement)
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), desk.database.as_role("anon") as it:
+            harness.as_worker(statement)
+    with (
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+        harness.database.as_role("anon") as it,
+    ):
         it.execute(count.encode())
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_views_obey_row_level_security(desk: Desk, view: str) -> None:
+def test_views_obey_row_level_security(harness: Harness, view: str) -> None:
     """They run as their reader."""
-    desk.submit(spec())
+    harness.submit(spec())
     count = f"select count(*)::int from public.{view}"
 
-    assert desk.as_member(count) > 0
-    assert desk.as_member(count, user=EVE) == 0
+    assert harness.as_member(count) > 0
+    assert harness.as_member(count, user=EVE) == 0
 
 
-def test_a_stranger_submits_cancels_and_redrives_nothing_of_others(desk: Desk) -> None:
+def test_a_stranger_submits_cancels_and_redrives_nothing_of_others(harness: Harness) -> None:
     """Each is a missing one to them."""
-    made = desk.submit(spec())
+    made = harness.submit(spec())
     for statement, args in (
         ("select public.beacon_submit(%s, %s)", (Jsonb(spec("t")), ACME)),
         ("select public.beacon_cancel(%s)", (made["id"],)),
         ("select public.beacon_redrive(%s)", (ACME,)),
     ):
         with pytest.raises(psycopg.Error) as refused:
-            desk.as_member(statement, *args, user=EVE)
+            harness.as_member(statement, *args, user=EVE)
         assert refused.value.sqlstate == "PT404"
 
 
-def test_the_job_its_message_and_its_executions_are_one_transaction(desk: Desk) -> None:
+def test_the_job_its_message_and_its_executions_are_one_transaction(harness: Harness) -> None:
     """A submission that is rolled back leaves nothing behind."""
-    with desk.database.as_role("authenticated", {"sub": ADA}) as connection:
+    with harness.database.as_role("authenticated", {"sub": ADA}) as connection:
         connection.autocommit = False
         connection.execute("select public.beacon_submit(%s, %s)", (Jsonb(spec()), ACME))
         connection.rollback()
 
     for table in ("beacon_jobs", "beacon_outbox", "beacon_executions"):
-        assert desk.as_owner(f"select count(*)::int from public.{table}") == 0
+        assert harness.as_owner(f"select count(*)::int from public.{table}") == 0
 
 
-def test_a_workspace_takes_everything_of_its_own_with_it(desk: Desk) -> None:
+def test_a_workspace_takes_everything_of_its_own_with_it(harness: Harness) -> None:
     """Also the rows that point at each other."""
-    desk.submit(spec())
-    desk.as_owner("delete from public.workspaces where id = %s", ACME)
+    harness.submit(spec())
+    harness.as_owner("delete from public.workspaces where id = %s", ACME)
 
     for table in TABLES:
-        assert desk.as_owner(f"select count(*)::int from public.{table}") == 0
+        assert harness.as_owner(f"select count(*)::int from public.{table}") == 0
 
 
-def test_a_receipt_is_never_changed_nor_deleted(desk: Desk) -> None:
+def test_a_receipt_is_never_changed_nor_deleted(harness: Harness) -> None:
     """Not by the owner of the tables either; retention alone may, from the oldest on."""
-    made = desk.submit(spec())
+    made = harness.submit(spec())
     executions = (
         "select array_agg(id order by id) from public.beacon_executions"
         f" where job_id = '{made['id']}'"
     )
     digests = ["sha256:" + str(place) * 64 for place in (1, 2)]
-    for place, execution in enumerate(desk.as_owner(executions)):
-        desk.as_owner(
+    for place, execution in enumerate(harness.as_owner(executions)):
+        harness.as_owner(
             "insert into public.beacon_receipts (id, workspace_id, number, job_id, execution_id,"
             " receipt, digest, previous, key_id, issued_at)"
             " values (%s, %s, %s, %s, %s, '{}', %s, %s, 'k', now() - interval '1 year')",
@@ -168,11 +171,11 @@ def test_a_receipt_is_never_changed_nor_deleted(desk: Desk) -> None:
         "truncate public.beacon_receipts",
     ):
         with pytest.raises(psycopg.Error, match="never changed"):
-            desk.as_owner(statement)
+            harness.as_owner(statement)
 
-    pruned = desk.as_owner("select public.beacon_prune(%s, now())", ACME)
+    pruned = harness.as_owner("select public.beacon_prune(%s, now())", ACME)
     assert pruned == {"receipts": 1, "jobs": 0}
-    assert desk.as_owner("select array_agg(number)::int[] from public.beacon_receipts") == [2]
+    assert harness.as_owner("select array_agg(number)::int[] from public.beacon_receipts") == [2]
 
 
 @pytest.mark.parametrize(
@@ -189,15 +192,17 @@ def test_a_receipt_is_never_changed_nor_deleted(desk: Desk) -> None:
         ({"metadata": {"x": "y" * 300_000}}, "at most 262144 bytes"),
     ],
 )  # fmt: skip
-def test_plain_sql_obeys_the_same_rules(desk: Desk, change: dict[str, Any], problem: str) -> None:
+def test_plain_sql_obeys_the_same_rules(
+    harness: Harness, change: dict[str, Any], problem: str
+) -> None:
     """Whoever calls the function, and by whatever client."""
     with pytest.raises(psycopg.Error, match=problem):
-        desk.submit(spec(**change))
+        harness.submit(spec(**change))
 
 
-def test_the_outbox_is_read_by_its_index(desk: Desk) -> None:
+def test_the_outbox_is_read_by_its_index(harness: Harness) -> None:
     """An idle look costs the same beside a million messages that were published."""
-    with desk.database.connect() as connection:
+    with harness.database.connect() as connection:
         connection.execute("set enable_seqscan = off")
         plan = connection.execute(
             "explain select id from public.beacon_outbox where status = 'pending'"

@@ -42,7 +42,7 @@ def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
 
 
 def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> None:
-    """The lapse ends it."""
+    """The expire ends it."""
     job_id = engine.enqueue()
     engine.lease_one()
     engine.rpc("cancel_job", p_job_id=job_id)

@@ -25,18 +25,18 @@ MEMBERS = {
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
     "workspace_retention", "next_runs", "list_jobs", "count_jobs", "dead_letters",
-    "visit_jobs", "visit_events", "visit_feed", "open_visit", "close_visit",
+    "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats",
 }  # fmt: skip
 OPERATOR = {"forget_registrations", "set_settings", "set_retention"}
-VISITORS = {"visit_jobs", "visit_events", "visit_feed"}
-VISITORS_DOORS = {"show_visit", "show_visit_events", "show_visit_feed"}
-IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | VISITORS_DOORS,
-            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "visible_tenants", "visible_members"} | VISITORS_DOORS,
-            "anon": {"may_follow"} | VISITORS_DOORS}  # fmt: skip
+GUESTS = {"guest_session_jobs", "guest_session_events", "guest_session_feed"}
+GUEST_FUNCTIONS = {"show_guest_session", "show_guest_session_events", "show_guest_session_feed"}
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "may_follow", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
+            "anon": {"may_follow"} | GUEST_FUNCTIONS}  # fmt: skip
 OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app
 OF_APPS = {
@@ -77,7 +77,7 @@ def test_every_function_is_granted_by_name_and_to_nobody_else(
         }
 
     assert everyone == []
-    assert found["anon"] == named(VISITORS, "anon")
+    assert found["anon"] == named(GUESTS, "anon")
     assert found["authenticated"] == named(MEMBERS, "authenticated")
     assert found["job_worker"] == named(WORKER, "job_worker")
     assert found["service_role"] == named(MEMBERS | WORKER | OPERATOR, "service_role")
@@ -86,7 +86,7 @@ def test_every_function_is_granted_by_name_and_to_nobody_else(
 def test_nobody_but_the_owner_reaches_the_engines_tables(
     catalogue: psycopg.Connection[tuple[object, ...]],
 ) -> None:
-    """Tables are closed; functions are the door. The worker has no table at all."""
+    """Tables are closed; functions are the function. The worker has no table at all."""
     with catalogue:
         open_ = catalogue.execute(
             "select c.oid::regclass::text, r.rolname, has_table_privilege(r.oid, c.oid, 'select,insert,update,delete,truncate,references,trigger')"
@@ -178,7 +178,7 @@ def test_the_linter_finds_nothing(
 
 
 EFFECTS = re.compile(
-    r"\b(queue\.(refuse|place|finish|resume|revive|cancel\w*|enqueue\w*|request_wake|after_end)|set_config|pg_notify|nextval|realtime\.send)\s*\("
+    r"\b(queue\.(refuse|place|finish|resume|retry|cancel\w*|enqueue\w*|request_wake|after_end)|set_config|pg_notify|nextval|realtime\.send)\s*\("
 )
 
 

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
-from tests.support.doors import (
+from tests.support.functions import (
     as_user,
     as_worker,
     call,
@@ -88,7 +88,7 @@ def send(database: Database, conversation_id: str, user: str = ADA, **changes: A
 
 
 def test_grants_are_by_name(seeded: Database) -> None:
-    """Visitors reach doors that ask for their key, the worker its own; nobody writes a table."""
+    """Guests reach functions that ask for their key, the worker its own; nobody writes a table."""
     for role, allowed in {
         "anon": CALLERS,
         "authenticated": MEMBERS,
@@ -119,7 +119,7 @@ def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
 
 
 def test_rows_are_read_by_members_alone(seeded: Database) -> None:
-    """Row level security on tables and views; doors answer a stranger as if there were nothing."""
+    """Row level security holds on tables; functions answer a stranger as if nothing existed."""
     conversation = begin(seeded)
     sent = send(seeded, conversation)
     held = lease(seeded, sent["job_id"])
@@ -288,10 +288,10 @@ def test_who_speaks_waits_for_one_long_conversation_to_be_forgotten(seeded: Data
     assert left == [(1,), (0,)]
 
 
-def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
+def test_a_guest_session_has_an_end_and_a_measure(seeded: Database) -> None:
     """Twenty conversations, so many messages a day; none when it is over, or of another place."""
     with seeded.connect() as connection:
-        row = connection.execute("select public.open_visit(%s)", (ACME,)).fetchone()
+        row = connection.execute("select public.open_guest_session(%s)", (ACME,)).fetchone()
     assert row is not None
     key = row[0]["session_id"]
 
@@ -304,7 +304,7 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
         with pytest.raises(psycopg.Error) as refused:
             anonymous(open_, workspace_id, key)
         assert refused.value.sqlstate == state
-    change(seeded, chat_visit_messages_per_day=22)  # those that were begun count
+    change(seeded, chat_guest_session_messages_per_day=22)  # those that were begun count
     say = "chat_send(%s, %s, %s)"
     for conversation in made[:2]:
         anonymous(say, conversation, Jsonb(MESSAGE), key)
@@ -317,9 +317,11 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
     refused_for("day")
     anonymous("chat_delete(%s, %s)", made.pop(1), key)  # which gives nothing back
     refused_for("day")
-    change(seeded, chat_visit_messages_per_day=200, chat_visit_tokens_per_day=50_000)
+    change(
+        seeded, chat_guest_session_messages_per_day=200, chat_guest_session_tokens_per_day=50_000
+    )
     refused_for("tokens")
-    change(seeded, chat_visit_tokens_per_day=200_000)
+    change(seeded, chat_guest_session_tokens_per_day=200_000)
     held = lease(seeded, anonymous(say, made[1], Jsonb(MESSAGE), key)["job_id"])
     items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 2
     request = {**held, "items": items, "text": "On it"}
@@ -330,21 +332,21 @@ def test_a_visit_has_an_end_and_a_measure(seeded: Database) -> None:
     with pytest.raises(psycopg.Error, match="too much work is queued") as refused:
         anonymous("chat_retry(%s, %s, %s)", made[1], item, key)
     assert refused.value.sqlstate == "PT429"
-    change(seeded, chat_visit_tokens_per_day=10_000_000)
+    change(seeded, chat_guest_session_tokens_per_day=10_000_000)
     anonymous("chat_retry(%s, %s, %s)", made[1], item, key)
     with pytest.raises(psycopg.Error, match="no such conversation"):
         anonymous("chat_read(%s)", made[0])
     assert anonymous("chat_read(%s, %s)", made[0], key)["workspace_id"] is None
     with seeded.connect() as connection:
         connection.execute(
-            "update queue.visits set opened_at = '2020-01-01', expires_at = '2020-01-02'"
+            "update queue.guest_sessions set opened_at = '2020-01-01', expires_at = '2020-01-02'"
         )
     with pytest.raises(psycopg.Error, match="no such conversation"):
         anonymous("chat_read(%s, %s)", made[0], key)
 
 
-def test_a_conversation_is_shared_with_a_visitor_and_taken_back(seeded: Database) -> None:
-    """All of it, to whoever holds the visit; its jobs follow, and nothing is given away."""
+def test_a_conversation_is_shared_with_a_guest_and_taken_back(seeded: Database) -> None:
+    """All of it, to whoever holds the guest session; its jobs follow, and nothing is given away."""
     conversation = begin(seeded)
     first = send(seeded, conversation)
     share = "select public.chat_share(%s)"
@@ -382,7 +384,7 @@ def test_a_conversation_is_shared_with_a_visitor_and_taken_back(seeded: Database
     assert [each["job_id"] for each in seen["replies"]] == [first["job_id"]]
     anonymous("chat_send(%s, %s, %s)", conversation, Jsonb(MESSAGE), key)
     told = anonymous("chat_messages_before(%s, p_session_id => %s)", conversation, key)["messages"]
-    assert [(each["by_visitor"], each["created_by"]) for each in told] == [
+    assert [(each["by_guest"], each["created_by"]) for each in told] == [
         (False, None), (True, None),
     ]  # fmt: skip
     assert sessions() == {key}
@@ -403,17 +405,17 @@ def test_a_conversation_is_shared_with_a_visitor_and_taken_back(seeded: Database
     assert home["messages"] == 2
 
 
-def test_what_was_shared_comes_home_when_its_visit_has_ended(seeded: Database) -> None:
-    """With the next that a member says; a visit that is for one user is not shared further."""
+def test_what_was_shared_comes_home_when_its_guest_session_has_ended(seeded: Database) -> None:
+    """With the next that a member says; one for a single user is not shared further."""
     key = uuid.uuid4().hex
     open_ = "select public.chat_open(%s, p_idempotency_key => %s)"
     conversation = as_user(seeded, ADA, open_, ACME, key)["conversation_id"]
-    visit = as_user(seeded, ADA, "select public.chat_share(%s)", conversation)["session_id"]
+    guest_session = as_user(seeded, ADA, "select public.chat_share(%s)", conversation)["session_id"]
     other = as_user(seeded, ADA, open_, ACME, key)["conversation_id"]
     with seeded.connect() as connection:
         connection.execute(
-            "update queue.visits set opened_at = '2020-01-01', expires_at = '2020-01-02'"
-            " where session_id = %s", (visit,),
+            "update queue.guest_sessions set opened_at = '2020-01-01', expires_at = '2020-01-02'"
+            " where session_id = %s", (guest_session,),
         )  # fmt: skip
     send(seeded, conversation)
     state = as_user(seeded, ADA, "select public.chat_read(%s)", conversation)
@@ -422,7 +424,7 @@ def test_what_was_shared_comes_home_when_its_visit_has_ended(seeded: Database) -
 
     with seeded.connect() as connection:
         row = connection.execute(
-            "select public.open_visit(%s, %s)", (ACME, Jsonb({"user_id": EVE}))
+            "select public.open_guest_session(%s, %s)", (ACME, Jsonb({"user_id": EVE}))
         ).fetchone()
     assert row is not None
     eves = as_user(
@@ -459,8 +461,8 @@ def test_who_was_shown_out_while_waiting_says_nothing_more(seeded: Database) -> 
     assert (state["messages"], state["shared_until"]) == (0, None)
 
 
-def test_a_member_keeps_to_their_pace_whatever_visit_they_name(seeded: Database) -> None:
-    """A visit's id in the request makes nobody somebody else."""
+def test_a_member_keeps_to_their_pace_whatever_guest_session_they_name(seeded: Database) -> None:
+    """A guest session's id in the request makes nobody somebody else."""
     user = str(uuid.uuid4())
     with seeded.connect() as connection:
         connection.execute(
@@ -471,10 +473,10 @@ def test_a_member_keeps_to_their_pace_whatever_visit_they_name(seeded: Database)
     statement = "select public.chat_send(%s, %s, %s)"
     change(seeded, chat_messages_per_minute=3)
     try:
-        for key in (None, "visit_1"):
+        for key in (None, "guest_1"):
             as_user(seeded, user, statement, conversation, Jsonb(MESSAGE), key)
         with pytest.raises(psycopg.Error, match="in a minute") as refused:
-            as_user(seeded, user, statement, conversation, Jsonb(MESSAGE), "visit_2")
+            as_user(seeded, user, statement, conversation, Jsonb(MESSAGE), "guest_2")
         assert refused.value.sqlstate == "PT429"
         as_user(seeded, user, "select public.chat_delete(%s)", conversation)
         with pytest.raises(psycopg.Error, match="in a minute"):
@@ -586,7 +588,7 @@ def test_lists_and_counts_read_by_their_index(seeded: Database) -> None:
 
 
 def test_a_message_costs_the_same_however_much_was_said_elsewhere(seeded: Database) -> None:
-    """No door reads its way past thousands of conversations and counted messages beside it."""
+    """No function reads its way past thousands of conversations and counted messages beside it."""
     conversation = begin(seeded)
     held = lease(seeded, send(seeded, conversation)["job_id"])
     read = (
@@ -663,32 +665,32 @@ def test_of_a_cancel_and_a_message_one_comes_first(seeded: Database) -> None:
     assert as_user(seeded, ADA, "select public.chat_read(%s)", said)["live"] == 1
 
 
-def visit_of(database: Database, **options: Any) -> str:
-    """A visit's id."""
+def guest_session_of(database: Database, **options: Any) -> str:
+    """A guest session's id."""
     with database.connect() as connection:
         row = connection.execute(
-            "select public.open_visit(%s, %s)", (ACME, Jsonb(options))
+            "select public.open_guest_session(%s, %s)", (ACME, Jsonb(options))
         ).fetchone()
     assert row is not None
     key: str = row[0]["session_id"]
     return key
 
 
-def test_a_visit_is_one_session_however_many_conversations_it_has(seeded: Database) -> None:
-    """Else a few visitors' questions, a week long each, would leave members no room to work."""
-    key = visit_of(seeded)
-    visit = ("anon", {"role": "anon"})
+def test_a_guest_session_is_one_session_however_many_conversations_it_has(seeded: Database) -> None:
+    """Else a few guests' questions, a week long each, would leave members no room to work."""
+    key = guest_session_of(seeded)
+    guest_session = ("anon", {"role": "anon"})
     open_, send_ = "select public.chat_open(null, null, %s)", "select public.chat_send(%s, %s, %s)"
-    made = [call(seeded, *visit, open_, key)["conversation_id"] for _ in range(2)]
+    made = [call(seeded, *guest_session, open_, key)["conversation_id"] for _ in range(2)]
     work = Jsonb({**MESSAGE, "mode": "work"})
     items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 3
-    sent = call(seeded, *visit, send_, made[0], work, key)
+    sent = call(seeded, *guest_session, send_, made[0], work, key)
     request = {**lease(seeded, sent["job_id"]), "items": items, "text": "On it"}
     change(seeded, chat_queued_items_per_session=3)
     try:
         assert len(as_worker(seeded, "chat_delegate", request)["work_items"]) == 3
         with pytest.raises(psycopg.Error, match="too much work is queued") as refused:
-            call(seeded, *visit, send_, made[1], work, key)
+            call(seeded, *guest_session, send_, made[1], work, key)
         assert refused.value.sqlstate == "PT429"
         assert send(seeded, begin(seeded), mode="work")["created"]
     finally:
@@ -696,15 +698,15 @@ def test_a_visit_is_one_session_however_many_conversations_it_has(seeded: Databa
 
 
 def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> None:
-    """Else a visitor would have replies for nothing by stopping them late and asking again."""
-    key = visit_of(seeded)
+    """Else a guest would have replies for nothing by stopping them late and asking again."""
+    key = guest_session_of(seeded)
 
     def anonymous(statement: str, *args: Any) -> Any:
         return call(seeded, "anon", {"role": "anon"}, f"select public.{statement}", *args, key)
 
     conversation = anonymous("chat_open(null, null, %s)")["conversation_id"]
     job_id = anonymous("chat_send(%s, %s, %s)", conversation, Jsonb(MESSAGE))["job_id"]
-    change(seeded, chat_visit_tokens_per_day=70_000)
+    change(seeded, chat_guest_session_tokens_per_day=70_000)
     try:
         anonymous("chat_cancel(%s, %s, %s)", conversation, job_id)
         anonymous("chat_retry(%s, %s, %s)", conversation, job_id)
@@ -712,21 +714,21 @@ def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> No
         with pytest.raises(psycopg.Error, match="in a day") as refused:
             anonymous("chat_retry(%s, %s, %s)", conversation, job_id)
     finally:
-        change(seeded, chat_visit_tokens_per_day=10_000_000)
+        change(seeded, chat_guest_session_tokens_per_day=10_000_000)
 
     assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT429", "tokens")
-    # a member is no visitor, whatever is left of the visit
+    # a member is no guest, whatever is left of the guest session
     as_user(seeded, BOB, "select public.chat_retry(%s, %s)", conversation, job_id)
 
 
-def test_a_member_is_no_visitor_by_reading_a_visits_id(seeded: Database) -> None:
-    """Every member reads the ids of visits; what a visitor began is theirs and the managers'."""
-    key = visit_of(seeded)
+def test_a_member_is_no_guest_by_reading_a_guest_sessions_id(seeded: Database) -> None:
+    """Members read the ids of guest sessions; what a guest began is theirs and the managers'."""
+    key = guest_session_of(seeded)
     claims = {"role": "anon"}
     begun = call(seeded, "anon", claims, "select public.chat_open(null, null, %s)", key)
     conversation = begun["conversation_id"]
     with seeded.connect() as connection:
-        connection.execute("select public.close_visit(%s)", (key,))
+        connection.execute("select public.close_guest_session(%s)", (key,))
 
     for statement, value in {"chat_rename(%s, %s, %s)": ("x",), "chat_delete(%s, %s)": ()}.items():
         with pytest.raises(psycopg.Error, match="only who began") as refused:
@@ -736,28 +738,30 @@ def test_a_member_is_no_visitor_by_reading_a_visits_id(seeded: Database) -> None
 
 
 def test_what_a_service_began_is_shared_and_not_given_away(seeded: Database) -> None:
-    """A visitor deletes what was begun in the visit, not what was opened to it later."""
+    """A guest deletes what was begun in the guest session, not what was opened to it later."""
     service = {"role": "service_role"}
     begun = call(seeded, "service_role", service, "select public.chat_open(%s)", ACME)
     conversation = begun["conversation_id"]
     shared = as_user(seeded, ADA, "select public.chat_share(%s)", conversation)
-    visit = ("anon", {"role": "anon"})
+    guest_session = ("anon", {"role": "anon"})
     key = shared["session_id"]
-    own = call(seeded, *visit, "select public.chat_open(null, null, %s)", key)["conversation_id"]
+    own = call(seeded, *guest_session, "select public.chat_open(null, null, %s)", key)[
+        "conversation_id"
+    ]
     delete = "select public.chat_delete(%s, %s)"
 
     with pytest.raises(psycopg.Error, match="only who began") as refused:
-        call(seeded, *visit, delete, conversation, key)
+        call(seeded, *guest_session, delete, conversation, key)
 
     assert refused.value.sqlstate == "PT403"
-    assert call(seeded, *visit, delete, own, key)["deleted"]
+    assert call(seeded, *guest_session, delete, own, key)["deleted"]
 
 
-def test_a_member_who_begins_and_speaks_in_a_visit_waits_for_nobody_twice(
+def test_a_member_who_begins_and_speaks_in_a_guest_session_waits_for_nobody_twice(
     seeded: Database,
 ) -> None:
-    """Both count the member and the visit, in one order: no deadlock."""
-    key = visit_of(seeded)
+    """Both count the member and the guest session, in one order: no deadlock."""
+    key = guest_session_of(seeded)
     open_ = "select public.chat_open(%s, null, %s, %s)"
     conversation = as_user(seeded, ADA, open_, ACME, key, None)["conversation_id"]
     work = Jsonb({**MESSAGE, "mode": "work"})
@@ -769,8 +773,8 @@ def test_a_member_who_begins_and_speaks_in_a_visit_waits_for_nobody_twice(
     with seeded.connect(autocommit=False) as first, ThreadPoolExecutor(2) as pool:
         # the same key, not committed: beginning comes to a stop in its middle
         first.execute(
-            "insert into public.chat_conversations (workspace_id, visit_id, idempotency_key)"
-            " values (%s, %s, 'k')",
+            "insert into public.chat_conversations (workspace_id, guest_session_id, "
+            "idempotency_key) values (%s, %s, 'k')",
             (ACME, key),
         )
         begun = pool.submit(as_user, seeded, ADA, open_, ACME, key, "k")

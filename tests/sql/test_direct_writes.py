@@ -173,7 +173,7 @@ def test_a_plain_insert_carries_the_present_version(engine: Engine) -> None:
     assert engine.lease_one()["job"]["schema_version"] == 3
 
 
-def test_no_payload_is_an_empty_one_by_every_door(engine: Engine) -> None:
+def test_no_payload_is_an_empty_one_in_every_way(engine: Engine) -> None:
     """JSON's null is what a client sends that has nothing to say."""
     engine.rpc(
         "enqueue_jobs",
@@ -253,7 +253,7 @@ def test_a_version_that_nobody_knows_is_refused(engine: Engine) -> None:
     assert engine.enqueue({}, job_type="strict", schema_version=1)
 
 
-def test_quotas_bind_members_by_every_door(engine: Engine) -> None:
+def test_quotas_bind_members_in_every_way(engine: Engine) -> None:
     """Bulk, single and direct; the service is not bound."""
     engine.run("insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 5)", ACME)
     with engine.member(ADA) as ada:
@@ -271,7 +271,7 @@ def test_quotas_bind_members_by_every_door(engine: Engine) -> None:
 
 
 def test_a_trigger_of_ones_own_may_set_what_the_caller_did_not(engine: Engine) -> None:
-    """By whichever door, what the row says in the end is where it stands."""
+    """By whichever function, what the row says in the end is where it stands."""
     engine.run(
         """
         create function public.adapt() returns trigger language plpgsql as $$
@@ -353,7 +353,7 @@ def test_a_member_cancels_by_update_in_every_state(engine: Engine) -> None:
 
 
 def test_cancel_by_update_reaches_the_children_and_the_dependants(engine: Engine) -> None:
-    """The tree rule does not depend on the door."""
+    """The tree rule does not depend on the function."""
     parent = engine.enqueue()
     [child] = engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
     dependant = engine.enqueue(after=[child], after_failed="cancel")

@@ -197,11 +197,11 @@ def test_of_a_session_that_spans_tenants_each_sees_their_own_part(engine: Engine
 
 @pytest.mark.parametrize("role", ["anon", "job_worker"])
 def test_no_other_role_may_read_a_feed(engine: Engine, role: str) -> None:
-    """Anonymous visitors and workers have no use for it."""
-    with engine.member(ADA, role=role) as visitor:
+    """Anonymous guests and workers have no use for it."""
+    with engine.member(ADA, role=role) as guest:
         for call in ("event_feed(gen_random_uuid())", "session_feed('x')"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                visitor.run(f"select public.{call}")
+                guest.run(f"select public.{call}")
 
 
 @pytest.mark.parametrize(

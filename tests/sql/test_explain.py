@@ -44,7 +44,7 @@ def test_the_life_of_a_job_in_reasons(engine: Engine) -> None:
     engine.advance(200)
     lease = engine.lease_one()
     engine.advance(61)
-    assert reason(engine, job_id) == "lease_lapsed"
+    assert reason(engine, job_id) == "lease_expired"
     engine.rpc("cancel_job", p_job_id=job_id)
     engine.report(lease)
     assert reason(engine, job_id) == "cancelling"

@@ -114,7 +114,7 @@ def test_a_job_whose_workers_keep_dying_fails_with_the_reason(engine: Engine) ->
     assert engine.events(job_id)[-2:] == ["job.reclaimed", "job.failed"]
 
 
-def test_a_lapse_at_the_last_attempt_fails_the_job(engine: Engine) -> None:
+def test_an_expiry_at_the_last_attempt_fails_the_job(engine: Engine) -> None:
     """Attempts count at lease, so a dead worker spends one."""
     job_id = engine.enqueue(max_attempts=1)
     engine.lease_one()
@@ -125,7 +125,7 @@ def test_a_lapse_at_the_last_attempt_fails_the_job(engine: Engine) -> None:
     assert engine.status(job_id) == "failed"
 
 
-def test_a_lease_lapses_on_what_was_stored_at_lease(engine: Engine) -> None:
+def test_a_lease_expires_on_what_was_stored_at_lease(engine: Engine) -> None:
     """A later change of the type's policy must not end running leases."""
     engine.enqueue()
     engine.lease_one(lease_seconds=100)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 
-from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine, handle
 
 
 def tenants(engine: Engine, count: int) -> list[str]:

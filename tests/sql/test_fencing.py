@@ -21,7 +21,7 @@ OUTCOMES: list[tuple[str, dict[str, Any]]] = [
 
 
 def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let a lease lapse and the job be leased again: the zombie's lease, and the new one."""
+    """Let a lease expire and the job be leased again: the zombie's lease, and the new one."""
     engine.enqueue()
     zombie = engine.lease_one(worker="zombie")
     engine.advance(61)
@@ -124,7 +124,7 @@ def test_a_repeated_settle_is_answered_as_the_first(
     assert snapshot(engine) == before
 
 
-def test_a_late_settle_of_a_lapsed_but_unclaimed_lease_counts(engine: Engine) -> None:
+def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) -> None:
     """The work is done and nobody else holds it: throwing it away helps no one."""
     engine.enqueue()
     lease = engine.lease_one()

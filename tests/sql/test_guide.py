@@ -36,7 +36,7 @@ def run_the_guide(engine: Engine, repository: Path) -> list[Any]:
 
 
 def test_every_statement_of_the_guide_runs(engine: Engine, repository: Path) -> None:
-    """Four jobs by three doors, one of them for tomorrow, and each kind of setting."""
+    """Four jobs by three functions, one of them for tomorrow, and each kind of setting."""
     answers = run_the_guide(engine, repository)
 
     assert len(answers) == 12

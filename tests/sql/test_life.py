@@ -175,7 +175,7 @@ def test_types_with_minimal_events_write_none_for_creation_and_lease(engine: Eng
 
 
 def test_due_jobs_beyond_the_lease_are_counted(engine: Engine) -> None:
-    """The tick decides by it whether siblings are worth starting."""
+    """The tick decides by it whether extra workers are worth starting."""
     engine.enqueue_many(25)
 
     assert engine.lease_call(5)["due"] == 20

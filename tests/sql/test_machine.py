@@ -27,7 +27,7 @@ SEARCH = settings(RUN, max_examples=300)
 
 
 def test_no_random_history_breaks_an_invariant(database: Database) -> None:
-    """Interleaved transactions, duplicated and stale calls, lapses, cancels, deletes."""
+    """Interleaved transactions, duplicated and stale calls, expires, cancels, deletes."""
     run_state_machine_as_test(machine_on(database), settings=RUN)
 
 

@@ -15,7 +15,7 @@ CLAIM_FROM = "select max(claim_from) from queue.partitions"
 @pytest.fixture(autouse=True)
 def _no_sweep(engine: Engine) -> None:
     """Once a minute a sweep looks from the start; here nothing is to be found by it."""
-    engine.run("update queue.upkeep set done_at = 'infinity' where name = 'sweep'")
+    engine.run("update queue.maintenance_tasks set done_at = 'infinity' where name = 'sweep'")
 
 
 def lease_and_settle(engine: Engine, limit: int) -> list[dict[str, Any]]:

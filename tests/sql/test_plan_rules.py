@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
-from tests.support.doors import (
+from tests.support.functions import (
     as_user,
     as_worker,
     call,

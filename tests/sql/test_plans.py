@@ -62,7 +62,7 @@ def touched(engine: Engine, action: Callable[[], Any]) -> int:
 
 
 def leased(engine: Engine, limit: int) -> list[dict[str, Any]]:
-    """Lease as a later call of a tick, which does no chores."""
+    """Lease as a later call of a tick, which does no maintenance tasks."""
     return engine.lease(limit, call=2, tick_id=str(uuid.uuid4()))
 
 

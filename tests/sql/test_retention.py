@@ -75,11 +75,11 @@ def test_what_is_no_schedule_has_no_runs(
     assert refusal(refused.value) == answer
 
 
-@pytest.mark.parametrize("door", ["workspace_retention", "next_runs"])
-def test_strangers_learn_nothing(engine: Engine, door: str) -> None:
+@pytest.mark.parametrize("function", ["workspace_retention", "next_runs"])
+def test_strangers_learn_nothing(engine: Engine, function: str) -> None:
     """Another tenant's workspace does not exist."""
-    more = {"p_schedule": {"cron": "* * * * *"}} if door == "next_runs" else {}
+    more = {"p_schedule": {"cron": "* * * * *"}} if function == "next_runs" else {}
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc(door, p_workspace_id=ACME, **more)
+        eve.rpc(function, p_workspace_id=ACME, **more)
 
     assert refused.value.sqlstate == "PT404"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sql.test_visits import may_follow, spoken
+from tests.sql.test_guest_sessions import may_follow, spoken
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 
 TOPIC = "session:s"

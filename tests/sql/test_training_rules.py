@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from minutehand.apps.training.models import Procedure
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
-from tests.support.doors import (
+from tests.support.functions import (
     ROLES,
     as_user,
     as_worker,
@@ -70,7 +70,7 @@ def start(database: Database, user: str = ADA) -> dict[str, Any]:
 
 
 def test_grants_are_by_name(seeded: Database) -> None:
-    """Members reach doors that ask for membership, the worker its own; nobody writes a table."""
+    """Members reach what asks for membership, the worker its own; nobody writes a table."""
     for role, allowed in {
         "anon": set(),
         "authenticated": CALLERS,

@@ -220,15 +220,15 @@ class _Link:
             reader, writer, side = self._upstream[0], self._client[1], CLIENT
         else:
             reader, writer, side = self._client[0], self._upstream[1], SERVER
-        lane = _Lane(self, writer, masked=direction == "up", direction=direction)
+        partition = _Lane(self, writer, masked=direction == "up", direction=direction)
         protocol = Protocol(side, state=OPEN, max_size=None)
-        sender = asyncio.create_task(lane.run())
+        sender = asyncio.create_task(partition.run())
         try:
             while data := await reader.read(65536):
                 protocol.receive_data(data)
                 for event in protocol.events_received():
                     assert isinstance(event, Frame)
-                    lane.queue.put_nowait(event)
+                    partition.queue.put_nowait(event)
             await asyncio.sleep(0)
         finally:
             sender.cancel()

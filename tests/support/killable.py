@@ -69,12 +69,12 @@ class Killable:
         )
 
     def kill(self) -> None:
-        """SIGKILL, and let the leases it held lapse at once instead of in a minute."""
+        """SIGKILL, and let the leases it held expire at once instead of in a minute."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(10)
             self.process = None
-        self._project.lapse()
+        self._project.expire()
 
 
 async def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> None:

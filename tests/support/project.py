@@ -53,7 +53,7 @@ class Project:
             connection.execute(statement.encode(), args or None)
 
     def insert(self, job_type: str, payload: Any = None, **columns: Any) -> str:
-        """Enqueue by a plain insert, the door SQL users take."""
+        """Enqueue by a plain insert, the function SQL users take."""
         values = {
             "workspace_id": ACME,
             "job_type": job_type,
@@ -74,10 +74,10 @@ class Project:
         """A user's JWT, as Auth would sign it."""
         return user_token(user_id)
 
-    def visit(self) -> str:
-        """A visit to Acme, for whoever holds its id."""
-        [row] = self.rows("select public.open_visit(%s) as visit", ACME)
-        session_id: str = row["visit"]["session_id"]
+    def guest_session(self) -> str:
+        """A guest session to Acme, for whoever holds its id."""
+        [row] = self.rows("select public.open_guest_session(%s) as guest_session", ACME)
+        session_id: str = row["guest_session"]["session_id"]
         return session_id
 
     def event_types(self, job_id: str) -> list[str]:
@@ -88,7 +88,7 @@ class Project:
         assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
         return [row["type"].removeprefix("job.") for row in rows]
 
-    def lapse(self, job_id: str | None = None) -> None:
+    def expire(self, job_id: str | None = None) -> None:
         """Let every lease be over, as if its holder had died, or that of one job."""
         self.run_sql(
             "update queue.leases set expires_at = queue.clock() - interval '1 second'"

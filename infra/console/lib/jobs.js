@@ -54,7 +54,7 @@ function started(watch) {
  * @returns {JobWatch<T>} `.state .ended .subscribe() .refresh() .cancel() .close()`
  */
 export function watchJob(client, jobId, options = {}) {
-  const reads = readsOfSession(client, options.visit, options.schema);
+  const reads = readsOfSession(client, options.guestSession, options.schema);
   return started(new JobWatch(client, reads, topicsOf(client), jobId, options));
 }
 
@@ -72,12 +72,12 @@ export function watchWorkspace(client, workspaceId, options = {}) {
 }
 
 /**
- * Follow all jobs of a session: a conversation, a visit.
+ * Follow all jobs of a session: a conversation, a guest session.
  *
- * A session that was opened by `open_visit` needs no signed-in user: its id is the key, and the
+ * A session that was opened by `open_guest_session` needs no signed-in user: its id is the key, and the
  * publishable key is enough where anonymous use is allowed. Its rows have no payloads.
  *
- * @param {Client} client A supabase-js client, signed in unless the session is a visit.
+ * @param {Client} client A supabase-js client, signed in unless the session is a guest session.
  * @param {string} sessionId
  * @param {import("./jobs/watch-session.js").SessionOptions} [options]
  * @returns {SessionWatch} `.state .subscribe() .refresh() .close()`

@@ -14,7 +14,7 @@ export function DeadLetters({ workspaceId }) {
   const letters = useRead((signal) => operations.deadLetters(workspaceId, signal), [workspaceId]);
   if (!letters.value) return letters.error ? html`<${Failed} error=${letters.error} retry=${letters.refresh} what="The dead letters could not be read" />` : html`<${Loading} what="Reading dead letters" />`;
   const { groups, more: isCut } = letters.value;
-  if (groups.length === 0) return html`<${Empty} title="No dead letters">Jobs that run out of attempts, or that cannot succeed, are kept here for you to read and revive.<//>`;
+  if (groups.length === 0) return html`<${Empty} title="No dead letters">Jobs that run out of attempts, or that cannot succeed, are kept here for you to read and retry.<//>`;
   const redrive = async (group) => {
     if (!(await confirm({ title: `Redrive ${counted(group.jobs, "job")}?`, text: `Every failed ${group.job_type} job with this error starts again with fresh attempts.`, action: `Redrive ${counted(group.jobs, "job")}` }))) return;
     try {

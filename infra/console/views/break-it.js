@@ -13,12 +13,12 @@ import NotFound from "./not-found.js";
 export const title = () => "Break it";
 
 const WAYS = [
-  ["kill-worker", "Kill the worker", "Its jobs are leased again when their leases lapse; what it had settled stays settled."],
-  ["freeze-worker", "Freeze the worker", "It comes back as a zombie: nothing it then sends about lapsed jobs is stored."],
+  ["kill-worker", "Kill the worker", "Its jobs are leased again when their leases expire; what it had settled stays settled."],
+  ["freeze-worker", "Freeze the worker", "It comes back as a zombie: nothing it then sends about expired jobs is stored."],
   ["restart-postgres", "Crash Postgres", "Committed jobs are all there after the recovery."],
   ["kill-realtime", "Kill Realtime", "Watchers poll, say so, and miss nothing."],
   ["drop-messages", "Drop Realtime messages", "For 20 s nothing is broadcast; watchers find what they miss by reading."],
-  ["lapse-leases", "Lapse all leases", "Running jobs are reclaimed; their holders are told that the lease is lost."],
+  ["expire-leases", "Expire all leases", "Running jobs are reclaimed; their holders are told that the lease is lost."],
   ["jump-clock", "Jump the clock", "Delayed jobs and retries are due now."],
 ];
 const EVERY_MS = 1000;

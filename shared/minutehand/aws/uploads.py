@@ -40,7 +40,7 @@ class UploadError(JobServiceError):
 
 
 class UploadNotFound(UploadError):
-    """No such upload: it was aborted, has lapsed, or is complete."""
+    """No such upload: it was aborted, has expired, or is complete."""
 
 
 class UploadIncomplete(UploadError):
@@ -219,7 +219,7 @@ class Uploads:
 
         Raises:
             UploadIncomplete: Parts are missing; nothing was changed.
-            UploadNotFound: The upload was aborted or has lapsed.
+            UploadNotFound: The upload was aborted or has expired.
         """
         try:
             arrived = await self.parts(key, upload_id)

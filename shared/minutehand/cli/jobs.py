@@ -84,7 +84,7 @@ def enqueue(
     delay: Annotated[str | None, typer.Option("--in", help="Run no sooner: 90s, 5m, 2h.")] = None,
     at: Annotated[str | None, typer.Option("--at", help="Run no sooner: ISO 8601.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 to 1000, smaller first.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue, a named lane.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 50.")] = None,
     concurrency_key: Annotated[str | None, typer.Option(help="Bounds jobs sharing it.")] = None,
     key: Annotated[
@@ -128,7 +128,7 @@ def ls(
         list[Status] | None, typer.Option("--status", "-s", help="Repeatable.")
     ] = None,
     job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue, a named lane.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
     search: Annotated[str | None, typer.Option(help="Part of the type, error, key or id.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
     workspace: Workspace = None,
@@ -251,7 +251,7 @@ def answer(
 def redrive(
     *,
     job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue, a named lane.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
     fingerprint: Annotated[str | None, typer.Option(help="The error's fingerprint.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Created longer ago: 1h, 2d.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 500,

@@ -38,7 +38,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
             if job is not None and kind == job["status"] == "completed":
                 text.append(result_of(job))
             output.value(event.data, text=text)
-            # a retry may have revived it since: only the job itself knows whether this was the end
+            # a retry may have retried it since: only the job itself knows whether this was the end
             if job is not None and job["status"] in ENDED:
                 break
     ended = ended or str(connection.call("GET", f"/api/jobs/{job_id}")["status"])

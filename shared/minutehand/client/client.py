@@ -221,7 +221,7 @@ class Client:
         """Follow all jobs of a session, from its beginning or a cursor on; never ends.
 
         Every event but log lines, so `seq` has holes. A session without a job is waited for. A
-        visit needs no user, as its id is the key; the watch raises once it has ended or was closed.
+        guest session needs no user, as its id is the key; the watch raises once it has ended.
         """
         return FeedWatcher(self._access, "session", session_id, cursor=cursor, timing=timing)
 

@@ -82,7 +82,7 @@ class Topic:
         while True:
             self._restart.clear()
             try:
-                reason = await self._visit()
+                reason = await self._guest_session()
             except (
                 OSError, TimeoutError, WebSocketException, NotConnectedError, QueueError,
             ) as error:  # fmt: skip
@@ -98,7 +98,7 @@ class Topic:
                     await self._restart.wait()
             self._resting = False
 
-    async def _visit(self) -> str:
+    async def _guest_session(self) -> str:
         """Connect, join and listen until something is wrong; returns what."""
         access = self._access
         token = await access.tokens.get()

@@ -10,7 +10,7 @@ from minutehand.client.follower import Timing, Watcher
 from minutehand.client.sequence import EventSequence, apply_event
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.keys import is_visit
+from minutehand.queue.keys import is_guest_session
 from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
 
 _PAGE: Final = 500
@@ -150,7 +150,7 @@ class FeedWatcher(Watcher):
         try:
             page = await queue.session_feed(self._subject, self.cursor, limit=_PAGE)
         except QueueError as error:
-            awaited = self.cursor is None and not is_visit(self._subject)
+            awaited = self.cursor is None and not is_guest_session(self._subject)
             if error.word == "session_not_found" and awaited:
                 return None
             raise

@@ -80,7 +80,7 @@ class Breaker:
             "kill-realtime": self.kill_realtime,
             "drop-messages": self.drop_messages,
             "restart-postgres": self.restart_postgres,
-            "lapse-leases": self.lapse_leases,
+            "expire-leases": self.expire_leases,
             "jump-clock": self.jump_clock,
         }
 
@@ -109,7 +109,7 @@ class Breaker:
         return "The worker and the API are killed; the launcher starts them again."
 
     async def freeze_worker(self) -> str:
-        """Stop the worker's clock for a while: its leases lapse under it."""
+        """Stop the worker's clock for a while: its leases expire under it."""
         program = _FREEZE.format(stop=int(signal.SIGSTOP)) + _THAW.format(go=int(signal.SIGCONT))
         for pid in self._running_workers():
             await asyncio.create_subprocess_exec(
@@ -149,13 +149,13 @@ class Breaker:
         os.kill(postmaster, signal.SIGQUIT)
         return "Postgres is crashed; it recovers and the launcher starts it again."
 
-    async def lapse_leases(self) -> str:
+    async def expire_leases(self) -> str:
         """Let all leases end now: whoever holds one becomes a zombie."""
         count = await self._ask(
-            "with lapsed as (update queue.leases set expires_at = now() - interval '1 second'"
-            " returning 1) select count(*) from lapsed"
+            "with expired as (update queue.leases set expires_at = now() - interval '1 second'"
+            " returning 1) select count(*) from expired"
         )
-        return f"{count} leases have lapsed; their jobs run again, the zombies are fenced off."
+        return f"{count} leases have expired; their jobs run again, the zombies are fenced off."
 
     async def jump_clock(self) -> str:
         """Make every delayed job due now."""

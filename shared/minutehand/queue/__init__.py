@@ -26,6 +26,7 @@ from minutehand.queue.models import (
     EnqueueOptions,
     Explanation,
     FeedPage,
+    GuestSession,
     Job,
     JobEvent,
     JobId,
@@ -39,7 +40,6 @@ from minutehand.queue.models import (
     QueueStats,
     Status,
     UniqueOptions,
-    Visit,
     WorkspaceId,
 )
 from minutehand.queue.worker_client import WorkerQueue
@@ -57,6 +57,7 @@ __all__ = [
     "EnqueuedBatch",
     "Explanation",
     "FeedPage",
+    "GuestSession",
     "InvalidState",
     "Job",
     "JobEvent",
@@ -80,7 +81,6 @@ __all__ = [
     "TokenRefused",
     "UniqueOptions",
     "UserQueue",
-    "Visit",
     "WorkerQueue",
     "WorkspaceId",
 ]

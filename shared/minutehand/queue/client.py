@@ -12,7 +12,7 @@ from uuid import UUID
 
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.keys import caller_headers, is_visit
+from minutehand.queue.keys import caller_headers, is_guest_session
 from minutehand.queue.models import (
     BulkResult,
     Cursor,
@@ -21,6 +21,7 @@ from minutehand.queue.models import (
     EnqueueOptions,
     Explanation,
     FeedPage,
+    GuestSession,
     Job,
     JobEvent,
     JobId,
@@ -31,7 +32,6 @@ from minutehand.queue.models import (
     NewJob,
     QueueStats,
     Status,
-    Visit,
     WorkspaceId,
 )
 
@@ -72,7 +72,7 @@ class QueueClient:
         self.api = api or DataApi(settings.supabase_url, schema=settings.schema_name)
 
     def acting_as(self, token: str | None) -> UserQueue:
-        """The queue as the bearer of `token` sees it; None for an anonymous visitor."""
+        """The queue as the bearer of `token` sees it; None for an anonymous guest."""
         return UserQueue(self.api, caller_headers(self._settings, token))
 
     async def aclose(self) -> None:
@@ -246,22 +246,22 @@ class UserQueue:
     ) -> FeedPage:
         """Events of a session's jobs but for logs; without a cursor, from the beginning.
 
-        A visit is there before its first job, and open to whoever it was opened to.
+        A guest session is there before its first job, and open to whoever it was opened to.
 
         Raises:
             QueueError: With word `session_not_found`, or `invalid_argument` for the cursor.
         """
         arguments = {"p_session_id": session_id, "p_cursor": cursor, "p_limit": limit}
-        door = "visit_feed" if is_visit(session_id) else "session_feed"
-        return FeedPage.model_validate(await self._call(door, arguments))
+        function = "guest_session_feed" if is_guest_session(session_id) else "session_feed"
+        return FeedPage.model_validate(await self._call(function, arguments))
 
-    async def open_visit(
+    async def open_guest_session(
         self,
         workspace_id: WorkspaceId | str,
         *,
         ttl_seconds: int | None = None,
         user_id: UUID | str | None = None,
-    ) -> Visit:
+    ) -> GuestSession:
         """Open a session to whoever holds its id, or to one user outside; for managers.
 
         Jobs enqueued into the workspace with this `session_id` are what it shows.
@@ -277,19 +277,19 @@ class UserQueue:
         chosen = {"ttl_seconds": ttl_seconds, "user_id": user_id}
         options = {name: value for name, value in chosen.items() if value is not None}
         body = await self._call(
-            "open_visit",
+            "open_guest_session",
             {"p_workspace_id": workspace_id, "p_options": options},
             repeatable=False,
         )
-        return Visit.model_validate(body)
+        return GuestSession.model_validate(body)
 
-    async def close_visit(self, session_id: str) -> None:
-        """End a visit now: it is read and heard by nobody any more; for managers.
+    async def close_guest_session(self, session_id: str) -> None:
+        """End a guest session now: it is read and heard by nobody any more; for managers.
 
         Raises:
             QueueError: With word `session_not_found`.
         """
-        await self._call("close_visit", {"p_session_id": session_id}, repeatable=False)
+        await self._call("close_guest_session", {"p_session_id": session_id}, repeatable=False)
 
     async def explain(self, job_id: JobId | str) -> Explanation:
         """Why the job is not running, and when it will.

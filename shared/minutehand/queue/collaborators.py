@@ -1,6 +1,6 @@
 """What an app works with, made once per process: its settings, clock and way to the Data API.
 
-What else it needs, and which doors it opens, each app adds for itself.
+What else it needs, and which functions it opens, each app adds for itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.doors import CallerDoors
+from minutehand.queue.functions import CallerFunctions
 
 
 class Collaborators:
@@ -28,9 +28,9 @@ class Collaborators:
     def _api(self) -> DataApi:
         return DataApi(self.settings.supabase_url, schema=self.settings.schema_name)
 
-    def _doors_of(self, token: str | None, **always: Any) -> CallerDoors:
-        """The doors as the bearer of `token` finds them, see `CallerDoors`."""
-        return CallerDoors(self._api, self.settings, token=token, always=always)
+    def _functions_of(self, token: str | None, **always: Any) -> CallerFunctions:
+        """The functions as the bearer of `token` finds them, see `CallerFunctions`."""
+        return CallerFunctions(self._api, self.settings, token=token, always=always)
 
     async def aclose(self) -> None:
         """Close what was made; what was given and never asked for stays as it is."""

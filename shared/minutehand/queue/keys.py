@@ -1,6 +1,6 @@
 """The key workers sign in with: given, minted from the JWT secret, or the project's secret key.
 
-Also the sign by which the keys of visitors are known.
+Also the sign by which the keys of guests are known.
 
 HS256 is a dozen lines of the standard library; verifying users' tokens is left to minutehand.web.
 """
@@ -17,12 +17,12 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.config import EXAMPLES, ConfigurationError, Settings
 
 WORKER_ROLE = "job_worker"
-_VISIT = "visit_"
+_GUEST_SESSION = "guest_"
 
 
-def is_visit(session_id: str) -> bool:
-    """Whether a session's id is a key to it, made by `open_visit`: to be kept out of logs."""
-    return session_id.startswith(_VISIT)
+def is_guest_session(session_id: str) -> bool:
+    """Whether a session id is a key to it, made by `open_guest_session`: kept out of logs."""
+    return session_id.startswith(_GUEST_SESSION)
 
 
 class WorkerKey:
@@ -88,7 +88,7 @@ class WorkerKey:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """What a request carries for the bearer of `token`; for an anonymous visitor when None."""
+    """What a request carries for the bearer of `token`; for an anonymous guest when None."""
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"

@@ -195,7 +195,7 @@ class FeedPage(Model):
     reset: bool = False
 
 
-class Visit(Model):
+class GuestSession(Model):
     """A session opened to somebody outside; its id is the key to it."""
 
     session_id: str = Field(repr=False)

@@ -11,7 +11,7 @@ from typing import Any
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.doors import WorkerDoors
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
     JobId,
     JobTypeSpec,
@@ -29,7 +29,7 @@ from minutehand.queue.models import (
 
 
 class WorkerQueue:
-    """The worker's doors; keep one per process and event loop."""
+    """The worker's functions; keep one per process and event loop."""
 
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
@@ -40,11 +40,11 @@ class WorkerQueue:
             read_seconds=6.0,
             patience_seconds=15.0,
         )
-        self._doors = WorkerDoors(settings, api=api, clock=clock)
+        self._functions = WorkerFunctions(settings, api=api, clock=clock)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._doors.aclose()
+        await self._functions.aclose()
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Lease up to `limit` ready jobs; each counts as an attempt.
@@ -55,7 +55,7 @@ class WorkerQueue:
             QueueUnavailable: The database did not answer; nothing is lost.
         """
         return LeaseResponse.model_validate(
-            await self._doors.call("lease_jobs", {"p_request": request.wire()})
+            await self._functions.call("lease_jobs", {"p_request": request.wire()})
         )
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
@@ -68,14 +68,14 @@ class WorkerQueue:
         """
         request = {"budget_ms": round(budget_seconds * 1000)}
         return MaintenanceResponse.model_validate(
-            await self._doors.call("run_maintenance", {"p_request": request}, attempts=2)
+            await self._functions.call("run_maintenance", {"p_request": request}, attempts=2)
         )
 
     async def report(
         self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
     ) -> list[ReportResult]:
         """Store progress, logs and steps, renew each lease, and hear who must stop."""
-        body = await self._doors.call(
+        body = await self._functions.call(
             "report_jobs",
             {
                 "p_request": {
@@ -109,7 +109,7 @@ class WorkerQueue:
         if lease is not None:
             request["lease"] = lease.wire()
         return SettleResponse.model_validate(
-            await self._doors.call("settle_jobs", {"p_request": request}, attempts=attempts)
+            await self._functions.call("settle_jobs", {"p_request": request}, attempts=attempts)
         )
 
     async def spawn(
@@ -120,7 +120,7 @@ class WorkerQueue:
         Raises:
             LeaseLost: The job is no longer this worker's.
         """
-        body = await self._doors.call(
+        body = await self._functions.call(
             "spawn_jobs",
             {
                 "p_request": {
@@ -134,8 +134,8 @@ class WorkerQueue:
         return [JobId(child) for child in body["job_ids"]]
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
-        """Publish job types, so that every door of the queue accepts and checks them."""
-        body = await self._doors.call(
+        """Publish job types, so that every function of the queue accepts and checks them."""
+        body = await self._functions.call(
             "register_job_types", {"p_types": [spec.wire() for spec in types]}
         )
         return int(body["registered"])
@@ -144,7 +144,7 @@ class WorkerQueue:
         self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
     ) -> None:
         """Leave the tick's summary behind and stop counting as an active worker."""
-        await self._doors.call(
+        await self._functions.call(
             "tick_finished",
             {
                 "p_request": {
@@ -158,9 +158,9 @@ class WorkerQueue:
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
-        return QueueHealth.model_validate(await self._doors.call("queue_health", {}))
+        return QueueHealth.model_validate(await self._functions.call("queue_health", {}))
 
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return QueueStats.model_validate(await self._doors.call("queue_stats", arguments))
+        return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))

@@ -16,7 +16,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from minutehand.queue.keys import is_visit
+from minutehand.queue.keys import is_guest_session
 from minutehand.web.errors import unauthorized
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Caller:
 
 
 def token_of(caller: Caller | None) -> str | None:
-    """The caller's own token; None for a visitor."""
+    """The caller's own token; None for a guest."""
     return caller.token if caller is not None else None
 
 
@@ -79,12 +79,12 @@ GuestCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_guest
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
 
 
-async def named_visit(
+async def named_guest_session(
     session_id: Annotated[
         str | None,
         Query(
             max_length=255,
-            description="A visit's id, for its holder: it takes the place of a token.",
+            description="A guest session's id, for its holder: it takes the place of a token.",
         ),
     ] = None,
     x_session_id: Annotated[
@@ -96,12 +96,12 @@ async def named_visit(
         ),
     ] = None,
 ) -> str | None:
-    """Dependency: the visit a request names; the header wins."""
+    """Dependency: the guest session a request names; the header wins."""
     return x_session_id or session_id
 
 
-#: A visit's id as an argument of routes that are open to its holder.
-VisitId = Annotated[str | None, Depends(named_visit)]
+#: A guest session's id as an argument of routes that are open to its holder.
+GuestSessionId = Annotated[str | None, Depends(named_guest_session)]
 
 
 def bearer_token(request: Request) -> str | None:
@@ -139,28 +139,32 @@ async def stream_caller(
     return await verify(request, token)
 
 
-async def visiting_caller(
+async def guest_caller(
     request: Request,
     credentials: Credentials,
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a session's events: as `caller_or_visitor`, its id being in the path."""
-    return await caller_or_visitor(request, credentials, session_id, access_token)
+    """Dependency for a session's events: as `caller_or_guest`, its id being in the path."""
+    return await caller_or_guest(request, credentials, session_id, access_token)
 
 
-async def caller_or_visitor(
+async def caller_or_guest(
     request: Request,
     credentials: Credentials,
-    session_id: VisitId = None,
+    session_id: GuestSessionId = None,
     access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
 ) -> Caller | None:
-    """Dependency: as `stream_caller`, but a visit needs no token.
+    """Dependency: as `stream_caller`, but a guest session needs no token.
 
-    None is a visitor, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
+    None is a guest, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
     """
     services: Services = request.app.state.services
-    if session_id is not None and is_visit(session_id) and services.settings.allow_anonymous:
+    if (
+        session_id is not None
+        and is_guest_session(session_id)
+        and services.settings.allow_anonymous
+    ):
         is_stream = "text/event-stream" in request.headers.get("accept", "")
         if bearer_token(request) is None and not (access_token and is_stream):
             return None
@@ -182,11 +186,11 @@ async def verify(request: Request, token: str) -> Caller:
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.
 SignedIn = Annotated[Caller, Depends(require_caller)]
-#: A user or nobody, for routes that anonymous visitors may use when ALLOW_ANONYMOUS is on.
+#: A user or nobody, for routes that anonymous guests may use when ALLOW_ANONYMOUS is on.
 MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
 #: A signed-in user who reads a stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]
-#: The same for a session, or None for a visitor.
-MaybeVisitor = Annotated[Caller | None, Depends(visiting_caller)]
-#: A signed-in user, or None for the holder of the visit that a `VisitId` names.
-Somebody = Annotated[Caller | None, Depends(caller_or_visitor)]
+#: The same for a session, or None for a guest.
+MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
+#: A signed-in user, or None for the holder of the guest session that a `GuestSessionId` names.
+Somebody = Annotated[Caller | None, Depends(caller_or_guest)]

@@ -134,7 +134,7 @@ class EventHub:
         Args:
             topic: `job:<id>`, `workspace:<id>` or `session:<id>`, which the reader was found to
                 be allowed to follow.
-            token: The reader's own; the upstream joins with it. None for a visitor.
+            token: The reader's own; the upstream joins with it. None for a guest.
             until: When the token expires.
         """
         if self._upstream is not None:

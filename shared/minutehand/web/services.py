@@ -85,7 +85,7 @@ class Services:
         return TokenVerifier(self.settings, self.clock)
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
-        """The queue as `caller` sees it; as an anonymous visitor sees it for None."""
+        """The queue as `caller` sees it; as an anonymous guest sees it for None."""
         return self.queue.acting_as(token_of(caller))
 
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.keys import is_visit
+from minutehand.queue.keys import is_guest_session
 from minutehand.web.hub import EventHub, Subscription
 from minutehand.web.ring import Frame
 
@@ -130,7 +130,7 @@ def frame(event: str, data: object, *, cursor: str | None = None) -> bytes:
 class Reader:
     """Whose stream it is: its token opens the subject, and the stream ends with it."""
 
-    #: None for a visitor, who needs no more than the subject's name.
+    #: None for a guest, who needs no more than the subject's name.
     token: str | None = field(repr=False)
     expires_at: datetime
     #: When the request came, on the monotonic clock: a gateway counts from there.
@@ -343,9 +343,9 @@ class EventStream(Response):
 
 
 def _sayable(topic: str) -> str:
-    """A topic as a log may show it: a visit's name is a key."""
+    """A topic as a log may show it: a guest session's name is a key."""
     kind, _, name = topic.partition(":")
-    return kind if is_visit(name) else topic
+    return kind if is_guest_session(name) else topic
 
 
 async def _disconnected(receive: Receive) -> None:

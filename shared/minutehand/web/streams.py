@@ -23,7 +23,7 @@ MAX_STREAMS: Final = 2_000
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
 BUFFERED_SECONDS: Final = 12.0
 #: Longer than any guest session: the database ends it, and the stream's checks find that.
-LONGEST_VISIT: Final = timedelta(days=31)
+LONGEST_GUEST_SESSION: Final = timedelta(days=31)
 
 
 async def answer_with_events(
@@ -69,7 +69,7 @@ def open_stream(
     """
     if services.hub.count >= most:
         raise unavailable("This server has no room for another stream")
-    expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_VISIT
+    expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
     reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
     stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
     return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)

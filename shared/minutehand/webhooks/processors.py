@@ -20,7 +20,7 @@ from pydantic_core import to_json
 from minutehand.aws.sealing import SealBroken
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
-from minutehand.queue.doors import WorkerDoors
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.secrets import WebhookSecrets
@@ -55,10 +55,10 @@ class Sent:
 
 
 class WebhookStore:
-    """The engine's doors for a delivery, as `job_worker`."""
+    """The engine's functions for a delivery, as `job_worker`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._doors = WorkerDoors(settings)
+        self._functions = WorkerFunctions(settings)
 
     async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
         """What a leased delivery is to send.
@@ -84,12 +84,12 @@ class WebhookStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._doors.aclose()
+        await self._functions.aclose()
 
     async def _call(
         self, function: str, request: Mapping[str, Any], *, repeatable: bool
     ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._doors.call(
+        answer: dict[str, Any] = await self._functions.call(
             function, {"p_request": request}, repeatable=repeatable
         )
         return answer
@@ -123,7 +123,7 @@ class Webhooks:
 
     @cached_property
     def store(self) -> WebhookStore:
-        """The engine's doors."""
+        """The engine's functions."""
         return WebhookStore(self._settings)
 
     async def deliver(

@@ -4,10 +4,10 @@ from minutehand.queue.errors import LeaseLost, ProcessorError
 from minutehand.queue.models import EnqueueOptions, NewJob
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import ChildrenFailed, ChildResult, JobContext, Suspended
+from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
-from minutehand.worker.moments import TickOptions
 from minutehand.worker.outcomes import Fail, Outcome, Result, Retry, Returned, Snooze
 from minutehand.worker.registry import (
     JobType,

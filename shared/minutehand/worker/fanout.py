@@ -1,4 +1,4 @@
-"""How many sibling workers a tick starts: by backlog, capped, one level deep.
+"""How many extra worker workers a tick starts: by backlog, capped, one level deep.
 
 Starting them is a callback's work; a refusal is normal, the next tick takes the rest.
 """
@@ -9,8 +9,8 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-#: Starts up to so many siblings and returns how many were accepted.
-StartSiblings = Callable[[int], Awaitable[int]]
+#: Starts up to so many extra workers and returns how many were accepted.
+StartExtraWorkers = Callable[[int], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class FanOut:
     """The policy.
 
     Attributes:
-        most: Most siblings one tick starts.
+        most: Most extra workers one tick starts.
         target_wait_seconds: A backlog should be begun within this time. A short one costs hardly
             more: what is billed is the running, whoever does it (`make simulate`).
         typical_seconds: How long a job is taken to run while nothing is known.
-        minimum_backlog: Fewer due jobs than this never start a sibling.
+        minimum_backlog: Fewer due jobs than this never start an extra worker.
     """
 
     most: int = 10
@@ -30,7 +30,7 @@ class FanOut:
     typical_seconds: float = 1.0
     minimum_backlog: int = 10
 
-    def siblings(
+    def extra_workers(
         self,
         *,
         due: int,
@@ -38,7 +38,7 @@ class FanOut:
         seconds_left: float,
         mean_seconds: float | None = None,
     ) -> int:
-        """Siblings to start when `due` jobs are left after this worker has filled its slots."""
+        """ExtraWorkers to start when `due` jobs are left after this worker has filled its slots."""
         if due < self.minimum_backlog or slots < 1:
             return 0
         each = max(0.001, self.typical_seconds if mean_seconds is None else mean_seconds)

@@ -20,8 +20,8 @@ from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import ReportItem
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.fanout import FanOut, StartSiblings
-from minutehand.worker.moments import TickOptions
+from minutehand.worker.deadlines import TickOptions
+from minutehand.worker.fanout import FanOut, StartExtraWorkers
 from minutehand.worker.registry import Registry, default_registry
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
@@ -36,7 +36,7 @@ class Worker:
         settings: Where the queue is and how to sign in.
         registry: The processors; the default one when None.
         worker_id: The identity that holds leases; made from host and process when None.
-        start_siblings: Starts more workers and returns how many were accepted.
+        start_extra_workers: Starts more workers and returns how many were accepted.
         on_tick: Called with each finished tick, e.g. to write its metrics.
     """
 
@@ -53,7 +53,7 @@ class Worker:
         options: TickOptions | None = None,
         clock: Clock | None = None,
         fan_out: FanOut | None = None,
-        start_siblings: StartSiblings | None = None,
+        start_extra_workers: StartExtraWorkers | None = None,
         on_tick: Callable[[Tick], None] | None = None,
     ) -> None:
         self.settings = settings
@@ -65,7 +65,7 @@ class Worker:
         )
         self._clock = clock or SystemClock()
         self._fan_out = fan_out
-        self._start_siblings = start_siblings
+        self._start_extra_workers = start_extra_workers
         self._on_tick = on_tick
         self._registered: object = None
         self._stopping = asyncio.Event()
@@ -101,7 +101,7 @@ class Worker:
         Args:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
             job_types: Only these; None for all that have a processor.
-            fan_out: Whether this tick may start siblings; false for a sibling itself.
+            fan_out: Whether this tick may start extra workers; false for an extra worker itself.
             wakeups: Set it to make the running tick look for work at once.
 
         Raises:
@@ -119,7 +119,7 @@ class Worker:
             job_types=job_types,
             clock=self._clock,
             fan_out=self._fan_out if fan_out else None,
-            start_siblings=self._start_siblings if fan_out else None,
+            start_extra_workers=self._start_extra_workers if fan_out else None,
             wakeups=wakeups,
             renew_outside=self._renew_outside,
             stopping=self._stopping,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.moments import Moments, in_time
+from minutehand.worker.deadlines import Deadlines, in_time
 from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Maintenance:
         self,
         queue: WorkerQueue,
         summary: TickSummary,
-        moments: Moments,
+        deadlines: Deadlines,
         *,
         clock: Clock,
         is_busy: Callable[[], bool],
@@ -48,7 +48,7 @@ class Maintenance:
     ) -> None:
         self._queue = queue
         self._summary = summary
-        self._moments = moments
+        self._deadlines = deadlines
         self._clock = clock
         self._is_busy = is_busy
         self._on_done = on_done
@@ -72,7 +72,7 @@ class Maintenance:
                     await self._requested.wait()
             if not self._requested.is_set() and not self._is_busy():
                 continue
-            if self._clock.monotonic() >= self._moments.stop_working:
+            if self._clock.monotonic() >= self._deadlines.stop_working:
                 return
             await asyncio.sleep(await self._call())
 
@@ -85,7 +85,7 @@ class Maintenance:
         try:
             done = await in_time(
                 self._queue.maintain(budget_seconds=self.BUDGET_SECONDS),
-                min(began + self.PATIENCE_SECONDS, self._moments.stop_working),
+                min(began + self.PATIENCE_SECONDS, self._deadlines.stop_working),
                 self._clock,
             )
         except QueueError as error:

@@ -299,7 +299,7 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
-            internal: True for jobs that only the platform's own code makes: every door refuses
+            internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
                 as well.

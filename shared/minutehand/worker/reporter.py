@@ -85,7 +85,7 @@ class Reporter:
         while True:
             now = self._clock.monotonic()
             self.alive_at = now
-            self._give_up_lapsed(now)
+            self._give_up_expired(now)
             if any(attempt.is_urgent for attempt in self._reportable()):
                 return
             next_at = self._next_report_at()
@@ -237,7 +237,7 @@ class Reporter:
         if not attempt.news:
             attempt.stored()
 
-    def _give_up_lapsed(self, now: float) -> None:
+    def _give_up_expired(self, now: float) -> None:
         """Stop what we could not renew for a whole lease: another worker may have it by now."""
         for attempt in list(self._running.values()):
             # one chance to renew first: after a SIGSTOP the lease may still be ours

@@ -25,7 +25,7 @@ from minutehand.queue.models import (
 )
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.moments import Moments
+from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
@@ -48,14 +48,14 @@ class Settler:
         self,
         queue: WorkerQueue,
         summary: TickSummary,
-        moments: Moments,
+        deadlines: Deadlines,
         *,
         clock: Clock,
         is_stopping: Callable[[], bool],
     ) -> None:
         self._queue = queue
         self._summary = summary
-        self._moments = moments
+        self._deadlines = deadlines
         self._clock = clock
         self._is_stopping = is_stopping
 
@@ -113,7 +113,7 @@ class Settler:
     ) -> SettleResponse:
         """Settle, and go on trying while the queue is away and there is time."""
         while True:
-            left = self._moments.end - self._clock.monotonic()
+            left = self._deadlines.end - self._clock.monotonic()
             try:
                 # a call that hangs must leave time for another
                 async with asyncio.timeout(None if math.isinf(left) else max(0.3, left / 2)):
@@ -132,7 +132,7 @@ class Settler:
             except (QueueUnavailable, TokenRefused) as error:
                 # a key being rotated is an outage to us: the next try mints a new one
                 problem = error
-            left = self._moments.end - self._clock.monotonic()
+            left = self._deadlines.end - self._clock.monotonic()
             if left <= self.PAUSE_SECONDS or self._is_stopping():
                 raise problem
             logger.warning(
@@ -174,11 +174,11 @@ class Settler:
                 break
 
     def _give_up(self, items: Sequence[SettleItem], error: QueueError) -> None:
-        # the leases lapse and the jobs run again: at least once, as promised
+        # the leases expire and the jobs run again: at least once, as promised
         self._summary.lost += len(items)
         self._summary.error = str(error)
         logger.error(
-            "Settle did not get through; the jobs run again when their leases lapse",
+            "Settle did not get through; the jobs run again when their leases expire",
             extra=self._extra("settle.lost")
             | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
         )

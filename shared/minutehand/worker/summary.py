@@ -38,7 +38,7 @@ class TickSummary:
     promoted: int = 0
     #: Due jobs left when the tick ended, as far as it knows.
     due_left: int = 0
-    siblings: int = 0
+    extra_workers: int = 0
     calls: int = 0
     reports: int = 0
     duration_ms: float = 0.0

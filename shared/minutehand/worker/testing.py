@@ -243,7 +243,7 @@ def set_database_clock(
 ) -> None:
     """Let a scratch database's queue stand still at `at`; None lets it run again.
 
-    Leases lapse, backoffs end and timeouts strike by this clock alone, so that a test moves
+    Leases expire, backoffs end and timeouts strike by this clock alone, so that a test moves
     days without waiting. Needs the rights of the database's owner.
     """
     body = "clock_timestamp()"

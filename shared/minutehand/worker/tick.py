@@ -1,6 +1,6 @@
 """One bounded run of the worker: lease, maintain, run, report, settle, fan out, and end in time.
 
-The worker knows no application and no cloud; waking and starting siblings are injected.
+The worker knows no application and no cloud; waking and starting extra workers are injected.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from minutehand.queue.models import (
     UnreadableLease,
 )
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.asking import Asking
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.containment import contained
-from minutehand.worker.fanout import FanOut, StartSiblings
+from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
+from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
+from minutehand.worker.fanout import FanOut, StartExtraWorkers
+from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.maintenance import Maintenance
-from minutehand.worker.moments import Moments, TickOptions, in_time
 from minutehand.worker.publishing import Publishing
 from minutehand.worker.registry import Registry
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.settler import Settler
-from minutehand.worker.siblings import SIDE_CALL_SECONDS, Siblings
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.watchdog import Watchdog
 
@@ -58,7 +58,7 @@ class Tick:
         queues: Sequence[str] | None = None,
         clock: Clock | None = None,
         fan_out: FanOut | None = None,
-        start_siblings: StartSiblings | None = None,
+        start_extra_workers: StartExtraWorkers | None = None,
         wakeups: asyncio.Event | None = None,
         renew_outside: Callable[[Sequence[ReportItem], str, str], None] | None = None,
         stopping: asyncio.Event | None = None,
@@ -85,7 +85,7 @@ class Tick:
         self._pulse = asyncio.Event()
         self._woken = False
         self._looked_back = False
-        self._moments = Moments.until(self._clock.monotonic(), budget_seconds)
+        self._deadlines = Deadlines.until(self._clock.monotonic(), budget_seconds)
         self._reporter = Reporter(
             queue,
             self._running,
@@ -98,32 +98,32 @@ class Tick:
         self._settler = Settler(
             queue,
             self.summary,
-            self._moments,
+            self._deadlines,
             clock=self._clock,
             is_stopping=self._is_stopping,
         )
-        self._asking = Asking(
+        self._lease_requests = LeaseRequests(
             queue,
             self.summary,
-            self._moments,
+            self._deadlines,
             options=self._options,
             clock=self._clock,
             job_types=self._job_types,
             queues=queues,
             is_woken=wakeups is not None,
         )
-        self._siblings = Siblings(
+        self._extra_workers = ExtraWorkers(
             fan_out,
-            start_siblings,
+            start_extra_workers,
             summary=self.summary,
-            moments=self._moments,
+            deadlines=self._deadlines,
             clock=self._clock,
             slots=self._options.concurrency,
         )
         self._maintenance = Maintenance(
             queue,
             self.summary,
-            self._moments,
+            self._deadlines,
             clock=self._clock,
             is_busy=lambda: bool(self._running),
             on_done=self._maintained,
@@ -161,7 +161,7 @@ class Tick:
 
     async def _turn(self) -> bool:
         """Wait for something to happen and act on it; False when the tick is over."""
-        if self._clock.monotonic() >= self._moments.end:
+        if self._clock.monotonic() >= self._deadlines.end:
             self._give_up_the_rest()
             return False
         if not self._ended and not self._unstarted:
@@ -169,10 +169,10 @@ class Tick:
                 return False
             await self._until_something_happens()
         now = self._clock.monotonic()
-        if now >= self._moments.stop_leasing and not self._looked_back:
+        if now >= self._deadlines.stop_leasing and not self._looked_back:
             self._looked_back = True
             await self._look_back()
-        if now >= self._moments.stop_working or self._is_stopping():
+        if now >= self._deadlines.stop_working or self._is_stopping():
             self._stop_all()
         if self._ended or self._unstarted:
             # one turn of the loop, so that what ends together is settled together
@@ -188,15 +188,17 @@ class Tick:
             return
         now = self._clock.monotonic()
         # once everything was told to stop, look again now and then until it has
-        told_to_stop = now >= self._moments.stop_working or self._is_stopping()
-        until = [min(self._moments.end, now + 0.25) if told_to_stop else self._moments.stop_working]
+        told_to_stop = now >= self._deadlines.stop_working or self._is_stopping()
+        until = [
+            min(self._deadlines.end, now + 0.25) if told_to_stop else self._deadlines.stop_working
+        ]
         if not self._looked_back:
-            until.append(max(now, self._moments.stop_leasing))
+            until.append(max(now, self._deadlines.stop_leasing))
         if self._may_lease(now):
             if self._running:
-                until.append(self._asking.polled_at + self._options.poll_seconds)
-            if self._asking.next_due_at is not None:
-                until.append(self._asking.next_due_at)
+                until.append(self._lease_requests.polled_at + self._options.poll_seconds)
+            if self._lease_requests.next_due_at is not None:
+                until.append(self._lease_requests.next_due_at)
         timeout = min(until) - now
         if timeout > 0:
             try:
@@ -208,7 +210,7 @@ class Tick:
 
     def _may_lease(self, now: float) -> bool:
         return (
-            now < self._moments.stop_leasing
+            now < self._deadlines.stop_leasing
             and self._free_slots() > 0
             and not self._is_stopping()
             and bool(self._job_types)
@@ -217,9 +219,12 @@ class Tick:
     def _should_ask(self, now: float) -> bool:
         if not self._may_lease(now):
             return False
-        if self._woken or self._asking.next_due_by(now):
+        if self._woken or self._lease_requests.next_due_by(now):
             return True
-        return bool(self._running) and now >= self._asking.polled_at + self._options.poll_seconds
+        return (
+            bool(self._running)
+            and now >= self._lease_requests.polled_at + self._options.poll_seconds
+        )
 
     def _worth_staying(self) -> bool:
         """Whether to wait for work that falls due soon, or that we were just told about."""
@@ -228,8 +233,8 @@ class Tick:
             return False
         if self._woken or self._maintenance.is_wanted:
             return True
-        next_due_at = self._asking.next_due_at
-        if next_due_at is None or next_due_at >= self._moments.stop_leasing:
+        next_due_at = self._lease_requests.next_due_at
+        if next_due_at is None or next_due_at >= self._deadlines.stop_leasing:
             return False
         return next_due_at <= now + self._options.linger_seconds
 
@@ -252,7 +257,7 @@ class Tick:
 
     def _request(self, *, staying: bool, count_due: bool | None = None) -> LeaseRequest:
         self._woken = False
-        return self._asking.request(
+        return self._lease_requests.request(
             free_slots=self._free_slots(), staying=staying, count_due=count_due
         )
 
@@ -261,27 +266,27 @@ class Tick:
         request = self._request(staying=False)
         if not self._may_lease(sent_at):
             request = request.model_copy(update={"limit": 0})
-        response = await self._asking.ask(request)
+        response = await self._lease_requests.ask(request)
         self._take(response, sent_at, level=level)
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
         try:
-            response = await self._asking.ask(self._request(staying=bool(self._running)))
+            response = await self._lease_requests.ask(self._request(staying=bool(self._running)))
         except QueueUnavailable as error:
             self._note("Lease did not get through; it is repeated", "lease.unavailable", error)
-            self._asking.put_off(self._options.poll_seconds)
+            self._lease_requests.put_off(self._options.poll_seconds)
             return
         except QueueError as error:
             # what runs goes on and is settled; only nothing new begins for a while
             self._note("Lease was refused", "lease.refused", error)
-            self._asking.refused()
+            self._lease_requests.refused()
             return
         self._take(response, sent_at)
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         now = self._clock.monotonic()
-        self._asking.heard(response)
+        self._lease_requests.heard(response)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
@@ -297,7 +302,7 @@ class Tick:
             if lease.job.id in self._running:
                 continue  # a repeated answer
             self.summary.leased += 1
-            if now >= self._moments.stop_working:
+            if now >= self._deadlines.stop_working:
                 self._unstarted.append(
                     SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released")
                 )
@@ -307,8 +312,8 @@ class Tick:
                 self._registry.find(lease.job.job_type),
                 clock=self._clock,
                 sent_at=sent_at,
-                work_until=self._moments.stop_working,
-                had_fair_time=self._moments.had_fair_time(now, self._options.usual_seconds),
+                work_until=self._deadlines.stop_working,
+                had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
                 spawn=self._spawn,
                 on_news=self._reporter.announce,
                 on_end=self._attempt_ended,
@@ -357,9 +362,9 @@ class Tick:
 
     def _grace(self, now: float) -> float:
         """Time to stop in, but never past the tick's own end."""
-        if math.isinf(self._moments.end):
+        if math.isinf(self._deadlines.end):
             return self._options.grace_seconds
-        room = (self._moments.end - self._moments.stop_working) * 0.6
+        room = (self._deadlines.end - self._deadlines.stop_working) * 0.6
         return max(0.05, min(self._options.grace_seconds, room))
 
     async def _spawn(
@@ -376,7 +381,7 @@ class Tick:
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""
         now = self._clock.monotonic()
-        patience = now + max(0.0, min(2.0, (self._moments.end - now) / 3))
+        patience = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
         # their news is on its way; if it gets lost there, the settle has to carry it
         while now < patience and any(attempt.reporting for attempt in self._ended):
             await self._reporter.settled_down(seconds=patience - now)
@@ -437,8 +442,8 @@ class Tick:
         )
         # by a timer of its own: the deadline must be heard while a call hangs
         deadline = None
-        if not math.isinf(self._moments.stop_working):
-            left = self._moments.stop_working - self._clock.monotonic()
+        if not math.isinf(self._deadlines.stop_working):
+            left = self._deadlines.stop_working - self._clock.monotonic()
             deadline = loop.call_later(max(0.0, left), self._deadline_reached)
         with contained(loop):
             try:
@@ -506,24 +511,24 @@ class Tick:
             attempt.renewed(now)
 
     async def _look_back(self) -> None:
-        """No more leasing from here: hand a backlog to siblings instead of to the next minute."""
-        if not self._siblings.can_start or self._asking.due == 0:
+        """Lease no more: hand a backlog to extra workers instead of to the next minute."""
+        if not self._extra_workers.can_start or self._lease_requests.due == 0:
             return
-        if self._asking.unanswered is not None:
+        if self._lease_requests.unanswered is not None:
             return  # no time for a queue that is away
         request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
-            response = await self._asking.ask(request, until=until)
+            response = await self._lease_requests.ask(request, until=until)
         except QueueUnavailable as error:
             self._note("Backlog could not be counted", "tick.uncounted", error)
             return
-        self._asking.unanswered = None
-        self._asking.due = response.due
-        await self._siblings.for_the_rest(response.due, runs=self._runs)
+        self._lease_requests.unanswered = None
+        self._lease_requests.due = response.due
+        await self._extra_workers.for_the_rest(response.due, runs=self._runs)
 
     async def _maybe_fan_out(self) -> None:
-        await self._siblings.for_backlog(self._asking.due, runs=self._runs)
+        await self._extra_workers.for_backlog(self._lease_requests.due, runs=self._runs)
 
     async def _say_goodbye(self) -> None:
         """Leave the summary behind, unless the tick found nothing: idle is one query."""
@@ -533,16 +538,20 @@ class Tick:
         now = self._clock.monotonic()
         # under the id that was last seen with free slots: enqueues count on it for two seconds more
         call = self._queue.tick_finished(
-            tick_id=self._asking.lease_id, worker_id=self.worker_id, summary=self.summary.as_dict()
+            tick_id=self._lease_requests.lease_id,
+            worker_id=self.worker_id,
+            summary=self.summary.as_dict(),
         )
         try:
-            await in_time(call, min(now + SIDE_CALL_SECONDS, self._moments.end), self._clock)
+            await in_time(call, min(now + SIDE_CALL_SECONDS, self._deadlines.end), self._clock)
         except QueueError as error:
             self._note("Tick's summary was not stored", "tick.goodbye_failed", error)
 
     def _finish_summary(self) -> None:
-        self.summary.duration_ms = round((self._clock.monotonic() - self._moments.start) * 1000, 1)
-        self.summary.due_left = self._asking.due
+        self.summary.duration_ms = round(
+            (self._clock.monotonic() - self._deadlines.start) * 1000, 1
+        )
+        self.summary.due_left = self._lease_requests.due
         self.summary.reports = self._reporter.reports
 
     def _note(self, message: str, event: str, error: QueueError) -> None:

@@ -1,7 +1,7 @@
 """A thread that notices when the event loop stands still, names the culprit, and renews meanwhile.
 
 A processor that blocks the loop also blocks the reporter; without this thread every other job's
-lease would lapse with it.
+lease would expire with it.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_what_is_broken_heals_and_the_page_says_so(
 
 
 @pytest.mark.browser
-def test_clocks_jump_and_leases_lapse(visit: Visit, worker: HandWorker) -> None:
+def test_clocks_jump_and_leases_expire(visit: Visit, worker: HandWorker) -> None:
     """A delayed job is due, and a running one is reclaimed from its holder."""
     worker.enqueue(delay_seconds=3600)
     assert worker.lease() == []
@@ -68,7 +68,7 @@ def test_clocks_jump_and_leases_lapse(visit: Visit, worker: HandWorker) -> None:
     page.get_by_role("button", name="Jump the clock").click()
     expect(page.locator(".diary")).to_contain_text("are due now")
     lease = worker.lease_soon()
-    page.get_by_role("button", name="Lapse all leases").click()
+    page.get_by_role("button", name="Expire all leases").click()
     expect(page.locator(".diary")).to_contain_text("have lapsed")
 
     again = worker.lease_soon()

@@ -196,7 +196,7 @@ async def test_streams_of_foreign_jobs_do_not_exist(
                 assert answer.status_code == status, (path, answer.text)
 
 
-async def test_expired_tokens_are_refused_at_every_door(
+async def test_expired_tokens_are_refused_at_every_endpoint(
     stack: RunningStack, worker: HandWorker, connect: Open
 ) -> None:
     """Issue 5: as a key at the handshake, and as a token of a join."""

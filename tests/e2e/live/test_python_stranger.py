@@ -85,8 +85,8 @@ def test_the_blocking_client_steers_a_job(stack: RunningStack, worker: HandWorke
         )
         page = client.list_jobs(worker.workspace_id, job_type=worker.job_type)
         cancelled = client.cancel(made.job.id)
-        revived = client.retry(made.job.id)
+        retried = client.retry(made.job.id)
 
     assert (made.created, again.created, again.job.id) == (True, False, made.job.id)
     assert [job.id for job in page.jobs] == [made.job.id]
-    assert (cancelled.status, revived.status) == ("cancelled", "pending")
+    assert (cancelled.status, retried.status) == ("cancelled", "pending")

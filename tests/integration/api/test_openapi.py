@@ -58,7 +58,7 @@ async def test_the_document_is_valid_and_names_every_route(
     assert {(method, path) for method, path, _ in operations(document)} == served
 
 
-async def test_every_protected_operation_refuses_a_visitor_and_says_so_in_the_document(
+async def test_every_protected_operation_refuses_a_guest_and_says_so_in_the_document(
     document: Document, client: Client
 ) -> None:
     """Security is declared where it is enforced, and enforced where it is declared."""

@@ -26,7 +26,7 @@ from minutehand.config import Settings
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
 from minutehand.worker.testing import drain
-from tests.support.desk import AppDesk
+from tests.support.harness import AppHarness
 from tests.support.project import ACME, Project, project_of_a_room
 
 GLOBEX = "22222222-2222-4222-8222-222222222222"
@@ -96,7 +96,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         listening.close()
 
 
-class Station(AppDesk):
+class Station(AppHarness):
     """The whole app: its API, and a worker that ticks when it is told to."""
 
     below = "/api/v1"

@@ -16,8 +16,8 @@ from minutehand.apps.chat.services import Chat
 from minutehand.config import Settings
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
-from tests.support.desk import AppDesk
 from tests.support.fake_aws import fake_aws
+from tests.support.harness import AppHarness
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.unit.ai.model_server import ModelServer
 
@@ -73,7 +73,7 @@ def rules(project: Project, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def project(template: Postgres) -> Iterator[Project]:
-    """A database behind a Data API, with anonymous visits allowed."""
+    """A database behind a Data API, with anonymous guest sessions allowed."""
     with project_of_a_room(template, "allow_anonymous") as made:
         # tests say more in a minute than people do
         made.run_sql("select public.set_settings('{\"chat_messages_per_minute\": 100000}')")
@@ -88,7 +88,7 @@ async def server() -> AsyncIterator[ModelServer]:
         yield running
 
 
-class Desk(AppDesk):
+class Harness(AppHarness):
     """The whole app, where people talk."""
 
     below = "/api/chat/conversations"
@@ -154,7 +154,7 @@ async def settings(rules: Settings, server: ModelServer) -> Settings:
 
 
 @pytest.fixture
-async def desk(project: Project, settings: Settings) -> AsyncIterator[Desk]:
+async def harness(project: Project, settings: Settings) -> AsyncIterator[Harness]:
     """The app on this room's project, with a language model."""
-    async with Desk(project, settings).open() as desk:
-        yield desk
+    async with Harness(project, settings).open() as harness:
+        yield harness

@@ -12,14 +12,14 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from tests.integration.chat.conftest import ACME, BOB, EVE, Desk
+from tests.integration.chat.conftest import ACME, BOB, EVE, Harness
 from tests.support.project import ADA, Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SESSION = "an-unguessable-session-id"
 
 
-class SessionDesk(Desk):
+class SessionHarness(Harness):
     """The app by the guide's own paths; work is done when a test ticks."""
 
     below = "/api"
@@ -72,13 +72,13 @@ class SessionDesk(Desk):
 
 
 @pytest.fixture
-async def guide(project: Project, rules: Settings) -> AsyncIterator[SessionDesk]:
+async def guide(project: Project, rules: Settings) -> AsyncIterator[SessionHarness]:
     """The app without a language model."""
-    async with SessionDesk(project, rules).open() as desk:
-        yield desk
+    async with SessionHarness(project, rules).open() as harness:
+        yield harness
 
 
-async def test_visible_work(guide: SessionDesk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_visible_work(guide: SessionHarness, caplog: pytest.LogCaptureFixture) -> None:
     """Research and a page fed by it: accepted, seen, counted, done."""
     with caplog.at_level(logging.INFO):
         begun = await guide.ask(
@@ -116,7 +116,7 @@ async def test_visible_work(guide: SessionDesk, caplog: pytest.LogCaptureFixture
     assert asking["queueStatus"] == guide.figures()
 
 
-async def test_question_and_answer(guide: SessionDesk) -> None:
+async def test_question_and_answer(guide: SessionHarness) -> None:
     """In free words, once; the page wears the colours, and the session is read to its end."""
     session = f"{SESSION}-question"
     await guide.ask(session, "Build me a dashboard of the sales: Jan 10, Feb 14, Mar 9")
@@ -155,7 +155,7 @@ async def test_question_and_answer(guide: SessionDesk) -> None:
     assert wrong.status_code == 404
 
 
-async def test_nobody_answers(guide: SessionDesk) -> None:
+async def test_nobody_answers(guide: SessionHarness) -> None:
     """The stated default is taken at the deadline, and an answer is then too late."""
     session = f"{SESSION}-silence"
     await guide.ask(session, "Draft a letter to the city about the lift")
@@ -178,7 +178,7 @@ async def test_nobody_answers(guide: SessionDesk) -> None:
     assert "Dear city," in row["result"]
 
 
-async def test_guidance_reaches_work_that_did_not_ask(guide: SessionDesk) -> None:
+async def test_guidance_reaches_work_that_did_not_ask(guide: SessionHarness) -> None:
     """A message without a question is taken in by the next stage; to ended work it is a 409."""
     session = f"{SESSION}-guided"
     begun = (await guide.ask(session, "Research renewable energy")).json()
@@ -197,7 +197,7 @@ async def test_guidance_reaches_work_that_did_not_ask(guide: SessionDesk) -> Non
     assert late.status_code == 409
 
 
-async def test_cancel_one_and_all(guide: SessionDesk) -> None:
+async def test_cancel_one_and_all(guide: SessionHarness) -> None:
     """404 for the unknown, 409 with the state for the ended, 400 for neither."""
     session = f"{SESSION}-cancel"
     begun = (await guide.ask(session, "Research bees, compare Python and Go")).json()
@@ -227,7 +227,7 @@ async def test_cancel_one_and_all(guide: SessionDesk) -> None:
     assert (await guide.cancel()).status_code == 400
 
 
-async def test_an_unknown_session_is_empty(guide: SessionDesk) -> None:
+async def test_an_unknown_session_is_empty(guide: SessionHarness) -> None:
     """It has no work and no messages; the queue's figures are everybody's."""
     seen = await guide.status("a-session-nobody-knows")
     assert seen == {
@@ -238,7 +238,7 @@ async def test_an_unknown_session_is_empty(guide: SessionDesk) -> None:
     assert (notes["messages"], notes["unreadCount"]) == ([], 0)
 
 
-async def test_a_session_is_a_key(guide: SessionDesk) -> None:
+async def test_a_session_is_a_key(guide: SessionHarness) -> None:
     """It is made where none is brought; a user's is theirs alone, and a short one is none."""
     made = await guide.cancel(sessionId=f"{SESSION}-nobody", cancelAll=True)
     assert made.status_code == 404
@@ -264,10 +264,10 @@ async def test_a_session_is_a_key(guide: SessionDesk) -> None:
 async def test_guests_are_let_in_where_they_are_allowed(project: Project, rules: Settings) -> None:
     """Elsewhere every route asks for a token."""
     settings = rules.model_copy(update={"allow_anonymous": False})
-    async with SessionDesk(project, settings).open() as desk:
-        assert (await desk.ask(SESSION, "Hello")).status_code == 401
+    async with SessionHarness(project, settings).open() as harness:
+        assert (await harness.ask(SESSION, "Hello")).status_code == 401
         for path in ("async-status", "async-messages", "async-events"):
-            answer = await desk.call("GET", f"/{path}?sessionId={SESSION}", user=None)
+            answer = await harness.call("GET", f"/{path}?sessionId={SESSION}", user=None)
             assert answer.status_code == 401, path
 
 
@@ -275,30 +275,32 @@ async def test_without_async_work_all_is_answered_directly(
     project: Project, rules: Settings
 ) -> None:
     """And the status routes answer empty, not 404."""
-    async with SessionDesk(project, rules.with_environ(ENABLE_ASYNC_WORK="false")).open() as desk:
+    async with SessionHarness(
+        project, rules.with_environ(ENABLE_ASYNC_WORK="false")
+    ).open() as harness:
         session = f"{SESSION}-direct"
-        answer = await asked_and_ticked(desk, session, "Research renewable energy")
+        answer = await asked_and_ticked(harness, session, "Research renewable energy")
         assert (answer.status_code, answer.json()["tier"]) == (200, "standard")
         assert answer.json()["work"] == []
-        assert (await desk.status(session))["activeWork"] == []
+        assert (await harness.status(session))["activeWork"] == []
 
 
 async def asked_and_ticked(
-    desk: SessionDesk, session: str | None, text: str, **options: Any
+    harness: SessionHarness, session: str | None, text: str, **options: Any
 ) -> httpx.Response:
     """Say something that is answered in the request, while a worker ticks."""
-    asked = asyncio.ensure_future(desk.ask(session, text, **options))
+    asked = asyncio.ensure_future(harness.ask(session, text, **options))
     while not asked.done():
-        await desk.worker.tick()
+        await harness.worker.tick()
         await asyncio.sleep(0.01)
     return asked.result()
 
 
-async def test_instant_and_standard_answers_are_in_the_response(guide: SessionDesk) -> None:
+async def test_instant_and_standard_answers_are_in_the_response(guide: SessionHarness) -> None:
     """Exact ones, recalled ones, and one sentence where a language model is missing."""
     first = await asked_and_ticked(guide, None, "What is 17 * 23?")
     session = first.headers["x-session-id"]
-    assert session.startswith("visit_")
+    assert session.startswith("guest_")
     assert (first.status_code, first.json()["tier"], first.json()["reply"]) == (
         200, "instant", "17 × 23 = 391",
     )  # fmt: skip
@@ -318,7 +320,7 @@ async def test_instant_and_standard_answers_are_in_the_response(guide: SessionDe
     assert events[0]["text"] == events[1]["reply"] == "2 + 2 = 4"
 
 
-async def test_a_new_session_reads_what_was_said_before(guide: SessionDesk) -> None:
+async def test_a_new_session_reads_what_was_said_before(guide: SessionHarness) -> None:
     """The whole list of messages is taken where nothing is known, and not again."""
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -337,7 +339,7 @@ async def test_a_new_session_reads_what_was_said_before(guide: SessionDesk) -> N
     assert row["count"] == 1
 
 
-async def test_the_same_key_is_one_request(guide: SessionDesk) -> None:
+async def test_the_same_key_is_one_request(guide: SessionHarness) -> None:
     """Sent again it finds the same work."""
     session, key = f"{SESSION}-key", {"Idempotency-Key": "once"}
     first = await guide.ask(session, "Research bees", headers=key)
@@ -347,7 +349,7 @@ async def test_the_same_key_is_one_request(guide: SessionDesk) -> None:
     assert other.status_code == 409
 
 
-async def test_an_address_has_its_measure(guide: SessionDesk) -> None:
+async def test_an_address_has_its_measure(guide: SessionHarness) -> None:
     """Of messages in a minute over all sessions, and of sessions."""
     set_ = "select public.set_settings(%s)"
     guide.project.run_sql(set_, json.dumps({"chat_address_sessions_per_hour": 1}))
@@ -358,7 +360,7 @@ async def test_an_address_has_its_measure(guide: SessionDesk) -> None:
         guide.project.run_sql(set_, json.dumps({"chat_address_sessions_per_hour": 2000}))
 
 
-async def test_what_exceeds_the_room_waits_and_is_said_to(guide: SessionDesk) -> None:
+async def test_what_exceeds_the_room_waits_and_is_said_to(guide: SessionHarness) -> None:
     """Nothing is refused: a session's sixth piece of work is in the queue."""
     session = f"{SESSION}-room"
     replies = [(await guide.ask(session, f"Research bees, part {n}")).json() for n in range(6)]
@@ -372,7 +374,7 @@ async def test_what_exceeds_the_room_waits_and_is_said_to(guide: SessionDesk) ->
     assert row["done"] == 6
 
 
-async def test_events_come_unnamed_with_connected_first(guide: SessionDesk) -> None:
+async def test_events_come_unnamed_with_connected_first(guide: SessionHarness) -> None:
     """Each of the work's own, in order, and again after a cursor."""
     session = f"{SESSION}-events"
     empty = await read_events(guide, session)
@@ -396,9 +398,9 @@ async def test_events_come_unnamed_with_connected_first(guide: SessionDesk) -> N
     assert (asked["messageId"], asked["default"]) == (question["id"], "Blue and white")
 
 
-async def read_events(desk: SessionDesk, session: str) -> list[dict[str, Any]]:
+async def read_events(harness: SessionHarness, session: str) -> list[dict[str, Any]]:
     """What an EventSource gets until it has caught up."""
-    answer = await desk.call(
+    answer = await harness.call(
         "GET", f"/async-events?sessionId={session}", user=None, headers={"accept": "*/*"}
     )
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -414,10 +416,10 @@ async def test_a_model_decides_and_is_paid_for_each_try(
     project: Project, settings: Settings, server: ModelServer
 ) -> None:
     """What it answers and cannot be used is paid for too; the rules stand in at the end."""
-    async with SessionDesk(project, settings).open() as desk:
+    async with SessionHarness(project, settings).open() as harness:
         server.faults["decide"] = [Fault(said="Well,")] * 2
         server.faults["text"] = [Fault(said="Herman Melville did.")]
-        answer = await asked_and_ticked(desk, f"{SESSION}-paid", "Who wrote Moby-Dick?")
+        answer = await asked_and_ticked(harness, f"{SESSION}-paid", "Who wrote Moby-Dick?")
         assert (answer.status_code, answer.json()["reply"]) == (200, "Herman Melville did.")
         [row] = project.rows(
             "select m.input_tokens, m.cost_usd, j.id from public.chat_messages as m join"

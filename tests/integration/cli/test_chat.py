@@ -144,14 +144,14 @@ def test_at_a_terminal_it_asks(stack: RunningStack, notes: str) -> None:
     assert "two tonnes" in words
 
 
-def test_a_link_for_a_visitor_is_printed_and_closed(run: Run, stack: RunningStack) -> None:
+def test_a_link_for_a_guest_is_printed_and_closed(run: Run, stack: RunningStack) -> None:
     """The same while it is open; the key is behind the #."""
     chat_id = json.loads(run("start", "--json").stdout)["id"]
 
     link = run("share", chat_id, "--for", "2h").stdout.strip()
     again = json.loads(run("share", chat_id, "--json").stdout)
 
-    assert re.fullmatch(r"http://\S+/visit/chat#visit_[0-9a-f]{64}/" + chat_id, link)
+    assert re.fullmatch(r"http://\S+/guest/chat#guest_[0-9a-f]{64}/" + chat_id, link)
     assert again["link"] == link
     assert "nobody comes in" in run("share", chat_id, "--stop").stdout
     assert json.loads(run("show", chat_id, "--json").stdout)["shared_until"] is None

@@ -16,8 +16,8 @@ from minutehand.apps.enrichment.processors import register
 from minutehand.apps.enrichment.services import Enrichment
 from minutehand.config import Settings
 from minutehand.worker import Registry, TickSummary
-from tests.support.desk import AppDesk
 from tests.support.fake_aws import fake_aws
+from tests.support.harness import AppHarness
 from tests.support.project import ACME, ADA, Gateway, Project
 from tests.support.renewed import Renewed
 from tests.unit.enrichment.apollo_server import ApolloServer
@@ -69,7 +69,7 @@ def project(settings: Settings, renewed: Renewed) -> Project:
     return Project(settings, renewed.database, renewed.gateway)
 
 
-class Office(AppDesk):
+class Office(AppHarness):
     """The whole app: jobs are ordered, a tick is run, the tables are looked at."""
 
     def __init__(self, settings: Settings, project: Project) -> None:

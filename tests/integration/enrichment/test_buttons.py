@@ -78,13 +78,13 @@ async def test_what_is_not_ones_own_is_not_there(office: Office, kind: str, fore
     other = await office.call("POST", f"/api/{kind}s/{foreign}/enrich")
     missing = await office.call("POST", f"/api/{kind}s/{uuid.uuid4()}/enrich")
     malformed = await office.call("POST", f"/api/{kind}s/7/enrich")
-    visitor = await office.call("POST", f"/api/{kind}s/{foreign}/enrich", user=None)
+    guest = await office.call("POST", f"/api/{kind}s/{foreign}/enrich", user=None)
 
     assert (other.status_code, other.json()["code"]) == (404, f"{kind}_not_found")
     assert other.json()["error"] == missing.json()["error"]
     assert missing.status_code == 404
     assert malformed.status_code == 422
-    assert visitor.status_code == 401
+    assert guest.status_code == 401
     assert jobs(office, f"enrich_{kind}") == []
 
 
@@ -201,7 +201,7 @@ async def add_account(office: Office, *, user: str = BOB, **fields: object) -> i
 
 
 async def test_a_new_account_enqueues_itself_where_the_workspace_says_so(office: Office) -> None:
-    """By trigger, so that every door is covered: page, API, SQL."""
+    """By trigger, so that every function is covered: page, API, SQL."""
     office.set_settings(apollo_auto_enrich=True)
 
     status = await add_account(office, domain="new.example")

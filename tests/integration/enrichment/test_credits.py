@@ -57,7 +57,7 @@ async def test_a_worker_that_dies_in_the_call_counts_only_what_was_answered(
     dying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dying
-    online.project.lapse(job_id)
+    online.project.expire(job_id)
 
     await online.tick()
 

@@ -175,7 +175,7 @@ async def test_an_account_without_a_domain_fails_with_that_reason(office: Office
     "payload",
     [{}, {"account_id": "no-uuid"}, {"account_id": INITECH, "domain": 7}, {"account_id": None}],
 )
-async def test_a_payload_that_does_not_fit_is_refused_at_the_door(
+async def test_a_payload_that_does_not_fit_is_refused_at_once(
     office: Office, payload: dict[str, object]
 ) -> None:
     """No job is stored that could never run."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("acme_key")
 ENDED = {"completed", "failed", "cancelled"}
 
 
-class Visitor:
+class Guest:
     """A signed-in user of the stack, with both clients a browser has."""
 
     def __init__(self, stack: RunningStack, email: str) -> None:
@@ -67,22 +67,22 @@ class Visitor:
 
 
 @pytest.fixture
-async def ada(stack: RunningStack) -> AsyncIterator[Visitor]:
+async def ada(stack: RunningStack) -> AsyncIterator[Guest]:
     """Ada, who manages Acme."""
-    visitor = Visitor(stack, stack.demo_email)
-    yield visitor
-    await visitor.aclose()
+    guest = Guest(stack, stack.demo_email)
+    yield guest
+    await guest.aclose()
 
 
 @pytest.fixture
-async def eve(stack: RunningStack) -> AsyncIterator[Visitor]:
+async def eve(stack: RunningStack) -> AsyncIterator[Guest]:
     """Eve, who manages another workspace."""
-    visitor = Visitor(stack, stack.demo_other_email)
-    yield visitor
-    await visitor.aclose()
+    guest = Guest(stack, stack.demo_other_email)
+    yield guest
+    await guest.aclose()
 
 
-async def test_the_demo_does_what_it_shows(stack: RunningStack, ada: Visitor) -> None:
+async def test_the_demo_does_what_it_shows(stack: RunningStack, ada: Guest) -> None:
     """`make run` rests on it, and stores its key where there is none."""
     settings = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     (await ada.api.delete(settings)).raise_for_status()
@@ -99,7 +99,7 @@ async def test_the_demo_does_what_it_shows(stack: RunningStack, ada: Visitor) ->
 
 
 async def test_the_demo_spends_nothing_on_a_persons_own_key(
-    stack: RunningStack, ada: Visitor
+    stack: RunningStack, ada: Guest
 ) -> None:
     """Starting the stack again must not replace a key, nor enrich on its account."""
     settings = f"/api/workspaces/{stack.demo_workspace_id}/settings"
@@ -112,7 +112,7 @@ async def test_the_demo_spends_nothing_on_a_persons_own_key(
 
 
 async def test_a_job_goes_from_the_request_to_the_filled_row_by_itself(
-    stack: RunningStack, ada: Visitor
+    stack: RunningStack, ada: Guest
 ) -> None:
     """Nobody calls the worker; the page reads the row, the logs and the events."""
     account_id = await ada.account(stack.demo_workspace_id, "by-itself.example")
@@ -146,9 +146,7 @@ async def test_a_job_goes_from_the_request_to_the_filled_row_by_itself(
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-async def test_ten_requests_and_a_triggered_tick_complete(
-    stack: RunningStack, ada: Visitor
-) -> None:
+async def test_ten_requests_and_a_triggered_tick_complete(stack: RunningStack, ada: Guest) -> None:
     """Loop and triggered tick share the work without a deadlock and without doing any twice."""
     account_id = await ada.account(stack.demo_workspace_id, "ten.example")
     before = await ada.api.get(f"/api/workspaces/{stack.demo_workspace_id}/settings")
@@ -179,8 +177,8 @@ async def test_ten_requests_and_a_triggered_tick_complete(
     assert spent == 10
 
 
-async def test_an_account_added_by_sql_enriches_itself(stack: RunningStack, ada: Visitor) -> None:
-    """Every door is covered by the trigger, and the next tick finds the job."""
+async def test_an_account_added_by_sql_enriches_itself(stack: RunningStack, ada: Guest) -> None:
+    """Every function is covered by the trigger, and the next tick finds the job."""
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     await ada.api.put(path, json={"apollo_auto_enrich": True})
     try:
@@ -204,7 +202,7 @@ async def test_an_account_added_by_sql_enriches_itself(stack: RunningStack, ada:
 
 
 async def test_another_manager_neither_reads_nor_enriches_nor_sees_credits(
-    stack: RunningStack, ada: Visitor, eve: Visitor
+    stack: RunningStack, ada: Guest, eve: Guest
 ) -> None:
     """The same addresses, the other token: nothing there."""
     account_id = await ada.account(stack.demo_workspace_id, "mine.example")
@@ -232,7 +230,7 @@ async def test_another_manager_neither_reads_nor_enriches_nor_sees_credits(
     assert [answer.json() for answer in rows] == [[], [], [], []]
 
 
-async def test_the_openapi_document_names_every_route(ada: Visitor) -> None:
+async def test_the_openapi_document_names_every_route(ada: Guest) -> None:
     """Published for clients, and so part of the contract."""
     document = (await ada.api.get("/api/openapi.json")).json()
 

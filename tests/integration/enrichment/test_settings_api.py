@@ -131,7 +131,7 @@ async def test_unusable_settings_are_refused_without_repeating_them(
         ("POST", "/reseal", None),
     ],
 )
-async def test_strangers_meet_404_members_403_and_visitors_401(
+async def test_strangers_meet_404_members_403_and_guests_401(
     office: Office, method: str, path: str, body: dict[str, object] | None
 ) -> None:
     """A stranger must not even learn that the workspace exists."""
@@ -143,12 +143,12 @@ async def test_strangers_meet_404_members_403_and_visitors_401(
         method, f"/api/workspaces/{uuid.uuid4()}/settings{path}", user=EVE, **options
     )
     member = await office.call(method, PATH + path, user=BOB, **options)
-    visitor = await office.call(method, PATH + path, user=None, **options)
+    guest = await office.call(method, PATH + path, user=None, **options)
 
     assert (stranger.status_code, stranger.json()["code"]) == (404, "workspace_not_found")
     assert stranger.json()["error"] == nowhere.json()["error"]
     assert member.status_code == (200 if method == "GET" else 403)
-    assert visitor.status_code == 401
+    assert guest.status_code == 401
     after = office.project.rows("select * from public.workspace_settings order by workspace_id")
     assert after == before
 

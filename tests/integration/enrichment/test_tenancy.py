@@ -113,7 +113,7 @@ def test_what_enrichment_writes_is_not_a_members_to_write(
         connection.execute(f"update public.{table} set {column} = default".encode())
 
 
-def test_visitors_see_no_table_at_all(seeded: Database) -> None:
+def test_guests_see_no_table_at_all(seeded: Database) -> None:
     """No grant, so not even an empty answer."""
     for table in TABLES:
         with (
@@ -180,7 +180,7 @@ def test_every_table_column_and_function_is_explained(seeded: Database) -> None:
 
 
 def test_settings_functions_know_strangers_members_and_managers(seeded: Database) -> None:
-    """The functions are the door to what no grant opens, so they check for themselves."""
+    """The functions are the function to what no grant opens, so they check for themselves."""
     read = "select public.get_workspace_settings(%s)"
     write = 'select public.put_workspace_settings(%s, \'{"sealed_key": "mh1.a.b.c"}\')'
 

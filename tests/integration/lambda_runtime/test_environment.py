@@ -81,7 +81,7 @@ async def test_nothing_of_the_launchers_environment_leaks_in(
 
 
 async def test_the_deadline_kills_without_finally(tmp_path: Path) -> None:
-    """Nothing after the deadline may be relied on: a lapsed lease is the only rescue."""
+    """Nothing after the deadline may be relied on: an expired lease is the only rescue."""
     mark = tmp_path / "mark"
     hanging = function("hang", timeout=2)
     try:

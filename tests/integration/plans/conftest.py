@@ -16,7 +16,7 @@ from minutehand.apps.plans.services import Plans
 from minutehand.config import Settings
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
-from tests.support.desk import AppDesk
+from tests.support.harness import AppHarness
 from tests.support.project import Project, project_of_a_room
 from tests.unit.ai.model_server import ModelServer
 
@@ -37,7 +37,7 @@ def project(template: Postgres) -> Iterator[Project]:
         yield made
 
 
-class Desk(AppDesk):
+class Harness(AppHarness):
     """The whole app, where prompts are handed in."""
 
     below = "/api/plans"
@@ -109,16 +109,16 @@ async def settings(project: Project) -> Settings:
 
 
 @pytest.fixture
-async def desk(project: Project, settings: Settings) -> AsyncIterator[Desk]:
+async def harness(project: Project, settings: Settings) -> AsyncIterator[Harness]:
     """The app offline."""
-    async with Desk(project, settings).open() as desk:
-        yield desk
+    async with Harness(project, settings).open() as harness:
+        yield harness
 
 
 @pytest.fixture
 async def narrated(
     project: Project, settings: Settings, server: ModelServer
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Harness]:
     """The app with a language model."""
-    async with Desk(project, server.known_to(settings)).open() as desk:
-        yield desk
+    async with Harness(project, server.known_to(settings)).open() as harness:
+        yield harness

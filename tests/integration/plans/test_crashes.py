@@ -9,21 +9,27 @@ from pathlib import Path
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from minutehand.apps.plans.planning.graph import stages_of
-from tests.integration.plans.conftest import Desk
+from tests.integration.plans.conftest import Harness
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-async def test_a_worker_killed_at_every_stage_boundary_runs_no_stage_twice(desk: Desk) -> None:
+async def test_a_worker_killed_at_every_stage_boundary_runs_no_stage_twice(
+    harness: Harness,
+) -> None:
     """SIGKILL each time a stage was stored; the next worker goes on from there."""
-    plan = await desk.create()
-    desk.project.run_sql("update public.jobs set max_attempts = 50 where id = %s", plan["job_id"])
-    desk.project.run_sql("update queue.settings set value = '50' where name = 'lost_attempts_max'")
+    plan = await harness.create()
+    harness.project.run_sql(
+        "update public.jobs set max_attempts = 50 where id = %s", plan["job_id"]
+    )
+    harness.project.run_sql(
+        "update queue.settings set value = '50' where name = 'lost_attempts_max'"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.integration.plans.dying_worker",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
         env={
-            "SUPABASE_URL": desk.settings.supabase_url,
+            "SUPABASE_URL": harness.settings.supabase_url,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
             "SUPABASE_JWT_SECRET": JWT_SECRET,
             "STAGE": "local",
@@ -33,29 +39,29 @@ async def test_a_worker_killed_at_every_stage_boundary_runs_no_stage_twice(desk:
     assert process.stdout is not None
     deaths, done = 0, 0
     try:
-        while (await desk.look(plan))["status"] not in {"completed", "failed"}:
+        while (await harness.look(plan))["status"] not in {"completed", "failed"}:
             process.stdin.write(b"\n")
             said = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().strip()
             deaths += said == "died"
-            state, report = await desk.look(plan), await desk.report(plan)
+            state, report = await harness.look(plan), await harness.report(plan)
             finished = [stage for stage in state["stages"] if stage["status"] == "completed"]
-            page = await desk.get(plan, "/report")
+            page = await harness.get(plan, "/report")
             assert page.status_code == 200
             assert len(report["chapters"]) + len(report["missing"]) == len(state["stages"]) - 1
             assert len(finished) > done or said == "ended"
             done = len(finished)
-            desk.project.lapse()
-            desk.make_due()
+            harness.project.expire()
+            harness.make_due()
             await asyncio.sleep(0.02)
     finally:
         process.stdin.close()
         await process.wait()
-        desk.project.run_sql(
+        harness.project.run_sql(
             "update queue.settings set value = '5' where name = 'lost_attempts_max'"
         )
 
-    state = await desk.look(plan)
-    events = await desk.events(plan)
+    state = await harness.look(plan)
+    events = await harness.events(plan)
     assert state["status"] == "completed"
     assert deaths >= 5
     completed = Counter(e["data"]["stage"] for e in events if e["type"] == "stage_completed")

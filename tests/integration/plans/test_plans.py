@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.apps.plans.planning.graph import stages_of
 from minutehand.config import Settings
-from tests.integration.plans.conftest import EVE, NARRATED, PROMPT, Desk
+from tests.integration.plans.conftest import EVE, NARRATED, PROMPT, Harness
 from tests.support.project import ACME, Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
@@ -24,15 +24,15 @@ WORDS = {
 
 @pytest.mark.parametrize("speed", SPEEDS)
 async def test_a_prompt_becomes_a_plan_with_every_stage_of_its_level(
-    desk: Desk, speed: str
+    harness: Harness, speed: str
 ) -> None:
     """Each stage once, in an order that the graph allows, with two files each."""
-    plan = await desk.create(speed=speed)
+    plan = await harness.create(speed=speed)
     assert plan["status"] == "pending"
     assert plan["realtime_topic"] == f"session:plan:{plan['plan_id']}"
 
-    state = await desk.ended(plan)
-    events = await desk.events(plan)
+    state = await harness.ended(plan)
+    events = await harness.events(plan)
 
     declared = [stage.name for stage in stages_of(speed)]
     assert len(declared) >= 15
@@ -50,32 +50,32 @@ async def test_a_prompt_becomes_a_plan_with_every_stage_of_its_level(
     assert {event["type"] for event in events} <= WORDS
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert (events[0]["type"], events[-1]["type"]) == ("plan_created", "plan_completed")
-    job = desk.project.row(plan["job_id"])
+    job = harness.project.row(plan["job_id"])
     assert (job["status"], job["result"]["outcome"]) == ("completed", "completed")
 
 
-async def test_stages_that_do_not_need_each_other_run_side_by_side(desk: Desk) -> None:
+async def test_stages_that_do_not_need_each_other_run_side_by_side(harness: Harness) -> None:
     """More than one is started before the first of them is completed."""
-    plan = await desk.create(speed="all_details_but_slow")
-    await desk.ended(plan)
+    plan = await harness.create(speed="all_details_but_slow")
+    await harness.ended(plan)
 
     running, most = 0, 0
-    for event in await desk.events(plan):
+    for event in await harness.events(plan):
         running += {"stage_started": 1, "stage_completed": -1}.get(event["type"], 0)
         most = max(most, running)
     assert most >= 3
 
 
-async def test_the_report_is_there_in_three_forms_with_all_files(desk: Desk) -> None:
+async def test_the_report_is_there_in_three_forms_with_all_files(harness: Harness) -> None:
     """HTML by default, Markdown and JSON by `Accept`; the zip has what the list names."""
-    plan = await desk.create(speed="balanced_speed_and_detail")
-    await desk.ended(plan)
+    plan = await harness.create(speed="balanced_speed_and_detail")
+    await harness.ended(plan)
 
-    page = await desk.get(plan, "/report")
-    text = await desk.get(plan, "/report", headers={"Accept": "text/markdown"})
-    listed = (await desk.get(plan, "/files")).json()
-    packed = await desk.get(plan, "/zip")
-    again = await desk.get(plan, "/zip")
+    page = await harness.get(plan, "/report")
+    text = await harness.get(plan, "/report", headers={"Accept": "text/markdown"})
+    listed = (await harness.get(plan, "/files")).json()
+    packed = await harness.get(plan, "/zip")
+    again = await harness.get(plan, "/zip")
 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "<svg" in page.text
@@ -83,53 +83,53 @@ async def test_the_report_is_there_in_three_forms_with_all_files(desk: Desk) -> 
     assert "http" not in page.text.replace("http://www.w3.org/2000/svg", "")
     assert "sandbox" in page.headers["content-security-policy"]
     assert text.text.startswith("# Project plan")
-    assert (await desk.report(plan))["partial"] is False
+    assert (await harness.report(plan))["partial"] is False
     with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
         assert archive.namelist() == [each["name"] for each in listed["files"]]
         assert (
             archive.read("report.html").decode()
-            == (await desk.get(plan, "/files/report.html")).text
+            == (await harness.get(plan, "/files/report.html")).text
         )
     assert packed.content == again.content
-    assert (await desk.get(plan, "/files/nothing.md")).status_code == 404
+    assert (await harness.get(plan, "/files/nothing.md")).status_code == 404
 
 
-async def test_the_stream_is_ready_when_the_creation_has_answered(desk: Desk) -> None:
+async def test_the_stream_is_ready_when_the_creation_has_answered(harness: Harness) -> None:
     """As long as the plan exists, ended or not."""
-    plan = await desk.create()
+    plan = await harness.create()
 
-    assert (await desk.get(plan, "/stream-status")).json() == {"status": "ready", "ready": True}
-    await desk.ended(plan)
-    assert (await desk.get(plan, "/stream-status")).json() == {"status": "ready", "ready": True}
+    assert (await harness.get(plan, "/stream-status")).json() == {"status": "ready", "ready": True}
+    await harness.ended(plan)
+    assert (await harness.get(plan, "/stream-status")).json() == {"status": "ready", "ready": True}
 
 
-async def test_a_deleted_plan_is_gone_everywhere(desk: Desk) -> None:
+async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:
     """Its files and stages with it; the second deletion is a 404 as well."""
-    plan = await desk.create()
-    await desk.ended(plan)
+    plan = await harness.create()
+    await harness.ended(plan)
 
-    first = await desk.call("DELETE", f"/{plan['plan_id']}")
-    second = await desk.call("DELETE", f"/{plan['plan_id']}")
+    first = await harness.call("DELETE", f"/{plan['plan_id']}")
+    second = await harness.call("DELETE", f"/{plan['plan_id']}")
 
     assert (first.status_code, second.status_code) == (204, 404)
     for path in ("", "/stream-status", "/stream", "/report", "/files", "/files/report.md", "/zip"):
-        answer = await desk.get(plan, path)
+        answer = await harness.get(plan, path)
         assert (answer.status_code, answer.json()["code"]) == (404, "plan_not_found"), path
     for action in ("cancel", "restart"):
-        assert (await desk.call("POST", f"/{plan['plan_id']}/{action}")).status_code == 404
-    left = desk.project.rows(
+        assert (await harness.call("POST", f"/{plan['plan_id']}/{action}")).status_code == 404
+    left = harness.project.rows(
         "select 1 from public.plan_stages where plan_id = %(id)s"
         " union all select 1 from public.plan_artifacts where plan_id = %(id)s".replace(
             "%(id)s", f"'{plan['plan_id']}'"
         )
     )
     assert left == []
-    mine = (await desk.call("GET", "")).json()["plans"]
+    mine = (await harness.call("GET", "")).json()["plans"]
     assert plan["plan_id"] not in {each["plan_id"] for each in mine}
 
 
 async def test_deleting_a_plan_that_runs_cancels_its_job(
-    narrated: Desk, server: ModelServer
+    narrated: Harness, server: ModelServer
 ) -> None:
     """The worker finds it gone and stores nothing."""
     server.faults["strategy"] = [Fault(hang_after=1)]
@@ -146,7 +146,7 @@ async def test_deleting_a_plan_that_runs_cancels_its_job(
 
 
 async def test_a_cancelled_plan_keeps_its_report_and_can_be_restarted(
-    narrated: Desk, server: ModelServer
+    narrated: Harness, server: ModelServer
 ) -> None:
     """What is missing is named with its reason; finished stages are not run again."""
     server.faults["strategy"] = [Fault(hang_after=1)]
@@ -177,7 +177,7 @@ async def test_a_cancelled_plan_keeps_its_report_and_can_be_restarted(
 
 @pytest.mark.parametrize("stage", NARRATED)
 async def test_a_stage_that_fails_leaves_a_partial_report_and_is_restarted_alone(
-    narrated: Desk, server: ModelServer, stage: str
+    narrated: Harness, server: ModelServer, stage: str
 ) -> None:
     """The rest goes on as far as it does not need it; a restart makes what is missing."""
     server.faults[stage] = [Fault(422, {"error": {"message": "flagged as unsafe"}})]
@@ -203,7 +203,7 @@ async def test_a_stage_that_fails_leaves_a_partial_report_and_is_restarted_alone
 
 
 async def test_a_model_writes_the_narratives_and_no_figures_of_its_own(
-    narrated: Desk, server: ModelServer
+    narrated: Harness, server: ModelServer
 ) -> None:
     """A text with a figure that was not computed is refused, and asked for once more."""
     server.faults["risks"] = [Fault(said='{"text": "There are 987 risks."}')]
@@ -220,58 +220,60 @@ async def test_a_model_writes_the_narratives_and_no_figures_of_its_own(
     assert any("987" in line for line in logs)
 
 
-async def test_regenerating_from_a_stage_makes_another_plan(desk: Desk) -> None:
+async def test_regenerating_from_a_stage_makes_another_plan(harness: Harness) -> None:
     """What does not need the stage is taken over; the dates count from the same day."""
-    plan = await desk.create()
-    await desk.ended(plan)
+    plan = await harness.create()
+    await harness.ended(plan)
 
-    forked = await desk.call("POST", f"/{plan['plan_id']}/regenerate", json={"stage": "budget"})
+    forked = await harness.call("POST", f"/{plan['plan_id']}/regenerate", json={"stage": "budget"})
     assert forked.status_code == 202, forked.text
-    state = await desk.ended(forked.json())
+    state = await harness.ended(forked.json())
 
     assert (state["status"], state["forked_from"], state["forked_at_stage"]) == (
         "completed", plan["plan_id"], "budget",
     )  # fmt: skip
-    events = await desk.events(forked.json())
+    events = await harness.events(forked.json())
     again = {e["data"]["stage"] for e in events if e["type"] == "stage_started"}
     assert again == {"budget", "risks", "governance", "questions", "executive_summary", "report"}
-    assert (await desk.report(plan))["chapters"] == (await desk.report(forked.json()))["chapters"]
-    unknown = await desk.call("POST", f"/{plan['plan_id']}/regenerate", json={"stage": "x"})
+    assert (await harness.report(plan))["chapters"] == (await harness.report(forked.json()))[
+        "chapters"
+    ]
+    unknown = await harness.call("POST", f"/{plan['plan_id']}/regenerate", json={"stage": "x"})
     assert unknown.status_code == 422
 
 
-async def test_a_guest_needs_nothing_but_the_plans_id(desk: Desk, settings: Settings) -> None:
+async def test_a_guest_needs_nothing_but_the_plans_id(harness: Harness, settings: Settings) -> None:
     """Creates, follows, reads and deletes; a session lists its plans."""
-    plan = await desk.create(user=None)
+    plan = await harness.create(user=None)
     session = {"X-Session-Id": plan["session_id"]}
-    second = await desk.create(user=None, headers=session)
-    await desk.ended(plan, user=None)
+    second = await harness.create(user=None, headers=session)
+    await harness.ended(plan, user=None)
 
     assert plan["realtime_topic"] == f"session:{plan['session_id']}"
     for path in ("/stream-status", "/stream", "/report", "/files", "/zip"):
-        assert (await desk.get(plan, path, user=None)).status_code == 200, path
-    listed = (await desk.call("GET", "", user=None, headers=session)).json()["plans"]
+        assert (await harness.get(plan, path, user=None)).status_code == 200, path
+    listed = (await harness.call("GET", "", user=None, headers=session)).json()["plans"]
     assert [each["plan_id"] for each in listed] == [second["plan_id"], plan["plan_id"]]
-    assert (await desk.call("GET", "", user=None)).json() == {"plans": [], "next": None}
-    assert (await desk.call("DELETE", f"/{plan['plan_id']}", user=None)).status_code == 204
-    assert (await desk.get(plan, "", user=None)).status_code == 404
-    [owner] = desk.project.rows(
+    assert (await harness.call("GET", "", user=None)).json() == {"plans": [], "next": None}
+    assert (await harness.call("DELETE", f"/{plan['plan_id']}", user=None)).status_code == 204
+    assert (await harness.get(plan, "", user=None)).status_code == 404
+    [owner] = harness.project.rows(
         "select w.name from public.plans as p join public.workspaces as w on w.id = p.workspace_id"
         " where p.id = %s",
         second["plan_id"],
     )
     assert owner["name"] == "Guests' plans"
-    desk.project.run_sql("select public.close_visit(%s)", plan["session_id"])
-    assert (await desk.get(second, "", user=None)).status_code == 404
+    harness.project.run_sql("select public.close_guest_session(%s)", plan["session_id"])
+    assert (await harness.get(second, "", user=None)).status_code == 404
     locked = settings.model_copy(update={"allow_anonymous": False})
-    async with Desk(desk.project, locked).open() as closed:
+    async with Harness(harness.project, locked).open() as closed:
         refused = await closed.call("POST", "", user=None, json={"prompt": PROMPT})
     assert refused.status_code == 401
 
 
-async def test_a_stranger_sees_nothing_of_a_members_plan(desk: Desk) -> None:
+async def test_a_stranger_sees_nothing_of_a_members_plan(harness: Harness) -> None:
     """Neither another tenant nor a guest who knows the id."""
-    plan = await desk.create()
+    plan = await harness.create()
 
     for user in (EVE, None):
         for method, path in [
@@ -279,24 +281,24 @@ async def test_a_stranger_sees_nothing_of_a_members_plan(desk: Desk) -> None:
             ("GET", "/files"), ("GET", "/zip"), ("DELETE", ""), ("POST", "/cancel"),
             ("POST", "/restart"),
         ]:  # fmt: skip
-            answer = await desk.call(method, f"/{plan['plan_id']}{path}", user=user)
+            answer = await harness.call(method, f"/{plan['plan_id']}{path}", user=user)
             assert (answer.status_code, answer.json()["code"]) == (404, "plan_not_found"), path
-    listed = await desk.call("GET", f"?workspace_id={ACME}", user=EVE)
+    listed = await harness.call("GET", f"?workspace_id={ACME}", user=EVE)
     assert (listed.status_code, listed.json()["code"]) == (404, "workspace_not_found")
 
 
 @pytest.mark.parametrize("user", ["aaaaaaaa-0000-4000-8000-000000000001", None])
-async def test_the_same_key_finds_the_same_plan(desk: Desk, user: str | None) -> None:
+async def test_the_same_key_finds_the_same_plan(harness: Harness, user: str | None) -> None:
     """In the body or the header, raced; another prompt under it is refused."""
     body = {"prompt": "Plant a hedge", "idempotency_key": f"hedge-of-{user}"}
     first, second = await asyncio.gather(
-        *(desk.call("POST", "", user=user, json=body) for _ in range(2))
+        *(harness.call("POST", "", user=user, json=body) for _ in range(2))
     )
-    header = await desk.call(
+    header = await harness.call(
         "POST", "", user=user, json={"prompt": "Plant a hedge"},
         headers={"Idempotency-Key": f"hedge-of-{user}"},
     )  # fmt: skip
-    other = await desk.call("POST", "", user=user, json={**body, "prompt": "Fell it"})
+    other = await harness.call("POST", "", user=user, json={**body, "prompt": "Fell it"})
 
     assert {first.status_code, second.status_code, header.status_code} == {202}
     assert len({answer.json()["plan_id"] for answer in (first, second, header)}) == 1
@@ -318,45 +320,47 @@ async def test_the_same_key_finds_the_same_plan(desk: Desk, user: str | None) ->
     ],
 )
 async def test_a_bad_request_names_its_field(
-    desk: Desk, body: dict[str, Any], status: int, field: str
+    harness: Harness, body: dict[str, Any], status: int, field: str
 ) -> None:
     """Never a 500, and nothing is created."""
-    answer = await desk.call("POST", "", json=body)
+    answer = await harness.call("POST", "", json=body)
 
     assert answer.status_code == status, answer.text
     assert field in answer.text
 
 
-async def test_a_plan_whose_job_became_a_dead_letter_has_failed(desk: Desk) -> None:
+async def test_a_plan_whose_job_became_a_dead_letter_has_failed(harness: Harness) -> None:
     """It says so by an event and in its report, and can be restarted."""
-    plan = await desk.create()
-    desk.project.run_sql(
+    plan = await harness.create()
+    harness.project.run_sql(
         "select queue.finish(array[%s::uuid], 'failed', 'The worker died.', '{}', queue.clock())",
         plan["job_id"],
     )
 
-    state = await desk.look(plan)
-    report = await desk.report(plan)
-    last = (await desk.events(plan))[-1]
+    state = await harness.look(plan)
+    report = await harness.report(plan)
+    last = (await harness.events(plan))[-1]
 
     assert (state["status"], state["error"]["code"]) == ("failed", "job_failed")
     assert last["type"] == "plan_failed"
     assert {each["reason"] for each in report["missing"]} >= {"The worker died."}
-    assert (await desk.call("POST", f"/{plan['plan_id']}/restart")).status_code == 202
-    assert (await desk.ended(plan))["status"] == "completed"
+    assert (await harness.call("POST", f"/{plan['plan_id']}/restart")).status_code == 202
+    assert (await harness.ended(plan))["status"] == "completed"
 
 
-async def test_events_go_to_realtime_as_they_go_to_the_stream(desk: Desk, project: Project) -> None:
+async def test_events_go_to_realtime_as_they_go_to_the_stream(
+    harness: Harness, project: Project
+) -> None:
     """The same objects on the plan's topic, and nothing beside them."""
-    plan = await desk.create()
-    await desk.ended(plan)
+    plan = await harness.create()
+    await harness.ended(plan)
 
     sent = project.rows(
         "select event, payload from realtime.messages where topic = %s"
         " order by (payload ->> 'seq')::bigint",
         plan["realtime_topic"],
     )
-    events = await desk.events(plan)
+    events = await harness.events(plan)
     assert [row["event"] for row in sent] == [event["type"] for event in events]
     same = ("plan_id", "seq", "type", "data")
     for row, event in zip(sent, events, strict=True):

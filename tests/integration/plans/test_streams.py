@@ -14,15 +14,15 @@ import uvicorn
 
 from minutehand.functions.jobs.app import build_app
 from minutehand.local.ports import reserve_port
-from tests.integration.plans.conftest import Desk
+from tests.integration.plans.conftest import Harness
 from tests.support.killable import until
 
 
 @asynccontextmanager
-async def streaming(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
+async def streaming(harness: Harness) -> AsyncIterator[httpx.AsyncClient]:
     """The API on a host that keeps streams open."""
     port = reserve_port()
-    app = build_app(desk.settings.model_copy(update={"streaming": True}))
+    app = build_app(harness.settings.model_copy(update={"streaming": True}))
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1)
     )
@@ -89,12 +89,12 @@ def is_whole(events: list[dict[str, Any]], last: str) -> bool:
     return numbers == list(range(1, len(events) + 1)) and events[-1]["type"] == last
 
 
-async def test_five_clients_and_a_late_one_see_the_same(desk: Desk) -> None:
+async def test_five_clients_and_a_late_one_see_the_same(harness: Harness) -> None:
     """Five from the beginning, one after the end: event by event."""
-    plan = await desk.create(user=None)
-    async with streaming(desk) as client:
+    plan = await harness.create(user=None)
+    async with streaming(harness) as client:
         following = await all_open(client, [plan] * 5)
-        await desk.ended(plan, user=None)
+        await harness.ended(plan, user=None)
         seen = await asyncio.gather(*following)
         late = await follow(client, plan)
         after_the_end = await follow(client, plan, after=late[-1]["seq"])
@@ -104,12 +104,12 @@ async def test_five_clients_and_a_late_one_see_the_same(desk: Desk) -> None:
     assert after_the_end == []
 
 
-async def test_a_client_that_drops_fifty_times_misses_nothing(desk: Desk) -> None:
+async def test_a_client_that_drops_fifty_times_misses_nothing(harness: Harness) -> None:
     """`Last-Event-ID` goes on after the last one seen."""
-    plan = await desk.create(user=None)
+    plan = await harness.create(user=None)
     seen: list[dict[str, Any]] = []
-    async with streaming(desk) as client:
-        running = asyncio.create_task(desk.ended(plan, user=None))
+    async with streaming(harness) as client:
+        running = asyncio.create_task(harness.ended(plan, user=None))
         for _ in range(50):
             after = seen[-1]["seq"] if seen else 0
             seen += await follow(client, plan, after=after, most=1)
@@ -121,10 +121,10 @@ async def test_a_client_that_drops_fifty_times_misses_nothing(desk: Desk) -> Non
     assert seen == whole
 
 
-async def test_fifty_readers_hear_of_the_deletion_and_no_more(desk: Desk) -> None:
+async def test_fifty_readers_hear_of_the_deletion_and_no_more(harness: Harness) -> None:
     """Each stream ends with `plan_deleted`, numbered as its successor; then it is a 404."""
-    plan = await desk.create(user=None)
-    async with streaming(desk) as client:
+    plan = await harness.create(user=None)
+    async with streaming(harness) as client:
         following = await all_open(client, [plan] * 50)
         deleted = await client.delete(f"/{plan['plan_id']}")
         seen = await asyncio.gather(*following)
@@ -135,12 +135,12 @@ async def test_fifty_readers_hear_of_the_deletion_and_no_more(desk: Desk) -> Non
     assert all(is_whole(events, "plan_deleted") for events in seen)
 
 
-async def test_plans_deleted_while_they_run_end_their_streams(desk: Desk) -> None:
+async def test_plans_deleted_while_they_run_end_their_streams(harness: Harness) -> None:
     """Ten at moments of their own, watched all the time."""
-    async with streaming(desk) as client:
-        plans = [await desk.create(user=None) for _ in range(10)]
+    async with streaming(harness) as client:
+        plans = [await harness.create(user=None) for _ in range(10)]
         following = await all_open(client, plans)
-        ticking = asyncio.create_task(desk.worker.tick(budget_seconds=60))
+        ticking = asyncio.create_task(harness.worker.tick(budget_seconds=60))
         for number, plan in enumerate(plans):
             await asyncio.sleep(0.03 * (number % 4))
             answer = await client.delete(f"/{plan['plan_id']}")
@@ -154,33 +154,33 @@ async def test_plans_deleted_while_they_run_end_their_streams(desk: Desk) -> Non
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "-1", "1.5"])
-async def test_an_unknown_cursor_is_refused(desk: Desk, cursor: str) -> None:
+async def test_an_unknown_cursor_is_refused(harness: Harness, cursor: str) -> None:
     """By its name, and not with all events once more."""
-    plan = await desk.create()
+    plan = await harness.create()
 
-    answer = await desk.get(plan, "/stream", headers={"Last-Event-ID": cursor})
+    answer = await harness.get(plan, "/stream", headers={"Last-Event-ID": cursor})
 
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
 
 
-async def test_a_page_of_events_is_json(desk: Desk) -> None:
+async def test_a_page_of_events_is_json(harness: Harness) -> None:
     """For those who poll: what followed on a number, and how the plan ended."""
-    plan = await desk.create()
-    await desk.ended(plan)
+    plan = await harness.create()
+    await harness.ended(plan)
 
     headers = {"Accept": "application/json"}
-    page = (await desk.get(plan, "/stream?after=3", headers=headers)).json()
+    page = (await harness.get(plan, "/stream?after=3", headers=headers)).json()
 
     assert (page["events"][0]["seq"], page["more"], page["ended"]) == (4, False, "completed")
 
 
-async def test_a_plan_is_ready_as_soon_as_its_creation_answered(desk: Desk) -> None:
+async def test_a_plan_is_ready_as_soon_as_its_creation_answered(harness: Harness) -> None:
     """A hundred at once, asked right after; the soak asks for a thousand."""
 
     async def one(number: int) -> bool:
-        plan = await desk.create(f"Plant tree number {number}", user=None)
-        answer = await desk.get(plan, "/stream-status", user=None)
-        await desk.call("DELETE", f"/{plan['plan_id']}", user=None)
+        plan = await harness.create(f"Plant tree number {number}", user=None)
+        answer = await harness.get(plan, "/stream-status", user=None)
+        await harness.call("DELETE", f"/{plan['plan_id']}", user=None)
         return bool(answer.json() == {"status": "ready", "ready": True})
 
     async with asyncio.TaskGroup() as group:

@@ -107,7 +107,7 @@ def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningSt
 
     assert job_of(doomed, job_id)["status"] == "processing"
     with doomed.connect() as connection:
-        # the lease would lapse by itself in a minute; the database's clock alone decides
+        # the lease would expire by itself in a minute; the database's clock alone decides
         connection.execute(
             "update queue.leases set expires_at = now() - interval '1 second' where job_id = %s",
             (job_id,),

@@ -20,8 +20,8 @@ from minutehand.apps.training.processors import register
 from minutehand.apps.training.services import Training
 from minutehand.config import Settings
 from minutehand.worker import Registry
-from tests.support.desk import AppDesk
 from tests.support.fake_aws import fake_aws
+from tests.support.harness import AppHarness
 from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
 
@@ -44,7 +44,7 @@ class QuickEar:
     def __init__(self) -> None:
         self.said = [
             Segment(0.1, 2.0, "first turn off the power"),
-            Segment(2.5, 5.0, "next open the front door"),
+            Segment(2.5, 5.0, "next open the front function"),
             Segment(5.5, 7.0, "be careful it may be hot"),
         ]
         self.heard: list[int] = []
@@ -100,7 +100,7 @@ def project(settings: Settings, renewed: Renewed) -> Project:
     return Project(settings, renewed.database, renewed.gateway)
 
 
-class Studio(AppDesk):
+class Studio(AppHarness):
     """The whole app, where videos are handed in."""
 
     def __init__(self, project: Project, settings: Settings, **given: Any) -> None:

@@ -147,7 +147,9 @@ async def test_a_failed_stretch_is_heard_again_and_nothing_else(
     assert (refused.status_code, refused.json()["code"]) == (409, "invalid_state")
 
 
-async def test_a_dead_letter_that_is_revived_goes_on_as_well(studio: Studio, ear: QuickEar) -> None:
+async def test_a_dead_letter_that_is_retried_continues_as_well(
+    studio: Studio, ear: QuickEar
+) -> None:
     """By the job's own retry, as an operator would: behind the rest, and heard anew.
 
     Where no word was heard another ear may do better; else going on could change nothing.
@@ -158,8 +160,8 @@ async def test_a_dead_letter_that_is_revived_goes_on_as_well(studio: Studio, ear
     assert (failed["code"], failed["heard"]) == ("no_speech", 1)
 
     ear.said = [Segment(0.0, 1.0, "turn it off")]
-    revived = await studio.call("POST", f"/api/jobs/{studio.job(training)['id']}/retry")
-    assert revived.status_code == 200, revived.text
+    retried = await studio.call("POST", f"/api/jobs/{studio.job(training)['id']}/retry")
+    assert retried.status_code == 200, retried.text
     done = await studio.until(training, lambda state: state["status"] == "completed")
 
     assert done["run"] == 2

@@ -96,9 +96,9 @@ async def test_a_host_in_trouble_is_asked_again(studio: Studio, host: MuxServer)
     assert [upload["status"] for upload in host.uploads.values()] == ["waiting", "asset_created"]
 
 
-async def test_a_lapsed_upload_is_begun_anew(studio: Studio, host: MuxServer) -> None:
+async def test_an_expired_upload_is_begun_anew(studio: Studio, host: MuxServer) -> None:
     """Its address is good for some hours; a job may wait longer."""
-    host.lapsed.add("upload1")
+    host.expired.add("upload1")
     training = await studio.start()
 
     state = await studio.ended(training)

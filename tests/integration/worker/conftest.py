@@ -26,7 +26,7 @@ def project(renewed: Renewed) -> Project:
 
 @pytest.fixture
 async def worker_queue(project: Project) -> AsyncIterator[WorkerQueue]:
-    """The worker's doors."""
+    """The worker's functions."""
     queue = WorkerQueue(project.settings)
     yield queue
     await queue.aclose()

@@ -98,7 +98,7 @@ async def test_a_lease_is_renewed_until_its_settle_is_answered(
     ada: UserQueue,
     others: int,
 ) -> None:
-    """Else it lapses while the settle hangs, and another worker runs the job a second time."""
+    """Else it expires while the settle hangs, and another worker runs the job a second time."""
     released = asyncio.Event()
 
     @registry.processor("quick", payload=Nothing, lease=6)

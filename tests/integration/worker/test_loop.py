@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from minutehand.worker.asking import Asking
+from minutehand.worker.lease_requests import LeaseRequests
 from tests.support.project import ACME, Gateway, Project
 
 #: Starts the loop with the given options; returns its task and its wake-up.
@@ -227,7 +227,7 @@ async def test_overlapping_ticks_share_the_work(
     assert len(ran) == len(set(ran)) == 40
 
 
-async def test_a_loop_under_steady_load_still_does_its_chores(
+async def test_a_loop_under_steady_load_still_does_its_maintenance(
     project: Project,
     registry: Registry,
     ada: UserQueue,
@@ -236,7 +236,7 @@ async def test_a_loop_under_steady_load_still_does_its_chores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The database does them at a tick's first call, and this tick never ends."""
-    monkeypatch.setattr(Asking, "LEASE_ID_SECONDS", 0.3)
+    monkeypatch.setattr(LeaseRequests, "LEASE_ID_SECONDS", 0.3)
     release = asyncio.Event()
 
     @registry.processor("long", payload=Nothing)

@@ -243,7 +243,7 @@ def http_event(method: str, path: str, token: str | None = None, **extra: Any) -
 
 
 def test_every_event_of_lambda_is_answered(project: Project) -> None:
-    """The schedule, a wake-up, a sibling, and each HTTP route, in one environment."""
+    """The schedule, a wake-up, an extra worker, and each HTTP route, in one environment."""
     schedule = {"version": "0", "source": "aws.scheduler", "detail-type": "Scheduled Event"}
     process = http_event(
         "POST", "/api/jobs/process", "background-token", body='{"jobTypes":["enrich_account"]}'
@@ -253,7 +253,7 @@ def test_every_event_of_lambda_is_answered(project: Project) -> None:
         project,
         schedule,
         {"source": "minutehand.wake"},
-        {"source": "minutehand.sibling"},
+        {"source": "minutehand.extra_worker"},
         http_event("GET", "/api/jobs/worker", "worker-token"),
         http_event("POST", "/api/jobs/worker", "worker-token"),
         http_event("POST", "/api/jobs/worker"),

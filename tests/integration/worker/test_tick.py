@@ -24,7 +24,7 @@ from minutehand.worker import (
     TickOptions,
     Worker,
 )
-from minutehand.worker.asking import Asking
+from minutehand.worker.lease_requests import LeaseRequests
 from tests.support.project import ACME, Project
 
 
@@ -375,7 +375,7 @@ async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
 async def test_a_job_that_cannot_be_read_takes_nobody_along(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
-    """No door lets one in; an older worker or a hand on the database might still meet one."""
+    """No function lets one in; an older worker or a hand on the database might still meet one."""
 
     @registry.processor("plain", payload=Nothing)
     async def plain(job: Job[Nothing], ctx: JobContext) -> None:
@@ -404,7 +404,7 @@ async def test_a_long_tick_says_goodbye_under_its_latest_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else an enqueue that comes right after it would count on its free slots, and wake nobody."""
-    monkeypatch.setattr(Asking, "LEASE_ID_SECONDS", 0.0)
+    monkeypatch.setattr(LeaseRequests, "LEASE_ID_SECONDS", 0.0)
 
     @registry.processor("brief", payload=Nothing)
     async def brief(job: Job[Nothing], ctx: JobContext) -> None:

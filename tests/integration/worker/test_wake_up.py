@@ -74,7 +74,7 @@ async def test_a_storm_of_enqueues_wakes_once(
     assert 1 <= sum(wakes) <= 5
 
 
-async def test_a_backlog_starts_siblings_once_and_a_sibling_none(
+async def test_a_backlog_starts_extra_workers_once_and_an_extra_worker_none(
     project: Project, registry: Registry, ada: UserQueue
 ) -> None:
     """Depth one: what was started by a tick starts nobody, whatever it finds."""
@@ -93,17 +93,17 @@ async def test_a_backlog_starts_siblings_once_and_a_sibling_none(
         registry=registry,
         options=TickOptions(concurrency=2, linger_seconds=0),
         fan_out=FanOut(most=4),
-        start_siblings=start,
+        start_extra_workers=start,
     )
     await worker.register()
     await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 60)
 
-    sibling = await worker.tick(budget_seconds=60, fan_out=False)
-    assert (started, sibling.siblings) == ([], 0)
+    extra_worker = await worker.tick(budget_seconds=60, fan_out=False)
+    assert (started, extra_worker.extra_workers) == ([], 0)
 
     await ada.enqueue_many(ACME, [NewJob(job_type="work")] * 60)
     summary = await worker.tick(budget_seconds=60)
     await worker.aclose()
 
     assert started == [4]
-    assert (summary.siblings, summary.completed) == (3, 60)
+    assert (summary.extra_workers, summary.completed) == (3, 60)

@@ -69,7 +69,7 @@ def test_pieces_of_live_text_join_to_the_whole() -> None:
 
 
 def test_a_message_and_an_item_take_no_more_than_they_are_given() -> None:
-    """Of the longest texts in the widest characters; what visits are counted by in SQL."""
+    """Of the longest texts in the widest characters; what guest sessions are counted by in SQL."""
     wide = "\U0001f409"
     texts = [Text(title=wide * 200, text=wide * 20_000)] * 5
     history = [Said(author="assistant", kind="result", text=wide * 40_000)] * 60

@@ -140,7 +140,7 @@ def test_no_figure_of_a_prompt_is_lost() -> None:
         ("Build a shed", "building"), ("Move to a new flat", "move"),
         ("Buy 12 chairs", "purchase"), ("Build an app for our club", "software"),
         ("Train 12 volunteers", "training"), ("Organise a summer party", "event"),
-        ("Survey 100 visitors", "research"), ("Run a fundraising campaign", "campaign"),
+        ("Survey 100 guests", "research"), ("Run a fundraising campaign", "campaign"),
         ("Learn what it takes to be happy and write it down", "training"),
         ("Sort the archive", "general"),
     ],

@@ -32,7 +32,7 @@ class MuxServer(MisbehavingServer):
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.calls: list[str] = []
         self.asset_status = "ready"
-        self.lapsed: set[str] = set()
+        self.expired: set[str] = set()
         #: What uploads become that are complete but of no use: errored; None when they are.
         self.spoiled: str | None = None
 
@@ -97,7 +97,7 @@ class MuxServer(MisbehavingServer):
         return 204, None
 
     def _store(self, upload: str, told: str, piece: bytes) -> tuple[int, dict[str, str]]:
-        if upload in self.lapsed:
+        if upload in self.expired:
             self.uploads[upload]["status"] = "timed_out"
             return 410, {}
         found = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\d+)", told)

@@ -139,12 +139,12 @@ async def test_an_upload_is_not_begun_twice_for_one_silence(server: MuxServer) -
     await host.aclose()
 
 
-async def test_a_lapsed_address_asks_for_another_attempt(server: MuxServer) -> None:
+async def test_an_expired_address_asks_for_another_attempt(server: MuxServer) -> None:
     """The next attempt begins a new upload."""
     host = client(server)
     upload = await host.create_upload("x")
     assert upload.url is not None
-    server.lapsed.add(upload.id)
+    server.expired.add(upload.id)
 
     with pytest.raises(StageError) as caught:
         await host.send(upload.url, len(VIDEO), read, on_sent=lambda _: None)

@@ -154,10 +154,10 @@ async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() ->
     assert nothing == "retry: 2000\n\n"
 
 
-async def test_a_visitors_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The name of a visit's topic is all that its holder needs."""
+async def test_a_guests_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The name of a guest session's topic is all that its holder needs."""
     feed = Script(QueueUnavailable("away"), Batch(end="gone"))
-    feed.topic = f"session:visit_{'a' * 64}"
+    feed.topic = f"session:guest_{'a' * 64}"
 
     with caplog.at_level(logging.DEBUG):
         await asyncio.wait_for(read_all(feed), 60)

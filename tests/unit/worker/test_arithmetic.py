@@ -1,4 +1,4 @@
-"""Plain functions of the tick: its turning points, its siblings, its metrics, its trace."""
+"""Plain functions of the tick: its turning points, its extra workers, its metrics, its trace."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minutehand.worker import FanOut, TickSummary
+from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.metrics import tick_line
-from minutehand.worker.moments import Moments
 from minutehand.worker.trace import child_of, parse
 
 
 @given(st.floats(0, 1e6), st.floats(0.5, 900))
-def test_the_moments_of_a_tick_come_in_order_and_leave_time_to_settle(
+def test_the_deadlines_of_a_tick_come_in_order_and_leave_time_to_settle(
     start: float, budget: float
 ) -> None:
     """Leasing ends before working, working before settling, settling before the kill."""
-    moments = Moments.until(start, budget)
+    deadlines = Deadlines.until(start, budget)
 
-    assert start < moments.stop_leasing < moments.stop_working < moments.end <= start + budget
-    assert moments.stop_leasing - start >= 0.49 * budget
+    assert start < deadlines.stop_leasing < deadlines.stop_working < deadlines.end <= start + budget
+    assert deadlines.stop_leasing - start >= 0.49 * budget
 
 
 def test_a_loop_without_deadline_has_none() -> None:
-    moments = Moments.until(0, math.inf)
+    deadlines = Deadlines.until(0, math.inf)
 
-    assert math.isinf(moments.stop_working)
-    assert moments.had_fair_time(1e9)
+    assert math.isinf(deadlines.stop_working)
+    assert deadlines.had_fair_time(1e9)
 
 
 @given(st.integers(0, 5000), st.integers(1, 100), st.floats(0, 900), st.none() | st.floats(0, 600))
-def test_siblings_are_capped_and_only_for_a_backlog(
+def test_extra_workers_are_capped_and_only_for_a_backlog(
     due: int, slots: int, left: float, mean: float | None
 ) -> None:
     policy = FanOut(most=7)
 
-    count = policy.siblings(due=due, slots=slots, seconds_left=left, mean_seconds=mean)
+    count = policy.extra_workers(due=due, slots=slots, seconds_left=left, mean_seconds=mean)
 
     assert 0 <= count <= 7
     assert count == 0 or due > slots
 
 
 @given(st.integers(10, 5000), st.integers(1, 50), st.floats(1, 300))
-def test_a_longer_backlog_never_gets_fewer_siblings(due: int, slots: int, left: float) -> None:
+def test_a_longer_backlog_never_gets_fewer_extra_workers(due: int, slots: int, left: float) -> None:
     policy = FanOut(most=50)
     assume(due < 4900)
 
-    few = policy.siblings(due=due, slots=slots, seconds_left=left)
-    more = policy.siblings(due=due + 100, slots=slots, seconds_left=left)
+    few = policy.extra_workers(due=due, slots=slots, seconds_left=left)
+    more = policy.extra_workers(due=due + 100, slots=slots, seconds_left=left)
 
     assert few <= more
 
 
 def test_what_one_worker_carries_easily_starts_nobody() -> None:
-    assert FanOut().siblings(due=30, slots=5, seconds_left=60, mean_seconds=0.1) == 0
-    assert FanOut().siblings(due=1000, slots=5, seconds_left=60, mean_seconds=1.0) == 10
+    assert FanOut().extra_workers(due=30, slots=5, seconds_left=60, mean_seconds=0.1) == 0
+    assert FanOut().extra_workers(due=1000, slots=5, seconds_left=60, mean_seconds=1.0) == 10
 
 
 def test_a_metrics_line_is_cloudwatchs_format() -> None:

@@ -48,7 +48,7 @@ circumstances = st.builds(
 
 @given(endings, circumstances)
 def test_every_ending_settles_unless_the_lease_is_gone(ending: Ending, seen: Circumstances) -> None:
-    """A job that is neither settled nor lost would wait for its lease to lapse."""
+    """A job that is neither settled nor lost would wait for its lease to expire."""
     item = verdict(ending, seen)
 
     assert (item is None) == (seen.stop == "lost")

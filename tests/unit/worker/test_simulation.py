@@ -20,7 +20,7 @@ def test_every_job_is_run_within_the_cap(workers: int) -> None:
 
 
 def test_dead_ticks_and_lost_wake_ups_lose_nothing() -> None:
-    """The minute tick is the net, and lapsed leases come back."""
+    """The minute tick is the net, and expired leases come back."""
     world = Parameters(dead_ticks=0.5, lost_wakeups=0.5, timeout=30)
 
     result = Simulation(BURST, world, seed=3).run()
@@ -29,7 +29,7 @@ def test_dead_ticks_and_lost_wake_ups_lose_nothing() -> None:
     assert result.reclaimed > 0
 
 
-def test_siblings_shorten_the_wait_and_cost_about_the_same() -> None:
+def test_extra_workers_shorten_the_wait_and_cost_about_the_same() -> None:
     """What is billed is the running, whoever does it."""
     alone = Simulation(BURST, replace(Parameters(), most_workers=1)).run()
     many = Simulation(BURST, replace(Parameters(), most_workers=10)).run()
@@ -38,11 +38,11 @@ def test_siblings_shorten_the_wait_and_cost_about_the_same() -> None:
     assert many.usd(Parameters()) < alone.usd(Parameters()) * 1.5
 
 
-def test_the_products_cap_on_siblings_bounds_what_more_workers_bring() -> None:
+def test_the_products_cap_on_extra_workers_bounds_what_more_workers_bring() -> None:
     """A hundred allowed workers help only as far as one tick may start them."""
     room = replace(Parameters(), most_workers=100)
-    few = Simulation(BURST, replace(room, siblings=2)).run()
-    many = Simulation(BURST, replace(room, siblings=20)).run()
+    few = Simulation(BURST, replace(room, extra_workers=2)).run()
+    many = Simulation(BURST, replace(room, extra_workers=20)).run()
 
     assert few.invocations < many.invocations
     assert many.wait(0.95) < few.wait(0.95)

@@ -24,7 +24,7 @@ import type {
   RetentionDays,
   Schedule,
   Step,
-  VisitJob,
+  GuestSessionJob,
   WaitRow,
   Webhook,
   WorkspaceLimits,
@@ -108,7 +108,7 @@ export type Minutehand = {
         created_at: string;
       }
     >;
-    close_visit: Fn<{ p_session_id: string }, { closed: boolean }>;
+    close_guest_session: Fn<{ p_session_id: string }, { closed: boolean }>;
     count_jobs: Fn<
       InWorkspace & { p_filter?: Pick<JobFilter, "job_type" | "queue" | "parent_id"> },
       { counts: { [status in JobStatus]: number }; more: JobStatus[] }
@@ -151,7 +151,7 @@ export type Minutehand = {
       },
       { cron: string; timezone: string; runs: string[] }
     >;
-    open_visit: Fn<
+    open_guest_session: Fn<
       InWorkspace & { p_options?: { ttl_seconds?: number; user_id?: string } },
       {
         session_id: string;
@@ -209,14 +209,14 @@ export type Minutehand = {
       InWorkspace & { p_limits: Partial<Omit<WorkspaceLimits, "workspace_id">> },
       WorkspaceLimits
     >;
-    visit_events: Fn<
+    guest_session_events: Fn<
       { p_session_id: string; p_job_id: string; p_after?: number; p_limit?: number },
       { events: JobEventRow[] }
     >;
-    visit_feed: Fn<{ p_session_id: string; p_cursor?: string | null; p_limit?: number }, FeedPage>;
-    visit_jobs: Fn<
+    guest_session_feed: Fn<{ p_session_id: string; p_cursor?: string | null; p_limit?: number }, FeedPage>;
+    guest_session_jobs: Fn<
       { p_session_id: string },
-      { session_id: string; expires_at: string; jobs: VisitJob[] }
+      { session_id: string; expires_at: string; jobs: GuestSessionJob[] }
     >;
     workspace_limits: Fn<
       InWorkspace,

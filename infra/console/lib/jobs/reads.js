@@ -80,10 +80,10 @@ function rows(query) {
  */
 
 /** @param {string} [sessionId] */
-const isVisit = (sessionId) => sessionId?.startsWith("visit_");
+const isGuestSession = (sessionId) => sessionId?.startsWith("guest_");
 
 /**
- * The reads for a session: a visit's go through its own functions, which need no user, only its
+ * The reads for a session: a guest session's go through its own functions, which need no user, only its
  * id. Its rows have neither payload nor maker, and of log lines only the number is told.
  *
  * @param {Client} client
@@ -92,16 +92,16 @@ const isVisit = (sessionId) => sessionId?.startsWith("visit_");
  * @returns {Reads}
  */
 export function readsOfSession(client, sessionId, schema) {
-  if (!isVisit(sessionId)) return readsOf(client, schema);
+  if (!isGuestSession(sessionId)) return readsOf(client, schema);
   /** @type {(name: string, more?: object) => Promise<any>} */
   const call = (name, more) =>
     rows(within(client, schema).rpc(name, { p_session_id: sessionId, ...more }));
-  const jobs = async () => (await call("visit_jobs")).jobs;
+  const jobs = async () => (await call("guest_session_jobs")).jobs;
   return {
     sessionJobs: jobs,
     job: async (id) => (await jobs()).find((/** @type {Job} */ row) => row.id === id) ?? null,
     events: async (id, seq, limit = PAGE) =>
-      (await call("visit_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
+      (await call("guest_session_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
   };
 }
 

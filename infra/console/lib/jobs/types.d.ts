@@ -146,8 +146,8 @@ export type JobState<T extends JobType = JobType> = {
   problem: Error | null;
 };
 
-/** A job as `visit_jobs` shows it: neither its payload nor who made it. */
-export type VisitJob<T extends JobType = JobType> = Pick<
+/** A job as `guest_session_jobs` shows it: neither its payload nor who made it. */
+export type GuestSessionJob<T extends JobType = JobType> = Pick<
   Job<T>,
   | "id"
   | "session_id"
@@ -168,8 +168,8 @@ export type VisitJob<T extends JobType = JobType> = Pick<
   | "last_seq"
 >;
 
-/** A job of a session: of a visit only what `visit_jobs` shows, else the whole row. */
-export type SessionJob<T extends JobType = JobType> = VisitJob<T> & Partial<WatchedJob<T>>;
+/** A job of a session: of a visit only what `guest_session_jobs` shows, else the whole row. */
+export type SessionJob<T extends JobType = JobType> = GuestSessionJob<T> & Partial<WatchedJob<T>>;
 
 export type LogLevel = "debug" | "info" | "warning" | "error";
 
@@ -204,7 +204,7 @@ export type EventData = {
   "job.replaced": StateData & { scheduled_for: string | null };
   "job.leased": StateData & { worker_id?: string };
   "job.progress": { progress: Progress; attempts: number };
-  /** Empty for visitors: log lines are not theirs to read. */
+  /** Empty for guests: log lines are not theirs to read. */
   "job.log": { log?: LoggedLine };
   "job.waiting": StateData & { wait: Wait };
   "job.resumed": StateData;

@@ -15,7 +15,7 @@ import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequenc
  * @property {(event: JobEvent) => void} [onEvent] Each event once, in order; without `history`
  *   those that happen from now on.
  * @property {(jobId: string) => Promise<Job>} [cancel] How to cancel; by RPC if left out.
- * @property {string} [visit] The visit the job belongs to, for the user it was opened for; its row
+ * @property {string} [guestSession] The guest session the job belongs to, for the user it was opened for; its row
  *   has no payload then.
  */
 /**

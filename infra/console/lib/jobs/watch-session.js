@@ -10,7 +10,7 @@ import { applyEvent, needsRow, normalizeEvent, Sequence } from "./sequence.js";
  * @typedef {{row: SessionJob, sequence: Sequence<JobEvent>, told: number}} Line
  * @typedef {{jobs: SessionJob[], freshness: Freshness, missing: boolean,
  *   problem: Error | null}} SessionState
- *   The jobs newest first; `missing`: a visit that has ended, or never was.
+ *   The jobs newest first; `missing`: a guest session that has ended, or never was.
  */
 /**
  * @typedef {object} OwnSessionOptions

@@ -1,6 +1,6 @@
 """The beacon processors: a job and its executions, each of which ends in a signed receipt.
 
-Asking providers is `executing`'s, the outbox `outbox`'s, and what is enough SQL's.
+LeaseRequests providers is `executing`'s, the outbox `outbox`'s, and what is enough SQL's.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ class Beacon(Collaborators):
 
     async def keys(self) -> dict[str, Any]:
         """Read every public key, as a JWK set; anyone may."""
-        return await self._doors_of(None).call("beacon_keys", {}, repeatable=True)
+        return await self._functions_of(None).call("beacon_keys", {}, repeatable=True)
 
     def acting_as(self, token: str) -> MemberStore:
         """The app's functions as the bearer of `token` may use them."""
-        return MemberStore(self._doors_of(token))
+        return MemberStore(self._functions_of(token))

@@ -35,7 +35,7 @@ class ConversationFeed(HistoryFeed):
         super().__init__(topic, self._read_session, after=after, reads=reads, circle=circle)
 
     async def check(self) -> Batch:
-        """As for every feed; a visit outlives its conversations, and sharing changes the session.
+        """As for every feed; a guest session outlives its conversations; sharing changes it.
 
         Raises:
             QueueError: 404, the conversation is gone or no longer the reader's.

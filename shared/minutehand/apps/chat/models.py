@@ -224,8 +224,8 @@ class ShownMessage(BaseModel):
     job_id: UUID | None = Field(
         description="The job that answers it, that asked, or that wrote it, by kind."
     )
-    created_by: UUID | None = Field(description="null for a visitor who reads.")
-    by_visitor: bool = Field(description="Whether a visit's holder sent it.")
+    created_by: UUID | None = Field(description="null for a guest who reads.")
+    by_guest: bool = Field(description="Whether a guest session's holder sent it.")
     created_at: AwareDatetime
 
 
@@ -314,16 +314,17 @@ class ConversationLine(BaseModel):
 class Conversation(ConversationLine):
     """A conversation, its newest work, and the replies that are still to come."""
 
-    workspace_id: UUID | None = Field(default=None, description="null for a visitor.")
+    workspace_id: UUID | None = Field(default=None, description="null for a guest.")
     shared_until: AwareDatetime | None = Field(
-        default=None, description="Until when the holder of its visit reaches it; null: nobody."
+        default=None,
+        description="Until when the holder of its guest session reaches it; null: nobody.",
     )
     work: list[WorkItem]
     replies: list[Reply]
 
 
 class Shared(BaseModel):
-    """The visit a conversation is open to: its id is the key."""
+    """The guest session a conversation is open to: its id is the key."""
 
     model_config = ConfigDict(extra="ignore")
 

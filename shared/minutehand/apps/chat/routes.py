@@ -1,6 +1,6 @@
-"""The app's routes, found by the `jobs` function: conversations of members and visitors, sessions.
+"""The app's routes, found by the `jobs` function: conversations of members and guests, sessions.
 
-Each is a call of a SQL function under the caller's own token, or with a visit's id as the key.
+Each calls a SQL function under the caller's own token, or with a guest session's id as the key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minutehand.apps.chat.services import Chat
 from minutehand.apps.chat.session_routes import SessionRoutes
 from minutehand.queue.models import FeedPage
 from minutehand.web import paging
-from minutehand.web.auth import SignedIn, Somebody, VisitId, token_of
+from minutehand.web.auth import GuestSessionId, SignedIn, Somebody, token_of
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE
@@ -35,7 +35,7 @@ Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
 class NewConversation(BaseModel):
-    """A conversation to begin; in a visit the workspace is the visit's and may be left out."""
+    """A conversation to begin; in a guest session the workspace may be omitted."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,7 +52,7 @@ class Renamed(BaseModel):
 
 
 class Sharing(BaseModel):
-    """How long a visitor may come."""
+    """How long a guest may come."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -108,7 +108,7 @@ class ChatRoutes:
         body: NewConversation,
         caller: Somebody,
         response: Response,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
         idempotency_key: IdempotencyHeader = None,
     ) -> Conversation:
         """Begin a conversation; the same Idempotency-Key finds the same one, with 200."""
@@ -123,13 +123,13 @@ class ChatRoutes:
         self,
         caller: Somebody,
         workspace_id: UUID | None = None,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
         after: Annotated[
             str | None, Query(max_length=200, description="The `next` of the page before.")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> ConversationPage:
-        """Conversations of a workspace, or of a visit, the one written in last first."""
+        """Conversations of a workspace, or of a guest session, the one written in last first."""
         store = self._app.acting_as(token_of(caller), session_id)
         at = paging.decode(after, datetime, UUID) if after is not None else None
         before = (at[0], at[1]) if at is not None else None
@@ -139,13 +139,17 @@ class ChatRoutes:
         return ConversationPage.model_validate({"conversations": rows, "next": following})
 
     async def get_conversation(
-        self, conversation_id: UUID, caller: Somebody, session_id: VisitId = None
+        self, conversation_id: UUID, caller: Somebody, session_id: GuestSessionId = None
     ) -> Conversation:
         """A conversation, its newest work items with their questions, and replies to come."""
         return await self._app.acting_as(token_of(caller), session_id).read(conversation_id)
 
     async def rename(
-        self, conversation_id: UUID, body: Renamed, caller: Somebody, session_id: VisitId = None
+        self,
+        conversation_id: UUID,
+        body: Renamed,
+        caller: Somebody,
+        session_id: GuestSessionId = None,
     ) -> Conversation:
         """Call a conversation something else; for who began it, and managers."""
         store = self._app.acting_as(token_of(caller), session_id)
@@ -153,7 +157,7 @@ class ChatRoutes:
         return await store.read(conversation_id)
 
     async def delete(
-        self, conversation_id: UUID, caller: Somebody, session_id: VisitId = None
+        self, conversation_id: UUID, caller: Somebody, session_id: GuestSessionId = None
     ) -> None:
         """Delete a conversation and cancel its live work; for who began it, and managers."""
         await self._app.acting_as(token_of(caller), session_id).delete(conversation_id)
@@ -161,9 +165,9 @@ class ChatRoutes:
     async def share(
         self, conversation_id: UUID, body: Sharing, caller: SignedIn, response: Response
     ) -> Shared:
-        """Open a conversation to a visitor without an account, who comes with the id of a visit.
+        """Open a conversation to a guest without an account, who holds a guest session's id.
 
-        For managers; while it is open every member finds the same visit, with 200.
+        For managers; while it is open every member finds the same guest session, with 200.
         """
         store = self._app.as_member(caller.token)
         shared = await store.share(conversation_id, body.ttl_seconds)
@@ -172,7 +176,7 @@ class ChatRoutes:
         return Shared.model_validate(shared)
 
     async def unshare(self, conversation_id: UUID, caller: SignedIn) -> None:
-        """Close the visit a conversation is open to; for managers. Harmless when repeated."""
+        """Close the guest session a conversation is open to; for managers. May be repeated."""
         await self._app.as_member(caller.token).unshare(conversation_id)
 
     async def send(
@@ -182,7 +186,7 @@ class ChatRoutes:
         caller: Somebody,
         services: Provided,
         response: Response,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
     ) -> Sent:
         """Say something; the reply, or the work it becomes, comes by the conversation's stream."""
         store = self._app.acting_as(token_of(caller), session_id)
@@ -197,7 +201,7 @@ class ChatRoutes:
         self,
         conversation_id: UUID,
         caller: Somebody,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
         before: Annotated[
             int | None, Query(ge=1, le=2_147_483_647, description="Messages before this `seq`.")
         ] = None,
@@ -215,13 +219,13 @@ class ChatRoutes:
         conversation_id: UUID,
         caller: Somebody,
         services: Provided,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
         cursor: Annotated[str | None, Query(max_length=4096)] = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Any:
         """All that happens in the conversation's session, text being written as progress.
 
-        A visit's stream tells of all its conversations.
+        A guest session's stream tells of all its conversations.
         """
         began_at = services.clock.monotonic()
         store = self._app.acting_as(token_of(caller), session_id)
@@ -231,7 +235,7 @@ class ChatRoutes:
             services.queue_of(caller),
             after=last_event_id or cursor,
             reads=services.hub.reads,
-            circle=str(caller.subject) if caller is not None else "visitors",
+            circle=str(caller.subject) if caller is not None else "guests",
         )
         return await answer_with_events(request, services, caller, feed, began_at=began_at)
 
@@ -242,7 +246,7 @@ class ChatRoutes:
         body: Answer,
         caller: Somebody,
         services: Provided,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
     ) -> Conversation:
         """Answer what a work item asks; the first answer wins, the others get 409."""
         store = self._app.acting_as(token_of(caller), session_id)
@@ -257,7 +261,7 @@ class ChatRoutes:
         conversation_id: UUID,
         work_item_id: UUID,
         caller: Somebody,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
     ) -> Conversation:
         """Stop a work item, or the writing of a reply by its job's id. Harmless when repeated."""
         store = self._app.acting_as(token_of(caller), session_id)
@@ -270,7 +274,7 @@ class ChatRoutes:
         work_item_id: UUID,
         caller: Somebody,
         services: Provided,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
     ) -> Conversation:
         """Run a failed or cancelled work item or reply again; its finished steps are kept."""
         store = self._app.acting_as(token_of(caller), session_id)

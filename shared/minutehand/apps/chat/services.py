@@ -78,12 +78,12 @@ class Chat(Collaborators):
 
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
         """What the bearer of `token`, or the holder of a guest session, may do."""
-        return CallerStore(self._doors_of(token, p_session_id=session_id))
+        return CallerStore(self._functions_of(token, p_session_id=session_id))
 
     def as_member(self, token: str) -> CallerStore:
         """What no guest session opens."""
-        return CallerStore(self._doors_of(token))
+        return CallerStore(self._functions_of(token))
 
     def in_session(self, token: str | None) -> SessionStore:
         """Sessions by the id their callers bring."""
-        return SessionStore(self._doors_of(token))
+        return SessionStore(self._functions_of(token))

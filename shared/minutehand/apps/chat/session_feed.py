@@ -21,7 +21,7 @@ from minutehand.web.feeds import BEGINNING, HistoryFeed, cursors_between
 from minutehand.web.shared_reads import SharedReads
 from minutehand.web.sse import Batch, Line
 
-_VISIT: Final = re.compile(r"visit_[0-9a-f]{64}")
+_GUEST_SESSION: Final = re.compile(r"guest_[0-9a-f]{64}")
 STAGES: Final = frozenset({"ANALYZING", "RESEARCHING", "BUILDING", "REVIEWING", "DONE"})
 #: The events of a piece of work; a lease after the first is one more step of it.
 _TYPES: Final = {
@@ -34,11 +34,11 @@ _TYPES: Final = {
 }
 
 
-def visit_of(session_id: str) -> str:
-    """The guest session that an id names, as chat.visit_of says it in SQL."""
-    if _VISIT.fullmatch(session_id):
+def guest_session_of(session_id: str) -> str:
+    """The guest session that an id names, as chat.guest_session_of says it in SQL."""
+    if _GUEST_SESSION.fullmatch(session_id):
         return session_id
-    return "visit_" + hashlib.sha256(f"chat:{session_id}".encode()).hexdigest()
+    return "guest_" + hashlib.sha256(f"chat:{session_id}".encode()).hexdigest()
 
 
 def progress_of(progress: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class SessionFeed(HistoryFeed):
         self._store = store
         self._works: dict[str, dict[str, Any] | None] = {}
         super().__init__(
-            f"session:{visit_of(session_id)}",
+            f"session:{guest_session_of(session_id)}",
             self._read_session,
             after=after,
             reads=reads,

@@ -259,7 +259,7 @@ class SessionRoutes:
         key: str | None,
     ) -> Response:
         text, history = _last_said(body)
-        session_id = session_id or f"visit_{secrets.token_hex(32)}"
+        session_id = session_id or f"guest_{secrets.token_hex(32)}"
         texts = [Text(title=each.title, text=each.text) for each in body.documents]
         by_rules = self._classified(text, texts, body.mode)
         begin_now = self._app.by_rules or (body.mode == "work" and not by_rules.items)
@@ -313,7 +313,7 @@ class SessionRoutes:
             self._app.in_session(token_of(caller)),
             after=None if after == "now" else after,
             reads=self._hub.reads,
-            circle=str(caller.user_id) if caller is not None else "visitors",
+            circle=str(caller.user_id) if caller is not None else "guests",
         )
         if self._hub.count >= MAX_STREAMS:
             raise unavailable("This server has no room for another stream")

@@ -1,4 +1,4 @@
-"""The app's SQL functions as typed calls: the worker's doors, and those of members and visitors.
+"""The app's SQL functions as typed calls: the worker's functions, and those of members and guests.
 
 What is allowed, and what is one transaction, is decided in SQL.
 """
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from minutehand.apps.chat.models import Conversation, Item, Loaded, Outcome, Posted, Written
 from minutehand.config import Settings
-from minutehand.queue.doors import CallerDoors, WorkerDoors
+from minutehand.queue.functions import CallerFunctions, WorkerFunctions
 from minutehand.queue.models import FeedPage
 
 
@@ -19,7 +19,7 @@ class WorkerStore:
     """What the processors may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings) -> None:
-        self._doors = WorkerDoors(settings)
+        self._functions = WorkerFunctions(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on.
@@ -27,7 +27,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        return Loaded.model_validate(await self._doors.call_held("chat_load", job_id, fence))
+        return Loaded.model_validate(await self._functions.call_held("chat_load", job_id, fence))
 
     async def post(self, job_id: str, fence: int, written: Written) -> Posted:
         """Post what a job wrote, once per job.
@@ -38,7 +38,7 @@ class WorkerStore:
         """
         sent = written.model_dump(mode="json")
         return Posted.model_validate(
-            await self._doors.call_held("chat_post", job_id, fence, **sent)
+            await self._functions.call_held("chat_post", job_id, fence, **sent)
         )
 
     async def delegate(
@@ -53,7 +53,7 @@ class WorkerStore:
         sent = written.model_dump(mode="json", exclude={"data"})
         begun = [item.model_dump() for item in items]
         return Posted.model_validate(
-            await self._doors.call_held("chat_delegate", job_id, fence, items=begun, **sent)
+            await self._functions.call_held("chat_delegate", job_id, fence, items=begun, **sent)
         )
 
     async def note(self, job_id: str, fence: int, **note: Any) -> None:
@@ -66,7 +66,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over; nothing was said.
         """
-        await self._doors.call_held("chat_note", job_id, fence, **note)
+        await self._functions.call_held("chat_note", job_id, fence, **note)
 
     async def guidance(self, job_id: str, fence: int) -> tuple[list[str], int]:
         """What people said to a job without being asked, in order, and how much work waits.
@@ -74,19 +74,19 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        told = await self._doors.call_held("chat_guidance", job_id, fence)
+        told = await self._functions.call_held("chat_guidance", job_id, fence)
         return list(told["guidance"]), int(told["queued"])
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._doors.aclose()
+        await self._functions.aclose()
 
 
 class SessionStore:
     """What may be done in a session by its id; one per request, cheap to make."""
 
-    def __init__(self, doors: CallerDoors) -> None:
-        self._doors = doors
+    def __init__(self, functions: CallerFunctions) -> None:
+        self._functions = functions
 
     async def request(self, session_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Say something, or find what the same `client_id` said.
@@ -125,10 +125,10 @@ class SessionStore:
         told = await self._call("chat_events", session_id, p_cursor=cursor)
         return FeedPage.model_validate(told)
 
-    async def news(self, visit_ids: Sequence[str]) -> dict[str, int]:
+    async def news(self, guest_session_ids: Sequence[str]) -> dict[str, int]:
         """A mark for each of many guest sessions, which grows with each event."""
-        told = await self._doors.call(
-            "chat_news", {"p_visit_ids": list(visit_ids)}, repeatable=True
+        told = await self._functions.call(
+            "chat_news", {"p_guest_session_ids": list(guest_session_ids)}, repeatable=True
         )
         found: dict[str, int] = told["news"]
         return found
@@ -172,26 +172,26 @@ class SessionStore:
         Raises:
             QueueError: 404 artefact_not_found.
         """
-        return await self._doors.call("chat_artefact", {"p_token": token}, repeatable=True)
+        return await self._functions.call("chat_artefact", {"p_token": token}, repeatable=True)
 
     async def _call(
         self, function: str, session_id: str | None, *, repeatable: bool = True, **arguments: Any
     ) -> dict[str, Any]:
         named = {"p_session_id": session_id, **arguments}
-        return await self._doors.call(function, named, repeatable=repeatable)
+        return await self._functions.call(function, named, repeatable=repeatable)
 
 
 class CallerStore:
-    """What a member or a visitor may do; one per request, cheap to make."""
+    """What a member or a guest may do; one per request, cheap to make."""
 
-    def __init__(self, doors: CallerDoors) -> None:
-        self._doors = doors
+    def __init__(self, functions: CallerFunctions) -> None:
+        self._functions = functions
 
     async def open(
         self, workspace_id: UUID | None, title: str | None, *, key: str | None
     ) -> dict[str, Any]:
         """Begin a conversation, or find the one the key began."""
-        return await self._doors.call(
+        return await self._functions.call(
             "chat_open",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
@@ -214,7 +214,7 @@ class CallerStore:
         self, workspace_id: UUID | None, *, before: tuple[str, str] | None, limit: int
     ) -> list[dict[str, Any]]:
         """Conversations, the one written in last first."""
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "chat_list",
             {
                 "p_workspace_id": str(workspace_id) if workspace_id else None,
@@ -235,7 +235,7 @@ class CallerStore:
         await self._of("chat_delete", conversation_id, {}, repeatable=False)
 
     async def share(self, conversation_id: UUID, ttl_seconds: int) -> dict[str, Any]:
-        """Open it to a visitor, or find the visit it is open to.
+        """Open it to a guest, or find the guest session it is open to.
 
         Raises:
             QueueError: 403 forbidden, a manager has to.
@@ -244,7 +244,7 @@ class CallerStore:
         return await self._of("chat_share", conversation_id, arguments, repeatable=True)
 
     async def unshare(self, conversation_id: UUID) -> None:
-        """Close the visit it is open to."""
+        """Close the guest session it is open to."""
         await self._of("chat_unshare", conversation_id, {}, repeatable=True)
 
     async def messages(
@@ -304,4 +304,4 @@ class CallerStore:
         repeatable: bool,
     ) -> dict[str, Any]:
         named = {"p_conversation_id": str(conversation_id), **arguments}
-        return await self._doors.call(function, named, repeatable=repeatable)
+        return await self._functions.call(function, named, repeatable=repeatable)

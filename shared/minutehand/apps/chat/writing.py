@@ -1,4 +1,4 @@
-"""Asking the model within a job: steps, live text, usage, and what a failure means for the job.
+"""Ask the model within a job: steps, live text, usage, and what a failure means for the job.
 
 What is asked is prompts.py's; which job asks what is processors.py's.
 """
@@ -106,7 +106,7 @@ class Writer:
                 spent = _sum(spent, _usage(error))
                 if attempt == TRIES:
                     raise AnswerUnusable(str(error), text=error.text, usage=spent) from error
-                self._ctx.log("warning", "Asking the model again", reason=str(error))
+                self._ctx.log("warning", "LeaseRequests the model again", reason=str(error))
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _complete(self, prompt: Prompt, **options: Any) -> Completion:

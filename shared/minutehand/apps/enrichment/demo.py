@@ -1,6 +1,6 @@
 """The app's demo: store a key, enrich every account and contact, import a short list.
 
-Goes through the same doors as a person in the console does, as a signed-in manager.
+Goes through the same functions as a person in the console does, as a signed-in manager.
 """
 
 from __future__ import annotations

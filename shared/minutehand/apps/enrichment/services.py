@@ -41,7 +41,7 @@ class Enrichment(Collaborators):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's doors."""
+        """The worker's functions."""
         return WorkerStore(self.settings)
 
     @cached_property
@@ -80,8 +80,8 @@ class Enrichment(Collaborators):
         )
 
     def acting_as(self, token: str) -> UserStore:
-        """The app's doors as the bearer of `token` may use them."""
-        return UserStore(self._doors_of(token))
+        """The app's functions as the bearer of `token` may use them."""
+        return UserStore(self._functions_of(token))
 
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:

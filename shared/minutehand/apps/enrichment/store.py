@@ -1,4 +1,4 @@
-"""The enrichment app's SQL functions as typed calls: the worker's doors and the user's.
+"""The enrichment app's SQL functions as typed calls: the worker's functions and the user's.
 
 Every rule is in the migration; here are only names, arguments and records.
 """
@@ -12,25 +12,25 @@ from uuid import UUID
 from minutehand.apps.enrichment.models import Applied, Import, Kind, Loaded
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.doors import CallerDoors, WorkerDoors
+from minutehand.queue.functions import CallerFunctions, WorkerFunctions
 
 
 class WorkerStore:
     """What processors may do, as `job_worker`; every call may be repeated."""
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
-        self._doors = WorkerDoors(settings, api=api)
+        self._functions = WorkerFunctions(settings, api=api)
 
     async def load(self, job_id: str, kind: Kind, record_id: UUID) -> Loaded | None:
         """Load the record and its workspace's Apollo settings; None when the job is gone."""
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "enrichment_load", {"p_job_id": job_id, "p_kind": kind, "p_id": str(record_id)}
         )
         return Loaded.model_validate(answer) if answer else None
 
     async def begin_call(self, job_id: str, fence: int, step: str) -> dict[str, Any] | None:
         """Note a call before it is made; answers what an earlier attempt already paid for."""
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "enrichment_begin_call", {"p_job_id": job_id, "p_fence": fence, "p_step": step}
         )
         paid: dict[str, Any] | None = answer["answer"]
@@ -40,7 +40,7 @@ class WorkerStore:
         self, job_id: str, fence: int, step: str, answer: Mapping[str, Any], *, credits: int
     ) -> None:
         """Record a call's answer and count its credits, once however often it is repeated."""
-        await self._doors.call(
+        await self._functions.call(
             "enrichment_finish_call",
             {
                 "p_job_id": job_id,
@@ -53,7 +53,7 @@ class WorkerStore:
 
     async def abandon_call(self, job_id: str, fence: int, step: str) -> None:
         """Forget a call that was refused and so was not charged."""
-        await self._doors.call(
+        await self._functions.call(
             "enrichment_abandon_call", {"p_job_id": job_id, "p_fence": fence, "p_step": step}
         )
 
@@ -73,7 +73,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over; nothing was written.
         """
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "enrichment_apply",
             {
                 "p_job_id": job_id,
@@ -89,26 +89,26 @@ class WorkerStore:
 
     async def pause(self, job_id: str, fence: int, *, seconds: float) -> None:
         """Let the workspace's other jobs wait as well, without asking Apollo each."""
-        await self._doors.call(
+        await self._functions.call(
             "enrichment_pause", {"p_job_id": job_id, "p_fence": fence, "p_seconds": seconds}
         )
 
     async def load_key(self, workspace_id: str) -> Loaded:
         """Load a workspace's sealed key; the caller has checked who is asking."""
         return Loaded.model_validate(
-            await self._doors.call("enrichment_load_key", {"p_workspace_id": workspace_id})
+            await self._functions.call("enrichment_load_key", {"p_workspace_id": workspace_id})
         )
 
     async def swap_key(self, workspace_id: str, *, old: str, new: str) -> bool:
         """Replace a sealed key unless it changed meanwhile; tells whether it did."""
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "enrichment_swap_key", {"p_workspace_id": workspace_id, "p_old": old, "p_new": new}
         )
         return bool(answer["swapped"])
 
     async def load_import(self, job_id: str, import_id: UUID) -> Import | None:
         """Load an import with how far it has come; None when it is gone."""
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "enrichment_load_import", {"p_job_id": job_id, "p_import_id": str(import_id)}
         )
         return Import.model_validate(answer) if answer else None
@@ -121,7 +121,7 @@ class WorkerStore:
         Raises:
             LeaseLost: Another attempt has taken over; nothing was written.
         """
-        answer = await self._doors.call(
+        answer = await self._functions.call(
             "enrichment_import_batch",
             {
                 "p_job_id": job_id,
@@ -135,14 +135,14 @@ class WorkerStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._doors.aclose()
+        await self._functions.aclose()
 
 
 class UserStore:
     """What a user may do, under the user's own token; one per request, cheap to make."""
 
-    def __init__(self, doors: CallerDoors) -> None:
-        self._doors = doors
+    def __init__(self, functions: CallerFunctions) -> None:
+        self._functions = functions
 
     async def get_settings(self, workspace_id: UUID) -> dict[str, Any]:
         """Read the settings; of the key only whether there is one, and its end."""
@@ -181,9 +181,9 @@ class UserStore:
 
     async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
         """Read rows under row level security."""
-        return await self._doors.select(table, *params)
+        return await self._functions.select(table, *params)
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = False
     ) -> dict[str, Any]:
-        return await self._doors.call(function, arguments, repeatable=repeatable)
+        return await self._functions.call(function, arguments, repeatable=repeatable)

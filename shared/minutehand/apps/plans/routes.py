@@ -36,8 +36,15 @@ from minutehand.apps.plans.planning.graph import stages_of
 from minutehand.apps.plans.report import compose, html, markdown
 from minutehand.apps.plans.services import Plans
 from minutehand.apps.plans.store import CallerStore
-from minutehand.queue.keys import is_visit
-from minutehand.web.auth import Caller, GuestCredentials, VisitId, bearer_token, token_of, verify
+from minutehand.queue.keys import is_guest_session
+from minutehand.web.auth import (
+    Caller,
+    GuestCredentials,
+    GuestSessionId,
+    bearer_token,
+    token_of,
+    verify,
+)
 from minutehand.web.errors import (
     FieldProblem,
     not_found,
@@ -49,7 +56,7 @@ from minutehand.web.feeds import seq_cursor
 from minutehand.web.idempotency import IdempotencyHeader, one_key, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, EventStream, Reader
-from minutehand.web.streams import BUFFERED_SECONDS, LONGEST_VISIT, MAX_STREAMS
+from minutehand.web.streams import BUFFERED_SECONDS, LONGEST_GUEST_SESSION, MAX_STREAMS
 
 HTML, MARKDOWN, JSON = "text/html", "text/markdown", "application/json"
 #: A file of a plan runs nothing and loads nothing, wherever it is opened.
@@ -131,7 +138,7 @@ class PlanRoutes:
         caller: Anybody,
         services: Provided,
         response: Response,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
         idempotency_key: IdempotencyHeader = None,
     ) -> Created:
         """Plan a prompt; the same idempotency key finds the same plan.
@@ -149,7 +156,7 @@ class PlanRoutes:
         self,
         caller: Anybody,
         workspace_id: UUID | None = None,
-        session_id: VisitId = None,
+        session_id: GuestSessionId = None,
         after: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> PlanPage:
@@ -209,7 +216,7 @@ class PlanRoutes:
         pace = replace(
             services.pace, buffered_wait=min(services.pace.buffered_wait, BUFFERED_SECONDS)
         )
-        expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_VISIT
+        expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
         reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
         stream = PlanStream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
         return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
@@ -331,7 +338,7 @@ async def _created(made: dict[str, Any], services: Services, response: Response)
         created_at=made["created_at"],
         stream_url=f"/api/plans/{plan_id}/stream",
         realtime_topic=topic_of(session_id),
-        session_id=session_id if is_visit(session_id) else None,
+        session_id=session_id if is_guest_session(session_id) else None,
         job_id=made["job_id"],
     )
 

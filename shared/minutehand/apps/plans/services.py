@@ -46,4 +46,4 @@ class Plans(Collaborators):
 
     def acting_as(self, token: str | None) -> CallerStore:
         """The SQL functions as the bearer of `token`, or a guest, may use them."""
-        return CallerStore(self._doors_of(token))
+        return CallerStore(self._functions_of(token))

@@ -162,7 +162,7 @@ class Mux:
             on_sent: Called with the bytes that have arrived.
 
         Raises:
-            StageError: `host_upload_gone` when the address has lapsed, or as for every call.
+            StageError: `host_upload_gone` when the address has expired, or as for every call.
         """
         if urlsplit(url).scheme != "https" and not self._is_local:
             raise StageError("host_failed", "The video host gave an address that is not https")
@@ -193,7 +193,7 @@ class Mux:
         if response.status in _DONE:
             raise StageError(
                 "host_upload_gone",
-                "The address to upload to has lapsed at the video host",
+                "The address to upload to has expired at the video host",
                 later=True,  # the next attempt asks for another
             )
         raise _refusal(response)

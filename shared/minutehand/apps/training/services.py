@@ -45,7 +45,7 @@ class Training(Collaborators):
 
     @cached_property
     def store(self) -> WorkerStore:
-        """The worker's doors."""
+        """The worker's functions."""
         return WorkerStore(self.settings)
 
     @cached_property
@@ -98,5 +98,5 @@ class Training(Collaborators):
         return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.videos))
 
     def acting_as(self, token: str) -> MemberStore:
-        """The app's doors as the bearer of `token` may use them."""
-        return MemberStore(self._doors_of(token))
+        """The app's functions as the bearer of `token` may use them."""
+        return MemberStore(self._functions_of(token))

@@ -1,4 +1,4 @@
-"""The app's SQL functions as typed calls: the worker's doors, and those of members.
+"""The app's SQL functions as typed calls: the worker's functions, and those of members.
 
 What is allowed, and what is one transaction, is decided in SQL.
 """
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from minutehand.apps.training.models import Chunk, Loaded, Procedure, Stage
 from minutehand.config import Settings
-from minutehand.queue.doors import CallerDoors, WorkerDoors
+from minutehand.queue.functions import CallerFunctions, WorkerFunctions
 
 
 class WorkerStore:
@@ -21,34 +21,36 @@ class WorkerStore:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._doors = WorkerDoors(settings)
+        self._functions = WorkerFunctions(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on."""
-        return Loaded.model_validate(await self._doors.call_held("training_load", job_id, fence))
+        return Loaded.model_validate(
+            await self._functions.call_held("training_load", job_id, fence)
+        )
 
     async def load_chunks(self, job_id: str, fence: int) -> list[Chunk]:
         """Load what was heard, in order."""
-        answer = await self._doors.call_held("training_load_chunks", job_id, fence)
+        answer = await self._functions.call_held("training_load_chunks", job_id, fence)
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
     async def store_stage(self, job_id: str, fence: int, stage: Stage) -> Stage:
         """Store what a stage came to; answers the completed one that was there before, if any."""
         sent = stage.model_dump(mode="json", exclude={"run", "finished_at"})
-        answer = await self._doors.call_held("training_store_stage", job_id, fence, stage=sent)
+        answer = await self._functions.call_held("training_store_stage", job_id, fence, stage=sent)
         return Stage.model_validate(answer)
 
     async def store_chunk(self, job_id: str, fence: int, chunk: Chunk) -> Chunk:
         """Store what was heard in a stretch; answers the one that was there before, if any."""
         sent = chunk.model_dump(mode="json")
-        answer = await self._doors.call_held("training_store_chunk", job_id, fence, chunk=sent)
+        answer = await self._functions.call_held("training_store_chunk", job_id, fence, chunk=sent)
         return Chunk.model_validate(answer)
 
     async def store_procedure(
         self, job_id: str, fence: int, procedure: Procedure, *, author: str, offline: bool
     ) -> None:
         """Store a generated procedure, unless there is one."""
-        await self._doors.call_held(
+        await self._functions.call_held(
             "training_store_procedure",
             job_id,
             fence,
@@ -61,25 +63,27 @@ class WorkerStore:
         self, job_id: str, fence: int, *, upload: str | None, asset: str | None
     ) -> None:
         """Note what the video host knows the video by."""
-        await self._doors.call_held("training_note_host", job_id, fence, upload=upload, asset=asset)
+        await self._functions.call_held(
+            "training_note_host", job_id, fence, upload=upload, asset=asset
+        )
 
     async def host_event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take a webhook of the video host, whose signature was checked; may be repeated."""
-        answer: dict[str, Any] = await self._doors.call(
+        answer: dict[str, Any] = await self._functions.call(
             "training_host_event", {"p_request": dict(event)}
         )
         return answer
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._doors.aclose()
+        await self._functions.aclose()
 
 
 class MemberStore:
     """What a member may do; one per request, cheap to make."""
 
-    def __init__(self, doors: CallerDoors) -> None:
-        self._doors = doors
+    def __init__(self, functions: CallerFunctions) -> None:
+        self._functions = functions
 
     async def start(
         self,
@@ -120,14 +124,14 @@ class MemberStore:
 
     async def find_by_object(self, object_key: str) -> dict[str, Any] | None:
         """The training of an uploaded file; None when it has none."""
-        rows = await self._doors.select(
+        rows = await self._functions.select(
             "trainings", ("select", "id"), ("object_key", f"eq.{object_key}")
         )
         return await self.read(rows[0]["id"]) if rows else None
 
     async def workspaces(self) -> list[UUID]:
         """The caller's workspaces, up to two: whether there is a choice."""
-        rows = await self._doors.select("workspaces", ("select", "id"), ("limit", "2"))
+        rows = await self._functions.select("workspaces", ("select", "id"), ("limit", "2"))
         return [UUID(row["id"]) for row in rows]
 
     async def stuck_jobs(self, workspace_id: UUID, *, minutes: int) -> dict[str, Any]:
@@ -204,4 +208,4 @@ class MemberStore:
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True
     ) -> dict[str, Any]:
-        return await self._doors.call(function, arguments, repeatable=repeatable)
+        return await self._functions.call(function, arguments, repeatable=repeatable)

@@ -8,7 +8,7 @@ from minutehand.project import Project
 
 NEEDS = ("DATABASE_URL",)
 PUSH = "supabase db push"
-#: Who may execute what: the doors that must be open, by role.
+#: Who may execute what: the functions that must be open, by role.
 OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
     "job_worker": (
@@ -17,7 +17,7 @@ OPEN = {
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
 }  # fmt: skip
-#: The worker's doors, which nobody who comes from a browser may open.
+#: The worker's functions, which nobody who comes from a browser may open.
 SHUT = (
     "lease_jobs",
     "report_jobs",
@@ -96,7 +96,7 @@ def grants(patient: Patient) -> Finding:
 
 
 def closed(patient: Patient) -> Finding:
-    """The worker's doors are shut to browsers; `service_role` and `job_worker` hold them."""
+    """The worker's functions are shut to browsers; `service_role` and `job_worker` hold them."""
     say = Reporter("worker-doors")
     rows = patient.ask(
         """select p.proname, r.rolname from pg_proc as p

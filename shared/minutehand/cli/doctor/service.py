@@ -1,4 +1,4 @@
-"""Supabase and the service from outside: keys, tokens, clocks, doors, the tick."""
+"""Supabase and the service from outside: keys, tokens, clocks, functions, the tick."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def tokens(patient: Patient) -> Finding:
 
 
 def same_tokens(patient: Patient) -> Finding:
-    """Two doors, two keys."""
+    """Two functions, two keys."""
     say = Reporter("tokens-differ")
     worker = set(patient.values["WORKER_SECRET_TOKEN"].split(","))
     background = set(patient.values["BACKGROUND_JOB_TOKEN"].split(","))

@@ -27,7 +27,7 @@ from minutehand.queue.models import (
 from minutehand.web.auth import (
     Caller,
     InvalidToken,
-    MaybeVisitor,
+    MaybeGuest,
     OperatorCredentials,
     SignedIn,
     StreamReader,
@@ -192,14 +192,14 @@ async def get_workspace_events(
 async def get_session_events(
     request: Request,
     session_id: Annotated[str, Path(max_length=255)],
-    caller: MaybeVisitor,
+    caller: MaybeGuest,
     services: Provided,
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
     """Events of a session's jobs, logs left out, after a cursor: a page as JSON, or a stream.
 
-    A visit needs no token where anonymous use is allowed: its id is the key.
+    A guest session needs no token where anonymous use is allowed: its id is the key.
     """
     queue = services.stream_queue_of(caller)
     feed = HistoryFeed(
@@ -208,7 +208,7 @@ async def get_session_events(
         after=(last_event_id or cursor),
         reads=services.hub.reads,
         # of a session that spans tenants each sees their own part
-        circle=str(caller.subject) if caller is not None else "visitors",
+        circle=str(caller.subject) if caller is not None else "guests",
     )
     return await _feed_answer(request, services, caller, feed)
 

@@ -1,4 +1,4 @@
-"""One Lambda environment's worker: schedule, wake-up and sibling events, and its HTTP routes.
+"""One Lambda environment's worker: schedule, wake-up and extra worker events, and its HTTP routes.
 
 No web framework: a tick every minute should not pay for one. Who makes it anew when its secrets
 were rotated is shared/minutehand/aws/rotation.py.
@@ -21,17 +21,17 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.errors import QueueError
+from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.loop import Worker
 from minutehand.worker.metrics import emf_line, tick_line
-from minutehand.worker.moments import TickOptions
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 #: Marks an invocation that a tick made itself; it makes none of its own.
-SIBLING_SOURCE: Final = "minutehand.sibling"
+EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 #: The minute schedule's, see infra/aws/schedule.yml.
 SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
@@ -59,8 +59,8 @@ class LambdaWorker:
                 version=settings.version,
                 usd_per_second=memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
             ),
-            fan_out=FanOut(most=settings.worker_siblings),
-            start_siblings=self._start_siblings,
+            fan_out=FanOut(most=settings.extra_workers),
+            start_extra_workers=self._start_extra_workers,
             on_tick=self._write_metrics,
         )
         self._routes = WorkerRoutes(settings, self._worker)
@@ -84,7 +84,7 @@ class LambdaWorker:
         source = event.get("source") if isinstance(event, Mapping) else None
         with request_context(getattr(context, "aws_request_id", None)):
             summary = run(
-                self._worker.tick(budget_seconds=budget, fan_out=source != SIBLING_SOURCE)
+                self._worker.tick(budget_seconds=budget, fan_out=source != EXTRA_WORKER_SOURCE)
             )
             if source == SCHEDULE_SOURCE:
                 run(self._tell_oldest_due(summary))
@@ -95,14 +95,14 @@ class LambdaWorker:
         self._loop.run_until_complete(self._worker.aclose())
         self._loop.close()
 
-    async def _start_siblings(self, count: int) -> int:
+    async def _start_extra_workers(self, count: int) -> int:
         """Invoke this function `count` times; a 429 is normal, the next tick takes the rest."""
         if not self._settings.worker_function_name:
             return 0
         lambda_client = await asyncio.to_thread(
             client, self._settings, "lambda", connect_timeout=1.0, read_timeout=2.0, attempts=1
         )
-        payload = json.dumps({"source": SIBLING_SOURCE}).encode()
+        payload = json.dumps({"source": EXTRA_WORKER_SOURCE}).encode()
         results = await asyncio.gather(
             *(
                 asyncio.to_thread(
@@ -118,7 +118,7 @@ class LambdaWorker:
         refused = [result for result in results if isinstance(result, BaseException)]
         if refused:
             logger.warning(
-                "Sibling workers were refused",
+                "Extra worker workers were refused",
                 extra={
                     "event": "fanout.refused",
                     "refused": len(refused),

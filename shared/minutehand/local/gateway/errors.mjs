@@ -26,7 +26,7 @@ export function asPostgrestError(error) {
     hint: source.hint ?? null,
   };
   const status = STATUS[code] ?? STATUS[code.slice(0, 2)] ?? 400;
-  // the one door through which lite lets an error choose its status and body
+  // the one function through which lite lets an error choose its status and body
   return quiet(JSON.stringify(body), "PGRST", JSON.stringify({ status, headers: {} }));
 }
 

@@ -1,4 +1,4 @@
-// A conversation for members: it may be renamed, deleted, and shared with a visitor.
+// A conversation for members: it may be renamed, deleted, and shared with a guest.
 
 import { navigate } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
@@ -15,7 +15,7 @@ export default function ChatPage({ id, user, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Conversation" />`;
   const removeIt = () => remove({ title: "Delete this conversation?", text: "What was said goes for good, and work that is under way is cancelled." }, () => chat.remove(id), () => navigate("/chat"));
-  return html`<${Conversation} key=${id} id=${id} doors=${chat} user=${user} crumb=${html`<a href="/chat">Chat</a>`}
+  return html`<${Conversation} key=${id} id=${id} functions=${chat} user=${user} crumb=${html`<a href="/chat">Chat</a>`}
     gone=${html`<${NotFound} what="conversation" />`}
     tools=${(conversation, refresh) => html`<${Tools} conversation=${conversation} user=${user} isManager=${workspace.role === "manager"} refresh=${refresh} remove=${removeIt} />`} />`;
 }
@@ -25,7 +25,7 @@ function Tools({ conversation, user, isManager, refresh, remove }) {
   const isShared = Boolean(conversation.shared_until);
   const close = () => { setOpen(null); refresh(); };
   return html`
-    ${(isManager || isShared) && html`<button type="button" onClick=${() => setOpen("share")}>${isShared ? "Shared with a visitor" : "Share with a visitor"}</button>`}
+    ${(isManager || isShared) && html`<button type="button" onClick=${() => setOpen("share")}>${isShared ? "Shared with a guest" : "Share with a guest"}</button>`}
     ${(isManager || conversation.created_by === user.id) && html`<button type="button" onClick=${() => setOpen("rename")}>Rename</button><${ActionButton} className="danger" run=${remove}>Delete<//>`}
     ${open === "rename" && html`<${RenameDialog} of=${conversation} onClose=${() => setOpen(null)} onRenamed=${close} />`}
     ${open === "share" && html`<${ShareDialog} of=${conversation} isManager=${isManager} onClose=${() => setOpen(null)} onChanged=${refresh} />`}`;

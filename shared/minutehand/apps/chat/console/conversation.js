@@ -1,4 +1,4 @@
-// A conversation as members and visitors have it: what was said, replies while they are written,
+// A conversation as members and guests have it: what was said, replies while they are written,
 // and work between the messages. What else may be done with it is given by the page.
 
 import { supabase } from "../../api.js";
@@ -20,7 +20,7 @@ if (!document.querySelector(`link[href="${STYLES}"]`)) document.head.append(Obje
 
 /** Now and then the conversation is read as it is: it may have been shared, which changes its session. */
 const POLL_MS = 30_000;
-const POLL_UNHEARD_MS = 5000; // its visit has ended: nothing is sent any more
+const POLL_UNHEARD_MS = 5000; // its guest session has ended: nothing is sent any more
 
 /** Within this many pixels of the end a person reads the latest, and stays there. */
 const NEAR_END = 160;
@@ -58,13 +58,13 @@ function useLive(session, soon) {
 }
 
 /**
- * @param {{id: string, doors: object, user?: object, crumb?: any, tools?: (conversation: object,
- *   refresh: () => void) => any, gone: any}} props `doors` as `doorsOf` makes them; without `user` a
- *   visitor reads; `gone` is shown instead of what is missing, closed or another's.
+ * @param {{id: string, functions: object, user?: object, crumb?: any, tools?: (conversation: object,
+ *   refresh: () => void) => any, gone: any}} props `functions` as `routesOf` makes them; without `user` a
+ *   guest reads; `gone` is shown instead of what is missing, closed or another's.
  */
-export function Conversation({ id, doors, user, crumb, tools, gone }) {
-  const found = useRead((signal) => doors.read(id, signal), [id]);
-  const latest = useRead((signal) => doors.messages(id, undefined, signal), [id]);
+export function Conversation({ id, functions, user, crumb, tools, gone }) {
+  const found = useRead((signal) => functions.read(id, signal), [id]);
+  const latest = useRead((signal) => functions.messages(id, undefined, signal), [id]);
   const [kept, setKept] = useState({ messages: [], before: undefined });
   const wasNear = useRef(true);
   useLayoutEffect(() => { setKept({ messages: [], before: undefined }); wasNear.current = true; }, [id]);
@@ -95,7 +95,7 @@ export function Conversation({ id, doors, user, crumb, tools, gone }) {
   };
   const send = async (message) => {
     try {
-      await doors.send(id, message);
+      await functions.send(id, message);
       wasNear.current = true;
     } finally {
       refresh(); // what refuses it may be the end of the conversation
@@ -103,7 +103,7 @@ export function Conversation({ id, doors, user, crumb, tools, gone }) {
   };
   const older = async () => {
     try {
-      const page = await doors.messages(id, kept.before);
+      const page = await functions.messages(id, kept.before);
       wasNear.current = false;
       setKept((now) => ({ before: page.before, messages: merged(page.messages, now.messages) }));
     } catch (error) {
@@ -112,8 +112,8 @@ export function Conversation({ id, doors, user, crumb, tools, gone }) {
   };
   const items = new Map(conversation.work.map((item) => [item.work_item_id, item]));
   const card = (item) => html`<${WorkCard} key=${item.work_item_id} item=${item} href=${user ? `/jobs/${item.work_item_id}` : null} live=${live.get(item.work_item_id)}
-    onAnswer=${(text) => act(() => doors.answer(id, item.work_item_id, item.question_name, text), "Not answered")()}
-    onCancel=${act(() => doors.cancel(id, item.work_item_id), "Not cancelled")} onRetry=${act(() => doors.retry(id, item.work_item_id), "Not tried again")} />`;
+    onAnswer=${(text) => act(() => functions.answer(id, item.work_item_id, item.question_name, text), "Not answered")()}
+    onCancel=${act(() => functions.cancel(id, item.work_item_id), "Not cancelled")} onRetry=${act(() => functions.retry(id, item.work_item_id), "Not tried again")} />`;
   const cards = (message) => (message.data?.work_items ?? []).map((item) => items.get(item)).filter(Boolean);
   const placed = new Set(messages.flatMap((message) => message.data?.work_items ?? []));
   const elsewhere = latest.value ? conversation.work.filter((item) => !placed.has(item.work_item_id) && !isOver(item.status)) : [];
@@ -132,7 +132,7 @@ export function Conversation({ id, doors, user, crumb, tools, gone }) {
     <div role="log" aria-label="Messages"><ol class="chat-messages">${messages.map((message) => html`<li key=${message.id}><${Message} message=${message} reader=${user} />
       ${cards(message).length > 0 && html`<div class="chat-work" aria-live="off">${cards(message).map(card)}</div>`}</li>`)}</ol></div>
     ${coming.length > 0 && html`<ol class="chat-messages" aria-label="Replies to come">${coming.map((reply) => html`<li key=${reply.job_id}><${ComingReply} reply=${reply} live=${live.get(reply.job_id)} text=${texts.get(reply.job_id)}
-      onStop=${act(() => doors.cancel(id, reply.job_id), "Not stopped")} onRetry=${act(() => doors.retry(id, reply.job_id), "Not tried again")} /></li>`)}</ol>`}
+      onStop=${act(() => functions.cancel(id, reply.job_id), "Not stopped")} onRetry=${act(() => functions.retry(id, reply.job_id), "Not tried again")} /></li>`)}</ol>`}
     ${latest.value && messages.length === 0 && coming.length === 0 && html`<p class="muted">Nothing was said yet.</p>`}
     <div class="chat-composer">
       <div role="status">${asking && html`<div class="chat-asks"><span class="grow">${asking.title}: ${asking.question}</span><button type="button" class="quiet" onClick=${() => { const at = document.getElementById(`work-${asking.work_item_id}`); at?.scrollIntoView({ block: "center" }); at?.focus({ preventScroll: true }); }}>Go to the question</button></div>`}</div>

@@ -5,9 +5,9 @@ import { request } from "../../api.js";
 const HOME = "/api/chat/conversations";
 const at = (id, more = "") => `${HOME}/${encodeURIComponent(id)}${more}`;
 
-/** The app's routes as the signed-in member calls them, or the holder of a visit. */
-export function doorsOf(visit) {
-  const call = (method, path, options) => request(method, path, { ...options, visit });
+/** The app's routes as the signed-in member calls them, or the holder of a guest session. */
+export function routesOf(guestSession) {
+  const call = (method, path, options) => request(method, path, { ...options, guestSession });
   return {
     list: (workspaceId, after, signal) => call("GET", HOME, { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
     begin: (workspaceId, key) => call("POST", HOME, { body: { workspace_id: workspaceId }, headers: { "Idempotency-Key": key } }),
@@ -24,19 +24,19 @@ export function doorsOf(visit) {
   };
 }
 
-export const chat = doorsOf();
+export const chat = routesOf();
 
 export const newKey = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
 export const titleOf = (conversation) => conversation.title ?? "New conversation";
 export const isOver = (status) => status === "completed" || status === "failed" || status === "cancelled";
 
-/** The address by which a visitor comes in: no browser sends what is behind the #, so no log has it. */
-export const linkOf = ({ id, session_id: visit }) => `${location.origin}/visit/chat#${visit}/${id}`;
+/** The address by which a guest comes in: no browser sends what is behind the #, so no log has it. */
+export const linkOf = ({ id, session_id: guestSession }) => `${location.origin}/guest/chat#${guestSession}/${id}`;
 
-/** What such an address names: `{visit, id}`, either null where it is missing or no such thing. */
+/** What such an address names: `{guestSession, id}`, either null where it is missing or no such thing. */
 export function namedBy(hash) {
-  const [, visit = null, id = null] = /^#(visit_[0-9a-f]{64})(?:\/([0-9a-f-]{36}))?$/.exec(hash) ?? [];
-  return { visit, id };
+  const [, guestSession = null, id = null] = /^#(guest_[0-9a-f]{64})(?:\/([0-9a-f-]{36}))?$/.exec(hash) ?? [];
+  return { guestSession, id };
 }
 
 /** How a conversation stands, in a word and a tone; the most pressing first. */

@@ -7,5 +7,5 @@ export default {
     { path: "/chat", load: () => import("./conversations.js") },
     { path: "/chat/:id", load: () => import("./chat-page.js") },
   ],
-  visits: [{ path: "/visit/chat", load: () => import("./visit-page.js") }],
+  guestPages: [{ path: "/guest/chat", load: () => import("./guest-page.js") }],
 };

@@ -8,11 +8,11 @@ import { ActionButton } from "../../parts/dialog.js";
 import { When } from "../../parts/when.js";
 import { isOver } from "./data.js";
 
-/** Who says a message, to a member or, without `reader`, to a visitor. */
+/** Who says a message, to a member or, without `reader`, to a guest. */
 function speaker(message, reader) {
   if (message.author !== "user") return "Assistant";
-  if (reader ? message.created_by === reader.id : message.by_visitor) return "You";
-  return message.by_visitor ? "A visitor" : "A member";
+  if (reader ? message.created_by === reader.id : message.by_guest) return "You";
+  return message.by_guest ? "A guest" : "A member";
 }
 
 const TIERS = { instant: "Instant", standard: "Answered directly", async: "Background work" };

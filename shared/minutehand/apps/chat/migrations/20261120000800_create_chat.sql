@@ -10,14 +10,14 @@ revoke all on schema chat from public;
 create table public.chat_conversations (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  visit_id text,
+  guest_session_id text,
   session_name text,
-  session_id text not null generated always as (coalesce(visit_id, 'chat:' || id::text)) stored,
+  session_id text not null generated always as (coalesce(guest_session_id, 'chat:' || id::text)) stored,
   title text,
   last_seq integer not null default 0,
   idempotency_key text,
   created_by uuid,
-  by_visitor boolean not null default false,
+  by_guest boolean not null default false,
   created_at timestamptz not null default queue.clock(),
   last_message_at timestamptz not null default queue.clock(),
   constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200)
@@ -26,28 +26,28 @@ comment on table public.chat_conversations is 'A conversation. It is its workspa
   'writes in it.';
 comment on column public.chat_conversations.id is 'The conversation, orders by time.';
 comment on column public.chat_conversations.workspace_id is 'The workspace that owns it.';
-comment on column public.chat_conversations.visit_id is 'The visit it was begun in or is shared with, which is its '
+comment on column public.chat_conversations.guest_session_id is 'The guest session it was begun in or is shared with, which is its '
   'key; null for what is the members'' alone.';
 comment on column public.chat_conversations.session_name is 'The id a caller brought for its session, as it wrote it; '
   'null for ids made here.';
 comment on column public.chat_conversations.session_id is 'The session of its jobs, for followers of '
-  'session:<session_id>: the visit, or chat:<id>.';
+  'session:<session_id>: the guest session, or chat:<id>.';
 comment on column public.chat_conversations.title is 'What people call it; null until it has a first message.';
 comment on column public.chat_conversations.last_seq is 'Number of the latest message.';
 comment on column public.chat_conversations.idempotency_key is 'The key it was made with; the same key finds the same '
   'one. Null when none was given.';
-comment on column public.chat_conversations.created_by is 'Who began it; null for a visitor who is nobody, and the '
+comment on column public.chat_conversations.created_by is 'Who began it; null for a guest who is nobody, and the '
   'service.';
-comment on column public.chat_conversations.by_visitor is 'Whether it was begun in a visit by nobody with an account: '
-  'who holds the visit may rename and delete it.';
+comment on column public.chat_conversations.by_guest is 'Whether it was begun in a guest session by nobody with an account: '
+  'who holds the guest session may rename and delete it.';
 comment on column public.chat_conversations.created_at is 'When it was begun, UTC.';
 comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun '
   'before there is one. Retention counts from here.';
 
 create index chat_conversations_newest on public.chat_conversations (workspace_id, last_message_at desc, id desc);
-create index chat_conversations_by_visit on public.chat_conversations (visit_id, last_message_at desc, id desc) where visit_id is not null;
+create index chat_conversations_by_guest_session on public.chat_conversations (guest_session_id, last_message_at desc, id desc) where guest_session_id is not null;
 create index chat_conversations_oldest on public.chat_conversations (last_message_at);
-create unique index chat_conversations_one_per_key on public.chat_conversations (workspace_id, coalesce(visit_id, ''), idempotency_key);
+create unique index chat_conversations_one_per_key on public.chat_conversations (workspace_id, coalesce(guest_session_id, ''), idempotency_key);
 
 create table public.chat_messages (
   id uuid primary key default queue.new_id(),
@@ -68,7 +68,7 @@ create table public.chat_messages (
   client_id text,
   job_id uuid,
   created_by uuid,
-  by_visitor boolean not null default false,
+  by_guest boolean not null default false,
   created_at timestamptz not null default queue.clock(),
   constraint chat_messages_seq_counts_from_one check (seq >= 1),
   constraint chat_messages_kind_is_its_authors check (
@@ -104,9 +104,9 @@ comment on column public.chat_messages.client_id is 'The sender''s own id for it
   'Null when none was given.';
 comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the work '
   'item that asked, of the assistant''s the job that wrote it: one message a job.';
-comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a visitor who is nobody, '
+comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a guest who is nobody, '
   'and the service.';
-comment on column public.chat_messages.by_visitor is 'Whether the holder of a visit sent it, and no member.';
+comment on column public.chat_messages.by_guest is 'Whether the holder of a guest session sent it, and no member.';
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
 create index chat_messages_by_workspace on public.chat_messages (workspace_id);
@@ -226,18 +226,18 @@ create index uses_by_age on chat.uses (at);
 alter table chat.uses enable row level security;
 comment on table chat.uses is 'What authors took in the last day, by the second. Apart from the messages, so that '
   'deleting those gives nothing back.';
-comment on column chat.uses.author is 'A visit, or a workspace and its member.';
+comment on column chat.uses.author is 'A guest session, or a workspace and its member.';
 comment on column chat.uses.at is 'The second, UTC.';
 comment on column chat.uses.messages is 'Messages sent and conversations begun.';
 comment on column chat.uses.tokens is 'Tokens given to what was asked for, whatever it took of them; counted for '
-  'visits.';
+  'guest_sessions.';
 
 insert into queue.settings (name, value) values
-  ('chat_messages_per_minute', '30'), -- of one member in one workspace, or of one visit
+  ('chat_messages_per_minute', '30'), -- of one member in one workspace, or of one guest session
   ('chat_queued_items_per_session', '100'),
   ('chat_queued_items_per_workspace', '10000'),
-  ('chat_visit_messages_per_day', '200'),
-  ('chat_visit_tokens_per_day', '10000000'),
+  ('chat_guest_session_messages_per_day', '200'),
+  ('chat_guest_session_tokens_per_day', '10000000'),
   ('chat_address_messages_per_minute', '600'), -- of callers without an account, over all their sessions
   ('chat_address_sessions_per_hour', '2000'),
   ('chat_session_id_min_characters', '20'), -- of an id that a caller brings: it is the key
@@ -334,7 +334,7 @@ cross join lateral (
 comment on view public.async_session_state is E'How conversations stand, one row each: what works, what asks, when '
   'something last happened.\n\nRow level security of the reader holds: members see their workspaces''.';
 comment on column public.async_session_state.session_id is 'The session, as its caller names it in x-session-id. '
-  'Conversations of one visit share theirs.';
+  'Conversations of one guest session share theirs.';
 comment on column public.async_session_state.topic_session_id is 'The session to follow: topic '
   'session:<topic_session_id>.';
 comment on column public.async_session_state.conversation_id is 'The conversation.';
@@ -348,7 +348,7 @@ comment on column public.async_session_state.cancelled is 'Work items that were 
 comment on column public.async_session_state.answer_wanted is 'Whether a question waits for a person.';
 comment on column public.async_session_state.replying is 'Whether a reply is being written, or is to be.';
 comment on column public.async_session_state.messages is 'How many messages there are.';
-comment on column public.async_session_state.created_by is 'Who began it; null for a visitor who is nobody, and the '
+comment on column public.async_session_state.created_by is 'Who began it; null for a guest who is nobody, and the '
   'service.';
 comment on column public.async_session_state.created_at is 'When it was begun, UTC.';
 comment on column public.async_session_state.last_message_at is 'When the latest message came, UTC.';
@@ -386,11 +386,11 @@ language sql stable
 set search_path = ''
 as $$
   select chat.is_service() or queue.is_member(p_conversation.workspace_id)
-    or p_conversation.visit_id = p_session_id
-      and exists (select from queue.may_visit(p_session_id) as v where v.workspace_id = p_conversation.workspace_id)
+    or p_conversation.guest_session_id = p_session_id
+      and exists (select from queue.may_join_guest_session(p_session_id) as v where v.workspace_id = p_conversation.workspace_id)
 $$;
 comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or '
-  'holds the visit it is open to.';
+  'holds the guest session it is open to.';
 
 create function chat.conversation_or_refuse(p_conversation_id uuid, p_session_id text, p_locked boolean default false)
 returns public.chat_conversations
@@ -415,7 +415,7 @@ begin
 end;
 $$;
 comment on function chat.conversation_or_refuse is E'The conversation, if it is the caller''s to see; one 404 for '
-  'missing, another''s, and a visit that ended.\n\nWho locks a conversation and jobs of it locks the conversation '
+  'missing, another''s, and a guest session that ended.\n\nWho locks a conversation and jobs of it locks the conversation '
   'first.';
 
 create function chat.workspace_or_refuse(p_workspace_id uuid, p_session_id text) returns uuid
@@ -426,7 +426,7 @@ declare
   v_workspace uuid := p_workspace_id;
 begin
   if p_session_id is not null then
-    v_workspace := (queue.visit_or_refuse(p_session_id)).workspace_id;
+    v_workspace := (queue.guest_session_or_refuse(p_session_id)).workspace_id;
     if p_workspace_id is not null and p_workspace_id <> v_workspace then
       perform queue.refuse(404, 'session_not_found', 'no such session');
     end if;
@@ -437,15 +437,15 @@ begin
   return v_workspace;
 end;
 $$;
-comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their visit''s; 404 '
+comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their guest session''s; 404 '
   'else.';
 
-create function chat.show_message(p_message public.chat_messages, p_visiting boolean) returns jsonb
+create function chat.show_message(p_message public.chat_messages, p_as_guest boolean) returns jsonb
 language sql immutable
 set search_path = ''
 as $$
   select to_jsonb(p_message) - array['workspace_id', 'conversation_id']
-    || case when p_visiting then '{"created_by": null}'::jsonb else '{}' end
+    || case when p_as_guest then '{"created_by": null}'::jsonb else '{}' end
     -- texts travel once, with who sent them
     || jsonb_build_object('documents', (
       select coalesce(jsonb_agg(jsonb_build_object('title', d.value -> 'title', 'characters', char_length(d.value ->> 'text')) order by d.ordinality), '[]')
@@ -455,18 +455,18 @@ comment on function chat.show_message is 'A message as people get it: of its doc
 
 create function chat.show(p_conversation_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
   v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id);
-  v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+  v_as_guest boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
 begin
   return (
     select to_jsonb(s) - '{conversation_id,topic_session_id}'::text[] || jsonb_build_object(
       'id', s.conversation_id, 'session_id', s.topic_session_id,
-      'workspace_id', case when not v_visiting then s.workspace_id end, 'created_by', case when not v_visiting then s.created_by end,
-      'shared_until', (select v.expires_at from queue.live_visit(v_conversation.visit_id) as v where v.user_id is null))
+      'workspace_id', case when not v_as_guest then s.workspace_id end, 'created_by', case when not v_as_guest then s.created_by end,
+      'shared_until', (select v.expires_at from queue.live_guest_session(v_conversation.guest_session_id) as v where v.user_id is null))
     from public.async_session_state as s where s.conversation_id = p_conversation_id)
   || jsonb_build_object(
     'work', (
@@ -487,15 +487,15 @@ comment on function chat.show is 'Behind public.chat_read, which browsers'' role
 
 create function chat.messages(p_conversation_id uuid, p_before integer, p_limit integer, p_session_id text) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
   v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id);
-  v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+  v_as_guest boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
 begin
   return jsonb_build_object('session_id', v_conversation.session_id, 'messages', (
-    select coalesce(jsonb_agg(chat.show_message(m, v_visiting) order by m.seq), '[]')
+    select coalesce(jsonb_agg(chat.show_message(m, v_as_guest) order by m.seq), '[]')
     from (
       select * from public.chat_messages
       where conversation_id = p_conversation_id and (p_before is null or seq < p_before)
@@ -507,7 +507,7 @@ comment on function chat.messages is 'Behind public.chat_messages_before, which 
 
 create function chat.list(p_workspace_id uuid, p_session_id text, p_before jsonb, p_limit integer) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -519,7 +519,7 @@ begin
       'created_by', case when p_session_id is null then s.created_by end) order by c.last_message_at desc, c.id desc), '[]')
     from (
       select x.id, x.last_message_at from public.chat_conversations as x
-      where x.workspace_id = v_workspace and (p_session_id is null or x.visit_id = p_session_id)
+      where x.workspace_id = v_workspace and (p_session_id is null or x.guest_session_id = p_session_id)
         and (nullif(p_before, 'null') is null or (x.last_message_at, x.id) < ((p_before ->> 'at')::timestamptz, (p_before ->> 'id')::uuid))
       order by x.last_message_at desc, x.id desc
       limit least(200, greatest(1, coalesce(p_limit, 50)))) as c
@@ -581,20 +581,20 @@ $$;
 comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days '
   'and nothing works for, whosever they are; after some thousand messages no more of them.';
 
-create function chat.author(p_workspace_id uuid, p_visit_id text) returns text
+create function chat.author(p_workspace_id uuid, p_guest_session_id text) returns text
 language sql stable
 set search_path = ''
-as $$ select case when p_visit_id is not null then p_visit_id else p_workspace_id || ':' || auth.uid() end $$;
-comment on function chat.author is 'Who is counted: a visit, or the member of a workspace; null for a service.';
+as $$ select case when p_guest_session_id is not null then p_guest_session_id else p_workspace_id || ':' || auth.uid() end $$;
+comment on function chat.author is 'Who is counted: a guest session, or the member of a workspace; null for a service.';
 
 create function chat.left_today(p_author text) returns numeric
 language sql stable
 set search_path = ''
 as $$
-  select (queue.setting('chat_visit_tokens_per_day'))::numeric - coalesce(sum(tokens), 0)
+  select (queue.setting('chat_guest_session_tokens_per_day'))::numeric - coalesce(sum(tokens), 0)
   from chat.uses where author = p_author and at > queue.clock() - interval '1 day'
 $$;
-comment on function chat.left_today is 'Tokens that a visit may still be given within a day.';
+comment on function chat.left_today is 'Tokens that a guest session may still be given within a day.';
 
 create function chat.spend(p_author text, p_messages integer, p_tokens bigint) returns void
 language sql
@@ -606,12 +606,12 @@ as $$
 $$;
 comment on function chat.spend is 'Note what an author takes; nothing for a service.';
 
-create function chat.check_pace(p_workspace_id uuid, p_visit_id text, p_tokens bigint) returns void
+create function chat.check_pace(p_workspace_id uuid, p_guest_session_id text, p_tokens bigint) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_author text := chat.author(p_workspace_id, p_visit_id);
+  v_author text := chat.author(p_workspace_id, p_guest_session_id);
   v_now timestamptz;
   v_minute bigint;
   v_day bigint;
@@ -621,30 +621,30 @@ begin
   v_now := queue.clock();
   -- a member has no bound of a day, and may have said much in one
   select sum(messages) filter (where at > v_now - interval '1 minute'), sum(messages) into v_minute, v_day
-  from chat.uses where author = v_author and at > v_now - case when p_visit_id is null then interval '1 minute' else interval '1 day' end;
+  from chat.uses where author = v_author and at > v_now - case when p_guest_session_id is null then interval '1 minute' else interval '1 day' end;
   if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
     perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
-  elsif p_visit_id is not null and v_day >= (queue.setting('chat_visit_messages_per_day'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a day', queue.setting('chat_visit_messages_per_day')), 'day');
-  elsif p_visit_id is not null and chat.left_today(v_author) < p_tokens then
-    perform queue.refuse(429, 'quota_exceeded', 'what this visit may take in a day is used up', 'tokens');
+  elsif p_guest_session_id is not null and v_day >= (queue.setting('chat_guest_session_messages_per_day'))::integer then
+    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a day', queue.setting('chat_guest_session_messages_per_day')), 'day');
+  elsif p_guest_session_id is not null and chat.left_today(v_author) < p_tokens then
+    perform queue.refuse(429, 'quota_exceeded', 'what this guest session may take in a day is used up', 'tokens');
   end if;
   perform chat.spend(v_author, 1, p_tokens);
 end;
 $$;
 comment on function chat.check_pace is E'Count a message, or a conversation begun, or refuse with 429: '
-  'chat_messages_per_minute of anybody, chat_visit_messages_per_day and chat_visit_tokens_per_day of a '
-  'visit.\n\np_visit_id is null for members, whatever visit they name.';
+  'chat_messages_per_minute of anybody, chat_guest_session_messages_per_day and chat_guest_session_tokens_per_day of a '
+  'guest session.\n\np_guest_session_id is null for members, whatever guest session they name.';
 
 create function chat.open(p_workspace_id uuid, p_title text, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the door
+security definer -- nobody holds a right to write conversations: this is the function
 set search_path = ''
 as $$
 declare
   v_workspace uuid := chat.workspace_or_refuse(p_workspace_id, p_session_id);
   v_author uuid := auth.uid();
-  v_visit text := case when not queue.is_member(v_workspace) then p_session_id end;
+  v_guest_session text := case when not queue.is_member(v_workspace) then p_session_id end;
   v_made public.chat_conversations;
 begin
   if char_length(p_idempotency_key) not between 1 and 255 then
@@ -652,21 +652,21 @@ begin
   elsif char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'title must be a text of 1 to 200 characters', 'title');
   end if;
-  -- the author before the visit, as where a message is counted; conversations of one visit are counted one after the other
-  perform pg_advisory_xact_lock(hashtextextended('chat:' || chat.author(v_workspace, v_visit), 0));
+  -- the author before the guest session, as where a message is counted; conversations of one guest session are counted one after the other
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || chat.author(v_workspace, v_guest_session), 0));
   perform pg_advisory_xact_lock(hashtextextended('chat:' || p_session_id, 0));
-  insert into public.chat_conversations (workspace_id, visit_id, title, idempotency_key, created_by, by_visitor)
+  insert into public.chat_conversations (workspace_id, guest_session_id, title, idempotency_key, created_by, by_guest)
   values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author, p_session_id is not null and v_author is null)
-  on conflict (workspace_id, coalesce(visit_id, ''), idempotency_key) do nothing
+  on conflict (workspace_id, coalesce(guest_session_id, ''), idempotency_key) do nothing
   returning * into v_made;
   if not found then
     select id into v_made.id from public.chat_conversations
-    where workspace_id = v_workspace and coalesce(visit_id, '') = coalesce(p_session_id, '') and idempotency_key = p_idempotency_key;
+    where workspace_id = v_workspace and coalesce(guest_session_id, '') = coalesce(p_session_id, '') and idempotency_key = p_idempotency_key;
     return jsonb_build_object('conversation_id', v_made.id, 'created', false);
-  elsif p_session_id is not null and (select count(*) from public.chat_conversations where visit_id = p_session_id) > 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'a visit has at most 20 conversations', '20');
+  elsif p_session_id is not null and (select count(*) from public.chat_conversations where guest_session_id = p_session_id) > 20 then
+    perform queue.refuse(429, 'quota_exceeded', 'a guest session has at most 20 conversations', '20');
   end if;
-  perform chat.check_pace(v_workspace, v_visit, 0);
+  perform chat.check_pace(v_workspace, v_guest_session, 0);
   -- before it has a job: who opens it may follow it at once
   perform queue.claim_sessions(v_workspace, array[v_made.session_id]);
   return jsonb_build_object('conversation_id', v_made.id, 'created', true);
@@ -680,9 +680,9 @@ set search_path = ''
 as $$
 begin
   if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
-      -- what members or a service began is shared with visitors, not given to them
-      -- and a member who reads a visit's id is no visitor
-      or p_conversation.visit_id = p_session_id and p_conversation.by_visitor
+      -- what members or a service began is shared with guests, not given to them
+      -- and a member who reads a guest session's id is no guest
+      or p_conversation.guest_session_id = p_session_id and p_conversation.by_guest
         and not queue.is_member(p_conversation.workspace_id)) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
   end if;
@@ -693,7 +693,7 @@ comment on function chat.may_change is 'Refuse with 403 a member who neither beg
 
 create function chat.rename(p_conversation_id uuid, p_title text, p_session_id text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the door
+security definer -- nobody holds a right to write conversations: this is the function
 set search_path = ''
 as $$
 begin
@@ -709,7 +709,7 @@ comment on function chat.rename is 'Behind public.chat_rename, which browsers'' 
 
 create function chat.remove(p_conversation_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the door
+security definer -- nobody holds a right to write conversations: this is the function
 set search_path = ''
 as $$
 begin
@@ -779,9 +779,9 @@ declare
   v_workspace integer;
   v_room integer;
 begin
-  if p_conversation.visit_id is not null then
-    perform pg_advisory_xact_lock(hashtextextended('chat:' || p_conversation.visit_id, 0));
-    if chat.left_today(p_conversation.visit_id) < p_count * chat.item_tokens() then
+  if p_conversation.guest_session_id is not null then
+    perform pg_advisory_xact_lock(hashtextextended('chat:' || p_conversation.guest_session_id, 0));
+    if chat.left_today(p_conversation.guest_session_id) < p_count * chat.item_tokens() then
       return null;
     end if;
   end if;
@@ -803,7 +803,7 @@ end;
 $$;
 comment on function chat.room is E'How many of p_count further work items of a conversation begin at once; the others '
   'wait in the queue.\n\nNull when the queue takes no more: by what a session or a workspace may have queued, and in '
-  'a visit by what is left of the day.';
+  'a guest session by what is left of the day.';
 
 create function chat.room_or_refuse(p_conversation public.chat_conversations, p_count integer) returns integer
 language plpgsql
@@ -839,7 +839,7 @@ begin
   v_made.input_tokens := coalesce(v_made.input_tokens, 0);
   v_made.output_tokens := coalesce(v_made.output_tokens, 0);
   v_made.cost_usd := coalesce(v_made.cost_usd, 0);
-  v_made.by_visitor := coalesce(v_made.by_visitor, false);
+  v_made.by_guest := coalesce(v_made.by_guest, false);
   insert into public.chat_messages select (v_made).*;
   return v_made;
 end;
@@ -847,7 +847,7 @@ $$;
 comment on function chat.say is 'Add a message to its conversation, whose row the caller holds; a first one gives it '
   'its title.';
 
-create function chat.move(p_conversation public.chat_conversations, p_visit_id text) returns public.chat_conversations
+create function chat.move(p_conversation public.chat_conversations, p_guest_session_id text) returns public.chat_conversations
 language plpgsql
 set search_path = ''
 as $$
@@ -855,7 +855,7 @@ declare
   v_moved public.chat_conversations;
   v_jobs uuid[];
 begin
-  update public.chat_conversations set visit_id = p_visit_id, idempotency_key = case when p_visit_id is not null then idempotency_key end
+  update public.chat_conversations set guest_session_id = p_guest_session_id, idempotency_key = case when p_guest_session_id is not null then idempotency_key end
   where id = p_conversation.id
   returning * into v_moved;
   perform queue.claim_sessions(v_moved.workspace_id, array[v_moved.session_id]);
@@ -869,18 +869,18 @@ begin
   return v_moved;
 end;
 $$;
-comment on function chat.move is E'Open a conversation, whose row the caller holds, to a visit, or to members alone: '
+comment on function chat.move is E'Open a conversation, whose row the caller holds, to a guest session, or to members alone: '
   'it changes its session, and so do its jobs.\n\nComing back it loses its idempotency key, which may stand for '
   'another of the members'' by now. Events so far keep the session they were told in.';
 
 create function chat.send(p_conversation_id uuid, p_message jsonb, p_session_id text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write messages: this is the door
+security definer -- nobody holds a right to write messages: this is the function
 set search_path = ''
 as $$
 declare
   v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, p_session_id, true);
-  v_visiting boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+  v_as_guest boolean := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
   v_problem text[] := chat.message_problem(p_message);
   v_message public.chat_messages;
   v_done jsonb;
@@ -894,11 +894,11 @@ begin
       or v_message.request <> p_message - '{text,client_id,documents}'::text[] then
       perform queue.refuse(409, 'idempotency_conflict', 'this client_id stands for another message', v_message.id::text);
     end if;
-    return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', false, 'wake', false);
+    return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id, 'created', false, 'wake', false);
   end if;
-  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, chat.reply_tokens());
-  if not v_visiting and v_conversation.visit_id is not null and not exists (select from queue.live_visit(v_conversation.visit_id)) then
-    v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a visit that has ended
+  perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.guest_session_id end, chat.reply_tokens());
+  if not v_as_guest and v_conversation.guest_session_id is not null and not exists (select from queue.live_guest_session(v_conversation.guest_session_id)) then
+    v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a guest session that has ended
   end if;
   if p_message ->> 'mode' = 'work' then
     perform chat.room_or_refuse(v_conversation, 1);
@@ -911,7 +911,7 @@ begin
   v_message.request := p_message - '{text,client_id,documents}'::text[];
   v_message.client_id := p_message ->> 'client_id';
   v_message.created_by := auth.uid();
-  v_message.by_visitor := v_visiting;
+  v_message.by_guest := v_as_guest;
   v_message := chat.say(v_message);
   -- the platform's own job: no person's call makes it, but it is the person's
   v_done := queue.enqueue(v_conversation.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'chat_reply',
@@ -919,7 +919,7 @@ begin
     'session_id', v_conversation.session_id, 'concurrency_key', p_conversation_id, 'priority', 10)), false);
   update public.chat_messages set job_id = (v_done #>> '{ids,0}')::uuid where id = v_message.id returning * into v_message;
   perform chat.retain(5);
-  return jsonb_build_object('message', chat.show_message(v_message, v_visiting), 'job_id', v_message.job_id, 'created', true, 'wake', v_done -> 'wake');
+  return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id, 'created', true, 'wake', v_done -> 'wake');
 end;
 $$;
 comment on function chat.send is 'Behind public.chat_send, which browsers'' roles call as themselves.';
@@ -946,7 +946,7 @@ comment on function chat.job_or_refuse is 'A job of the conversation, locked: a 
 
 create function chat.answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -976,7 +976,7 @@ begin
   v_said.data := jsonb_build_object('question', v_wait -> 'question');
   v_said.job_id := p_job_id;
   v_said.created_by := auth.uid();
-  v_said.by_visitor := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
+  v_said.by_guest := p_session_id is not null and not queue.is_member(v_conversation.workspace_id);
   v_said := chat.say(v_said);
   insert into public.chat_notes (conversation_id, workspace_id, job_id, direction, type, content, answers)
   select n.conversation_id, n.workspace_id, n.job_id, 'to_work', 'answer', v_said.text, n.id
@@ -991,7 +991,7 @@ comment on function chat.answer is 'Behind public.chat_answer, which browsers'' 
 
 create function chat.cancel(p_conversation_id uuid, p_job_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -1012,7 +1012,7 @@ comment on function chat.cancel is 'Behind public.chat_cancel, which browsers'' 
 
 create function chat.retry(p_conversation_id uuid, p_job_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- visitors hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -1025,13 +1025,13 @@ begin
     perform queue.refuse(429, 'quota_exceeded', 'it is retried at most 20 times', '20');
   elsif v_job.job_type = 'chat_work' then
     perform chat.room_or_refuse(v_conversation, 1);
-    perform chat.spend(v_conversation.visit_id, 0, chat.item_tokens());
+    perform chat.spend(v_conversation.guest_session_id, 0, chat.item_tokens());
   else
     -- a reply begun again takes what the first one took
     perform chat.check_pace(v_conversation.workspace_id,
       case when not queue.is_member(v_conversation.workspace_id) then p_session_id end, chat.reply_tokens());
   end if;
-  perform queue.revive(array[p_job_id], queue.clock());
+  perform queue.retry_jobs(array[p_job_id], queue.clock());
   return jsonb_build_object('work_item_id', p_job_id, 'wake', queue.request_wake());
 end;
 $$;
@@ -1039,22 +1039,22 @@ comment on function chat.retry is 'Behind public.chat_retry, which browsers'' ro
 
 create function chat.share(p_conversation_id uuid, p_ttl_seconds integer) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the door
+security definer -- nobody holds a right to write conversations: this is the function
 set search_path = ''
 as $$
 declare
   v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, null, true);
-  v_visit queue.visits;
+  v_guest_session queue.guest_sessions;
   v_opened jsonb;
 begin
-  select v.* into v_visit from queue.live_visit(v_conversation.visit_id) as v;
-  if v_visit.user_id is not null then
+  select v.* into v_guest_session from queue.live_guest_session(v_conversation.guest_session_id) as v;
+  if v_guest_session.user_id is not null then
     perform queue.refuse(409, 'invalid_state', 'it is open to one user already, and to nobody else', 'user');
-  elsif v_visit.session_id is not null then
-    return jsonb_build_object('session_id', v_visit.session_id, 'expires_at', v_visit.expires_at, 'created', false);
+  elsif v_guest_session.session_id is not null then
+    return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'created', false);
   end if;
-  -- who may open visits is decided there
-  v_opened := public.open_visit(v_conversation.workspace_id, jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
+  -- who may open guest sessions is decided there
+  v_opened := public.open_guest_session(v_conversation.workspace_id, jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
   perform chat.move(v_conversation, v_opened ->> 'session_id');
   return jsonb_build_object('session_id', v_opened -> 'session_id', 'expires_at', v_opened -> 'expires_at', 'created', true);
 end;
@@ -1063,16 +1063,16 @@ comment on function chat.share is 'Behind public.chat_share, which browsers'' ro
 
 create function chat.unshare(p_conversation_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the door
+security definer -- nobody holds a right to write conversations: this is the function
 set search_path = ''
 as $$
 declare
   v_conversation public.chat_conversations := chat.conversation_or_refuse(p_conversation_id, null, true);
 begin
   perform queue.may_manage(v_conversation.workspace_id);
-  if v_conversation.visit_id is not null then
-    if exists (select from queue.live_visit(v_conversation.visit_id)) then
-      perform public.close_visit(v_conversation.visit_id);
+  if v_conversation.guest_session_id is not null then
+    if exists (select from queue.live_guest_session(v_conversation.guest_session_id)) then
+      perform public.close_guest_session(v_conversation.guest_session_id);
     end if;
     perform chat.move(v_conversation, null);
   end if;
@@ -1089,8 +1089,8 @@ begin atomic
   select chat.open(p_workspace_id, p_title, p_session_id, p_idempotency_key);
 end;
 comment on function public.chat_open is E'Begin a conversation: {conversation_id, created}; for members of the '
-  'workspace, or in a visit for who holds it.\n\nThe same idempotency key finds the same conversation. In a visit the '
-  'workspace is the visit''s.';
+  'workspace, or in a guest session for who holds it.\n\nThe same idempotency key finds the same conversation. In a guest session the '
+  'workspace is the guest session''s.';
 
 create function public.chat_read(p_conversation_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -1100,7 +1100,7 @@ begin atomic
 end;
 comment on function public.chat_read is E'How a conversation stands, as async_session_state, with {work, replies}: '
   'the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, and who holds '
-  'its visit.';
+  'its guest session.';
 
 create function public.chat_messages_before(p_conversation_id uuid, p_before integer default null, p_limit integer default 50, p_session_id text default null) returns jsonb
 language sql
@@ -1117,7 +1117,7 @@ set search_path = ''
 begin atomic
   select chat.list(p_workspace_id, p_session_id, p_before, p_limit);
 end;
-comment on function public.chat_list is 'Conversations of a workspace or a visit, the one written in last first, '
+comment on function public.chat_list is 'Conversations of a workspace or a guest session, the one written in last first, '
   'after p_before {at, id}: {conversations}, each as async_session_state.';
 
 create function public.chat_rename(p_conversation_id uuid, p_title text, p_session_id text default null) returns jsonb
@@ -1183,9 +1183,9 @@ set search_path = ''
 begin atomic
   select chat.share(p_conversation_id, p_ttl_seconds);
 end;
-comment on function public.chat_share is E'Open a conversation to a visitor without an account: {session_id, '
+comment on function public.chat_share is E'Open a conversation to a guest without an account: {session_id, '
   'expires_at, created}. Whoever holds that id reads all of it, writes in it, answers and cancels.\n\nManagers open a '
-  'visit of 1 second to thirty days; while it is open every member gets the same one, with created false.';
+  'guest session of 1 second to thirty days; while it is open every member gets the same one, with created false.';
 
 create function public.chat_unshare(p_conversation_id uuid) returns jsonb
 language sql
@@ -1193,8 +1193,8 @@ set search_path = ''
 begin atomic
   select chat.unshare(p_conversation_id);
 end;
-comment on function public.chat_unshare is 'Close the visit a conversation is open to: {conversation_id, shared}; for '
-  'managers. Harmless when repeated. Other conversations of the visit close with it.';
+comment on function public.chat_unshare is 'Close the guest session a conversation is open to: {conversation_id, shared}; for '
+  'managers. Harmless when repeated. Other conversations of the guest session close with it.';
 
 -- 5. What the worker does ------------------------------------------------------------------------------
 
@@ -1218,7 +1218,7 @@ comment on function chat.held is 'The conversation of a leased job and the job, 
 
 create function public.chat_load(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -1304,7 +1304,7 @@ comment on function chat.post is 'Say as the assistant what a job wrote; the cal
 
 create function public.chat_post(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -1353,7 +1353,7 @@ declare
   v_ids uuid[] := '{}';
   v_wake boolean := false;
 begin
-  perform chat.spend(p_conversation.visit_id, 0, jsonb_array_length(p_items) * chat.item_tokens());
+  perform chat.spend(p_conversation.guest_session_id, 0, jsonb_array_length(p_items) * chat.item_tokens());
   for v_item in select value from jsonb_array_elements(p_items) loop
     -- what is to be made of a piece of research waits for it
     v_fed := case when v_item ->> 'kind' = 'research' then '{}' else v_research end;
@@ -1398,7 +1398,7 @@ comment on function chat.plan_text is 'What is said when work begins, and how mu
 
 create function public.chat_delegate(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$

@@ -3,14 +3,14 @@
 
 -- 1. Which session an id names --------------------------------------------------------------------------
 
-create function chat.visit_of(p_session_id text) returns text
+create function chat.guest_session_of(p_session_id text) returns text
 language sql immutable
 set search_path = ''
 as $$
-  select case when p_session_id ~ '^visit_[0-9a-f]{64}$' then p_session_id
-    else 'visit_' || encode(sha256(convert_to('chat:' || p_session_id, 'utf8')), 'hex') end
+  select case when p_session_id ~ '^guest_[0-9a-f]{64}$' then p_session_id
+    else 'guest_' || encode(sha256(convert_to('chat:' || p_session_id, 'utf8')), 'hex') end
 $$;
-comment on function chat.visit_of is 'The guest session that an id names: one made here is its own name, one that a '
+comment on function chat.guest_session_of is 'The guest session that an id names: one made here is its own name, one that a '
   'caller brought is hashed.';
 
 create function chat.guest_workspace() returns uuid
@@ -34,8 +34,8 @@ language sql stable
 set search_path = ''
 as $$
   select c.*
-  from queue.may_visit(chat.visit_of(p_session_id)) as v
-  join public.chat_conversations as c on c.visit_id = v.session_id and c.workspace_id = v.workspace_id
+  from queue.may_join_guest_session(chat.guest_session_of(p_session_id)) as v
+  join public.chat_conversations as c on c.guest_session_id = v.session_id and c.workspace_id = v.workspace_id
   order by c.idempotency_key is not distinct from 'session' desc, c.last_message_at desc, c.id desc
   limit 1
 $$;
@@ -94,10 +94,10 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_visit_id text := chat.visit_of(p_session_id);
+  v_guest_session_id text := chat.guest_session_of(p_session_id);
   v_user uuid := auth.uid();
   v_workspace uuid := p_workspace_id;
-  v_visit queue.visits;
+  v_guest_session queue.guest_sessions;
   v_found public.chat_conversations;
 begin
   perform chat.check_session_id(p_session_id);
@@ -105,22 +105,22 @@ begin
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
   end if;
   -- the author before the session, as everywhere; messages of one session come one after the other
-  perform pg_advisory_xact_lock(hashtextextended('chat:' || v_visit_id, 0));
+  perform pg_advisory_xact_lock(hashtextextended('chat:' || v_guest_session_id, 0));
   v_found := chat.session_or_null(p_session_id);
   if v_user is null then
     perform chat.check_address(p_address, v_found.id is null);
   end if;
-  v_visit := queue.ensure_visit(v_visit_id,
+  v_guest_session := queue.ensure_guest_session(v_guest_session_id,
     coalesce(v_found.workspace_id, v_workspace,
       (select w from queue.my_workspaces() as w order by 1 limit 1), chat.guest_workspace()),
     v_user, 2592000);
-  if not exists (select from queue.may_visit(v_visit_id)) or v_workspace <> v_visit.workspace_id then
+  if not exists (select from queue.may_join_guest_session(v_guest_session_id)) or v_workspace <> v_guest_session.workspace_id then
     perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
   if v_found.id is null then
     insert into public.chat_conversations
-      (workspace_id, visit_id, session_name, idempotency_key, created_by, by_visitor)
-    values (v_visit.workspace_id, v_visit_id, nullif(p_session_id, v_visit_id), 'session', v_user, v_user is null)
+      (workspace_id, guest_session_id, session_name, idempotency_key, created_by, by_guest)
+    values (v_guest_session.workspace_id, v_guest_session_id, nullif(p_session_id, v_guest_session_id), 'session', v_user, v_user is null)
     returning * into v_found;
   else
     select * into v_found from public.chat_conversations where id = v_found.id for update;
@@ -152,7 +152,7 @@ begin
     v_said.kind := case v_said.author when 'assistant' then 'reply' else 'message' end;
     v_said.text := left(v_each ->> 'text', 8000);
     v_said.data := '{"from_caller": true}';
-    v_said.by_visitor := v_said.author = 'user' and not queue.is_member(p_conversation.workspace_id);
+    v_said.by_guest := v_said.author = 'user' and not queue.is_member(p_conversation.workspace_id);
     perform chat.say(v_said);
   end loop;
 end;
@@ -215,7 +215,7 @@ comment on function chat.request_again is 'What a request with the same client_i
 
 create function chat.request(p_session_id text, p_request jsonb) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write messages: this is the door
+security definer -- nobody holds a right to write messages: this is the function
 set search_path = ''
 as $$
 declare
@@ -224,7 +224,7 @@ declare
   v_message jsonb := p_request - '{items,history,workspace_id,address,tier}'::text[];
   v_problem text[] := chat.message_problem(v_message);
   v_again jsonb;
-  v_visiting boolean;
+  v_as_guest boolean;
   v_room integer;
   v_said public.chat_messages;
   v_begun jsonb;
@@ -242,12 +242,12 @@ begin
   end if;
   perform chat.remember(v_conversation, p_request -> 'history');
   if v_items = '[]' then
-    v_begun := chat.send(v_conversation.id, v_message, v_conversation.visit_id);
+    v_begun := chat.send(v_conversation.id, v_message, v_conversation.guest_session_id);
     return jsonb_build_object('conversation_id', v_conversation.id, 'message_id', v_begun #> '{message,id}',
       'job_id', v_begun -> 'job_id', 'created', v_begun -> 'created', 'wake', v_begun -> 'wake');
   end if;
-  v_visiting := not queue.is_member(v_conversation.workspace_id);
-  perform chat.check_pace(v_conversation.workspace_id, case when v_visiting then v_conversation.visit_id end, 0);
+  v_as_guest := not queue.is_member(v_conversation.workspace_id);
+  perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.guest_session_id end, 0);
   v_room := chat.room_or_refuse(v_conversation, jsonb_array_length(v_items));
   v_said.conversation_id := v_conversation.id;
   v_said.author := 'user';
@@ -257,7 +257,7 @@ begin
   v_said.request := v_message - '{text,client_id,documents}'::text[];
   v_said.client_id := v_message ->> 'client_id';
   v_said.created_by := auth.uid();
-  v_said.by_visitor := v_visiting;
+  v_said.by_guest := v_as_guest;
   v_said := chat.say(v_said);
   v_begun := chat.begin_work(v_conversation, v_said.id, v_items, auth.uid(), null);
   perform chat.say(jsonb_populate_record(null::public.chat_messages, jsonb_build_object(
@@ -273,7 +273,7 @@ comment on function chat.request is 'Behind public.chat_request, which browsers'
 
 create function chat.outcome(p_session_id text, p_message_id uuid) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -360,7 +360,7 @@ comment on function chat.is_told is 'Whether a note is to be seen already.';
 
 create function chat.status(p_session_id text) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -404,7 +404,7 @@ comment on function chat.progress is 'A job''s progress in this app''s words: {s
 
 create function chat.works(p_session_id text, p_job_ids uuid[]) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 begin
@@ -423,31 +423,31 @@ comment on function chat.works is 'Behind public.chat_works, which browsers'' ro
 
 create function chat.events(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
-  v_visit queue.visits;
+  v_guest_session queue.guest_sessions;
 begin
-  select v.* into v_visit from queue.may_visit(chat.visit_of(p_session_id)) as v;
+  select v.* into v_guest_session from queue.may_join_guest_session(chat.guest_session_of(p_session_id)) as v;
   if not found then
     -- many streams wait for sessions that are still to begin: that is no error
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'), 'more', false);
   end if;
-  return queue.read_feed(v_visit.workspace_id, v_visit.session_id, p_cursor, p_limit);
+  return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
 end;
 $$;
 comment on function chat.events is 'Behind public.chat_events, which browsers'' roles call as themselves.';
 
-create function chat.news(p_visit_ids text[]) returns jsonb
+create function chat.news(p_guest_session_ids text[]) returns jsonb
 language sql stable
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
   select jsonb_build_object('news', coalesce(jsonb_object_agg(n.session_id, n.mark), '{}'))
   from (
     select j.session_id, sum(j.last_seq) as mark from public.jobs as j
-    where j.session_id = any (p_visit_ids[1:2000]) and j.session_id like 'visit\_%' group by j.session_id) as n
+    where j.session_id = any (p_guest_session_ids[1:2000]) and j.session_id like 'guest\_%' group by j.session_id) as n
 $$;
 comment on function chat.news is 'Behind public.chat_news, which browsers'' roles call as themselves.';
 
@@ -461,17 +461,17 @@ as $$
   from public.chat_work_items as i
   join public.chat_conversations as c on c.id = i.conversation_id
   where p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and i.job_id = substr(p_work_id, 6)::uuid
-    and (p_session_id is null or c.visit_id = chat.visit_of(p_session_id) or c.session_id = p_session_id)
+    and (p_session_id is null or c.guest_session_id = chat.guest_session_of(p_session_id) or c.session_id = p_session_id)
     -- a guest's work is theirs who know its id, which nobody else is given
     and (queue.is_member(c.workspace_id) or chat.is_service()
-      or exists (select from queue.may_visit(c.visit_id) as v where v.workspace_id = c.workspace_id))
+      or exists (select from queue.may_join_guest_session(c.guest_session_id) as v where v.workspace_id = c.workspace_id))
 $$;
 comment on function chat.work_or_null is 'A work item by its outside id, if the caller may steer it: as member, as '
   'its session''s user, or as a guest who knows it.';
 
 create function chat.cancel_work(p_session_id text, p_work_id text, p_all boolean) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -520,7 +520,7 @@ comment on function chat.cancel_work is 'Behind public.chat_cancel_work, which b
 
 create function chat.notes(p_session_id text, p_work_id text, p_limit integer) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -554,7 +554,7 @@ comment on function chat.notes is 'Behind public.chat_notes_of, which browsers''
 
 create function chat.respond(p_session_id text, p_message_id text, p_work_id text, p_content text) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their door
+security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
 as $$
 declare
@@ -577,7 +577,7 @@ begin
       perform queue.refuse(404, 'message_not_found', 'no such message in this session', p_message_id);
     elsif v_question.type = 'question' then
       v_done := chat.answer(v_conversation.id, v_question.job_id,
-        jsonb_build_object('answer', p_content, 'name', v_question.name), v_conversation.visit_id);
+        jsonb_build_object('answer', p_content, 'name', v_question.name), v_conversation.guest_session_id);
       return jsonb_build_object('success', true, 'messageId', (
           select 'msg_' || a.id from public.chat_notes as a where a.answers = v_question.id),
         'workId', 'work_' || v_question.job_id, 'status', 'answered', 'wake', v_done -> 'wake');
@@ -609,7 +609,7 @@ comment on function chat.respond is 'Behind public.chat_respond, which browsers'
 
 create function chat.artefact(p_token text) returns jsonb
 language plpgsql stable
-security definer -- a frame holds no rights on any table: this is its door
+security definer -- a frame holds no rights on any table: this is its function
 set search_path = ''
 as $$
 declare
@@ -673,14 +673,14 @@ set search_path = ''
 begin atomic
   select chat.events(p_session_id, p_cursor, p_limit);
 end;
-comment on function public.chat_events is 'Events of a session''s jobs after a cursor, as visit_feed; none for a '
+comment on function public.chat_events is 'Events of a session''s jobs after a cursor, as guest_session_feed; none for a '
   'session that is unknown or another''s.';
 
-create function public.chat_news(p_visit_ids text[]) returns jsonb
+create function public.chat_news(p_guest_session_ids text[]) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
-  select chat.news(p_visit_ids);
+  select chat.news(p_guest_session_ids);
 end;
 comment on function public.chat_news is E'A mark for each of at most 2,000 guest sessions: {news: {id: number}}; it '
   'grows with each event.\n\nOne read for many streams, whoever may read them: it says that something happened, not '
@@ -726,7 +726,7 @@ comment on function public.chat_artefact is 'The file of a page that work has bu
 
 create function public.chat_note(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -751,7 +751,7 @@ comment on function public.chat_note is E'Tell people something as a leased job 
 
 create function public.chat_guidance(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -773,7 +773,7 @@ comment on function public.chat_guidance is 'What people said to a leased job {j
 -- Grants -----------------------------------------------------------------------------------------------------
 
 revoke execute on all functions in schema chat from public;
-revoke execute on function chat.visit_of, chat.guest_workspace, chat.session_or_null, chat.check_session_id,
+revoke execute on function chat.guest_session_of, chat.guest_workspace, chat.session_or_null, chat.check_session_id,
 chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
 chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_told, chat.status, chat.progress,
 chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact

@@ -277,7 +277,7 @@ def share(
             return
         shared = connection.call("POST", path, json={"ttl_seconds": int(seconds_of(span))})
         site = connection.values.get("CONSOLE_URL") or connection.need("API_URL")
-        link = f"{site.rstrip('/')}/visit/chat#{shared['session_id']}/{chat_id}"
+        link = f"{site.rstrip('/')}/guest/chat#{shared['session_id']}/{chat_id}"
         output.value({**shared, "link": link}, text=link)
         output.note(f"whoever has it reads and writes there; it ends {ago(shared['expires_at'])}")
 
@@ -405,9 +405,7 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def _told(message: Mapping[str, Any]) -> Text:
-    who = {"user": "visitor" if message["by_visitor"] else "member"}.get(
-        message["author"], "assistant"
-    )
+    who = {"user": "guest" if message["by_guest"] else "member"}.get(message["author"], "assistant")
     head = f"{ago(message['created_at'])}  {who}"
     if message["kind"] == "result":
         head += f"  {shown(message['data']['title'], lines=False)}"

@@ -274,7 +274,7 @@ with check (workspace_id in (select queue.my_workspaces()));
 revoke all on public.workspace_settings, public.accounts, public.contacts
 from public, anon, authenticated, service_role;
 
--- The ciphertext stands in no browser's select list: not a visitor's, a member's, nor a manager's.
+-- The ciphertext stands in no browser's select list: not a guest's, a member's, nor a manager's.
 grant select (
   workspace_id, apollo_api_key_last4, apollo_client, apollo_auto_enrich, apollo_paused_until,
   enrichment_credits_used, created_at, updated_at

@@ -292,7 +292,7 @@ as $$
 declare
   v_workspace_id uuid;
 begin
-  -- No lease is asked for: what was paid is paid, also when the lease lapsed meanwhile.
+  -- No lease is asked for: what was paid is paid, also when the lease expired meanwhile.
   update enrichment.calls as calls
   set answered_at = queue.clock(), credits = p_credits, answer = p_answer
   where calls.job_id = p_job_id and calls.step = p_step and calls.fence = p_fence and calls.answered_at is null

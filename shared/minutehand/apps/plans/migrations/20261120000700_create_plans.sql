@@ -41,7 +41,7 @@ create table public.plans (
 comment on table public.plans is 'A prompt to be planned, how far that is, and the job that does it. Results are in plan_stages and plan_artifacts.';
 comment on column public.plans.id is 'The plan. Of a guest''s plan 122 random bits: the id is the key to it.';
 comment on column public.plans.workspace_id is 'The workspace that owns it; guests'' plans belong to the workspace of the setting plan_guest_workspace.';
-comment on column public.plans.session_id is 'Its Realtime topic is session:<this>: plan:<id>, or the visit of the guest who started it.';
+comment on column public.plans.session_id is 'Its Realtime topic is session:<this>: plan:<id>, or the guest session of the guest who started it.';
 comment on column public.plans.prompt is 'What is to be planned, in the words it was asked in; 1 to 8000 characters.';
 comment on column public.plans.speed_vs_detail is 'fast_but_skip_details, balanced_speed_and_detail or all_details_but_slow: which stages there are.';
 comment on column public.plans.status is 'pending, running, completed, failed or cancelled.';
@@ -216,8 +216,8 @@ begin
   select v_ids[row_number() over (order by e.plan_id, e.seq)], 'session:' || e.session_id, 'broadcast', e.type,
     jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at', e.created_at), true
   from events as e
-  where e.session_id not like 'visit\_%' -- a visit that ended falls silent
-    or exists (select from queue.live_visit(e.session_id))
+  where e.session_id not like 'guest\_%' -- a guest session that ended falls silent
+    or exists (select from queue.live_guest_session(e.session_id))
   order by e.plan_id, e.seq;
   return null;
 exception when others then
@@ -255,10 +255,10 @@ set search_path = ''
 as $$
   select auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
     or queue.is_member(p_workspace_id)
-    -- a guest's plan is open to whoever knows its id, while its visit is
-    or p_session_id like 'visit\_%' and exists (select from queue.may_visit(p_session_id))
+    -- a guest's plan is open to whoever knows its id, while its guest session is
+    or p_session_id like 'guest\_%' and exists (select from queue.may_join_guest_session(p_session_id))
 $$;
-comment on function plans.is_open_to_caller is 'Whether the caller is a member of the workspace, or the plan is a guest''s whose visit is open.';
+comment on function plans.is_open_to_caller is 'Whether the caller is a member of the workspace, or the plan is a guest''s whose guest session is open.';
 
 create function plans.plan_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql stable
@@ -274,7 +274,7 @@ begin
   return v_plan;
 end;
 $$;
-comment on function plans.plan_or_refuse is 'The plan, if the caller may reach it; one 404 for missing, deleted, another''s, and a visit that ended.';
+comment on function plans.plan_or_refuse is 'The plan, if the caller may reach it; one 404 for missing, deleted, another''s, and a guest session that ended.';
 
 create function plans.lock_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql
@@ -325,7 +325,7 @@ declare
   v_after public.plans;
 begin
   if p_session_id is not null then
-    v_workspaces := array[(queue.visit_or_refuse(p_session_id)).workspace_id];
+    v_workspaces := array[(queue.guest_session_or_refuse(p_session_id)).workspace_id];
   elsif p_workspace_id is null then
     v_workspaces := array(select queue.my_workspaces());
   elsif queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role' then
@@ -425,12 +425,12 @@ end;
 $$;
 comment on function plans.guest_workspace is 'The workspace of guests'' plans: the setting plan_guest_workspace, or one without members that is made now.';
 
-create function plans.admit_guest(p_session_id text) returns queue.visits
+create function plans.admit_guest(p_session_id text) returns queue.guest_sessions
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_visit queue.visits;
+  v_guest_session queue.guest_sessions;
   v_today date := (queue.clock() at time zone 'UTC')::date;
   v_plans integer;
 begin
@@ -440,17 +440,17 @@ begin
     perform queue.refuse(429, 'quota_exceeded', 'no more plans without an account today; try again after midnight UTC');
   end if;
   if p_session_id is not null then
-    return queue.visit_or_refuse(p_session_id);
+    return queue.guest_session_or_refuse(p_session_id);
   end if;
-  insert into queue.visits (session_id, workspace_id, expires_at)
-  values ('visit_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
+  insert into queue.guest_sessions (session_id, workspace_id, expires_at)
+  values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
     plans.guest_workspace(),
     queue.clock() + make_interval(secs => (queue.setting('plan_guest_seconds') #>> '{}')::double precision))
-  returning * into v_visit;
-  return v_visit;
+  returning * into v_guest_session;
+  return v_guest_session;
 end;
 $$;
-comment on function plans.admit_guest is 'The visit a guest plans in: the one named, or a new one; within the plans that guests may create a day.';
+comment on function plans.admit_guest is 'The guest session a guest plans in: the one named, or a new one; within the plans that guests may create a day.';
 
 create function plans.enqueue(p_plan_id uuid) returns jsonb
 language plpgsql
@@ -521,7 +521,7 @@ declare
   v_is_guest boolean := p_session_id is not null
     or auth.uid() is null and auth.jwt() ->> 'role' is distinct from 'service_role';
   v_workspace uuid;
-  v_visit queue.visits;
+  v_guest_session queue.guest_sessions;
   v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
   v_session text;
   v_found jsonb;
@@ -536,7 +536,7 @@ begin
   end if;
   if v_is_guest then
     v_workspace := case when p_session_id is null then plans.guest_workspace()
-      else (queue.visit_or_refuse(p_session_id)).workspace_id end;
+      else (queue.guest_session_or_refuse(p_session_id)).workspace_id end;
   else
     v_workspace := plans.workspace_or_refuse(p_workspace_id);
   end if;
@@ -549,9 +549,9 @@ begin
     end if;
   end if;
   if v_is_guest then
-    v_visit := plans.admit_guest(p_session_id);
-    v_session := v_visit.session_id;
-    v_workspace := v_visit.workspace_id;
+    v_guest_session := plans.admit_guest(p_session_id);
+    v_session := v_guest_session.session_id;
+    v_workspace := v_guest_session.workspace_id;
   else
     v_session := 'plan:' || v_id;
     perform queue.claim_sessions(v_workspace, array[v_session]);
@@ -659,7 +659,7 @@ set search_path = ''
 as $$
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
-  v_is_guest boolean := v_plan.session_id like 'visit\_%';
+  v_is_guest boolean := v_plan.session_id like 'guest\_%';
   v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
   v_session text := case when v_is_guest then v_plan.session_id else 'plan:' || v_id end;
 begin
@@ -700,7 +700,7 @@ set search_path = ''
 begin atomic
   select plans.start(p_workspace_id, p_plan, p_session_id, p_idempotency_key);
 end;
-comment on function public.plan_start is E'Create a plan of {prompt, speed_vs_detail}: {plan_id, job_id, session_id, status, created_at, wake}.\n\nFor members, in the workspace named or the first they joined; for guests where allow_anonymous is on, in the visit named or a new one. The same idempotency key finds the same plan; with another prompt it is a conflict.';
+comment on function public.plan_start is E'Create a plan of {prompt, speed_vs_detail}: {plan_id, job_id, session_id, status, created_at, wake}.\n\nFor members, in the workspace named or the first they joined; for guests where allow_anonymous is on, in the guest session named or a new one. The same idempotency key finds the same plan; with another prompt it is a conflict.';
 
 create function public.plan_read(p_plan_id uuid, p_results boolean default false) returns jsonb
 language sql stable
@@ -718,7 +718,7 @@ set search_path = ''
 begin atomic
   select plans.list(p_workspace_id, p_session_id, p_after, p_limit);
 end;
-comment on function public.plan_list is 'Plans of a workspace, of all workspaces of the caller, or of a visit, newest first, after p_after: {plans: […]}.';
+comment on function public.plan_list is 'Plans of a workspace, of all workspaces of the caller, or of a guest session, newest first, after p_after: {plans: […]}.';
 
 create function public.plan_files(p_plan_id uuid, p_name text default null) returns jsonb
 language sql stable

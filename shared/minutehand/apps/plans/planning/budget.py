@@ -202,7 +202,7 @@ def _priced(each: Amount, facts: Facts, sizes: Sequence[SizeTaken], package: str
 
 
 def _same(noun: str, size: SizeTaken) -> bool:
-    people = {"person", "guest", "participant", "attendee", "visitor", "head"}
+    people = {"person", "guest", "participant", "attendee", "head"}
     return noun in people and size.unit in people
 
 

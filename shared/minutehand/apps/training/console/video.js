@@ -1,4 +1,4 @@
-// The video, played from an address that is signed for an hour and asked for anew when it lapses;
+// The video, played from an address that is signed for an hour and asked for anew when it expires;
 // what was heard are its captions.
 
 import { useRead } from "../../lib/store.js";
@@ -34,7 +34,7 @@ export function Video({ id, title, handle, said }) {
     for (const { start, end, text } of said) track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
     if (track.mode === "disabled") track.mode = "hidden";
   }, [isThere, said]);
-  const lapsed = () => {
+  const expired = () => {
     if (Date.now() - renewed.current < 10_000) return; // not the address, then
     renewed.current = Date.now();
     wanted.current = element.current?.currentTime || wanted.current;
@@ -44,7 +44,7 @@ export function Video({ id, title, handle, said }) {
     if (wanted.current > 0 && element.current.currentTime === 0) element.current.currentTime = wanted.current;
   };
   return html`<section class="card stack" aria-labelledby="h-video"><h2 id="h-video">Video</h2>
-    ${found.value ? html`<video ref=${element} src=${found.value.url} controls preload="metadata" playsinline aria-label=${`Video: ${title}`} onError=${lapsed} onLoadedMetadata=${loaded} style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
+    ${found.value ? html`<video ref=${element} src=${found.value.url} controls preload="metadata" playsinline aria-label=${`Video: ${title}`} onError=${expired} onLoadedMetadata=${loaded} style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
       ${found.value.note && html`<p class="notice stale wrap" role="status">${found.value.note}</p>`}
       ${found.value.host === "mux" && html`<p class="muted small wrap">At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.</p>`}`
       : found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The video cannot be played" />` : html`<${Loading} what="Fetching the video's address" />`}</section>`;

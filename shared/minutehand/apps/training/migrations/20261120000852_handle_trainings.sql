@@ -321,7 +321,7 @@ create function public.training_start(
 )
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the door
+security definer -- nobody holds a right to write trainings: this is the function
 set search_path = ''
 as $$
 declare
@@ -364,7 +364,7 @@ comment on function public.training_start is
 create function public.training_transcribe(p_workspace_id uuid, p_training_id uuid, p_title text, p_audio_url text)
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the door
+security definer -- nobody holds a right to write trainings: this is the function
 set search_path = ''
 as $$
 declare
@@ -399,7 +399,7 @@ begin
   if v_job.id is null then
     v_wake := training.enqueue(v_made, 'transcription');
   elsif v_job.status in ('failed', 'cancelled') then
-    v_wake := queue.revive(array[v_job.id], queue.clock()) > 0;
+    v_wake := queue.retry_jobs(array[v_job.id], queue.clock()) > 0;
   end if;
   return jsonb_build_object('training_id', v_made.id, 'created', not v_known, 'wake', v_wake, 'job_id', (
     select t.job_id from public.training_jobs as t where t.training_id = v_made.id and t.job_type = 'transcription'));
@@ -456,7 +456,7 @@ comment on function training.reopen is 'Forget what a job of a training failed w
 
 create function public.training_cancel(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the door
+security definer -- nobody holds a right to write trainings: this is the function
 set search_path = ''
 as $$
 declare
@@ -481,7 +481,7 @@ comment on function public.training_cancel is
 
 create function public.training_retry(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the door
+security definer -- nobody holds a right to write trainings: this is the function
 set search_path = ''
 as $$
 declare
@@ -503,7 +503,7 @@ begin
       perform queue.refuse(409, 'invalid_state', 'the training is still stopping; ask again in a moment', 'stopping');
     elsif v_part.status not in ('failed', 'cancelled') then
       continue;
-    elsif queue.revive(array[v_part.id], queue.clock()) > 0 then
+    elsif queue.retry_jobs(array[v_part.id], queue.clock()) > 0 then
       v_wake := true;
     else -- its job has been removed by retention
       perform training.reopen(v_training, v_part.job_type);
@@ -555,7 +555,7 @@ comment on function training.refuse_procedure is
 create function public.training_save_procedure(p_training_id uuid, p_base_version integer, p_procedure jsonb)
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write procedures: this is the door
+security definer -- nobody holds a right to write procedures: this is the function
 set search_path = ''
 as $$
 declare
@@ -587,7 +587,7 @@ comment on function public.training_save_procedure is
 
 create function public.training_delete(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the door
+security definer -- nobody holds a right to write trainings: this is the function
 set search_path = ''
 as $$
 declare

@@ -58,7 +58,7 @@ comment on function training.begin_run is
 
 create function public.training_load(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -97,7 +97,7 @@ comment on function public.training_load is
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 as $$
 declare
@@ -113,7 +113,7 @@ comment on function public.training_load_chunks is
 
 create function public.training_store_stage(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -148,7 +148,7 @@ comment on function public.training_store_stage is
 
 create function public.training_store_chunk(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -173,7 +173,7 @@ comment on function public.training_store_chunk is
 
 create function public.training_store_procedure(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -196,7 +196,7 @@ comment on function public.training_store_procedure is
 
 create function public.training_note_host(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the door
+security definer -- the worker holds no rights on the app's tables: this is the function
 set search_path = ''
 set lock_timeout = '8s'
 as $$

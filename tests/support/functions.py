@@ -1,4 +1,4 @@
-"""An app's doors in SQL: called under a role, as the Data API calls them, and who may open which.
+"""An app's functions in SQL: called under a role, as the Data API does, and who may call which.
 
 Nothing is asserted here but that a job asked for was leased.
 """
@@ -48,7 +48,7 @@ def as_user(database: Database, user: str, statement: str, *args: Any) -> Any:
 
 
 def as_worker(database: Database, function: str, request: dict[str, Any]) -> Any:
-    """As a worker, which has its doors and nothing else."""
+    """As a worker, which has its functions and nothing else."""
     statement = f"select public.{function}(%s)"
     return call(database, "job_worker", {"role": "job_worker"}, statement, Jsonb(request))
 

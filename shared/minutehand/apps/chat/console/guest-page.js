@@ -1,4 +1,4 @@
-// A conversation for whoever holds its link: /visit/chat#visit_…, and behind a slash which one.
+// A conversation for whoever holds its link: /guest/chat#guest_…, and behind a slash which one.
 // The key stays in the fragment, which no browser sends, and travels in a header.
 
 import { useRead } from "../../lib/store.js";
@@ -7,7 +7,7 @@ import { Failed, Loading } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { doorsOf, namedBy, newKey, titleOf } from "./data.js";
+import { routesOf, namedBy, newKey, titleOf } from "./data.js";
 
 export const title = () => "Conversation";
 
@@ -15,19 +15,19 @@ export const title = () => "Conversation";
 const Closed = () => html`<article class="page chat"><header class="page-head"><h1 tabindex="-1">No open conversation</h1></header>
   <p role="alert">This link leads to no open conversation: it has ended, was closed, or is not complete. Ask whoever sent it for a new one.</p></article>`;
 
-export default function VisitPage() {
+export default function GuestPage() {
   const [named, setNamed] = useState(namedBy(location.hash));
   useLayoutEffect(() => {
     const look = () => setNamed(namedBy(location.hash));
     addEventListener("hashchange", look);
     return () => removeEventListener("hashchange", look);
   }, []);
-  return named.visit ? html`<${Visit} key=${named.visit} visit=${named.visit} id=${named.id} />` : html`<${Closed} />`;
+  return named.guestSession ? html`<${GuestSession} key=${named.guestSession} guestSession=${named.guestSession} id=${named.id} />` : html`<${Closed} />`;
 }
 
-function Visit({ visit, id }) {
-  const doors = useMemo(() => doorsOf(visit), [visit]);
-  const found = useRead((signal) => doors.list(null, undefined, signal), [visit, id]);
+function GuestSession({ guestSession, id }) {
+  const functions = useMemo(() => routesOf(guestSession), [guestSession]);
+  const found = useRead((signal) => functions.list(null, undefined, signal), [guestSession, id]);
   const [begun, setBegun] = useState(null);
   if (found.error && !found.value) {
     if ([401, 404, 422].includes(found.error.status)) return html`<${Closed} />`;
@@ -36,22 +36,22 @@ function Visit({ visit, id }) {
   if (!found.value) return html`<article class="page chat"><h1 tabindex="-1">Conversation</h1><${Loading} what="Reading the conversation" /></article>`;
   const all = found.value.conversations;
   const shown = id ?? begun ?? all[0]?.id;
-  if (!shown) return html`<${Beginning} doors=${doors} onBegun=${setBegun} />`;
+  if (!shown) return html`<${Beginning} functions=${functions} onBegun=${setBegun} />`;
   const others = all.filter((one) => one.id !== shown);
   return html`${others.length > 0 && html`<nav class="chat-others" aria-label="Other conversations"><span class="muted">Other conversations:</span>
-      ${others.map((one) => html`<a key=${one.id} class="wrap" href=${`#${visit}/${one.id}`}>${titleOf(one)}</a>`)}</nav>`}
-    <${Conversation} key=${shown} id=${shown} doors=${doors} gone=${html`<${Closed} />`}
+      ${others.map((one) => html`<a key=${one.id} class="wrap" href=${`#${guestSession}/${one.id}`}>${titleOf(one)}</a>`)}</nav>`}
+    <${Conversation} key=${shown} id=${shown} functions=${functions} gone=${html`<${Closed} />`}
       tools=${(conversation) => conversation.shared_until && html`<span class="muted small">This link ends <${When} at=${conversation.shared_until} /></span>`} />`;
 }
 
-/** A visit in which nothing was said yet: the first message begins its conversation. */
-function Beginning({ doors, onBegun }) {
+/** A guest session in which nothing was said yet: the first message begins its conversation. */
+function Beginning({ functions, onBegun }) {
   const key = useRef(newKey());
   const [isClosed, setIsClosed] = useState(false);
   const send = async (message) => {
     try {
-      const { id } = await doors.begin(null, key.current);
-      await doors.send(id, message);
+      const { id } = await functions.begin(null, key.current);
+      await functions.send(id, message);
       onBegun(id);
     } catch (error) {
       if (error.status === 404) setIsClosed(true);

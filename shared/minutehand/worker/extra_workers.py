@@ -1,4 +1,4 @@
-"""Starting sibling workers for a backlog that one tick cannot carry, in time and once.
+"""Starting extra worker workers for a backlog that one tick cannot carry, in time and once.
 
 How many is fanout.py's to say, and how they are started the host's.
 """
@@ -9,8 +9,8 @@ import logging
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueUnavailable
-from minutehand.worker.fanout import FanOut, StartSiblings
-from minutehand.worker.moments import Moments, in_time
+from minutehand.worker.deadlines import Deadlines, in_time
+from minutehand.worker.fanout import FanOut, StartExtraWorkers
 from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
@@ -19,34 +19,34 @@ logger = logging.getLogger(__name__)
 SIDE_CALL_SECONDS = 3.0
 
 
-class Siblings:
+class ExtraWorkers:
     """One tick's fan-out; without a policy or a way to start any it does nothing."""
 
     def __init__(
         self,
         policy: FanOut | None,
-        start: StartSiblings | None,
+        start: StartExtraWorkers | None,
         *,
         summary: TickSummary,
-        moments: Moments,
+        deadlines: Deadlines,
         clock: Clock,
         slots: int,
     ) -> None:
         self._policy = policy
         self._start = start
         self._summary = summary
-        self._moments = moments
+        self._deadlines = deadlines
         self._clock = clock
         self._slots = slots
 
     @property
     def can_start(self) -> bool:
-        """Whether there is anything to start siblings with."""
+        """Whether there is anything to start extra workers with."""
         return self._policy is not None and self._start is not None
 
     async def for_backlog(self, due: int, *, runs: int) -> None:
         """Once per tick, when it sees more than it can carry after `runs` ended attempts."""
-        if not self._summary.siblings:
+        if not self._summary.extra_workers:
             await self._start_some(self._wanted(due, runs), due)
 
     async def for_the_rest(self, due: int, *, runs: int) -> None:
@@ -57,10 +57,10 @@ class Siblings:
     def _wanted(self, due: int, runs: int) -> int:
         if self._policy is None:
             return 0
-        return self._policy.siblings(
+        return self._policy.extra_workers(
             due=due,
             slots=self._slots,
-            seconds_left=self._moments.stop_leasing - self._clock.monotonic(),
+            seconds_left=self._deadlines.stop_leasing - self._clock.monotonic(),
             mean_seconds=self._summary.busy_ms / runs / 1000 if runs else None,
         )
 
@@ -73,13 +73,13 @@ class Siblings:
             accepted = await in_time(self._start(wanted), until, self._clock)
         except QueueUnavailable as error:
             logger.warning(
-                "Siblings could not be started in time",
+                "ExtraWorkers could not be started in time",
                 extra={"event": "fanout.late", **names, "error": str(error)},
             )
             accepted = 0
-        self._summary.siblings += accepted
+        self._summary.extra_workers += accepted
         logger.info(
-            "Started sibling workers",
+            "Started extra worker workers",
             extra={"event": "tick.fanned_out", **names}
             | {"wanted": wanted, "accepted": accepted, "due": due},
         )

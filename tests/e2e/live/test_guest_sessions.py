@@ -1,4 +1,4 @@
-"""A visit on the whole stack: the publishable key and an id are enough, and neither alone is."""
+"""A guest session on the whole stack: a publishable key and an id suffice, neither alone."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:ConnectionClosed.reason is deprecated:DeprecationWarning"),
 ]
 
-DRIVER = Path(__file__).parent / "js" / "visit.mjs"
+DRIVER = Path(__file__).parent / "js" / "guest_session.mjs"
 SECONDS = 60.0
 Told = list[tuple[str, int, str]]
 Say = Callable[[Callable[[dict[str, Any]], bool]], Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture
-def visit(stack: RunningStack, worker: HandWorker) -> str:
-    """The id of a visit to the worker's workspace, for whoever holds it."""
+def guest_session(stack: RunningStack, worker: HandWorker) -> str:
+    """The id of a guest session to the worker's workspace, for whoever holds it."""
     return opened(stack, worker)
 
 
 def opened(stack: RunningStack, worker: HandWorker, **options: Any) -> str:
-    """Open a visit as the workspace's manager does."""
+    """Open a guest session as the workspace's manager does."""
     answer = httpx.post(
-        f"{stack.supabase_url}/rest/v1/rpc/open_visit",
+        f"{stack.supabase_url}/rest/v1/rpc/open_guest_session",
         headers=stack.headers(stack.sign_in(ADA.email)),
         json={"p_workspace_id": worker.workspace_id, "p_options": options},
         timeout=20,
@@ -70,7 +70,7 @@ def written(stack: RunningStack, session: str) -> Told:
 
 
 @asynccontextmanager
-async def visitor(stack: RunningStack, url: str, session: str, **owner: str) -> AsyncIterator[Say]:
+async def guest(stack: RunningStack, url: str, session: str, **owner: str) -> AsyncIterator[Say]:
     """The browser's client in Node without a user; waits for a state that is wanted."""
     request = {
         **owner,
@@ -94,7 +94,7 @@ async def visitor(stack: RunningStack, url: str, session: str, **owner: str) -> 
         async with asyncio.timeout(SECONDS):
             while not (state and wanted(state)):
                 line = await process.stdout.readline()
-                assert line, "the visitor has died"
+                assert line, "the guest has died"
                 state = json.loads(line)
         return state
 
@@ -131,50 +131,50 @@ def all_ended(count: int) -> Callable[[dict[str, Any]], bool]:
     return wanted
 
 
-async def test_a_browser_without_a_user_follows_its_visit_to_the_letter(
-    stack: RunningStack, worker: HandWorker, wire: HostileProxy, visit: str
+async def test_a_browser_without_a_user_follows_its_guest_session_to_the_letter(
+    stack: RunningStack, worker: HandWorker, wire: HostileProxy, guest_session: str
 ) -> None:
-    """Also over a wire that loses and doubles; and it learns when the visit is closed."""
-    async with visitor(stack, wire.url, visit) as until:
+    """Also over a wire that loses and doubles; and it learns when the guest session is closed."""
+    async with guest(stack, wire.url, guest_session) as until:
         await until(lambda state: state["freshness"] == "live")
         wire.faults = Faults(drop=0.1, duplicate=0.1, reorder=0.1, delay_seconds=(0, 0.02))
-        ids = await run_jobs(worker, visit)
+        ids = await run_jobs(worker, guest_session)
         state = await until(all_ended(3))
 
-        assert told_in_order(state) == written(stack, visit)
+        assert told_in_order(state) == written(stack, guest_session)
         assert {job["id"] for job in state["jobs"]} == set(ids)
         assert sorted(job["result"]["number"] for job in state["jobs"]) == [0, 1, 2]
         assert all("payload" not in job for job in state["jobs"])
 
         with stack.connect() as sql:
-            sql.execute("select public.close_visit(%s)", (visit,))
-        await run_jobs(worker, visit, 1)
+            sql.execute("select public.close_guest_session(%s)", (guest_session,))
+        await run_jobs(worker, guest_session, 1)
         gone = await until(lambda state: state["missing"])
         assert gone["freshness"] != "live"
         assert told_in_order(gone) == told_in_order(state)
 
 
 async def test_a_browser_with_a_wrong_id_is_told_that_it_is_missing(
-    stack: RunningStack, worker: HandWorker, visit: str
+    stack: RunningStack, worker: HandWorker, guest_session: str
 ) -> None:
-    """A guess next to a real visit is never live, whatever happens in it."""
-    wrong = visit[:-1] + ("0" if visit[-1] != "0" else "1")
-    async with visitor(stack, stack.supabase_url, wrong) as until:
+    """A guess next to a real guest session is never live, whatever happens in it."""
+    wrong = guest_session[:-1] + ("0" if guest_session[-1] != "0" else "1")
+    async with guest(stack, stack.supabase_url, wrong) as until:
         state = await until(lambda state: state["missing"])
-        await run_jobs(worker, visit, 1)
+        await run_jobs(worker, guest_session, 1)
 
         assert state["freshness"] != "live"
         assert (state["told"], state["jobs"]) == ([], [])
 
 
-async def test_the_user_a_visit_is_for_follows_one_job_with_its_log_lines(
+async def test_the_user_a_guest_session_is_for_follows_one_job_with_its_log_lines(
     stack: RunningStack, worker: HandWorker
 ) -> None:
     """Live and to the letter, although he is in no workspace of the job's."""
     session = opened(stack, worker, user_id=str(EVE.id))
     [job_id] = await run_jobs(worker, session, 1)
     owner = {"token": stack.token(str(EVE.id)), "job": job_id}
-    async with visitor(stack, stack.supabase_url, session, **owner) as until:
+    async with guest(stack, stack.supabase_url, session, **owner) as until:
         state = await until(all_ended(1))
 
     assert [seq for _, seq, _, _ in state["told"]] == [1, 2, 3, 4, 5]
@@ -182,30 +182,30 @@ async def test_the_user_a_visit_is_for_follows_one_job_with_its_log_lines(
     assert state["jobs"] == [{"id": job_id, "status": "completed", "result": {"number": 0}}]
 
 
-async def test_the_python_client_follows_a_visit_without_a_token(
-    stack: RunningStack, worker: HandWorker, visit: str
+async def test_the_python_client_follows_a_guest_session_without_a_token(
+    stack: RunningStack, worker: HandWorker, guest_session: str
 ) -> None:
-    """Every event but log lines; the watch raises when the visit is closed."""
+    """Every event but log lines; the watch raises when the guest session is closed."""
     timing = Timing(polling_interval=0.5, silence=1, first_silence=0.5)
     told: Told = []
     async with (
         official(stack.supabase_url, stack.supabase_publishable_key) as supabase,
-        Client(supabase, schema="public").watch_session(visit, timing=timing) as watcher,
+        Client(supabase, schema="public").watch_session(guest_session, timing=timing) as watcher,
     ):
-        running = asyncio.ensure_future(run_jobs(worker, visit))
+        running = asyncio.ensure_future(run_jobs(worker, guest_session))
 
         async def read() -> None:
             async for event in watcher:
                 told.append((event.job_id, event.seq, event.type))
                 if sum(kind == "job.completed" for _, _, kind in told) == 3:
                     with stack.connect() as sql:
-                        sql.execute("select public.close_visit(%s)", (visit,))
+                        sql.execute("select public.close_guest_session(%s)", (guest_session,))
 
         with pytest.raises(QueueError, match="no such session"):
             await asyncio.wait_for(read(), SECONDS)
         await running
 
-    assert sorted(told) == written(stack, visit)
+    assert sorted(told) == written(stack, guest_session)
 
 
 @pytest.fixture
@@ -224,20 +224,20 @@ async def connect(stack: RunningStack) -> AsyncIterator[Callable[[], Awaitable[S
         await socket.connection.close()
 
 
-async def test_a_visitor_joins_the_visit_and_no_other_topic(
+async def test_a_guest_joins_the_guest_session_and_no_other_topic(
     stack: RunningStack,
     worker: HandWorker,
-    visit: str,
+    guest_session: str,
     connect: Callable[[], Awaitable[Socket]],
 ) -> None:
-    """By join and by replay: not the job, the workspace, another visit, nor a user's own."""
+    """By join and by replay: not the job, the workspace, another guest session, nor a user's."""
     owned = opened(stack, worker, user_id=str(EVE.id))
-    [job_id] = await run_jobs(worker, visit, 1)
+    [job_id] = await run_jobs(worker, guest_session, 1)
     await run_jobs(worker, owned, 1)
     replay = {"broadcast": {"replay": {"since": 0}}}
     closed = [
-        f"job:{job_id}", f"workspace:{worker.workspace_id}", f"session:{visit[:-1]}",
-        f"session:{visit}0", "session:visit_%", "session:visit_", f"session:{owned}",
+        f"job:{job_id}", f"workspace:{worker.workspace_id}", f"session:{guest_session[:-1]}",
+        f"session:{guest_session}0", "session:visit_%", "session:guest_", f"session:{owned}",
     ]  # fmt: skip
     socket = await connect()
 
@@ -246,10 +246,10 @@ async def test_a_visitor_joins_the_visit_and_no_other_topic(
             for more in ({}, replay):
                 refused = await socket.join(topic, access_token=token, private=True, **more)
                 assert refused["response"]["reason"].startswith("Unauthorized: "), (topic, refused)
-    await socket.joined(f"session:{visit}", private=True)
+    await socket.joined(f"session:{guest_session}", private=True)
     by_name = await connect()
     await by_name.joined(f"session:{owned}", access_token=stack.sign_in(EVE.email), private=True)
-    [heard] = await run_jobs(worker, visit, 1)
+    [heard] = await run_jobs(worker, guest_session, 1)
     [owns] = await run_jobs(worker, owned, 1)
 
     once = ["job.created", "job.leased", "job.progress", "job.completed"]
@@ -289,32 +289,32 @@ async def ends(url: str, session: str, kinds: list[str], **headers: str) -> tupl
     return answer.status_code, None
 
 
-async def test_a_visit_streams_to_nobody_in_particular_until_it_is_closed(
-    stack: RunningStack, worker: HandWorker, visit: str
+async def test_a_guest_session_streams_to_nobody_in_particular_until_it_is_closed(
+    stack: RunningStack, worker: HandWorker, guest_session: str
 ) -> None:
     """By server-sent events without a token; each other session asks for one."""
-    before = await run_jobs(worker, visit, 1)
+    before = await run_jobs(worker, guest_session, 1)
     kinds: list[str] = []
-    reading = asyncio.ensure_future(ends(stack.api_url, visit, kinds))
+    reading = asyncio.ensure_future(ends(stack.api_url, guest_session, kinds))
     foreign = stack.sign_in(EVE.email)
     for session, headers, status in (
         ("s-plain", {}, 401),
-        (visit[:-1], {}, 404),
-        (visit, {"authorization": "Bearer garbage"}, 401),
+        (guest_session[:-1], {}, 404),
+        (guest_session, {"authorization": "Bearer garbage"}, 401),
         (opened(stack, worker, user_id=str(ADA.id)), {}, 404),
         (opened(stack, worker, user_id=str(ADA.id)), {"authorization": f"Bearer {foreign}"}, 404),
     ):
         assert (await ends(stack.api_url, session, [], **headers))[0] == status, session
 
-    await run_jobs(worker, visit, 1)
+    await run_jobs(worker, guest_session, 1)
     async with httpx.AsyncClient(base_url=stack.api_url, timeout=SECONDS) as client:
-        page = (await client.get(f"/api/sessions/{visit}/events")).json()
+        page = (await client.get(f"/api/sessions/{guest_session}/events")).json()
     once = ["job.created", "job.leased", "job.progress", "job.completed"]
     async with asyncio.timeout(SECONDS):
         while len(kinds) < 2 * len(once):  # noqa: ASYNC110 - what is told after the close is not told
             await asyncio.sleep(0.05)
     with stack.connect() as sql:
-        sql.execute("select public.close_visit(%s)", (visit,))
+        sql.execute("select public.close_guest_session(%s)", (guest_session,))
     status, reason = await reading
 
     assert (status, reason) == (200, "gone")
@@ -323,15 +323,15 @@ async def test_a_visit_streams_to_nobody_in_particular_until_it_is_closed(
 
 
 async def test_where_anonymous_use_is_off_the_api_asks_for_a_token(
-    stack: RunningStack, worker: HandWorker, visit: str
+    stack: RunningStack, worker: HandWorker, guest_session: str
 ) -> None:
     """The stage decides, whatever the database would allow."""
-    await run_jobs(worker, visit, 1)
+    await run_jobs(worker, guest_session, 1)
     settings = Settings.from_env({**stack.values, "ALLOW_ANONYMOUS": "false"})
     app = build_app(settings)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://status") as client:
-        path = f"/api/sessions/{visit}/events"
+        path = f"/api/sessions/{guest_session}/events"
         nobody = await client.get(path)
         somebody = await client.get(path, headers=stack.headers(stack.sign_in(EVE.email)))
     await app.state.services.aclose()

@@ -1,4 +1,4 @@
-// A visitor without a user: {url, key, session} as argument; with {token, job} the user a visit was
+// A guest without a user: {url, key, session} as argument; with {token, job} the user a guest session was
 // opened for. Prints {"freshness", "told", "jobs", "missing"} whenever it changes, until it is killed.
 import { createClient } from '@supabase/supabase-js'
 import { setSchema, watchJob, watchSession } from '../../../../infra/console/lib/jobs.js'
@@ -21,5 +21,5 @@ const settings = {
   },
   ...options,
 }
-const watch = job ? watchJob(client, job, { ...settings, visit: session }) : watchSession(client, session, settings)
+const watch = job ? watchJob(client, job, { ...settings, guestSession: session }) : watchSession(client, session, settings)
 setInterval(() => watch, 60_000)

@@ -1,4 +1,4 @@
-"""SQL functions called as a worker, or as a member or visitor: whose key goes with which call.
+"""SQL functions called as a worker, or as a member or guest: whose key goes with which call.
 
 What each function takes and gives is its caller's to know.
 """
@@ -15,8 +15,8 @@ from minutehand.queue.errors import TokenRefused
 from minutehand.queue.keys import WorkerKey, caller_headers
 
 
-class WorkerDoors:
-    """The doors open to `job_worker`; keep one per process and event loop.
+class WorkerFunctions:
+    """The functions open to `job_worker`; keep one per process and event loop.
 
     A key that was refused is made anew, once.
     """
@@ -67,12 +67,12 @@ class WorkerDoors:
         await self._api.aclose()
 
 
-class CallerDoors:
-    """The doors open to a member, or to a visitor where they are; one per request, cheap to make.
+class CallerFunctions:
+    """The functions open to a member, or to a guest where they are; one per request, cheap to make.
 
     Args:
-        token: The caller's own; None for a visitor.
-        always: Arguments of every call, as the id of a visit, which is its holder's key.
+        token: The caller's own; None for a guest.
+        always: Arguments of every call, as the id of a guest session, which is its holder's key.
     """
 
     def __init__(

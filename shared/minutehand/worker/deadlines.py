@@ -53,7 +53,7 @@ class TickOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class Deadlines:
     """The tick's turning points, on the steady clock."""
 
     start: float
@@ -65,7 +65,7 @@ class Moments:
     end: float
 
     @classmethod
-    def until(cls, start: float, budget: float) -> Moments:
+    def until(cls, start: float, budget: float) -> Deadlines:
         """The moments of a tick that has `budget` seconds; infinite for a loop without deadline."""
         if math.isinf(budget):
             return cls(start, budget, budget, budget)

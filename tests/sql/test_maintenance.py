@@ -26,7 +26,7 @@ def poison(
 
 
 def tick(engine: Engine) -> None:
-    """Let the next first call do the chores."""
+    """Let the next first call do the maintenance tasks."""
     engine.advance(6)
     engine.lease_call(0)
 
@@ -89,7 +89,7 @@ def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> N
     answer = engine.rpc("run_maintenance", p_request={})
 
     assert (answer["failed"], answer["done"]) == (["statistics"], {"promotion": 1})
-    [parked] = engine.rpc("queue_health")["failing_chores"]
+    [parked] = engine.rpc("queue_health")["failing_maintenance"]
     assert (parked["name"], parked["failures"]) == ("statistics", 1)
     assert "statistics" not in engine.rows("select queue.due_tasks(queue.clock())")
     assert len(engine.lease(call=2)) == 1
@@ -100,14 +100,14 @@ def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> N
 def test_a_refused_signal_does_not_hold_up_the_next(engine: Engine) -> None:
     """A task that failed goes on in smaller bites, until what it cannot swallow is alone."""
     engine.run(
-        "update queue.upkeep set failures = 3, failed_at = '-infinity' where name = 'promotion'"
+        "update queue.maintenance_tasks set failures = 3, failed_at = '-infinity' where name = 'promotion'"
     )
     engine.enqueue(delay_seconds=1)
     engine.enqueue(delay_seconds=1)
     engine.advance(5)
 
     assert engine.maintain()["promotion"] == 2
-    assert engine.one("select failures from queue.upkeep where name = 'promotion'") == 0
+    assert engine.one("select failures from queue.maintenance_tasks where name = 'promotion'") == 0
 
 
 def test_retention_keeps_up_with_one_tenant_among_many(engine: Engine) -> None:
@@ -159,7 +159,7 @@ def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> Non
     assert engine.rows("select id::text from public.jobs") == [kept]
 
 
-def test_a_failing_chore_stops_no_lease_and_shows_in_health(engine: Engine) -> None:
+def test_failing_maintenance_stops_no_lease_and_shows_in_health(engine: Engine) -> None:
     """Upkeep is not worth an outage."""
     engine.run(
         'update queue.settings set value = \'{"completed": "x", "cancelled": 1, "failed": 1}\' where name = \'retention_days\''
@@ -167,8 +167,8 @@ def test_a_failing_chore_stops_no_lease_and_shows_in_health(engine: Engine) -> N
     job_id = engine.enqueue()
 
     assert engine.lease_one()["job"]["id"] == job_id
-    [chore] = engine.rpc("queue_health")["failing_chores"]
-    assert chore["name"] == "retention"
+    [task] = engine.rpc("queue_health")["failing_maintenance"]
+    assert task["name"] == "retention"
 
 
 def test_statistics_count_without_reading_history(engine: Engine) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from minutehand.clock import Clock
 from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.moments import Moments, TickOptions, in_time
+from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.summary import TickSummary
 
 
-class Asking:
+class LeaseRequests:
     """One tick's lease calls, and what their answers told about the work to come.
 
     Args:
@@ -32,7 +32,7 @@ class Asking:
         self,
         queue: WorkerQueue,
         summary: TickSummary,
-        moments: Moments,
+        deadlines: Deadlines,
         *,
         options: TickOptions,
         clock: Clock,
@@ -42,7 +42,7 @@ class Asking:
     ) -> None:
         self._queue = queue
         self._summary = summary
-        self._moments = moments
+        self._deadlines = deadlines
         self._options = options
         self._clock = clock
         self._job_types = tuple(job_types)
@@ -74,7 +74,7 @@ class Asking:
             self.lease_id, self._id_since, self._call = str(uuid.uuid4()), now, 0
         self._call += 1
         self._summary.calls += 1
-        left = self._moments.stop_working - now
+        left = self._deadlines.stop_working - now
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.lease_id,
@@ -98,7 +98,7 @@ class Asking:
         Raises:
             QueueUnavailable: No answer.
         """
-        patience = self._moments.stop_working if until is None else until
+        patience = self._deadlines.stop_working if until is None else until
         return await in_time(self._queue.lease(request), patience, self._clock)
 
     def heard(self, response: LeaseResponse) -> None:

@@ -23,7 +23,7 @@ def test_a_socket_opens_through_the_gateway_and_hears_its_heartbeat(stack: Runni
     assert (answer["event"], answer["ref"], answer["payload"]["status"]) == ("phx_reply", "7", "ok")
 
 
-def test_the_rest_door_of_realtime_is_there_too(stack: RunningStack) -> None:
+def test_the_rest_endpoint_of_realtime_is_there_too(stack: RunningStack) -> None:
     """A broadcast can be sent without a socket."""
     answer = httpx.post(
         f"{stack.supabase_url}/realtime/v1/api/broadcast",

@@ -1,4 +1,4 @@
-"""A conversation with a visitor: two browsers, one of them with nothing but the link."""
+"""A conversation with a guest: two browsers, one of them with nothing but the link."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_a_visitor_talks_works_and_is_shown_out(
     api("POST", f"{at}/messages", {"text": "How is the lift?", "mode": "reply"})
     member = visit(ADA, f"/chat/{begun['id']}", allow=(REFUSED,))
     expect(member.page.locator("[data-kind=reply]")).to_be_visible()
-    member.page.get_by_role("button", name="Share with a visitor").press("Enter")
+    member.page.get_by_role("button", name="Share with a guest").press("Enter")
     dialog = member.page.get_by_role("dialog")
     picture(member.page, "chat-share")
     dialog.get_by_role("button", name="Make the link").press("Enter")
     field = dialog.get_by_label("The link, which is the key")
     expect(field).to_be_focused()
     link = field.input_value()
-    key = re.fullmatch(rf".*/visit/chat#(visit_[0-9a-f]{{64}})/{begun['id']}", link)
+    key = re.fullmatch(rf".*/guest/chat#(guest_[0-9a-f]{{64}})/{begun['id']}", link)
     assert key is not None
     found = violations(member.page, repository)
     picture(member.page, "chat-shared")
@@ -49,7 +49,7 @@ def test_a_visitor_talks_works_and_is_shown_out(
     expect(member.page.locator(".freshness")).to_have_attribute("data-freshness", "live")
 
     small = {"width": 320, "height": 700}
-    visitor = visit(None, "/visit/chat#visit_1", allow=(REFUSED,), viewport=small)
+    visitor = visit(None, "/guest/chat#guest_1", allow=(REFUSED,), viewport=small)
     page = visitor.page
     expect(page.get_by_role("alert")).to_contain_text(CLOSED)
     found += violations(page, repository)
@@ -71,12 +71,12 @@ def test_a_visitor_talks_works_and_is_shown_out(
         box.fill("Draft a letter about the lift, then build a dashboard of it.")
         box.press("Enter")
         expect(page.locator("[data-kind=message]").nth(1)).to_contain_text("You")
-        expect(theirs).to_contain_text("A visitor")
+        expect(theirs).to_contain_text("A guest")
         expect(theirs).to_contain_text("Draft a letter about the lift")
         write_live(stack, workspace["id"], "chat_reply", stage="text:0", text="<b>The lift")
         for each in (page, member.page):
             expect(each.locator("[data-live]")).to_have_text("<b>The lift")
-        picture(page, "chat-visit-live")
+        picture(page, "chat-guest-live")
     cards = page.locator("[data-item]")
     expect(cards).to_have_count(2)
     for card in (cards.nth(0), cards.nth(1)):
@@ -86,17 +86,17 @@ def test_a_visitor_talks_works_and_is_shown_out(
     expect(page.locator("[data-kind=result]")).to_contain_text("Draft")
     cards.nth(1).get_by_role("button", name="Cancel").press("Enter")
     expect(cards.nth(1)).to_have_attribute("data-status", "cancelled")
-    expect(member.page.locator("[data-kind=answer]")).to_contain_text("A visitor")
+    expect(member.page.locator("[data-kind=answer]")).to_contain_text("A guest")
     expect(member.page.locator("[data-kind=result]")).to_be_visible()
     expect(member.page.locator("[data-item]").nth(1)).to_have_attribute("data-status", "cancelled")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         visitor.settle()
         found += violations(page, repository)
-        picture(page, f"chat-visit-narrow-{scheme}")
+        picture(page, f"chat-guest-narrow-{scheme}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
-    member.page.get_by_role("button", name="Shared with a visitor").press("Enter")
+    member.page.get_by_role("button", name="Shared with a guest").press("Enter")
     dialog.get_by_role("button", name="Stop sharing").press("Enter")
     expect(dialog.get_by_role("button", name="Make the link")).to_be_visible()
     dialog.get_by_role("button", name="Close").press("Enter")
@@ -112,11 +112,13 @@ def test_a_visitor_talks_works_and_is_shown_out(
 def test_a_visit_without_a_conversation_begins_one(
     visit: Visit, stack: RunningStack, workspace: dict[str, str], repository: Path
 ) -> None:
-    """As an application hands out links of its own, by `open_visit`; reloading finds it again."""
+    """Links of an application's own, by `open_guest_session`; reloading finds it again."""
     with stack.connect() as connection:
-        row = connection.execute("select public.open_visit(%s)", (workspace["id"],)).fetchone()
+        row = connection.execute(
+            "select public.open_guest_session(%s)", (workspace["id"],)
+        ).fetchone()
     assert row is not None
-    visitor = visit(None, f"/visit/chat#{row[0]['session_id']}")
+    visitor = visit(None, f"/guest/chat#{row[0]['session_id']}")
     page = visitor.page
     found = violations(page, repository)
     page.get_by_role("textbox", name="Message").fill("Good morning")
@@ -125,7 +127,7 @@ def test_a_visit_without_a_conversation_begins_one(
     expect(page.get_by_role("heading", level=1)).to_have_text("Good morning")
     page.set_viewport_size({"width": 1280, "height": 800})
     visitor.settle()
-    picture(page, "chat-visit-wide")
+    picture(page, "chat-guest-wide")
     page.reload()
     expect(page.locator("[data-kind=reply]")).to_be_visible()
     assert found == []

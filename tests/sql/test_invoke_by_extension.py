@@ -57,7 +57,7 @@ def test_callers_of_the_data_api_wake_the_worker_themselves(ringing: Engine) -> 
 
 def test_without_the_extension_nothing_happens(engine: Engine) -> None:
     """The file is the same everywhere."""
-    assert engine.one("select queue.ring_worker()") is False
+    assert engine.one("select queue.invoke_worker()") is False
     engine.run(INSERT, ACME)
 
 

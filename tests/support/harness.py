@@ -31,7 +31,7 @@ class Closable(Protocol):
         """Close what it holds open."""
 
 
-class AppDesk:
+class AppHarness:
     """The app behind the API of these settings, and a worker that ticks when it is told to."""
 
     #: Paths given to `call` stand below this one.
@@ -112,19 +112,19 @@ class AppDesk:
         """Tick, backoffs over at once, until what `look` sees is as wanted; answers it.
 
         Args:
-            others_died: Let leases lapse that nobody of this test holds any more, again and
+            others_died: Let leases expire that nobody of this test holds any more, again and
                 again: a dead worker's last report may still have been on its way.
         """
         give_up = time.monotonic() + 150
         while time.monotonic() < give_up:
             if others_died:
-                self.project.lapse()
+                self.project.expire()
             await drain(self.worker)
             state = await look()
             if reached(state):
                 return state
             self.make_due()
-            await asyncio.sleep(0.02)  # lapsed leases are looked for now and then
+            await asyncio.sleep(0.02)  # expired leases are looked for now and then
         raise AssertionError(f"it does not get there: {state}")
 
     async def tick_until_so(self, so: Callable[[], Any]) -> None:

@@ -1,0 +1,248 @@
+-- A guest session is a session opened to somebody outside the workspace: to whoever holds its id, or to one user.
+-- The id is minted here and is the capability; what it opens is that session and nothing beside it.
+
+create table queue.guest_sessions (
+  session_id text primary key,
+  workspace_id uuid not null,
+  user_id uuid,
+  opened_at timestamptz not null default queue.clock(),
+  expires_at timestamptz not null,
+  constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$'),
+  constraint guest_sessions_end_after_they_began check (expires_at > opened_at)
+);
+create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
+create index guest_sessions_by_user on queue.guest_sessions (user_id) where user_id is not null;
+create index guest_sessions_by_end on queue.guest_sessions (expires_at);
+alter table queue.guest_sessions enable row level security;
+comment on table queue.guest_sessions is 'Sessions opened to somebody outside the workspace, until they end or are closed.';
+comment on column queue.guest_sessions.session_id is 'The capability: visit_ and 64 hexadecimal digits, 244 of their bits random.';
+comment on column queue.guest_sessions.workspace_id is 'The workspace whose jobs it shows; jobs of others with the same session_id are not part of it.';
+comment on column queue.guest_sessions.user_id is 'The one user it is for; null for whoever holds the id.';
+comment on column queue.guest_sessions.opened_at is 'When it was opened, UTC.';
+comment on column queue.guest_sessions.expires_at is 'When it ends, UTC.';
+
+insert into queue.settings (name, value) values ('allow_anonymous', 'false');
+
+create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
+language sql stable
+set search_path = ''
+as $$
+  select v from queue.guest_sessions as v
+  where v.session_id = p_session_id and v.expires_at > queue.clock()
+    and (v.user_id is not null or queue.setting('allow_anonymous') = 'true')
+$$;
+comment on function queue.live_guest_session is E'The guest session of an id while it is open; one for whoever holds the id only where the setting allow_anonymous is true.';
+
+create function queue.is_mine(p_guest_session queue.guest_sessions) returns boolean
+language sql stable
+set search_path = ''
+as $$
+  select auth.uid() is not null and p_guest_session.user_id = auth.uid()
+    and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
+$$;
+comment on function queue.is_mine is E'Whether a guest session is for the caller by name.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
+
+create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
+language sql stable
+set search_path = ''
+as $$
+  select v from queue.live_guest_session(p_session_id) as v
+  where v.user_id is null or queue.is_mine(v) or v.workspace_id in (select queue.my_workspaces())
+    or auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
+$$;
+comment on function queue.may_join_guest_session is 'The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.';
+
+create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_guest_session queue.guest_sessions;
+begin
+  select v.* into v_guest_session from queue.may_join_guest_session(p_session_id) as v;
+  if not found then
+    perform queue.refuse(404, 'session_not_found', 'no such session'); -- never repeated: it may be somebody's key
+  end if;
+  return v_guest_session;
+end;
+$$;
+comment on function queue.guest_session_or_refuse is 'The guest session the caller may follow; one 404 for missing, ended, closed and another''s.';
+
+create function queue.ensure_guest_session(
+  p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
+) returns queue.guest_sessions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_guest_session queue.guest_sessions;
+begin
+  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
+  values (p_session_id, p_workspace_id, p_user_id, queue.clock() + make_interval(secs => p_seconds))
+  on conflict (session_id) do update set expires_at = excluded.expires_at
+  -- once a day is enough, and a guest session that has ended stays ended
+  where guest_sessions.expires_at > queue.clock() and guest_sessions.expires_at < excluded.expires_at - interval '1 day'
+  returning * into v_guest_session;
+  if v_guest_session.session_id is null then
+    select * into v_guest_session from queue.guest_sessions where session_id = p_session_id;
+  end if;
+  return v_guest_session;
+end;
+$$;
+comment on function queue.ensure_guest_session is E'The guest session of an id, opened when there is none and prolonged when there is: for an app''s own functions.\n\nWhose it is stays as it was opened; the caller checks queue.may_join_guest_session.';
+
+create function queue.show_guest_session(p_session_id text) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their function
+set search_path = ''
+as $$
+declare
+  v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+begin
+  return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'jobs', (
+    select coalesce(jsonb_agg(j.line order by j.created_at desc, j.id desc), '[]')
+    from (
+      select id, created_at, jsonb_build_object('id', id, 'session_id', session_id, 'job_type', job_type, 'status', status,
+        'progress', progress, 'result', result, 'error_message', error_message, 'attempts', attempts, 'max_attempts', max_attempts,
+        'next_retry_at', next_retry_at, 'scheduled_for', scheduled_for, 'started_at', started_at, 'completed_at', completed_at,
+        'cancel_requested_at', cancel_requested_at, 'created_at', created_at, 'updated_at', updated_at, 'last_seq', last_seq) as line
+      from public.jobs
+      where session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id
+      order by created_at desc, id desc
+      limit 200) as j));
+end;
+$$;
+comment on function queue.show_guest_session is 'Behind public.guest_session_jobs, which browsers'' roles call as themselves.';
+
+create function queue.show_guest_session_events(p_session_id text, p_job_id uuid, p_after bigint, p_limit integer) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their function
+set search_path = ''
+as $$
+declare
+  v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+begin
+  if not exists (select from public.jobs
+    where id = p_job_id and session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id) then
+    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+  end if;
+  return jsonb_build_object('events', (
+    select coalesce(jsonb_agg(e.line order by e.seq), '[]')
+    from (
+      select seq, jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'created_at', created_at,
+        -- a log line is told as a number without words: seq stays gapless, and lines are not for guests
+        'data', case when type = 'job.log' and not queue.is_mine(v_guest_session) then '{}' else data end) as line
+      from public.job_events
+      where job_id = p_job_id and seq > coalesce(p_after, 0)
+      order by seq
+      limit least(1000, greatest(1, coalesce(p_limit, 500)))) as e));
+end;
+$$;
+comment on function queue.show_guest_session_events is 'Behind public.guest_session_events, which browsers'' roles call as themselves.';
+
+create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table: this is their function
+set search_path = ''
+as $$
+declare
+  v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+begin
+  return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
+end;
+$$;
+comment on function queue.show_guest_session_feed is 'Behind public.guest_session_feed, which browsers'' roles call as themselves.';
+
+-- Bodies bound when they are made: the roles that call them need no right to look into queue.
+create function public.guest_session_jobs(p_session_id text) returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select queue.show_guest_session(p_session_id);
+end;
+comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For whoever holds its id.\n\nNeither payloads nor who made them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+
+create function public.guest_session_events(p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500) returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select queue.show_guest_session_events(p_session_id, p_job_id, p_after, p_limit);
+end;
+comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nOf log lines only the number is told, but to the user the guest session is for.';
+
+create function public.guest_session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500) returns jsonb
+language sql stable
+set search_path = ''
+begin atomic
+  select queue.show_guest_session_feed(p_session_id, p_cursor, p_limit);
+end;
+comment on function public.guest_session_feed is 'Events of a guest session''s jobs, logs left out, after a cursor; as session_feed, and also before it has a job.';
+
+create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the function
+set search_path = ''
+as $$
+declare
+  v_field text;
+  v_seconds numeric := 86400;
+  v_user uuid;
+  v_made queue.guest_sessions;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if jsonb_typeof(p_options) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'options');
+  elsif not exists (select from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  end if;
+  select key into v_field from jsonb_object_keys(p_options) as key where key not in ('ttl_seconds', 'user_id') limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_field, 80)), left(v_field, 80));
+  end if;
+  if p_options ? 'ttl_seconds' then
+    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number' then (p_options ->> 'ttl_seconds')::numeric else 0 end;
+    if v_seconds not between 1 and 2592000 then
+      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days', 'ttl_seconds');
+    end if;
+  end if;
+  v_user := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
+  if v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
+    perform queue.refuse(403, 'forbidden', 'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
+  end if;
+  -- those that ended long ago leave a few at a time, with whoever opens the next
+  delete from queue.guest_sessions where session_id in (
+    select session_id from queue.guest_sessions where expires_at < queue.clock() - interval '1 day'
+    order by session_id limit 20 for update skip locked);
+  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
+  values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
+    p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds::double precision))
+  returning * into v_made;
+  return to_jsonb(v_made);
+end;
+$$;
+comment on function public.open_guest_session is E'Open a session to somebody outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; whoever holds the id if left out). Jobs enqueued into the workspace with this session_id are what it shows.';
+
+create function public.close_guest_session(p_session_id text) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the function
+set search_path = ''
+as $$
+begin
+  delete from queue.guest_sessions as v
+  where v.session_id = p_session_id
+    and (v.workspace_id in (select queue.my_managed_workspaces()) or auth.uid() is null and queue.is_service());
+  if not found then
+    perform queue.refuse(404, 'session_not_found', 'no such session');
+  end if;
+  return jsonb_build_object('closed', true);
+end;
+$$;
+comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to nobody.';
+
+revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine, queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
+  queue.show_guest_session_events, queue.show_guest_session_feed from public, anon, authenticated, service_role;
+revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed, public.open_guest_session, public.close_guest_session
+  from public, anon, authenticated, service_role;
+grant execute on function queue.show_guest_session, queue.show_guest_session_events, queue.show_guest_session_feed, public.guest_session_jobs, public.guest_session_events,
+  public.guest_session_feed to anon, authenticated, service_role;
+grant execute on function public.open_guest_session, public.close_guest_session to authenticated, service_role;
