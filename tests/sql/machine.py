@@ -504,7 +504,8 @@ class QueueMachine(RuleBasedStateMachine):
 
         def note(answer: Any) -> None:
             assert len(answer["results"]) == 1, "one settle was not answered once"
-            said = answer["results"][0]["outcome"]
+            result = answer["results"][0]
+            said = result["outcome"]
             first = self.answers.get((job_id, fence))
             if first is not None and first["item"]["outcome"] == outcome and job_id in self.jobs:
                 assert said == first["said"], "a repeated settle was answered differently"
