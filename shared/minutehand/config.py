@@ -99,6 +99,11 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     allow_anonymous: bool = False
     streaming: bool = False
+    #: Requests of one caller a second in one process, and how many of them at once; 0: no limit.
+    caller_requests_per_second: int = 100
+    caller_requests_burst: int = 300
+    #: Streams of one caller open at once in one process; 0: no limit.
+    caller_streams: int = 100
     log_level: str = "INFO"
     #: Where an OpenAI-compatible language model answers; unset: the offline one works.
     language_model_url: str | None = None
@@ -160,6 +165,15 @@ class Settings(BaseModel):
             speech_url=read_url(environ, "SPEECH_URL"),
             speech_key=read_text(environ, "SPEECH_KEY"),
             speech_model=read_text(environ, "SPEECH_MODEL"),
+            caller_requests_per_second=read_count(
+                environ, "CALLER_REQUESTS_PER_SECOND", default=100, least=0, most=100_000
+            ),
+            caller_requests_burst=read_count(
+                environ, "CALLER_REQUESTS_BURST", default=300, most=1_000_000
+            ),
+            caller_streams=read_count(
+                environ, "CALLER_STREAMS", default=100, least=0, most=1_000_000
+            ),
             worker_concurrency=read_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             extra_workers=read_count(environ, "EXTRA_WORKERS", default=10, most=1000),
             worker_location=read_text(environ, "WORKER_LOCATION"),
@@ -242,14 +256,16 @@ def _level(environ: Mapping[str, str]) -> str:
     return value
 
 
-def read_count(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
-    """A whole number from 1 to `most`."""
+def read_count(
+    environ: Mapping[str, str], name: str, *, default: int, most: int, least: int = 1
+) -> int:
+    """A whole number from `least` to `most`."""
     value = read_text(environ, name)
     if value is None:
         return default
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= most:
+    if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
         raise ConfigurationError(
-            name, f"must be a whole number from 1 to {most}, not {value!r}", str(default)
+            name, f"must be a whole number from {least} to {most}, not {value!r}", str(default)
         )
     return int(value)
 

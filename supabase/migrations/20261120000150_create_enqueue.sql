@@ -198,7 +198,7 @@ begin
   end if;
   if v_live > v_max then
     perform queue.refuse(429, 'quota_exceeded',
-      format('the workspace already has %s live jobs; wait until some have ended', v_max), v_max::text);
+      format('the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
   end if;
 end;
 $$;
@@ -365,6 +365,7 @@ begin
       perform queue.wake_worker();
     end if;
     perform queue.check_quota(w) from (select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
+    perform queue.charge_enqueues(cardinality(v_ids));
   end if;
   return null;
 end;
@@ -441,6 +442,7 @@ begin
   delete from queue.live_counts where workspace_id = p_workspace_id;
   delete from queue.stat_minutes where workspace_id = p_workspace_id;
   delete from queue.proven where workspace_id = p_workspace_id;
+  delete from queue.row_counts where workspace_id = p_workspace_id;
 end;
 $$;
 comment on function queue.forget_workspace is 'Everything of a workspace goes. Partitions are closed by the leases that find them empty.';
@@ -820,6 +822,7 @@ begin
   end if;
   if v_plain or cardinality(v_made) > 0 then
     perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+    perform queue.charge_enqueues(case when v_plain then v_count else cardinality(v_made) end);
   end if;
   if v_own <> '{}' then
     perform queue.replace_pending(v_own, p_items, v_now);

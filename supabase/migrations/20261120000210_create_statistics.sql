@@ -116,6 +116,9 @@ begin
   delete from queue.last_deliveries where (webhook_id, job_id) in (
     select webhook_id, job_id from queue.last_deliveries
     where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
+  delete from queue.caller_buckets where (caller, name) in (
+    select caller, name from queue.caller_buckets
+    where refilled_at < p_now - interval '1 hour' order by refilled_at limit p_limit for update skip locked);
 end;
 $$;
 comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and counts of removals, at most p_limit of each.';

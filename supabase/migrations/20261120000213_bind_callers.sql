@@ -22,3 +22,77 @@ begin
 end;
 $$;
 comment on function queue.check_worker_items is E'Refuse what a worker''s key may not enqueue: jobs of internal types, and jobs in the name of a stranger.\n\nChildren of a leased job are made by spawn_jobs, in the name of their parent''s user.';
+
+create table queue.caller_buckets (
+  caller text not null,
+  name text not null,
+  tokens double precision not null,
+  refilled_at timestamptz not null,
+  primary key (caller, name)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+create index caller_buckets_by_time on queue.caller_buckets (refilled_at);
+alter table queue.caller_buckets enable row level security;
+comment on table queue.caller_buckets is 'What each person may still do at once: a token bucket per caller and limit, whichever function they call.';
+comment on column queue.caller_buckets.caller is 'A user''s id.';
+comment on column queue.caller_buckets.name is 'The limit: enqueues or stream_opens.';
+comment on column queue.caller_buckets.tokens is 'What was left then.';
+comment on column queue.caller_buckets.refilled_at is 'When.';
+revoke all on queue.caller_buckets from public, anon, authenticated, service_role;
+
+insert into queue.settings (name, value) values
+  ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
+  ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100');
+
+create function queue.charge(p_caller text, p_name text, p_amount double precision) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_rate double precision := (queue.setting(format('user_%s_per_second', p_name)))::double precision;
+  v_burst integer := (queue.setting(format('user_%s_burst', p_name)))::integer;
+  v_tokens double precision;
+begin
+  if not pg_try_advisory_xact_lock(7106385, hashtext(p_caller || p_name)) then
+    return; -- another of the caller's transactions is being charged: nobody waits, and that one counts
+  end if;
+  insert into queue.caller_buckets as b (caller, name, tokens, refilled_at) values (p_caller, p_name, v_burst - p_amount, v_now)
+  on conflict (caller, name) do update set refilled_at = v_now,
+    tokens = queue.tokens(b.tokens, b.refilled_at, v_burst, v_burst / v_rate, v_now) - p_amount
+  returning tokens into v_tokens;
+  if v_tokens < 0 then -- and nothing of it is kept: the refusal rolls back
+    perform queue.refuse(429, 'rate_limited', format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
+      jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
+        'retry_after_seconds', ceil(-v_tokens / v_rate))::text);
+  end if;
+end;
+$$;
+comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}.\n\nComes last in a transaction: while one is charged, the same caller''s others are not, and none waits.';
+
+create function queue.charge_enqueues(p_count bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if auth.uid() is not null and p_count > 0 then -- limits bind people, not the service
+    perform queue.charge(auth.uid()::text, 'enqueues', p_count);
+  end if;
+end;
+$$;
+comment on function queue.charge_enqueues is 'Charge a person for new jobs, whichever way they came in.';
+
+create function public.open_stream() returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the function
+set search_path = ''
+as $$
+begin
+  if auth.uid() is not null then
+    perform queue.charge(auth.uid()::text, 'stream_opens', 1);
+  end if;
+  return jsonb_build_object('opened', true);
+end;
+$$;
+comment on function public.open_stream is 'Count a stream that the caller opens where each open one holds an invocation: {opened}, or 429 rate_limited.';
+revoke execute on function public.open_stream from public, anon, authenticated, service_role;
+grant execute on function public.open_stream to authenticated, service_role;

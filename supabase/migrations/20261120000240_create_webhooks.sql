@@ -265,9 +265,6 @@ begin
     perform queue.refuse(400, 'invalid_argument', v_field || ' ' || v_problem, v_field);
   end if;
   if v_id is null then
-    if (select count(*) from queue.webhooks where workspace_id = p_workspace_id) >= 50 then
-      perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 webhooks', '50');
-    end if;
     insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled, created_by)
     values (p_workspace_id, p_webhook ->> 'url', left(p_webhook ->> 'description', 500), v_new,
       queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'), coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())

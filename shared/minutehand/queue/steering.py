@@ -86,6 +86,22 @@ class WebhookWithSecret(Webhook):
     secret: str
 
 
+class Quota(Model):
+    """How many rows of a kind a workspace may have, and has; counted up to the most."""
+
+    max: int
+    used: int
+
+
+class CallerLimits(Model):
+    """What one person may do, in whichever workspace: a rate, and how much of it at once."""
+
+    enqueues_per_second: float
+    enqueues_burst: int
+    stream_opens_per_second: float
+    stream_opens_burst: int
+
+
 class WorkspaceLimits(Model):
     """How much of the whole a workspace may use, and how many of its jobs run now."""
 
@@ -96,6 +112,8 @@ class WorkspaceLimits(Model):
     max_pending: int | None = None
     default_max_pending: int | None = None
     running: int
+    quotas: Mapping[str, Quota] = {}
+    per_caller: CallerLimits | None = None
 
 
 class RetentionDays(Model):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -301,9 +301,16 @@ class EventStream(Response):
     media_type = MEDIA_TYPE
     charset = "utf-8"
 
-    def __init__(self, chunks: AsyncIterator[bytes], *, stalled_after: float) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        stalled_after: float,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._chunks = chunks
         self._stalled_after = stalled_after
+        self._on_end = on_end
         self.background = None
         self.status_code = 200
         self.init_headers(
@@ -320,6 +327,7 @@ class EventStream(Response):
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._on_end()
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.wait({sending, leaving})
