@@ -176,7 +176,7 @@ class Chaos:
             try:
                 with self.scratch.connect() as connection:
                     row = connection.execute(
-                        "select count(*) from public.jobs where completed_at is null"
+                        "select count(*) from public.jobs where finished_at is null"
                     ).fetchone()
             except psycopg.OperationalError:
                 continue  # it was just killed

@@ -139,7 +139,7 @@ async def _reads(api: httpx.AsyncClient) -> float:
     took = []
     for _ in range(30):
         began = time.perf_counter()
-        answer = await api.get("/api/async-status", params={"sessionId": "somebody-else"})
+        answer = await api.get("/api/async-status", params={"sessionId": "someone-else"})
         answer.raise_for_status()
         took.append((time.perf_counter() - began) * 1000)
     return statistics.median(took)

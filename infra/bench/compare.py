@@ -31,7 +31,7 @@ NODE_PICK_UPS = Path(__file__).with_name("node_pickups.mjs")
 #: Everything that is measured by default; of the last two the pick-up only.
 NODE_PEERS = ("graphile-worker", "pg-boss")
 PEERS = (*REQUIREMENTS, *NODE_PEERS)
-OURS_DONE = "select count(*) from public.jobs where completed_at is not null"
+OURS_DONE = "select count(*) from public.jobs where finished_at is not null"
 
 
 @dataclass(slots=True)

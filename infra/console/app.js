@@ -51,7 +51,7 @@ function AsGuest({ apps }) {
     <header class="visiting-top"><span class="brand"><${Logo} /><span>Minutehand</span></span>
       <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button></header>
     <main id="main" tabindex="-1">${found ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
-      : html`<div class="page"><h1 tabindex="-1">No such page</h1><p class="muted">This link leads nowhere. Ask whoever sent it for a new one.</p></div>`}</main>
+      : html`<div class="page"><h1 tabindex="-1">No such page</h1><p class="muted">This link is not valid. Ask the sender for a new one.</p></div>`}</main>
     <${Confirmations} /><${Toasts} />
   </div>`;
 }

@@ -252,7 +252,10 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
 def _level(environ: Mapping[str, str]) -> str:
     value = (read_text(environ, "LOG_LEVEL") or "INFO").upper()
     if value not in _LEVELS:
-        raise ConfigurationError("LOG_LEVEL", f"is no level: {value!r}", EXAMPLES["LOG_LEVEL"])
+        levels = ", ".join(sorted(_LEVELS))
+        raise ConfigurationError(
+            "LOG_LEVEL", f"must be one of {levels}, not {value!r}", EXAMPLES["LOG_LEVEL"]
+        )
     return value
 
 
@@ -289,10 +292,10 @@ def _prices(environ: Mapping[str, str], name: str) -> tuple[float, float] | None
         read, written = (float(part) for part in value.split(","))
     except ValueError as error:
         raise ConfigurationError(
-            name, f"is no pair of prices: {value!r}", EXAMPLES[name]
+            name, f"must be a pair of prices, not {value!r}", EXAMPLES[name]
         ) from error
     if not (0 <= read < 1e6 and 0 <= written < 1e6):
-        raise ConfigurationError(name, f"is no pair of prices: {value!r}", EXAMPLES[name])
+        raise ConfigurationError(name, f"must be a pair of prices, not {value!r}", EXAMPLES[name])
     return read, written
 
 
@@ -308,6 +311,6 @@ def _jwks(environ: Mapping[str, str]) -> dict[str, Any] | None:
         ) from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("keys"), list):
         raise ConfigurationError(
-            "SUPABASE_JWKS", "is no JSON Web Key Set", EXAMPLES["SUPABASE_JWKS"]
+            "SUPABASE_JWKS", "must be a JSON Web Key Set", EXAMPLES["SUPABASE_JWKS"]
         )
     return parsed

@@ -94,6 +94,8 @@ insert into queue.settings (name, value) values
   ('result_max_bytes', '262144'),
   ('idempotency_ttl_seconds', '86400'),
   ('lost_attempts_max', '5'),
+  ('members_see_tracebacks', 'false'),
+  ('refuse_unserved_types', 'false'),
   ('max_budget_ms', '840000'),
   ('poison_jobs', '10'),
   ('retention_batch', '2000'),

@@ -24,7 +24,10 @@ create table public.jobs (
   next_retry_at timestamptz,
   scheduled_for timestamptz,
   started_at timestamptz,
+  finished_at timestamptz,
   completed_at timestamptz,
+  queue_ms double precision,
+  run_ms double precision not null default 0,
   outcome text,
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -33,6 +36,7 @@ create table public.jobs (
   backoff jsonb,
   idempotency_key text,
   concurrency_key text,
+  tags text[] not null default '{}',
   unique_key text,
   parent_id uuid,
   batch_id uuid,
@@ -47,8 +51,11 @@ create table public.jobs (
   constraint jobs_status_is_known
     check (status in ('pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled')),
   constraint jobs_ended_is_whole
-    check ((completed_at is null) = (status in ('pending', 'processing', 'waiting'))),
-  constraint jobs_outcome_names_the_end check (outcome is not distinct from case when completed_at is null then null else status end),
+    check ((finished_at is null) = (status in ('pending', 'processing', 'waiting'))),
+  constraint jobs_completed_at_is_the_end
+    check (completed_at is not distinct from case when status = 'completed' then finished_at end),
+  constraint jobs_outcome_names_the_end
+    check (outcome is not distinct from case when finished_at is null then null else status end),
   constraint jobs_priority_is_bounded check (priority between 0 and 1000),
   constraint jobs_attempts_are_bounded check (attempts >= 0 and max_attempts between 1 and 50),
   constraint jobs_payload_is_bounded check (pg_column_size(payload) <= 1048576),
@@ -94,8 +101,11 @@ comment on column public.jobs.attempts is 'Attempts counted at lease; a wait, sn
 comment on column public.jobs.max_attempts is 'After so many the job is failed, 1 to 50.';
 comment on column public.jobs.next_retry_at is 'Earliest start of the next attempt, UTC; null when none is planned.';
 comment on column public.jobs.scheduled_for is 'Earliest first start, UTC; null for at once.';
-comment on column public.jobs.started_at is 'Start of the latest attempt, UTC.';
-comment on column public.jobs.completed_at is 'When it ended (completed, failed or cancelled), UTC; null while live.';
+comment on column public.jobs.started_at is 'Start of the first attempt, UTC; kept over retries and waits. An attempt''s own start is in job_attempts.';
+comment on column public.jobs.finished_at is 'When it ended, however it did (completed, failed or cancelled), UTC; null while live.';
+comment on column public.jobs.completed_at is 'When it completed, UTC; null while live, and for jobs that failed or were cancelled.';
+comment on column public.jobs.queue_ms is 'From being ready to its first start, milliseconds; null before.';
+comment on column public.jobs.run_ms is 'Run time of its ended attempts together, milliseconds; see job_states.';
 comment on column public.jobs.outcome is 'The status it ended with; null while live.';
 comment on column public.jobs.created_at is 'When it was enqueued, UTC.';
 comment on column public.jobs.updated_at is 'Last change, UTC.';
@@ -104,6 +114,7 @@ comment on column public.jobs.timeout_seconds is 'Longest run of one attempt; nu
 comment on column public.jobs.backoff is '{first_seconds, cap_seconds, factor} of this job; null takes the type''s.';
 comment on column public.jobs.idempotency_key is 'Caller''s key: a repeat with the same payload gets this job.';
 comment on column public.jobs.concurrency_key is 'Jobs of a type that share a key share its limit.';
+comment on column public.jobs.tags is 'Words to find it by, at most 20 of 1 to 100 characters; see queue.job_tags.';
 comment on column public.jobs.unique_key is 'Only one such job at a time, see enqueue_job; null for none.';
 comment on column public.jobs.parent_id is 'The job that spawned it.';
 comment on column public.jobs.batch_id is 'The batch it belongs to.';
@@ -182,7 +193,7 @@ create policy "members read events" on public.job_events
 revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;
 grant select on public.jobs, public.job_logs, public.job_events to authenticated, service_role;
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
-  max_attempts, idempotency_key, concurrency_key, deadline_at) on public.jobs to authenticated;
+  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;
 grant update (status, priority, scheduled_for) on public.jobs to authenticated;
 -- the service role steers as members do; the rest of a job's life is the engine's
 grant update (status, priority, scheduled_for) on public.jobs to service_role;

@@ -376,6 +376,8 @@ create table queue.attempts (
   outcome text not null,
   error_message text,
   error_data jsonb,
+  traceback jsonb,
+  origin jsonb,
   primary key (job_id, fence)
 );
 comment on table queue.attempts is 'How each ended attempt went. The running one is in leases.';
@@ -389,6 +391,8 @@ comment on column queue.attempts.ended_at is 'Its end.';
 comment on column queue.attempts.outcome is 'completed, retry, failed, snoozed, released, waiting, cancelled or lost.';
 comment on column queue.attempts.error_message is 'Its error, if any.';
 comment on column queue.attempts.error_data is 'Details of the error.';
+comment on column queue.attempts.traceback is '{frames: [{file, line, function, code, own}], causes, left_out}, the innermost of the user''s own code first, without values of variables; job_attempts shows it to those who may see it.';
+comment on column queue.attempts.origin is 'Where its log is: {version, request_id, log_group, log_stream, region}, as far as the worker knows.';
 
 create table queue.job_keys (
   workspace_id uuid not null,

@@ -204,7 +204,8 @@ begin
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
-    rate_per_key, payload_schema, schema_version, events, ageing_seconds, internal, registered_at)
+    rate_per_key, payload_schema, schema_version, events, ageing_seconds, internal, tagged_by, source, description,
+    registered_at)
   select t.job_type, coalesce(t.queue, 'default'), t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
     coalesce(t.lease_seconds, 60), coalesce(t.timeout_seconds, 300), coalesce(t.max_attempts, 5),
     coalesce((t.backoff ->> 'first_seconds')::double precision, 60),
@@ -213,11 +214,13 @@ begin
     (t.rate_limit ->> 'limit')::integer, (t.rate_limit ->> 'per_seconds')::double precision,
     coalesce((t.rate_limit ->> 'per_key')::boolean, false),
     t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), t.ageing_seconds,
-    coalesce(t.internal, (select known.internal from queue.job_types as known where known.job_type = t.job_type), false), v_now
+    coalesce(t.internal, (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
+    array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500), left(t.description, 2000), v_now
   from jsonb_to_recordset(p_types) as t (
     job_type text, queue text, max_concurrency integer, workspace_concurrency integer, key_concurrency integer,
     lease_seconds integer, timeout_seconds integer, max_attempts integer, backoff jsonb, rate_limit jsonb,
-    payload_schema jsonb, schema_version integer, events text, ageing_seconds integer, internal boolean)
+    payload_schema jsonb, schema_version integer, events text, ageing_seconds integer, internal boolean,
+    tagged_by jsonb, source text, description text)
   order by t.job_type
   on conflict (job_type) do update set
     queue = excluded.queue, max_concurrency = excluded.max_concurrency,
@@ -228,13 +231,15 @@ begin
     rate_limit = excluded.rate_limit, rate_per_seconds = excluded.rate_per_seconds,
     rate_per_key = excluded.rate_per_key, payload_schema = excluded.payload_schema,
     schema_version = excluded.schema_version, events = excluded.events,
-    ageing_seconds = excluded.ageing_seconds, redefinable = false, registered_at = excluded.registered_at,
+    ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by, source = excluded.source,
+    description = excluded.description, redefinable = false, registered_at = excluded.registered_at,
     -- a worker may reserve a type for the platform, and not open it to people again
     internal = excluded.internal or types.internal and v_worker and not types.redefinable
   -- an older worker does not undo a newer one
   where types.schema_version <= excluded.schema_version or types.redefinable;
   get diagnostics v_count = row_count;
   perform queue.keep_probing(v_now);
+  perform queue.declare_schedules(p_types, v_now);
   perform queue.bring_all_back(t.value ->> 'job_type', null) from jsonb_array_elements(p_types) as t;
   return jsonb_build_object('registered', v_count);
 exception

@@ -7,7 +7,7 @@ create type queue.enqueue_item as (
   delay_seconds double precision, max_attempts integer, idempotency_key text, idempotency_ttl_seconds double precision,
   concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz, timeout_seconds double precision,
   backoff jsonb, after jsonb, after_failed text, "unique" jsonb, debounce_seconds double precision,
-  batch_id uuid, traceparent text, schema_version integer, user_id uuid
+  batch_id uuid, traceparent text, schema_version integer, user_id uuid, tags text[]
 );
 comment on type queue.enqueue_item is 'What a caller may say of a job to enqueue.';
 
@@ -120,17 +120,20 @@ begin
   end if;
   select * into v_type from queue.job_types where job_type = new.job_type;
   if not found then
-    perform queue.refuse(422, 'unknown_job_type', format('no worker has registered the job type %s', left(new.job_type, 100)), new.job_type);
+    perform queue.refuse(422, 'unknown_job_type', queue.unknown_type(new.job_type), new.job_type);
   end if;
   if v_type.internal then
     perform queue.refuse_internal(new.job_type);
   end if;
+  perform queue.check_served(array[new.job_type]);
   new.schema_version := coalesce(new.schema_version, v_type.schema_version);
+  new.tags := coalesce(new.tags, '{}');
   v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, to_jsonb(new)), v_type,
     (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
     perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
+  new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
   new.id := coalesce(new.id, queue.new_id());
   if new.queue = 'default' then
     new.queue := v_type.queue;
@@ -149,7 +152,10 @@ begin
   new.error_data := null;
   new.error_fingerprint := null;
   new.started_at := null;
+  new.finished_at := null;
   new.completed_at := null;
+  new.queue_ms := null;
+  new.run_ms := 0;
   new.outcome := null;
   new.next_retry_at := null;
   new.cancel_requested_at := null;
@@ -392,6 +398,9 @@ begin
       select q.ctid as place from queue.ended as q
       where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at and q.job_id = r.id limit 1) as q
     where r.outcome is not null));
+  delete from queue.job_tags as t using removed as r
+  where r.tags <> '{}' and t.workspace_id = r.workspace_id and t.tag = any (r.tags)
+    and t.job_created_at = r.created_at and t.job_id = r.id;
   delete from queue.deferred where job_id = any (v_ids);
   delete from queue.deadlines where job_id = any (v_ids);
   delete from queue.batch_members where job_id = any (v_ids);
@@ -409,9 +418,9 @@ begin
   union
   select 'check', w.job_id from removed as r join queue.waits as w on w.job_id = r.parent_id and w.kind = 'children'
   union
-  select 'batch', r.batch_id from removed as r where r.batch_id is not null and r.completed_at is null
+  select 'batch', r.batch_id from removed as r where r.batch_id is not null and r.finished_at is null
   union
-  select 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_ids) and c.completed_at is null;
+  select 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_ids) and c.finished_at is null;
   delete from queue.dependencies where after_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
@@ -470,7 +479,7 @@ begin
   if p_item.job_type is null then
     return array['400', 'invalid_argument', 'job_type is required', 'job_type'];
   elsif p_type.job_type is null then
-    return array['422', 'unknown_job_type', format('no worker has registered the job type %s', left(p_item.job_type, 100)), 'job_type'];
+    return array['422', 'unknown_job_type', queue.unknown_type(p_item.job_type), 'job_type'];
   elsif p_item.payload is not null and jsonb_typeof(p_item.payload) <> 'object' then
     return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
   elsif p_item.priority not between 0 and 1000 then
@@ -502,6 +511,8 @@ begin
     return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
   elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
     return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
+  elsif not queue.tags_fit(p_item.tags) then
+    return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
   elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
@@ -550,6 +561,8 @@ begin
     perform queue.leave(array[v_old.id]);
     update public.jobs set
       payload = coalesce(v_item.payload, '{}'),
+      tags = queue.tags_of((select t.tagged_by from queue.job_types as t where t.job_type = v_old.job_type),
+        coalesce(v_item.payload, '{}'), coalesce(v_item.tags, v_old.tags)),
       schema_version = coalesce(v_item.schema_version, (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
       priority = coalesce(v_item.priority, v_old.priority),
       scheduled_for = case
@@ -649,7 +662,7 @@ begin
     where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
       'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
       'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
-      'traceparent', 'schema_version', 'user_id'])
+      'traceparent', 'schema_version', 'user_id', 'tags'])
     limit 1;
     if found then
       perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
@@ -768,10 +781,11 @@ begin
   if v_plain then -- a type and a payload pay for no option
     with made as (
       insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
-        created_at, updated_at, last_seq)
+        created_at, updated_at, last_seq, tags)
       select v_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
         coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
-        v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end
+        v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end,
+        queue.tags_of(types.tagged_by, items.value -> 'payload', null)
       from jsonb_array_elements(p_items) with ordinality as items
       join queue.job_types as types on types.job_type = items.value ->> 'job_type'
       order by items.ordinality
@@ -798,7 +812,7 @@ begin
   else
     insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
       priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
-      idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq)
+      idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq, tags)
     select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
       coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
       coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
@@ -808,7 +822,8 @@ begin
         else items.scheduled_for end,
       v_now + make_interval(secs => items.ordinality * 1e-6), v_now, items.deadline_at, items.timeout_seconds,
       items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
-      items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end
+      items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end,
+      queue.tags_of(types.tagged_by, items.payload, items.tags)
     from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
     join rows from (unnest(v_new, v_ids, v_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
       on new.ordinality = items.ordinality and new.id = new.stands_for
@@ -842,6 +857,7 @@ set search_path = ''
 as $$
 declare
   v_user uuid := auth.uid();
+  v_warning text;
 begin
   if v_user is not null then
     if not queue.is_member(p_workspace_id) then
@@ -854,7 +870,10 @@ begin
   elsif queue.is_worker() then
     perform queue.check_worker_items(p_workspace_id, p_items);
   end if;
-  return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk);
+  v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
+    where jsonb_typeof(i.value) = 'object'));
+  return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk)
+    || case when v_warning is null then '{}' else jsonb_build_object('warning', v_warning) end;
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
@@ -879,11 +898,11 @@ begin
   v_done := queue.enqueue_for(p_workspace_id, jsonb_build_array(
     coalesce(p_options, '{}') || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
   return jsonb_build_object(
-    'job', (select to_jsonb(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
-    'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake');
+    'job', (select queue.job_json(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
+    'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');
 end;
 $$;
-comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version.\ncreated is false when an idempotency or unique key stood for an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
+comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key stood for an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql
@@ -902,13 +921,13 @@ begin
   if p_return = 'ids' then
     return v_done;
   end if;
-  return jsonb_build_object('wake', v_done -> 'wake', 'jobs', (
+  return jsonb_build_object('wake', v_done -> 'wake', 'warning', v_done -> 'warning', 'jobs', (
     select jsonb_agg(jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
     from jsonb_array_elements_text(v_done -> 'ids') with ordinality as ids (id, n)
     join public.jobs on jobs.id = ids.id::uuid));
 end;
 $$;
-comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, fresh, wake} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element.';
+comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, fresh, wake, warning?} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element.';
 
 revoke execute on function public.enqueue_job, public.enqueue_jobs from public, anon, authenticated, service_role;
 grant execute on function public.enqueue_job, public.enqueue_jobs to authenticated, service_role, job_worker;

@@ -32,11 +32,11 @@ begin
   perform queue.leave(p_ids);
   delete from queue.waits where job_id = any (p_ids);
   with ended as (
-    update public.jobs set status = p_status, outcome = p_status, completed_at = p_now, updated_at = p_now,
+    update public.jobs set status = p_status, outcome = p_status, finished_at = p_now, updated_at = p_now,
       next_retry_at = null, error_message = coalesce(p_message, error_message), error_data = coalesce(p_data, error_data),
       error_fingerprint = case when p_message is null then error_fingerprint else queue.fingerprint(p_data ->> 'reason', p_message) end,
       last_seq = last_seq + 1
-    where id = any (p_ids) and completed_at is null
+    where id = any (p_ids) and finished_at is null
     returning id, workspace_id, session_id, job_type, last_seq, attempts, error_message),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -63,7 +63,7 @@ declare
   v_bad uuid[];
 begin
   insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
-  select workspace_id, outcome, created_at, id, job_type, completed_at from public.jobs where id = any (p_ids) and outcome is not null
+  select workspace_id, outcome, created_at, id, job_type, finished_at from public.jobs where id = any (p_ids) and outcome is not null
   on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.complete has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);
@@ -75,7 +75,7 @@ begin
   v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
   if cardinality(v_bad) > 0 then
     insert into queue.signals (kind, job_id)
-    select distinct 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_bad) and c.completed_at is null;
+    select distinct 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_bad) and c.finished_at is null;
   end if;
 end;
 $$;
@@ -136,7 +136,7 @@ begin
     where w.job_id = any (p_ids) and j.status = 'waiting' order by w.job_id
   loop
     if v_wait.kind in ('after', 'children') then
-      select count(*) filter (where j.id is not null and j.completed_at is null),
+      select count(*) filter (where j.id is not null and j.finished_at is null),
         count(*) filter (where j.id is null or j.outcome in ('failed', 'cancelled'))
       into v_live, v_bad
       from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
@@ -264,7 +264,7 @@ begin
     select distinct j.id from queue.signals as s
     join queue.waits as w on w.job_id = s.job_id and w.kind = 'after'
     join queue.dependencies as d on d.job_id = w.job_id
-    join public.jobs as j on j.id = d.after_id and j.completed_at is null
+    join public.jobs as j on j.id = d.after_id and j.finished_at is null
     where s.id = any (v_signals) and s.kind = 'check' and s.job_id = any (v_held));
   if cardinality(v_live) > 0 then
     v_affected := array(select id from public.jobs where id = any (v_live) order by id for share skip locked);
@@ -278,15 +278,15 @@ begin
     union
     select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'batch'), p_now);
   v_orphans := array(
-    select c.id from queue.signals as s join public.jobs as c on c.parent_id = s.job_id and c.completed_at is null
+    select c.id from queue.signals as s join public.jobs as c on c.parent_id = s.job_id and c.finished_at is null
       and c.cancel_requested_at is null
     where s.id = any (v_signals) and s.kind = 'orphans');
   if cardinality(v_orphans) > 0 then
     v_affected := v_orphans;
-    v_orphans := array(select id from public.jobs where id = any (v_orphans) and completed_at is null order by id for update skip locked);
+    v_orphans := array(select id from public.jobs where id = any (v_orphans) and finished_at is null order by id for update skip locked);
     insert into queue.signals (kind, job_id)
     select distinct 'orphans', c.parent_id from public.jobs as c
-    where c.id = any (v_affected) and c.id <> all (v_orphans) and c.completed_at is null;
+    where c.id = any (v_affected) and c.id <> all (v_orphans) and c.finished_at is null;
     perform queue.cancel_held(v_orphans, 'parent_ended', p_now);
   end if;
   v_count := queue.try_resume(v_held, p_now);
@@ -355,7 +355,7 @@ begin
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait.name,
     'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), v_now);
   perform queue.request_wake();
-  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+  return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.answer_job is E'Answer the question a waiting job asks: p_answer is {"answer": …, "name"?}.\n\n409 when it asks nothing; 422 when the answer is not among the options.';

@@ -31,7 +31,9 @@ begin
     from expired as l join public.jobs as j on j.id = l.job_id),
   moved as (
     update public.jobs as j set status = f.fate, lost_attempts = f.lost, updated_at = p_now,
-      completed_at = case when f.fate <> 'pending' then p_now end,
+      finished_at = case when f.fate <> 'pending' then p_now end,
+      -- until its worker was last heard of
+      run_ms = j.run_ms + greatest(0, date_part('epoch', f.expires_at - f.leased_at) - f.lease_seconds) * 1000,
       outcome = case when f.fate <> 'pending' then f.fate end,
       next_retry_at = null,
       error_message = case when f.fate = 'cancelled' then j.error_message else format(
@@ -602,7 +604,8 @@ begin
     delete from queue.ready where ctid = any (p_places) returning job_id, partition_id, ready_at),
   started as (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
-      started_at = p_now, updated_at = p_now, next_retry_at = null,
+      started_at = coalesce(j.started_at, p_now),
+      queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now, next_retry_at = null,
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
     from gone as g, queue.job_types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
@@ -845,6 +848,9 @@ begin
     return json_build_object('leases', queue.leases_of_call(v_tick, v_call),
       'maintenance', queue.maintenance_is_due(v_now), 'due', 0,
       'next_due_in_ms', null, 'repeated', true);
+  end if;
+  if v_call = 1 then
+    perform queue.see_worker(p_request, v_types, v_queues, v_now);
   end if;
 
   update queue.wakeups set requested_at = null

@@ -104,11 +104,14 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
   end if;
   v_ids := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items)
-    where value ?| array['progress', 'logs', 'steps']);
+    where value ?| array['progress', 'logs', 'steps', 'tags']);
   if cardinality(v_ids) > 0 then
     perform 1 from public.jobs where id = any (v_ids) order by id for update;
     v_held := queue.fenced(v_items);
     perform queue.write_reports(v_items, array(select i from unnest(v_ids) as i where i = any (v_held)), v_now);
+    if v_items @? '$[*].tags' then
+      perform queue.add_tags(v_items, v_held);
+    end if;
   end if;
   -- a lease that is being settled, reclaimed or cancelled this very moment is not waited for: whoever
   -- waits for a lease holds its job, and this call may hold other leases
@@ -207,7 +210,8 @@ begin
     where l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.ready_at, l.attempt, l.worker_id, l.leased_at, i.result, i.duration_ms, i.cost_usd),
   moved as (
-    update public.jobs as j set status = 'completed', outcome = 'completed', completed_at = p_now, result = h.result,
+    update public.jobs as j set status = 'completed', outcome = 'completed', finished_at = p_now, completed_at = p_now,
+      run_ms = j.run_ms + coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000), result = h.result,
       progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null, error_fingerprint = null,
       next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
       cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
@@ -224,7 +228,7 @@ begin
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
-    from moved as m where m.job_type <> all (v_quiet)), -- read off the job's row instead, see job_attempts
+    from moved as m where m.job_type <> all (v_quiet) or m.fence > 1), -- read off the job's row instead, see job_attempts
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select m.id, m.last_seq, m.workspace_id, m.session_id, 'job.completed',
@@ -300,9 +304,11 @@ begin
     update public.jobs as j set
       status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending' else a.act end,
       outcome = case when a.act in ('failed', 'cancelled') then a.act end,
-      completed_at = case when a.act in ('failed', 'cancelled') then p_now end,
+      finished_at = case when a.act in ('failed', 'cancelled') then p_now end,
+      run_ms = j.run_ms + case when a.act = 'released' then 0
+        else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
       error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
-      error_data = case when a.act in ('retry', 'failed') then a.problem - 'message' else j.error_data end,
+      error_data = case when a.act in ('retry', 'failed') then queue.public_error(a.problem) else j.error_data end,
       error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1) else j.attempts end,
@@ -314,9 +320,13 @@ begin
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
       j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, a.outcome as said, j.error_fingerprint, a.act, a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data,
+      traceback, origin)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
-      case when act in ('retry', 'failed') then error_message end, case when act in ('retry', 'failed') then problem - 'message' end
+      case when act in ('retry', 'failed') then error_message end,
+      case when act in ('retry', 'failed') then queue.public_error(problem) end,
+      case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
+      case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end
     from moved),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -411,6 +421,9 @@ begin
   v_now := queue.clock();
   if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps']) then
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
+  end if;
+  if p_items @? '$[*].tags' then
+    perform queue.add_tags(p_items, queue.fenced(p_items));
   end if;
   select * into v_done from queue.complete(p_items, v_now);
   -- most completed jobs are tied to nothing: only who waits for them matters

@@ -13,7 +13,7 @@ begin
   with recursive tree as (
     select id from public.jobs where id = any (p_ids)
     union
-    select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.completed_at is null)
+    select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.finished_at is null)
   select array_agg(id) into v_all from tree;
   perform 1 from public.jobs where id = any (v_all) order by id for update;
   return queue.cancel_held(v_all, 'cancelled', p_now);
@@ -60,11 +60,11 @@ declare
 begin
   perform 1 from public.jobs where id = p_job_id for update;
   select * into v_job from public.jobs where id = p_job_id;
-  if v_job.completed_at is not null and v_job.status <> 'cancelled' then
+  if v_job.finished_at is not null and v_job.status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
   perform queue.cancel(array[p_job_id], queue.clock());
-  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+  return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nPending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling twice is harmless; 409 when it has completed or failed.';
@@ -80,7 +80,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
   end if;
   for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id']) then
+    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
       perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
     end if;
   end loop;
@@ -109,13 +109,14 @@ begin
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
+        and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
         and ($2 ->> 'created_before' is null or j.created_at < ($2 ->> 'created_before')::timestamptz)
         and ($2 ->> 'created_after' is null or j.created_at > ($2 ->> 'created_after')::timestamptz)
       order by %s limit $3)$query$,
     case
       when p_filter ? 'ids' then 'public.jobs as j where j.workspace_id = $1 and j.id = any (array(
-        select jsonb_array_elements_text($2 -> ''ids'')::uuid)) and ' || case when p_live then 'j.completed_at is null' else 'j.outcome = ''failed''' end
+        select jsonb_array_elements_text($2 -> ''ids'')::uuid)) and ' || case when p_live then 'j.finished_at is null' else 'j.outcome = ''failed''' end
       when p_live then 'queue.live_jobs as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $1'
       else 'queue.ended as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $1 and w.outcome = ''failed''' end
     || case when p_live then ' and j.cancel_requested_at is null' else '' end,
@@ -156,7 +157,7 @@ begin
   return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
 end;
 $$;
-comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, created_before, created_after, ids. Call again while more is true.';
+comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Call again while more is true.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -179,7 +180,8 @@ begin
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))));
   with retried as (
-    update public.jobs set status = 'pending', outcome = null, completed_at = null, result = null, attempts = 0, snoozes = 0,
+    update public.jobs set status = 'pending', outcome = null, finished_at = null, completed_at = null, result = null,
+      attempts = 0, snoozes = 0,
       lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
       cancel_requested_at = null, updated_at = p_now, last_seq = last_seq + 1
     where id = any (p_ids) and status in ('failed', 'cancelled')
@@ -236,7 +238,7 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
-  return (select to_jsonb(jobs) from public.jobs where id = p_job_id);
+  return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\nAn ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or completed.';
@@ -269,7 +271,7 @@ as $$
 declare
   v_now timestamptz := queue.clock();
 begin
-  if new.status = 'cancelled' and old.completed_at is null then
+  if new.status = 'cancelled' and old.finished_at is null then
     if new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
       perform queue.refuse(400, 'invalid_argument', 'cancel alone: change nothing else in the same update', 'status');
     end if;
@@ -280,7 +282,7 @@ begin
       new.cancel_requested_at := v_now;
     else
       new.outcome := 'cancelled';
-      new.completed_at := v_now;
+      new.finished_at := v_now;
       new.next_retry_at := null;
       new.error_data := '{"type": "Cancelled", "reason": "cancelled"}';
     end if;
@@ -315,7 +317,7 @@ begin
     update queue.leases set cancel_requested = true where job_id = new.id;
     insert into queue.signals (kind, job_id)
     select 'orphans', new.id
-    where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.completed_at is null);
+    where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.finished_at is null);
   end if;
   if new.status = 'cancelled' then
     perform queue.leave(array[new.id]);
@@ -408,32 +410,8 @@ create function public.get_job(p_job_id uuid) returns jsonb
 language sql stable
 security definer -- answers the same 404 for a missing job and another's
 set search_path = ''
-as $$ select to_jsonb(queue.visible_job(p_job_id)) $$;
+as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
-
-create function public.job_attempts(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
-set search_path = ''
-as $$
-begin
-  perform queue.visible_job(p_job_id);
-  return (select coalesce(jsonb_agg(a.line order by a.fence), '[]') from (
-    select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', ended_at,
-      'outcome', outcome, 'error_message', error_message, 'error_data', error_data) as line
-    from queue.attempts where job_id = p_job_id
-    union all
-    select fence, jsonb_build_object('attempt', attempt, 'fence', fence, 'worker_id', worker_id, 'leased_at', leased_at, 'ended_at', null,
-      'outcome', null, 'lease_expires_at', expires_at) from queue.leases where job_id = p_job_id
-    union all -- of a type with minimal events a completed attempt is told by the job's row alone
-    select j.fence, jsonb_build_object('attempt', j.attempts, 'fence', j.fence, 'worker_id', null, 'leased_at', j.started_at,
-      'ended_at', j.completed_at, 'outcome', 'completed', 'error_message', null, 'error_data', null)
-    from public.jobs as j
-    where j.id = p_job_id and j.outcome = 'completed'
-      and not exists (select 1 from queue.attempts as e where e.job_id = j.id and e.fence = j.fence)) as a);
-end;
-$$;
-comment on function public.job_attempts is 'Each attempt of a job, the running one last: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data}].';
 
 create function public.job_steps(p_job_id uuid) returns jsonb
 language plpgsql stable
@@ -453,6 +431,6 @@ $$;
 comment on function public.job_steps is 'Finished steps of a job and what it waits for: {steps: [{name, result, created_at}], waiting_for}.';
 
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
-  public.get_job, public.job_attempts, public.job_steps from public, anon, authenticated, service_role;
+  public.get_job, public.job_steps from public, anon, authenticated, service_role;
 grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
-  public.get_job, public.job_attempts, public.job_steps to authenticated, service_role;
+  public.get_job, public.job_steps to authenticated, service_role;

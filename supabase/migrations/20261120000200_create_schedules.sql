@@ -209,6 +209,7 @@ begin
     v_last := v_schedule.last_slot_at;
     v_next := v_slot;
     begin -- what is wrong with one schedule must not stop everyone's leases
+      perform queue.check_declared(v_schedule, p_now);
       if v_schedule.missed = 'skip' and v_slot < p_now - interval '5 minutes' then
         v_slot := null;
       end if;
@@ -283,6 +284,9 @@ declare
   v_made queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id);
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name and source is not null) then
+    return queue.switch_schedule(p_workspace_id, p_schedule);
+  end if;
   if jsonb_typeof(p_schedule) is distinct from 'object' or v_name is null or char_length(v_name) not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a name of 1 to 200 characters', 'name');
   elsif p_schedule ->> 'cron' is null then
@@ -349,6 +353,9 @@ set search_path = ''
 as $$
 begin
   perform queue.may_manage(p_workspace_id);
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name and source is not null) then
+    perform queue.refuse(409, 'declared_in_code', 'the schedule is declared in code; change it there, or switch it off', p_name);
+  end if;
   delete from queue.schedules where workspace_id = p_workspace_id and name = p_name;
   if not found then
     perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);

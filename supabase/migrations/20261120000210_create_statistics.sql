@@ -155,7 +155,7 @@ begin
         (select workspace_id from queue.ended as e where e.workspace_id > m.workspace_id order by workspace_id limit 1)) as next order by workspace_id limit 1)
       from mentioned as m where m.workspace_id is not null)
     select m.workspace_id from mentioned as m
-    where m.workspace_id is not null and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
+    where m.workspace_id is not null and m.workspace_id <> queue.system_workspace() and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
 comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';

@@ -27,7 +27,7 @@ begin
   return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'at', v_parts[3]::timestamptz,
     'job_id', v_parts[4]::uuid, 'seq', v_parts[5]::bigint);
 exception when data_exception then
-  perform queue.refuse(400, 'invalid_argument', 'the cursor is not one this feed gave out', 'cursor');
+  perform queue.refuse(400, 'invalid_argument', 'the cursor is not valid for this feed', 'cursor');
 end;
 $$;
 comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n"seen", or in the middle of a batch "seen~until~at~job_id~seq".';

@@ -166,13 +166,13 @@ declare
   v_all integer;
   v_said jsonb;
 begin
-  if v_job.completed_at is not null then
+  if v_job.finished_at is not null then
     v_said := jsonb_build_object('reason', v_job.status, 'sentence', case v_job.status
-        when 'completed' then format('It completed at %s.', queue.utc(v_job.completed_at))
-        when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(v_job.completed_at), case v_job.error_data ->> 'reason'
+        when 'completed' then format('It completed at %s.', queue.utc(v_job.finished_at))
+        when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(v_job.finished_at), case v_job.error_data ->> 'reason'
           when 'parent_ended' then ' because its parent ended' when 'dependency_failed' then ' because a job it was to run after did not complete' else '' end)
-        else format('It failed at %s after %s of %s attempts: %s', queue.utc(v_job.completed_at), v_job.attempts, v_job.max_attempts, v_job.error_message) end,
-      'data', jsonb_build_object('completed_at', v_job.completed_at, 'error_message', v_job.error_message, 'error', v_job.error_data, 'attempts', v_job.attempts));
+        else format('It failed at %s after %s of %s attempts: %s', queue.utc(v_job.finished_at), v_job.attempts, v_job.max_attempts, v_job.error_message) end,
+      'data', jsonb_build_object('finished_at', v_job.finished_at, 'error_message', v_job.error_message, 'error', v_job.error_data, 'attempts', v_job.attempts));
   elsif v_job.status = 'processing' then
     select * into v_lease from queue.leases where job_id = p_job_id;
     v_said := jsonb_build_object(
@@ -186,7 +186,7 @@ begin
   elsif v_job.status = 'waiting' then
     select * into v_wait from queue.waits where job_id = p_job_id;
     if v_wait.kind in ('children', 'after') then
-      select count(*) filter (where j.id is not null and j.completed_at is null), count(*) into v_live, v_all
+      select count(*) filter (where j.id is not null and j.finished_at is null), count(*) into v_live, v_all
       from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id) left join public.jobs as j on j.id = a.id::uuid;
     end if;
     v_said := jsonb_build_object(

@@ -154,7 +154,7 @@ begin
   loop
     if v_one.enabled then
       select l.delivery_id into v_before from queue.last_deliveries as l
-      join public.jobs as j on j.id = l.delivery_id and j.completed_at is null
+      join public.jobs as j on j.id = l.delivery_id and j.finished_at is null
       where l.webhook_id = v_one.webhook_id and l.job_id = v_one.stream_id;
       begin
         v_done := queue.enqueue_unwaited(v_one.workspace_id, jsonb_build_object('job_type', 'webhook_delivery',

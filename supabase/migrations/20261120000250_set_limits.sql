@@ -73,7 +73,7 @@ begin
     when s.key = 'retention_days' then not queue.is_retention(s.value)
       or not s.value ?& array['completed', 'cancelled', 'failed']
     when s.key in ('worker_url', 'worker_secret_name') then jsonb_typeof(s.value) <> 'string'
-    when s.key in ('webhook_private_addresses', 'allow_anonymous') then jsonb_typeof(s.value) <> 'boolean'
+    when s.key in ('webhook_private_addresses', 'allow_anonymous', 'members_see_tracebacks', 'refuse_unserved_types') then jsonb_typeof(s.value) <> 'boolean'
     when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max', 'max_budget_ms', 'poison_jobs',
       'user_pending_max', 'retention_batch', 'webhook_failures_max')
       then jsonb_typeof(s.value) <> 'number' or (s.value)::numeric not between 1 and 2147483647 or (s.value)::numeric % 1 <> 0
@@ -82,7 +82,7 @@ begin
       or case when jsonb_typeof(s.value) = 'number' then (s.value)::numeric not between 1 and 2147483647 else true end end
   limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', format('%s is no setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
+    perform queue.refuse(400, 'invalid_argument', format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
   end if;
   insert into queue.settings (name, value, updated_at)
   select key, value, queue.clock() from jsonb_each(p_settings) order by key
@@ -90,7 +90,7 @@ begin
   return (select jsonb_object_agg(name, value) from queue.settings);
 end;
 $$;
-comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses and allow_anonymous are true or false. The numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
+comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. The numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
 
 create function queue.is_retention(p_value jsonb) returns boolean
 language sql immutable

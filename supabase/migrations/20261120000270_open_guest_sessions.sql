@@ -104,7 +104,8 @@ begin
     from (
       select id, created_at, jsonb_build_object('id', id, 'session_id', session_id, 'job_type', job_type, 'status', status,
         'progress', progress, 'result', result, 'error_message', error_message, 'attempts', attempts, 'max_attempts', max_attempts,
-        'next_retry_at', next_retry_at, 'scheduled_for', scheduled_for, 'started_at', started_at, 'completed_at', completed_at,
+        'next_retry_at', next_retry_at, 'scheduled_for', scheduled_for, 'started_at', started_at,
+        'finished_at', finished_at, 'completed_at', completed_at,
         'cancel_requested_at', cancel_requested_at, 'created_at', created_at, 'updated_at', updated_at, 'last_seq', last_seq) as line
       from public.jobs
       where session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id

@@ -43,7 +43,10 @@ begin
     when 'sweep' then perform queue.sweep(p_now);
     when 'statistics' then perform queue.roll_up(p_now);
     when 'retention' then v_done := queue.prune(v_batch, p_now);
-    when 'old_rows' then perform queue.prune_others(v_batch, p_now);
+    when 'old_rows' then
+      perform queue.prune_others(v_batch, p_now);
+      perform queue.prune_workers(v_batch, p_now);
+      perform queue.spread_schedules(null, p_now);
     when 'orphans' then perform queue.forget_orphans();
     when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
   end case;

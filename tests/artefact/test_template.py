@@ -636,7 +636,7 @@ def test_cors_names_its_origins(compiled: Stack) -> None:
 
 
 def test_the_gateway_allows_and_shows_the_headers_that_the_app_does(compiled: Stack) -> None:
-    """Configured CORS replaces the app's own: what is missing here, no browser ever sees."""
+    """Configured CORS replaces the app's own: what is missing, no browser ever sees."""
     cors = compiled.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
     app = create_app(
         Services(

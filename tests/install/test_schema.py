@@ -69,7 +69,8 @@ def test_doctor_asks_and_advises_in_the_projects_own_names(
         looked.close()
 
     assert found["grants"].fix == (
-        "grant execute on function minutehand.get_job to authenticated; or supabase db push"
+        "grant execute on function minutehand.get_job to authenticated; or "
+        "start `minutehand dev` again, or beside `supabase start`: supabase migration up"
     )
     assert found["engine-tables"].fix == "revoke all on minutehand_engine.leases from anon"
 

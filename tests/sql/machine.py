@@ -773,14 +773,14 @@ class QueueMachine(RuleBasedStateMachine):
                     [{**handle(lease), "outcome": "completed"} for lease in leases]
                 )
             elif not self.watcher.one(
-                "select exists (select 1 from public.jobs where completed_at is null)"
+                "select exists (select 1 from public.jobs where finished_at is null)"
             ):
                 break
             else:
                 self.now += 400
                 self.watcher.run(CLOCK.format(seconds=self.now))
         left = self.watcher.rows(
-            "select status, job_type, count(*) from public.jobs where completed_at is null group by 1, 2"
+            "select status, job_type, count(*) from public.jobs where finished_at is null group by 1, 2"
         )
         assert left == [], "jobs were left behind"
         self.nothing_is_broken()

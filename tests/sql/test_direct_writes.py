@@ -341,7 +341,7 @@ def test_a_member_cancels_by_update_in_every_state(engine: Engine) -> None:
     engine.settle(other, "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
 
     with engine.member(ADA) as ada:
-        ada.run("update public.jobs set status = 'cancelled' where completed_at is null")
+        ada.run("update public.jobs set status = 'cancelled' where finished_at is null")
         ada.run("update public.jobs set status = 'cancelled' where id = %s", running)
 
     assert [engine.status(job) for job in (pending, deferred, asking)] == ["cancelled"] * 3

@@ -198,6 +198,20 @@ def test_a_retry_past_the_deadline_fails(engine: Engine) -> None:
     assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
 
 
+def test_a_job_retried_by_hand_has_no_deadline_any_more(engine: Engine) -> None:
+    """Its deadline is what failed it: kept, it would fail it again at once."""
+    soon = engine.one("select queue.clock() + interval '30 seconds'")
+    job_id = engine.enqueue(deadline_at=soon.isoformat())
+    engine.advance(31)
+    assert engine.lease() == []
+    assert engine.status(job_id) == "failed"
+
+    engine.rpc("retry_job", p_job_id=job_id)
+
+    assert engine.job(job_id)["deadline_at"] is None
+    assert [lease["job"]["id"] for lease in engine.lease()] == [job_id]
+
+
 def test_a_result_too_large_fails_instead_of_hanging(engine: Engine) -> None:
     """The worker's settle must always end the attempt."""
     engine.enqueue()

@@ -183,7 +183,7 @@ def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: En
     answers = engine.race(reports, reports, settles, cancels)
 
     assert answers == [None] * 4
-    assert engine.one("select count(*) from public.jobs where completed_at is null") == 0
+    assert engine.one("select count(*) from public.jobs where finished_at is null") == 0
 
 
 def test_a_quiet_types_success_is_told_by_its_row_and_settled_once(engine: Engine) -> None:

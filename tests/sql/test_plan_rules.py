@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from tests.support.functions import (
     open_to,
     rights,
     unkempt,
+    until_waiting,
     users_of,
 )
 
@@ -162,6 +164,31 @@ def test_a_plan_ends_with_its_job(seeded: Database) -> None:
     state = as_user(seeded, ADA, "select public.plan_read(%s)", plan["plan_id"])
     assert state["status"] == "cancelled"
     assert [event["type"] for event in events(seeded, plan)] == ["plan_created", "plan_cancelled"]
+
+
+def test_a_plan_that_ends_while_it_is_being_cancelled_stays_as_it_ended(seeded: Database) -> None:
+    """The cancel waits for the report under way, and then sees what that made of the plan."""
+    plan = start(seeded)
+    held = lease(seeded, plan["job_id"], "plan")
+    cancel = "select public.plan_cancel(%s)"
+
+    with seeded.connect(autocommit=False) as reporting, ThreadPoolExecutor(1) as pool:
+        reporting.execute("select 1 from public.jobs where id = %s for update", (held["job_id"],))
+        cancelled = pool.submit(as_user, seeded, ADA, cancel, plan["plan_id"])
+        until_waiting(seeded)
+        reporting.execute(
+            "update public.plans set status = 'completed', finished_at = queue.clock()"
+            " where id = %s",
+            (plan["plan_id"],),
+        )
+        reporting.commit()
+        with pytest.raises(psycopg.Error, match="has ended") as refused:
+            cancelled.result()
+
+    assert refused.value.sqlstate == "PT409"
+    assert as_user(seeded, ADA, "select public.plan_read(%s)", plan["plan_id"])["status"] == (
+        "completed"
+    )
 
 
 def test_guests_are_refused_where_they_are_off(template: Postgres) -> None:

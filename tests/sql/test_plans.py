@@ -15,8 +15,8 @@ from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 WAITING, DEFERRED, ENDED = 100_000, 100_000, 1_000_000
 FILL = f"""
 set session_replication_role = replica;
-insert into public.jobs (id, workspace_id, job_type, schema_version, status, outcome, completed_at, created_at, updated_at, attempts, fence, last_seq)
-select md5('ended' || n)::uuid, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid, 'work', 1, o, o, now() - n * interval '1 second', now() - n * interval '1 second', now(), 1, 1, 0
+insert into public.jobs (id, workspace_id, job_type, schema_version, status, outcome, finished_at, completed_at, created_at, updated_at, attempts, fence, last_seq)
+select md5('ended' || n)::uuid, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid, 'work', 1, o, o, now() - n * interval '1 second', case when o = 'completed' then now() - n * interval '1 second' end, now() - n * interval '1 second', now(), 1, 1, 0
 from generate_series(1, {ENDED}) n cross join lateral (select case when n % 50 = 7 then 'failed' when n % 1000 = 8 then 'cancelled' else 'completed' end as o) x;
 create temp table live as
 select md5('live' || n)::uuid as id, n, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid as workspace_id, n > {WAITING} as later from generate_series(1, {WAITING + DEFERRED}) n;
@@ -26,7 +26,7 @@ insert into queue.openings (partition_id, workspace_id, queue, job_type, concurr
 select queue.partition_id(w, 'default', 'work', null, 100), w, 'default', 'work', '', 100 from unnest(array['{ACME}', '{GLOBEX}']::uuid[]) w;
 insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at) select queue.partition_id(workspace_id, 'default', 'work', null, 100), created_at, id, workspace_id, created_at from public.jobs where id in (select id from live where not later);
 insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at) select id, scheduled_for, queue.partition_id(workspace_id, 'default', 'work', null, 100), workspace_id, created_at from public.jobs where id in (select id from live where later);
-insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at) select workspace_id, outcome, created_at, id, job_type, completed_at from public.jobs where outcome is not null;
+insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at) select workspace_id, outcome, created_at, id, job_type, finished_at from public.jobs where outcome is not null;
 set session_replication_role = origin;
 analyze public.jobs, queue.ready, queue.deferred, queue.ended;
 """
@@ -203,7 +203,7 @@ def test_lists_of_every_kind_read_by_their_limit(full: Engine, filters: dict[str
     full.run("set local session_replication_role = replica")
     full.run(
         "with old as (select id from public.jobs where outcome = 'completed' and workspace_id = %s order by created_at limit 40)"
-        " update public.jobs set status = 'waiting', outcome = null, completed_at = null where id in (select id from old)",
+        " update public.jobs set status = 'waiting', outcome = null, finished_at = null, completed_at = null where id in (select id from old)",
         ACME,
     )
     full.run(
@@ -246,8 +246,8 @@ def test_a_webhooks_deliveries_are_read_alone(full: Engine) -> None:
     full.run("begin")
     full.run("set local session_replication_role = replica")
     full.run(
-        "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome, completed_at, created_at, concurrency_key)"
-        " select %s, 'webhook_delivery', 1, 'completed', 'completed', now(), now() - interval '30 days', %s from generate_series(1, 60)",
+        "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome, finished_at, completed_at, created_at, concurrency_key)"
+        " select %s, 'webhook_delivery', 1, 'completed', 'completed', now(), now(), now() - interval '30 days', %s from generate_series(1, 60)",
         ACME,
         hook,
     )
@@ -293,7 +293,7 @@ def test_a_list_of_running_jobs_reads_those_alone(full: Engine) -> None:
             def page() -> None:
                 rows = ada.connection.execute(
                     b"select id::text from public.running_jobs where workspace_id = %s"
-                    b" and status in ('processing') and completed_at is null"
+                    b" and status in ('processing') and finished_at is null"
                     b" order by created_at desc, id desc limit 50",
                     (ACME,),
                 ).fetchall()

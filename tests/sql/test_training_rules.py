@@ -271,13 +271,13 @@ def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
     with seeded.connect() as connection:
         connection.execute("set session_replication_role = replica")
         connection.execute(
-            "update public.jobs set completed_at = now() - interval '31 days' where id = %s",
+            "update public.jobs set finished_at = now() - interval '31 days' where id = %s",
             (made["transcription"],),
         )
         connection.execute(
             "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome,"
-            " parent_id, completed_at) values (%s, 'training_chunk', 1, 'completed', 'completed',"
-            " %s, now())",
+            " parent_id, finished_at, completed_at)"
+            " values (%s, 'training_chunk', 1, 'completed', 'completed', %s, now(), now())",
             (ACME, made["transcription"]),
         )
     with seeded.connect() as connection, connection.transaction():

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 
 def wait(engine: Engine, **wait_: Any) -> str:
@@ -38,6 +40,27 @@ def test_a_sleeper_goes_on_when_its_time_has_come(engine: Engine) -> None:
     assert lease["job"]["attempts"] == 1
     assert lease["steps"]["nap"] == {"slept": True}
     assert engine.events(job_id)[-3:] == ["job.waiting", "job.resumed", "job.leased"]
+
+
+def test_a_wait_that_was_replaced_meanwhile_does_not_expire(engine: Engine) -> None:
+    """Its job was found by the wait before; the one it has by now is not over yet."""
+    job_id = wait(engine, kind="sleep", name="nap", until=later(engine, 60))
+    engine.advance(61)
+
+    with engine.beside() as other, ThreadPoolExecutor(1) as pool:
+        other.run("begin")
+        other.run("lock table public.jobs in access exclusive mode")
+        expired = pool.submit(engine.one, "select queue.expire_waits(10, queue.clock())")
+        until_waiting(engine.database)
+        other.run(
+            "update queue.waits set timeout_at = queue.clock() + interval '1 hour'"
+            " where job_id = %s",
+            job_id,
+        )
+        other.run("commit")
+        assert expired.result() == 0
+
+    assert engine.status(job_id) == "waiting"
 
 
 def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:

@@ -294,14 +294,14 @@ INVARIANTS = {
           > 1 + count(*) filter (where type = 'job.redriven')""",
     "an ended job says so last": """
         select j.id from public.jobs j join public.job_events e on e.job_id = j.id and e.seq = j.last_seq
-        where (j.completed_at is not null) <> (e.type in ('job.completed', 'job.failed', 'job.cancelled'))""",
+        where (j.finished_at is not null) <> (e.type in ('job.completed', 'job.failed', 'job.cancelled'))""",
     "attempts stay within bounds": """
         select id from public.jobs where attempts > max_attempts or attempts > fence""",
     "each lease ever given ended once, or runs": """
         select j.id from public.jobs j where j.fence <> (
           select count(*) from queue.attempts a where a.job_id = j.id)
           + (select count(*) from queue.job_types t where t.job_type = j.job_type and t.events = 'minimal'
-            and j.outcome = 'completed')
+            and j.outcome = 'completed' and j.fence = 1)
           + (select count(*) from queue.leases l where l.job_id = j.id)""",
     "every ready job has a partition, or the next lease opens it": """
         select r.job_id from queue.ready r where not exists (select 1 from queue.partitions p where p.id = r.partition_id)
@@ -341,19 +341,19 @@ INVARIANTS = {
           and (j.outcome is not null or e.job_id is not null)""",
     "a live job is listed once, as its row says": """
         select coalesce(j.id, l.job_id) from public.jobs j full join queue.live_jobs l on l.job_id = j.id
-        where (j.completed_at is null and j.id is not null)
+        where (j.finished_at is null and j.id is not null)
           and (j.workspace_id, j.created_at) is distinct from (l.workspace_id, l.job_created_at)
-          or l.job_id is not null and (j.id is null or j.completed_at is not null)""",
+          or l.job_id is not null and (j.id is null or j.finished_at is not null)""",
     "whoever was inserted plainly has been admitted": "select job_id from queue.arrivals",
     "live jobs alone have a deadline to watch": """
         select coalesce(j.id, d.job_id) from public.jobs j full join queue.deadlines d on d.job_id = j.id
-        where (case when j.completed_at is null then j.deadline_at end) is distinct from d.deadline_at""",
+        where (case when j.finished_at is null then j.deadline_at end) is distinct from d.deadline_at""",
     "live jobs alone keep their batch open": """
         select coalesce(j.id, m.job_id) from public.jobs j full join queue.batch_members m on m.job_id = j.id
-        where (case when j.completed_at is null then j.batch_id end) is distinct from m.batch_id""",
+        where (case when j.finished_at is null then j.batch_id end) is distinct from m.batch_id""",
     "a unique key is held by a live job": """
         select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
-        where j.id is null or j.completed_at is not null""",
+        where j.id is null or j.finished_at is not null""",
     "a token bucket is never overdrawn": "select job_type from queue.buckets where tokens < -0.000001",
 }
 """What must hold in every committed snapshot, as queries that find the offenders."""

@@ -20,7 +20,7 @@ export const ATTEMPT_OUTCOMES = {
   lost: { word: "Worker lost", tone: "failed" },
   snoozed: { word: "Snoozed", tone: "pending" },
   released: { word: "Handed back", tone: "pending" },
-  waiting: { word: "Went to wait", tone: "waiting" },
+  waiting: { word: "Suspended", tone: "waiting" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
 

@@ -18,7 +18,7 @@ export function Question({ jobId, wait, onAnswered }) {
     setBusy(true);
     try {
       await jobs.answer(jobId, answer);
-      tell("Answered: the job goes on");
+      tell("Answered: the job continues");
       onAnswered();
     } catch (error) {
       tellFailure("Not answered", error);
@@ -35,6 +35,6 @@ export function Question({ jobId, wait, onAnswered }) {
         <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
     </form>`}
-    ${wait.timeout_at && html`<p class="muted small">If nobody answers, it goes on by itself <${When} at=${wait.timeout_at} />.</p>`}
+    ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues by itself <${When} at=${wait.timeout_at} />.</p>`}
   </section>`;
 }

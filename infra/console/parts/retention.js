@@ -30,5 +30,5 @@ function body(found) {
       <tbody><tr><th scope="row">Kept for</th>${OUTCOMES.map((outcome) => html`<td class="num" key=${outcome}>${kept(days[outcome])}</td>`)}</tr>
         ${types.map((type) => html`<tr key=${type.job_type}><th scope="row">of type ${type.job_type}</th>${OUTCOMES.map((outcome) => html`<td class="num" key=${outcome}>${kept(type.days[outcome])}</td>`)}</tr>`)}
         <tr><th scope="row">Removed in 30 days</th>${sums.map((sum, index) => html`<td class="num" key=${OUTCOMES[index]}>${number(sum)}</td>`)}</tr></tbody></table></div>
-    <p class="muted small">${last ? html`Last removed <${When} at=${last.removed_at} />, with logs and events.` : "Nothing had to be removed in the last 30 days."}${checkedAt && html` Looked for <${When} at=${checkedAt} />.`}</p>`;
+    <p class="muted small">${last ? html`Last removed <${When} at=${last.removed_at} />, with logs and events.` : "Nothing had to be removed in the last 30 days."}${checkedAt && html` Checked <${When} at=${checkedAt} />.`}</p>`;
 }

@@ -102,7 +102,7 @@ function Loaded({ watch, job, freshness }) {
 
 function Explained({ explained, job, isAsking }) {
   const told = explained.value;
-  if (isAsking) return html`<p class="explain">It goes on when somebody answers.</p>`; // the question itself stands below
+  if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
   const sentence = told && told.status === job.status ? told.sentence : plainly(job);
   return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
 }
@@ -165,7 +165,7 @@ function Steps({ steps }) {
   const list = steps.value?.steps ?? [];
   if (list.length === 0) return null;
   return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
-    <p class="muted small">Finished steps are remembered: a retry goes on after the last one.</p>
+    <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
     ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
     ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
   </section>`;

@@ -1,6 +1,6 @@
 """What a language model is to this project: a prompt in, text as it is written, a completion out.
 
-Who writes it is openai_compatible.py's matter or offline.py's; `make_language_model` picks one.
+openai_compatible.py and offline.py write them; engines.py picks one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from minutehand.ai.errors import AnswerUnusable
-from minutehand.config import Settings
 
 #: Schema keywords that speak to the offline model alone begin so.
 HINT: Final = "x-offline"
@@ -95,7 +94,7 @@ class Completion:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            why = "is no JSON" if self.whole else "was cut off at the most tokens allowed"
+            why = "is not valid JSON" if self.whole else "was cut off at the most tokens allowed"
             raise AnswerUnusable(
                 f"The answer of {self.model} {why}", text=self.text, usage=self.usage
             ) from error
@@ -137,24 +136,3 @@ def cost(prices: tuple[float, float] | None, read: int, written: int) -> float |
     if prices is None:
         return None
     return (read * prices[0] + written * prices[1]) / 1_000_000
-
-
-def make_language_model(settings: Settings) -> LanguageModel:
-    """The configured model; the offline one where LANGUAGE_MODEL_URL is unset.
-
-    Raises:
-        ConfigurationError: There is an address, but no LANGUAGE_MODEL.
-    """
-    if settings.language_model_url is None:
-        from minutehand.ai.offline import OfflineLanguageModel
-
-        return OfflineLanguageModel()
-    settings.require("LANGUAGE_MODEL")
-    from minutehand.ai.openai_compatible import OpenAICompatible
-
-    return OpenAICompatible(
-        settings.language_model_url,
-        model=settings.language_model or "",
-        key=settings.language_model_key,
-        prices=settings.language_model_prices,
-    )

@@ -193,7 +193,7 @@ class _Answer:
             try:
                 told = json.loads(event.data)
             except (ValueError, RecursionError) as error:
-                raise self._broken("sent what is no JSON") from error
+                raise self._broken("sent invalid JSON") from error
             if isinstance(told, dict):
                 self._take(told)
 

@@ -1,6 +1,6 @@
 """What speech to text is to this project: a stretch of sound in, what was said and when out.
 
-Who listens is speech_endpoint.py's matter or speech_offline.py's; `make_speech_to_text` picks one.
+speech_endpoint.py and speech_offline.py listen; engines.py picks one.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-from minutehand.config import Settings
 
 #: What every stretch of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
@@ -98,23 +96,5 @@ def check_sound(sound: bytes) -> float:
         ValueError: It is no whole number of samples, or too long.
     """
     if len(sound) % 2 or len(sound) > MOST_SECONDS * BYTES_PER_SECOND:
-        raise ValueError(f"{len(sound)} bytes are no sound of at most {MOST_SECONDS} s")
+        raise ValueError(f"{len(sound)} bytes must be 16-bit samples of at most {MOST_SECONDS} s")
     return len(sound) / BYTES_PER_SECOND
-
-
-def make_speech_to_text(settings: Settings) -> SpeechToText:
-    """The configured engine; the offline one where SPEECH_URL is unset.
-
-    Raises:
-        ConfigurationError: There is an address, but no SPEECH_MODEL.
-    """
-    if settings.speech_url is None:
-        from minutehand.ai.speech_offline import OfflineSpeechToText
-
-        return OfflineSpeechToText()
-    settings.require("SPEECH_MODEL")
-    from minutehand.ai.speech_endpoint import TranscriptionEndpoint
-
-    return TranscriptionEndpoint(
-        settings.speech_url, model=settings.speech_model or "", key=settings.speech_key
-    )

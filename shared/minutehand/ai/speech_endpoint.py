@@ -131,7 +131,7 @@ class TranscriptionEndpoint:
         if response.status_code != 200:
             raise refusal("Speech to text", response.status_code, response.headers, told or {})
         if told is None or not isinstance(told.get("text"), str):
-            raise AnswerUnusable(f"The answer of {self._model} is no transcription")
+            raise AnswerUnusable(f"The answer of {self._model} is not a transcription")
         return told
 
     def _segments(self, told: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:

@@ -107,7 +107,7 @@ class KmsDataKeys:
                 raise SealBroken("the data key does not unwrap") from error
             raise
         except ParamValidationError as error:
-            raise SealBroken("this is no sealed value") from error
+            raise SealBroken("not a sealed value") from error
         plain: bytes = opened["Plaintext"]
         return plain
 
@@ -255,12 +255,12 @@ def key_id_of(sealed: str) -> str:
 def _split(sealed: str) -> tuple[str, bytes, bytes]:
     version, *parts = sealed.split(".")
     if version != _VERSION or len(parts) != 3:
-        raise SealBroken("this is no sealed value")
+        raise SealBroken("not a sealed value")
     try:
         key_id, wrapped, body = (base64.urlsafe_b64decode(part) for part in parts)
         return key_id.decode(), wrapped, body
     except ValueError as error:
-        raise SealBroken("this is no sealed value") from error
+        raise SealBroken("not a sealed value") from error
 
 
 def _aad(key_id: str, context: Mapping[str, str]) -> bytes:

@@ -34,7 +34,7 @@ def parse_secrets(parameter: str, text: str) -> Mapping[str, str]:
     except ValueError as error:
         raise ConfigurationError(parameter, "is not JSON", '{"NAME":"value"}') from error
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
-        raise ConfigurationError(parameter, "is no object of strings", '{"NAME":"value"}')
+        raise ConfigurationError(parameter, "must be an object of strings", '{"NAME":"value"}')
     return values
 
 

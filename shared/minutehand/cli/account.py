@@ -48,7 +48,7 @@ def check_region(region: str) -> None:
         return
     near = [name for name in known if name.split("-")[0] == region.split("-")[0]] or known
     raise CommandFailed(
-        f"there is no AWS region {region!r}",
+        f"unknown AWS region {region!r}",
         code="unknown_region",
         fix=f"pass --region or set AWS_REGION: {', '.join(near)}",
     )
@@ -93,6 +93,6 @@ def _refusal(error: Mapping[str, Any], operation: str, region: str) -> CommandFa
         return CommandFailed(
             f"AWS forbids {operation} ({message})",
             code="access_denied",
-            fix="deploy as somebody who may: see infra/aws/README.md, `Who may deploy`",
+            fix="deploy as someone who may: see infra/aws/README.md, `Who may deploy`",
         )
     return CommandFailed(f"{operation}: {message} ({code})", code=code)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ import typer
 
 from minutehand.app import find_apps
 from minutehand.cli.account import caller, check_region, told
+from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
 from minutehand.config import ConfigurationError
 from minutehand.deploy.bundles import BUNDLES, PackagingError
 from minutehand.deploy.console import console_assets, forget, upload
@@ -92,7 +92,7 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     if stage not in stages or stage == "default":
         names = ", ".join(name for name in stages if name != "default")
         raise CommandFailed(
-            f"there is no stage {stage!r}",
+            f"unknown stage {stage!r}",
             code="unknown_stage",
             fix=f"take one of {names}, or add `{stage}: {{}}` to {shown(project)}",
         )
@@ -149,6 +149,10 @@ def deploy(
         typer.Option("--secrets", help="KEY=value lines; default: the environment."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and package only.")] = False,
+    no_database: Annotated[
+        bool,
+        typer.Option("--no-database", help="Something else has applied the migrations already."),
+    ] = False,
     rollback: Annotated[
         str | None,
         typer.Option(help="Go back to a deployment by its timestamp; see `osls deploy list`."),
@@ -169,7 +173,13 @@ def deploy(
             osls(plan, "rollback", "--timestamp", rollback)
             output.value({"stage": stage, "rolled_back_to": rollback}, text="rolled back")
             return
-        steps = planned(plan, output, dry_run=dry_run, secrets_only=secrets_only)
+        steps = planned(
+            plan,
+            output,
+            dry_run=dry_run,
+            secrets_only=secrets_only,
+            database=not no_database,
+        )
         for number, (title, step) in enumerate(steps, start=1):
             output.note(f"{number}/{len(steps)}  {title}")
             step()
@@ -197,7 +207,7 @@ def read_secrets(path: Path) -> dict[str, str]:
 
 
 def planned(
-    plan: Plan, output: Output, *, dry_run: bool, secrets_only: bool
+    plan: Plan, output: Output, *, dry_run: bool, secrets_only: bool, database: bool = True
 ) -> list[tuple[str, Callable[[], None]]]:
     """The steps, in order."""
     check = ("check that nothing is left to fill", lambda: check_filled(plan))
@@ -206,13 +216,21 @@ def planned(
     if secrets_only:
         return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
     build = ("build the zips and compile the stack", lambda: build_package(plan))
+    ref = ("check the Supabase CLI and the project", lambda: check_database(plan, output))
+    reached = (
+        "compare the migrations with the Supabase project",
+        lambda: push_database(plan, dry_run=True),
+    )
+    push = ("push the migrations to Supabase", lambda: push_database(plan))
     if dry_run:
-        return [check, build]
+        return [check, *([ref] if database else []), build]
     return [
         check,
+        *([ref] if database else []),
         account,
+        *([reached] if database else []),
         build,
-        ("push the migrations to Supabase", lambda: push_database(output)),
+        *([push] if database else []),
         ("create or update the stack", lambda: osls(plan, "deploy")),
         secrets,
         ("upload the console", lambda: upload_console(plan)),
@@ -319,7 +337,7 @@ def outputs(plan: Plan) -> dict[str, str]:
         if failed.code != "ValidationError":
             raise
         raise CommandFailed(
-            f"there is no stack {plan.stack} in {plan.region}",
+            f"no stack {plan.stack} in {plan.region}",
             code="not_deployed",
             fix=f"minutehand deploy {plan.stage}; or name its --region",
         ) from failed
@@ -333,20 +351,24 @@ def put_secrets(plan: Plan) -> None:
     write_parameters(plan.client("ssm"), plan.stage, plan.secrets, key_id=key, needs=needs)
 
 
-def push_database(output: Output) -> None:
-    """`supabase db push`, if the Supabase CLI is here; else say what to run."""
-    supabase = shutil.which("supabase")
-    if supabase is None:
-        output.note("     the Supabase CLI is not installed: run `supabase db push` yourself")
-        return
-    done = subprocess.run(
-        [supabase, "db", "push", "--include-seed=false"],
-        cwd=Project.find().root,
-        check=False,
-        stdout=sys.stderr,
-    )
-    if done.returncode:
-        raise CommandFailed("supabase db push failed", code="db_push_failed")
+def stage_ref(plan: Plan) -> str:
+    """The ref of the stage's Supabase project."""
+    values = parameters(plan.stage)
+    return project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
+
+
+def check_database(plan: Plan, output: Output) -> None:
+    """Say which project gets the schema, and by which CLI; needs no account."""
+    ref = stage_ref(plan)
+    cli = SupabaseCli.find()
+    if cli.version[0] < REMOTE:
+        check_linked(Project.find().root, ref)
+    output.note(f"     project {ref}, Supabase CLI {'.'.join(map(str, cli.version))}")
+
+
+def push_database(plan: Plan, *, dry_run: bool = False) -> None:
+    """Apply the pending migrations to the stage's project; with `dry_run`, list them."""
+    SupabaseCli.find().push(stage_ref(plan), Project.find(), dry_run=dry_run)
 
 
 def upload_console(plan: Plan) -> None:

@@ -133,7 +133,10 @@ def upgrade(
         if found.changes:
             output.text(f"\n{found.changes}")
         if found.writes and not dry_run:
-            output.text("\nNext: supabase db push, then deploy the functions.")
+            output.text(
+                "\nNext: minutehand deploy <stage>, which pushes them first. Here, start"
+                " `minutehand dev` again, or `supabase migration up` beside `supabase start`."
+            )
 
 
 def uninstall(folder: Folder = Path(), *, as_json: Json = False) -> None:
@@ -222,7 +225,9 @@ def _report(
 
 
 def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
-    first = "supabase db push" + (", after the lines above" if notes else "")
+    first = "supabase migration up, beside `supabase start` only" + (
+        ", after the lines above" if notes else ""
+    )
     clients, engine = answers.schemas.clients, answers.schemas.engine
     made = f"insert into {clients}.workspaces (name) values ('Mine'); "
     return (

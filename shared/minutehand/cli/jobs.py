@@ -73,7 +73,7 @@ def read_payload(text: str) -> Any:
     except ValueError as error:
         raise CommandFailed(f"{source} is not JSON: {error}", code="bad_payload") from error
     if not isinstance(payload, dict):
-        raise CommandFailed(f"{source} is no JSON object", code="bad_payload")
+        raise CommandFailed(f"{source} must be a JSON object", code="bad_payload")
     return payload
 
 

@@ -32,7 +32,7 @@ def pause(
     kind: WhatKind,
     name: WhatName,
     *,
-    reason: Annotated[str | None, typer.Option(help="Shown to whoever asks why.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Shown to anyone who asks why.")] = None,
     token: Token = None,
     env_file: EnvFile = None,
     as_json: Json = False,
@@ -69,7 +69,7 @@ def _steer(
         if kind is Kind.WORKSPACE:
             if len(digits_of(name) or "") != WHOLE:
                 raise CommandFailed(
-                    f"{name!r} is no workspace's id",
+                    f"{name!r} must be a workspace's id",
                     code="bad_id",
                     fix="`minutehand ls --json` shows it as workspace_id",
                 )

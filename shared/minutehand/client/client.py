@@ -59,6 +59,7 @@ class Options(TypedDict, total=False):
     batch_id: str
     traceparent: str
     schema_version: int
+    tags: tuple[str, ...]
 
 
 class JobFilter(TypedDict, total=False):

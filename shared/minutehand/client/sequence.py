@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from minutehand.queue.models import ENDED, Job, JobEvent, Progress
+from minutehand.queue.models import ENDED, Job, JobEvent, Progress, state_of
 
 #: Events kept back while an earlier one is missing; beyond this they are read again instead.
 MOST_WAITING: Final = 1000
@@ -100,7 +100,11 @@ def apply_event(job: Job, event: JobEvent) -> Job:
         next_retry_at = data.get("next_retry_at")
         changes["next_retry_at"] = next_retry_at and datetime.fromisoformat(next_retry_at)
     if event.type == "job.leased":
-        changes["started_at"] = event.created_at
-    has_ended = changes.get("status", job.status) in ENDED
-    changes["completed_at"] = (job.completed_at or event.created_at) if has_ended else None
-    return job.model_copy(update=changes)
+        changes["started_at"] = job.started_at or event.created_at
+        changes["running_since"] = event.created_at
+    status = changes.get("status", job.status)
+    ended_at = (job.finished_at or event.created_at) if status in ENDED else None
+    changes["finished_at"] = ended_at
+    changes["completed_at"] = ended_at if status == "completed" else None
+    changed = job.model_copy(update=changes)
+    return changed.model_copy(update={"state": state_of(changed, event.created_at)})

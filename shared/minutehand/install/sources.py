@@ -97,7 +97,7 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> lis
         if not folder.is_dir():
             known = sorted(path.parent.name for path in PACKAGE.glob("apps/*/migrations"))
             raise InstallError(
-                f"there is no app {app!r}", code="no_app", fix=f"one of {', '.join(known)}"
+                f"unknown app {app!r}", code="no_app", fix=f"one of {', '.join(known)}"
             )
         found += [(path, app) for path in folder.glob("*.sql")]
     return [

@@ -91,7 +91,7 @@ class Breaker:
             return _refusal(403, "forbidden", "Only this stack's own console may break it")
         act = self.ways.get(way)
         if act is None:
-            return _refusal(404, "unknown_way", "There is no such way to break it")
+            return _refusal(404, "unknown_way", "Unknown way to break it")
         try:
             return 200, {"done": await act()}
         except NotOurs as error:
@@ -145,7 +145,7 @@ class Breaker:
         folder = await self._ask("show data_directory")
         postmaster = int((Path(str(folder)) / "postmaster.pid").read_text().split()[0])
         if postmaster not in {child.pid for child in self._children()}:
-            raise NotOurs("This Postgres was not started by this stack, so it is left alone.")
+            raise NotOurs("This Postgres was not started by this stack, so it is unchanged.")
         os.kill(postmaster, signal.SIGQUIT)
         return "Postgres is crashed; it recovers and the launcher starts it again."
 
@@ -173,7 +173,7 @@ class Breaker:
 
     async def _ask(self, statement: str) -> object:
         if not self._database_url:
-            raise NotOurs("This database was not started by this stack, so it is left alone.")
+            raise NotOurs("This database was not started by this stack, so it is unchanged.")
         async with await psycopg.AsyncConnection.connect(
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:

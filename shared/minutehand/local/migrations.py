@@ -191,8 +191,8 @@ def check_engine(url: str, project: Project) -> None:
         row = connection.execute("select to_regproc(%s)", (engine_sign(project),)).fetchone()
     if row is None or row[0] is None:
         raise MigrationFailed(
-            f"there is no Minutehand in schema {project.schema_}: `minutehand install` copies its "
-            "migrations into supabase/migrations"
+            f"Minutehand is not installed in schema {project.schema_}: `minutehand install` copies"
+            " its migrations into supabase/migrations"
         )
 
 

@@ -21,6 +21,7 @@ from minutehand.queue.models import (
     EnqueueOptions,
     Explanation,
     FeedPage,
+    FoundLines,
     GuestSession,
     Job,
     JobEvent,
@@ -28,16 +29,28 @@ from minutehand.queue.models import (
     JobLog,
     JobPage,
     JobSteps,
+    JobTypeDetail,
+    JobTypes,
     LogPage,
     NewJob,
     QueueStats,
+    SortedJobs,
     Status,
     WorkspaceId,
 )
 
 #: Named one by one, because clients may not read the lease columns and `*` would ask for them.
-JOB_COLUMNS: Final = ",".join(Job.model_fields)
+#: Not columns: the functions that return jobs add these.
+DERIVED: Final = frozenset(
+    {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "times"}
+)
+JOB_COLUMNS: Final = ",".join(name for name in Job.model_fields if name not in DERIVED)
 _NO_OPTIONS: Final = EnqueueOptions()
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+def _given(where: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in where.items() if value is not None}
 
 
 class Calls(Protocol):
@@ -156,6 +169,7 @@ class UserQueue:
         created_before: datetime | None = None,
         search: str | None = None,
         id_prefix: str | None = None,
+        more: Mapping[str, Any] = _NOTHING,
         cursor: str | None = None,
         limit: int = 50,
     ) -> JobPage:
@@ -168,6 +182,7 @@ class UserQueue:
             search: Part of a type, an error or an idempotency key in any case, or the first or
                 last six or more digits of an id.
             id_prefix: The first 6 to 32 digits of an id; the page is then in order of ids.
+            more: Other filters of `list_jobs` by their names: state, tag, payload, worker_id, …
             cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
             limit: 1 to 200.
 
@@ -189,7 +204,7 @@ class UserQueue:
             "id_prefix": id_prefix,
         }
         arguments = {
-            "p_filter": {name: value for name, value in chosen.items() if value is not None},
+            "p_filter": _given({**chosen, **more}),
             "p_cursor": Cursor.decode(cursor).model_dump() if cursor is not None else None,
             "p_limit": limit,
         }
@@ -198,6 +213,77 @@ class UserQueue:
         return JobPage(
             jobs=tuple(Job.model_validate(job) for job in page["jobs"]), next_cursor=after
         )
+
+    async def sort_jobs(
+        self,
+        where: Mapping[str, Any],
+        *,
+        by: str,
+        descending: bool = True,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> SortedJobs:
+        """Jobs in the order of `by`: next_run_at, run_ms, queue_ms, total_ms, finished_at, ….
+
+        Args:
+            where: Filters of `list_jobs` by their names; values as JSON takes them.
+            limit: 1 to 200.
+
+        Raises:
+            QueueError: With word `invalid_argument`.
+        """
+        arguments = {
+            "p_filter": _given(where),
+            "p_by": by,
+            "p_descending": descending,
+            "p_limit": limit,
+            "p_offset": offset,
+        }
+        return SortedJobs.model_validate(await self._call("sort_jobs", arguments))
+
+    async def search_logs(
+        self,
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> FoundLines:
+        """Log lines of a workspace's jobs, newest first, in bounded slices.
+
+        Args:
+            where: search, level (that one or worse), job_type, job_id, since, until.
+            before: `next` of the page before.
+        """
+        arguments = {
+            "p_workspace_id": workspace_id,
+            "p_filter": _given(where),
+            "p_before": before,
+            "p_limit": limit,
+        }
+        return FoundLines.model_validate(await self._call("search_logs", arguments))
+
+    async def job_types(
+        self, workspace_id: WorkspaceId | str | None = None, *, internal: bool = False
+    ) -> JobTypes:
+        """Job types by name, with how their jobs went in a workspace; None is the operator's.
+
+        Args:
+            internal: Also those that only the platform enqueues.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_internal": internal}
+        return JobTypes.model_validate(await self._call("list_job_types", arguments))
+
+    async def job_type(
+        self, job_type: str, workspace_id: WorkspaceId | str | None = None
+    ) -> JobTypeDetail:
+        """Everything about one job type.
+
+        Raises:
+            QueueError: With word `unknown_job_type`; `details` is the nearest name.
+        """
+        arguments = {"p_job_type": job_type, "p_workspace_id": workspace_id}
+        return JobTypeDetail.model_validate(await self._call("get_job_type", arguments))
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200

@@ -18,6 +18,10 @@ JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
+#: What people look for, derived of status, retry and schedule; see `queue.state_of`.
+JobState = Literal[
+    "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
+]
 SettleOutcome = Literal[
     "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
 ]
@@ -39,8 +43,23 @@ class Progress(Model):
     message: str | None = None
 
 
+class Times(Model):
+    """Where a job's time went, in milliseconds; `queue_ms` is null before it is due."""
+
+    #: From being due to the first start.
+    queue_ms: float | None = None
+    #: All attempts together, the running one until now.
+    run_ms: float = 0
+    #: How often it was leased.
+    runs: int = 0
+    #: What is neither: schedule, backoff, sleeps, questions, children.
+    wait_ms: float = 0
+    #: From creation to the end, or until now.
+    total_ms: float = 0
+
+
 class Job(Model):
-    """A row of `public.jobs` as its workspace's members see it."""
+    """A row of `public.jobs` as its workspace's members see it, and what is derived of it."""
 
     id: JobId
     workspace_id: WorkspaceId
@@ -59,12 +78,16 @@ class Job(Model):
     max_attempts: int = 5
     next_retry_at: datetime | None = None
     scheduled_for: datetime | None = None
+    #: The first start, kept over retries and waits.
     started_at: datetime | None = None
+    #: The end, however it ended; `completed_at` is there for completed jobs alone.
+    finished_at: datetime | None = None
     completed_at: datetime | None = None
     created_at: datetime
     updated_at: datetime | None = None
     idempotency_key: str | None = None
     concurrency_key: str | None = None
+    tags: tuple[str, ...] = ()
     parent_id: str | None = None
     fence: int = 0
     last_seq: int = 0
@@ -77,11 +100,35 @@ class Job(Model):
     schema_version: int | None = None
     snoozes: int = 0
     lost_attempts: int = 0
+    state: JobState | None = None
+    #: When it runs next: in the past for one that is due, None where that is unknown or never.
+    next_run_at: datetime | None = None
+    #: What a suspended job waits for: `{kind, name, until, …}`.
+    waiting_for: dict[str, Any] | None = None
+    running_since: datetime | None = None
+    worker_id: str | None = None
+    times: Times | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the job will not change again by itself."""
         return self.status in ENDED
+
+
+def state_of(job: Job, now: datetime) -> JobState:
+    """The state of a job as it stands at `now`; what `queue.state_of` says of its row."""
+    match job.status:
+        case "pending":
+            run_at = job.next_retry_at or job.scheduled_for
+            if run_at is None or run_at <= now:
+                return "queued"
+            return "retrying" if job.next_retry_at is not None and job.attempts else "scheduled"
+        case "processing":
+            return "running"
+        case "waiting":
+            return "suspended"
+        case _:
+            return job.status
 
 
 class BackoffOptions(Model):
@@ -123,6 +170,8 @@ class EnqueueOptions(Model):
     batch_id: str | None = None
     traceparent: str | None = None
     schema_version: int | None = None
+    #: At most 20 words of 1 to 100 characters to find the job by.
+    tags: tuple[str, ...] | None = None
 
     def wire(self) -> dict[str, Any]:
         """The options as `enqueue_job` takes them: only those that were given."""
@@ -148,6 +197,8 @@ class Enqueued(Model):
     created: bool
     #: True asks the caller to wake a worker now that the job is committed.
     wake: bool = False
+    #: A sentence when no worker that runs serves the type; the job waits until one does.
+    warning: str | None = None
 
 
 class EnqueuedBatch(Model):
@@ -155,6 +206,7 @@ class EnqueuedBatch(Model):
 
     jobs: tuple[Enqueued, ...]
     wake: bool = False
+    warning: str | None = None
 
 
 class Explanation(Model):
@@ -260,7 +312,7 @@ class Cursor(Model):
             datetime.fromisoformat(created_at)
             UUID(job_id)
         except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-            raise ForeignCursor(f"no cursor of ours: {text!r}") from error
+            raise ForeignCursor(f"unknown cursor: {text!r}") from error
         return cls(created_at=created_at, id=job_id)
 
 
@@ -269,6 +321,38 @@ class JobPage(Model):
 
     jobs: tuple[Job, ...]
     next_cursor: str | None = None
+    #: Only of a sorted list, which goes on by an offset.
+    more: bool | None = None
+    cut: bool | None = None
+
+
+class SortedJobs(Model):
+    """Jobs in another order than their age; go on by an offset while there are `more`."""
+
+    jobs: tuple[Job, ...]
+    more: bool = False
+    #: There are older jobs than the 10,000 of each state that were looked at.
+    cut: bool = False
+
+
+class FoundLine(Model):
+    """A log line found over the jobs of a workspace."""
+
+    id: int
+    job_id: JobId
+    job_type: str
+    attempt: int | None = None
+    log_level: str
+    message: str
+    metadata: Any = None
+    created_at: datetime
+
+
+class FoundLines(Model):
+    """Log lines, newest first; go on with `before=next`."""
+
+    lines: tuple[FoundLine, ...]
+    next: int | None = None
 
 
 class LogPage(Model):
@@ -339,6 +423,8 @@ class LeaseRequest(Model):
     version: str | None = None
     #: Slots this tick goes on watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None
+    #: Where the worker's log is: `{log_group, log_stream, region}`; sent with a run's first call.
+    origin: dict[str, str] | None = None
     #: Ask for the exact number of due jobs, which only a tick's first call counts by itself.
     count_due: bool | None = None
 
@@ -421,6 +507,7 @@ class ReportItem:
     #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
+    tags: tuple[str, ...] = ()
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
@@ -443,6 +530,10 @@ class ErrorInfo(Model):
     type: str
     message: str
     data: Any = None
+    #: Frames without values, see `minutehand.worker.tracebacks`; kept with the attempt.
+    traceback: dict[str, Any] | None = None
+    #: `{request_id, …}` of the invocation that failed.
+    origin: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -463,6 +554,7 @@ class SettleItem:
     #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
+    tags: tuple[str, ...] = ()
     duration_ms: float | None = None
     cost_usd: float | None = None
 
@@ -510,10 +602,105 @@ class JobTypeSpec(Model):
     schema_version: int | None = None
     events: Literal["full", "minimal"] | None = None
     internal: bool | None = None
+    tagged_by: tuple[str, ...] | None = None
+    #: `module:function`, and the first lines of its docstring.
+    source: str | None = None
+    description: str | None = None
+    #: What the code declares, see `minutehand.worker.schedules`; () stops what it declared before.
+    schedules: tuple[dict[str, Any], ...] | None = None
 
     def wire(self) -> dict[str, Any]:
         """The type as `register_job_types` takes it."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class Percentiles(Model):
+    """Of durations in milliseconds, each within about 12 %; None of nothing."""
+
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class TypeDay(Model):
+    """How a type's jobs went in the last 24 hours."""
+
+    enqueued: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    retried: int = 0
+    lost: int = 0
+    #: Completed among completed and failed, 0 to 1; None while there are neither.
+    success_rate: float | None = None
+    run: Percentiles = Percentiles()
+    queue: Percentiles = Percentiles()
+
+
+class JobTypeLine(Model):
+    """A job type in a list."""
+
+    job_type: str
+    queue: str = "default"
+    description: str | None = None
+    #: `module:function` of its processor.
+    source: str | None = None
+    #: Of its payload's schema.
+    version: int = 1
+    internal: bool = False
+    paused_at: datetime | None = None
+    pause_reason: str | None = None
+    registered_at: datetime | None = None
+    #: False when workers run but none of them serves it.
+    served: bool = True
+    last_seen_at: datetime | None = None
+    #: Workers seen in the last ten minutes that serve it, and the versions of their code.
+    workers: int = 0
+    code_versions: tuple[str, ...] = ()
+    schedule_count: int = 0
+    day: TypeDay = TypeDay()
+
+
+class JobTypes(Model):
+    """Job types by name."""
+
+    now: datetime
+    types: tuple[JobTypeLine, ...]
+
+
+class ServingWorker(Model):
+    """A worker that serves a type."""
+
+    worker_id: str
+    version: str | None = None
+    started_at: datetime
+    seen_at: datetime
+    queues: tuple[str, ...] | None = None
+
+
+class TypeSchedule(Model):
+    """A schedule of a type; with a `source` it is declared in code."""
+
+    name: str
+    cron: str
+    timezone: str
+    enabled: bool
+    next_at: datetime | None = None
+    last_slot_at: datetime | None = None
+    problem: str | None = None
+    source: str | None = None
+
+
+class JobTypeDetail(JobTypeLine):
+    """Everything about a job type."""
+
+    now: datetime
+    payload_schema: dict[str, Any] | None = None
+    events: Literal["full", "minimal"] = "full"
+    tagged_by: tuple[str, ...] = ()
+    limits: dict[str, Any] = Field(default_factory=dict)
+    serving: tuple[ServingWorker, ...] = ()
+    schedules: tuple[TypeSchedule, ...] = ()
 
 
 class QueueHealth(BaseModel):

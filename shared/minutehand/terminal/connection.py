@@ -26,9 +26,9 @@ FIXES: dict[str, str] = {
     "name right? `minutehand stats` lists what ran",
     "job_not_found": "`minutehand ls` lists your jobs, "
     "`minutehand ls --workspace ID` another workspace's",
-    "workspace_not_found": "leave --workspace away, and yours are listed",
-    "unauthorized": "sign in anew: `minutehand token`, or drop --token",
-    "401": "sign in anew: `minutehand token`, or drop --token",
+    "workspace_not_found": "omit --workspace to list yours",
+    "unauthorized": "sign in again with `minutehand token`, or omit --token",
+    "401": "sign in again with `minutehand token`, or omit --token",
     "forbidden": "ask a manager of the workspace",
     "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
     "rate_limited": "wait a moment",
@@ -83,7 +83,7 @@ def load_values(
     if env_file is not None:
         if not env_file.is_file():
             raise CommandFailed(
-                f"{env_file} {'is no file' if env_file.exists() else 'does not exist'}",
+                f"{env_file} {'is not a file' if env_file.exists() else 'does not exist'}",
                 code="no_env_file",
                 fix="name one with KEY=value lines, as .local/env has them",
             )
@@ -253,7 +253,7 @@ class Connection:
         password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
         if not email or not password:
             raise CommandFailed(
-                "nobody is signed in",
+                "no one is signed in",
                 code="not_signed_in",
                 fix="set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
             )

@@ -34,7 +34,7 @@ def _job_id(text: str | None) -> str | None:
         return None
     if (digits := digits_of(text)) is None:
         raise typer.BadParameter(
-            f"{text!r} is no job's id, nor {FEWEST} or more digits of one; "
+            f"{text!r} must be a job's id, or {FEWEST} or more digits of one; "
             "`minutehand ls` lists them"
         )
     return str(uuid.UUID(digits)) if len(digits) == WHOLE else text
@@ -95,5 +95,7 @@ def seconds_of(text: str) -> float:
         return float(text)
     parts = _SPAN.findall(text)
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:
-        raise CommandFailed(f"{text!r} is no time span; try 90s, 5m, 1h30m or 2d", code="bad_span")
+        raise CommandFailed(
+            f"{text!r} must be a time span such as 90s, 5m, 1h30m or 2d", code="bad_span"
+        )
     return sum(float(number) * _UNITS[unit] for number, unit in parts)

@@ -34,7 +34,7 @@ def seq_cursor(last_event_id: str | None, after: int | None) -> int:
     text = last_event_id.strip()
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise invalid_argument(
-            "Last-Event-ID", "is not one this stream gave out", location="header"
+            "Last-Event-ID", "is not a valid cursor for this stream", location="header"
         )
     return int(text)
 

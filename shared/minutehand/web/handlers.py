@@ -83,7 +83,7 @@ def _plain(error: HTTPException) -> JSONResponse:
         404: "route_not_found",
         405: "method_not_allowed",
     }.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
-    text = {404: "No such route", 405: "This route does not take that method"}.get(
+    text = {404: "Route not found", 405: "This route does not take that method"}.get(
         status, str(error.detail)
     )
     return error_response(status, code, text, headers=error.headers)
@@ -164,8 +164,8 @@ def _refused_by_queue(error: QueueError) -> JSONResponse:
 
 _PLAIN_REFUSALS = {
     403: ("forbidden", "You may not do this"),
-    404: ("not_found", "No such thing"),
-    409: ("conflict", "Something else is in the way"),
+    404: ("not_found", "Not found"),
+    409: ("conflict", "Conflict"),
 }
 
 

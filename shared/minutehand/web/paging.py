@@ -34,7 +34,7 @@ def decode(cursor: str, *kinds: type[Any]) -> tuple[Any, ...]:
         return tuple(_checked(value, kind) for value, kind in zip(values, kinds, strict=True))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise invalid_argument(
-            "cursor", "is not one this route gave out", location="query"
+            "cursor", "is not a valid cursor for this route", location="query"
         ) from error
 
 

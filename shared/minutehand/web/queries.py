@@ -44,4 +44,4 @@ def _taken(dependant: Dependant) -> set[str]:
 def _advice(name: str, known: set[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
-    return f"is no parameter of this list; {meant}"
+    return f"is not a parameter of this list; {meant}"

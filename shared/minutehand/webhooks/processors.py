@@ -169,7 +169,7 @@ class Webhooks:
         except (AddressRefused, httpx.InvalidURL) as error:
             return Sent(ok=False, message=str(error))
         except UnicodeError:  # httpx reads xn-- names when they are used only
-            return Sent(ok=False, message="the endpoint's name is no domain name")
+            return Sent(ok=False, message="the endpoint's host must be a domain name")
         except httpx.HTTPError as error:
             return Sent(
                 ok=False, message=f"the endpoint could not be reached: {type(error).__name__}"

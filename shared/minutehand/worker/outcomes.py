@@ -61,5 +61,5 @@ def seconds(value: Seconds) -> float:
     """`value` in seconds, never below 0."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if number != number:
-        raise ValueError("NaN is no length of time")
+        raise ValueError("a length of time must be a number")
     return max(0.0, number)

@@ -105,7 +105,7 @@ def test_a_vendor_that_refuses_leaves_dead_letters_with_its_reason(
 def test_dropped_messages_are_lost_and_nothing_else_is(
     stack: RunningStack, worker: HandWorker
 ) -> None:
-    """For a while nothing is broadcast; the job goes on, and its events are in the log."""
+    """For a while nothing is broadcast; the job continues, and its events are in the log."""
     with httpx.Client(base_url=stack.api_url, timeout=20) as client:
         token = client.get("/config.json").json()["breakToken"]
         answer = client.post("/local/break/drop-messages", headers={"X-Break-Token": token})

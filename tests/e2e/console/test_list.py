@@ -96,11 +96,12 @@ def test_what_is_rare_and_old_is_found_slice_by_slice(
         connection.execute(
             "with made as ("
             "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome,"
-            " completed_at, created_at) select %s, 'hay', 1, 'completed', 'completed', now(),"
+            " finished_at, completed_at, created_at)"
+            " select %s, 'hay', 1, 'completed', 'completed', now(), now(),"
             " now() + n * interval '1 microsecond' from generate_series(1, 41000) n returning *)"
             " insert into queue.ended"
             " (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)"
-            " select workspace_id, outcome, created_at, id, job_type, completed_at from made",
+            " select workspace_id, outcome, created_at, id, job_type, finished_at from made",
             [workspace["id"]],
         )
 

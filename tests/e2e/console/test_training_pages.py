@@ -72,7 +72,7 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     page.get_by_role("textbox", name="What to do").first.fill("Turn the power off <b>first</b>")
     page.get_by_role("textbox", name="At", exact=True).first.fill("nonsense")
     page.get_by_role("button", name="Save as the next version").press("Enter")
-    expect(page.get_by_text("nonsense is no time")).to_be_visible()
+    expect(page.get_by_text("nonsense is not a time")).to_be_visible()
     page.get_by_role("textbox", name="At", exact=True).first.fill("0:01")
     found += violations(page, repository)
     page.get_by_role("button", name="Save as the next version").press("Enter")

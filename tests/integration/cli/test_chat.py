@@ -163,7 +163,7 @@ def test_what_is_not_there_is_told_with_a_code_and_a_way_out(run: Run, tmp_path:
     assert refused(missing) == "conversation_not_found"
     assert "chat ls" in json.loads(missing.stderr)["fix"]
     assert refused(run("say", uuid.uuid4().hex[:12], "Hi", "--json", code=1)) == refused(missing)
-    assert "is no id" in run("say", "roof", "Hi", code=2).stderr
+    assert "must be an id" in run("say", "roof", "Hi", code=2).stderr
     absent = str(tmp_path / "absent.txt")
     assert refused(run("start", "Hi", "--file", absent, "--json", code=1)) == "unreadable"
     chat_id = json.loads(run("start", "--json").stdout)["id"]

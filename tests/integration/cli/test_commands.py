@@ -151,7 +151,8 @@ def test_a_wrong_type_or_payload_is_refused_with_the_reason(run: Run) -> None:
     assert "is not JSON" in run("enqueue", "enrich_account", "{", code=1).stderr
     assert "account_id" in run("enqueue", "enrich_account", "{}", code=1).stderr
     assert (
-        "is no time span" in run("enqueue", "enrich_account", "{}", "--in", "soon", code=1).stderr
+        "must be a time span"
+        in run("enqueue", "enrich_account", "{}", "--in", "soon", code=1).stderr
     )
 
 
@@ -215,7 +216,7 @@ def test_a_workspaces_name_is_not_its_id(run: Run) -> None:
     """It says what to give in place of a name, and calls no route that is not there."""
     result = run("pause", "workspace", "Acme", code=1)
 
-    assert "'Acme' is no workspace's id" in result.stderr
+    assert "'Acme' must be a workspace's id" in result.stderr
     assert "minutehand ls --json" in result.stderr
 
 
@@ -308,12 +309,12 @@ def test_a_directory_is_no_env_file(run: Run, tmp_path: Path) -> None:
     """Not a traceback either."""
     result = run("ls", "--env-file", str(tmp_path), code=1)
 
-    assert f"{tmp_path} is no file" in result.stderr.replace("\n", "")
+    assert f"{tmp_path} is not a file" in result.stderr.replace("\n", "")
 
 
 @pytest.mark.parametrize("verb", ["show", "explain", "cancel", "retry", "logs", "watch"])
 def test_what_is_no_id_is_told_from_a_job_that_is_not_there(run: Run, verb: str) -> None:
-    """`No such route` is true and helps nobody."""
+    """`Route not found` is true and helps nobody."""
     wrong = run(verb, "17", code=2)
     absent = run(verb, str(uuid.uuid4()), "--json", code=1)
 

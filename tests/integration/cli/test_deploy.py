@@ -295,7 +295,7 @@ def test_doctor_sees_that_alarms_reach_nobody(aws: None) -> None:
     """AWS asks by mail once, and a mail nobody confirmed makes every alarm silent."""
     sns = client("sns")
     topic = sns.create_topic(Name="minutehand-dev-alerts")["TopicArn"]
-    assert "nobody is subscribed" in finding(CHECKS["alerts"]).detail
+    assert "no one is subscribed" in finding(CHECKS["alerts"]).detail
     sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="on-call@example.com")
     assert finding(CHECKS["alerts"]).verdict is Verdict.OK
 
@@ -454,7 +454,7 @@ def test_aws_refusals_become_one_sentence_and_one_fix() -> None:
 
 def test_secrets_for_a_stage_that_was_never_deployed_name_the_way(aws: None) -> None:
     """The key that encrypts them comes with the stack."""
-    with pytest.raises(CommandFailed, match="there is no stack minutehand-dev") as caught:
+    with pytest.raises(CommandFailed, match="no stack minutehand-dev") as caught:
         deploy.put_secrets(PLAN)
 
     assert caught.value.code == "not_deployed"

@@ -163,7 +163,7 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         "migrations",
         "update supabase_migrations.schema_migrations set version = '1' || substr(version, 2) where version = (select max(version) from supabase_migrations.schema_migrations)",
         "update supabase_migrations.schema_migrations set version = '2' || substr(version, 2) where version like '1%'",
-        Verdict.FAIL, "not applied", "supabase db push",
+        Verdict.FAIL, "not applied", "minutehand dev",
     ),
     (
         "statement-timeout",

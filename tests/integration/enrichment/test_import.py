@@ -153,8 +153,8 @@ async def test_bad_rows_are_left_out_and_can_be_downloaded(office: Office) -> No
     assert answer.headers["content-type"].startswith("text/csv")
     assert [(row["row"], row["field"], row["problem"]) for row in rows] == [
         ("2", "domain", "is missing"),
-        ("3", "employee_count", "is no number: many"),
-        ("4", "domain", "is no domain: not a domain"),
+        ("3", "employee_count", "is not a number: many"),
+        ("4", "domain", "is not a domain: not a domain"),
         ("5", "", "has a quote that is never closed"),
     ]
     assert rows[2]["line"] == "'=cmd(),not a domain,,"

@@ -170,7 +170,7 @@ async def test_an_expired_token_says_since_when(connect: Any) -> None:
 
 
 async def test_a_project_key_as_join_token_means_the_connections_own(connect: Any) -> None:
-    """Clients send their publishable key when nobody is signed in."""
+    """Clients send their publishable key when no one is signed in."""
     socket = await connect()
 
     reply = await socket.join(unique(), access_token="sb_publishable_whatever")

@@ -199,7 +199,7 @@ async def test_a_cancel_stops_every_stage_and_work_goes_on_later(
     await working
     stopped = await studio.until(training, lambda state: state["status"] == "cancelled")
     live = studio.project.rows(
-        "select job_type from public.jobs where completed_at is null"
+        "select job_type from public.jobs where finished_at is null"
         " and job_type <> 'training_clean'"
     )
     ear.hold = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from minutehand.clock import SystemClock
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from tests.support.project import ACME, Project
+from tests.support.project import ACME, Gateway, Project
 
 
 class Nothing(BaseModel):
@@ -24,6 +26,16 @@ class Number(BaseModel):
     """A payload with one number."""
 
     number: int
+
+
+class Leaping(SystemClock):
+    """A clock that leaps ahead, as a process sees time that was stopped."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds, with the leap."""
+        return super().monotonic() + self.ahead
 
 
 @pytest.fixture(autouse=True)
@@ -337,3 +349,95 @@ async def test_memory_that_grows_is_blamed_on_who_runs(
     grew: Any = events_of(caplog)["memory.grew"]
     assert grew.grown_mb >= 100
     assert [entry["job_type"] for entry in grew.jobs] == ["hoarder"]
+
+
+async def test_a_lease_lost_while_an_attempt_is_being_stopped_is_not_settled(
+    project: Project,
+    registry: Registry,
+    ada: UserQueue,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever stopped it first: what happens to the job is another worker's to say."""
+    heard_lost = asyncio.Event()
+    worker = Worker(
+        project.settings,
+        registry=registry,
+        options=TickOptions(concurrency=1, linger_seconds=0, grace_seconds=60),
+    )
+
+    @registry.processor("stubborn", payload=Nothing, timeout=0.3, max_attempts=1)
+    async def stubborn(job: Job[Nothing], ctx: JobContext) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            project.expire(job.id)
+            project.run_sql("select queue.reclaim(10, queue.clock())")
+            while not heard_lost.is_set():
+                await ctx.progress(1, "cleaning up")
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.05)
+                if "attempt.lost" in events_of(caplog):
+                    heard_lost.set()
+            raise
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "stubborn")).job.id
+
+    await worker.tick(budget_seconds=120)
+    await worker.aclose()
+
+    assert heard_lost.is_set()
+    assert "attempt.settled" not in events_of(caplog)
+    assert project.row(job_id)["status"] == "failed"
+
+
+async def test_a_worker_that_stood_still_tries_to_renew_before_it_gives_up(
+    project: Project, registry: Registry, ada: UserQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a SIGSTOP, or a laptop's sleep, no one may have taken the job yet."""
+    clock = Leaping()
+    worker = Worker(
+        project.settings,
+        registry=registry,
+        clock=clock,
+        options=TickOptions(concurrency=1, linger_seconds=0),
+    )
+
+    @registry.processor("sleeper", payload=Nothing, lease=30)
+    async def sleeper(job: Job[Nothing], ctx: JobContext) -> str:
+        clock.ahead = 40
+        for percentage in range(3):
+            await ctx.progress(percentage, "awake again")
+        return "done"
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "sleeper")).job.id
+
+    summary = await worker.tick(budget_seconds=3600)
+    await worker.aclose()
+
+    assert (summary.completed, summary.lost) == (1, 0)
+    assert "attempt.lost" not in events_of(caplog)
+    assert project.row(job_id)["status"] == "completed"
+
+
+async def test_a_stopping_worker_does_not_wait_for_a_database_that_is_away(
+    project: Project, gateway: Gateway, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """The host kills it soon anyway; its jobs run again when their leases expire."""
+    started = asyncio.Event()
+
+    @registry.processor("work", payload=Nothing)
+    async def work(job: Job[Nothing], ctx: JobContext) -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    await worker.register()
+    await ada.enqueue(ACME, "work")
+    loop = asyncio.create_task(worker.run_forever(asyncio.Event()))
+    await asyncio.wait_for(started.wait(), 60)
+
+    gateway.stop()
+    worker.stop()
+
+    await asyncio.wait_for(loop, 120)  # without an end it would try for ever

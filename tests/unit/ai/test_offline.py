@@ -10,6 +10,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from minutehand.ai.engines import make_language_model
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import (
     Completion,
@@ -19,7 +20,6 @@ from minutehand.ai.language_model import (
     cost,
     count_tokens,
     hinted,
-    make_language_model,
 )
 from minutehand.ai.offline import NAME, OfflineLanguageModel, keywords, sentences
 from minutehand.config import ConfigurationError, Settings

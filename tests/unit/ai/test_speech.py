@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from minutehand.ai.engines import make_speech_to_text
 from minutehand.ai.errors import (
     AnswerUnusable,
     CutShort,
@@ -23,7 +24,7 @@ from minutehand.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word, make_speech_to_text
+from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint
 from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError, Settings
@@ -148,7 +149,7 @@ async def test_silence_is_heard_as_nothing() -> None:
     found = await ear.transcribe(bytes(BYTES_PER_SECOND))
 
     assert (found.segments, found.engine, found.offline) == ((), NAME, True)
-    with pytest.raises(ValueError, match="are no sound"):
+    with pytest.raises(ValueError, match="must be 16-bit samples"):
         await ear.transcribe(b"x")
 
 

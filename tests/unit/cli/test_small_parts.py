@@ -45,7 +45,7 @@ def test_payloads_come_from_the_line_or_a_file(tmp_path: Path) -> None:
     file.write_text('{"a": 1}')
 
     assert read_payload('{"a": 1}') == read_payload(f"@{file}") == {"a": 1}
-    with pytest.raises(CommandFailed, match="no JSON object"):
+    with pytest.raises(CommandFailed, match="must be a JSON object"):
         read_payload("[1]")
     with pytest.raises(CommandFailed, match="cannot be read"):
         read_payload(f"@{tmp_path}/missing")

@@ -82,6 +82,17 @@ def test_events_beyond_what_is_kept_back_are_read_again() -> None:
     assert not sequence.has_gap
 
 
+def test_exactly_the_allowed_number_is_kept_back() -> None:
+    """One fewer would read again what is here; one more would hold what nobody allowed."""
+    sequence = EventSequence()
+    sequence.offer([event(seq) for seq in range(2, MOST_WAITING + 3)])
+
+    told = sequence.offer([event(1)])
+
+    assert seqs(told) == list(range(1, MOST_WAITING + 2))
+    assert sequence.has_gap, "the one too many is still missing"
+
+
 def test_what_retention_took_is_skipped() -> None:
     """The database lacks nothing else, so waiting for it would be for ever."""
     sequence = EventSequence()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from minutehand.apps.plans import planning
 from minutehand.apps.plans.examples.__main__ import HERE, write
 from minutehand.apps.plans.models import PlanError, StoredPlan, StoredStage
-from minutehand.apps.plans.planning import patterns
+from minutehand.apps.plans.planning import catalogue
 from minutehand.apps.plans.planning.breakdown import packages_of, sizes_of
 from minutehand.apps.plans.planning.graph import Speed, after, position_of, stages_of
 from minutehand.apps.plans.planning.reading import read
@@ -51,7 +51,7 @@ def chapters(prompt: str, speed: Speed = ALL) -> dict[str, Any]:
 def test_a_schedule_keeps_its_rules(prompt: str, people: int | None) -> None:
     """Nothing begins before what it comes after; nobody works on two packages at once."""
     facts = read(prompt, TODAY)
-    pattern, _ = patterns.pick(prompt)
+    pattern, _ = catalogue.pick(prompt)
     packages = packages_of(pattern, facts, sizes_of(pattern, facts), steps=False)
     made = schedule(facts, packages, people)
     by_id = {task.id: task for task in made.tasks}
@@ -75,7 +75,7 @@ def test_a_schedule_keeps_its_rules(prompt: str, people: int | None) -> None:
 def test_what_is_critical_is_what_delays_the_end(prompt: str, people: int) -> None:
     """A package with slack may take that much longer without moving the end by dependencies."""
     facts = read(prompt, TODAY)
-    pattern, _ = patterns.pick(prompt)
+    pattern, _ = catalogue.pick(prompt)
     packages = packages_of(pattern, facts, sizes_of(pattern, facts), steps=False)
     made = schedule(facts, packages, people)
 

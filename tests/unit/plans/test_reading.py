@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from minutehand.apps.plans.planning import patterns
+from minutehand.apps.plans.planning import catalogue
 from minutehand.apps.plans.planning.reading import read
 
 TODAY = date(2027, 1, 13)  # a Wednesday
@@ -140,11 +140,11 @@ def test_no_figure_of_a_prompt_is_lost() -> None:
         ("Build a shed", "building"), ("Move to a new flat", "move"),
         ("Buy 12 chairs", "purchase"), ("Build an app for our club", "software"),
         ("Train 12 volunteers", "training"), ("Organise a summer party", "event"),
-        ("Survey 100 guests", "research"), ("Run a fundraising campaign", "campaign"),
+        ("Survey 100 visitors", "research"), ("Run a fundraising campaign", "campaign"),
         ("Learn what it takes to be happy and write it down", "training"),
         ("Sort the archive", "general"),
     ],
 )  # fmt: skip
 def test_kinds_are_recognised_by_words(prompt: str, name: str) -> None:
     """And none is claimed where no word speaks for one."""
-    assert patterns.pick(prompt)[0].name == name
+    assert catalogue.pick(prompt)[0].name == name

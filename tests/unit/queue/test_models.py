@@ -25,7 +25,7 @@ def test_a_cursor_comes_back_as_it_was(at: datetime, job_id: object) -> None:
 )
 def test_a_foreign_cursor_is_refused(text: str) -> None:
     """It becomes part of a filter, so nothing but an instant and an id may be in it."""
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="unknown cursor"):
         Cursor.decode(text)
 
 

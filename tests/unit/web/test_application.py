@@ -360,8 +360,8 @@ async def test_a_list_refuses_a_parameter_it_does_not_know(api: httpx.AsyncClien
     assert response.status_code == 422
     near, far = body_of(response)["detail"]
     assert (near["field"], near["location"]) == ("knid", "query")
-    assert near["problem"] == "is no parameter of this list; did you mean kind?"
-    assert far["problem"] == "is no parameter of this list; it takes kind, limit"
+    assert near["problem"] == "is not a parameter of this list; did you mean kind?"
+    assert far["problem"] == "is not a parameter of this list; it takes kind, limit"
     assert (await api.get("/api/list?kind=a&limit=1")).status_code == 200
     assert (await api.get("/api/errors/planned?now=1")).status_code == 409
 

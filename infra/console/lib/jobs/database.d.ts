@@ -6,18 +6,23 @@ import type {
   BulkFilter,
   Cursor,
   DeadLetterGroup,
+  DescribedJob,
   Enqueued,
   EnqueuedBatch,
   EnqueueOptions,
   Explanation,
   FeedPage,
+  FoundLine,
   Job,
   JobEventRow,
   JobFilter,
   JobLog,
   JobStatus,
+  JobTimes,
   JobType,
+  JobWord,
   Json,
+  LogLevel,
   NewJob,
   PayloadOf,
   QueueStats,
@@ -25,6 +30,9 @@ import type {
   Schedule,
   Step,
   GuestSessionJob,
+  TypeDetail,
+  TypeLine,
+  Wait,
   WaitRow,
   Webhook,
   WorkspaceLimits,
@@ -53,6 +61,7 @@ export type JobInsert = Pick<Job, "workspace_id" | "job_type"> &
       | "deadline_at"
       | "idempotency_key"
       | "concurrency_key"
+      | "tags"
     >
   > & { status?: "pending" };
 
@@ -86,6 +95,17 @@ export type Minutehand = {
     }>;
   };
   Views: {
+    job_states: View<
+      Pick<Job, "id" | "workspace_id" | "job_type" | "status"> &
+        Omit<JobTimes, "queue_ms"> & {
+          state: JobWord;
+          next_run_at: string | null;
+          waiting_for: Wait | null;
+          running_since: string | null;
+          worker_id: string | null;
+          queue_ms: number | null;
+        }
+    >;
     running_jobs: View<Job>;
   };
   Functions: {
@@ -131,16 +151,55 @@ export type Minutehand = {
     >;
     enqueue_jobs: Fn<
       InWorkspace & { p_jobs: NewJob[]; p_return?: "jobs" | "ids" },
-      EnqueuedBatch | { ids: string[]; fresh: boolean[]; wake: boolean }
+      EnqueuedBatch | { ids: string[]; fresh: boolean[]; wake: boolean; warning?: string }
     >;
     event_feed: Fn<InWorkspace & { p_cursor?: string | null; p_limit?: number }, FeedPage>;
     explain_job: Fn<Id, Explanation>;
-    get_job: Fn<Id, Job>;
+    get_job: Fn<Id, DescribedJob>;
+    get_job_type: Fn<{ p_job_type: string; p_workspace_id?: string | null }, TypeDetail>;
     job_attempts: Fn<Id, Attempt[]>;
     job_steps: Fn<Id, { steps: Step[]; waiting_for: WaitRow | null }>;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
-      { jobs: Job[]; next: Cursor | null }
+      { jobs: DescribedJob[]; next: Cursor | null }
+    >;
+    list_job_types: Fn<
+      { p_workspace_id?: string | null; p_internal?: boolean },
+      { now: string; types: TypeLine[] }
+    >;
+    search_logs: Fn<
+      InWorkspace & {
+        p_filter?: {
+          search?: string;
+          level?: LogLevel;
+          job_type?: JobType;
+          job_id?: string;
+          since?: string;
+          until?: string;
+        };
+        p_before?: number | null;
+        p_limit?: number;
+      },
+      { lines: FoundLine[]; next: number | null }
+    >;
+    sort_jobs: Fn<
+      {
+        p_filter?: JobFilter;
+        p_by?:
+          | "created_at"
+          | "started_at"
+          | "finished_at"
+          | "next_run_at"
+          | "queue_ms"
+          | "run_ms"
+          | "total_ms"
+          | "priority"
+          | "attempts";
+        p_descending?: boolean;
+        p_limit?: number;
+        p_offset?: number;
+      },
+      { jobs: DescribedJob[]; more: boolean; cut: boolean }
     >;
     list_schedules: Fn<InWorkspace, { schedules: Schedule[] }>;
     list_webhooks: Fn<InWorkspace, { webhooks: Webhook[] }>;
@@ -213,7 +272,10 @@ export type Minutehand = {
       { p_session_id: string; p_job_id: string; p_after?: number; p_limit?: number },
       { events: JobEventRow[] }
     >;
-    guest_session_feed: Fn<{ p_session_id: string; p_cursor?: string | null; p_limit?: number }, FeedPage>;
+    guest_session_feed: Fn<
+      { p_session_id: string; p_cursor?: string | null; p_limit?: number },
+      FeedPage
+    >;
     guest_session_jobs: Fn<
       { p_session_id: string },
       { session_id: string; expires_at: string; jobs: GuestSessionJob[] }

@@ -55,18 +55,6 @@ export class Sequence {
     return this.#ready();
   }
 
-  /**
-   * Everything up to `seq` is known from elsewhere, as from a snapshot.
-   *
-   * @param {number} seq
-   * @returns {E[]} Events after it that can be handed out now.
-   */
-  skipTo(seq) {
-    if (seq >= this.#next) this.#next = seq + 1;
-    for (const known of this.#waiting.keys()) if (known < this.#next) this.#waiting.delete(known);
-    return this.#ready();
-  }
-
   /** All events were read to the end: nothing can be missing because it was dropped here. */
   wasReadToTheEnd() {
     this.#dropped = false;
@@ -122,11 +110,12 @@ export function applyEvent(job, event) {
   if (typeof data.error_message === "string") next.error_message = data.error_message;
   next.next_retry_at = "next_retry_at" in data ? data.next_retry_at : nextRetry(job, event);
   next.waiting_for = event.type === "job.waiting" ? (data.wait ?? null) : keptWait(job, next);
-  if (event.type === "job.leased") next.started_at = event.at;
+  if (event.type === "job.leased") next.started_at = job.started_at ?? event.at;
   if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
   if (event.type === "job.redriven")
     Object.assign(next, { result: null, cancel_requested_at: null });
-  next.completed_at = ENDED.has(next.status) ? (job.completed_at ?? event.at) : null;
+  next.finished_at = ENDED.has(next.status) ? (job.finished_at ?? event.at) : null;
+  next.completed_at = next.status === "completed" ? next.finished_at : null;
   return next;
 }
 

@@ -73,6 +73,41 @@ export type WaitRow = Omit<Wait, "until"> & {
 
 export type BackoffOptions = { first_seconds?: number; cap_seconds?: number; factor?: number };
 
+/** What people look for, derived of a job's status, retry and schedule. */
+export type JobWord =
+  | "queued"
+  | "scheduled"
+  | "retrying"
+  | "running"
+  | "suspended"
+  | "completed"
+  | "failed"
+  | "cancelled";
+
+/** Where a job's time went, in milliseconds. */
+export type JobTimes = {
+  /** From being due to the first start; null before either. */
+  queue_ms: number | null;
+  /** All attempts, the running one until now. */
+  run_ms: number;
+  /** How often it was leased. */
+  runs: number;
+  /** What is neither: schedule, backoff, sleeps, questions, children. */
+  wait_ms: number;
+  total_ms: number;
+};
+
+/** What `get_job`, `list_jobs` and `sort_jobs` derive of each job. */
+export type DescribedJob<T extends JobType = JobType> = Job<T> & {
+  state: JobWord;
+  /** In the past for a job that is due; null where it is unknown or never. */
+  next_run_at: string | null;
+  waiting_for: Wait | null;
+  running_since: string | null;
+  worker_id: string | null;
+  times: JobTimes;
+};
+
 /** A row of `jobs`, as `jobs` and every function give it; instants are ISO 8601, UTC. */
 export type Job<T extends JobType = JobType> = {
   id: string;
@@ -96,8 +131,16 @@ export type Job<T extends JobType = JobType> = {
   max_attempts: number;
   next_retry_at: string | null;
   scheduled_for: string | null;
+  /** The first start, kept over retries and waits. */
   started_at: string | null;
+  /** The end, however it ended. */
+  finished_at: string | null;
+  /** The end of a completed job; null for one that failed or was cancelled. */
   completed_at: string | null;
+  /** From being ready to the first start; null before. */
+  queue_ms: number | null;
+  /** Run time of its ended attempts together. */
+  run_ms: number;
   /** The status it ended with; null while live. */
   outcome: "completed" | "failed" | "cancelled" | null;
   created_at: string;
@@ -107,6 +150,8 @@ export type Job<T extends JobType = JobType> = {
   backoff: BackoffOptions | null;
   idempotency_key: string | null;
   concurrency_key: string | null;
+  /** Words to find it by. */
+  tags: string[];
   unique_key: string | null;
   parent_id: string | null;
   batch_id: string | null;
@@ -161,6 +206,7 @@ export type GuestSessionJob<T extends JobType = JobType> = Pick<
   | "next_retry_at"
   | "scheduled_for"
   | "started_at"
+  | "finished_at"
   | "completed_at"
   | "cancel_requested_at"
   | "created_at"
@@ -262,6 +308,8 @@ export type EnqueueOptions = {
   batch_id?: string;
   traceparent?: string;
   schema_version?: number;
+  /** At most 20 words of 1 to 100 characters to find the job by. */
+  tags?: string[];
 };
 
 /** A job of `enqueue_jobs`. */
@@ -276,9 +324,15 @@ export type Enqueued<T extends JobType = JobType> = {
   created: boolean;
   /** Asks the caller to invoke a worker, where no API does; without, the next minute's runs it. */
   wake: boolean;
+  /** A sentence when no worker that runs serves the type, else null. */
+  warning: string | null;
 };
 
-export type EnqueuedBatch = { jobs: { job: Job; created: boolean }[]; wake: boolean };
+export type EnqueuedBatch = {
+  jobs: { job: Job; created: boolean }[];
+  wake: boolean;
+  warning: string | null;
+};
 
 /** Events after a cursor; read again at once while there is `more`. */
 export type FeedPage = {
@@ -300,8 +354,95 @@ export type JobFilter = {
   batch_id?: string;
   created_after?: string;
   created_before?: string;
+  state?: JobWord[];
+  tag?: string;
+  /** Fields and their values. */
+  payload?: { [field: string]: Json };
+  finished_after?: string;
+  finished_before?: string;
+  min_run_ms?: number;
+  max_run_ms?: number;
+  /** Part of an error's message. */
+  error?: string;
+  error_type?: string;
+  error_fingerprint?: string;
+  worker_id?: string;
+  version?: string;
   search?: string;
   id_prefix?: string;
+};
+
+/** How a job type's jobs went in the last 24 hours. */
+export type TypeDay = {
+  enqueued?: number;
+  completed?: number;
+  failed?: number;
+  cancelled?: number;
+  retried?: number;
+  lost?: number;
+  /** 0 to 1; null when none has ended. */
+  success_rate?: number | null;
+  run?: { p50_ms: number | null; p95_ms: number | null; p99_ms: number | null };
+  queue?: { p50_ms: number | null; p95_ms: number | null; p99_ms: number | null };
+};
+
+/** A job type on one line of `list_job_types`. */
+export type TypeLine = {
+  job_type: string;
+  queue: string;
+  description: string | null;
+  /** `module:function` of its processor. */
+  source: string | null;
+  version: number;
+  internal: boolean;
+  paused_at: string | null;
+  pause_reason: string | null;
+  registered_at: string;
+  /** False when workers run but none of them serves it. */
+  served: boolean;
+  last_seen_at: string | null;
+  workers: number;
+  code_versions: string[];
+  schedule_count: number;
+  day: TypeDay;
+};
+
+/** A job type as `get_job_type` gives it. */
+export type TypeDetail = TypeLine & {
+  now: string;
+  payload_schema: Json;
+  events: "full" | "minimal";
+  tagged_by: string[];
+  limits: { [name: string]: Json };
+  serving: {
+    worker_id: string;
+    version: string | null;
+    started_at: string;
+    seen_at: string;
+    queues: string[] | null;
+  }[];
+  schedules: {
+    name: string;
+    cron: string;
+    timezone: string;
+    enabled: boolean;
+    next_at: string | null;
+    last_slot_at: string | null;
+    problem: string | null;
+    source: string | null;
+  }[];
+};
+
+/** A line of `search_logs`. */
+export type FoundLine = {
+  id: number;
+  job_id: string;
+  job_type: string;
+  attempt: number;
+  log_level: LogLevel;
+  message: string;
+  metadata: Json;
+  created_at: string;
 };
 
 /** Which jobs `cancel_jobs` and `redrive_jobs` change. */
@@ -340,6 +481,32 @@ export type Attempt = {
   error_message?: string | null;
   error_data?: JobError | null;
   lease_expires_at?: string;
+  /** Where its log is and which code ran. */
+  origin: {
+    version?: string;
+    request_id?: string;
+    log_group?: string;
+    log_stream?: string;
+    region?: string;
+  } | null;
+  has_traceback: boolean;
+  /** Absent where the caller may not see it. */
+  traceback?: Traceback | null;
+  /** Against the failed attempt before, [] when nothing differs; null for any other. */
+  differs:
+    | { what: "error" | "message" | "place" | "version" | "worker_id"; before: Json; now: Json }[]
+    | null;
+};
+
+export type Frame = { file: string; line: number; function: string; code: string; own: boolean };
+
+/** The frames of an error, the innermost of the user's own code first, without values. */
+export type Traceback = {
+  frames: Frame[];
+  /** What it was raised from, and what that was raised from. */
+  causes?: { type: string; message: string; frames: Frame[] }[];
+  /** Frames that were too many. */
+  left_out?: number;
 };
 
 export type Step = { name: string; result: unknown; created_at: string };

@@ -37,11 +37,11 @@ def canonical(value: Any) -> str:
         return "[" + ",".join(canonical(item) for item in value) + "]"
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise ValueError("a key is no text")
+            raise ValueError("a key must be text")
         # by UTF-16 code units, as the standard sorts
         keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
         return "{" + ",".join(f"{_scalar(key)}:{canonical(value[key])}" for key in keys) + "}"
-    raise ValueError(f"{type(value).__name__} is no JSON")
+    raise ValueError(f"{type(value).__name__} is not a JSON value")
 
 
 def digest(text: str) -> str:
@@ -63,7 +63,7 @@ def _scalar(value: bool | str | None) -> str:
 def _number(value: float) -> str:
     """As ECMAScript writes it: the shortest digits that read back as the same number."""
     if not math.isfinite(value):
-        raise ValueError(f"{value} is no JSON")
+        raise ValueError(f"{value} is not a JSON value")
     if value == 0:
         return "0"
     sign = "-" if value < 0 else ""

@@ -54,7 +54,7 @@ class Message(Exact):
     )
     ask: bool = Field(default=True, description="Whether background work may ask back.")
     ask_seconds: int = Field(
-        default=3600, ge=1, le=604_800, description="Then it goes on without an answer."
+        default=3600, ge=1, le=604_800, description="Then it continues without an answer."
     )
     seed: int = Field(default=0, ge=0, le=2_147_483_647)
 
@@ -317,7 +317,7 @@ class Conversation(ConversationLine):
     workspace_id: UUID | None = Field(default=None, description="null for a guest.")
     shared_until: AwareDatetime | None = Field(
         default=None,
-        description="Until when the holder of its guest session reaches it; null: nobody.",
+        description="Until when the holder of its guest session reaches it; null: no one.",
     )
     work: list[WorkItem]
     replies: list[Reply]

@@ -48,7 +48,7 @@ class Chat(Collaborators):
     @cached_property
     def model(self) -> LanguageModel:
         """Writes replies and results."""
-        from minutehand.ai.language_model import make_language_model
+        from minutehand.ai.engines import make_language_model
 
         return self._given_model or make_language_model(self.settings)
 

@@ -235,7 +235,7 @@ def _cells(text: str, delimiter: str) -> list[str] | None:
 def _value(field: str, text: str) -> Any:
     if field == "domain":
         domain = find_domain(text)
-        return domain if domain else BadRow(f"is no domain: {text[:100]}", field)
+        return domain if domain else BadRow(f"is not a domain: {text[:100]}", field)
     if field in ("employee_count", "annual_revenue"):
         return _number(field, text)
     if len(text) > TEXT_LIMITS[field]:
@@ -250,4 +250,4 @@ def _number(field: str, text: str) -> int | float | BadRow:
         return int(plain)
     if field == "annual_revenue" and re.fullmatch(r"\d{1,18}\.\d{1,6}", plain):
         return float(plain)
-    return BadRow(f"is no number: {text[:100]}", field)
+    return BadRow(f"is not a number: {text[:100]}", field)

@@ -129,7 +129,7 @@ class ImportRoutes:
         store = self._app.acting_as(caller.token)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if "workspace_id" in request.query_params:
-            problem = "belongs into the form or the JSON body, not into the query"
+            problem = "must be in the form or the JSON body, not in the query string"
             raise validation_failed(
                 [FieldProblem(field="workspace_id", problem=problem, location="query")]
             )

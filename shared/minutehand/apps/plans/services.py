@@ -40,7 +40,7 @@ class Plans(Collaborators):
         """Writes the narrated texts; None where no model is configured and templates do."""
         if self._given_model is None and self.settings.language_model_url is None:
             return None
-        from minutehand.ai.language_model import make_language_model
+        from minutehand.ai.engines import make_language_model
 
         return self._given_model or make_language_model(self.settings)
 

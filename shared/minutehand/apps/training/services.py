@@ -51,14 +51,14 @@ class Training(Collaborators):
     @cached_property
     def speech(self) -> SpeechToText:
         """Hears the videos."""
-        from minutehand.ai.speech import make_speech_to_text
+        from minutehand.ai.engines import make_speech_to_text
 
         return self._given[0] or make_speech_to_text(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
         """Writes the procedures."""
-        from minutehand.ai.language_model import make_language_model
+        from minutehand.ai.engines import make_language_model
 
         return self._given[1] or make_language_model(self.settings)
 

@@ -65,7 +65,9 @@ def schedule(patient: Patient) -> Finding:
             Name=f"minutehand-{patient.stage}-tick", GroupName=f"minutehand-{patient.stage}"
         )
     except client.exceptions.ResourceNotFoundException:
-        return say.fail("there is no schedule: nothing ticks", deploy_command(patient))
+        return say.fail(
+            "the minute schedule does not exist: nothing ticks", deploy_command(patient)
+        )
     if found["State"] != "ENABLED":
         return say.fail(
             "the schedule is disabled: nothing ticks",
@@ -146,11 +148,11 @@ def alerts(patient: Patient) -> Finding:
     topics = [topic["TopicArn"] for topic in pages.get("Topics", [])]
     found = [arn for arn in topics if arn.endswith(f":{name}")]
     if not found:
-        return say.fail(f"{name} does not exist: alarms reach nobody", deploy_command(patient))
+        return say.fail(f"{name} does not exist: alarms reach no one", deploy_command(patient))
     subscriptions = sns.list_subscriptions_by_topic(TopicArn=found[0])["Subscriptions"]
     waiting = [s["Endpoint"] for s in subscriptions if not s["SubscriptionArn"].startswith("arn:")]
     if len(waiting) == len(subscriptions):
-        who = ", ".join(waiting) or "nobody is subscribed"
+        who = ", ".join(waiting) or "no one is subscribed"
         return say.fail(
             f"no alarm reaches anybody: not confirmed by {who}",
             "open the mail from AWS Notifications and confirm; alarmEmail in stages.yml names it",

@@ -17,6 +17,7 @@ from minutehand.cli.account import check_region
 from minutehand.cli.doctor import cloud, database, machine, service, settings
 from minutehand.cli.doctor.deployed import filled_in, stage_values
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter, Verdict
+from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import EnvFile, Json, speaking
 from minutehand.terminal.output import Output
@@ -142,7 +143,10 @@ def run(check: Check, patient: Patient) -> Finding:
         return say.fail(f"the database does not answer: {told}", "correct DATABASE_URL")
     except psycopg.Error as error:
         told = str(error).strip().splitlines()[0]
-        return say.fail(f"the database refuses to be asked: {told}", "supabase db push")
+        return say.fail(
+            f"the database refuses to be asked: {told}",
+            how_to_migrate(patient.values.get("SUPABASE_URL", ""), patient.stage),
+        )
     except CommandFailed as failed:
         return say.fail(str(failed), failed.fix or "see the message")
     except Exception as error:  # boto3's errors have no common root that is worth importing here

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
 
 NEEDS = ("DATABASE_URL",)
-PUSH = "supabase db push"
 #: Who may execute what: the functions that must be open, by role.
 OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
@@ -26,6 +26,11 @@ SHUT = (
     "register_job_types",
     "tick_finished",
 )
+
+
+def push(patient: Patient) -> str:
+    """The one line that brings this database up to date."""
+    return how_to_migrate(patient.values.get("SUPABASE_URL", ""), patient.stage)
 
 
 def version(patient: Patient) -> Finding:
@@ -59,12 +64,12 @@ def migrations(patient: Patient) -> Finding:
         "select to_regclass('supabase_migrations.schema_migrations') is not null"
     )
     if not there:
-        return say.fail("no migration was ever applied", PUSH)
+        return say.fail("no migration was ever applied", push(patient))
     applied = {
         row[0] for row in patient.ask("select version from supabase_migrations.schema_migrations")
     }
     if missing := sorted(files - applied):
-        return say.fail(f"{len(missing)} not applied, the first is {missing[0]}", PUSH)
+        return say.fail(f"{len(missing)} not applied, the first is {missing[0]}", push(patient))
     if unknown := sorted(applied - files):
         return say.fail(
             f"the database is ahead of this checkout: {unknown[0]}", "git pull, then deploy again"
@@ -90,7 +95,7 @@ def grants(patient: Patient) -> Finding:
             return say.fail(
                 f"{role} may not execute {names}",
                 f"grant execute on function {patient.schemas.clients}.{rows[0][0]}"
-                f" to {role}; or {PUSH}",
+                f" to {role}; or {push(patient)}",
             )
     return say.ok("each role reaches its functions")
 
@@ -163,7 +168,7 @@ def policies(patient: Patient) -> Finding:
     )
     if not rows:
         return say.fail(
-            "realtime.messages has no policy: nobody can follow a job live",
+            "realtime.messages has no policy: no one can follow a job live",
             "run the last migration's statements in the dashboard's SQL editor",
         )
     return say.ok(", ".join(row[0] for row in rows))

@@ -12,6 +12,7 @@ import jwt
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.cli.doctor.settings import role_of
+from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.errors import QueueError
 from minutehand.queue.keys import WORKER_ROLE
@@ -44,10 +45,13 @@ def supabase(patient: Patient) -> Finding:
             " `supabase config push`; or Project settings → Data API → Exposed schemas",
         )
     if answer.status_code == 404:
-        return say.fail(f"{url} has no table jobs", "supabase db push, or correct SUPABASE_URL")
+        return say.fail(
+            f"{url} has no table jobs",
+            f"{how_to_migrate(url, patient.stage)}; or correct SUPABASE_URL",
+        )
     if answer.status_code == 401 and "api" in answer.text.lower() and "key" in answer.text.lower():
         return say.fail(
-            "SUPABASE_PUBLISHABLE_KEY is refused", "copy it anew from Project settings → API keys"
+            "SUPABASE_PUBLISHABLE_KEY is refused", "copy it again from Project settings → API keys"
         )
     if answer.status_code >= 500:
         return say.fail(f"{url} answers {answer.status_code}", "see Supabase's status page")
@@ -134,7 +138,7 @@ def sign_in(patient: Patient) -> Finding:
         except jwt.PyJWTError as error:
             return say.fail(
                 f"Auth's tokens do not verify with SUPABASE_JWT_SECRET ({error})",
-                "copy the JWT secret anew from Project settings → JWT keys",
+                "copy the JWT secret again from Project settings → JWT keys",
             )
     claims = jwt.decode(token, options={"verify_signature": False})
     lifetime = claims["exp"] - claims["iat"]
@@ -166,7 +170,7 @@ def accepts(patient: Patient) -> Finding:
         patient.person.call("GET", "/api/jobs", params={"limit": 1})
     except CommandFailed as failed:
         if failed.code == "not_signed_in":
-            return say.skip("nobody to sign in as")
+            return say.skip("no user to sign in as")
         return say.fail(
             f"the API refuses a fresh token: {failed}",
             "give the API the same SUPABASE_URL and JWT secret, then start it again",

@@ -37,7 +37,7 @@ def publishable_key(patient: Patient) -> Finding:
     if role_of(key) == "anon":
         return say.warn("SUPABASE_PUBLISHABLE_KEY is a legacy anon key", fix)
     if not key.startswith("sb_publishable_"):
-        return say.fail("SUPABASE_PUBLISHABLE_KEY is no publishable key", fix)
+        return say.fail("SUPABASE_PUBLISHABLE_KEY must be a publishable key", fix)
     return say.ok("a publishable key")
 
 

@@ -35,7 +35,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     request_id = _request_id(event, context)
     path = _path(event)
     if path not in {_SHALLOW, _ALL, _READY}:
-        return _refuse(404, "route_not_found", "No such route", request_id)
+        return _refuse(404, "route_not_found", "Route not found", request_id)
     if http.get("method", "GET") != "GET":
         refused = _refuse(
             405, "method_not_allowed", "This route does not take that method", request_id

@@ -41,6 +41,7 @@ Seconds = Annotated[float, Field(strict=True, ge=0, le=315_360_000)]
 #: Bounds as the database has them, told before the round trip and by the field's name.
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Key = Annotated[str, Field(min_length=1, max_length=255)]
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Body(BaseModel):
@@ -73,6 +74,9 @@ class JobOptions(Body):
     debounce_seconds: Seconds | None = None
     batch_id: UUID | None = None
     schema_version: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
+    tags: Annotated[tuple[Tag, ...], Field(max_length=20)] | None = Field(
+        default=None, description="Words to find the job by."
+    )
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
@@ -117,6 +121,14 @@ class CreateJobs(Body):
     jobs: Annotated[tuple[JobSpec, ...], Field(min_length=1, max_length=MAX_BULK)]
 
 
+class EnqueuedJob(Job):
+    """The job of a request, and what its caller should know of it."""
+
+    warning: str | None = Field(
+        default=None, description="No worker that runs now serves its type; else null."
+    )
+
+
 class CreatedJob(BaseModel):
     """A job, and whether this request made it or found it by its key."""
 
@@ -128,6 +140,7 @@ class CreatedJobs(BaseModel):
     """The jobs of a bulk request, in the order given."""
 
     jobs: tuple[CreatedJob, ...]
+    warning: str | None = None
 
 
 class JobFilter(Body):
@@ -140,6 +153,7 @@ class JobFilter(Body):
     error_fingerprint: Key | None = None
     created_before: Instant | None = None
     created_after: Instant | None = None
+    tag: Tag | None = None
     ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)] | None = None
 
     def wire(self) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from minutehand.functions.jobs.models import (
     CreateJob,
     CreateJobs,
     EmitEvent,
+    EnqueuedJob,
 )
 from minutehand.queue.models import BulkResult, Job
 from minutehand.web.auth import SignedIn
@@ -43,8 +44,7 @@ def trace_of(header: str | None) -> str | None:
 @router.post(
     "/jobs",
     status_code=201,
-    response_model=Job,
-    responses={200: {"model": Job, "description": "The key was used before: its job."}},
+    responses={200: {"model": EnqueuedJob, "description": "The key was used before: its job."}},
 )
 async def create_job(
     body: CreateJob,
@@ -53,8 +53,8 @@ async def create_job(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
     traceparent: Trace = None,
-) -> Job:
-    """Enqueue a job."""
+) -> EnqueuedJob:
+    """Enqueue a job; `warning` says when no worker that runs serves its type."""
     key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await services.queue_of(caller).enqueue(
         str(body.workspace_id),
@@ -68,7 +68,7 @@ async def create_job(
     if not enqueued.created:
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
-    return enqueued.job
+    return EnqueuedJob(**dict(enqueued.job), warning=enqueued.warning)
 
 
 @router.post("/jobs/bulk", status_code=201)
@@ -94,7 +94,8 @@ async def create_jobs(
     if batch.wake:
         await services.waker.wake()
     return CreatedJobs(
-        jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs)
+        jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs),
+        warning=batch.warning,
     )
 
 

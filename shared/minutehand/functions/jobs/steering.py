@@ -268,7 +268,7 @@ async def list_deliveries(
         )
     except ValueError as error:
         raise invalid_argument(
-            "cursor", "is not one this list gave out", location="query"
+            "cursor", "is not a valid cursor for this list", location="query"
         ) from error
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from minutehand.config import Settings
 from minutehand.web import openapi
@@ -42,15 +42,15 @@ def _encode(settings: Settings) -> tuple[bytes, str]:
 def whole_document(services: Services) -> dict[str, Any]:
     """The document of every route of `jobs`, `status`, `worker`, `health` and the apps."""
     # here and not at the top: reads must not pay for importing the other functions
-    from minutehand.functions.health.app import router as health
+    from minutehand.functions.health.app import router as health_routes
     from minutehand.functions.jobs.apps import routers as of_apps
-    from minutehand.functions.jobs.routes import router as jobs
-    from minutehand.functions.jobs.steering import router as steering
-    from minutehand.functions.status.routes import router as status
+    from minutehand.functions.jobs.routes import router as job_routes
+    from minutehand.functions.jobs.steering import router as steering_routes
+    from minutehand.functions.status.routes import router as status_routes
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    for router in (jobs, steering, status, health, *of_apps(services)):
-        app.include_router(router)
+    for routes in (job_routes, steering_routes, status_routes, health_routes, *of_apps(services)):
+        app.include_router(routes)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)
     schemes = document["components"].setdefault("securitySchemes", {})
@@ -120,3 +120,17 @@ _WORKER_PATHS: Final = {
         ),
     },
 }
+
+
+router = APIRouter(prefix="/api")
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def get_openapi(request: Request) -> Response:
+    """The OpenAPI document of every route, whichever function serves it."""
+    document = request.app.state.services.provide(Document, Document)
+    body, etag = await document.read(request.app.state.services.settings)
+    headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)

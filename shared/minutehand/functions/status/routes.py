@@ -5,21 +5,25 @@ Streams are served here and made in minutehand.web.sse.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 
-from minutehand.functions.status.document import Document
 from minutehand.queue.models import (
     Explanation,
     FeedPage,
     ForeignCursor,
+    FoundLines,
     Job,
     JobEvent,
     JobPage,
+    JobState,
     JobSteps,
+    JobTypeDetail,
+    JobTypes,
     LogPage,
     QueueStats,
     Status,
@@ -60,6 +64,63 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
+Sort = Literal[
+    "created_at", "started_at", "finished_at", "next_run_at", "queue_ms", "run_ms", "total_ms",
+    "priority", "attempts",
+]  # fmt: skip
+
+
+class MoreFilters:
+    """Filters of a list of jobs beyond its state and place; every one that is given must hold."""
+
+    def __init__(
+        self,
+        state: Annotated[list[JobState] | None, Query(max_length=8)] = None,
+        tag: Annotated[str | None, Query(min_length=1, max_length=100)] = None,
+        payload: Annotated[
+            str | None,
+            Query(max_length=2000, description="Fields and their values, as a JSON object."),
+        ] = None,
+        finished_after: AwareDatetime | None = None,
+        finished_before: AwareDatetime | None = None,
+        min_run_ms: Annotated[float | None, Query(ge=0)] = None,
+        max_run_ms: Annotated[float | None, Query(ge=0)] = None,
+        error: Annotated[Word, Query(description="Part of its message.")] = None,
+        error_type: Word = None,
+        error_fingerprint: Word = None,
+        worker_id: Word = None,
+        version: Annotated[Word, Query(description="Of the code that ran it.")] = None,
+    ) -> None:
+        self._given = {
+            "state": state,
+            "tag": tag,
+            "payload": None if payload is None else _fields(payload),
+            "finished_after": finished_after and finished_after.isoformat(),
+            "finished_before": finished_before and finished_before.isoformat(),
+            "min_run_ms": min_run_ms,
+            "max_run_ms": max_run_ms,
+            "error": error,
+            "error_type": error_type,
+            "error_fingerprint": error_fingerprint,
+            "worker_id": worker_id,
+            "version": version,
+        }
+
+    def wire(self) -> dict[str, Any]:
+        """Those that were given, as the queue takes them."""
+        return {name: value for name, value in self._given.items() if value is not None}
+
+
+def _fields(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise invalid_argument("payload", "must be a JSON object", location="query")
+    return fields
+
+
 class EventPage(BaseModel):
     """A page of a job's history, oldest first; go on with `after=next_after`."""
 
@@ -71,6 +132,7 @@ class EventPage(BaseModel):
 async def list_jobs(
     caller: SignedIn,
     services: Provided,
+    more: Annotated[MoreFilters, Depends()],
     workspace_id: UUID | None = None,
     status: Annotated[list[Status] | None, Query(max_length=6)] = None,
     job_type: Word = None,
@@ -83,13 +145,36 @@ async def list_jobs(
     search: Word = None,
     id_prefix: IdPrefix = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
+    sort: Annotated[Sort | None, Query(description="Another order than the age of jobs.")] = None,
+    order: Literal["asc", "desc"] = "desc",
+    offset: Annotated[int, Query(ge=0, le=10_000, description="With `sort`.")] = 0,
     limit: Limit = 50,
 ) -> JobPage:
     """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
 
     The list ends where `next_cursor` is null: by a type, a queue or a search it is looked for in
-    slices, and a page may hold fewer jobs than asked for, even none.
+    slices, and a page may hold fewer jobs than asked for, even none. With `sort` the 10,000
+    youngest of each state are sorted; the next page is asked for by `offset` while there is
+    `more`, and `cut` tells of older ones.
     """
+    if sort is not None:
+        where = {
+            "workspace_id": workspace_id and str(workspace_id),
+            "status": status or None,
+            "job_type": job_type,
+            "queue": queue,
+            "session_id": session_id,
+            "parent_id": parent_id and str(parent_id),
+            "batch_id": batch_id and str(batch_id),
+            "created_after": created_after and created_after.isoformat(),
+            "created_before": created_before and created_before.isoformat(),
+            "search": search,
+            **more.wire(),
+        }
+        found = await services.queue_of(caller).sort_jobs(
+            where, by=sort, descending=order == "desc", limit=limit, offset=offset
+        )
+        return JobPage(jobs=found.jobs, more=found.more, cut=found.cut)
     try:
         return await services.queue_of(caller).list_jobs(
             str(workspace_id) if workspace_id else None,
@@ -103,13 +188,65 @@ async def list_jobs(
             created_before=created_before,
             search=search,
             id_prefix=id_prefix,
+            more=more.wire(),
             cursor=cursor,
             limit=limit,
         )
     except ForeignCursor as error:
         raise invalid_argument(
-            "cursor", "is not one this list gave out", location="query"
+            "cursor", "is not a valid cursor for this list", location="query"
         ) from error
+
+
+@router.get("/types")
+async def list_types(
+    caller: SignedIn,
+    services: Provided,
+    workspace_id: UUID,
+    internal: Annotated[bool, Query(description="The platform's own as well.")] = False,
+) -> JobTypes:
+    """Job types: who serves them and when last seen, and how a workspace's jobs went today."""
+    return await services.queue_of(caller).job_types(str(workspace_id), internal=internal)
+
+
+@router.get("/types/{job_type}")
+async def get_type(
+    caller: SignedIn,
+    services: Provided,
+    job_type: Annotated[str, Path(max_length=100)],
+    workspace_id: UUID,
+) -> JobTypeDetail:
+    """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
+    return await services.queue_of(caller).job_type(job_type, str(workspace_id))
+
+
+@router.get("/logs")
+async def search_logs(
+    caller: SignedIn,
+    services: Provided,
+    workspace_id: UUID,
+    search: Word = None,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, Query(description="Or worse.")
+    ] = None,
+    job_type: Word = None,
+    job_id: UUID | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> FoundLines:
+    """Log lines of a workspace's jobs, newest first; go on with `before=next` until it is null."""
+    where = {
+        "search": search,
+        "level": level,
+        "job_type": job_type,
+        "job_id": job_id and str(job_id),
+        "since": since and since.isoformat(),
+        "until": until and until.isoformat(),
+    }
+    queue = services.queue_of(caller)
+    return await queue.search_logs(str(workspace_id), where, before=before, limit=limit)
 
 
 @router.get("/jobs/{job_id:uuid}")
@@ -230,17 +367,6 @@ async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> li
 async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> JobSteps:
     """A job's finished steps, oldest first, and what it waits for."""
     return await services.queue_of(caller).steps(str(job_id))
-
-
-@router.get("/openapi.json", include_in_schema=False)
-async def get_openapi(request: Request) -> Response:
-    """The OpenAPI document of every route, whichever function serves it."""
-    document = request.app.state.services.provide(Document, Document)
-    body, etag = await document.read(request.app.state.services.settings)
-    headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.get("/status")

@@ -214,7 +214,7 @@ def http_response(answer: Any) -> Response:
         return Response.of_json(200, answer)
     body = answer.get("body") or ""
     if not isinstance(body, str):
-        raise TypeError("body is no string")
+        raise TypeError("body must be a string")
     encoded = (
         base64.b64decode(body, validate=True) if answer.get("isBase64Encoded") else body.encode()
     )

@@ -32,14 +32,6 @@ test("a missing event holds back the later ones and is known to be missing", () 
   assert.equal(sequence.last, 8);
 });
 
-test("what a snapshot contains is not told again", () => {
-  const sequence = new Sequence();
-  sequence.offer([{ seq: 4 }, { seq: 6 }]);
-
-  assert.deepEqual(sequence.skipTo(5).map((event) => event.seq), [6]);
-  assert.deepEqual(sequence.offer(events(6)), []);
-});
-
 test("an endless gap costs bounded memory and is still known", () => {
   const sequence = new Sequence();
   for (let seq = 2; seq < 5000; seq += 1) sequence.offer([{ seq }]);

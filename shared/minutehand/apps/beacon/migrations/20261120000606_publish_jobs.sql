@@ -209,7 +209,7 @@ begin
   -- the queue ended it where no processor could say so: cancelled by hand, or a dead letter
   for v_one in
     select j.id, q.status, q.error_message from public.beacon_jobs as j join public.jobs as q on q.id = j.queue_job_id
-    where j.finished_at is null and q.completed_at is not null order by j.id limit 200 for update of j skip locked
+    where j.finished_at is null and q.finished_at is not null order by j.id limit 200 for update of j skip locked
   loop
     perform beacon.end_job(v_one.id, case v_one.status when 'cancelled' then 'cancelled' else 'failed' end,
       case when v_one.status <> 'cancelled' then coalesce(v_one.error_message, 'its job in the queue ended') end,

@@ -44,7 +44,7 @@ begin
       error = case when q.status <> 'cancelled' then coalesce(q.error_message, 'it did not complete') end
     from public.jobs as q
     where e.job_id = v_job.id and e.completed_at is null and q.parent_id = v_held.id
-      and q.payload ->> 'execution_id' = e.id::text and q.completed_at is not null;
+      and q.payload ->> 'execution_id' = e.id::text and q.finished_at is not null;
     v_job.reached := beacon.reached(v_job.id);
     v_missing := array(select r from jsonb_array_elements_text(v_job.spec #> '{constraints,regions}') as r
       where r <> all (v_job.reached));
@@ -152,7 +152,7 @@ begin
   select j.parent_id into v_parent from public.jobs as j join queue.leases as l on l.job_id = j.id
   where j.id = v_id and j.job_type = 'beacon_execution' and l.fence = (p_request ->> 'fence')::bigint;
   v_ids := array(select c.id from public.jobs as c
-    where c.parent_id = v_parent and c.id <> v_id and c.completed_at is null order by c.id);
+    where c.parent_id = v_parent and c.id <> v_id and c.finished_at is null order by c.id);
   return jsonb_build_object('cancelled',
     case when cardinality(v_ids) > 0 then queue.cancel(v_ids, queue.clock()) else 0 end);
 end;

@@ -13,7 +13,7 @@ export const title = () => "Conversation";
 
 /** One sentence for what is missing, closed, over or mistyped: they must look alike. */
 const Closed = () => html`<article class="page chat"><header class="page-head"><h1 tabindex="-1">No open conversation</h1></header>
-  <p role="alert">This link leads to no open conversation: it has ended, was closed, or is not complete. Ask whoever sent it for a new one.</p></article>`;
+  <p role="alert">This link leads to no open conversation: it has ended, was closed, or is not complete. Ask the sender for a new one.</p></article>`;
 
 export default function GuestPage() {
   const [named, setNamed] = useState(namedBy(location.hash));

@@ -25,7 +25,7 @@ export function ShareDialog({ of, isManager, onClose, onChanged }) {
   const told = problem && html`<p class="problem" role="alert">${problem}</p>`;
   if (!of.shared_until) {
     return html`<${Dialog} title="Share with a guest" onClose=${onClose}><div class="stack" key="private">
-      <p>Whoever has the link reads all of this conversation, writes in it, and answers and cancels its work, without an account. It cannot be renamed or deleted by it.</p>
+      <p>Anyone who has the link reads all of this conversation, writes in it, and answers and cancels its work, without an account. It cannot be renamed or deleted by it.</p>
       <label class="field"><span>The link works for</span><select value=${seconds} onChange=${(event) => setSeconds(Number(event.target.value))}>
         ${SPANS.map(([value, words]) => html`<option key=${value} value=${value}>${words}</option>`)}</select></label>
       ${told}

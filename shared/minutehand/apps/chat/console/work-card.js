@@ -45,5 +45,5 @@ function Asking({ of, onAnswer }) {
     <form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) onAnswer(text.trim()); }}>
       <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder=${of.question_options ? "Or in your own words" : "Your answer"} onInput=${(event) => setText(event.target.value)}></textarea></label>
       <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button></form>
-    ${of.question_expires_at && html`<p class="muted small">If nobody answers, it takes “${of.question_default}” <${When} at=${of.question_expires_at} />.</p>`}`;
+    ${of.question_expires_at && html`<p class="muted small">If no one answers, it takes “${of.question_default}” <${When} at=${of.question_expires_at} />.</p>`}`;
 }

@@ -264,7 +264,7 @@ select
   (e.data #>> '{wait,until}')::timestamptz as question_expires_at,
   r.id as result_message_id, r.text as result, j.error_message, j.attempts, j.max_attempts, j.next_retry_at,
   j.cancel_requested_at, j.last_seq, i.created_at, j.started_at, coalesce(j.updated_at, i.created_at) as updated_at,
-  j.completed_at
+  j.finished_at as completed_at
 from public.chat_work_items as i
 join public.chat_conversations as c on c.id = i.conversation_id
 left join public.jobs as j on j.id = i.job_id
@@ -316,13 +316,13 @@ select
   w.waiting > 0 as answer_wanted,
   exists (
     select 1 from public.jobs as a
-    where a.session_id = c.session_id and a.workspace_id = c.workspace_id and a.job_type = 'chat_reply' and a.completed_at is null
+    where a.session_id = c.session_id and a.workspace_id = c.workspace_id and a.job_type = 'chat_reply' and a.finished_at is null
       and a.payload ->> 'conversation_id' = c.id::text) as replying,
   c.last_seq as messages, c.created_by, c.created_at, c.last_message_at, greatest(c.last_message_at, w.updated_at) as last_activity_at
 from public.chat_conversations as c
 cross join lateral (
   select
-    count(*) filter (where j.completed_at is null and j.id is not null) as live,
+    count(*) filter (where j.finished_at is null and j.id is not null) as live,
     count(*) filter (where j.status = 'waiting') as waiting,
     count(*) filter (where j.status = 'completed') as done,
     count(*) filter (where j.status = 'failed') as failed,
@@ -544,7 +544,7 @@ begin
   perform queue.cancel(v_jobs, queue.clock());
   delete from public.chat_conversations where id = any (p_ids);
   -- their events and steps tell what was said; of one that still runs they stay until jobs are forgotten
-  delete from public.jobs where id = any (v_jobs) and completed_at is not null;
+  delete from public.jobs where id = any (v_jobs) and finished_at is not null;
 end;
 $$;
 comment on function chat.forget is 'Conversations go, with what was said and the jobs that ended; what runs for them '
@@ -565,7 +565,7 @@ declare
       from (
         select c.id, c.last_seq, c.last_message_at from public.chat_conversations as c
         where c.last_message_at < v_before
-          and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.completed_at is null)
+          and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.finished_at is null)
         order by c.last_message_at limit p_limit for update skip locked) as o) as f
     -- who speaks waits for this: not for several long ones
     where f.messages_before < 1000);
@@ -1049,7 +1049,7 @@ declare
 begin
   select v.* into v_guest_session from queue.live_guest_session(v_conversation.guest_session_id) as v;
   if v_guest_session.user_id is not null then
-    perform queue.refuse(409, 'invalid_state', 'it is open to one user already, and to nobody else', 'user');
+    perform queue.refuse(409, 'invalid_state', 'it is already shared with one user only', 'user');
   elsif v_guest_session.session_id is not null then
     return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'created', false);
   end if;

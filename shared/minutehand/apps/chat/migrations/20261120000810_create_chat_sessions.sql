@@ -51,7 +51,7 @@ declare
 begin
   if p_session_id is null or p_session_id !~ '^[A-Za-z0-9._~:+/=@-]{1,200}$' or char_length(p_session_id) < v_least then
     perform queue.refuse(422, 'session_id_invalid', format(
-      'x-session-id must have %s to 200 letters, digits or ._~:+/=@-: whoever knows it reads the session', v_least),
+      'x-session-id must have %s to 200 letters, digits or ._~:+/=@-: anyone who knows it can read the session', v_least),
       'x-session-id');
   end if;
 end;

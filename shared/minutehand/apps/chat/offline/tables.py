@@ -21,7 +21,7 @@ _NUMBER: Final = r"-?\d+(?:[.,]\d+)*"
 _PAIR: Final = re.compile(
     rf"(?P<label>[^\W\d_][\w .'/()&-]{{0,60}}?|(?:19|20)\d\d)\s*(?:[:=]\s*"
     rf"|\s)[$€£]?(?P<value>{_NUMBER})"
-    r"\s*(?P<unit>%|°C|k?Wh|kW|MW|km|kg|m|t|€|\$|£|l|h|people|guests|years?)?(?=$|[\s,;.)])"
+    r"\s*(?P<unit>%|°C|k?Wh|kW|MW|km|kg|m|t|€|\$|£|l|h|people|visitors|years?)?(?=$|[\s,;.)])"
 )
 _EVENT: Final = re.compile(r"^\W*(\d{3,4}(?: BC)?(?:-\d{2}(?:-\d{2})?)?)\s*[:–—-]\s*(.{3,200})$")
 _VERBS: Final = re.compile(

@@ -49,7 +49,7 @@ def _part(text: str | None) -> str | None:
     if text is None:
         return None
     if (digits := digits_of(text)) is None:
-        raise typer.BadParameter(f"{text!r} is no id, nor {FEWEST} or more digits of one")
+        raise typer.BadParameter(f"{text!r} must be an id, or {FEWEST} or more digits of one")
     return digits
 
 
@@ -273,13 +273,15 @@ def share(
         path = f"{HOME}/{chat_id}/share"
         if stop:
             connection.call("DELETE", path)
-            output.value({"id": chat_id, "shared": False}, text="nobody comes in by the link now")
+            output.value({"id": chat_id, "shared": False}, text="the link is closed")
             return
         shared = connection.call("POST", path, json={"ttl_seconds": int(seconds_of(span))})
         site = connection.values.get("CONSOLE_URL") or connection.need("API_URL")
         link = f"{site.rstrip('/')}/guest/chat#{shared['session_id']}/{chat_id}"
         output.value({**shared, "link": link}, text=link)
-        output.note(f"whoever has it reads and writes there; it ends {ago(shared['expires_at'])}")
+        output.note(
+            f"anyone who has it can read and write there; it expires {ago(shared['expires_at'])}"
+        )
 
 
 def _message(text: str, mode: Mode, files: list[Path] | None, ask: bool) -> dict[str, Any]:

@@ -137,7 +137,7 @@ begin
   end if;
   if p_workspace_id is null or p_workspace_id not in (select queue.my_workspaces()) then
     raise exception sqlstate 'PT404' using
-      message = 'There is no such workspace.', hint = 'workspace_not_found';
+      message = 'Workspace not found.', hint = 'workspace_not_found';
   end if;
   if p_manager and p_workspace_id not in (select queue.my_managed_workspaces()) then
     raise exception sqlstate 'PT403' using

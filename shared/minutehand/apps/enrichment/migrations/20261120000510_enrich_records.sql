@@ -148,7 +148,7 @@ declare
 begin
   select accounts.* into v_account from public.accounts as accounts where accounts.id = p_account_id;
   if not found then
-    raise exception sqlstate 'PT404' using message = 'There is no such account.', hint = 'account_not_found';
+    raise exception sqlstate 'PT404' using message = 'Account not found.', hint = 'account_not_found';
   end if;
   return public.enqueue_job(
     p_workspace_id => v_account.workspace_id,
@@ -171,7 +171,7 @@ declare
 begin
   select contacts.* into v_contact from public.contacts as contacts where contacts.id = p_contact_id;
   if not found then
-    raise exception sqlstate 'PT404' using message = 'There is no such contact.', hint = 'contact_not_found';
+    raise exception sqlstate 'PT404' using message = 'Contact not found.', hint = 'contact_not_found';
   end if;
   return public.enqueue_job(
     p_workspace_id => v_contact.workspace_id,

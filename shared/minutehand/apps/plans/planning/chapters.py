@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any, Final
 
 from minutehand.apps.plans.planning import blocks as b
-from minutehand.apps.plans.planning import patterns
+from minutehand.apps.plans.planning import catalogue
 from minutehand.apps.plans.planning.breakdown import (
     Package,
     SizeTaken,
@@ -42,7 +42,7 @@ class Inputs:
     @property
     def pattern(self) -> Pattern:
         """The kind of project."""
-        return patterns.find(self.results["understand"]["pattern"])
+        return catalogue.find(self.results["understand"]["pattern"])
 
     @property
     def sizes(self) -> list[SizeTaken]:
@@ -70,7 +70,7 @@ class Chapter:
 def understand(inputs: Inputs) -> Chapter:
     """Read the prompt and recognise the kind of project."""
     facts = read(inputs.prompt, inputs.today)
-    pattern, words = patterns.pick(facts.prompt)
+    pattern, words = catalogue.pick(facts.prompt)
     rows = figures_of(facts, pattern)
     blocks = [b.paragraph(f"The goal: {sentence(facts.goal)}")]
     if words:

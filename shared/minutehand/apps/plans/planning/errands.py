@@ -15,7 +15,7 @@ PAINT: Final = Pattern(
     name="painting", title="painting and small repairs", weight=2, one_size=True, lead="Householder",
     words=("paint(?:ing)?", "repaint", "wallpaper", "varnish", "whitewash"),
     sizes=(
-        Size("walls", "wall", ("wall", "fence", "function", "ceiling"), 4, "How many walls are to be painted?"),
+        Size("walls", "wall", ("wall", "fence", "door", "ceiling"), 4, "How many walls are to be painted?"),
         Size("rooms", "room", ("room", "bedroom", "classroom", "office"), 0, "How many rooms are to be painted?"),
         Size("area", "square metre", ("square metre",), 0, "How large is the surface in square metres?"),
     ),
@@ -144,7 +144,7 @@ BUILD: Final = Pattern(
                  ("Raise the walls.", "Set and cover the roof."), per=(("area", 2.5),), after=("base",), crew=4),
         )),
         ("Fit out", (
-            Task("openings", "Set windows and functions", "Carpenter", 4, "A closed shell", ("Set the frames.", "Seal all joints."), per=(("area", 0.4),), after=("frame",), crew=2),
+            Task("openings", "Set windows and doors", "Carpenter", 4, "A closed shell", ("Set the frames.", "Seal all joints."), per=(("area", 0.4),), after=("frame",), crew=2),
             Task("services", "Install water, heating and electricity", "Electrician and plumber", 8, "Tested installations",
                  ("Lay pipes and cables.", "Test pressure and circuits."), per=(("area", 1.5),), after=("frame",), crew=3),
             Task("inside", "Insulate and finish the inside", "Builder", 8, "Finished rooms",
@@ -182,7 +182,7 @@ MOVE: Final = Pattern(
     name="move", title="move", weight=2, lead="Move coordinator",
     words=("move", "moving", "relocat\\w+", "removal"),
     sizes=(
-        Size("places", "workplace", ("person", "people", "workplace", "harness", "employee", "staff", "colleague"), 10, "How many people or workplaces move?"),
+        Size("places", "workplace", ("person", "people", "workplace", "desk", "employee", "staff", "colleague"), 10, "How many people or workplaces move?"),
         Size("items", "item", ("item", "object", "box", "crate", "exhibit", "book", "machine"), 0, "How many items have to be carried?"),
         Size("rooms", "room", ("room",), 0, "How many rooms are to be moved?"),
     ),
@@ -200,7 +200,7 @@ MOVE: Final = Pattern(
                  ("Order the connections.", "Test each one before moving day."), per=(("places", 0.2),), after=("layout",), wait=5),
         )),
         ("Move", (
-            Task("pack", "Pack and label", "Helper", 2, "Labelled boxes, ready at the function",
+            Task("pack", "Pack and label", "Helper", 2, "Labelled boxes, ready at the door",
                  ("Pack room by room.", "Write the target room on two sides of each box."), per=(("places", 1), ("items", 0.05), ("rooms", 4)), after=("layout", "hire"), crew=6),
             Task("carry", "Carry everything to the new rooms", "Helper", 2, "Everything is in its new room",
                  ("Load by target room.", "Check each item against the inventory on arrival."), per=(("places", 0.8), ("items", 0.05), ("rooms", 3)),
@@ -236,7 +236,7 @@ MOVE: Final = Pattern(
 PURCHASE: Final = Pattern(
     name="purchase", title="purchase", weight=2, lead="Buyer",
     words=("buy", "buying", "purchas\\w+", "procur\\w+", "acquire", "order"),
-    sizes=(Size("items", "item", ("item", "laptop", "computer", "chair", "harness", "bicycle", "bike", "licence", "license", "van", "car", "tablet", "phone", "printer", "monitor", "machine", "book", "instrument", "device"), 1, "How many items are to be bought?"),),
+    sizes=(Size("items", "item", ("item", "laptop", "computer", "chair", "desk", "bicycle", "bike", "licence", "license", "van", "car", "tablet", "phone", "printer", "monitor", "machine", "book", "instrument", "device"), 1, "How many items are to be bought?"),),
     phases=(
         ("Specify", (
             Task("need", "Ask the users what they need", "Buyer", 4, "A list of needs with priorities",

@@ -15,7 +15,7 @@ EVENT: Final = Pattern(
     name="event", title="event", weight=2, lead="Event manager",
     words=("event", "conference", "festival", "party", "wedding", "concert", "exhibition", "fair", "workshop day", "reception", "ceremony", "organi[sz]e", "congress", "gala", "tournament", "open day"),
     sizes=(
-        Size("guests", "guest", ("guest", "attendee", "guest", "participant", "person", "people", "player", "delegate"), 50, "How many guests are expected?"),
+        Size("guests", "guest", ("guest", "attendee", "visitor", "participant", "person", "people", "player", "delegate"), 50, "How many guests are expected?"),
         Size("days", "day", ("day",), 1, "How many days does it last?"),
     ),
     phases=(
@@ -35,7 +35,7 @@ EVENT: Final = Pattern(
         )),
         ("Run", (
             Task("setup", "Set up and rehearse", "Helper", 8, "A venue that is ready the evening before", ("Set up rooms, signs and technology.", "Rehearse the beginning and the changes."), per=(("guests", 0.03),), after=("material",), crew=8),
-            Task("run", "Run the event", "Event manager", 0, "The event", ("Welcome guests and keep the times.", "Solve problems at one known harness."), per=(("days", 40),), after=("setup",), crew=5, pinned=True),
+            Task("run", "Run the event", "Event manager", 0, "The event", ("Welcome guests and keep the times.", "Solve problems at one known desk."), per=(("days", 40),), after=("setup",), crew=5, pinned=True),
         )),
         ("Close", (
             Task("clear", "Take down and return everything", "Helper", 6, "An empty, clean venue", ("Take down and sort.", "Return what was hired."), per=(("guests", 0.02),), after=("run",), crew=6),
@@ -114,7 +114,7 @@ RESEARCH: Final = Pattern(
     name="research", title="research", weight=2, lead="Lead researcher",
     words=("research", "study", "survey", "investigat\\w+", "experiment", "interview", "analy[sz]e", "evaluat\\w+", "market analysis", "literature review", "thesis", "field work"),
     sizes=(
-        Size("cases", "case", ("household", "interview", "participant", "respondent", "case", "sample", "site", "person", "people", "patient", "company", "guest", "experiment", "family"), 20, "How many cases or interviews are to be covered?"),
+        Size("cases", "case", ("household", "interview", "participant", "respondent", "case", "sample", "site", "person", "people", "patient", "company", "visitor", "experiment", "family"), 20, "How many cases or interviews are to be covered?"),
     ),
     phases=(
         ("Design", (

@@ -2,7 +2,7 @@
 
 A pattern names work packages, what each takes per unit of size, and what follows what. Its hours
 are rules of thumb: every estimate made of them says so, with its range. The texts are data, so that
-a person can read and correct them in one place; `kinds.py` and `errands.py` hold them.
+a person can read and correct them in one place: `kinds.py` and `errands.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,32 +115,3 @@ class Pattern:
             for match in re.finditer(rf"\b(?:{word})\b", prompt, re.I)
         ]
         return list(dict.fromkeys(found))
-
-
-def all_patterns() -> tuple[Pattern, ...]:
-    """Every bundled pattern; the general one last."""
-    from minutehand.apps.plans.planning.errands import ERRANDS
-    from minutehand.apps.plans.planning.kinds import GENERAL, KINDS
-
-    return (*ERRANDS, *KINDS, GENERAL)
-
-
-def find(name: str) -> Pattern:
-    """The pattern of that name."""
-    return next(pattern for pattern in all_patterns() if pattern.name == name)
-
-
-#: A word in the first half of the goal's first words counts more than one further on.
-EARLY_CHARACTERS: Final = 60
-
-
-def pick(prompt: str) -> tuple[Pattern, list[str]]:
-    """The kind of project that a prompt describes, and the words that say so."""
-    best, found, most = all_patterns()[-1], [], 0.0
-    for pattern in all_patterns()[:-1]:
-        words = pattern.matches(prompt)
-        early = pattern.matches(prompt[:EARLY_CHARACTERS])
-        score = (len(words) + 2 * len(early)) * pattern.weight
-        if score > most:
-            best, found, most = pattern, words, score
-    return best, found

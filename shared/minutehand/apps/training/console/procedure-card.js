@@ -63,7 +63,7 @@ function Editor({ of, save, now, onClose }) {
   const submit = async (event) => {
     event.preventDefault();
     const wrong = steps.findIndex((step) => Number.isNaN(secondsOf(step.at)));
-    if (wrong >= 0) return setProblem(`Step ${wrong + 1}: ${steps[wrong].at || "nothing"} is no time; write it as 1:05`);
+    if (wrong >= 0) return setProblem(`Step ${wrong + 1}: ${steps[wrong].at || "nothing"} is not a time; write it as 1:05`);
     setBusy(true);
     setProblem(null);
     try {
@@ -73,7 +73,7 @@ function Editor({ of, save, now, onClose }) {
         steps: steps.map((step) => ({ title: step.title.trim(), detail: step.detail.trim(), at_seconds: step.at === clock(step.at_seconds) ? step.at_seconds : secondsOf(step.at) })),
       });
     } catch (error) {
-      setProblem(error.code === "edit_conflict" ? "Somebody else has saved a version meanwhile. Copy what you need, close, and edit the latest." : error.message);
+      setProblem(error.code === "edit_conflict" ? "Someone else has saved a version meanwhile. Copy what you need, close, and edit the latest." : error.message);
       setBusy(false);
     }
     return undefined;

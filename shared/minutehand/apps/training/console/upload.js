@@ -122,7 +122,7 @@ async function send(id, onStarted) {
     stop.abort(); // the other parts on their way
     if (error.status === 404) {
       forget(id);
-      onStarted?.(null, new Error("The upload has expired or was aborted; begin it anew"));
+      onStarted?.(null, new Error("The upload has expired or was aborted; start it again"));
     } else change(id, { state: "paused", problem: error.message });
   } finally {
     if (sending.get(id) === stop) sending.delete(id);

@@ -11,7 +11,7 @@ select j.id, j.user_id, j.workspace_id as company_id, t.training_id, j.job_type,
   case when j.error_message is not null or j.error_data is not null
     then jsonb_build_object('message', j.error_message) || coalesce(j.error_data, '{}') end as error_data,
   greatest(j.attempts - 1, 0) as retry_count, j.max_attempts - 1 as max_retries, j.priority, j.created_at,
-  coalesce(t.started_at, j.started_at) as started_at, j.completed_at, j.updated_at,
+  coalesce(t.started_at, j.started_at) as started_at, j.finished_at as completed_at, j.updated_at,
   j.progress ->> 'stage' as stage, j.session_id, j.next_retry_at, j.cancel_requested_at
 from public.training_jobs as t
 join public.jobs as j on j.id = t.job_id;
@@ -75,8 +75,8 @@ begin
     raise exception using errcode = 'PT409', hint = 'invalid_state', detail = old.id::text,
       message = 'only an ended job is deleted; cancel it first';
   end if;
-  delete from public.jobs where parent_id = old.id and completed_at is not null;
-  delete from public.jobs where id = old.id and completed_at is not null;
+  delete from public.jobs where parent_id = old.id and finished_at is not null;
+  delete from public.jobs where id = old.id and finished_at is not null;
   return case when found then old end;
 end;
 $$;

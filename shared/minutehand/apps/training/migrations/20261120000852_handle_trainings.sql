@@ -46,13 +46,13 @@ as $$
       coalesce(f.code, case when j.status = 'failed' then coalesce(j.error_data ->> 'code', 'failed') end) as code,
       coalesce(f.reason, j.error_message) as error,
       t.created_at, coalesce(t.started_at, j.started_at) as started_at,
-      case when j.id is null then d.finished_at else j.completed_at end as completed_at
+      case when j.id is null then d.finished_at else j.finished_at end as completed_at
     from public.training_jobs as t
     left join public.jobs as j on j.id = t.job_id
     left join lateral (
       select s.name, s.code, s.reason from public.training_stages as s
       where s.training_id = t.training_id and s.name = any (training.stages_of(t.job_type)) and s.status = 'failed'
-        and (j.id is null or j.completed_at is not null)
+        and (j.id is null or j.finished_at is not null)
       limit 1) as f on true
     cross join lateral (
       select count(*) filter (where s.status = 'completed') as done, max(s.finished_at) as finished_at
@@ -204,7 +204,7 @@ begin
   where p.training_id = v_training.id and (p_version is null or p.version = p_version)
   order by p.version desc limit 1;
   if v_found is null then
-    perform queue.refuse(404, 'procedure_not_found', 'there is no such procedure yet',
+    perform queue.refuse(404, 'procedure_not_found', 'the procedure does not exist yet',
       coalesce(p_version::text, 'latest'));
   end if;
   return v_found || jsonb_build_object('versions', (
@@ -465,7 +465,7 @@ declare
   v_ids uuid[];
 begin
   v_ids := array(select j.id from public.training_jobs as t join public.jobs as j on j.id = t.job_id
-    where t.training_id = p_training_id and j.completed_at is null order by j.id);
+    where t.training_id = p_training_id and j.finished_at is null order by j.id);
   if cardinality(v_ids) > 0 then
     perform queue.cancel(v_ids, queue.clock());
     select * into v_training from public.trainings where id = p_training_id; -- as its jobs left it
@@ -498,7 +498,7 @@ begin
       as part (id uuid, job_type text, status text, cancel_requested_at timestamptz)
   loop
     if v_part.status in ('pending', 'processing') and v_part.cancel_requested_at is not null
-      or exists (select 1 from public.jobs where parent_id = v_part.id and completed_at is null)
+      or exists (select 1 from public.jobs where parent_id = v_part.id and finished_at is null)
       and v_part.status in ('failed', 'cancelled') then
       perform queue.refuse(409, 'invalid_state', 'the training is still stopping; ask again in a moment', 'stopping');
     elsif v_part.status not in ('failed', 'cancelled') then
@@ -566,9 +566,9 @@ begin
   select * into v_latest from public.training_procedures
   where training_id = p_training_id order by version desc limit 1;
   if not found then
-    perform queue.refuse(409, 'invalid_state', 'there is no procedure to edit yet', 'procedure');
+    perform queue.refuse(409, 'invalid_state', 'the procedure does not exist yet', 'procedure');
   elsif v_latest.version is distinct from p_base_version then
-    perform queue.refuse(409, 'edit_conflict', 'somebody else has edited the procedure', v_latest.version::text);
+    perform queue.refuse(409, 'edit_conflict', 'someone else has edited the procedure', v_latest.version::text);
   end if;
   perform training.refuse_procedure(p_procedure);
   if v_latest.procedure = p_procedure then
@@ -593,7 +593,7 @@ as $$
 declare
   v_training public.trainings := training.own_or_refuse(p_training_id);
   v_ids uuid[] := array(select j.id from public.training_jobs as t join public.jobs as j on j.id = t.job_id
-    where t.training_id = p_training_id and j.completed_at is null order by j.id);
+    where t.training_id = p_training_id and j.finished_at is null order by j.id);
 begin
   if cardinality(v_ids) > 0 then
     perform queue.cancel(v_ids, queue.clock());

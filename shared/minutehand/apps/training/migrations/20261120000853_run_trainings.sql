@@ -79,7 +79,7 @@ begin
       'heard', (select coalesce(jsonb_agg(k.number order by k.number), '[]')
         from public.training_chunks as k where k.training_id = t.id),
       'ahead', (select count(*) from public.training_jobs as p join public.jobs as j on j.id = p.job_id
-        where p.workspace_id = t.workspace_id and p.job_type = 'transcription' and j.completed_at is null
+        where p.workspace_id = t.workspace_id and p.job_type = 'transcription' and j.finished_at is null
           and j.id <> (v_held.job).id
           and (j.status = 'waiting' or j.status = 'processing' and j.id < (v_held.job).id)),
       'transcription', (select coalesce(j.status, 'completed') from public.training_jobs as p

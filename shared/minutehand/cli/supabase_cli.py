@@ -1,0 +1,201 @@
+"""The Supabase CLI as deploy uses it: pushes the schema to one project, named by its ref.
+
+From 3.0 on `supabase db push` goes to the local stack unless `--remote` names a project; before, it
+goes to whichever project the folder is linked to. Neither is left to chance here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from minutehand.local.migrations import find_migrations
+from minutehand.project import Project
+from minutehand.resources import checkout
+from minutehand.terminal.connection import CommandFailed
+
+#: https://<ref>.supabase.co; a ref is twenty lower-case letters.
+HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
+REF = re.compile(r"[a-z]{20}")
+INSTALL = "install the Supabase CLI: npm install --global supabase, or https://supabase.com/docs/guides/cli"
+OLDEST = 2
+#: From this version on the target of a command is `--remote=<ref>`.
+REMOTE = 3
+#: Where `supabase link` keeps the linked project's ref, below the project's `supabase` folder.
+LINKED = Path(".temp", "project-ref")
+
+
+def project_ref(url: str, named: str = "") -> str:
+    """Return the ref of the project behind a stage's `supabaseUrl`.
+
+    Args:
+        url: `https://<ref>.supabase.co`, or a domain of one's own in front of it.
+        named: The stage's `supabaseProject`; needed for a domain of one's own.
+
+    Raises:
+        CommandFailed: Neither tells a ref, or they name two projects.
+    """
+    if named and not REF.fullmatch(named):
+        raise CommandFailed(
+            f"supabaseProject must be a project's ref, twenty letters, not {named!r}",
+            code="wrong_project",
+            fix="copy it from Project settings → General → Project ID",
+        )
+    found = HOSTED.fullmatch(url)
+    if found and named and found[1] != named:
+        raise CommandFailed(
+            f"supabaseUrl is of project {found[1]}, supabaseProject says {named}",
+            code="two_projects",
+            fix="leave supabaseProject out of the stage, or correct supabaseUrl",
+        )
+    if found:
+        return found[1]
+    if named:
+        return named
+    raise CommandFailed(
+        f"{url} does not tell which Supabase project it belongs to",
+        code="unknown_project",
+        fix="a domain of your own needs `supabaseProject: <ref>` in the stage; where something "
+        "else applies the migrations, deploy with --no-database",
+    )
+
+
+def push_command(ref: str) -> str:
+    """The command a person runs to push a project's migrations; CLI 2 refuses it unchanged."""
+    return f"supabase db push --remote={ref}"
+
+
+def how_to_migrate(url: str, stage: str | None = None) -> str:
+    """Return the one line that applies pending migrations to the project at `url`.
+
+    A plain `supabase db push` is never it: its target differs between versions of the CLI.
+    """
+    if stage is not None:
+        return f"minutehand deploy {stage}"
+    if found := HOSTED.fullmatch(url.rstrip("/")):
+        return push_command(found[1])
+    return "start `minutehand dev` again, or beside `supabase start`: supabase migration up"
+
+
+@dataclass(frozen=True)
+class SupabaseCli:
+    """An installed CLI and its version."""
+
+    program: Path
+    version: tuple[int, int, int]
+
+    @classmethod
+    def find(cls, path: str | None = None) -> SupabaseCli:
+        """Find the CLI on the search path.
+
+        Raises:
+            CommandFailed: There is none, it does not start, or it is older than 2.
+        """
+        program = shutil.which("supabase", path=path)
+        if program is None:
+            raise CommandFailed(
+                "the Supabase CLI is not installed, and the schema goes before the functions",
+                code="no_supabase_cli",
+                fix=INSTALL,
+            )
+        try:
+            said = subprocess.run(
+                [program, "--version"], capture_output=True, text=True, check=False, timeout=60
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CommandFailed(
+                f"{program} does not start: {error}", code="no_supabase_cli", fix=INSTALL
+            ) from error
+        found = re.search(r"(\d+)\.(\d+)\.(\d+)", said.stdout)
+        version = tuple(int(part) for part in found.groups()) if found else (0, 0, 0)
+        if version[0] < OLDEST:
+            raise CommandFailed(
+                f"{program} is version {said.stdout.strip() or 'unknown'}; 2.0 or newer is needed",
+                code="old_supabase_cli",
+                fix=INSTALL,
+            )
+        return cls(Path(program), (version[0], version[1], version[2]))
+
+    def push(self, ref: str, project: Project, *, dry_run: bool = False) -> None:
+        """Apply a project's pending migrations to the hosted project `ref`, and to no other.
+
+        Signs in as the CLI does: SUPABASE_ACCESS_TOKEN or `supabase login`; the database's
+        password from SUPABASE_DB_PASSWORD, or a temporary role.
+
+        Args:
+            ref: The hosted project.
+            project: Whose migrations; a checkout's apps' are among them.
+            dry_run: Sign in and compare only; nothing is applied.
+
+        Raises:
+            CommandFailed: The folder is linked to another project, or the CLI refused.
+        """
+        if self.version[0] < REMOTE:
+            check_linked(project.root, ref)
+        with push_folder(project) as folder:
+            target = [f"--remote={ref}"] if self.version[0] >= REMOTE else ["--linked"]
+            more = ["--dry-run"] if dry_run else ["--yes"]
+            done = subprocess.run(
+                [self.program, "db", "push", *target, *more, "--workdir", folder],
+                cwd=folder,
+                env=pinned(os.environ, ref),
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+            )
+        if done.returncode:
+            raise CommandFailed(
+                f"supabase db push to project {ref} failed; its own words are above",
+                code="db_push_failed",
+                fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN; "
+                f"to see more: {push_command(ref)} --dry-run",
+            )
+
+
+def pinned(environ: Mapping[str, str], ref: str) -> dict[str, str]:
+    """The CLI's environment: a SUPABASE_PROJECT_ID left in the shell would win over the link."""
+    return {**environ, "SUPABASE_PROJECT_ID": ref}
+
+
+def check_linked(root: Path, ref: str) -> None:
+    """CLI 2 pushes to the linked project: it must be the stage's.
+
+    Raises:
+        CommandFailed: The folder is linked to none, or to another.
+    """
+    file = root / "supabase" / LINKED
+    linked = file.read_text("utf-8").strip() if file.is_file() else ""
+    if linked == ref:
+        return
+    raise CommandFailed(
+        f"this folder is linked to {f'project {linked}' if linked else 'no project'}, "
+        f"the stage is project {ref}",
+        code="linked_elsewhere",
+        fix=f"supabase link --project-ref {ref}; version 3 of the CLI needs no link",
+    )
+
+
+@contextmanager
+def push_folder(project: Project) -> Iterator[Path]:
+    """The folder to push from: a project's own; for a checkout a copy that has its apps' files."""
+    if checkout() != project.root:
+        yield project.root
+        return
+    with tempfile.TemporaryDirectory(prefix="minutehand-push-") as name:
+        folder = Path(name)
+        supabase = folder / "supabase"
+        (supabase / "migrations").mkdir(parents=True)
+        shutil.copy(project.root / "supabase" / "config.toml", supabase)
+        if (link := project.root / "supabase" / ".temp").is_dir():
+            shutil.copytree(link, supabase / ".temp")
+        for migration in find_migrations(project):
+            shutil.copy(migration.path, supabase / "migrations")
+        yield folder

@@ -1,0 +1,76 @@
+-- What a person asks of a job, derived in one place from what the queue knows: its state in the words people
+-- look for, when it runs next, what it waits for, and where its time went. API, command and console read this.
+
+create function queue.state_of(
+  p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz
+) returns text
+language sql immutable
+set search_path = ''
+as $$
+  select case p_status
+    when 'pending' then case
+      when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now then 'queued'
+      when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
+      else 'scheduled' end
+    when 'processing' then 'running'
+    when 'waiting' then 'suspended'
+    else p_status end
+$$;
+comment on function queue.state_of is E'The state people look for: queued, scheduled, retrying, running, suspended, completed, failed or cancelled.\n\nscheduled has a first start, or a snooze, still to come; retrying waits after a failed attempt; suspended sleeps, asks, or waits for children, jobs or an event.';
+
+create function queue.waiting_for(p_wait queue.waits) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+  select case when (p_wait).job_id is not null then jsonb_strip_nulls(jsonb_build_object(
+    'kind', (p_wait).kind, 'name', (p_wait).name, 'question', (p_wait).data -> 'question', 'options', (p_wait).data -> 'options',
+    'job_ids', (p_wait).data -> 'job_ids', 'event', (p_wait).event_name, 'until', (p_wait).timeout_at,
+    'default', (p_wait).default_value, 'since', (p_wait).created_at)) end
+$$;
+comment on function queue.waiting_for is 'A wait as clients read it: {kind, name, question, options, job_ids, event, until, default, since}, each where there is one.';
+
+create function queue.job_facts(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_due timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
+  v_wait queue.waits;
+  v_since timestamptz;
+  v_worker text;
+  v_queue double precision := p_job.queue_ms;
+  v_run double precision := p_job.run_ms;
+  v_total double precision := date_part('epoch', coalesce(p_job.finished_at, p_now) - p_job.created_at) * 1000;
+begin
+  if p_job.status = 'processing' then
+    select l.leased_at, l.worker_id into v_since, v_worker from queue.leases as l where l.job_id = p_job.id;
+    v_run := v_run + greatest(0, coalesce(date_part('epoch', p_now - v_since), 0)) * 1000;
+  elsif p_job.status = 'waiting' then
+    select * into v_wait from queue.waits as w where w.job_id = p_job.id;
+  elsif p_job.status = 'pending' and v_queue is null and v_due <= p_now then
+    v_queue := date_part('epoch', p_now - v_due) * 1000;
+  end if;
+  return jsonb_build_object(
+    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, p_now),
+    'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
+    'waiting_for', queue.waiting_for(v_wait), 'running_since', v_since, 'worker_id', v_worker,
+    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1), 'runs', p_job.fence,
+      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1), 'total_ms', round(v_total::numeric, 1)));
+end;
+$$;
+comment on function queue.job_facts is E'What is derived of a job: {state, next_run_at, waiting_for, running_since, worker_id, times: {queue_ms, run_ms, runs, wait_ms, total_ms}}.\n\nqueue_ms: from being due to the first start, null before either. run_ms: all attempts, the running one until now. runs: how often it was leased. wait_ms: the rest of total_ms: schedule, backoff, sleeps, questions, children. total_ms: from creation to the end, or until now.';
+
+create function queue.job_json(p_job public.jobs) returns jsonb
+language sql stable
+set search_path = ''
+as $$ select to_jsonb(p_job) || queue.job_facts(p_job, queue.clock()) $$;
+comment on function queue.job_json is 'A job as clients read it: its columns, and what job_facts derives.';
+
+create function queue.public_error(p_error jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $$ select p_error - '{message,traceback,origin}'::text[] $$;
+comment on function queue.public_error is 'An error as members read it with the job: without its traceback, which is kept with the attempt.';
+
+revoke execute on function queue.state_of, queue.waiting_for, queue.job_facts, queue.job_json, queue.public_error
+  from public, anon, authenticated, service_role;

@@ -1,0 +1,86 @@
+-- Attempts as people read them: how each ended, where its log is, its traceback for those who may see it,
+-- and what differs from the attempt before.
+
+create function queue.may_see_tracebacks(p_workspace_id uuid) returns boolean
+language sql stable
+set search_path = ''
+as $$
+  select auth.uid() is null and queue.is_service() or queue.is_manager(p_workspace_id)
+    or coalesce(queue.setting('members_see_tracebacks') = 'true', false) and queue.is_member(p_workspace_id)
+$$;
+comment on function queue.may_see_tracebacks is E'Whether the caller may read tracebacks of the workspace''s jobs: its managers and the operator.\n\nPlain members may where the setting members_see_tracebacks is true.';
+
+create function queue.attempt_lines(p_job public.jobs) returns table (
+  fence bigint, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
+  error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
+)
+language sql stable
+set search_path = ''
+as $$
+  select a.fence, a.attempt, a.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data, a.traceback,
+    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)) || coalesce(a.origin, '{}'), null
+  from queue.attempts as a left join queue.workers as w on w.worker_id = a.worker_id
+  where a.job_id = (p_job).id
+  union all
+  select l.fence, l.attempt, l.worker_id, l.leased_at, null, null, null, null, null,
+    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)), l.expires_at
+  from queue.leases as l left join queue.workers as w on w.worker_id = l.worker_id
+  where l.job_id = (p_job).id
+  union all -- of a type with minimal events, what completed at its first lease is in the job's row alone
+  select (p_job).fence, (p_job).attempts, null, (p_job).started_at, (p_job).finished_at, 'completed', null, null, null, null, null
+  where (p_job).outcome = 'completed'
+    and not exists (select from queue.attempts as e where e.job_id = (p_job).id and e.fence = (p_job).fence)
+$$;
+comment on function queue.attempt_lines is 'Every attempt of a job, the running one included.';
+
+create function queue.first_frame(p_traceback jsonb) returns text
+language sql immutable
+set search_path = ''
+as $$
+  select (p_traceback #>> '{frames,0,file}') || ':' || (p_traceback #>> '{frames,0,line}')
+$$;
+comment on function queue.first_frame is 'Where an attempt failed: file:line of the innermost frame of the user''s own code.';
+
+create function queue.differences(p_before jsonb, p_now jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object('what', k.what, 'before', p_before -> k.what, 'now', p_now -> k.what) order by k.n), '[]')
+  from (values (1, 'error'), (2, 'message'), (3, 'place'), (4, 'version'), (5, 'worker_id')) as k (n, what)
+  where p_before -> k.what is distinct from p_now -> k.what
+$$;
+comment on function queue.differences is 'What differs between two failed attempts: [{what: error|message|place|version|worker_id, before, now}].';
+
+create function public.job_attempts(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_job public.jobs := queue.visible_job(p_job_id);
+  v_open boolean := queue.may_see_tracebacks(v_job.workspace_id);
+begin
+  return (
+    with lines as (
+      select a.*, a.outcome in ('retry', 'failed', 'lost') as bad, jsonb_build_object('error', a.error_data -> 'type',
+          'message', a.error_message, 'version', a.origin -> 'version', 'worker_id', a.worker_id)
+        || case when v_open then jsonb_build_object('place', queue.first_frame(a.traceback)) else '{}' end as facts
+      from queue.attempt_lines(v_job) as a),
+    compared as (
+      select l.*, case when l.bad then lag(l.facts) over (partition by l.bad order by l.fence) end as before from lines as l)
+    select coalesce(jsonb_agg(jsonb_build_object('attempt', c.attempt, 'fence', c.fence, 'worker_id', c.worker_id,
+        'leased_at', c.leased_at, 'ended_at', c.ended_at, 'outcome', c.outcome, 'error_message', c.error_message,
+        'error_data', c.error_data, 'origin', nullif(c.origin, '{}'),
+        'has_traceback', c.traceback is not null, 'differs', case when c.before is not null then queue.differences(c.before, c.facts) end)
+      || case when c.lease_expires_at is null then '{}' else jsonb_build_object('lease_expires_at', c.lease_expires_at) end
+      || case when v_open then jsonb_build_object('traceback', c.traceback) else '{}' end
+      order by c.fence), '[]')
+    from compared as c);
+end;
+$$;
+comment on function public.job_attempts is E'Each attempt of a job, the running one last: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, has_traceback, traceback, differs}].\n\ntraceback is there for managers and the operator, for members where the setting members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, before, now}], [] when nothing does. origin tells the worker''s version and where its log is.';
+
+revoke execute on function queue.may_see_tracebacks, queue.attempt_lines, queue.first_frame, queue.differences
+  from public, anon, authenticated, service_role;
+revoke execute on function public.job_attempts from public, anon, authenticated, service_role;
+grant execute on function public.job_attempts to authenticated, service_role;

@@ -1,0 +1,219 @@
+"""States, next runs and times: one derivation, the same in lists, a job, the view and the count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, Engine, refusal
+
+
+def facts(engine: Engine, job_id: str) -> dict[str, Any]:
+    """A job as its member reads it; the view must say the same."""
+    with engine.member(ADA) as ada:
+        job: dict[str, Any] = ada.rpc("get_job", p_job_id=job_id)
+        [row] = ada.rows("select to_jsonb(s) from public.job_states s where id = %s", job_id)
+        [listed] = [j for j in ada.rpc("list_jobs", p_filter={"id_prefix": job_id})["jobs"]]
+    assert row["state"] == job["state"] == listed["state"]
+    assert row["next_run_at"] == job["next_run_at"] == listed["next_run_at"]
+    assert row["runs"] == job["times"]["runs"] == listed["times"]["runs"]
+    return job
+
+
+def states(engine: Engine, *words: str) -> list[str]:
+    """The ids of the jobs in these states."""
+    page = engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "state": list(words)})
+    return [job["id"] for job in page["jobs"]]
+
+
+def test_a_job_is_named_as_people_look_for_it(engine: Engine) -> None:
+    """Scheduled, queued, running, retrying, suspended, and its end."""
+    job_id = engine.enqueue(delay_seconds=60)
+    assert facts(engine, job_id)["state"] == "scheduled"
+    assert states(engine, "scheduled") == [job_id]
+    assert states(engine, "retrying", "queued", "running") == []
+
+    engine.advance(61)
+    engine.lease_call(0)
+    assert facts(engine, job_id)["state"] == "queued"
+    assert states(engine, "queued") == [job_id]
+
+    lease = engine.lease_one(worker="w7")
+    job = facts(engine, job_id)
+    assert (job["state"], job["worker_id"], job["next_run_at"]) == ("running", "w7", None)
+    assert states(engine, "running") == [job_id]
+
+    engine.settle(lease, "retry", error={"type": "E", "message": "no route"})
+    job = facts(engine, job_id)
+    assert (job["state"], job["next_run_at"]) == ("retrying", job["next_retry_at"])
+    assert states(engine, "retrying") == [job_id]
+    assert states(engine, "scheduled") == []
+
+    engine.advance(120)
+    wait = {
+        "kind": "ask",
+        "name": "which",
+        "question": "Which?",
+        "options": ["a"],
+        "timeout_at": "2199-01-01T00:00:00Z",
+        "default": {"answer": "a"},
+    }
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    job = facts(engine, job_id)
+    assert (job["state"], job["next_run_at"]) == ("suspended", "2199-01-01T00:00:00+00:00")
+    assert (job["waiting_for"]["kind"], job["waiting_for"]["question"]) == ("ask", "Which?")
+    assert states(engine, "suspended") == [job_id]
+
+    engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": "a"})
+    engine.settle(engine.lease_one())
+    assert facts(engine, job_id)["state"] == "completed"
+    assert states(engine, "completed") == [job_id]
+
+
+def test_a_snoozed_job_is_scheduled_and_not_retrying(engine: Engine) -> None:
+    """Nothing went wrong with it."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
+
+    assert facts(engine, job_id)["state"] == "scheduled"
+
+
+def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
+    """A job of three runs must not look as if it took as long as the last."""
+    job_id = engine.enqueue(delay_seconds=100, max_attempts=3)
+    engine.advance(105)
+    lease = engine.lease_one()
+    first = engine.job(job_id)["started_at"]
+    engine.advance(7)
+    engine.settle(
+        lease,
+        "retry",
+        error={"type": "E", "message": "no"},
+        duration_ms=7000,
+        retry_after_seconds=50,
+    )
+    engine.advance(50)
+    lease = engine.lease_one()
+    engine.advance(3)
+    engine.settle(lease, "completed", duration_ms=3000)
+
+    job = facts(engine, job_id)
+    times = job["times"]
+    assert job["started_at"] == first
+    assert (times["run_ms"], times["runs"]) == (10_000, 2)
+    assert 0 <= times["queue_ms"] < 5_000
+    assert times["total_ms"] == pytest.approx(
+        times["queue_ms"] + times["run_ms"] + times["wait_ms"], abs=1
+    )
+    assert times["wait_ms"] >= 150_000  # the delay and the backoff
+    assert job["finished_at"] == job["completed_at"]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_a_job_that_did_not_complete_has_an_end_and_no_completion(
+    engine: Engine, outcome: str
+) -> None:
+    """completed_at is for completed jobs alone."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), outcome, error={"type": "E", "message": "no"})
+
+    job = engine.job(job_id)
+    assert job["finished_at"] is not None
+    assert job["completed_at"] is None
+
+
+def test_a_lost_worker_counts_until_it_was_last_heard_of(engine: Engine) -> None:
+    """An outage of the workers is no run time of the job."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    engine.advance(20)
+    engine.report(lease)  # renews
+    engine.advance(3600)
+    engine.lease_call(0)
+
+    times = facts(engine, job_id)["times"]
+    assert 20_000 <= times["run_ms"] < 25_000
+    assert times["runs"] == 1
+
+
+def test_a_type_with_minimal_events_keeps_each_attempt_after_the_first(engine: Engine) -> None:
+    """The job's row tells of one attempt only."""
+    engine.register("small", events="minimal")
+    job_id = engine.enqueue(job_type="small")
+    engine.settle(
+        engine.lease_one(), "retry", error={"type": "E", "message": "no"}, retry_after_seconds=0
+    )
+    engine.settle(engine.lease_one(), "completed")
+
+    attempts = engine.rpc("job_attempts", p_job_id=job_id)
+    assert [a["outcome"] for a in attempts] == ["retry", "completed"]
+    assert attempts[1]["leased_at"] > attempts[0]["leased_at"]
+
+
+def test_the_next_to_run_come_first(engine: Engine) -> None:
+    """Whatever was enqueued last."""
+    later = engine.enqueue(delay_seconds=500)
+    sooner = engine.enqueue(delay_seconds=100)
+    latest = engine.enqueue(delay_seconds=900)
+
+    page = engine.rpc(
+        "sort_jobs",
+        p_filter={"workspace_id": ACME, "state": ["scheduled"]},
+        p_by="next_run_at",
+        p_descending=False,
+        p_limit=2,
+    )
+    assert [job["id"] for job in page["jobs"]] == [sooner, later]
+    assert page["more"]
+    rest = engine.rpc(
+        "sort_jobs",
+        p_filter={"workspace_id": ACME, "state": ["scheduled"]},
+        p_by="next_run_at",
+        p_descending=False,
+        p_limit=2,
+        p_offset=2,
+    )
+    assert [job["id"] for job in rest["jobs"]] == [latest]
+    assert not rest["more"]
+
+
+def test_the_longest_runs_are_found(engine: Engine) -> None:
+    """By duration, over states."""
+    ids = [engine.enqueue() for _ in range(3)]
+    for lease, ms in zip(engine.lease(3), [5, 50, 20], strict=True):
+        engine.settle(lease, "completed", duration_ms=ms)
+    by_run = {
+        job["id"]: job["run_ms"]
+        for job in engine.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"]
+    }
+
+    page = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME}, p_by="run_ms")
+    assert [job["id"] for job in page["jobs"]] == sorted(ids, key=lambda i: -by_run[i])
+    found = engine.rpc(
+        "list_jobs", p_filter={"workspace_id": ACME, "min_run_ms": 15, "max_run_ms": 30}
+    )
+    assert [job["run_ms"] for job in found["jobs"]] == [20]
+
+
+def test_an_unknown_state_or_order_is_refused_by_name(engine: Engine) -> None:
+    """A typo must not match nothing."""
+    for call, field in (
+        (
+            lambda: engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "state": ["quiet"]}),
+            "state",
+        ),
+        (lambda: engine.rpc("sort_jobs", p_filter={"workspace_id": ACME}, p_by="mood"), "sort"),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            call()
+        assert refusal(refused.value) == ("PT400", "invalid_argument", field)
+
+
+def test_states_of_others_jobs_are_not_shown(engine: Engine) -> None:
+    """The view is under row level security, and asks membership once more for what it derives."""
+    job_id = engine.enqueue()
+    with engine.member(EVE) as eve:
+        assert eve.rows("select id from public.job_states where id = %s", job_id) == []
+        assert eve.rpc("sort_jobs", p_filter={"workspace_id": ACME})["jobs"] == []

@@ -1,0 +1,323 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""Job types as people ask for them: who serves them, how they went, what a typo meant, what code declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+
+SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+
+
+def line(engine: Engine, job_type: str) -> dict[str, Any]:
+    """A type as it stands in the list of Ada's workspace."""
+    with engine.member(ADA) as ada:
+        types = ada.rpc("list_job_types", p_workspace_id=ACME)["types"]
+        one: dict[str, Any] = ada.rpc("get_job_type", p_job_type=job_type, p_workspace_id=ACME)
+    [listed] = [t for t in types if t["job_type"] == job_type]
+    assert {**one, **listed} == one
+    return one
+
+
+def test_a_type_tells_who_serves_it_and_how_it_went(engine: Engine) -> None:
+    """The page that a newcomer opens first."""
+    engine.register(
+        "bill",
+        payload_schema={"type": "object"},
+        description="Bills.",
+        source="app.bills:bill",
+        max_concurrency=4,
+    )
+    for _ in range(4):
+        engine.enqueue(job_type="bill")
+    leases = engine.lease(4, worker="w1", version="1.2", job_types=["bill"])
+    for lease, outcome in zip(
+        leases, ["completed", "completed", "completed", "failed"], strict=True
+    ):
+        engine.settle(lease, outcome, duration_ms=100, error={"type": "E", "message": "no"})
+
+    bill = line(engine, "bill")
+    assert (bill["description"], bill["source"], bill["limits"]["max_concurrency"]) == (
+        "Bills.",
+        "app.bills:bill",
+        4,
+    )
+    assert bill["payload_schema"] == {"type": "object"}
+    assert (bill["served"], bill["workers"], bill["code_versions"]) == (True, 1, ["1.2"])
+    assert [w["worker_id"] for w in bill["serving"]] == ["w1"]
+    assert (
+        bill["day"]["enqueued"],
+        bill["day"]["completed"],
+        bill["day"]["failed"],
+        bill["day"]["success_rate"],
+    ) == (4, 3, 1, 0.75)
+    assert bill["day"]["run"]["p50_ms"] == pytest.approx(100, rel=0.13)
+
+
+def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
+    """A neighbour's jobs are nobody's business."""
+    engine.enqueue(workspace=GLOBEX)
+    assert line(engine, "work")["day"] == {}
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc("list_job_types", p_workspace_id=ACME)
+    assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc("list_job_types")
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "workspace_id")
+    assert engine.rpc("list_job_types")["types"][-1]["day"]["enqueued"] == 1
+
+
+def test_a_typo_gets_the_nearest_name(engine: Engine) -> None:
+    """By every way in, and when the type's page is asked for."""
+    engine.register("invoices.mail")
+    for call in (
+        lambda: engine.enqueue(job_type="invoices.mial"),
+        lambda: engine.run(
+            "insert into public.jobs (workspace_id, job_type, status) values (%s, 'invoices.mial', 'pending')",
+            ACME,
+        ),
+        lambda: engine.rpc("get_job_type", p_job_type="invoices.mial"),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            call()
+        assert str(refused.value).startswith(
+            "no worker has registered the job type invoices.mial; did you mean invoices.mail?"
+        )
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(job_type="zzz")
+    assert "did you mean" not in str(refused.value)
+
+
+def test_a_type_that_nobody_serves_is_told_at_enqueue(engine: Engine) -> None:
+    """Its folder was deleted, its row is still there."""
+    engine.register("gone")
+    engine.advance(3600)
+    engine.lease_call(1, job_types=["work"])
+
+    answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="gone")
+    assert answer["created"]
+    assert answer["warning"].startswith("no worker that runs now serves the job type gone")
+    assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["warning"] is None
+    bulk = engine.rpc(
+        "enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": "gone"}]
+    )
+    assert "gone" in bulk["warning"]
+    assert not line(engine, "gone")["served"]
+
+
+def test_a_type_that_nobody_serves_is_refused_where_that_is_wished(engine: Engine) -> None:
+    """A setting, for those who rather fail early."""
+    engine.register("gone")
+    engine.advance(3600)
+    engine.lease_call(1, job_types=["work"])
+    engine.rpc("set_settings", p_settings={"refuse_unserved_types": True})
+
+    for call in (
+        lambda: engine.enqueue(job_type="gone"),
+        lambda: engine.run(
+            "insert into public.jobs (workspace_id, job_type, status) values (%s, 'gone', 'pending')",
+            ACME,
+        ),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            call()
+        assert refusal(refused.value)[:2] == ("PT422", "job_type_unserved")
+    engine.enqueue(job_type="work")
+
+
+def test_no_worker_at_all_is_no_reason_to_warn(engine: Engine) -> None:
+    """Before the first deploy every type would be warned of; readiness says that instead."""
+    engine.register("gone")
+    engine.advance(3600)
+
+    assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="gone")["warning"] is None
+
+
+TRACEBACK = {
+    "frames": [
+        {
+            "file": "app/bills.py",
+            "line": 41,
+            "function": "bill",
+            "code": "rate = rates[key]",
+            "own": True,
+        }
+    ]
+}
+
+
+def failed_twice(engine: Engine) -> str:
+    """A job that failed at two lines, under two versions."""
+    job_id = engine.enqueue(max_attempts=2)
+    for version, line_number in (("1.0", 41), ("1.1", 57)):
+        traceback = {"frames": [{**TRACEBACK["frames"][0], "line": line_number}]}
+        lease = engine.lease_one(version=version, worker=f"w{version}")
+        error = {
+            "type": "KeyError",
+            "message": "no rate",
+            "traceback": traceback,
+            "origin": {"request_id": "r1", "log_group": "/aws/lambda/x"},
+        }
+        engine.settle(lease, "retry", error=error, retry_after_seconds=0)
+    return job_id
+
+
+def test_a_failed_attempt_keeps_its_traceback_for_those_who_may_see_it(engine: Engine) -> None:
+    """Managers and the operator; members where a setting says so; never with the job."""
+    job_id = failed_twice(engine)
+    job = engine.job(job_id)
+    assert job["status"] == "failed"
+    assert set(job["error_data"]) == {"type", "reason"}
+
+    with engine.member(ADA) as ada:
+        seen = ada.rpc("job_attempts", p_job_id=job_id)
+    assert [a["traceback"]["frames"][0]["line"] for a in seen] == [41, 57]
+    assert seen[0]["origin"] == {"version": "1.0", "request_id": "r1", "log_group": "/aws/lambda/x"}
+    engine.run(
+        "update public.workspace_members set role = 'member' where user_id = %s and workspace_id = %s",
+        ADA,
+        ACME,
+    )
+    with engine.member(ADA) as ada:
+        hidden = ada.rpc("job_attempts", p_job_id=job_id)
+    assert all("traceback" not in a and a["has_traceback"] for a in hidden)
+    assert "bills.py" not in str(hidden)
+    engine.rpc("set_settings", p_settings={"members_see_tracebacks": True})
+    with engine.member(ADA) as ada:
+        assert ada.rpc("job_attempts", p_job_id=job_id)[0]["traceback"] is not None
+
+
+def test_an_attempt_tells_what_differs_from_the_one_before(engine: Engine) -> None:
+    """The same error at another line, under another version."""
+    attempts = engine.rpc("job_attempts", p_job_id=failed_twice(engine))
+
+    assert attempts[0]["differs"] is None
+    assert [(d["what"], d["before"], d["now"]) for d in attempts[1]["differs"]] == [
+        ("place", "app/bills.py:41", "app/bills.py:57"),
+        ("version", "1.0", "1.1"),
+        ("worker_id", "w1.0", "w1.1"),
+    ]
+
+
+def test_workers_are_the_operators_to_see(engine: Engine) -> None:
+    """Version, when last seen, what they run now."""
+    job_id = engine.enqueue()
+    engine.lease_one(worker="w1", version="1.2")
+
+    [worker] = engine.rpc("list_workers")["workers"]
+    assert (worker["worker_id"], worker["version"], worker["busy"]) == ("w1", "1.2", 1)
+    assert [job["job_id"] for job in worker["jobs"]] == [job_id]
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error):
+        ada.rpc("list_workers")
+
+
+def schedules(engine: Engine) -> list[tuple[str, str, str, str | None]]:
+    """Workspace, name, cron and source of every schedule."""
+    return engine.rows(
+        "select workspace_id::text, name, cron, source from queue.schedules order by 1, 2"
+    )
+
+
+def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
+    """For the system, for each workspace, for one; changed, and gone with the next version."""
+    declared = [
+        {"name": "night", "cron": "0 3 * * *"},
+        {
+            "name": "mine",
+            "cron": "0 7 * * 1",
+            "scope": "workspace",
+            "workspace_id": ACME,
+            "timezone": "Europe/Berlin",
+        },
+        {"name": "all", "cron": "@daily", "scope": "each"},
+    ]
+    engine.register("nightly", source="app.night:nightly", schedules=declared)
+    source = "app.night:nightly"
+    assert schedules(engine) == [
+        (ACME, "code:all", "@daily", source), (ACME, "code:mine", "0 7 * * 1", source),
+        (GLOBEX, "code:all", "@daily", source), (SYSTEM, "code:night", "0 3 * * *", source),
+    ]  # fmt: skip
+
+    engine.register(
+        "nightly", source="app.night:nightly", schedules=[{"name": "night", "cron": "0 4 * * *"}]
+    )
+    assert schedules(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
+    engine.register("nightly", source="app.night:nightly")  # says nothing of schedules
+    assert len(schedules(engine)) == 1
+    engine.register("nightly", schedules=[])
+    assert schedules(engine) == []
+
+
+def test_a_new_workspace_gets_what_is_for_each(engine: Engine) -> None:
+    """With the next maintenance."""
+    engine.register("nightly", schedules=[{"name": "all", "cron": "@daily", "scope": "each"}])
+    new = engine.one("insert into public.workspaces (name) values ('New') returning id::text")
+    engine.advance(61)
+    engine.maintain()
+
+    assert new in [workspace for workspace, *_ in schedules(engine)]
+
+
+def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> None:
+    """They run, and nobody but the operator sees them; the clean-up of orphans leaves them."""
+    engine.register(
+        "nightly", schedules=[{"name": "night", "cron": "* * * * *", "payload": {"n": 1}}]
+    )
+    engine.advance(120)
+    engine.maintain()
+    [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
+    assert job["payload"] == {"n": 1}
+    engine.advance(400)
+    engine.maintain()
+    engine.run_all()
+    assert engine.status(job["id"]) == "completed"
+
+
+def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
+    """What it says is the code's; a deploy does not switch it on again."""
+    declared = [{"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME}]
+    engine.register("nightly", schedules=declared)
+    with engine.member(ADA) as ada:
+        off = ada.rpc(
+            "put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "enabled": False}
+        )
+        assert not off["enabled"]
+        for call in (
+            lambda: ada.rpc(
+                "put_schedule",
+                p_workspace_id=ACME,
+                p_schedule={"name": "code:mine", "cron": "* * * * *"},
+            ),
+            lambda: ada.rpc("delete_schedule", p_workspace_id=ACME, p_name="code:mine"),
+        ):
+            with pytest.raises(psycopg.Error) as refused:
+                call()
+            assert refusal(refused.value)[:2] == ("PT409", "declared_in_code")
+    engine.register("nightly", schedules=[{**declared[0], "cron": "0 8 * * 1"}])
+
+    assert engine.one("select cron || enabled from queue.schedules") == "0 8 * * 1false"
+
+
+def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
+    """The type was removed from the code, and nobody declares that it is gone."""
+    engine.register("nightly", schedules=[{"name": "night", "cron": "* * * * *"}])
+    engine.advance(3600)
+    engine.rpc(
+        "lease_jobs",
+        p_request={"worker_id": "w1", "tick_id": ACME, "limit": 0, "job_types": ["work"]},
+    )
+    engine.maintain()
+
+    assert engine.one("select count(*) from public.jobs where job_type = 'nightly'") == 0
+    assert "no worker serves" in engine.one("select problem from queue.schedules")
+
+
+def test_a_declared_schedule_that_cannot_be_read_is_refused_at_the_start(engine: Engine) -> None:
+    """And not at three in the morning."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.register("nightly", schedules=[{"name": "night", "cron": "0 25 * * *"}])
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
