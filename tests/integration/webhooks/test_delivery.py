@@ -100,7 +100,7 @@ async def test_a_name_that_is_none_counts_as_a_failure(post: Post) -> None:
 
     [row] = await post.settle()
 
-    assert "no domain name" in row["error_message"]
+    assert "must be a domain name" in row["error_message"]
     assert (await post.listed())["failures"] == 1
 
 
