@@ -46,12 +46,13 @@ test-schema: setup ## Run the SQL's and the worker's tests under other schema na
 
 # what goes into the npm archive
 PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
-check: setup ## Lint, types, imports, SQL form
+check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
+	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/console/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
 	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 
@@ -68,6 +69,7 @@ LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes -
 lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra serve -o infra/container/requirements.lock
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.bench $(ARGS)

@@ -157,8 +157,8 @@ function alarm(row, p) {
 }
 
 module.exports = async ({ resolveVariable }) => {
-  const functions = "file(build/minutehand/aws/functions.yml)";
-  const timeout = async (name) => 1000 * Number(await resolveVariable(`${functions}:${name}.timeout`));
+  const file = "file(build/minutehand/aws/functions.yml)";
+  const timeout = async (name) => 1000 * Number(await resolveVariable(`${file}:${name}.timeout`));
   const p = {
     stage: await resolveVariable("sls:stage"),
     oldestDueSeconds: Number(await resolveVariable("param:oldestDueSeconds")),

@@ -9,15 +9,13 @@ const now = () => performance.timeOrigin + performance.now()
 const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 const options = { auth: { persistSession: false, autoRefreshToken: false } }
 
-const done = new Promise((resolve) => {
-  const total = Number(count) * Number(expected)
-  let received = 0
-  const receive = (at, message) => {
-    if (message.payload.n >= Number(warmUp)) delays.push(at - message.payload.t)
-    if (++received === total) resolve()
-  }
-  globalThis.receive = receive
-})
+const { promise: done, resolve: finish } = Promise.withResolvers()
+const total = Number(count) * Number(expected)
+let received = 0
+const receive = (at, message) => {
+  if (message.payload.n >= Number(warmUp)) delays.push(at - message.payload.t)
+  if (++received === total) finish()
+}
 
 await Promise.all(
   Array.from({ length: Number(count) }, () => {

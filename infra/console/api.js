@@ -80,7 +80,8 @@ async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    const workspaces = await readWorkspaces(user.id);
+    let workspaces = await readWorkspaces(user.id);
+    if (workspaces.length === 0 && (await acceptInvitations())) workspaces = await readWorkspaces(user.id);
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
@@ -97,6 +98,13 @@ async function readWorkspaces(userId) {
   ]);
   const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
   return found.map((workspace) => ({ ...workspace, role: roles.get(workspace.id) ?? "member" }));
+}
+
+/** Join what the person was invited to; Auth does so itself where the project allows a trigger there. */
+async function acceptInvitations() {
+  const { data: joined, error, status } = await data().rpc("accept_invitations");
+  if (error && status !== 404) throw new ApiError({ status, code: error.hint || error.code, error: error.message });
+  return (joined ?? []).length > 0; // 404: the tenants are the application's own
 }
 
 export async function signIn(email, password) {
@@ -119,16 +127,16 @@ export function chooseWorkspace(id) {
 // The API -------------------------------------------------------------------------------------
 
 async function token({ fresh = false } = {}) {
-  const { data, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
+  const { data: found, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
   if (error && !(error.status >= 400 && error.status < 500)) {
     // nobody is signed out because Auth is away for a moment
     throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
   }
-  if (error || !data.session) {
+  if (error || !found.session) {
     if (isHost) await signOut();
     throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
   }
-  return data.session.access_token;
+  return found.session.access_token;
 }
 
 /**
@@ -180,9 +188,9 @@ async function errorBody(answer) {
 
 /** The rows of a supabase-js query, or an error like the API's. */
 export async function unwrap(query) {
-  const { data, error, status } = await query;
+  const { data: rows, error, status } = await query;
   if (error) throw new ApiError({ status, code: error.hint || error.code, error: error.message, detail: error.details });
-  return data;
+  return rows;
 }
 
 // Jobs ----------------------------------------------------------------------------------------
@@ -245,6 +253,9 @@ export const operations = {
   pause: (workspaceId, paused, reason) => post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
   limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
   setLimits: (workspaceId, limits) => request("PATCH", room(workspaceId, "limits"), { body: limits }),
+  members: (workspaceId, signal) => request("GET", room(workspaceId, "members"), { signal }),
+  setMember: (workspaceId, email, role) => request("PUT", room(workspaceId, `members/${encodeURIComponent(email)}`), { body: { role } }),
+  removeMember: (workspaceId, member) => request("DELETE", room(workspaceId, `members/${encodeURIComponent(member)}`)),
   retention: (workspaceId, signal) => request("GET", room(workspaceId, "retention"), { signal }),
   schedules: async (workspaceId) => (await request("GET", room(workspaceId, "schedules"))).schedules,
   putSchedule: (workspaceId, { name, ...schedule }) => request("PUT", room(workspaceId, `schedules/${encodeURIComponent(name)}`), { body: schedule }),

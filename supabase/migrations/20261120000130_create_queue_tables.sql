@@ -19,6 +19,7 @@ create table queue.job_types (
   payload_schema jsonb,
   schema_version integer not null default 1,
   events text not null default 'full',
+  live text not null default 'full',
   ageing_seconds integer,
   retention_days jsonb,
   internal boolean not null default false,
@@ -38,7 +39,8 @@ create table queue.job_types (
   constraint job_types_rate_is_whole check ((rate_limit is null) = (rate_per_seconds is null)),
   constraint job_types_backoff_grows check (
     backoff_first_seconds between 0 and 86400 and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
-  constraint job_types_events_is_known check (events in ('full', 'minimal'))
+  constraint job_types_events_is_known check (events in ('full', 'minimal')),
+  constraint job_types_live_is_known check (live in ('full', 'states', 'off'))
 );
 comment on table queue.job_types is 'Policy of each job type, published by the workers that run it.';
 comment on column queue.job_types.job_type is 'Name, 1 to 100 characters.';
@@ -58,6 +60,7 @@ comment on column queue.job_types.rate_per_key is 'One bucket per workspace and 
 comment on column queue.job_types.payload_schema is 'JSON Schema that payloads must satisfy; null accepts any object.';
 comment on column queue.job_types.schema_version is 'Version of payload_schema.';
 comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease, no line in attempts for a completion.';
+comment on column queue.job_types.live is 'What is sent to Realtime: full; states, nothing on the job''s own topic; or off. Watchers read the rest.';
 comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
 comment on column queue.job_types.retention_days is '{completed, cancelled, failed}: days ended jobs are kept; null takes the setting.';
 comment on column queue.job_types.internal is 'Enqueued by the platform alone: every function refuses a person.';
@@ -502,7 +505,7 @@ comment on column queue.maintenance_tasks.failure is 'What it said then.';
 comment on column queue.maintenance_tasks.failures is 'How often it has failed since it last went well: it is parked the longer.';
 insert into queue.maintenance_tasks (name)
 select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
-  'retention', 'old_rows', 'orphans', 'sweep', 'buckets']);
+  'retention', 'old_rows', 'orphans', 'messages', 'sweep', 'buckets']);
 
 create table queue.wakeups (
   id integer primary key default 1,

@@ -204,7 +204,7 @@ begin
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
-    rate_per_key, payload_schema, schema_version, events, ageing_seconds, internal, tagged_by, source, description,
+    rate_per_key, payload_schema, schema_version, events, live, ageing_seconds, internal, tagged_by, source, description,
     registered_at)
   select t.job_type, coalesce(t.queue, 'default'), t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
     coalesce(t.lease_seconds, 60), coalesce(t.timeout_seconds, 300), coalesce(t.max_attempts, 5),
@@ -213,13 +213,13 @@ begin
     coalesce((t.backoff ->> 'factor')::double precision, 2),
     (t.rate_limit ->> 'limit')::integer, (t.rate_limit ->> 'per_seconds')::double precision,
     coalesce((t.rate_limit ->> 'per_key')::boolean, false),
-    t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), t.ageing_seconds,
+    t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), coalesce(t.live, 'full'), t.ageing_seconds,
     coalesce(t.internal, (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
     array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500), left(t.description, 2000), v_now
   from jsonb_to_recordset(p_types) as t (
     job_type text, queue text, max_concurrency integer, workspace_concurrency integer, key_concurrency integer,
     lease_seconds integer, timeout_seconds integer, max_attempts integer, backoff jsonb, rate_limit jsonb,
-    payload_schema jsonb, schema_version integer, events text, ageing_seconds integer, internal boolean,
+    payload_schema jsonb, schema_version integer, events text, live text, ageing_seconds integer, internal boolean,
     tagged_by jsonb, source text, description text)
   order by t.job_type
   on conflict (job_type) do update set
@@ -230,7 +230,7 @@ begin
     backoff_cap_seconds = excluded.backoff_cap_seconds, backoff_factor = excluded.backoff_factor,
     rate_limit = excluded.rate_limit, rate_per_seconds = excluded.rate_per_seconds,
     rate_per_key = excluded.rate_per_key, payload_schema = excluded.payload_schema,
-    schema_version = excluded.schema_version, events = excluded.events,
+    schema_version = excluded.schema_version, events = excluded.events, live = excluded.live,
     ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by, source = excluded.source,
     description = excluded.description, redefinable = false, registered_at = excluded.registered_at,
     -- a worker may reserve a type for the platform, and not open it to people again

@@ -42,14 +42,16 @@ as $$
 declare
   v_wake boolean := queue.request_wake();
 begin
-  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell
-  if v_wake and coalesce(current_setting('request.jwt.claims', true), '') = '' then
+  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell, nor has a browser
+  -- that inserts: where the database is what invokes the worker, it does so for everyone
+  if v_wake and (coalesce(current_setting('request.jwt.claims', true), '') = ''
+      or queue.setting('worker_invoked_for') #>> '{}' = 'everyone') then
     perform queue.invoke_worker();
   end if;
   return v_wake;
 end;
 $$;
-comment on function queue.wake_worker is 'Note that new jobs want a worker; true when the caller should start one. For plain SQL the database calls it, where it can.';
+comment on function queue.wake_worker is 'Note that new jobs want a worker; true when the caller should start one. For plain SQL the database calls it, where it can; for everyone after connect_worker.';
 
 create function queue.refuse_internal(p_job_type text) returns void
 language plpgsql stable

@@ -219,6 +219,7 @@ begin
         'since', a.xact_start) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
         and a.xact_start < v_now - interval '1 minute' order by a.xact_start limit 1),
+    'messages', queue.message_numbers(),
     'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'));
 end;
 $$;
@@ -292,7 +293,8 @@ begin
       'limits', case when p_workspace_id is null then (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'max_concurrency', t.max_concurrency,
           'workspace_concurrency', t.workspace_concurrency, 'key_concurrency', t.key_concurrency, 'running', (select count(*) from queue.leases as l where l.job_type = t.job_type),
           'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds, 'paused_at', t.paused_at, 'paused_by', t.paused_by,
-          'pause_reason', t.pause_reason, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]') from queue.job_types as t) end,
+          'pause_reason', t.pause_reason, 'live', t.live, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]') from queue.job_types as t) end,
+      'messages', case when p_workspace_id is null then queue.message_numbers() end,
       'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind = 'queue')));
 end;
 $$;

@@ -1,5 +1,6 @@
 -- Optional: call the worker from the database, where pg_net is installed, and each minute with pg_cron.
--- Hints only: an enqueue through the API wakes the worker itself, and the schedule's minute tick is the net.
+-- On AWS hints only: an enqueue through the API wakes the worker itself, and the schedule's minute tick is the net.
+-- Without AWS this is the schedule. The file that attaches extensions gives it to pg_cron.
 
 create function queue.invoke_worker() returns boolean
 language plpgsql
@@ -31,18 +32,3 @@ $$;
 comment on function queue.invoke_worker is E'Call the worker by pg_net; false when it or the settings are missing.\n\nSettings: worker_url, the address of POST /api/jobs/worker, and worker_secret_name, the vault''s name of its token. Sent when the transaction commits.';
 
 revoke execute on function queue.invoke_worker from public, anon, authenticated, service_role;
-
-do $$
-begin
-  if to_regprocedure('cron.schedule(text,text,text)') is null then
-    return;
-  end if;
-  execute 'select cron.schedule($1, $2, $3)' using 'minutehand-tick', '* * * * *', 'select queue.invoke_worker()';
-  -- the history of its runs grows without bound; that of other schedules is theirs
-  execute 'select cron.schedule($1, $2, $3)' using 'minutehand-tidy', '17 3 * * *',
-    'delete from cron.job_run_details where end_time < now() - interval ''7 days'''
-      || ' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')';
-exception when others then
-  raise warning 'pg_cron is there but refused the schedule: % (%)', sqlerrm, sqlstate;
-end;
-$$;

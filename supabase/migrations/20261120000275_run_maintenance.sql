@@ -10,6 +10,7 @@ as $$
     or exists (select 1 from queue.deadlines where deadline_at <= p_now)
     or exists (select 1 from queue.signals)
     or exists (select 1 from queue.outbox)
+    or exists (select 1 from queue.held_topics)
     or exists (select 1 from queue.leases where expires_at <= p_now)
     or exists (select 1 from queue.schedules where enabled and next_at <= p_now)
     or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
@@ -48,6 +49,7 @@ begin
       perform queue.prune_workers(v_batch, p_now);
       perform queue.spread_schedules(null, p_now);
     when 'orphans' then perform queue.forget_orphans();
+    when 'messages' then v_done := queue.care_for_messages(p_now);
     when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
   end case;
   return v_done;
@@ -90,8 +92,9 @@ as $$
     (4, 'schedules', interval '1 second'), (5, 'promotion', interval '0'), (6, 'deliveries', interval '0'),
     (7, 'expire', interval '1 second'), (8, 'poison', interval '5 seconds'), (9, 'statistics', interval '15 seconds'),
     (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'), (12, 'orphans', interval '5 minutes'),
+    (13, 'messages', interval '0'),
     -- what these lock is wanted by leases, so they come last
-    (13, 'sweep', interval '1 minute'), (14, 'buckets', interval '1 minute')) as t (place, name, every)
+    (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
   where (u.done_at <= p_now - t.every or t.name = 'retention' and u.cursor = 'behind')
     and (u.failures = 0 or u.failed_at <= p_now - least(interval '1 hour', interval '5 seconds' * 2 ^ (u.failures - 1)))
@@ -134,7 +137,7 @@ begin
     end if;
   end loop;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
-    'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'retention']
+    'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'retention', 'messages']
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then

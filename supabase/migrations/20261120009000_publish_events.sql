@@ -10,49 +10,57 @@ as $$
 declare
   -- hosted Realtime takes 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
   c_message_bytes constant numeric := 120000;
-  v_events integer;
+  v_window queue.message_window;
   v_part numeric; -- of a message that one event fills on average
+  v_quiet boolean := exists (select from queue.job_types where live <> 'full');
 begin
-  if to_regclass('realtime.messages') is null then
+  if not exists (select from events) or to_regclass('realtime.messages') is null then
     return null;
   end if;
-  select count(*), avg(200 + pg_column_size(e.data)) / c_message_bytes into v_events, v_part from events as e;
-  if v_events = 0 then
+  v_window := queue.message_window();
+  if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
+    perform queue.hold_topics(array_agg(distinct t.topic), count(distinct t.topic)) from (
+      select 'job:' || e.job_id as topic from events as e where e.type <> 'job.created'
+      union all select 'workspace:' || e.workspace_id from events as e where e.type not in ('job.progress', 'job.log')
+      union all select 'session:' || e.session_id from events as e where e.session_id is not null and e.type <> 'job.log') as t;
     return null;
   end if;
-  with e as materialized (
-    select job_id, seq, workspace_id, session_id, type,
-      row_number() over (order by job_id, seq) as number,
-      jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data, 'at', created_at) as payload
-    from events),
-  topics as (
-    -- nobody can follow a job whose id was not known before
-    select 'job:' || job_id as topic, count(*) as count, min(type) as type, min(number) as number,
-      jsonb_agg(payload order by number) as payloads
-    from e where type <> 'job.created'
-    group by job_id, trunc(number * v_part)
-    union all
-    select 'workspace:' || workspace_id, count(*), min(type), min(number), jsonb_agg(payload order by number)
-    from e where type not in ('job.progress', 'job.log')
-    group by workspace_id, trunc(number * v_part)
-    union all
-    select 'session:' || session_id, count(*), min(type), min(number), jsonb_agg(payload order by number)
-    from e where session_id is not null and type <> 'job.log' and queue.may_publish(session_id, workspace_id)
-    group by session_id, trunc(number * v_part))
-  insert into realtime.messages (id, topic, extension, event, payload, private)
-  -- rising ids, drawn together: the table's own default is a third of what a message costs
-  select ids.ids[row_number() over (order by number, topic)], topic, 'broadcast',
-    case when count = 1 then type else 'job.events' end,
-    case when count = 1 then payloads -> 0 else jsonb_build_object('events', payloads) end, true
-  from topics, (select queue.new_ids(count(*)::integer) as ids from topics) as ids
-  order by number, topic;
+  v_part := (select avg(200 + pg_column_size(e.data)) / c_message_bytes from events as e);
+  perform queue.send_messages(array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
+  from (
+    with e as materialized (
+      select n.job_id, n.seq, n.workspace_id, n.session_id, n.type, row_number() over (order by n.job_id, n.seq) as number,
+        t.live, n.type in ('job.progress', 'job.log') as minor,
+        jsonb_build_object('job_id', n.job_id, 'seq', n.seq, 'type', n.type, 'data', n.data, 'at', n.created_at) as payload
+      from events as n
+      left join public.jobs as j on v_quiet and j.id = n.job_id
+      left join queue.job_types as t on t.job_type = j.job_type
+      where t.live is distinct from 'off'),
+    topics as (
+      -- nobody can follow a job whose id was not known before
+      select 'job:' || job_id as topic, count(*) as count, min(type) as type, min(number) as number,
+        bool_and(minor) as minor, jsonb_agg(payload order by number) as payloads
+      from e where type <> 'job.created' and live is distinct from 'states'
+      group by job_id, trunc(number * v_part)
+      union all
+      select 'workspace:' || workspace_id, count(*), min(type), min(number), false, jsonb_agg(payload order by number)
+      from e where not minor
+      group by workspace_id, trunc(number * v_part)
+      union all
+      select 'session:' || session_id, count(*), min(type), min(number), bool_and(minor), jsonb_agg(payload order by number)
+      from e where session_id is not null and type <> 'job.log' and queue.may_publish(session_id, workspace_id)
+      group by session_id, trunc(number * v_part))
+    select topic, minor, case when count = 1 then type else 'job.events' end as event,
+      case when count = 1 then payloads -> 0 else jsonb_build_object('events', payloads) end as payload
+    from topics order by number, topic) as m
+  having count(*) > 0;
   return null;
 exception when others then
   raise warning 'job events were stored but not broadcast: % (%)', sqlerrm, sqlstate;
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]} in order of job and seq. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs). A failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]} in order of job and seq. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
 
 create function queue.may_publish(p_session_id text, p_workspace_id uuid) returns boolean
 language sql stable
@@ -84,8 +92,9 @@ begin
   end if;
   case split_part(p_topic, ':', 1)
     when 'job' then
-      return exists (select 1 from public.jobs as j
-        where j.id = v_id::uuid and (j.workspace_id in (select queue.my_workspaces())
+      return exists (select 1 from public.jobs as j left join queue.job_types as t on t.job_type = j.job_type
+        -- refused where nothing will come, so that whoever watches polls
+        where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full' and (j.workspace_id in (select queue.my_workspaces())
           or j.session_id like 'guest\_%' and exists (
             select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));
     when 'workspace' then

@@ -24,16 +24,23 @@ MEMBERS = {
     "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "redrive_jobs",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
+    "accept_invitations", "set_member", "remove_member", "list_members", "list_workspaces",
     "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
+    "follow_topic",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
-    "enqueue_job", "enqueue_jobs", "queue_stats", "list_job_types", "get_job_type",
+    "enqueue_job", "enqueue_jobs", "queue_stats", "list_job_types", "get_job_type", "attach_extensions",
 }  # fmt: skip
-OPERATOR = {"forget_registrations", "set_settings", "set_retention", "list_workers"}
-GUESTS = {"guest_session_jobs", "guest_session_events", "guest_session_feed"}
-GUEST_FUNCTIONS = {"show_guest_session", "show_guest_session_events", "show_guest_session_feed"}
+OPERATOR = {"revoke_worker_keys", "connect_worker", "create_workspace", "list_workers", "set_retention", "set_settings"}
+GUESTS = {"follow_topic", "guest_session_events", "guest_session_feed", "guest_session_jobs"}
+GUEST_FUNCTIONS = {
+    "follow",
+    "show_guest_session",
+    "show_guest_session_events",
+    "show_guest_session_feed",
+}
 IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "may_follow", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
             "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
             "anon": {"may_follow"} | GUEST_FUNCTIONS}  # fmt: skip

@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
 from typing import Any
 
-from tests.support.engine import ACME, Engine
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, Engine
+
+WORKSPACE = f"workspace:{ACME}"
 
 
 def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
@@ -86,3 +93,278 @@ def test_ten_thousand_events_of_a_statement_arrive_whole_and_in_order(engine: En
     assert 1 < len(sent) < 100
     largest = engine.one("select max(octet_length(payload::text)) from realtime.messages")
     assert largest < 256_000
+
+
+# --- What a type sends ---
+
+
+def topics_of(engine: Engine) -> list[str]:
+    """The kinds of topics that were sent to."""
+    return sorted({topic.partition(":")[0] for topic, _, _ in messages(engine)})
+
+
+@pytest.mark.parametrize(("live", "kinds"), [("states", ["workspace"]), ("off", [])])
+def test_a_type_says_what_it_sends(engine: Engine, live: str, kinds: list[str]) -> None:
+    """Masses of jobs that nobody watches one by one need not cost a message each."""
+    engine.register("work", live=live)
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+
+    assert topics_of(engine) == kinds
+
+
+def test_types_of_one_statement_keep_their_own_ways(engine: Engine) -> None:
+    """A batch mixes types; a silent one must not silence its neighbours."""
+    engine.register("silent", live="off")
+    items = [{"job_type": name, "payload": {}} for name in ("work", "silent", "work")]
+    made = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
+
+    sent = {job_id for job_id, _ in told(engine, f"workspace:{ACME}")}
+    assert sent == {made["jobs"][n]["job"]["id"] for n in (0, 2)}
+
+
+def test_a_topic_that_stays_silent_is_not_joined(engine: Engine) -> None:
+    """Refused, a client polls; joined, it would believe that nothing happens."""
+    job_id = engine.enqueue()
+    follow(engine, f"job:{job_id}")
+
+    engine.register("work", live="states")
+
+    with pytest.raises(psycopg.Error) as refused:
+        follow(engine, f"job:{job_id}")
+    assert refused.value.sqlstate == "PT404"
+
+
+# --- The budget ---
+
+SECOND = """
+create or replace function queue.message_second() returns bigint language sql volatile set search_path = ''
+as $$ select {second}::bigint $$
+"""
+
+
+def at_second(engine: Engine, second: int) -> None:
+    """Stop the clock of the budget."""
+    engine.run(SECOND.format(second=1_800_000_000 + second))
+
+
+def counted(engine: Engine) -> int:
+    """Messages as the budget counts them."""
+    return int(
+        engine.one("select coalesce(pg_sequence_last_value('queue.messages_counted'), 0)") or 0
+    )
+
+
+def cost(engine: Engine) -> int:
+    """The same by what was sent: each message, and each delivery that is to be expected."""
+    return int(
+        engine.one(
+            "select coalesce(sum(1 + coalesce(a.receivers, 1)), 0) from realtime.messages m"
+            " left join queue.audiences a using (topic)"
+        )
+    )
+
+
+def set_budget(engine: Engine, value: int | str) -> None:
+    """Set what may be sent in a second."""
+    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": value})
+
+
+def follow(engine: Engine, topic: str) -> dict[str, Any]:
+    """Follow a topic by one more client."""
+    with engine.member(ADA) as ada:
+        answer = ada.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
+    return dict(answer)
+
+
+def test_no_five_seconds_exceed_the_budget(engine: Engine) -> None:
+    """Hosted Realtime shuts down every channel of a project that does."""
+    set_budget(engine, 20)
+    spent = []
+    for second in range(12):
+        at_second(engine, second)
+        before = cost(engine)
+        engine.enqueue_many(20)
+        for lease in engine.lease(20):
+            engine.settle(lease)
+        spent.append(cost(engine) - before)
+
+    windows = [sum(spent[start : start + 6]) for start in range(7)]
+    assert max(windows) <= 6 * 20  # any five seconds lie within six whole ones
+    assert min(windows) > 0
+    assert counted(engine) >= cost(engine)
+
+
+def test_progress_and_logs_are_held_back_before_states(engine: Engine) -> None:
+    """A missed percentage is made up for by the next; an end is waited for."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    for percentage in range(60):
+        engine.report(lease, progress={"percentage": percentage})
+    progress = [event for _, event, _ in messages(engine, f"job:{job_id}")].count("job.progress")
+    engine.settle(lease)
+
+    assert 0 < progress < 60
+    assert [event for _, event, _ in messages(engine, f"job:{job_id}")][-1] == "job.completed"
+
+
+def test_what_was_held_back_is_announced_by_the_next_statement(engine: Engine) -> None:
+    """No watcher stays behind: each is told to look again, once a second."""
+    set_budget(engine, 6)
+    at_second(engine, 0)
+    for _ in range(30):
+        engine.enqueue()
+    assert engine.one("select count(*) from queue.held_topics where topic = %s", WORKSPACE) > 0
+    assert "job.look_again" not in [event for _, event, _ in messages(engine)]
+
+    at_second(engine, 1)
+    engine.enqueue()
+    at_second(engine, 2)
+    engine.enqueue()
+
+    looks = [payload for topic, event, payload in messages(engine) if event == "job.look_again"]
+    assert 1 <= len(looks) <= 2
+    assert looks[0]["look_again"] is True
+    assert set(looks[0]) == {"look_again", "since", "at"}
+
+
+def test_what_was_held_back_is_announced_by_maintenance(engine: Engine) -> None:
+    """After the last job of a burst no statement follows that could do it."""
+    set_budget(engine, 6)
+    at_second(engine, 0)
+    for _ in range(30):
+        engine.enqueue()
+    at_second(engine, 1)
+
+    assert engine.rpc("run_maintenance", p_request={})["done"]["messages"] == 1
+
+    assert [event for _, event, _ in messages(engine)][-1] == "job.look_again"
+    assert engine.one("select count(*) from queue.held_topics") == 0
+
+
+def test_followers_count_as_messages(engine: Engine) -> None:
+    """A plan counts each delivery: a hundred watchers cost a hundred times as much."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    for _ in range(9):
+        answer = follow(engine, WORKSPACE)
+    assert answer == {"receivers": 9, "again_seconds": 60, "quiet": False}
+
+    for _ in range(60):
+        engine.enqueue()
+
+    sent = messages(engine, WORKSPACE)
+    assert len(sent) == counted(engine) / 10
+    assert 0 < counted(engine) <= 120
+
+
+def test_a_followed_job_is_announced_and_others_are_not(engine: Engine) -> None:
+    """Telling the topics of a hundred thousand jobs would use up what was saved."""
+    set_budget(engine, 1)
+    at_second(engine, 0)
+    watched, other = engine.enqueue_many(2)
+    follow(engine, f"job:{watched}")
+    for lease in engine.lease(2):
+        engine.settle(lease)
+
+    held = engine.rows("select distinct topic from queue.held_topics where topic like 'job:%%'")
+    assert held == [f"job:{watched}"]
+    assert other
+
+
+def test_followers_are_forgotten(engine: Engine) -> None:
+    """A page that was closed says nothing."""
+    follow(engine, WORKSPACE)
+    follow(engine, WORKSPACE)
+    engine.run("update queue.followers set seen_at = now() - interval '3 minutes'")
+
+    engine.run("select queue.forget_followers()")
+
+    assert engine.one("select count(*) from queue.followers") == 0
+    assert engine.one("select count(*) from queue.audiences") == 0
+
+
+def test_a_stranger_cannot_follow(engine: Engine) -> None:
+    """Nor learn whether the topic exists."""
+    job_id = engine.enqueue()
+    for topic in (f"job:{job_id}", f"job:{uuid.uuid4()}", WORKSPACE, "anything"):
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+            eve.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
+        assert refused.value.sqlstate == "PT404"
+
+
+def test_one_transaction_cannot_send_more_than_a_quarter(engine: Engine) -> None:
+    """It is counted when it is sent, and Realtime counts when it commits."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    with engine.connection.transaction():
+        for second in range(30):
+            at_second(engine, second)
+            for _ in range(10):
+                engine.enqueue()
+
+    assert cost(engine) <= 30
+
+
+def test_a_message_rolled_back_leaves_nothing_behind(engine: Engine) -> None:
+    """What was not sent is not announced either."""
+    set_budget(engine, 2)
+    at_second(engine, 0)
+    with contextlib.suppress(psycopg.Rollback), engine.connection.transaction():
+        for _ in range(10):
+            engine.enqueue()
+        raise psycopg.Rollback
+
+    assert engine.one("select count(*) from queue.held_topics") == 0
+    assert messages(engine) == []
+
+
+def test_many_connections_share_one_budget(engine: Engine) -> None:
+    """Each sees at once what the others have taken, committed or not."""
+    set_budget(engine, 50)
+    at_second(engine, 0)
+    statement = (
+        "select queue.send_messages(array['workspace:x'], array['e'], array['{}'::jsonb], array[false])"
+        " from generate_series(1, 40)"
+    )
+    connections = [engine.database.connect(autocommit=False) for _ in range(6)]
+    for connection in connections:
+        connection.execute(statement)
+    for connection in connections:
+        connection.commit()
+        connection.close()
+
+    assert 0 < cost(engine) <= 6 * 50 * 3 / 4
+
+
+@pytest.mark.parametrize("value", ["team", 0, 1.5, True, None, {"a": 1}])
+def test_the_setting_is_a_plan_or_a_number(engine: Engine, value: Any) -> None:
+    """A typing error must not silence a project."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("set_settings", p_settings={"realtime_messages_per_second": value})
+    assert refused.value.sqlstate == "PT400"
+
+
+def test_plans_have_words(engine: Engine) -> None:
+    """A fifth below what they allow."""
+    assert engine.one("select queue.message_budget()") == 400
+    set_budget(engine, "free")
+    assert engine.one("select queue.message_budget()") == 80
+
+
+def test_operators_see_the_numbers(engine: Engine) -> None:
+    """The rate, what was held back, and what a month of it would be."""
+    set_budget(engine, 6)
+    for _ in range(30):
+        engine.enqueue()
+    engine.run("select queue.note_messages(now())")
+
+    numbers = engine.rpc("queue_health")["messages"]
+    assert numbers["budget_per_second"] == 6
+    assert numbers["setting"] == 6
+    assert numbers["last_hour"] == counted(engine)
+    assert numbers["held_last_hour"] > 0
+    assert numbers["month"] > 0
+    assert engine.rpc("queue_stats")["messages"]["budget_per_second"] == 6

@@ -8,6 +8,7 @@ import { Tag } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { DeadLetters } from "../parts/dead-letters.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
+import { Members } from "../parts/members.js";
 import { Retention } from "../parts/retention.js";
 import { Schedules } from "../parts/schedules.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
@@ -35,7 +36,7 @@ export default function Operations({ workspace }) {
     ${!stats.value && !stats.error && html`<${Loading} what="Reading statistics" />`}
     ${stats.value && html`<${Numbers} stats=${stats.value} workspace=${workspace} refresh=${stats.refresh} isWhole=${Boolean(operatorToken)} />`}
     <section class="card" aria-labelledby="h-dead"><h2 id="h-dead">Dead letters</h2><${DeadLetters} workspaceId=${workspace.id} /></section>
-    <${WorkspaceLimits} workspace=${workspace} /><${Schedules} workspace=${workspace} /><${Webhooks} workspace=${workspace} /><${Retention} workspaceId=${workspace.id} />
+    <${WorkspaceLimits} workspace=${workspace} /><${Schedules} workspace=${workspace} /><${Webhooks} workspace=${workspace} /><${Retention} workspaceId=${workspace.id} /><${Members} workspace=${workspace} />
   </div>`;
 }
 

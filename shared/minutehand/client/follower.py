@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 _LONGEST_POLL_SECONDS: Final = 30.0
 #: Events kept for a slow reader; beyond this they are left in the database until there is room.
 _MOST_QUEUED: Final = 2000
+#: Between reads while messages are held back to stay within the plan.
+_LOOK_AGAIN_SECONDS: Final = 1.5
+#: Spread of the first of them, so that many who are told at once do not all read at once.
+_SPREAD_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,10 @@ class Watcher(ABC):
         self._distrusts = 0
         self._synced = False
         self._behind = False
+        self._quiet = False
+        self._held = False
+        self._told_count = 0
+        self._look_again_at = -math.inf
         self._unreachable = False
         self._reads = 0
         self._failures = 0
@@ -115,7 +124,9 @@ class Watcher(ABC):
 
     def _tell(self, events: Iterable[JobEvent]) -> None:
         """Hand events to the reader."""
+        before = len(self._queue)
         self._queue.extend(events)
+        self._told_count += len(self._queue) - before
         if self._queue:
             self._news.set()
         if len(self._queue) >= _MOST_QUEUED:
@@ -140,7 +151,8 @@ class Watcher(ABC):
         """How current the events are.
 
         `live`: joined, and everything up to now was read since. `catching-up`: a read is under
-        way or something is known to be missing. `polling`: Realtime is away, reads go on.
+        way, something is known to be missing, or messages are held back to stay within the
+        plan. `polling`: Realtime is away, reads go on.
         `offline`: neither works, or the watch is closed.
         """
         if self._closed or self._unreachable:
@@ -149,7 +161,7 @@ class Watcher(ABC):
             waited = self._now() - self._started_at if self._started_at else 0.0
             joining = not self._lost_once and waited < self._timing.join_patience
             return "catching-up" if joining or self._reads == 0 else "polling"
-        gap = self._has_gap or self._behind
+        gap = self._has_gap or self._behind or self._held
         return "live" if self._synced and not gap else "catching-up"
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -236,8 +248,9 @@ class Watcher(ABC):
             self._finish(error)
             self._on_lost(str(error))
 
-    def _on_joined(self) -> None:
+    def _on_joined(self, quiet: bool) -> None:
         self._joined = True
+        self._quiet = quiet
         self._joins += 1
         self._synced = False
         # a new socket is trusted once; after that only a message proves that any arrive
@@ -258,12 +271,17 @@ class Watcher(ABC):
         self._notify()
 
     def _on_message(self, frame: object) -> None:
+        looks_again = isinstance(frame, Mapping) and frame.get("look_again") is True
         event = event_of_frame(frame)
-        if event is None or self._done:
+        if (event is None and not looks_again) or self._done:
             return
-        self._last_heard = self._now()
+        if not self._quiet:
+            self._last_heard = self._now()
         self._distrusted = False
         self._distrusts = 0
+        if event is None:
+            self._look_again()
+            return
         self._unheard.discard((event.job_id, event.seq))
         if self._room.is_set():
             self._receive(event)
@@ -272,6 +290,15 @@ class Watcher(ABC):
             self._read_within()
         if self._has_gap:
             self._read_within(self._timing.reorder)
+        self._notify()
+
+    def _look_again(self) -> None:
+        """More happened than may be sent: reads bring it, until one finds nothing new."""
+        self._held = True
+        self._look_again_at = self._now()
+        self._unheard.clear()
+        self._judge_at = math.inf
+        self._read_within(random.random() * _SPREAD_SECONDS)
         self._notify()
 
     async def _read_when_due(self) -> None:
@@ -297,12 +324,15 @@ class Watcher(ABC):
         if self._failures or not self._joined or self._distrusted:
             wait = timing.polling_interval * 1.6 ** min(self._failures, 8)
             return self._last_read + min(wait, _LONGEST_POLL_SECONDS)
+        if self._held:
+            return self._last_read + _LOOK_AGAIN_SECONDS
         quiet = timing.first_silence if self._checks == 0 else timing.silence
         return max(self._last_heard, self._last_read) + quiet
 
     async def _read(self) -> None:
         """Read once; a refusal that repeating cannot mend ends the watch."""
-        is_check = self._read_at > self._now() and self._synced and not self._failures
+        began, told = self._now(), self._told_count
+        is_check = self._read_at > began and self._synced and not (self._failures or self._held)
         joins = self._joins if self._joined else 0
         waiters, self._waiters = self._waiters, []
         self._read_at = math.inf
@@ -317,6 +347,8 @@ class Watcher(ABC):
             self._finish(error)
         else:
             self._reads += 1
+            if self._told_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
+                self._held = False
             if self._failures:
                 self._topic.hurry()
             if self._unreachable and self._joined:
@@ -351,7 +383,9 @@ class Watcher(ABC):
             self._access.tokens.expire()
 
     def _expect(self, found: list[JobEvent]) -> None:
-        """What a read in silence found, the socket must bring too."""
+        """What a read in silence found, the socket must bring too, where it brings all."""
+        if self._quiet:
+            return
         self._unheard = {(event.job_id, event.seq) for event in found}
         self._judge_at = self._now() + self._timing.first_silence if found else math.inf
 

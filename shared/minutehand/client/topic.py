@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
+from uuid import uuid4
 
 from realtime import (
     AsyncRealtimeChannel,
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _GOODBYE_SECONDS: Final = 1.0
+#: Between two calls of `follow_topic` when the last was not answered.
+_FOLLOW_SECONDS: Final = 60.0
 #: Between two looks at the clock. One this late says that the machine slept: timers do not count
 #: that time.
 _LOOK_SECONDS: Final = 10.0
@@ -53,7 +56,7 @@ class Topic:
         name: str,
         *,
         patience: float,
-        joined: Callable[[], None],
+        joined: Callable[[bool], None],
         lost: Callable[[str], None],
         message: Callable[[object], None],
     ) -> None:
@@ -66,6 +69,8 @@ class Topic:
         self._restart = asyncio.Event()
         self._failures = 0
         self._resting = False
+        self._follower_id = uuid4()
+        self._quiet = False
 
     def hurry(self) -> None:
         """The world has changed for the better: try again now instead of at a back-off's end."""
@@ -102,6 +107,7 @@ class Topic:
         """Connect, join and listen until something is wrong; returns what."""
         access = self._access
         token = await access.tokens.get()
+        again_seconds = await self._follow()
         client = AsyncRealtimeClient(
             access.realtime_url,
             token=access.key,
@@ -118,6 +124,7 @@ class Topic:
                 asyncio.ensure_future(self._listen(client, broken)),
                 asyncio.ensure_future(_notice_sleep()),
                 asyncio.ensure_future(self._push_tokens(client)),
+                asyncio.ensure_future(self._keep_following(again_seconds)),
                 asyncio.ensure_future(self._restarted()),
             }
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -127,6 +134,31 @@ class Topic:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await _leave(client)
+
+    async def _follow(self) -> float:
+        """Say that this client listens; returns the seconds until it is to be said again.
+
+        Each delivery counts as a message of the project's plan, and of a job's followers only
+        those who say so are told of what was held back.
+        """
+        try:
+            async with asyncio.timeout(self._patience):
+                queue = await self._access.user(read_once=True)
+                followed = await queue.follow_topic(self._name, self._follower_id)
+        except (QueueError, TimeoutError) as error:
+            # the join says by itself whether the topic may be followed
+            logger.debug(
+                "not counted as a follower",
+                extra={"event": "watch.uncounted", "reason": f"{type(error).__name__} {error}"},
+            )
+            return _FOLLOW_SECONDS
+        self._quiet = followed.quiet
+        return followed.again_seconds
+
+    async def _keep_following(self, again_seconds: float) -> str:
+        while True:
+            await asyncio.sleep(again_seconds)
+            again_seconds = await self._follow()
 
     async def _listen(self, client: AsyncRealtimeClient, broken: asyncio.Future[str]) -> str:
         def hear(frame: Any) -> None:
@@ -141,7 +173,7 @@ class Topic:
                 return
             if state is RealtimeSubscribeStates.SUBSCRIBED:
                 self._failures = 0
-                self._joined()
+                self._joined(self._quiet)
             else:
                 broken.set_result(f"{state.value} {error or ''}".strip())
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from minutehand.app import App
+from minutehand.app import App, find_apps
 from minutehand.deploy.bundles import PackagingError
 from minutehand.node import node_home
+from minutehand.project import Project
 from minutehand.resources import resource
 
 #: Not `mimetypes`: it asks the machine, and a browser told `nosniff` takes nothing else.
@@ -107,6 +109,26 @@ def forget(cloudfront: Any, distribution: str) -> None:
     )
 
 
+def write(folder: Path, assets: Mapping[str, Asset]) -> None:
+    """Write every file below `folder`, for a server of static files."""
+    for key, asset in assets.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(asset.body)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the console with this project's apps; the server answers /config.json."""
+    if len(arguments) != 1:
+        print("usage: python -m minutehand.deploy.console FOLDER", file=sys.stderr)
+        return 2
+    assets = console_assets({}, find_apps(Project.find().apps))
+    del assets["config.json"]
+    write(Path(arguments[0]), assets)
+    print(f"{len(assets)} files")
+    return 0
+
+
 def _vendored(path: Path, name: str, checksum: str) -> bytes:
     body = path.read_bytes() if path.is_file() else b""
     if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
@@ -123,3 +145,7 @@ def _asset(key: str, body: bytes) -> Asset:
         raise PackagingError(f"{key}: no content type is known; add it to CONTENT_TYPES")
     kept = NEVER_KEPT if key in NEVER_KEPT_FILES else KEPT_AT_THE_EDGE
     return Asset(body, CONTENT_TYPES[suffix], kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,8 @@ ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
 #: The one file of the engine that is replaced where the tenants are not tables of ours.
 MAKES_TENANTS = re.compile(r"^create view queue\.tenants\b", re.MULTILINE)
+#: Files of the engine for tenants that are tables of ours, left out where they are not.
+FOR_OWN_TENANTS = re.compile(r"\A-- Tenancy: workspaces\b")
 _HEADER = re.compile(
     r"\A-- Installed by minutehand (?P<version>\S+) from (?P<origin>\S+)\n"
     r"(?:-- sha256 (?P<hash>[0-9a-f]{64})\n)?"
@@ -103,6 +105,7 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> lis
     return [
         _source(path, origin, schemas, tenants)
         for path, origin in sorted(found, key=lambda each: each[0].name)
+        if tenants.kind == "workspaces" or not FOR_OWN_TENANTS.match(path.read_text("utf-8"))
     ]
 
 

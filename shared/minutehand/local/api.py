@@ -12,38 +12,34 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from types import FrameType
 
 import psycopg
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand.app import find_apps
 from minutehand.config import Settings
 from minutehand.functions.health.app import build_app as build_health
+from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.app import build_app as build_worker_routes
 from minutehand.functions.worker.app import build_worker
-from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 from minutehand.local.breaking import break_routes
 from minutehand.local.hot_reload import reload_on_change
-from minutehand.local.site import (
-    ConsoleFiles,
-    console_config,
-    pages_of_apps,
-    security_headers,
-)
+from minutehand.local.site import console_config, pages_of_apps
 from minutehand.log import configure_logging
 from minutehand.node import node_home
 from minutehand.resources import resource
 from minutehand.web.hub import EventHub
+from minutehand.web.server import Server
 from minutehand.web.services import Services
+from minutehand.web.site import ConsoleFiles, security_headers
 from minutehand.worker.loop import Worker
 
 logger = logging.getLogger("minutehand.local.api")
@@ -65,42 +61,6 @@ class LocalWaker:
         self._wakeups.set()
 
 
-class Functions:
-    """Sends each request to the function that serves its route, as API Gateway does."""
-
-    def __init__(self, worker: ASGIApp, apps: list[Starlette]) -> None:
-        self._worker = worker
-        self._apps = apps
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        await self._choose(scope)(scope, receive, send)
-
-    def _choose(self, scope: Scope) -> ASGIApp:
-        if scope["path"] in {WORKER_PATH, PROCESS_PATH}:
-            return self._worker
-        near: ASGIApp | None = None
-        for app in self._apps:
-            match = best_match(app.routes, scope)
-            if match is Match.FULL:
-                return app
-            if match is Match.PARTIAL and near is None:
-                near = app  # the path with another method: that app answers 405 or a preflight
-        return near or self._apps[-1]
-
-
-def best_match(routes: list[BaseRoute], scope: Scope) -> Match:
-    """Tell how well any of `routes` fits a request."""
-    found = Match.NONE
-    for route in routes:
-        match, _ = route.matches(scope)
-        if match is Match.FULL:
-            return match
-        if match is Match.PARTIAL:
-            found = match
-    return found
-
-
 class Host:
     """The API's paths to the functions, everything else to the console's files."""
 
@@ -114,28 +74,14 @@ class Host:
         """Answer one request, or run the lifespan of the host."""
         if scope["type"] == "lifespan":
             self._loop = asyncio.get_running_loop()
-        path = scope.get("path", "")
-        is_api = path == "/health" or path.startswith("/api/")
-        app = self._functions if scope["type"] == "http" and is_api else self._site
+        to_api = scope["type"] == "http" and is_api(scope["path"])
+        app = self._functions if to_api else self._site
         await app(scope, receive, send)
 
     def let_streams_go(self) -> None:
         """End event streams in good order, so that clients come back; safe in a signal handler."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._hub.close)
-
-
-class Server(uvicorn.Server):
-    """Lets event streams end before it waits for its connections."""
-
-    def __init__(self, config: uvicorn.Config, host: Host) -> None:
-        super().__init__(config)
-        self._host = host
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown that a signal asks for."""
-        self._host.let_streams_go()
-        super().handle_exit(sig, frame)
 
 
 def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, str]) -> Host:
@@ -258,7 +204,7 @@ def main(environ: Mapping[str, str]) -> int:
         timeout_graceful_shutdown=2,  # for requests under way; streams end by themselves
         server_header=False,
     )
-    Server(config, host).run()
+    Server(config, host.let_streams_go).run()
     return 0
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
 
 from minutehand.app import find_apps
+from minutehand.local.realtime.limits import PLANS, Limits
 from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
@@ -193,6 +195,19 @@ def check_engine(url: str, project: Project) -> None:
         raise MigrationFailed(
             f"Minutehand is not installed in schema {project.schema_}: `minutehand install` copies"
             " its migrations into supabase/migrations"
+        )
+
+
+def set_message_budget(url: str, project: Project, limits: Limits) -> None:
+    """Let the database keep to what the local Realtime server allows, a fifth below it."""
+    words = {PLANS["free"]["messages_per_second"]: "free", Limits().messages_per_second: "pro"}
+    budget = words.get(limits.messages_per_second) or min(
+        1_000_000, max(1, int(limits.messages_per_second * 0.8))
+    )
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            composed.SQL("select {}.set_settings(%s)").format(composed.Identifier(project.schema_)),
+            (Jsonb({"realtime_messages_per_second": budget}),),
         )
 
 

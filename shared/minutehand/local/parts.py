@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -87,11 +86,6 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
             {
                 "PORT": str(ports.realtime),
                 "DATABASE_URL": database_url,
-                # hosted drops database broadcasts above 2,500 deliveries a second; load tests here
-                # go beyond that, so set it yourself to rehearse a plan's limit
-                "REALTIME_MESSAGES_PER_SECOND": os.environ.get(
-                    "REALTIME_MESSAGES_PER_SECOND", "100000"
-                ),
             },
         ),
         Part(

@@ -25,6 +25,7 @@ from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, service_parts, wait_until
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import Identity, spawn, stop
+from minutehand.local.realtime.limits import Limits
 from minutehand.local.state import StateFolder
 from minutehand.local.users import create_demo_users
 from minutehand.node import node_home
@@ -175,6 +176,8 @@ class Stack:
         if applied:
             self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
         migrations.check_engine(url, self.project)
+        if self.postgres is not None:
+            migrations.set_message_budget(url, self.project, Limits.from_env(os.environ))
         if self.project.tenancy == "workspaces":
             create_demo_users(url)
         for path in (*self._demo_seed(), *migrations.seed_files(self.project)):

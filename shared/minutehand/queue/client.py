@@ -36,6 +36,7 @@ from minutehand.queue.models import (
     QueueStats,
     SortedJobs,
     Status,
+    TopicFollowed,
     WorkspaceId,
 )
 
@@ -315,6 +316,15 @@ class UserQueue:
         ]
         rows = await self._api.select("job_events", params, headers=self._headers)
         return [JobEvent.model_validate(row) for row in rows]
+
+    async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
+        """Say that a client listens to a private topic, at its join and then now and then.
+
+        Raises:
+            QueueError: With word `topic_not_found` for one that is not yours to follow.
+        """
+        arguments = {"p_topic": topic, "p_follower_id": str(follower_id)}
+        return TopicFollowed.model_validate(await self._call("follow_topic", arguments))
 
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500

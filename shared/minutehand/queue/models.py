@@ -601,6 +601,7 @@ class JobTypeSpec(Model):
     payload_schema: dict[str, Any] | None = None
     schema_version: int | None = None
     events: Literal["full", "minimal"] | None = None
+    live: Literal["full", "states", "off"] | None = None
     internal: bool | None = None
     tagged_by: tuple[str, ...] | None = None
     #: `module:function`, and the first lines of its docstring.
@@ -701,6 +702,17 @@ class JobTypeDetail(JobTypeLine):
     limits: dict[str, Any] = Field(default_factory=dict)
     serving: tuple[ServingWorker, ...] = ()
     schedules: tuple[TypeSchedule, ...] = ()
+
+
+class TopicFollowed(BaseModel):
+    """What `follow_topic` answers."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    receivers: int
+    again_seconds: float
+    #: Jobs of some types publish nothing: silence does not prove that nothing happened.
+    quiet: bool
 
 
 class QueueHealth(BaseModel):

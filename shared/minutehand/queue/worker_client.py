@@ -140,6 +140,16 @@ class WorkerQueue:
         )
         return int(body["registered"])
 
+    async def attach_extensions(self) -> Mapping[str, Any]:
+        """Attach what the project has switched on since its migrations ran; safe to repeat.
+
+        Returns:
+            A word for each of `pg_cron`, `pg_net`, `realtime` and `sign_in` (`absent`,
+            `not_attached`, `attached`), and `problems`.
+        """
+        body: Mapping[str, Any] = await self._functions.call("attach_extensions", {}, attempts=1)
+        return body
+
     async def tick_finished(
         self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
     ) -> None:

@@ -240,6 +240,13 @@ class Connection:
             finally:
                 if as_operator:
                     client.close()
+            if is_key_refused(answer):
+                name = "SUPABASE_SECRET_KEY" if as_operator else "SUPABASE_PUBLISHABLE_KEY"
+                raise CommandFailed(
+                    f"{name} is refused: {_said(answer)}",
+                    code="key_refused",
+                    fix="copy it again from Project settings → API keys",
+                )
             return parsed(answer)
 
     def close(self) -> None:
@@ -263,6 +270,12 @@ class Connection:
                 headers={"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")},
                 json={"email": email, "password": password},
                 timeout=TIMEOUT,
+            )
+        if is_key_refused(answer):
+            raise CommandFailed(
+                f"SUPABASE_PUBLISHABLE_KEY is refused: {_said(answer)}",
+                code="key_refused",
+                fix="copy it again from Project settings → API keys",
             )
         if answer.status_code != 200:
             raise CommandFailed(
@@ -310,13 +323,23 @@ def parsed(answer: httpx.Response) -> Any:
     raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
 
 
+def is_key_refused(answer: httpx.Response) -> bool:
+    """Whether Supabase's gateway refuses the API key itself, before anybody's password is read."""
+    said = answer.text.lower()
+    return answer.status_code in {401, 403} and "api" in said and "key" in said
+
+
 def _said(answer: httpx.Response) -> str:
     """What Auth says is wrong, without its wrapping."""
     try:
         body = answer.json()
     except ValueError:
         body = None
-    told = body.get("msg") or body.get("error_description") if isinstance(body, dict) else None
+    told = (
+        body.get("msg") or body.get("error_description") or body.get("message")
+        if isinstance(body, dict)
+        else None
+    )
     return str(told or answer.text[:200] or answer.reason_phrase)
 
 

@@ -40,6 +40,10 @@ class Worker:
         on_tick: Called with each finished tick, e.g. to write its metrics.
     """
 
+    #: What a project switches on later is looked for at the first tick, and as often as this.
+    ATTACH_EVERY_SECONDS = 3600.0
+    #: A tick with less time left than this leaves that to the next one.
+    ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -68,6 +72,7 @@ class Worker:
         self._start_extra_workers = start_extra_workers
         self._on_tick = on_tick
         self._registered: object = None
+        self._attach_at = float("-inf")
         self._stopping = asyncio.Event()
 
     async def register(self, *, force: bool = False) -> None:
@@ -107,14 +112,13 @@ class Worker:
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
-        began = self._clock.monotonic()
+        ends_at = self._clock.monotonic() + budget_seconds
         await self.register()
-        budget_seconds -= self._clock.monotonic() - began
         tick = Tick(
             self.queue,
             self.registry,
             worker_id=self.worker_id,
-            budget_seconds=budget_seconds,
+            budget_seconds=ends_at - self._clock.monotonic(),
             options=options or self.options,
             job_types=job_types,
             clock=self._clock,
@@ -127,7 +131,31 @@ class Worker:
         summary = await tick.run()
         if self._on_tick is not None:
             self._on_tick(tick)
+        # after the jobs, which never wait for it
+        if ends_at - self._clock.monotonic() > self.ATTACH_SECONDS:
+            await self._attach_extensions()
         return summary
+
+    async def _attach_extensions(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._attach_at:
+            return
+        self._attach_at = now + self.ATTACH_EVERY_SECONDS
+        try:
+            async with asyncio.timeout(self.ATTACH_SECONDS):
+                found = await self.queue.attach_extensions()
+        except (QueueError, TimeoutError) as error:
+            # e.g. a schema of the release before: nothing that a job needs
+            logger.info(
+                "Extensions were not looked for",
+                extra={"event": "extensions.unknown", "error": str(error)},
+            )
+            return
+        if problems := found.get("problems"):
+            logger.warning(
+                "An extension could not be attached",
+                extra={"event": "extensions.refused", "problems": problems},
+            )
 
     async def run_forever(
         self,
@@ -193,6 +221,11 @@ class Worker:
             "Worker loop stopped",
             extra={"event": "worker.stopped", "worker_id": self.worker_id},
         )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """End the loop: nothing more is leased, running jobs are stopped and handed back."""

@@ -35,6 +35,8 @@ class Maintenance:
     PATIENCE_SECONDS = 10.0
     #: Pause after a call that failed.
     FAILED_PAUSE_SECONDS = 5.0
+    #: Pause while held-back messages wait for the next second's budget.
+    MESSAGES_PAUSE_SECONDS = 0.5
 
     def __init__(
         self,
@@ -111,8 +113,12 @@ class Maintenance:
             self._requested.set()
         # an answer that was lost on its way may have told more than the repeated call's
         self._finish(moved=asked or bool(done.done))
+        if not done.more:
+            return 0.0
+        if done.done.keys() == {"messages"}:
+            return self.MESSAGES_PAUSE_SECONDS
         # half of the time at most, so that a large clean-up leaves the database to the jobs
-        return max(0.02, self._clock.monotonic() - began) if done.more else 0.0
+        return max(0.02, self._clock.monotonic() - began)
 
     def _finish(self, *, moved: bool) -> None:
         self._under_way = False

@@ -90,6 +90,7 @@ class JobType(Generic[P]):
     version: int = 1
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
     events: Literal["full", "minimal"] = "full"
+    live: Literal["full", "states", "off"] = "full"
     internal: bool = False
     part_of: str | None = None
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
@@ -162,6 +163,7 @@ class JobType(Generic[P]):
             payload_schema=self.adapter.json_schema(),
             schema_version=self.version,
             events=self.events,
+            live=self.live,
             internal=self.internal,
         )
 
@@ -279,6 +281,7 @@ class Registry:
         version: int = 1,
         upcasters: Mapping[int, Upcaster] | None = None,
         events: Literal["full", "minimal"] = "full",
+        live: Literal["full", "states", "off"] = "full",
         internal: bool = False,
         part_of: str | None = None,
     ) -> Decorator[P]:
@@ -299,6 +302,8 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
+            live: What is sent to Realtime. `states` sends nothing on the job's own topic: whoever
+                watches one job reads it every few seconds. `off` sends nothing at all.
             internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
@@ -330,6 +335,7 @@ class Registry:
                 version=version,
                 upcasters=steps,
                 events=events,
+                live=live,
                 internal=internal,
                 part_of=part_of,
                 adapter=TypeAdapter(payload),

@@ -283,8 +283,9 @@ async def test_cancelling_the_reader_closes_the_watch(
 ) -> None:
     """No task and no socket outlives it, with `async with` or without."""
     job_id = await call(worker.enqueue)
-    # the caller's own connection for calls stays
-    await client_of(access["supabase"], access["token"]).get_job(job_id)
+    # the caller's own connections for calls stay: one for reads, one that says who follows
+    caller = client_of(access["supabase"], access["token"])
+    await asyncio.gather(caller.get_job(job_id), caller.get_job(job_id))
     before = asyncio.all_tasks()
     watcher = watch_job(job_id, **access)
     reading = asyncio.create_task(collect(watcher, []))

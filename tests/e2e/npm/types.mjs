@@ -20,8 +20,8 @@ const members = (type, tell) =>
 const rows = (type) =>
   members(type, (table) =>
     members(typeOf(checker.getTypeOfSymbol(table), "Row"), (column) => {
-      const type = checker.getTypeOfSymbol(column);
-      return (type.types ?? [type]).some((part) =>
+      const found = checker.getTypeOfSymbol(column);
+      return (found.types ?? [found]).some((part) =>
         Boolean(part.flags & (ts.TypeFlags.Null | ts.TypeFlags.Unknown)),
       );
     }),

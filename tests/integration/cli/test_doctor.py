@@ -13,8 +13,9 @@ import jwt
 import pytest
 from typer.testing import CliRunner
 
-from minutehand.cli.doctor.command import CHECKS, examine, run
+from minutehand.cli.doctor.command import CHECKS, attach, examine, run
 from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.terminal.output import Output
 from tests.support.command import app
 from tests.support.stacks import RunningStack
 
@@ -70,6 +71,8 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("supabase", {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_wrong"}, Verdict.FAIL, "refused", "API keys"),
     ("supabase", {"SUPABASE_URL": "http://127.0.0.1:9"}, Verdict.FAIL, "does not answer", "address"),
     ("postgres", {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"}, Verdict.FAIL, "does not answer", "DATABASE_URL"),
+    ("postgres", {"DATABASE_URL": "postgresql://postgres.abcd:x@aws-0-eu-west-1.pooler.supabase.com:6543/postgres"}, Verdict.FAIL, "transaction mode", "aws-0-eu-west-1.pooler.supabase.com:5432"),
+    ("migrations", {"DATABASE_URL": "host=db.abcd.supabase.co port=6543 user=postgres dbname=postgres"}, Verdict.FAIL, "shared with other clients", "db.abcd.supabase.co:5432"),
     ("tokens", {"WORKER_SECRET_TOKEN": None}, Verdict.FAIL, "is not set", "token secret"),
     ("tokens", PROD, Verdict.FAIL, "everybody knows", "token secret"),
     ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
@@ -82,6 +85,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("sealing", {"SEALING_KEY_FILE": None}, Verdict.FAIL, "cannot be stored", "KMS_KEY_ID"),
     ("jwt-algorithm", {"SUPABASE_JWT_SECRET": None}, Verdict.FAIL, "every user is refused", "ES256"),
     ("jwt-algorithm", PROD, Verdict.WARN, "HS256", "ES256"),
+    ("sign-in", {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_wrong"}, Verdict.FAIL, "SUPABASE_PUBLISHABLE_KEY is refused", "API keys"),
     ("sign-in", {"DEMO_PASSWORD": "wrong"}, Verdict.FAIL, "could not sign in", "PASSWORD"),
     ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
     ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, Verdict.FAIL, "refuses the worker", "token worker"),
@@ -146,12 +150,16 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         Verdict.FAIL, "queue.leases", "revoke all",
     ),
     (
-        "realtime-policies",
-        'alter policy "minutehand: members follow their jobs" on realtime.messages rename to kept; '
-        "create table public.kept_policy as select pg_get_expr(polqual, polrelid) as q from pg_policy where polname = 'kept'; "
-        "drop policy kept on realtime.messages",
-        "do $$ begin execute format('create policy \"minutehand: members follow their jobs\" on realtime.messages for select to authenticated using (%s)', (select q from public.kept_policy)); drop table public.kept_policy; end $$",
-        Verdict.FAIL, "no policy", "migration",
+        "extensions",
+        'drop policy "minutehand: members follow their jobs" on realtime.messages',
+        "select public.attach_extensions()",
+        Verdict.FAIL, "realtime is there and not attached", "doctor --fix",
+    ),
+    (
+        "database-invokes",
+        """insert into queue.settings (name, value) values ('worker_url', '"https://jobs.example.com/api/jobs/worker"')""",
+        "delete from queue.settings where name = 'worker_url'",
+        Verdict.FAIL, "pg_net or the Vault is missing", "Extensions",
     ),
     (
         "publication",
@@ -281,3 +289,68 @@ def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
         if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
             assert finding.fix, finding
             assert "\n" not in finding.fix
+
+
+def test_nobody_to_use_it_is_found(stack: RunningStack) -> None:
+    """After a clean deploy the service runs, and no person may do anything with it."""
+    with stack.connect() as connection:
+        connection.execute("create table public.kept_members as table public.workspace_members")
+        try:
+            connection.execute("alter table public.workspace_members disable trigger user")
+            connection.execute("delete from public.workspace_members where role = 'manager'")
+            locked_out = found(stack, "members")
+            connection.execute(
+                "insert into queue.invitations (workspace_id, email, role)"
+                " select id, 'new@x.test', 'manager' from public.workspaces"
+            )
+            invited = found(stack, "members")
+        finally:
+            connection.execute("delete from queue.invitations where email = 'new@x.test'")
+            connection.execute(
+                "insert into public.workspace_members table public.kept_members"
+                " on conflict do nothing"
+            )
+            connection.execute("alter table public.workspace_members enable trigger user")
+            connection.execute("drop table public.kept_members")
+
+    assert locked_out.verdict is Verdict.WARN, locked_out
+    assert "has no manager" in locked_out.detail
+    assert "minutehand members add" in str(locked_out.fix)
+    assert "has not signed in yet" in invited.detail
+    assert found(stack, "members").verdict is Verdict.OK
+
+
+def test_looking_leaves_the_session_as_it_was(stack: RunningStack) -> None:
+    """A pooler gives the server's connection to another client: nothing may stay set on it."""
+    with looking(stack) as patient:
+        assert patient.ask("show transaction_read_only") == [("on",)]
+        connection = patient.database
+        connection.rollback()
+        connection.read_only = False
+        left = connection.execute(
+            "select current_setting('default_transaction_read_only'), pg_current_xact_id() is not null"
+        ).fetchone()
+
+    assert left == ("off", True)
+
+
+def test_only_a_fix_that_is_asked_for_changes_anything(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look says what is not attached; --fix attaches it, by the operator's key or as owner."""
+    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
+    only = ["doctor", "--only", "extensions", "--json"]
+    answers = []
+    with stack.connect() as connection:
+        for more in ([], ["--fix"]):
+            connection.execute("drop trigger if exists minutehand_account_confirmed on auth.users")
+            answers.append(CliRunner().invoke(app, [*only, *more]))
+        connection.execute("drop trigger minutehand_account_confirmed on auth.users")
+    with looking(stack, SUPABASE_SECRET_KEY=None) as patient:
+        attach(patient, Output(as_json=True))
+
+    assert [(answer.exit_code, json.loads(answer.stdout)[0]["verdict"]) for answer in answers] == [
+        (1, "fail"),
+        (0, "ok"),
+    ]
+    assert found(stack, "extensions").verdict is Verdict.OK

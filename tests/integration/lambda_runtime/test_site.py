@@ -12,7 +12,8 @@ from minutehand.local.breaking import break_token
 from minutehand.local.lambda_runtime.__main__ import local_site
 from minutehand.local.lambda_runtime.site import Site
 from minutehand.local.lambda_runtime.wire import Request
-from minutehand.local.site import console_config, security_headers
+from minutehand.local.site import console_config
+from minutehand.web.site import security_headers
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutehand.local.realtime.limits import CallWindow, Limits, RateCounter
+from minutehand.local.realtime.limits import PLANS, CallWindow, Limits, MessageRate, RateCounter
 
 
 class Clock:
@@ -45,6 +45,54 @@ def test_a_rate_never_counts_more_than_was_added(steps: list[tuple[float, int]])
 
         assert count <= rate.rolling * 60 + 1e-6
     assert rate.rolling * 60 <= sum(count for _, count in steps) + 1e-6
+
+
+def test_messages_are_counted_as_hosted_does() -> None:
+    """Short after the start the mean is of few buckets, and a burst of seconds is enough."""
+    clock = Clock()
+    rate = MessageRate(per_second=100, tick=5, clock=clock)
+
+    rate.add(999)
+    clock.now += 5
+    assert not rate.exceeded()  # 999 in two buckets of five seconds
+    rate.add(501)
+    clock.now += 5
+    assert rate.exceeded()  # 1,500 in three
+    assert rate.rolling == 100
+    clock.now += 5
+    assert not rate.exceeded()
+
+
+def test_a_steady_rate_below_the_limit_is_never_too_much() -> None:
+    """Whatever the phase of the ticks."""
+    clock = Clock()
+    rate = MessageRate(per_second=100, tick=5, clock=clock)
+    for _ in range(300):
+        rate.add(99)
+        clock.now += 1
+        assert not rate.exceeded()
+
+
+def test_after_minutes_of_silence_counting_begins_again() -> None:
+    """The long window of zeros does not make up for a burst."""
+    clock = Clock()
+    rate = MessageRate(per_second=100, tick=5, clock=clock)
+    clock.now += 600
+    rate.add(1_000)
+    clock.now += 5
+
+    assert rate.exceeded()
+
+
+def test_a_plan_sets_all_its_limits() -> None:
+    """Pro is the default, and one variable more names an exception."""
+    assert Limits.from_env({}).messages_per_second == 500
+    free = Limits.from_env({"REALTIME_PLAN": "free", "REALTIME_CONNECTIONS": "7"})
+    assert (free.messages_per_second, free.payload_kb, free.connections) == (100, 256, 7)
+    for plan in PLANS:
+        Limits.from_env({"REALTIME_PLAN": plan})
+    with pytest.raises(ValueError, match="REALTIME_PLAN must be one of free, pro"):
+        Limits.from_env({"REALTIME_PLAN": "team"})
 
 
 def test_calls_are_counted_in_a_sliding_window() -> None:

@@ -55,6 +55,7 @@ def test_everything_said_is_published() -> None:
         rate_limit=RateLimit(10, per=timedelta(minutes=1), per_key=True),
         version=2,
         events="minimal",
+        live="states",
         internal=True,
     )(enrich)
 
@@ -75,6 +76,7 @@ def test_everything_said_is_published() -> None:
         "rate_limit": {"limit": 10, "per_seconds": 60, "per_key": True},
         "schema_version": 2,
         "events": "minimal",
+        "live": "states",
         "internal": True,
     }
     assert schema["required"] == ["account_id"]

@@ -25,6 +25,9 @@ const DEFAULTS = {
  */
 const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
+const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
+const SPREAD_MS = 300; // so that many who are told at once do not all read at once
+const EXCUSED_MS = 60_000; // after "look again", what a read finds was held back and not lost
 
 export class Follower {
   #topics;
@@ -47,6 +50,9 @@ export class Follower {
   /** @type {any} */
   #error = null;
   #lastHeard = 0;
+  #quiet = false; // jobs of some types publish nothing: neither silence nor a message proves much
+  #held = false; // messages were held back, and perhaps still are
+  #lookAgainAt = -Infinity;
   #checks = 0;
   /** @type {any} A timer is a number in browsers and an object in Node. */
   #timer = null;
@@ -71,7 +77,11 @@ export class Follower {
 
   // For subclasses ------------------------------------------------------------------------------
 
-  /** Read everything since what is known. May throw; then it is tried again. */
+  /**
+   * Read everything since what is known. May throw; then it is tried again.
+   *
+   * @returns {Promise<boolean | void>} Whether there was news.
+   */
   async catchUp() {}
 
   /**
@@ -105,8 +115,8 @@ export class Follower {
   // Public --------------------------------------------------------------------------------------
 
   /**
-   * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way
-   * or something is known to be missing. `polling`: Realtime is away, reads go on. `offline`:
+   * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way,
+   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is away, reads go on. `offline`:
    * neither works.
    *
    * @returns {Freshness}
@@ -117,7 +127,7 @@ export class Follower {
       const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinPatience;
       return joining || this.#reads === 0 ? "catching-up" : "polling";
     }
-    return this.#synced && !this.hasGap ? "live" : "catching-up";
+    return this.#synced && !this.hasGap && !this.#held ? "live" : "catching-up";
   }
 
   /**
@@ -135,11 +145,13 @@ export class Follower {
 
   start() {
     this.#startedAt = Date.now();
-    this.#leave = this.#topics.join(this.#topic, {
-      joined: () => this.#onJoined(),
+    const listener = {
+      joined: (/** @type {boolean} */ quiet) => this.#onJoined(quiet),
       lost: () => this.#onLost(),
-      message: (payload) => this.#onMessage(payload),
-    });
+      message: (/** @type {any} */ payload) => this.#onMessage(payload),
+    };
+    const { schema } = /** @type {{schema?: string}} */ (this.#options);
+    this.#leave = this.#topics.join(this.#topic, listener, schema);
     this.#unwake = onWake(() => this.wake());
     this.refresh();
   }
@@ -196,8 +208,10 @@ export class Follower {
 
   // Inside --------------------------------------------------------------------------------------
 
-  #onJoined() {
+  /** @param {boolean} quiet */
+  #onJoined(quiet) {
     this.#joined = true;
+    this.#quiet = quiet;
     this.#joins += 1;
     this.#synced = false;
     // a new socket is trusted once; after that only a message proves that any arrive
@@ -216,14 +230,23 @@ export class Follower {
     this.notify();
   }
 
-  /** @param {unknown} payload */
+  /** @param {any} payload */
   #onMessage(payload) {
     if (this.#closed) return;
-    this.#lastHeard = Date.now();
+    if (!this.#quiet) this.#lastHeard = Date.now();
     this.#distrusted = false;
     this.#distrusts = 0;
+    if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
     if (this.hasGap) this.#arm(this.#options.reorder);
+    this.notify();
+  }
+
+  /** More happened than may be sent: from here on reads bring it, until one finds nothing new. */
+  #lookAgain() {
+    this.#held = true;
+    this.#lookAgainAt = Date.now();
+    later(() => this.refresh(), Math.random() * SPREAD_MS);
     this.notify();
   }
 
@@ -231,8 +254,10 @@ export class Follower {
     while (this.#again && !this.#closed) {
       this.#again = false;
       const joins = this.#joined ? this.#joins : 0;
+      const began = Date.now();
       try {
-        await this.catchUp();
+        const news = await this.catchUp();
+        if (!news && began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
         this.#reads += 1;
         this.#failures = 0;
         this.#unreachable = false;
@@ -262,6 +287,7 @@ export class Follower {
       return Math.min(wait, LONGEST_POLL) * (0.85 + Math.random() * 0.3);
     }
     if (this.hasGap) return reorder;
+    if (this.#held) return LOOK_AGAIN_MS;
     return this.#checks === 0 ? firstSilence : silence;
   }
 
@@ -280,7 +306,12 @@ export class Follower {
     const slept = Date.now() - this.#due > SLEPT_MS;
     if (slept) return void this.wake();
     const trusts =
-      this.#joined && this.#synced && !this.#distrusted && !this.hasGap && this.#failures === 0;
+      this.#joined &&
+      this.#synced &&
+      !this.#distrusted &&
+      !this.hasGap &&
+      !this.#held &&
+      this.#failures === 0;
     if (trusts && !this.isLive) return void this.#arm();
     const quiet = Date.now() - this.#lastHeard;
     const enough = this.#checks === 0 ? this.#options.firstSilence : this.#options.silence;
@@ -294,6 +325,7 @@ export class Follower {
   /** After a read in silence: if it found what the socket never brought, the socket is dead. */
   #judge(/** @type {number} */ joins) {
     if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
+    if (this.#quiet || Date.now() - this.#lookAgainAt < EXCUSED_MS) return;
     this.#distrusted = true;
     this.#distrusts += 1;
     this.#topics.reconnect();

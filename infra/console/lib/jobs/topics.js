@@ -1,19 +1,25 @@
 // Private Realtime topics over one supabase-js client: one channel each, shared and counted.
 
+import { later } from "./follower.js";
+import { within } from "./reads.js";
+
 /** @import { RealtimeChannel } from "@supabase/supabase-js" */
 /** @import { Client } from "./types.js" */
 
 /**
- * @typedef {{joined: () => void, lost: (reason: string) => void,
+ * @typedef {{joined: (quiet: boolean) => void, lost: (reason: string) => void,
  *   message: (payload: unknown) => void}} Listener
- * @typedef {{topic: string, listeners: Set<Listener>, channel: RealtimeChannel | null,
- *   joined: boolean, failures: number, timer?: ReturnType<typeof setTimeout>,
+ * @typedef {{topic: string, schema?: string, id: string, listeners: Set<Listener>,
+ *   channel: RealtimeChannel | null, joined: boolean, quiet: boolean, failures: number,
+ *   renewal?: any, timer?: ReturnType<typeof setTimeout>,
  *   linger?: ReturnType<typeof setTimeout>}} Entry
  */
 
 const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
 const REOPEN_MS = [500, 1000, 2000, 5000, 10_000];
 const REOPEN_MS_MOST = 30_000;
+const FOLLOW_TIMEOUT_MS = 3000; // a server that does not answer is not waited for
+const FOLLOW_AGAIN_SECONDS = 60;
 
 /** @type {WeakMap<Client, Topics>} */
 const hubs = new WeakMap();
@@ -47,14 +53,17 @@ export class Topics {
    *
    * @param {string} topic
    * @param {Listener} listener
+   * @param {string} [schema] Where the jobs are.
    * @returns {() => void} Leaves.
    */
-  join(topic, listener) {
-    const entry = this.#entries.get(topic) ?? this.#made(topic);
+  join(topic, listener, schema) {
+    const entry = this.#entries.get(topic) ?? this.#made(topic, schema);
     clearTimeout(entry.linger);
     entry.listeners.add(listener);
     if (entry.joined)
-      queueMicrotask(() => entry.listeners.has(listener) && entry.joined && listener.joined());
+      queueMicrotask(
+        () => entry.listeners.has(listener) && entry.joined && listener.joined(entry.quiet),
+      );
     return () => {
       entry.listeners.delete(listener);
       if (entry.listeners.size === 0)
@@ -64,10 +73,15 @@ export class Topics {
 
   /**
    * @param {string} topic
+   * @param {string} [schema]
    * @returns {Entry}
    */
-  #made(topic) {
-    const entry = { topic, listeners: new Set(), channel: null, joined: false, failures: 0 };
+  #made(topic, schema) {
+    /** @type {Entry} */
+    const entry = {
+      ...{ topic, schema, id: crypto.randomUUID(), listeners: new Set(), channel: null },
+      ...{ joined: false, quiet: false, failures: 0 },
+    };
     this.#entries.set(topic, entry);
     this.#open(entry);
     return entry;
@@ -99,6 +113,24 @@ export class Topics {
     }
   }
 
+  /**
+   * Say that this client listens: each delivery counts as a message of the project's plan, and a
+   * job's followers alone are told of what was held back. Without an answer it is only not counted.
+   *
+   * @param {Entry} entry
+   */
+  async #follow(entry) {
+    clearTimeout(entry.renewal);
+    const { data } = await within(this.#client, entry.schema)
+      .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: entry.id })
+      .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
+    if (this.#entries.get(entry.topic) !== entry) return;
+    entry.quiet = data?.quiet ?? entry.quiet;
+    clearTimeout(entry.renewal);
+    const seconds = data?.again_seconds ?? FOLLOW_AGAIN_SECONDS;
+    entry.renewal = later(() => this.#follow(entry), 1000 * seconds);
+  }
+
   /** @param {Entry} entry */
   async #open(entry) {
     await this.#authorize();
@@ -107,6 +139,7 @@ export class Topics {
     /** @type {RealtimeChannel} */
     const channel = this.#client.channel(entry.topic, { config: { private: true } });
     entry.channel = channel;
+    const following = this.#follow(entry);
     channel.on("broadcast", { event: "*" }, (message) => {
       // one message carries all events of a statement for this topic, in order
       for (const payload of message.payload?.events ?? [message.payload])
@@ -114,7 +147,8 @@ export class Topics {
     });
     channel.subscribe((status, error) => {
       if (entry.channel !== channel) return;
-      if (status === "SUBSCRIBED") this.#joined(entry);
+      if (status === "SUBSCRIBED")
+        following.then(() => entry.channel === channel && this.#joined(entry));
       else if (status === "CLOSED") this.#reopen(entry);
       else {
         this.#lost(entry, error?.message ?? status);
@@ -128,7 +162,7 @@ export class Topics {
   #joined(entry) {
     entry.joined = true;
     entry.failures = 0;
-    for (const listener of [...entry.listeners]) listener.joined();
+    for (const listener of [...entry.listeners]) listener.joined(entry.quiet);
   }
 
   /**
@@ -153,6 +187,7 @@ export class Topics {
   #close(entry) {
     if (entry.listeners.size > 0) return;
     clearTimeout(entry.timer);
+    clearTimeout(entry.renewal);
     this.#entries.delete(entry.topic);
     const { channel } = entry;
     entry.channel = null;

@@ -148,10 +148,14 @@ export class JobWatch extends Follower {
 
   async catchUp() {
     const row = await this.#reads.job(this.#id);
-    if (!row) return void this.#vanish();
+    if (!row) {
+      this.#vanish();
+      return false;
+    }
     this.#missing = false;
     this.#takeRow(row);
     const sequence = this.#sequence ?? this.#begin(row);
+    const before = sequence.last;
     for (;;) {
       const page = await this.#reads.events(this.#id, sequence.last, PAGE);
       this.#take(sequence.offer(page.map(normalizeEvent).filter((event) => event !== null)));
@@ -160,6 +164,7 @@ export class JobWatch extends Follower {
     sequence.wasReadToTheEnd();
     if (this.#rowIsOld) this.#takeRow(await this.#reads.job(this.#id));
     this.#settle();
+    return sequence.last > before;
   }
 
   onClose() {

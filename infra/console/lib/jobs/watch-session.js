@@ -84,6 +84,7 @@ export class SessionWatch extends Follower {
   }
 
   async catchUp() {
+    const before = this.#lastOfAll();
     this.#missing.clear();
     for (const row of await this.#jobs()) {
       let line = this.#lines.get(row.id);
@@ -95,6 +96,11 @@ export class SessionWatch extends Follower {
       }
       await this.#readEvents(line);
     }
+    return this.#lastOfAll() > before;
+  }
+
+  #lastOfAll() {
+    return [...this.#lines.values()].reduce((sum, { sequence }) => sum + sequence.last, 0);
   }
 
   async #jobs() {

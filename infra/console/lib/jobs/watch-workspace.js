@@ -73,7 +73,7 @@ export class WorkspaceWatch extends Follower {
     if (this.#cursor === null) {
       this.#cursor = (await this.#reads.feed(this.#id, null)).cursor;
       await this.#options.onResync?.({ first: true }); // from here on the feed misses nothing
-      return;
+      return true;
     }
     const wasLive = this.freshness === "live";
     const news = [];
@@ -90,12 +90,13 @@ export class WorkspaceWatch extends Follower {
     this.#unheard = new Set(wasLive ? news : []);
     this.#toldBefore = this.#told;
     this.#told = new Set();
-    return undefined;
+    return news.length > 0;
   }
 
   async #startAnew() {
     this.#cursor = (await this.#reads.feed(this.#id, null)).cursor;
     await this.#options.onResync?.({ first: false });
+    return true;
   }
 
   /** @param {JobEvent} event */

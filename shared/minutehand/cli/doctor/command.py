@@ -16,7 +16,14 @@ from rich.text import Text
 from minutehand.cli.account import check_region
 from minutehand.cli.doctor import cloud, database, machine, service, settings
 from minutehand.cli.doctor.deployed import filled_in, stage_values
-from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter, Verdict
+from minutehand.cli.doctor.findings import (
+    Check,
+    Finding,
+    Patient,
+    Reporter,
+    Verdict,
+    attach_as_owner,
+)
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import EnvFile, Json, speaking
@@ -51,11 +58,17 @@ def doctor(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="First attach what the database has by now; else nothing is changed."
+        ),
+    ] = False,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Find misconfigurations, and name the fix of each."""
+    """Find misconfigurations, and name the fix of each; changes nothing without --fix."""
     with speaking(as_json) as output:
         names = {check.name for check in CHECKS}
         if unknown := sorted(set(only or ()) - names):
@@ -70,6 +83,8 @@ def doctor(
             else deployed_patient(stage, region, env_file)
         )
         try:
+            if fix:
+                attach(patient, output)
             findings = report(output, examine(patient, only), quiet=as_json)
         finally:
             patient.close()
@@ -77,6 +92,28 @@ def doctor(
             output.line([asdict(finding) for finding in findings])
         if any(finding.verdict is Verdict.FAIL for finding in findings):
             raise typer.Exit(1)
+
+
+def attach(patient: Patient, output: Output) -> None:
+    """Attach extensions that came after the migrations: by the secret key, or as the owner.
+
+    Raises:
+        CommandFailed: There is neither, or the database refused.
+    """
+    if patient.values.get("SUPABASE_SECRET_KEY"):
+        done = patient.person.rpc("attach_extensions", {}, as_operator=True)
+    elif patient.values.get("DATABASE_URL"):
+        done = attach_as_owner(patient.values["DATABASE_URL"], patient.schemas)
+    else:
+        raise CommandFailed(
+            "--fix needs SUPABASE_SECRET_KEY or DATABASE_URL",
+            code="missing_setting",
+            fix="put one of them into a file for --env-file",
+        )
+    words = ", ".join(f"{name} {word}" for name, word in done.items() if name != "problems")
+    output.note(f"attached what is there: {words}")
+    for name, problem in done["problems"].items():
+        output.note(f"{name} was refused: {problem}")
 
 
 def _values(output: Output, env_file: Path | None) -> dict[str, str]:
@@ -140,7 +177,7 @@ def run(check: Check, patient: Patient) -> Finding:
         )
     except psycopg.OperationalError as error:
         told = str(error).strip().splitlines()[0]
-        return say.fail(f"the database does not answer: {told}", "correct DATABASE_URL")
+        return say.fail(*_refused(told))
     except psycopg.Error as error:
         told = str(error).strip().splitlines()[0]
         return say.fail(
@@ -153,6 +190,34 @@ def run(check: Check, patient: Patient) -> Finding:
         if type(error).__module__.split(".")[0] != "botocore":
             raise
         return say.fail(f"AWS does not answer: {error}", "check credentials and region")
+
+
+#: What Postgres or a pooler says → what it means, and the fix.
+REFUSALS = (
+    (
+        ("password authentication failed", "SASL authentication failed", "Wrong password"),
+        "the password in DATABASE_URL is wrong",
+        "reset it in Project settings → Database, and write it percent-encoded",
+    ),
+    (
+        ("Tenant or user not found", "tenant/user", "ENOTFOUND"),
+        "the pooler knows no such project: the user in DATABASE_URL must be postgres.<project-ref>",
+        "copy the address again from the project's Connect dialog, session pooler",
+    ),
+    (
+        ("Network is unreachable", "Cannot assign requested address", "No address associated"),
+        "the database's address has IPv6 only, which this network has not",
+        "take the session pooler's address from the project's Connect dialog",
+    ),
+)
+
+
+def _refused(told: str) -> tuple[str, str]:
+    """Why the database cannot be reached, and what to do."""
+    for words, meaning, fix in REFUSALS:
+        if any(word.lower() in told.lower() for word in words):
+            return f"{meaning} ({told})", fix
+    return f"the database does not answer: {told}", "correct DATABASE_URL"
 
 
 def report(output: Output, findings: Iterable[Finding], *, quiet: bool) -> list[Finding]:

@@ -158,20 +158,61 @@ def engine(patient: Patient) -> Finding:
     return say.ok("reached through functions alone")
 
 
-def policies(patient: Patient) -> Finding:
-    """Without them private topics refuse everybody, and clients poll."""
-    say = Reporter("realtime-policies")
-    rows = patient.ask(
-        """select policyname from pg_policies
-           where schemaname = 'realtime' and tablename = 'messages'
-             and 'authenticated' = any (roles)"""
-    )
-    if not rows:
-        return say.fail(
-            "realtime.messages has no policy: no one can follow a job live",
-            "run the last migration's statements in the dashboard's SQL editor",
+#: Words of `queue.extension_state`: what a part that is not attached means.
+PARTS = {
+    "realtime": "no one can follow a job live",
+    "pg_cron": "the database does not invoke the worker every minute",
+    "sign_in": "invitations wait until the console is opened",
+}
+ATTACH = "minutehand doctor --fix"
+
+
+def extensions(patient: Patient) -> Finding:
+    """What the project switched on after its migrations ran is attached."""
+    say = Reporter("extensions")
+    [(state,)] = patient.ask("select queue.extension_state()")
+    missing = [name for name in PARTS if state[name] == "not_attached"]
+    if missing:
+        name = missing[0]
+        return say.fail(f"{name} is there and not attached: {PARTS[name]}", ATTACH)
+    if state["realtime"] == "absent":
+        return say.warn(
+            "realtime.messages does not exist: clients poll",
+            f"open Realtime in the dashboard once, then {ATTACH}",
         )
-    return say.ok(", ".join(row[0] for row in rows))
+    attached = ", ".join(name for name, word in state.items() if word == "attached")
+    return say.ok(f"attached: {attached}")
+
+
+def invocation(patient: Patient) -> Finding:
+    """Where the database invokes the worker, its calls arrive."""
+    say = Reporter("database-invokes")
+    [(state, url)] = patient.ask(
+        "select queue.extension_state(), queue.setting('worker_url') #>> '{}'"
+    )
+    if url is None:
+        return say.ok("left to the API and the schedule")
+    connect = f"select {patient.schemas.clients}.connect_worker('https://…/api/jobs/worker', '…')"
+    if state["pg_net"] == "absent":
+        return say.fail(
+            f"worker_url is {url}, and pg_net or the Vault is missing: nothing is called",
+            "switch on pg_net and supabase_vault under Database → Extensions",
+        )
+    [(kept,)] = patient.ask("select to_regclass('net._http_response') is not null")
+    if kept:
+        rows = patient.ask(
+            """select status_code, left(coalesce(error_msg, content), 120)
+               from net._http_response where created > now() - interval '15 minutes'
+                 and (status_code in (401, 403, 404) or status_code is null and not timed_out)
+               order by created desc limit 1"""
+        )
+        if rows:
+            status, said = rows[0]
+            return say.warn(
+                f"a call of the database came back with {status or 'no answer'}: {said}", connect
+            )
+    often = "every minute and on arrival" if state["pg_cron"] == "attached" else "on arrival"
+    return say.ok(f"{url}, {often}")
 
 
 def realtime_rows(patient: Patient) -> Finding:
@@ -259,6 +300,48 @@ def job_types(patient: Patient) -> Finding:
     return say.ok(f"{count} registered")
 
 
+def members(patient: Patient) -> Finding:
+    """Without a workspace and somebody in it nobody can enqueue, or see the console."""
+    say = Reporter("members")
+    [(tenants, people)] = patient.ask(
+        """select (select count(*) from queue.tenants),
+             (select count(distinct m.user_id) from queue.tenant_members as m
+              join auth.users as u on u.id = m.user_id)"""
+    )
+    own = patient.ask("select to_regclass('queue.invitations') is not null")[0][0]
+    create = "minutehand workspaces create NAME --manager MAIL"
+    if not own:
+        if tenants and people:
+            return say.ok(f"{tenants} tenants, {people} people")
+        return say.warn(
+            f"{tenants} tenants with {people} people: no one can use the queue yet",
+            f"look into the views {patient.schemas.engine}.tenants and tenant_members",
+        )
+    if not tenants:
+        return say.fail("no workspace exists yet: no one can use the service", create)
+    unmanaged = patient.ask(
+        """select t.name,
+             exists (select from queue.invitations as i
+               where i.workspace_id = t.id and i.role = 'manager' and i.expires_at > now())
+           from queue.tenants as t where not exists (
+             select from queue.tenant_members as m join auth.users as u on u.id = m.user_id
+             where m.workspace_id = t.id and m.role = 'manager')
+           order by 2, 1"""
+    )
+    if unmanaged:
+        name, is_invited = unmanaged[0]
+        if is_invited:
+            return say.warn(
+                f"the manager of {name} is invited and has not signed in yet",
+                f"minutehand members list --workspace {name!r}, and ask that person to sign up",
+            )
+        return say.warn(
+            f"workspace {name} has no manager with an account",
+            f"minutehand members add MAIL --role manager --operator --workspace {name!r}",
+        )
+    return say.ok(f"{tenants} workspaces, {people} people")
+
+
 def old_snapshot(patient: Patient) -> Finding:
     """A session that sits in a transaction keeps dead rows, and the queue slows down."""
     say = Reporter("old-transactions")
@@ -287,13 +370,15 @@ CHECKS = tuple(
         ("worker-doors", closed),
         ("row-level-security", row_security),
         ("engine-tables", engine),
-        ("realtime-policies", policies),
+        ("extensions", extensions),
+        ("database-invokes", invocation),
         ("publication", realtime_rows),
         ("statement-timeout", statement_timeout),
         ("job-types", job_types),
         ("pauses", paused),
         ("schedules", schedules),
         ("webhooks", webhooks),
+        ("members", members),
         ("old-transactions", old_snapshot),
     )
 )

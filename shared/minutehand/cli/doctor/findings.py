@@ -15,10 +15,14 @@ from typing import Any
 
 import httpx
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, Connection
+
+#: Of Supabase's pooler: transaction mode, and session mode at the same host.
+TRANSACTION_PORT, SESSION_PORT = "6543", "5432"
 
 
 class Verdict(StrEnum):
@@ -60,18 +64,28 @@ class Patient:
 
     @property
     def database(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A read-only session of the database's owner."""
+        """A session of the database's owner; ask through `ask`.
+
+        Raises:
+            CommandFailed: `DATABASE_URL` leads to a pooler in transaction mode.
+        """
         if self._database is None or self._database.closed:
-            self._database = psycopg.connect(
-                self.values["DATABASE_URL"], autocommit=True, connect_timeout=5
-            )
-            self._database.execute("set default_transaction_read_only = on")
+            url = self.values["DATABASE_URL"]
+            refuse_transaction_pooler(url)
+            self._database = psycopg.connect(url, connect_timeout=5)
+            # of psycopg: it begins each transaction as `begin read only`, and sets nothing that a
+            # pooler would leave to whoever gets the server's connection next
+            self._database.read_only = True
         return self._database
 
     def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query, which names the schemas as the migrations' source does."""
+        """Rows of a query in a transaction of its own, which reads only.
+
+        The query names the schemas as the migrations' source does.
+        """
         named = rewrite(sql, self.schemas)
-        return self.database.execute(named.encode(), parameters or None).fetchall()
+        with self.database.transaction():
+            return self.database.execute(named.encode(), parameters or None).fetchall()
 
     @cached_property
     def schemas(self) -> Schemas:
@@ -104,6 +118,43 @@ class Patient:
             self._database.close()
         if self._connection is not None:
             self._connection.close()
+
+
+def refuse_transaction_pooler(url: str) -> None:
+    """Refuse the transaction mode of Supabase's pooler, with the address to take instead.
+
+    Raises:
+        CommandFailed: It is that; the message says so, the fix has the address.
+    """
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return  # connecting says what is wrong with it
+    if str(parts.get("port", "")) != TRANSACTION_PORT:
+        return
+    host = str(parts.get("host", ""))
+    user = str(parts.get("user", "postgres"))
+    if host.endswith(".supabase.co"):  # the project's own pooler, beside its direct port
+        right = f"postgresql://{user}:…@{host}:5432/{parts.get('dbname', 'postgres')}"
+    else:
+        right = f"postgresql://{user}:…@{host}:{SESSION_PORT}/{parts.get('dbname', 'postgres')}"
+    raise CommandFailed(
+        f"DATABASE_URL is a pooler in transaction mode ({host}:{TRANSACTION_PORT}): its sessions "
+        "are shared with other clients",
+        code="transaction_pooler",
+        fix=f"take session mode or a direct connection: DATABASE_URL={right}",
+    )
+
+
+def attach_as_owner(url: str, schemas: Schemas) -> dict[str, Any]:
+    """Attach extensions as the database's owner; the one thing here that changes anything."""
+    refuse_transaction_pooler(url)
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        sql = rewrite("select public.attach_extensions()", schemas)
+        found = connection.execute(sql.encode()).fetchone()
+        assert found is not None
+        done: dict[str, Any] = found[0]
+        return done
 
 
 @dataclass(frozen=True)

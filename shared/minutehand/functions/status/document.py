@@ -44,12 +44,14 @@ def whole_document(services: Services) -> dict[str, Any]:
     # here and not at the top: reads must not pay for importing the other functions
     from minutehand.functions.health.app import router as health_routes
     from minutehand.functions.jobs.apps import routers as of_apps
+    from minutehand.functions.jobs.members import router as member_routes
     from minutehand.functions.jobs.routes import router as job_routes
     from minutehand.functions.jobs.steering import router as steering_routes
     from minutehand.functions.status.routes import router as status_routes
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    for routes in (job_routes, steering_routes, status_routes, health_routes, *of_apps(services)):
+    own = (job_routes, steering_routes, member_routes, status_routes, health_routes)
+    for routes in (*own, *of_apps(services)):
         app.include_router(routes)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)

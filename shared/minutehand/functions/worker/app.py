@@ -26,9 +26,11 @@ def build_worker(settings: Settings) -> Worker:
     return Worker(settings, registry=load_processors(settings))
 
 
-def build_app(settings: Settings, worker: Worker | None = None) -> App:
-    """The routes over `worker`; a worker of its own when None."""
-    routes = WorkerRoutes(settings, worker or build_worker(settings))
+def build_app(
+    settings: Settings, worker: Worker | None = None, *, routes: WorkerRoutes | None = None
+) -> App:
+    """The routes over `worker`, or those given; a worker of its own when both are None."""
+    routes = routes or WorkerRoutes(settings, worker or build_worker(settings))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

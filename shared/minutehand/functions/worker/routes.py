@@ -17,6 +17,7 @@ from typing import Any, Final
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.worker.loop import Worker
+from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
@@ -134,18 +135,25 @@ class WorkerRoutes:
                     self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds
                 ),
             )
-        except QueueUnavailable as error:
+        except QueueError as error:
+            return self._refusal(error, request)
+        return self._reply(summary)
+
+    def _refusal(self, error: QueueError, request: Request) -> Reply:
+        if isinstance(error, QueueUnavailable):
             logger.warning(
                 "Tick found the queue away",
                 extra={"event": "tick.unavailable", "error": str(error)},
             )
             reply = _error(503, "The queue is not available", "queue_unavailable", request)
             return replace(reply, headers={"Retry-After": "5"})
-        except QueueError as error:
-            logger.error(
-                "Queue refused the tick", extra={"event": "tick.refused", "error": str(error)}
-            )
-            return _error(502, "The queue refused the worker", error.word or "refused", request)
+        logger.error("Queue refused the tick", extra={"event": "tick.refused", "error": str(error)})
+        return _error(502, "The queue refused the worker", error.word or "refused", request)
+
+    def _head(self) -> dict[str, Any]:
+        return {"worker_id": self._worker.worker_id, "timestamp": _now()}
+
+    def _reply(self, summary: TickSummary) -> Reply:
         counts = summary.as_dict()
         error_text = counts.pop("error")
         return Reply(
@@ -153,8 +161,7 @@ class WorkerRoutes:
             {
                 "success": error_text is None,
                 "duration_ms": round(summary.duration_ms),
-                "worker_id": summary.worker_id,
-                "timestamp": _now(),
+                **self._head(),
                 **{k: v for k, v in counts.items() if k not in {"duration_ms", "worker_id"}},
                 **({} if error_text is None else {"error": error_text}),
             },

@@ -36,8 +36,9 @@ from minutehand.local.lambda_runtime.server import LambdaRuntime, report_line
 from minutehand.local.lambda_runtime.site import Site, console_site
 from minutehand.local.lambda_runtime.template import Service, read_service
 from minutehand.local.lambda_runtime.wire import Request, Response
-from minutehand.local.site import console_config, security_headers
+from minutehand.local.site import console_config
 from minutehand.project import Project
+from minutehand.web.site import security_headers
 
 #: Of the local stack's environment, what serverless.yml would set on AWS.
 PASSED_ON = (

@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from minutehand.local.realtime.limits import Limits, RateCounter
+from minutehand.local.realtime.limits import Limits, MessageRate
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.presence import PresenceState
 from minutehand.local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
@@ -42,7 +42,7 @@ class Rooms:
 
     def __init__(self, limits: Limits) -> None:
         self._rooms: dict[tuple[str, bool], Room] = {}
-        self.rate = RateCounter(limits.messages_per_second, limits.rate_window_seconds)
+        self.rate = MessageRate(limits.messages_per_second, tick=limits.rate_window_seconds / 12)
         self._delivered: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -83,7 +83,6 @@ class Rooms:
         room = self._rooms.get((topic, private))
         if room is None:
             return
-        sent = 0
         for member in list(room.members):
             if member is exclude or not member.reads_broadcast:
                 continue
@@ -93,8 +92,9 @@ class Rooms:
             frame = message.frame(member.version)
             if frame is not None:
                 member.send_frame(frame)
-                sent += 1
-        self.rate.add(sent)
+                self.rate.add()
+                if self.rate.triggered:
+                    member.shut_down("Too many messages per second")
 
     def heard(self, change: Change) -> bool:
         """Whether anybody would hear a change: a message for a room that has members."""
@@ -119,9 +119,13 @@ class Rooms:
             f"{message_id} {row['inserted_at']}"
         ):
             return
+        # counted whether or not anybody listens, and dropped only from the message after the tick
+        # on: hosted's channels learn of the excess by what is on its way to them
+        dropped = self.rate.triggered
+        self.rate.add()
         if (topic, private == "t") not in self._rooms:
             return
-        if self.rate.exceeded():
+        if dropped:
             logger.warning(
                 "a database broadcast was dropped: too many messages per second",
                 extra={"event": "realtime.rate_limited", "topic": topic},
@@ -134,7 +138,6 @@ class Rooms:
             body, encoding = bytes.fromhex(binary.removeprefix("\\x")), BINARY
         else:
             return
-        self.rate.add()
         message = UserBroadcast(
             PREFIX + topic, event, body, encoding=encoding, message_id=message_id
         )

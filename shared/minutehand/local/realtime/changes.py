@@ -29,7 +29,7 @@ from minutehand.local.realtime.visibility import Visibility
 if TYPE_CHECKING:
     from minutehand.local.realtime.channels import Channel
     from minutehand.local.realtime.flow import Flow
-    from minutehand.local.realtime.limits import Limits, RateCounter
+    from minutehand.local.realtime.limits import Limits, MessageRate
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class PostgresChanges:
         database: Database,
         limits: Limits,
         *,
-        rate: RateCounter,
+        rate: MessageRate,
         flow: Flow,
     ) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""Every limit of the server with its local default, and the counters that enforce rates.
+"""Every limit of the server, by default those of hosted's Pro plan, and the counters behind them.
 
 What happens when a limit is passed is decided where it is checked.
 """
@@ -9,22 +9,52 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Final
+
+#: What `REALTIME_PLAN` may be. `uncapped` is Pro without a spend cap; `peak` limits nothing, for
+#: benchmarks that say so beside their figures.
+PLANS: Final[Mapping[str, Mapping[str, float]]] = {
+    "free": {
+        "payload_kb": 256,
+        "messages_per_second": 100,
+        "joins_per_second": 100,
+        "connections": 200,
+        "presence_messages_per_second": 20,
+    },
+    "pro": {},
+    "uncapped": {
+        "messages_per_second": 2500,
+        "joins_per_second": 2500,
+        "connections": 10_000,
+        "presence_messages_per_second": 1000,
+    },
+    "peak": {
+        "messages_per_second": 1e9,
+        "joins_per_second": 1e9,
+        "connections": 100_000,
+        "presence_messages_per_second": 1e9,
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one server; each is set by `REALTIME_<NAME>` in the environment."""
+    """The limits of one server: a plan's by `REALTIME_PLAN`, and each by `REALTIME_<NAME>`.
+
+    References:
+        https://supabase.com/docs/guides/realtime/limits
+    """
 
     #: Largest broadcast or track payload in kilobytes of 1,000; 500 bytes of grace.
     payload_kb: int = 3000
     #: Largest inbound websocket message; beyond it the socket closes with 1009.
     frame_bytes: int = 5_000_000
-    #: Messages sent plus deliveries, mean over `rate_window_seconds`.
-    messages_per_second: float = 2500
-    joins_per_second: float = 2500
-    connections: int = 10_000
+    #: Messages sent, whether or not anybody listens, and each delivery.
+    messages_per_second: float = 500
+    joins_per_second: float = 500
+    connections: int = 500
     channels_per_connection: int = 100
-    presence_messages_per_second: float = 1000
+    presence_messages_per_second: float = 50
     presence_calls: int = 5
     presence_window_seconds: float = 30
     #: Largest Postgres change whose values are all sent.
@@ -53,12 +83,15 @@ class Limits:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Limits:
-        """Read `REALTIME_<NAME>` for every field.
+        """Read `REALTIME_PLAN`, and `REALTIME_<NAME>` for every field.
 
         Raises:
-            ValueError: A variable holds something else than a number; names it.
+            ValueError: No such plan, or a variable holds something else than a number; names it.
         """
-        values: dict[str, float | int | bool] = {}
+        plan = environ.get("REALTIME_PLAN", "pro")
+        if plan not in PLANS:
+            raise ValueError(f"REALTIME_PLAN must be one of {', '.join(PLANS)}, not {plan!r}")
+        values: dict[str, float | int | bool] = dict(PLANS[plan])
         for field in dataclasses.fields(cls):
             name = f"REALTIME_{field.name.upper()}"
             text = environ.get(name)
@@ -80,6 +113,59 @@ def _parse(text: str, kind: str) -> float | int | bool:
     if kind == "bool":
         return text.strip().lower() in {"1", "true", "yes", "on"}
     return int(text) if kind == "int" else float(text)
+
+
+class MessageRate:
+    """Counts messages as hosted does: each `tick`, the mean over up to twelve of them is compared.
+
+    References:
+        `Realtime.RateCounter` and `Realtime.Tenants.events_per_second_rate` of supabase/realtime.
+    """
+
+    _BUCKETS = 12
+    #: After so many empty buckets hosted's counter stops, and begins again with the next message.
+    _IDLE = 60
+
+    def __init__(
+        self, per_second: float, *, tick: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit = per_second
+        self._tick = tick
+        self._clock = clock
+        self._count = 0
+        self._start(clock())
+
+    def _start(self, now: float) -> None:
+        self._next = now + self._tick
+        self._buckets = deque([0], maxlen=self._BUCKETS)
+        #: The mean per second at the last tick.
+        self.rolling = 0.0
+        #: Whether it was above the limit.
+        self.triggered = False
+
+    def add(self, count: int = 1) -> None:
+        """Count `count` messages now."""
+        self.exceeded()
+        self._count += count
+
+    def exceeded(self) -> bool:
+        """Say whether the mean has reached the limit."""
+        now = self._clock()
+        if now >= self._next:
+            self._advance(now)
+        return self.triggered
+
+    def _advance(self, now: float) -> None:
+        empty = (now - self._next) / self._tick
+        if empty > self._IDLE:
+            self._count = 0
+            self._start(now)
+        while now >= self._next:
+            self._buckets.append(self._count)
+            self._count = 0
+            self._next += self._tick
+        self.rolling = sum(self._buckets) / len(self._buckets) / self._tick
+        self.triggered = self.rolling >= self._limit
 
 
 class RateCounter:

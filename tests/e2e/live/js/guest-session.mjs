@@ -14,7 +14,7 @@ let said = ''
 const settings = {
   history: true,
   onEvent: (event) => told.push([event.job_id, event.seq, event.type, event.data.log?.message]),
-  onChange: ({ freshness, job, jobs = [job].filter(Boolean), missing }) => {
+  onChange: ({ freshness, job: one, jobs = [one].filter(Boolean), missing }) => {
     const rows = jobs.map(({ id, status, result, payload }) => ({ id, status, result, payload }))
     const state = JSON.stringify({ freshness, told, jobs: rows, missing })
     if (state !== said) process.stdout.write((said = state) + '\n')

@@ -205,20 +205,19 @@ language plpgsql
 security definer -- whoever moves a plan may not write to realtime.messages
 set search_path = ''
 as $$
-declare
-  v_ids uuid[];
 begin
   if to_regclass('realtime.messages') is null then
     return null;
   end if;
-  v_ids := queue.new_ids((select count(*) from events)::integer);
-  insert into realtime.messages (id, topic, extension, event, payload, private)
-  select v_ids[row_number() over (order by e.plan_id, e.seq)], 'session:' || e.session_id, 'broadcast', e.type,
-    jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at', e.created_at), true
-  from events as e
-  where e.session_id not like 'guest\_%' -- a guest session that ended falls silent
-    or exists (select from queue.live_guest_session(e.session_id))
-  order by e.plan_id, e.seq;
+  perform queue.send_messages(array_agg(m.topic), array_agg(m.type), array_agg(m.payload), array_agg(false))
+  from (
+    select 'session:' || e.session_id as topic, e.type,
+      jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at', e.created_at) as payload
+    from events as e
+    where e.session_id not like 'guest\_%' -- a guest session that ended falls silent
+      or exists (select from queue.live_guest_session(e.session_id))
+    order by e.plan_id, e.seq) as m
+  having count(*) > 0;
   return null;
 exception when others then
   raise warning 'plan events were stored but not broadcast: % (%)', sqlerrm, sqlstate;

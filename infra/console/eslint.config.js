@@ -1,0 +1,25 @@
+// What prettier and the type check do not see: unused names, shadowed ones, mistakes of hooks and promises.
+
+import js from "@eslint/js";
+import globals from "globals";
+
+export default [
+  { ignores: ["**/node_modules/**", "**/vendor/**", "**/*.d.ts"] },
+  js.configs.recommended,
+  {
+    files: ["**/*.js", "**/*.mjs", "**/*.cjs"],
+    languageOptions: { ecmaVersion: 2024, globals: { ...globals.browser, ...globals.node } },
+    linterOptions: { reportUnusedDisableDirectives: "error" },
+    rules: {
+      eqeqeq: ["error", "smart"],
+      "no-shadow": "error",
+      "no-unused-vars": ["error", { argsIgnorePattern: "^_", caughtErrorsIgnorePattern: "^_" }],
+      "no-var": "error",
+      "prefer-const": "error",
+      "no-implicit-coercion": ["error", { boolean: false }],
+      "no-self-compare": "error",
+      "array-callback-return": "error",
+      "consistent-return": "off",
+    },
+  },
+];

@@ -1,0 +1,70 @@
+"""`minutehand serve`: the whole service on a host of your own, with the database as its clock."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from minutehand.config import ConfigurationError, Settings
+from minutehand.functions.service import Service
+from minutehand.log import configure_logging
+from minutehand.project import Project
+from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal.options import speaking
+from minutehand.web.server import Server
+
+
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(envvar="PORT", help="The port to listen on.")] = 8000,
+    console: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MINUTEHAND_CONSOLE",
+            exists=True,
+            file_okay=False,
+            help="Serve the console from this folder; `python -m minutehand.deploy.console DIR` "
+            "writes one.",
+        ),
+    ] = None,
+    run_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="WORKER_RUN_SECONDS",
+            min=10,
+            help="The longest worker run; above the longest job's timeout.",
+        ),
+    ] = 300,
+) -> None:
+    """Serve the API, the console and the worker without AWS; settings come from the environment.
+
+    TLS is the host's: put it behind a proxy or a platform that ends HTTPS. Then let the database
+    invoke it: select connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
+    """
+    with speaking(False):
+        environ = {"STREAMING": "true", "STAGE": "self", **Project.find().environment, **os.environ}
+        try:
+            settings = Settings.from_env(environ)
+            service = Service(settings, console=console, run_seconds=run_seconds)
+        except ConfigurationError as error:
+            raise CommandFailed(str(error), code="bad_setting") from error
+        configure_logging(settings.log_level)
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            service,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+            proxy_headers=True,
+        )
+        Server(config, service.end_streams).run()

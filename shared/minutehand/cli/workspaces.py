@@ -1,0 +1,212 @@
+"""`minutehand workspaces` and `minutehand members`: the tenants, and who belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from minutehand.terminal.connection import FIXES, CommandFailed, Connection
+from minutehand.terminal.options import EnvFile, Json, Token, connected
+from minutehand.terminal.output import Output, ago
+
+FIXES.update(
+    {
+        "last_manager": "minutehand members role MAIL manager, for another person, first",
+        "workspace_exists": "`minutehand workspaces list` shows it; `minutehand members add` adds "
+        "people to it",
+        "PGRST202": "this project keeps its tenants in tables of its own, or lacks a migration: "
+        "`minutehand doctor --only migrations` tells",
+    }
+)
+
+workspaces = typer.Typer(help="Create and list workspaces.", rich_markup_mode=None)
+members = typer.Typer(
+    help="List, add, promote and remove the people of a workspace.", rich_markup_mode=None
+)
+Operator = Annotated[
+    bool,
+    typer.Option("--operator", help="Act with SUPABASE_SECRET_KEY, also when you could sign in."),
+]
+Which = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's name or id.")]
+Mail = Annotated[str, typer.Argument(help="The person's mail address.")]
+Role = Annotated[Literal["manager", "member"], typer.Option(help="manager or member.")]
+
+
+@dataclass
+class Session:
+    """One command's output and connection, as a person or as the operator."""
+
+    output: Output
+    connection: Connection
+    as_operator: bool
+
+    def ask(self, function: str, **arguments: Any) -> Any:
+        """Call a SQL function."""
+        return self.connection.rpc(function, arguments, as_operator=self.as_operator)
+
+    def workspace(self, wanted: str | None) -> dict[str, Any]:
+        """The workspace of that name or id; the only one where none is named.
+
+        Raises:
+            CommandFailed: There is none, or which one is not clear.
+        """
+        found = self.ask("list_workspaces")
+        named = [row for row in found if wanted in (None, row["id"], row["name"])]
+        if len(named) == 1:
+            only: dict[str, Any] = named[0]
+            return only
+        listed = ", ".join(f"{row['name']} ({row['id']})" for row in found) or "none"
+        raise CommandFailed(
+            f"which workspace? there are: {listed}"
+            if wanted is None
+            else f"there is no workspace {wanted!r}, or more than one; there are: {listed}",
+            code="workspace_needed",
+            fix="pass --workspace with a name or id"
+            if found
+            else "minutehand workspaces create NAME --manager MAIL",
+        )
+
+
+@contextmanager
+def _session(
+    as_json: bool, env_file: Path | None, token: str | None, operator: bool
+) -> Iterator[Session]:
+    with connected(as_json, env_file, token) as (output, connection):
+        values = connection.values
+        names = ("MINUTEHAND_TOKEN", "MINUTEHAND_EMAIL", "DEMO_EMAIL")
+        is_person = token is not None or any(values.get(name) for name in names)
+        alone = not is_person and bool(values.get("SUPABASE_SECRET_KEY"))
+        yield Session(output, connection, operator or alone)
+
+
+@workspaces.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="The name people see.")],
+    *,
+    manager: Annotated[str, typer.Option(help="The first manager's mail address.")],
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a workspace and its first manager; needs SUPABASE_SECRET_KEY."""
+    with _session(as_json, env_file, None, operator=True) as session:
+        made = session.ask("create_workspace", p_name=name, p_manager=manager)
+        session.output.value(
+            made, text=f"{made['name']} is made, {made['id']}\n{_what(made['manager'])}"
+        )
+
+
+@workspaces.command("list")
+def list_all(
+    *,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """List your workspaces; with the secret key, all."""
+    with _session(as_json, env_file, token, operator) as session:
+        columns = {
+            "name": "NAME", "id": "ID", "members": "MEMBERS", "managers": "MANAGERS",
+            "invitations": "INVITED",
+        }  # fmt: skip
+        session.output.table(session.ask("list_workspaces"), columns, empty="no workspaces")
+
+
+@members.command("list")
+def list_members(
+    *,
+    workspace: Which = None,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """List who belongs to a workspace and who is invited."""
+    with _session(as_json, env_file, token, operator) as session:
+        found = session.ask("list_members", p_workspace_id=session.workspace(workspace)["id"])
+        if as_json:
+            session.output.line(found)
+            return
+        rows = [
+            {"who": row["email"] or row["user_id"], "role": row["role"], "state": "member"}
+            for row in found["members"]
+        ]
+        rows += [
+            {
+                "who": row["email"],
+                "role": row["role"],
+                "state": f"invited, ends {ago(row['expires_at'])}",
+            }
+            for row in found["invitations"]
+        ]
+        columns = {"who": "PERSON", "role": "ROLE", "state": "STATE"}
+        session.output.table(rows, columns, empty="nobody")
+
+
+@members.command("add")
+def add(
+    email: Mail,
+    *,
+    role: Role = "member",
+    workspace: Which = None,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Add a person; without a confirmed account they join at their first sign-in."""
+    with _session(as_json, env_file, token, operator) as session:
+        _set(session, workspace, email, role)
+
+
+@members.command("role")
+def change_role(
+    email: Mail,
+    role: Annotated[Literal["manager", "member"], typer.Argument(help="manager or member.")],
+    *,
+    workspace: Which = None,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a person a manager, or a plain member."""
+    with _session(as_json, env_file, token, operator) as session:
+        _set(session, workspace, email, role)
+
+
+@members.command("remove")
+def remove(
+    email: Annotated[str, typer.Argument(help="The person's mail address, or user id.")],
+    *,
+    workspace: Which = None,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a person, or withdraw an invitation; the last manager stays."""
+    with _session(as_json, env_file, token, operator) as session:
+        chosen = session.workspace(workspace)
+        gone = session.ask("remove_member", p_workspace_id=chosen["id"], p_member=email)
+        session.output.value(gone, text=f"{email} is removed from {chosen['name']}")
+
+
+def _set(session: Session, workspace: str | None, email: str, role: str) -> None:
+    chosen = session.workspace(workspace)
+    made = session.ask("set_member", p_workspace_id=chosen["id"], p_email=email, p_role=role)
+    session.output.value(made, text=_what(made))
+
+
+def _what(made: dict[str, Any]) -> str:
+    if made["state"] == "member":
+        return f"{made['email']} is a {made['role']}"
+    return (
+        f"{made['email']} is invited as {made['role']} and joins at the first sign-in with that "
+        "address; no mail is sent"
+    )

@@ -1,0 +1,107 @@
+"""The whole service as one ASGI app for a host of your own: API, console, worker, without AWS.
+
+Nothing here ticks by itself: the database invokes the worker every minute and at arrival, see
+`connect_worker` in supabase/migrations, and the API wakes it after its own enqueues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from minutehand.config import Settings
+from minutehand.functions.health.app import build_app as build_health
+from minutehand.functions.host import Functions, is_api
+from minutehand.functions.jobs.app import build_app as build_jobs
+from minutehand.functions.status.app import build_app as build_status
+from minutehand.functions.worker.app import build_app as build_worker_app
+from minutehand.functions.worker.app import build_worker
+from minutehand.functions.worker.runs import RunRoutes, Runs
+from minutehand.web.services import Services
+from minutehand.web.site import ConsoleFiles, security_headers
+
+#: For running jobs to be handed back when the host stops.
+STOP_SECONDS: Final = 8.0
+
+
+class Service:
+    """One process's API, console and worker; an ASGI app with a lifespan.
+
+    Args:
+        console: A folder that `python -m minutehand.deploy.console` wrote; None serves no console.
+        run_seconds: The longest worker run, see `Runs`.
+    """
+
+    def __init__(
+        self, settings: Settings, *, console: Path | None = None, run_seconds: float = 300.0
+    ) -> None:
+        for variable in ("WORKER_SECRET_TOKEN",):
+            settings.require(variable)
+        worker = build_worker(settings)
+        self._runs = Runs(worker, budget_seconds=run_seconds)
+        self._services = Services(settings, waker=self._runs)
+        routes = RunRoutes(settings, worker, self._runs)
+        # the apps share one Services, so their own lifespans, which close it, are not run
+        self._functions = Functions(
+            build_worker_app(settings, routes=routes),
+            [
+                build_health(settings, services=self._services),
+                build_status(settings, services=self._services),
+                build_jobs(settings, services=self._services),
+            ],
+        )
+        self._site = Starlette(routes=_site(settings, console), lifespan=self._lifespan)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        to_api = scope["type"] == "http" and is_api(scope["path"])
+        app: ASGIApp = self._functions if to_api else self._site
+        await app(scope, receive, send)
+
+    def end_streams(self) -> None:
+        """End event streams in good order, so that clients come back; safe in a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._services.hub.close)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            await self._runs.aclose(patience_seconds=STOP_SECONDS)
+            await self._services.aclose()
+
+
+def _site(settings: Settings, console: Path | None) -> list[BaseRoute]:
+    async def config(_: Request) -> Response:
+        body = {
+            "supabaseUrl": settings.supabase_url,
+            "supabaseKey": settings.supabase_publishable_key,
+            "schema": settings.schema_name,
+            "apiUrl": "",  # the console and the API share an origin
+            "stage": settings.stage,
+        }
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    async def missing(request: Request) -> Response:
+        body = {"error": "Not found", "code": "not_found", "request_id": None}
+        return JSONResponse(body, status_code=404)
+
+    if console is None:
+        return [Route("/{path:path}", missing)]
+    headers = security_headers(settings, settings.environ)
+    return [
+        Route("/config.json", config),
+        Mount("/", app=ConsoleFiles(console, headers)),
+    ]

@@ -1,0 +1,71 @@
+"""The console's files and headers where an API's own origin serves them.
+
+What CloudFront does on AWS (infra/aws/console.yml) is done here: one page for every path of the
+console's own router, and a policy that runs no script but the console's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from minutehand.config import Settings
+
+
+def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Build the headers of every file; connections go to Supabase and to storage only."""
+    origin = urlsplit(settings.supabase_url)
+    storage = environ.get("AWS_ENDPOINT_URL", "")
+    socket = "wss" if origin.scheme == "https" else "ws"
+    policy = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data:",
+        "font-src": "'self'",
+        "media-src": f"'self' {storage}".strip(),
+        "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
+        "manifest-src": "'self'",
+        # pages that an app's work has built; each forbids itself the network
+        "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "Content-Security-Policy": "; ".join(
+            f"{name} {value}".strip() for name, value in policy.items()
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
+        "Cache-Control": "no-cache",
+    }
+
+
+class ConsoleFiles(StaticFiles):
+    """Files of the console; a path that names none is a page of its router."""
+
+    def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
+        super().__init__(directory=directory, html=True)
+        self._has_page = (directory / "index.html").is_file()
+        self._headers = dict(headers)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Answer one request."""
+        try:
+            response = await super().get_response(path, scope)
+        except HTTPException as missing:
+            if missing.status_code != 404 or "." in Path(path).name or not self._has_page:
+                raise
+            response = await super().get_response("index.html", scope)
+        response.headers.update(self._headers)
+        return response

@@ -1,0 +1,381 @@
+-- How many messages a project sends to Realtime, and what becomes of those that are too many.
+-- Hosted Realtime shuts channels down, the application's own included, when a project exceeds its plan.
+
+insert into queue.settings (name, value) values ('realtime_messages_per_second', '"pro"');
+
+-- Sequences count without locks and at once for everyone, whatever a transaction does later; unlogged, because after
+-- a crash nobody is connected and counting starts again.
+do $$
+declare
+  v_name text;
+begin
+  foreach v_name in array array['counted', 'held', 'mark_0', 'mark_1', 'mark_2', 'mark_3', 'mark_4', 'mark_5'] loop
+    execute format('create unlogged sequence queue.%I', 'messages_' || v_name);
+  end loop;
+end;
+$$;
+comment on sequence queue.messages_counted is 'Messages as a plan counts them: each one sent, and each delivery of it that is to be expected.';
+comment on sequence queue.messages_held is 'Messages held back because the budget was used up.';
+comment on sequence queue.messages_mark_0 is 'messages_counted at the start of a second, the second in the upper bits; one of six, for the last six seconds.';
+comment on sequence queue.messages_mark_1 is 'See messages_mark_0.';
+comment on sequence queue.messages_mark_2 is 'See messages_mark_0.';
+comment on sequence queue.messages_mark_3 is 'See messages_mark_0.';
+comment on sequence queue.messages_mark_4 is 'See messages_mark_0.';
+comment on sequence queue.messages_mark_5 is 'See messages_mark_0.';
+
+create unlogged table queue.held_topics (
+  id bigint generated always as identity primary key,
+  topic text not null,
+  held_at timestamptz not null,
+  xid xid8 not null default pg_current_xact_id()
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table queue.held_topics is E'Topics whose messages were held back, until their followers have been told to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
+comment on column queue.held_topics.id is 'Identity and order.';
+comment on column queue.held_topics.topic is 'The topic.';
+comment on column queue.held_topics.held_at is 'When.';
+comment on column queue.held_topics.xid is 'The transaction that held them back: what it does is not to be seen before its end.';
+
+create unlogged table queue.followers (
+  topic text not null,
+  user_id uuid not null,
+  follower_id uuid not null,
+  seen_at timestamptz not null,
+  primary key (topic, user_id, follower_id)
+);
+create index followers_by_age on queue.followers (seen_at);
+comment on table queue.followers is 'Clients that follow a topic: each delivery to one counts as a message.';
+comment on column queue.followers.topic is 'The topic.';
+comment on column queue.followers.user_id is 'Who; the nil UUID for a guest.';
+comment on column queue.followers.follower_id is 'Which of their clients, by an id of its own.';
+comment on column queue.followers.seen_at is 'When it last said so; forgotten after 150 seconds.';
+
+create unlogged table queue.audiences (
+  topic text primary key,
+  receivers integer not null
+);
+comment on table queue.audiences is 'How many followers a topic has, for those that have any.';
+comment on column queue.audiences.topic is 'The topic.';
+comment on column queue.audiences.receivers is 'Its followers.';
+
+create table queue.message_minutes (
+  minute timestamptz primary key,
+  counted bigint not null,
+  held bigint not null
+);
+comment on table queue.message_minutes is 'Messages minute by minute, for 31 days.';
+comment on column queue.message_minutes.minute is 'The minute, UTC.';
+comment on column queue.message_minutes.counted is 'messages_counted when it was last read in this minute.';
+comment on column queue.message_minutes.held is 'messages_held when it was last read in this minute.';
+
+alter table queue.held_topics enable row level security;
+alter table queue.followers enable row level security;
+alter table queue.audiences enable row level security;
+alter table queue.message_minutes enable row level security;
+revoke all on queue.held_topics, queue.followers, queue.audiences, queue.message_minutes
+  from public, anon, authenticated, service_role;
+
+create type queue.message_window as (ceiling bigint, quarter integer);
+comment on type queue.message_window is 'What may be sent now: up to which value of messages_counted states may go, and a quarter of what six seconds may carry.';
+
+create function queue.message_second() returns bigint
+language sql volatile
+set search_path = ''
+as $$ select floor(extract(epoch from clock_timestamp()))::bigint $$;
+comment on function queue.message_second is 'The second that messages are counted in; tests replace it.';
+
+create function queue.message_budget() returns integer
+language sql stable
+set search_path = ''
+as $$
+  -- a fifth below the plan: six seconds of it stay below five of the plan's
+  select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
+  from queue.settings where name = 'realtime_messages_per_second'
+$$;
+comment on function queue.message_budget is E'Messages a second that may be sent, deliveries included: the setting realtime_messages_per_second.\n\nfree is 80 and pro 400, a fifth below what the plans allow.';
+
+create function queue.open_second(p_second bigint, out counted bigint, out base bigint, out opened boolean)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  c_bits constant integer := 42; -- of a mark for the count; above them 20 for the second
+  c_count constant bigint := (1::bigint << 42) - 1;
+  c_second constant bigint := (1 << 20) - 1;
+  v_marks bigint[];
+  v_own bigint;
+begin
+  -- read before the marks: a mark that is not there yet means that nothing was taken in this second until then, so
+  -- however many open it at once, none writes a count that holds another's messages
+  counted := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
+  v_marks := array[pg_sequence_last_value('queue.messages_mark_0'), pg_sequence_last_value('queue.messages_mark_1'),
+    pg_sequence_last_value('queue.messages_mark_2'), pg_sequence_last_value('queue.messages_mark_3'),
+    pg_sequence_last_value('queue.messages_mark_4'), pg_sequence_last_value('queue.messages_mark_5')];
+  v_own := v_marks[p_second % 6 + 1];
+  opened := v_own is null or v_own >> c_bits <> p_second & c_second;
+  if opened then
+    perform setval(case p_second % 6
+      when 0 then 'queue.messages_mark_0'::regclass when 1 then 'queue.messages_mark_1'::regclass
+      when 2 then 'queue.messages_mark_2'::regclass when 3 then 'queue.messages_mark_3'::regclass
+      when 4 then 'queue.messages_mark_4'::regclass else 'queue.messages_mark_5'::regclass end,
+      (p_second & c_second) << c_bits | counted);
+  end if;
+  select least(counted, min(m & c_count)) into base
+  from unnest(v_marks) as m where (p_second - (m >> c_bits)) & c_second <= 5;
+end;
+$$;
+comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened for whoever comes first in a second.\n\nAny five seconds lie within six whole ones.';
+
+create function queue.message_window() returns queue.message_window
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_quarter integer := 6 * queue.message_budget() / 4;
+  v_second record;
+begin
+  v_second := queue.open_second(queue.message_second());
+  -- a transaction that is old already may go on for long: nobody would be told before its end
+  if v_second.opened and clock_timestamp() - now() < interval '1 second' then
+    perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
+  end if;
+  return (v_second.base + 3 * v_quarter, v_quarter);
+end;
+$$;
+comment on function queue.message_window is E'What may be sent now. Whoever comes first in a second tells followers what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for telling followers to look again.';
+
+create function queue.count_messages(p_cost bigint) returns bigint
+language sql volatile
+set search_path = ''
+as $$ select max(nextval('queue.messages_counted')) from generate_series(1, p_cost) $$;
+comment on function queue.count_messages is 'Count so many messages; the count after the last one.';
+
+create function queue.announce_held(p_ceiling bigint, p_quarter integer) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_topics text[];
+  v_since timestamptz[];
+  v_cost bigint;
+  v_counted bigint;
+begin
+  if not exists (select from queue.held_topics) then
+    return 0;
+  end if;
+  v_counted := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
+  with held as (
+    select h.id, h.topic, h.held_at from queue.held_topics as h
+    where h.xid <> pg_current_xact_id() order by h.id limit 5000 for update skip locked),
+  topics as (
+    select h.topic, min(h.held_at) as since, 1 + coalesce(min(a.receivers), 1) as cost
+    from held as h left join queue.audiences as a on a.topic = h.topic group by h.topic),
+  chosen as (
+    select t.topic, t.since, t.cost from (
+      select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t) as t
+    -- one may cost more than its share of a second, but none more than there is
+    where t.up_to <= p_ceiling - v_counted and (t.up_to <= p_quarter / 3 or t.up_to = t.cost)),
+  gone as (delete from queue.held_topics as h using held, chosen
+    where h.id = held.id and chosen.topic = held.topic)
+  select array_agg(topic), array_agg(since), sum(cost) into v_topics, v_since, v_cost from chosen;
+  if v_topics is null then
+    return 0;
+  end if;
+  perform queue.count_messages(v_cost);
+  insert into realtime.messages (id, topic, extension, event, payload, private)
+  select ids.ids[t.nth], t.topic, 'broadcast', 'job.look_again',
+    jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true
+  from unnest(v_topics, v_since) with ordinality as t (topic, since, nth),
+    (select queue.new_ids(cardinality(v_topics)) as ids) as ids;
+  return cardinality(v_topics);
+end;
+$$;
+comment on function queue.announce_held is E'Tell the followers of topics whose messages were held back to look again, one message a topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
+
+create function queue.hold_topics(p_topics text[], p_messages bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.held_topics (topic, held_at)
+  select distinct t.topic, clock_timestamp() from unnest(p_topics) as t (topic)
+  where t.topic not like 'job:%' or exists (select from queue.audiences as a where a.topic = t.topic);
+  perform max(nextval('queue.messages_held')) from generate_series(1, p_messages);
+end;
+$$;
+comment on function queue.hold_topics is E'Note that messages to topics were held back; their followers are told later to look again.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
+
+create function queue.send_messages(
+  p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean[],
+  p_window queue.message_window default queue.message_window()
+) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_sent bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
+  v_own_room bigint := p_window.quarter - v_sent;
+  v_room bigint := p_window.ceiling - coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
+  v_costs integer[];
+  v_goes boolean[];
+  v_cost bigint;
+  v_ids uuid[];
+begin
+  v_costs := array(
+    select 1 + coalesce(a.receivers, 1) from unnest(p_topics) with ordinality as t (topic, nth)
+    left join queue.audiences as a on a.topic = t.topic order by t.nth);
+  v_goes := array(
+    select t.up_to <= least(v_own_room, v_room - case when t.is_minor then p_window.quarter else 0 end)
+    from (
+      select u.nth, u.is_minor, sum(u.cost) over (order by u.is_minor, u.nth) as up_to
+      from unnest(v_costs, p_is_minor) with ordinality as u (cost, is_minor, nth)) as t
+    order by t.nth);
+  v_cost := (select sum(u.cost) from unnest(v_costs, v_goes) as u (cost, goes) where u.goes);
+  -- others may have sent since the room was read
+  if v_cost is not null and queue.count_messages(v_cost) <= p_window.ceiling then
+    perform set_config('minutehand.messages_sent', (v_sent + v_cost)::text, true);
+    v_ids := queue.new_ids(cardinality(p_topics));
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    -- rising ids, drawn together: the table's own default is a third of what a message costs
+    select t.id, t.topic, 'broadcast', t.event, t.payload, true
+    from unnest(v_ids, p_topics, p_events, p_payloads, v_goes) as t (id, topic, event, payload, goes) where t.goes;
+    if not false = any (v_goes) then
+      return;
+    end if;
+  else
+    v_goes := array_fill(false, array[cardinality(p_topics)]);
+  end if;
+  perform queue.hold_topics(array_agg(t.topic), count(*))
+  from unnest(p_topics, v_goes) as t (topic, goes) where not t.goes;
+end;
+$$;
+comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Whoever follows a topic of which something was held back is told to look again within seconds (job.look_again), so that what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
+
+create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_user uuid := coalesce(auth.uid(), '00000000-0000-0000-0000-000000000000');
+  v_receivers integer;
+begin
+  if p_topic is null or p_follower_id is null or not queue.may_follow(p_topic) then
+    perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow', left(p_topic, 300));
+  end if;
+  insert into queue.followers as f (topic, user_id, follower_id, seen_at)
+  select p_topic, v_user, p_follower_id, clock_timestamp()
+  -- more of one user's clients cannot use up the budget
+  where (select count(*) from queue.followers as o
+    where o.topic = p_topic and o.user_id = v_user and o.follower_id <> p_follower_id) < 20
+  on conflict (topic, user_id, follower_id) do update set seen_at = excluded.seen_at;
+  select count(*) into v_receivers from queue.followers
+  where topic = p_topic and seen_at > clock_timestamp() - interval '150 seconds';
+  insert into queue.audiences as a (topic, receivers) values (p_topic, v_receivers)
+  on conflict (topic) do update set receivers = excluded.receivers where a.receivers <> excluded.receivers;
+  return jsonb_build_object('receivers', v_receivers, 'again_seconds', 60,
+    'quiet', exists (select from queue.job_types where live = 'off'));
+end;
+$$;
+comment on function queue.follow is 'See follow_topic.';
+
+create function public.follow_topic(p_topic text, p_follower_id uuid) returns jsonb
+language sql
+set search_path = ''
+begin atomic
+  select queue.follow(p_topic, p_follower_id);
+end;
+comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; topics of jobs are told about what was held back only while somebody says so. quiet: jobs of some types publish nothing, so silence proves nothing.';
+
+create function queue.forget_followers() returns void
+language sql
+set search_path = ''
+as $$
+  with gone as (
+    delete from queue.followers as f
+    where (f.topic, f.user_id, f.follower_id) in (
+      select o.topic, o.user_id, o.follower_id from queue.followers as o
+      where o.seen_at < clock_timestamp() - interval '150 seconds' for update skip locked)
+    returning f.topic, f.user_id, f.follower_id),
+  topics as (
+    select g.topic, (select count(*) from queue.followers as f where f.topic = g.topic) - count(*) as receivers
+    from gone as g group by g.topic),
+  fewer as (
+    update queue.audiences as a set receivers = t.receivers from topics as t
+    where a.topic = t.topic and t.receivers > 0)
+  delete from queue.audiences as a using topics as t where a.topic = t.topic and t.receivers <= 0
+$$;
+comment on function queue.forget_followers is 'Forget clients that have not said for 150 seconds that they follow a topic.';
+
+create function queue.note_messages(p_now timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  insert into queue.message_minutes as m (minute, counted, held)
+  values (date_trunc('minute', p_now), coalesce(pg_sequence_last_value('queue.messages_counted'), 0),
+    coalesce(pg_sequence_last_value('queue.messages_held'), 0))
+  on conflict (minute) do update set counted = excluded.counted, held = excluded.held;
+  delete from queue.message_minutes where minute < p_now - interval '31 days';
+$$;
+comment on function queue.note_messages is 'Write down how many messages there have been until this minute.';
+
+create function queue.care_for_messages(p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.note_messages(p_now);
+  perform queue.forget_followers();
+  if not exists (select from queue.held_topics) then
+    return 0;
+  end if;
+  perform queue.message_window(); -- tells followers, if the second is new
+  return 1; -- stays due until all have been told
+end;
+$$;
+comment on function queue.care_for_messages is 'The maintenance of messages: followers of what was held back are told, counts are written down, followers that left are forgotten.';
+
+create function queue.message_numbers() returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_second record;
+  v_counted bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
+  v_held bigint := coalesce(pg_sequence_last_value('queue.messages_held'), 0);
+  v_steps record;
+begin
+  v_second := queue.open_second(queue.message_second());
+  if v_second.opened then -- nobody else does for this second
+    perform queue.announce_held(v_second.base + 6 * queue.message_budget(), 6 * queue.message_budget() / 4);
+  end if;
+  with points as (
+    select minute, counted, held from queue.message_minutes where minute > v_now - interval '24 hours'
+    union all select v_now, v_counted, v_held),
+  steps as (
+    -- a count that fell began again after a crash
+    select p.minute, case when p.counted >= lag(p.counted) over w then p.counted - lag(p.counted) over w else p.counted end as counted,
+      case when p.held >= lag(p.held) over w then p.held - lag(p.held) over w else p.held end as held,
+      v_now - min(p.minute) over () as span
+    from points as p window w as (order by p.minute))
+  select coalesce(sum(counted) filter (where minute > v_now - interval '1 hour'), 0) as hour,
+    coalesce(sum(held) filter (where minute > v_now - interval '1 hour'), 0) as held_hour,
+    coalesce(sum(counted), 0) as day, coalesce(sum(held), 0) as held_day, max(span) as span into v_steps
+  from steps;
+  return jsonb_build_object('budget_per_second', queue.message_budget(), 'setting', queue.setting('realtime_messages_per_second'),
+    'per_second', round((v_counted - v_second.base) / 6.0, 1),
+    'last_hour', v_steps.hour, 'held_last_hour', v_steps.held_hour, 'last_day', v_steps.day, 'held_last_day', v_steps.held_day,
+    'held_topics', (select count(*) from (select from queue.held_topics limit 10000) as h),
+    'followers', (select coalesce(sum(receivers), 0) from queue.audiences),
+    -- what the last day, or what is known of it, would come to in a month
+    'month', round(30 * v_steps.day * 86400 / greatest(3600, extract(epoch from v_steps.span))));
+end;
+$$;
+comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day.';
+
+revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
+  queue.count_messages, queue.announce_held, queue.hold_topics, queue.send_messages, queue.forget_followers,
+  queue.note_messages, queue.care_for_messages,
+  queue.message_numbers from public, anon, authenticated, service_role;
+revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;
+grant execute on function queue.follow, public.follow_topic to anon, authenticated, service_role;

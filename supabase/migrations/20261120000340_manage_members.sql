@@ -1,0 +1,315 @@
+-- Tenancy: workspaces. An install whose tenants are an application's own, or its users, leaves this file out.
+-- Who makes workspaces, who invites whom, what an invitation becomes, and a record of who changed it.
+
+create table queue.invitations (
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  email text not null,
+  role text not null,
+  invited_by uuid,
+  created_at timestamptz not null default queue.clock(),
+  expires_at timestamptz not null default queue.clock() + interval '30 days',
+  primary key (email, workspace_id),
+  constraint invitations_email_is_normal check (email = lower(btrim(email)) and email ~ '^[^@\s]+@[^@\s]+$'),
+  constraint invitations_role_is_known check (role in ('manager', 'member'))
+);
+create index invitations_by_workspace on queue.invitations (workspace_id);
+alter table queue.invitations enable row level security;
+comment on table queue.invitations is 'People who have no confirmed account yet and join a workspace at their first sign-in.';
+comment on column queue.invitations.workspace_id is 'The workspace they will join.';
+comment on column queue.invitations.email is 'Mail address in lower case; an account joins only once Auth has confirmed the address.';
+comment on column queue.invitations.role is 'manager or member.';
+comment on column queue.invitations.invited_by is 'The Auth user who invited; null for the operator.';
+comment on column queue.invitations.created_at is 'When the person was invited last.';
+comment on column queue.invitations.expires_at is 'When the invitation stops working.';
+
+create table queue.member_changes (
+  id bigint generated always as identity primary key,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  action text not null,
+  user_id uuid,
+  email text,
+  role text,
+  actor uuid,
+  actor_role text not null,
+  created_at timestamptz not null default queue.clock(),
+  constraint member_changes_action_is_known check (action in ('workspace_created', 'member_added', 'member_removed',
+    'role_changed', 'invited', 'invitation_accepted', 'invitation_withdrawn'))
+);
+create index member_changes_by_workspace on queue.member_changes (workspace_id, id);
+alter table queue.member_changes enable row level security;
+comment on table queue.member_changes is 'Every change of who belongs to a workspace, by whichever way it was made; kept as long as the workspace.';
+comment on column queue.member_changes.id is 'Rises with time.';
+comment on column queue.member_changes.workspace_id is 'The workspace.';
+comment on column queue.member_changes.action is 'What happened.';
+comment on column queue.member_changes.user_id is 'Whom it is about; null while they have no account.';
+comment on column queue.member_changes.email is 'Their address at that time; null where none is known.';
+comment on column queue.member_changes.role is 'Their role after it; for a removal, before it.';
+comment on column queue.member_changes.actor is 'The Auth user who did it; null for the operator and for Auth itself.';
+comment on column queue.member_changes.actor_role is 'The database role that did it: authenticated, service_role, or that of a direct session.';
+comment on column queue.member_changes.created_at is 'When.';
+revoke all on queue.invitations, queue.member_changes from public, anon, authenticated, service_role;
+
+create function queue.email_of(p_user_id uuid) returns text
+language sql stable
+set search_path = ''
+as $$ select lower(u.email) from auth.users as u where u.id = p_user_id $$;
+comment on function queue.email_of is 'The mail address of an account; null where it has none.';
+
+create function queue.record_member_change(
+  p_workspace_id uuid, p_action text, p_user_id uuid, p_email text, p_role text
+) returns void
+language sql
+set search_path = ''
+as $$
+  insert into queue.member_changes (workspace_id, action, user_id, email, role, actor, actor_role)
+  values (p_workspace_id, p_action, p_user_id, coalesce(p_email, queue.email_of(p_user_id)), p_role, auth.uid(),
+    coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role', session_user))
+$$;
+comment on function queue.record_member_change is 'Note a change of membership with who made it.';
+
+create function queue.workspace_member_changed() returns trigger
+language plpgsql
+security definer -- callers hold no rights on the record
+set search_path = ''
+as $$
+begin
+  if tg_op = 'INSERT' then
+    perform queue.record_member_change(new.workspace_id, 'member_added', new.user_id, null, new.role);
+    return null;
+  end if;
+  -- one at a time per workspace: two managers who remove each other at once would leave none;
+  -- a workspace that goes itself takes its members along
+  perform from public.workspaces where id = old.workspace_id for no key update;
+  if not found then
+    return null;
+  end if;
+  if old.role = 'manager' and not exists (
+      select from public.workspace_members as m where m.workspace_id = old.workspace_id and m.role = 'manager') then
+    perform queue.refuse(409, 'last_manager',
+      'a workspace must keep one manager: make another person manager first', old.workspace_id::text);
+  end if;
+  if tg_op = 'DELETE' then
+    perform queue.record_member_change(old.workspace_id, 'member_removed', old.user_id, null, old.role);
+  elsif new.role <> old.role then
+    perform queue.record_member_change(new.workspace_id, 'role_changed', new.user_id, null, new.role);
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.workspace_member_changed is 'Trigger: record a change of membership, and refuse one that leaves a workspace without a manager.';
+
+create trigger workspace_members_after_change after insert or update or delete on public.workspace_members
+  for each row execute function queue.workspace_member_changed();
+
+create function queue.normal_email(p_email text) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_email text := lower(btrim(coalesce(p_email, '')));
+begin
+  if v_email !~ '^[^@\s]+@[^@\s]+$' or length(v_email) > 254 then
+    perform queue.refuse(400, 'invalid_argument',
+      format('email must be a mail address: %s', left(v_email, 80)), 'email');
+  end if;
+  return v_email;
+end;
+$$;
+comment on function queue.normal_email is 'A mail address in lower case, or 400.';
+
+create function queue.join_workspaces(p_user_id uuid, p_email text) returns jsonb
+language sql
+set search_path = ''
+as $$
+  with taken as (
+    delete from queue.invitations as i where i.email = lower(p_email)
+    returning i.workspace_id, i.role, i.expires_at),
+  joined as (
+    insert into public.workspace_members as m (workspace_id, user_id, role)
+    select t.workspace_id, p_user_id, t.role from taken as t where t.expires_at > queue.clock()
+    order by t.workspace_id
+    on conflict (user_id, workspace_id) do nothing
+    returning m.workspace_id, m.role),
+  noted as (
+    insert into queue.member_changes (workspace_id, action, user_id, email, role, actor, actor_role)
+    select workspace_id, 'invitation_accepted', p_user_id, lower(p_email), role, p_user_id, 'authenticated' from joined)
+  select coalesce(jsonb_agg(jsonb_build_object('workspace_id', workspace_id, 'role', role) order by workspace_id), '[]')
+  from joined
+$$;
+comment on function queue.join_workspaces is E'Turn the invitations of an address into memberships of an account: [{workspace_id, role}].\n\nThe caller vouches that Auth has confirmed the address. Expired ones are dropped.';
+
+create function queue.account_confirmed() returns trigger
+language plpgsql
+security definer -- Auth's own role holds no rights on the engine
+set search_path = ''
+as $$
+begin
+  if new.email_confirmed_at is not null and new.email <> '' then
+    perform queue.join_workspaces(new.id, new.email);
+  end if;
+  return null;
+exception when others then -- nothing here may keep a person from signing in
+  raise warning 'invitations of % were not accepted: % (%)', new.id, sqlerrm, sqlstate;
+  return null;
+end;
+$$;
+comment on function queue.account_confirmed is 'Trigger on auth.users: an account whose address is confirmed joins the workspaces it was invited to. A failure only warns.';
+
+create function public.accept_invitations() returns jsonb
+language plpgsql
+security definer -- callers hold no rights on invitations
+set search_path = ''
+as $$
+declare
+  v_email text := (select u.email from auth.users as u
+    where u.id = auth.uid() and u.email_confirmed_at is not null and u.email <> '');
+begin
+  -- the account's row and not the token's claim: a claim may name an address that nobody confirmed
+  return case when v_email is null then '[]'::jsonb else queue.join_workspaces(auth.uid(), v_email) end;
+end;
+$$;
+comment on function public.accept_invitations is E'Join the workspaces that the caller was invited to by mail address: [{workspace_id, role}].\n\nEmpty where there is nothing to accept, or the address is not confirmed. Auth does the same at sign-in where this database may put a trigger on auth.users.';
+
+create function public.create_workspace(p_name text, p_manager text) returns jsonb
+language plpgsql
+security definer -- the operator's way in; execute is the service role's alone
+set search_path = ''
+as $$
+declare
+  v_id uuid;
+begin
+  if char_length(btrim(coalesce(p_name, ''))) not between 1 and 200 then
+    perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
+  end if;
+  -- a command that is repeated after a timeout must not leave two
+  perform pg_advisory_xact_lock(hashtextextended('minutehand.create_workspace', 0));
+  if exists (select from public.workspaces where name = btrim(p_name)) then
+    perform queue.refuse(409, 'workspace_exists', format('there is a workspace %s already', btrim(p_name)), 'name');
+  end if;
+  insert into public.workspaces (name) values (btrim(p_name)) returning id into v_id;
+  perform queue.record_member_change(v_id, 'workspace_created', null, null, null);
+  return jsonb_build_object('id', v_id, 'name', btrim(p_name),
+    'manager', public.set_member(v_id, p_manager, 'manager'));
+end;
+$$;
+comment on function public.create_workspace is E'Make a workspace with its first manager, named by mail address: {id, name, manager: {state, …}}. For the operator.\n\nA name that is taken is refused with 409 workspace_exists. What set_member says of the manager.';
+
+create function public.set_member(p_workspace_id uuid, p_email text, p_role text default 'member') returns jsonb
+language plpgsql
+security definer -- callers may not write membership: managers and the operator do it here
+set search_path = ''
+as $$
+declare
+  v_email text := queue.normal_email(p_email);
+  v_user uuid;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if p_role is null or p_role not in ('manager', 'member') then
+    perform queue.refuse(400, 'invalid_argument', 'role must be manager or member', 'role');
+  elsif not exists (select from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  end if;
+  select u.id into v_user from auth.users as u
+  where lower(u.email) = v_email and u.email_confirmed_at is not null order by u.is_sso_user, u.created_at limit 1;
+  if v_user is null then
+    insert into queue.invitations as i (workspace_id, email, role, invited_by)
+    values (p_workspace_id, v_email, p_role, auth.uid())
+    on conflict (email, workspace_id) do update set role = excluded.role, invited_by = excluded.invited_by,
+      created_at = excluded.created_at, expires_at = excluded.expires_at;
+    perform queue.record_member_change(p_workspace_id, 'invited', null, v_email, p_role);
+  else
+    insert into public.workspace_members as m (workspace_id, user_id, role) values (p_workspace_id, v_user, p_role)
+    on conflict (user_id, workspace_id) do update set role = excluded.role where m.role <> excluded.role;
+    delete from queue.invitations where email = v_email and workspace_id = p_workspace_id;
+  end if;
+  return jsonb_build_object('workspace_id', p_workspace_id, 'email', v_email, 'role', p_role, 'user_id', v_user,
+    'state', case when v_user is null then 'invited' else 'member' end);
+end;
+$$;
+comment on function public.set_member is E'Add a person to a workspace by mail address, or change their role: {workspace_id, email, role, user_id, state}.\n\nFor managers and the operator. A person with a confirmed account is a member at once (state member); anybody else is invited for 30 days and joins at the first sign-in (state invited). Sends no mail.';
+
+create function public.remove_member(p_workspace_id uuid, p_member text) returns jsonb
+language plpgsql
+security definer -- callers may not write membership: managers and the operator do it here, and who leaves
+set search_path = ''
+as $$
+declare
+  v_user uuid;
+  v_email text;
+begin
+  if p_member ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$' then
+    v_user := p_member::uuid;
+  else
+    v_email := queue.normal_email(p_member);
+    select m.user_id into v_user from public.workspace_members as m
+    where m.workspace_id = p_workspace_id and queue.email_of(m.user_id) = v_email limit 1;
+  end if;
+  if v_user is distinct from auth.uid() or v_user is null or not queue.is_member(p_workspace_id) then
+    perform queue.may_manage(p_workspace_id);
+  end if;
+  delete from queue.invitations where workspace_id = p_workspace_id and email = v_email;
+  if found then
+    perform queue.record_member_change(p_workspace_id, 'invitation_withdrawn', null, v_email, null);
+  else
+    delete from public.workspace_members where workspace_id = p_workspace_id and user_id = v_user;
+    if not found then
+      perform queue.refuse(404, 'member_not_found',
+        'nobody of that name belongs to this workspace', left(p_member, 80));
+    end if;
+  end if;
+  return jsonb_build_object('workspace_id', p_workspace_id, 'member', p_member, 'removed', true);
+end;
+$$;
+comment on function public.remove_member is E'Remove a person from a workspace, or withdraw an invitation, by mail address or user id: {workspace_id, member, removed}.\n\nFor managers and the operator; everybody may leave. The last manager stays: 409 last_manager.';
+
+create function public.list_members(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers may read neither accounts nor the record
+set search_path = ''
+as $$
+declare
+  v_manages boolean := queue.is_manager(p_workspace_id) or auth.uid() is null;
+begin
+  perform queue.may_steer(p_workspace_id);
+  return jsonb_build_object('workspace_id', p_workspace_id,
+    'members', (select coalesce(jsonb_agg(jsonb_build_object('user_id', m.user_id, 'email', queue.email_of(m.user_id),
+        'role', m.role, 'created_at', m.created_at) order by m.role, m.created_at, m.user_id), '[]')
+      from public.workspace_members as m where m.workspace_id = p_workspace_id),
+    'invitations', (select coalesce(jsonb_agg(jsonb_build_object('email', i.email, 'role', i.role,
+        'created_at', i.created_at, 'expires_at', i.expires_at, 'invited_by', queue.email_of(i.invited_by))
+        order by i.created_at, i.email), '[]')
+      from queue.invitations as i where v_manages and i.workspace_id = p_workspace_id and i.expires_at > queue.clock()),
+    'changes', (select coalesce(jsonb_agg(c.change order by c.id desc), '[]') from (
+      select c.id, jsonb_build_object('action', c.action, 'email', c.email, 'user_id', c.user_id, 'role', c.role,
+        'actor', coalesce(queue.email_of(c.actor), c.actor::text), 'actor_role', c.actor_role,
+        'created_at', c.created_at) as change
+      from queue.member_changes as c where v_manages and c.workspace_id = p_workspace_id
+      order by c.id desc limit 50) as c));
+end;
+$$;
+comment on function public.list_members is E'Who belongs to a workspace: {workspace_id, members: [{user_id, email, role, created_at}], invitations, changes}.\n\nMembers read the members; managers and the operator also the open invitations and the last 50 changes, the latest first.';
+
+create function public.list_workspaces() returns jsonb
+language sql stable
+security definer -- the operator's view over all; a person sees their own
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'name', w.name, 'created_at', w.created_at,
+    'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
+    'managers', (select count(*) from public.workspace_members as m
+      where m.workspace_id = w.id and m.role = 'manager'),
+    'invitations', (select count(*) from queue.invitations as i
+      where i.workspace_id = w.id and i.expires_at > queue.clock()))
+    order by w.name, w.id), '[]')
+  from public.workspaces as w
+  where auth.uid() is null and queue.is_service() or w.id in (select queue.my_workspaces())
+$$;
+comment on function public.list_workspaces is 'Workspaces with how many belong to them: [{id, name, created_at, members, managers, invitations}]; the operator''s all, a person''s own.';
+
+revoke execute on function queue.record_member_change, queue.email_of, queue.workspace_member_changed, queue.normal_email,
+  queue.join_workspaces, queue.account_confirmed from public, anon, authenticated, service_role;
+revoke execute on function public.accept_invitations, public.create_workspace, public.set_member, public.remove_member,
+  public.list_members, public.list_workspaces from public, anon, authenticated, service_role;
+grant execute on function public.accept_invitations, public.set_member, public.remove_member, public.list_members,
+  public.list_workspaces to authenticated, service_role;
+grant execute on function public.create_workspace to service_role;

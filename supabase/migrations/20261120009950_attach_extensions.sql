@@ -1,0 +1,138 @@
+-- What a project can switch on later: pg_cron, pg_net, Realtime, a trigger on Auth's users. A migration runs
+-- once, so what it did not find then is attached by a function, which may be called again at any time.
+
+create function queue.extension_state() returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_net boolean := to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null
+    and to_regclass('vault.decrypted_secrets') is not null;
+  v_scheduled integer;
+  v_policies integer := (select count(*) from pg_catalog.pg_policies
+    where schemaname = 'realtime' and tablename = 'messages'
+      and policyname in ('minutehand: members follow their jobs', 'minutehand: guests follow their session'));
+begin
+  if to_regprocedure('cron.schedule(text,text,text)') is not null then
+    -- by the command as well: a schedule of an earlier version is replaced
+    execute 'select count(*) from cron.job where (jobname, command) in (select name, command from queue.cron_entries())'
+    into v_scheduled;
+  end if;
+  return jsonb_build_object(
+    'pg_cron', case when v_scheduled is null then 'absent' when v_scheduled < 2 then 'not_attached' else 'attached' end,
+    'pg_net', case when not v_net then 'absent'
+      when queue.setting('worker_url') is null or queue.setting('worker_secret_name') is null then 'no_worker'
+      else 'attached' end,
+    'realtime', case when to_regclass('realtime.messages') is null then 'absent'
+      when v_policies < 2 then 'not_attached' else 'attached' end,
+    'sign_in', case when to_regprocedure('queue.account_confirmed()') is null or to_regclass('auth.users') is null
+        then 'absent'
+      when exists (select from pg_catalog.pg_trigger
+        where tgrelid = to_regclass('auth.users') and tgname = 'minutehand_account_confirmed') then 'attached'
+      else 'not_attached' end);
+end;
+$$;
+comment on function queue.extension_state is E'What of the optional parts is there, and attached: {pg_cron, pg_net, realtime, sign_in}, each absent, not_attached or attached.\n\npg_net is no_worker while no worker''s address is set, see connect_worker. Changes nothing.';
+
+create function queue.cron_entries() returns table (name text, schedule text, command text)
+language sql immutable
+set search_path = ''
+as $$
+  values ('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
+    -- the history of its runs grows without bound; that of other schedules is theirs
+    ('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - interval ''7 days'''
+      || ' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')
+$$;
+comment on function queue.cron_entries is 'What pg_cron runs for the queue.';
+
+create function queue.attach_part(p_part text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  case p_part
+    when 'pg_cron' then
+      execute 'select cron.schedule(name, schedule, command) from queue.cron_entries()';
+    when 'realtime' then
+      drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
+      create policy "minutehand: members follow their jobs" on realtime.messages
+        for select to authenticated
+        using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+      -- one policy a role, so that each join evaluates the function once
+      drop policy if exists "minutehand: guests follow their session" on realtime.messages;
+      create policy "minutehand: guests follow their session" on realtime.messages
+        for select to anon
+        using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+    when 'sign_in' then
+      create trigger minutehand_account_confirmed
+        after insert or update of email_confirmed_at, last_sign_in_at on auth.users
+        for each row execute function queue.account_confirmed();
+  end case;
+end;
+$$;
+comment on function queue.attach_part is 'Attach one optional part that is there and not attached.';
+
+create function public.attach_extensions() returns jsonb
+language plpgsql
+security definer -- policies, schedules and triggers are made as the project's owner
+set search_path = ''
+set lock_timeout = '2s'
+as $$
+declare
+  v_part text;
+  v_problems jsonb := '{}';
+begin
+  for v_part in select key from jsonb_each_text(queue.extension_state()) where value = 'not_attached' order by key loop
+    begin
+      perform queue.attach_part(v_part);
+    exception when others then -- one that is refused keeps none of the others away
+      v_problems := v_problems || jsonb_build_object(v_part, format('%s (%s)', sqlerrm, sqlstate));
+      raise warning 'could not attach %: % (%)', v_part, sqlerrm, sqlstate;
+    end;
+  end loop;
+  return queue.extension_state() || jsonb_build_object('problems', v_problems);
+end;
+$$;
+comment on function public.attach_extensions is E'Attach what is there by now and was not when the migrations ran: {pg_cron, pg_net, realtime, sign_in, problems}.\n\nMay be called again at any time; a part that is attached is left as it is. See extension_state for the words; problems has the refusal of each part that could not be attached.';
+
+create function public.connect_worker(p_url text, p_token text) returns jsonb
+language plpgsql
+security definer -- the operator's way to the settings and the Vault; execute is the service role's alone
+set search_path = ''
+as $$
+declare
+  c_name constant text := 'minutehand_worker_token';
+  v_id uuid;
+begin
+  if coalesce(p_url, '') !~ '^https?://[^\s/]+/' then
+    perform queue.refuse(400, 'invalid_argument',
+      'url must be the address of POST /api/jobs/worker, as https://jobs.example.com/api/jobs/worker', 'url');
+  elsif char_length(coalesce(p_token, '')) < 16 then
+    perform queue.refuse(400, 'invalid_argument', 'token must be the worker''s WORKER_SECRET_TOKEN', 'token');
+  elsif to_regclass('vault.decrypted_secrets') is null
+      or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null then
+    perform queue.refuse(409, 'extension_missing', 'the database needs the extensions pg_net and supabase_vault',
+      'Database → Extensions');
+  end if;
+  execute 'select id from vault.decrypted_secrets where name = $1' into v_id using c_name;
+  if v_id is null then
+    execute 'select vault.create_secret($1, $2)' using p_token, c_name;
+  else
+    execute 'select vault.update_secret($1, $2)' using v_id, p_token;
+  end if;
+  insert into queue.settings (name, value, updated_at)
+  values ('worker_url', to_jsonb(p_url), queue.clock()), ('worker_secret_name', to_jsonb(c_name), queue.clock()),
+    ('worker_invoked_for', '"everyone"', queue.clock())
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  return public.attach_extensions() || jsonb_build_object('url', p_url);
+end;
+$$;
+comment on function public.connect_worker is E'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron: {url, pg_cron, pg_net, …}.\n\nKeeps the token in the Vault as minutehand_worker_token. For the operator; again with another address or token it replaces them.';
+
+select public.attach_extensions();
+
+revoke execute on function queue.extension_state, queue.cron_entries, queue.attach_part
+  from public, anon, authenticated, service_role;
+revoke execute on function public.attach_extensions, public.connect_worker from public, anon, authenticated, service_role;
+grant execute on function public.attach_extensions to job_worker, service_role;
+grant execute on function public.connect_worker to service_role;

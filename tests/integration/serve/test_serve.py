@@ -1,0 +1,289 @@
+# ruff: noqa: E501 - statements stay on one line
+"""The whole product without AWS: `minutehand serve`, invoked by the database alone.
+
+The process is the real command, the database the real one. pg_net, pg_cron and the Vault are
+stand-ins that record and perform calls, see tests/support/extensions.py. The stack's own worker
+knows none of the job types here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.support.databases import Database
+from tests.support.extensions import PG_CRON, PG_NET, VAULT, Caller
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack
+
+TOKEN = "a-worker-secret-of-this-test-alone"
+ACME = "11111111-1111-4111-8111-111111111111"
+
+
+def eventually(check: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+    """The first true value of `check`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := check():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass")
+
+
+@dataclass
+class Served:
+    """A served process and its database."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    connection: psycopg.Connection[Any]
+    caller: Caller
+
+    def status(self, job_id: str) -> str:
+        """The job's status."""
+        row = self.connection.execute(
+            "select status from public.jobs where id = %s", (job_id,)
+        ).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def insert(self, job_type: str, **payload: Any) -> str:
+        """Enqueue by plain SQL, as an application's own transaction does."""
+        row = self.connection.execute(
+            "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s) returning id",
+            (ACME, job_type, json.dumps(payload)),
+        ).fetchone()
+        assert row is not None
+        return str(row[0])
+
+
+@contextmanager
+def served(
+    stack: RunningStack, folder: Path, *, console: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`minutehand serve` on a free port, as a container starts it: settings from the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = (
+        "SUPABASE_URL",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "SUPABASE_JWT_SECRET",
+        "BACKGROUND_JOB_TOKEN",
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}",
+        "MINUTEHAND_APPS": "tests.integration.serve.greeter",
+        "WORKER_SECRET_TOKEN": TOKEN,
+        **{name: stack.values[name] for name in names},
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "minutehand.cli",
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    command += ["--console", str(console)] if console else []
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(timeout=5) as client:
+
+            def alive() -> bool:
+                assert process.poll() is None, (folder / "serve.log").read_text()
+                try:
+                    return client.get(f"{url}/health").is_success
+                except httpx.TransportError:
+                    return False
+
+            eventually(alive, seconds=60)
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A served process that the database was connected to, in the one statement of the page."""
+    name = stack.database_url.rpartition("/")[2].partition("?")[0]
+    database = Database.__new__(Database)
+    database.url, database.name = stack.database_url, name
+    with (
+        stack.connect() as connection,
+        served(stack, tmp_path_factory.mktemp("serve")) as (url, process),
+    ):
+        for part in (PG_NET, VAULT, PG_CRON):
+            connection.execute(part.encode())
+        try:
+            connection.execute(
+                "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
+            )
+            with Caller(database) as caller:
+                caller.minute()  # the first run publishes the job types
+                eventually(
+                    lambda: connection.execute(
+                        "select 1 from queue.job_types where job_type = 'served.greet'"
+                    ).fetchone()
+                )
+                yield Served(url, process, connection, caller)
+        finally:
+            connection.execute("drop schema net, vault, cron cascade")
+            connection.execute("delete from queue.settings where name like 'worker_%'")
+
+
+def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
+    """The database calls the worker when the transaction commits."""
+    job = host.insert("served.greet", name="Ada")
+
+    eventually(lambda: host.status(job) == "completed")
+
+
+def test_a_browsers_insert_runs_on_arrival_too(host: Served, stack: RunningStack) -> None:
+    """Through the Data API under row level security, past our own API."""
+    made = httpx.post(
+        f"{stack.supabase_url}/rest/v1/rpc/enqueue_job",
+        headers=stack.headers(stack.sign_in(stack.demo_email)),
+        json={"p_workspace_id": ACME, "p_job_type": "served.greet", "p_payload": {"name": "Bob"}},
+        timeout=20,
+    )
+    assert made.is_success, made.text
+
+    eventually(lambda: host.status(made.json()["job"]["id"]) == "completed")
+
+
+def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
+    """The same routes as on AWS, in the same process."""
+    headers = {"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"}
+    body = {"workspace_id": ACME, "job_type": "served.greet", "payload": {"name": "Eve"}}
+    with httpx.Client(base_url=host.url, headers=headers, timeout=20) as client:
+        made = client.post("/api/jobs", json=body)
+        assert made.status_code == 201, made.text
+        job = made.json()["id"] if "id" in made.json() else made.json()["job"]["id"]
+
+        eventually(lambda: client.get(f"/api/jobs/{job}").json()["status"] == "completed")
+        ready = client.get("/api/health/ready")
+        nothing = client.get("/nowhere")
+
+    assert ready.status_code == 200, ready.text
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
+
+
+def test_what_no_call_announced_runs_with_the_minute(host: Served) -> None:
+    """A call may be lost; pg_cron's is the net."""
+    host.connection.execute("delete from queue.settings where name = 'worker_invoked_for'")
+    url = host.connection.execute(
+        "delete from queue.settings where name = 'worker_url' returning value"
+    ).fetchone()
+    job = host.insert("served.greet", name="Minute")
+    assert url is not None
+    host.connection.execute(
+        "insert into queue.settings (name, value) values ('worker_url', %s)", (json.dumps(url[0]),)
+    )
+    assert host.status(job) == "pending"
+
+    host.caller.minute()
+
+    eventually(lambda: host.status(job) == "completed")
+
+
+def test_a_caller_that_hangs_up_stops_nothing(host: Served) -> None:
+    """pg_net waits two seconds; jobs take longer."""
+    job = host.insert("served.slow", seconds=3)
+
+    eventually(lambda: host.status(job) == "completed")
+
+    late = host.connection.execute(
+        "select count(*) from net._http_response where timed_out"
+    ).fetchone()
+    attempts = host.connection.execute(
+        "select attempts from public.jobs where id = %s", (job,)
+    ).fetchone()
+    assert (late is not None and late[0] >= 1, attempts) == (True, (1,))
+
+
+def test_a_wrong_token_is_refused(host: Served) -> None:
+    """The worker is on the open internet."""
+    answer = httpx.post(
+        f"{host.url}/api/jobs/worker", headers={"Authorization": "Bearer wrong"}, timeout=20
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+def test_a_stopped_host_hands_its_jobs_back(
+    stack: RunningStack, tmp_path: Path, host: Served
+) -> None:
+    """A new container takes them, and the attempt is not charged."""
+    with served(stack, tmp_path) as (url, process):
+        host.connection.execute(
+            "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
+        )
+        job = host.insert("served.slow", seconds=30)
+        eventually(lambda: host.status(job) == "processing")
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        row = host.connection.execute(
+            "select status, attempts from public.jobs where id = %s", (job,)
+        ).fetchone()
+    host.connection.execute(
+        "select public.connect_worker(%s, %s)", (f"{host.url}/api/jobs/worker", TOKEN)
+    )
+    host.connection.execute("select public.cancel_job(%s)", (job,))
+
+    assert row == ("pending", 0)
+
+
+def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:
+    """One origin: its files, its own pages, the configuration of this host."""
+    made = subprocess.run(
+        [sys.executable, "-m", "minutehand.deploy.console", str(tmp_path / "console")],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    with (
+        served(stack, tmp_path, console=tmp_path / "console") as (url, _),
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        page, deep, config, script = (
+            client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")
+        )
+
+    assert page.text == deep.text
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert config.json()["supabaseUrl"] == stack.supabase_url
+    assert script.headers["content-type"].startswith("text/javascript")
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    """Before anything listens."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minutehand.cli", "serve"],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "shared"), "SUPABASE_URL": "https://x.supabase.co",
+             "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "WORKER_SECRET_TOKEN is not set" in done.stderr

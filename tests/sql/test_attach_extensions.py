@@ -1,0 +1,163 @@
+# ruff: noqa: E501 - statements stay on one line
+"""Extensions that are switched on after the migrations are picked up, and nothing is made twice."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.support.databases import SCHEMAS, Database
+from tests.support.engine import ACME, ADA, Engine, refusal
+from tests.support.extensions import PG_CRON, PG_NET, VAULT, create
+
+URL = "https://jobs.example.com/api/jobs/worker"
+TOKEN = "a-worker-secret-token"
+
+
+def state(engine: Engine) -> dict[str, str]:
+    """What is attached, without changing anything."""
+    found: dict[str, str] = engine.one("select queue.extension_state()")
+    return found
+
+
+def test_a_fresh_project_has_what_its_migrations_found(engine: Engine) -> None:
+    """The local base has Realtime and Auth, as a hosted project has."""
+    assert state(engine) == {
+        "pg_cron": "absent",
+        "pg_net": "absent",
+        "realtime": "attached",
+        "sign_in": "attached",
+    }
+
+
+def test_pg_cron_and_pg_net_that_come_later_are_attached_once(engine: Engine) -> None:
+    """By the worker's role, which may call it, and again without harm."""
+    create(engine.database, PG_CRON, PG_NET, VAULT)
+    assert state(engine)["pg_cron"] == "not_attached"
+
+    with engine.database.as_role("job_worker") as connection:
+        worker = Engine(engine.database, connection)
+        first, again = worker.rpc("attach_extensions"), worker.rpc("attach_extensions")
+
+    assert (
+        first
+        == again
+        == {
+            "pg_cron": "attached",
+            "pg_net": "no_worker",
+            "realtime": "attached",
+            "sign_in": "attached",
+            "problems": {},
+        }
+    )
+    assert engine.rows(
+        "select jobname, schedule, command, username from cron.job where jobname = 'minutehand-tick'"
+    ) == [("minutehand-tick", "* * * * *", f"select {SCHEMAS.engine}.invoke_worker()", "postgres")]
+    assert engine.one("select count(*) from cron.job") == 2
+
+
+def test_a_schedule_of_an_earlier_version_is_replaced(engine: Engine) -> None:
+    """Its command calls a function that is gone."""
+    create(engine.database, PG_CRON)
+    engine.run(
+        "insert into cron.job (jobname, schedule, command, username) values ('minutehand-tick', '* * * * *', 'select queue.old()', 'postgres')"
+    )
+
+    assert engine.rpc("attach_extensions")["pg_cron"] == "attached"
+
+    assert engine.rows("select command from cron.job where jobname = 'minutehand-tick'") == [
+        f"select {SCHEMAS.engine}.invoke_worker()"
+    ]
+
+
+def test_policies_and_the_trigger_come_back(engine: Engine) -> None:
+    """A project made before Realtime was there; a policy somebody removed."""
+    engine.run('drop policy "minutehand: guests follow their session" on realtime.messages')
+    engine.run("drop trigger minutehand_account_confirmed on auth.users")
+    assert (state(engine)["realtime"], state(engine)["sign_in"]) == ("not_attached", "not_attached")
+
+    done = engine.rpc("attach_extensions")
+
+    assert (done["realtime"], done["sign_in"], done["problems"]) == ("attached", "attached", {})
+
+
+def test_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
+    """And the answer says whose refusal it was."""
+    create(engine.database, PG_CRON)
+    engine.run(
+        "create or replace function cron.schedule(job_name text, schedule text, command text) returns bigint language plpgsql as $$ begin raise exception 'not here'; end $$"
+    )
+    engine.run("drop trigger minutehand_account_confirmed on auth.users")
+
+    done = engine.rpc("attach_extensions")
+
+    assert (done["pg_cron"], done["sign_in"]) == ("not_attached", "attached")
+    assert done["problems"] == {"pg_cron": "not here (P0001)"}
+
+
+def test_connecting_a_worker_lets_the_database_invoke_it_for_everyone(engine: Engine) -> None:
+    """Without AWS nobody else would wake it for a browser's insert."""
+    create(engine.database, PG_CRON, PG_NET, VAULT)
+    made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
+    assert (made["pg_cron"], made["pg_net"], made["url"]) == ("attached", "attached", URL)
+    engine.register("work")
+
+    with engine.member(ADA) as ada:
+        ada.enqueue()
+
+    assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
+        (URL, f"Bearer {TOKEN}")
+    ]
+
+
+def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
+    """A rotated token; a worker that moved."""
+    create(engine.database, PG_CRON, PG_NET, VAULT)
+    engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
+
+    engine.rpc(
+        "connect_worker",
+        p_url="https://new.example.com/api/jobs/worker",
+        p_token="another-secret-token",
+    )
+    engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+
+    assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
+        ("https://new.example.com/api/jobs/worker", "Bearer another-secret-token")
+    ]
+    assert engine.one("select count(*) from vault.secrets") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "extensions", "answer"),
+    [
+        ("jobs.example.com", TOKEN, (PG_NET, VAULT), ("PT400", "invalid_argument")),
+        (URL, "short", (PG_NET, VAULT), ("PT400", "invalid_argument")),
+        (URL, TOKEN, (PG_NET,), ("PT409", "extension_missing")),
+        (URL, TOKEN, (VAULT,), ("PT409", "extension_missing")),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(
+    engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: tuple[str, str]
+) -> None:
+    """At once, and not at night when nothing is invoked."""
+    create(engine.database, *extensions)
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("connect_worker", p_url=url, p_token=token)
+
+    assert refusal(refused.value)[:2] == answer
+
+
+def test_people_may_neither_attach_nor_connect(database: Database) -> None:
+    """Both act as the project's owner."""
+    for role in ("anon", "authenticated"):
+        for call in (
+            "attach_extensions()",
+            "connect_worker('https://x.test/y', 'a-long-enough-token')",
+        ):
+            with (
+                database.as_role(role) as connection,
+                pytest.raises(psycopg.errors.InsufficientPrivilege),
+            ):
+                connection.execute(f"select public.{call}")
