@@ -155,7 +155,7 @@ create function queue.may_redefine(p_known queue.job_types) returns boolean
 language sql stable
 set search_path = ''
 as $$ select p_known.redefinable or not queue.is_worker() $$;
-comment on function queue.may_redefine is E'Whether the next registration of a type may say anything.\n\nThe operator may, and workers once after a key was rotated (forget_registrations).';
+comment on function queue.may_redefine is E'Whether the next registration of a type may say anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
 
 create function queue.registration_problem(p_types jsonb) returns text[]
 language plpgsql stable
@@ -198,6 +198,7 @@ declare
   v_now timestamptz := queue.clock();
   v_count integer;
 begin
+  perform queue.refuse_revoked();
   if v_problem is not null then
     perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
@@ -249,21 +250,5 @@ end;
 $$;
 comment on function public.register_job_types is E'Publish job types and their policies.\n\nCalled by a worker at its start; idempotent. An older schema_version never replaces a newer one, and a worker''s rises by 10 at most. A type marked internal is enqueued by the platform alone; only the operator opens it to people again.';
 
-create function public.forget_registrations() returns jsonb
-language plpgsql
-security definer -- the service role holds no rights on the engine's tables
-set search_path = ''
-as $$
-declare
-  v_count integer;
-begin
-  update queue.job_types set redefinable = true;
-  get diagnostics v_count = row_count;
-  return jsonb_build_object('forgotten', v_count);
-end;
-$$;
-comment on function public.forget_registrations is E'Let the next registration of each type replace whatever is known of it: {forgotten}. For the operator.\n\nPart of rotating a worker''s key: whatever its thief registered goes with it, a newer schema_version and a type closed to people included.';
-
-revoke execute on function public.register_job_types, public.forget_registrations from public, anon, authenticated, service_role;
+revoke execute on function public.register_job_types from public, anon, authenticated, service_role;
 grant execute on function public.register_job_types to job_worker, service_role;
-grant execute on function public.forget_registrations to service_role;

@@ -870,6 +870,7 @@ begin
   elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   elsif queue.is_worker() then
+    perform queue.refuse_revoked();
     perform queue.check_worker_items(p_workspace_id, p_items);
   end if;
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i

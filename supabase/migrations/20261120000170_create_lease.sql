@@ -950,6 +950,7 @@ set search_path = ''
 set lock_timeout = '8s'
 as $$
 begin
+  perform queue.refuse_revoked();
   return queue.lease(p_request);
 exception
   when invalid_text_representation or numeric_value_out_of_range then

@@ -96,3 +96,50 @@ $$;
 comment on function public.open_stream is 'Count a stream that the caller opens where each open one holds an invocation: {opened}, or 429 rate_limited.';
 revoke execute on function public.open_stream from public, anon, authenticated, service_role;
 grant execute on function public.open_stream to authenticated, service_role;
+
+create function queue.refuse_revoked() returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_revoked jsonb;
+begin
+  if v_claims ->> 'role' is distinct from 'job_worker' then
+    return;
+  end if;
+  v_revoked := queue.setting('worker_keys_revoked');
+  if (v_claims ->> 'iat')::numeric >= (v_revoked ->> 'before')::numeric
+    or extract(epoch from queue.clock()) < (v_revoked ->> 'from')::numeric then
+    return;
+  elsif v_revoked is not null then
+    perform queue.refuse(401, 'key_revoked', 'this worker key was revoked', 'SUPABASE_WORKER_KEY');
+  end if;
+end;
+$$;
+comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nAsked where a worker begins something: a lease, a registration, an enqueue, maintenance. What follows needs the fence of a lease.';
+
+create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
+language plpgsql
+security definer -- the service role holds no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_count integer;
+begin
+  if p_before is null or p_before > v_now + interval '1 minute' or p_grace_seconds not between 0 and 86400 then
+    perform queue.refuse(400, 'invalid_argument', 'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
+  end if;
+  insert into queue.settings (name, value, updated_at) values ('worker_keys_revoked', jsonb_build_object(
+    -- keys that workers mint for themselves begin half a minute before their making
+    'before', floor(extract(epoch from p_before)) - 60, 'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  update queue.job_types set redefinable = true;
+  get diagnostics v_count = row_count;
+  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
+end;
+$$;
+comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces whatever is known of it: what a thief registered goes with its key, a newer schema_version and a type closed to people included.';
+revoke execute on function public.revoke_worker_keys from public, anon, authenticated, service_role;
+grant execute on function public.revoke_worker_keys to service_role;

@@ -118,6 +118,7 @@ declare
   v_failed text[] := '{}';
   v_more boolean := false;
 begin
+  perform queue.refuse_revoked();
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   if not queue.try_lock('maintenance') then

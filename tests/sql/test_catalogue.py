@@ -33,7 +33,14 @@ WORKER = {
     "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats", "list_job_types", "get_job_type", "attach_extensions",
 }  # fmt: skip
-OPERATOR = {"revoke_worker_keys", "connect_worker", "create_workspace", "list_workers", "set_retention", "set_settings"}
+OPERATOR = {
+    "revoke_worker_keys",
+    "connect_worker",
+    "create_workspace",
+    "list_workers",
+    "set_retention",
+    "set_settings",
+}
 GUESTS = {"follow_topic", "guest_session_events", "guest_session_feed", "guest_session_jobs"}
 GUEST_FUNCTIONS = {
     "follow",

@@ -37,6 +37,7 @@ VERBS = {
     "members": "workspaces:members",
     "doctor": "doctor.command:doctor",
     "token": "tokens:token",
+    "rotate": "rotate:rotate",
     "install": "install:install",
     "upgrade": "install:upgrade",
     "uninstall": "install:uninstall",
