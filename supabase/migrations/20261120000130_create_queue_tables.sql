@@ -153,8 +153,7 @@ create table queue.partitions (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
 );
-create index partitions_by_turn on queue.partitions (workspace_id, job_type, queue, priority, last_leased_at)
-  where not set_aside;
+create index partitions_by_turn on queue.partitions (workspace_id, job_type, queue, set_aside, priority, last_leased_at);
 create index partitions_set_aside on queue.partitions (look_at) where set_aside;
 comment on table queue.partitions is E'Where ready jobs are found: one partition per workspace, type, key, priority and queue.\n\nOpened and closed by leases only, in their short transactions; an enqueue that misses one leaves a line in queue.openings. A partition is gone with its last ready job.';
 comment on column queue.partitions.id is 'Identity, see partition_id.';

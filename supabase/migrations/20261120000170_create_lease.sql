@@ -248,20 +248,30 @@ as $$
 declare
   -- one that an open transaction has put a job into is locked by it
   v_ids uuid[] := array(select id from queue.partitions where id = any (p_ids) order by id for update skip locked);
+  -- where another lease is passing a turn on right now, its partitions are left to a later call
+  v_turns tid[] := array(
+    select t.place from (select distinct workspace_id, job_type, queue from queue.partitions where id = any (v_ids)) as p
+    cross join lateral (
+      select t.ctid as place from queue.turns as t
+      where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue
+      limit 1 for update skip locked) as t);
 begin
-  -- a statement of its own: it sees what was committed before the locks were taken
-  with closed as (
-    delete from queue.partitions as p where p.id = any (v_ids)
-      and not exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p.claim_from)
-    returning p.id, p.workspace_id, p.job_type, p.queue)
-  delete from queue.turns as t using (select distinct workspace_id, job_type, queue from closed) as c
-  where t.workspace_id = c.workspace_id and t.job_type = c.job_type and t.queue = c.queue
-    and not exists (select 1 from queue.partitions as p
-      where p.workspace_id = c.workspace_id and p.job_type = c.job_type and p.queue = c.queue
-        and p.id not in (select id from closed));
+  -- a statement of its own: it sees what was committed before the locks were taken. Each look-up has an offset, so
+  -- that it stays one for each: joined by the wrong statistics it would read every partition.
+  delete from queue.partitions as p where p.id = any (v_ids)
+    and (select t.ctid from queue.turns as t
+      where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue) = any (v_turns)
+    and not exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p.claim_from
+      order by r.ready_at limit 1 offset 0);
+  if found then
+    delete from queue.turns as t where t.ctid = any (v_turns)
+      and not exists (select 1 from queue.partitions as p
+        where p.workspace_id = t.workspace_id and p.job_type = t.job_type and p.queue = t.queue
+        order by p.set_aside, p.priority, p.last_leased_at limit 1 offset 0);
+  end if;
 end;
 $$;
-comment on function queue.close_partitions is E'Remove those of the partitions that have no ready job, and turns that have no partition.\n\nThe caller holds the lock of the partitions.';
+comment on function queue.close_partitions is E'Remove those of the partitions that have no ready job, and turns that have no partition.\n\nThe caller holds the lock of the partitions. Waits for no one.';
 
 create function queue.look_again(p_limit integer, p_now timestamptz) returns void
 language sql
@@ -278,9 +288,11 @@ comment on function queue.look_again is E'Bring back what was set aside long eno
 
 create function queue.scopes(p_ids uuid[])
 returns table (scope text, job_type text, workspace_id uuid, concurrency_key text, cap_id bigint)
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
+begin
+  return query
   with parts as materialized (
     select p.workspace_id, p.job_type, p.concurrency_key, t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
       t.rate_limit, t.rate_per_key, exists (
@@ -302,7 +314,8 @@ as $$
   select n.scope, n.job_type, n.workspace_id, n.key, (
     select c.id from queue.caps as c
     where c.workspace_id = n.workspace_id and c.job_type = n.job_type and c.concurrency_key = n.key and c.scope = n.scope)
-  from needed as n
+  from needed as n;
+end;
 $$;
 comment on function queue.scopes is 'The limited scopes that partitions belong to, with the row to lock for each; null where there is none yet.';
 
@@ -352,11 +365,70 @@ end;
 $$;
 comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nMost integers when it has no limit any more. The caller holds the scope''s row of queue.caps.';
 
+create function queue.startable_types(p_job_types text[], p_budget_ms double precision, p_now timestamptz) returns text[]
+language plpgsql stable
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+declare
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_max_budget double precision := case when p_budget_ms is not null then (queue.setting('max_budget_ms'))::double precision end;
+begin
+  return array(
+    select t.job_type from queue.job_types as t
+    where t.paused_at is null and (p_job_types is null or t.job_type = any (p_job_types))
+      and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms or t.run_p95_ms > v_max_budget)
+      -- a look before any lock is taken; what it lets through is counted again under the lock
+      and (t.max_concurrency is null or t.max_concurrency > (select count(*) from (
+        select 1 from queue.leases as l where l.job_type = t.job_type limit t.max_concurrency) as l))
+      and (t.rate_limit is null or t.rate_per_key or coalesce((
+        select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) from queue.buckets as b
+        where b.job_type = t.job_type and b.workspace_id = v_nil and b.concurrency_key = ''), t.rate_limit) >= 1));
+end;
+$$;
+comment on function queue.startable_types is 'The types of which a job may start now, as far as a look without locks can tell: not paused, below the limits of the whole type, and short enough for p_budget_ms.';
+
+create function queue.next_turns(p_job_types text[], p_queues text[], p_turns integer) returns queue.turns[]
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values, and cost a millisecond
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+begin
+  if p_queues is null then
+    return array(
+      select u.turn from unnest(p_job_types) as t (job_type)
+      cross join lateral (
+        select u as turn from queue.turns as u
+        where u.job_type = t.job_type and not u.set_aside order by u.tag, u.workspace_id limit p_turns) as u);
+  end if;
+  return array(
+    select u.turn from unnest(p_job_types) as t (job_type)
+    cross join unnest(p_queues) as q (name)
+    cross join lateral (
+      select u as turn from queue.turns as u
+      where u.queue = q.name and u.job_type = t.job_type and not u.set_aside
+      order by u.tag, u.workspace_id limit p_turns) as u);
+end;
+$$;
+comment on function queue.next_turns is 'The first p_turns turns of each type, and of each queue where p_queues names some.';
+
+create function queue.paused_turns(p_turns queue.turns[]) returns queue.turns[]
+language sql stable
+set search_path = ''
+as $$
+  select array(
+    select u from unnest(p_turns) as u
+    where exists (select 1 from queue.pauses as p where p.kind = 'workspace' and p.name = u.workspace_id::text)
+      or exists (select 1 from queue.pauses as p where p.kind = 'queue' and p.name = u.queue)
+      or exists (select 1 from queue.pauses as p where p.kind = 'workspace_type' and p.name = u.workspace_id || '/' || u.job_type))
+$$;
+comment on function queue.paused_turns is 'Those of the turns whose workspace, queue, or type in the workspace is paused.';
+
 create function queue.find_candidates(
-  p_job_types text[], p_queues text[], p_budget_ms double precision, p_turns integer, p_depth integer,
-  p_limit integer, p_now timestamptz,
-  out ids uuid[], out tags double precision[], out priorities double precision[], out empty uuid[], out paused tid[],
-  out cut boolean
+  p_turns queue.turns[], p_most integer, p_parts integer, p_now timestamptz,
+  out ids uuid[], out tags double precision[], out priorities double precision[], out oldest timestamptz[], out rewinds integer[],
+  out is_bound boolean[], out empty uuid[], out behind boolean, out cut boolean
 )
 language plpgsql
 set search_path = ''
@@ -368,78 +440,92 @@ as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
   v_virtual double precision := coalesce((select s.finish_tag from queue.shares as s where s.workspace_id = v_nil), 0);
-  v_max_budget double precision := (queue.setting('max_budget_ms'))::double precision;
 begin
-  with types as materialized (
-    select t.job_type, t.ageing_seconds
-    from queue.job_types as t
-    left join queue.buckets as b on b.job_type = t.job_type and b.workspace_id = v_nil and b.concurrency_key = ''
-    where t.paused_at is null and (p_job_types is null or t.job_type = any (p_job_types))
-      and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms or t.run_p95_ms > v_max_budget)
-      -- a look before any lock is taken; what it lets through is counted again under the lock
-      and (t.max_concurrency is null or t.max_concurrency > (select count(*) from (
-        select 1 from queue.leases as l where l.job_type = t.job_type limit t.max_concurrency) as l))
-      and (t.rate_limit is null or t.rate_per_key
-        or queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) >= 1)),
-  heads as materialized (
-    select u.*, t.ageing_seconds
-    from types as t
-    cross join lateral (
-      select u.ctid as place, u.workspace_id, u.job_type, u.queue, u.tag from queue.turns as u
-      where u.job_type = t.job_type and not u.set_aside order by u.tag, u.workspace_id limit p_turns) as u
-    where p_queues is null
-    union all
-    select u.*, t.ageing_seconds
-    from types as t
-    cross join unnest(p_queues) as q (name)
-    cross join lateral (
-      select u.ctid as place, u.workspace_id, u.job_type, u.queue, u.tag from queue.turns as u
-      where u.queue = q.name and u.job_type = t.job_type and not u.set_aside
-      order by u.tag, u.workspace_id limit p_turns) as u),
-  front as materialized (
+  with front as materialized (
     -- a look-up for each and no join: a generic plan would read every tenant
-    select h.*, greatest(h.tag, v_virtual,
-        (select s.finish_tag from queue.shares as s where s.workspace_id = h.workspace_id)) as tag_now,
-      exists (select 1 from queue.pauses as p where p.kind = 'workspace' and p.name = h.workspace_id::text)
-      or exists (select 1 from queue.pauses as p where p.kind = 'queue' and p.name = h.queue)
-      or exists (select 1 from queue.pauses as p
-        where p.kind = 'workspace_type' and p.name = h.workspace_id || '/' || h.job_type) as is_paused
-    from heads as h
-    order by tag_now, h.workspace_id, h.job_type, h.queue limit p_turns),
-  fresh as ( -- a tag that is behind its tenant's would stand in front again and again
-    update queue.turns as u set tag = (select f.tag_now from front as f where f.place = u.ctid)
-    where u.ctid = any (array(
-      select k.ctid from queue.turns as k
-      where k.ctid = any (array(select f.place from front as f where f.tag < f.tag_now))
-        and (select count(*) from heads) >= p_turns for no key update skip locked))),
-  width as (
-    select p_depth * (ceil(1.5 * p_limit / greatest(1, count(*)))::integer + 1) as parts from front where not is_paused),
+    select u.workspace_id, u.job_type, u.queue, u.tag, greatest(u.tag, v_virtual,
+      (select s.finish_tag from queue.shares as s where s.workspace_id = u.workspace_id)) as tag_now
+    from unnest(p_turns) as u
+    order by tag_now, u.workspace_id, u.job_type, u.queue limit p_most),
   chosen as materialized (
-    select p.id, f.tag_now, p.last_leased_at, head.ready_at, p.nth,
-      p.priority - case when f.ageing_seconds is null or head.ready_at is null then 0
-        else floor(extract(epoch from p_now - head.ready_at) / f.ageing_seconds) end as priority
+    select p.id, p.rewinds, f.workspace_id, f.tag, f.tag_now, head.ready_at, p.nth,
+      p.priority - case when t.ageing_seconds is null or head.ready_at is null then 0
+        else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority,
+      t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
+        or t.key_concurrency is not null and p.concurrency_key <> '' or exists (
+          select 1 from queue.tenant_limits as tl
+          where tl.workspace_id = f.workspace_id and coalesce(tl.max_running, tl.own_max_running) is not null) as is_bound
     from front as f
-    cross join width as w
+    cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
     cross join lateral (
       select o.*, row_number() over () as nth from (
         select * from queue.partitions as o
         where o.workspace_id = f.workspace_id and o.job_type = f.job_type and o.queue = f.queue and not o.set_aside
-        order by o.priority, o.last_leased_at limit w.parts) as o) as p
+        order by o.priority, o.last_leased_at limit p_parts) as o) as p
     left join lateral (
       select r.ready_at from queue.ready as r
-      where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head on true
-    where not f.is_paused)
-  select coalesce(array_agg(c.id order by c.tag_now, c.priority, c.last_leased_at) filter (where c.ready_at is not null), '{}'),
-    coalesce(array_agg(c.tag_now order by c.tag_now, c.priority, c.last_leased_at) filter (where c.ready_at is not null), '{}'),
-    coalesce(array_agg(c.priority order by c.tag_now, c.priority, c.last_leased_at) filter (where c.ready_at is not null), '{}'),
+      where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head on true)
+  select coalesce(array_agg(c.id) filter (where c.ready_at is not null), '{}'),
+    array_agg(c.tag_now) filter (where c.ready_at is not null),
+    array_agg(c.priority) filter (where c.ready_at is not null),
+    array_agg(c.ready_at) filter (where c.ready_at is not null),
+    array_agg(c.rewinds) filter (where c.ready_at is not null),
+    array_agg(c.is_bound) filter (where c.ready_at is not null),
     coalesce(array_agg(c.id) filter (where c.ready_at is null), '{}'),
-    array(select f.place from front as f where f.is_paused),
-    (select count(*) from heads) >= p_turns or coalesce(max(c.nth) >= (select parts from width), false)
-  into ids, tags, priorities, empty, paused, cut
-  from chosen as c;
+    coalesce(bool_or(c.tag < c.tag_now), false), coalesce(bool_or(c.nth >= p_parts), false)
+  into ids, tags, priorities, oldest, rewinds, is_bound, empty, behind, cut
+  from (select * from chosen order by tag_now, workspace_id, priority, ready_at) as c;
 end;
 $$;
-comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags: {ids, tags, priorities}, at most p_turns tenants and p_depth times as many partitions of each as the limit asks for.\n\nAlso empty: partitions met without a job; paused: where turns lie that are paused; cut: there may be more.';
+comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns: {ids, tags, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
+
+create function queue.freshen_turns(p_turns queue.turns[]) returns void
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_virtual double precision := coalesce((select s.finish_tag from queue.shares as s where s.workspace_id = v_nil), 0);
+begin
+  update queue.turns as u set tag = greatest(u.tag, v_virtual,
+    (select s.finish_tag from queue.shares as s where s.workspace_id = u.workspace_id))
+  where u.ctid = any (array(
+    select k.ctid from unnest(p_turns) as p
+    cross join lateral (
+      select k.ctid from queue.turns as k
+      where k.workspace_id = p.workspace_id and k.job_type = p.job_type and k.queue = p.queue
+        and k.tag < greatest(v_virtual, (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
+      limit 1 for no key update skip locked) as k));
+end;
+$$;
+comment on function queue.freshen_turns is E'Bring the turns'' tags up to their tenants''.\n\nOne that is behind would stand in front again and again, and hide those after it.';
+
+create function queue.hold_head(
+  p_ids uuid[], p_oldest timestamptz[], p_is_bound boolean[],
+  out number integer, out job_id uuid, out place tid
+)
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+begin
+  for v_number in 1..cardinality(p_ids) loop
+    exit when p_is_bound[v_number];
+    select r.job_id, r.ctid into job_id, place from queue.ready as r
+    where r.partition_id = p_ids[v_number] and r.ready_at >= p_oldest[v_number]
+    order by r.ready_at, r.job_id limit 1 for update skip locked;
+    if found then
+      number := v_number;
+      return;
+    end if;
+  end loop;
+end;
+$$;
+comment on function queue.hold_head is E'Hold the first job to be had of the first partition that has one, for a lease of one: {number, job_id, place}, all null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
 create function queue.hold_caps(p_ids uuid[], p_now timestamptz) returns bigint[]
 language plpgsql
@@ -468,11 +554,10 @@ end;
 $$;
 comment on function queue.hold_caps is E'Lock the limited scopes of partitions: the ids of those that were free to be had; null when there is no limit.\n\nWhoever leases below a limit holds its row until the commit, and counts the leases after that: two never count at once.';
 
-create function queue.allot(
-  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_caps bigint[], p_limit integer, p_each integer,
-  p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean,
-  out full_partitions uuid[], out full_turns uuid[], out heads jsonb
+create function queue.count_free(
+  p_ids uuid[], p_caps bigint[], p_limit integer, p_now timestamptz,
+  out type_free integer[], out workspace_free integer[], out type_workspace_free integer[], out key_free integer[],
+  out missed boolean[]
 )
 language plpgsql
 set search_path = ''
@@ -480,40 +565,57 @@ set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the va
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
-  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
   v_most constant integer := 2147483647;
 begin
-  with scopes as materialized (
-    select s.*, s.cap_id = any (p_caps) as held
-    from queue.scopes(case when p_caps is null then '{}' else p_ids end) as s),
-  frees as materialized ( -- counted under the lock of each; nothing is free where another holds it
-    select s.scope, s.job_type, s.workspace_id, s.concurrency_key, s.held,
-      case when not coalesce(s.held, false) then 0 else queue.free_slots(s.scope, s.job_type, s.workspace_id, s.concurrency_key, p_limit, p_now) end as free
-    from scopes as s),
-  parts as materialized (
-    select p.id, p.workspace_id, p.job_type, p.concurrency_key, p.claim_from, p.rewinds, c.tag, c.priority, c.n,
+  with frees as materialized ( -- counted under the lock of each; nothing is free where another holds it
+    select s.scope, s.job_type, s.workspace_id, s.concurrency_key, coalesce(s.cap_id = any (p_caps), false) as held,
+      case when s.cap_id = any (p_caps)
+        then queue.free_slots(s.scope, s.job_type, s.workspace_id, s.concurrency_key, p_limit, p_now) else 0 end as free
+    from queue.scopes(p_ids) as s)
+  select array_agg(coalesce(ft.free, v_most) order by c.n), array_agg(coalesce(fw.free, v_most) order by c.n),
+    array_agg(coalesce(fx.free, v_most) order by c.n), array_agg(coalesce(fk.free, v_most) order by c.n),
+    array_agg(not (coalesce(ft.held, true) and coalesce(fw.held, true) and coalesce(fx.held, true)
+      and coalesce(fk.held, true)) order by c.n)
+  into type_free, workspace_free, type_workspace_free, key_free, missed
+  from unnest(p_ids) with ordinality as c (id, n)
+  left join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p on true -- it may be closed by now
+  left join frees as ft on ft.scope = 'type' and ft.job_type = p.job_type
+  left join frees as fw on fw.scope = 'workspace' and fw.workspace_id = p.workspace_id
+  left join frees as fx on fx.scope = 'workspace_type' and fx.workspace_id = p.workspace_id and fx.job_type = p.job_type
+  left join frees as fk on fk.scope = 'key' and fk.workspace_id = p.workspace_id and fk.job_type = p.job_type
+    and fk.concurrency_key = p.concurrency_key;
+end;
+$$;
+comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; most integers where there is no limit.\n\np_caps: the rows that the caller holds. missed: another holds one of the partition''s, so nothing of it is free for now.';
+
+create function queue.allot_bound(
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_caps bigint[], p_limit integer, p_each integer,
+  p_count_due boolean, p_now timestamptz,
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean,
+  out full_partitions uuid[], out full_turns uuid[]
+)
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+declare
+  v_free record;
+begin
+  select * into v_free from queue.count_free(p_ids, p_caps, p_limit, p_now);
+  with sized as materialized (
+    select p.id, p.workspace_id, p.job_type, p.concurrency_key, p.claim_from, c.tag, c.priority, c.type_free, c.workspace_free,
+      c.type_workspace_free, c.key_free, c.missed,
       coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight,
-      coalesce(ft.free, v_most) as type_free, coalesce(fw.free, v_most) as workspace_free,
-      coalesce(fx.free, v_most) as type_workspace_free, coalesce(fk.free, v_most) as key_free,
-      not (coalesce(ft.held, true) and coalesce(fw.held, true) and coalesce(fx.held, true) and coalesce(fk.held, true)) as missed
-    from unnest(p_ids, p_tags, p_priorities) with ordinality as c (id, tag, priority, n)
-    cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p
-    left join frees as ft on ft.scope = 'type' and ft.job_type = p.job_type
-    left join frees as fw on fw.scope = 'workspace' and fw.workspace_id = p.workspace_id
-    left join frees as fx on fx.scope = 'workspace_type' and fx.workspace_id = p.workspace_id and fx.job_type = p.job_type
-    left join frees as fk on fk.scope = 'key' and fk.workspace_id = p.workspace_id and fk.job_type = p.job_type
-      and fk.concurrency_key = p.concurrency_key),
+      least(c.type_free, c.workspace_free, c.type_workspace_free, c.key_free, p_limit)::integer as most,
+      least(c.type_free, c.type_workspace_free) as own_type_free -- a full type takes no slot of its tenant
+    from unnest(p_ids, p_tags, p_priorities, v_free.type_free, v_free.workspace_free, v_free.type_workspace_free, v_free.key_free,
+      v_free.missed) as c (id, tag, priority, type_free, workspace_free, type_workspace_free, key_free, missed)
+    cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
   spares as materialized (
-    select s.workspace_id, s.spare from queue.spare_slots(
-      array(select distinct p.workspace_id from parts as p), p_limit) as s),
-  sized as materialized (
-    select l.*, least(type_free, workspace_free, type_workspace_free, key_free, p_limit)::integer as most,
-      least(type_free, type_workspace_free) as own_type_free, -- a full type takes no slot of its tenant
-      (select s.spare from spares as s where s.workspace_id = l.workspace_id) as spare
-    from parts as l),
+    select s.workspace_id, s.spare from queue.spare_slots(array(select distinct z.workspace_id from sized as z), p_limit) as s),
   found as materialized (
-    select c.id, c.workspace_id, c.job_type, c.concurrency_key, c.tag, c.weight, c.priority, c.type_free, c.workspace_free,
-      c.own_type_free, c.key_free, c.spare, r.job_id, r.ready_at
+    select c.*, r.job_id, r.ready_at, (select s.spare from spares as s where s.workspace_id = c.workspace_id) as spare
     from sized as c
     cross join lateral (
       select r.job_id, r.ready_at from queue.ready as r
@@ -529,11 +631,11 @@ begin
     select *, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
     from by_type_workspace where nth_of_type_workspace <= own_type_free),
   tagged as (
-    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as beyond from by_workspace where nth_of_workspace <= workspace_free),
+    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as is_beyond from by_workspace where nth_of_workspace <= workspace_free),
   by_type as (
-    select *, row_number() over (partition by job_type order by beyond, start_tag, ready_at, job_id) as nth_of_type from tagged),
+    select *, row_number() over (partition by job_type order by is_beyond, start_tag, ready_at, job_id) as nth_of_type from tagged),
   picked as materialized (
-    select id, start_tag from by_type where nth_of_type <= type_free order by beyond, start_tag, ready_at, job_id limit p_limit),
+    select id, start_tag from by_type where nth_of_type <= type_free order by is_beyond, start_tag, ready_at, job_id limit p_limit),
   shares as materialized (select p.id, count(*) as jobs from picked as p group by 1),
   -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
   held as materialized (
@@ -555,23 +657,64 @@ begin
       or (select count(*) from held) < (select count(*) from picked),
     exists (select 1 from sized as s where s.most > p_each and (select count(*) from found as f where f.id = s.id) >= p_each),
     array(select s.id from sized as s where s.key_free <= 0 and not s.missed),
-    array(select s.id from sized as s where (s.workspace_free <= 0 or s.type_workspace_free <= 0) and not s.missed),
-    (select jsonb_agg(jsonb_build_object('id', f.id, 'oldest', f.oldest, 'rewinds', f.rewinds)) from (
-      select x.id, min(x.ready_at) as oldest, min(c.rewinds) as rewinds
-      from found as x join sized as c on c.id = x.id group by 1) as f)
-  into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns, heads;
+    array(select s.id from sized as s where (s.workspace_free <= 0 or s.type_workspace_free <= 0) and not s.missed)
+  into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last; never beyond a limit. busy: another held what could have been had. full_…: partitions whose key, or whose tenant, is at a limit. heads: the oldest job seen in each.';
-create type queue.leased_job as (
-  id uuid, workspace_id uuid, user_id uuid, session_id text, queue text, job_type text, payload jsonb, schema_version integer,
-  priority integer, attempts integer, max_attempts integer, created_at timestamptz, parent_id uuid, traceparent text,
-  progress jsonb, timeout_seconds integer, deadline_at timestamptz
-);
-comment on type queue.leased_job is 'What a worker is told of a job it leases.';
+comment on function queue.allot_bound is E'queue.allot where some of the partitions belong to a limited scope. p_caps: the scopes'' rows that the caller holds.\n\nfull_…: partitions whose key, or whose tenant, is at a limit.';
 
-create type queue.lease_answer as (fence bigint, lease_seconds integer, lease_expires_at timestamptz, steps jsonb, job queue.leased_job);
-comment on type queue.lease_answer is E'A lease as workers get it.\n\nrow_to_json of it costs half of what json_build_object does, which looks up the type of each value anew.';
+create function queue.allot_unbound(
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_limit integer, p_each integer, p_count_due boolean,
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean
+)
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+begin
+  with sized as materialized (
+    select p.id, p.workspace_id, p.claim_from, c.tag, c.priority,
+      coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight
+    from unnest(p_ids, p_tags, p_priorities) as c (id, tag, priority)
+    cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
+  spares as materialized (
+    select s.workspace_id, s.spare from queue.spare_slots(array(select distinct z.workspace_id from sized as z), p_limit) as s),
+  found as materialized (
+    select c.*, r.job_id, r.ready_at
+    from sized as c
+    cross join lateral (
+      select r.job_id, r.ready_at from queue.ready as r
+      where r.partition_id = c.id and r.ready_at >= c.claim_from
+      order by r.ready_at, r.job_id limit p_each) as r),
+  turns as (
+    select f.*, row_number() over (partition by f.workspace_id order by f.priority, f.ready_at, f.job_id) as nth from found as f),
+  tagged as (
+    select t.id, t.ready_at, t.job_id, t.tag + (t.nth - 1) / t.weight as start_tag,
+      t.nth > (select s.spare from spares as s where s.workspace_id = t.workspace_id) as is_beyond
+    from turns as t),
+  picked as materialized (select id, start_tag from tagged order by is_beyond, start_tag, ready_at, job_id limit p_limit),
+  -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
+  held as materialized (
+    select r.job_id, r.place
+    from (select p.id, count(*) as jobs from picked as p group by 1) as s
+    join sized as c on c.id = s.id
+    cross join lateral (
+      select r.job_id, r.ctid as place from queue.ready as r
+      where r.partition_id = s.id and r.ready_at >= c.claim_from
+      order by r.ready_at, r.job_id limit s.jobs for update skip locked) as r)
+  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place) from held as h), '{}'),
+    (select max(p.start_tag) from picked as p),
+    case when p_count_due then (select count(*) from (
+      select 1 from sized as s cross join lateral (
+        select 1 from queue.ready as r where r.partition_id = s.id limit 1001 + p_limit) as r
+      limit 1000 + p_limit) as counted) end,
+    (select count(*) from held) < (select count(*) from picked),
+    p_limit > p_each and exists (select 1 from found as f group by f.id having count(*) >= p_each)
+  into ids, places, virtual_time, due, busy, cut;
+end;
+$$;
+comment on function queue.allot_unbound is 'queue.allot where none of the partitions belongs to a limited scope.';
 
 create function queue.steps_of(p_job_id uuid) returns jsonb
 language sql stable
@@ -582,9 +725,9 @@ $$;
 comment on function queue.steps_of is 'The results of a job''s finished steps by name.';
 
 create function queue.take(
-  p_ids uuid[], p_places tid[], p_heads jsonb, p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer,
-  p_now timestamptz, p_horizon xid8,
-  out leases json, out leased integer, out taken_from uuid[]
+  p_ids uuid[], p_places tid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz,
+  out leases json, out leased integer, out partitions uuid[], out workspaces uuid[], out job_types text[], out queues text[],
+  out keys text[], out is_rated boolean
 )
 language plpgsql
 set search_path = ''
@@ -594,7 +737,6 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
   v_first constant jsonb := jsonb_build_object('status', 'processing', 'attempts', 1, 'worker_id', p_worker_id);
 begin
   if exists (select 1 from queue.unique_jobs) then
@@ -602,23 +744,18 @@ begin
   end if;
   with gone as materialized (
     delete from queue.ready where ctid = any (p_places) returning job_id, partition_id, ready_at),
-  started as (
+  started as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
-      started_at = coalesce(j.started_at, p_now),
+      started_at = coalesce(j.started_at, greatest(p_now, j.created_at)), -- committed after the clock was read
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now, next_retry_at = null,
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
     from gone as g, queue.job_types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
     where j.id = g.job_id and t.job_type = j.job_type
-    -- the answer is text from here on: as jsonb it would cost more than the rest of the lease
-    returning j.id, j.fence, j.workspace_id, j.session_id, j.job_type, j.queue, j.concurrency_key, j.attempts, j.last_seq, j.priority, j.created_at,
-      g.partition_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit, t.rate_per_key,
-      row_to_json(row(j.fence, coalesce(p_lease_seconds, t.lease_seconds),
-        p_now + make_interval(secs => coalesce(p_lease_seconds, t.lease_seconds)),
-        case when j.fence = 1 then '{}' else queue.steps_of(j.id) end,
-        row(j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-          j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent,
-          j.progress, coalesce(j.timeout_seconds, t.timeout_seconds), j.deadline_at)::queue.leased_job)::queue.lease_answer) as lease),
+    returning j.id, j.fence, j.workspace_id, j.user_id, j.session_id, j.job_type, j.queue, j.payload, j.schema_version,
+      j.concurrency_key, j.attempts, j.max_attempts, j.last_seq, j.priority, j.created_at, j.parent_id, j.traceparent,
+      j.progress, j.deadline_at, coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
+      g.partition_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit),
   leased as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, partition_id, ready_at, attempt, worker_id,
       tick_id, tick_call, leased_at, lease_seconds, expires_at, job_created_at)
@@ -630,118 +767,141 @@ begin
     select id, last_seq, workspace_id, session_id, 'job.leased',
       case attempts when 1 then v_first
         else jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id) end, p_now
-    from started where events = 'full'),
-  touched as (
-    -- What was seen of a partition is its head, the oldest that anybody can see. What cannot be seen yet is
-    -- older only if its transaction began before ours, for later ones read their clock after our start.
-    -- Once all before ours have ended, nothing older than that start or than the head can turn up: dead
-    -- rows before are never looked at again, not even while a held snapshot keeps them. A job that came back
-    -- meanwhile has raised rewinds. Whoever else leases from it now writes the same: nobody waits for that.
-    update queue.partitions as p set last_leased_at = p_now,
-      claim_from = greatest(p.claim_from, head.oldest - interval '5 seconds',
-        case when p.mark_xid <= p_horizon then least(p.mark_from, head.oldest) end),
-      mark_from = case when p.mark_xid > p_horizon then p.mark_from
-        else least(head.oldest, p_now - (clock_timestamp() - now())) end,
-      mark_xid = case when p.mark_xid > p_horizon then p.mark_xid else pg_current_xact_id() end
-    from jsonb_to_recordset(p_heads) as head (id uuid, oldest timestamptz, rewinds integer)
-    where p.id = any (array(
-        select k.id from queue.partitions as k
-        where k.id = any (array(select distinct partition_id from gone)) for no key update skip locked))
-      and p.id = head.id and p.rewinds = head.rewinds),
-  kinds as materialized (
-    select k.workspace_id, k.job_type, k.queue, greatest(0,
-        (select s.finish_tag from queue.shares as s where s.workspace_id = v_nil),
-        (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
+    from started where events = 'full')
+  -- the answer is text from here on: as jsonb it would cost more than the rest of the lease. By names, never by a
+  -- type's places: a column more would stop every session whose plan is older.
+  select coalesce(json_agg(answer order by s.priority, s.created_at, s.id), '[]'), count(*), array_agg(s.partition_id),
+    array_agg(s.workspace_id), array_agg(s.job_type), array_agg(s.queue), array_agg(coalesce(s.concurrency_key, '')),
+    bool_or(s.rate_limit is not null)
+  into leases, leased, partitions, workspaces, job_types, queues, keys, is_rated
+  from started as s
+  cross join lateral (
+    select s.id, s.workspace_id, s.user_id, s.session_id, s.queue, s.job_type, s.payload, s.schema_version, s.priority,
+      s.attempts, s.max_attempts, s.created_at, s.parent_id, s.traceparent, s.progress, s.timeout_seconds, s.deadline_at) as job
+  cross join lateral (
+    select s.fence, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds) as lease_expires_at,
+      case when s.fence = 1 then '{}' else queue.steps_of(s.id) end as steps, job) as answer;
+end;
+$$;
+comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and the partition, tenant, type and queue of each.\n\np_places: where their rows of queue.ready lie, locked by the caller; nothing can be put there while the transaction that saw them lasts. is_rated: some are of a type with a rate limit.';
+
+create function queue.move_marks(
+  p_partitions uuid[], p_ids uuid[], p_oldest timestamptz[], p_rewinds integer[], p_now timestamptz, p_horizon xid8
+) returns void
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
+set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  -- What was seen of a partition is its head, the oldest that anybody can see. What cannot be seen yet is
+  -- older only if its transaction began before ours, for later ones read their clock after our start.
+  -- Once all before ours have ended, nothing older than that start or than the head can turn up: dead
+  -- rows before are never looked at again, not even while a held snapshot keeps them. A job that came back
+  -- meanwhile has raised rewinds. Another that leases from it now writes the same: no one waits for that.
+  update queue.partitions as p set last_leased_at = p_now,
+    claim_from = greatest(p.claim_from, head.oldest - interval '5 seconds',
+      case when p.mark_xid <= p_horizon then least(p.mark_from, head.oldest) end),
+    mark_from = case when p.mark_xid > p_horizon then p.mark_from
+      else least(head.oldest, p_now - (clock_timestamp() - now())) end,
+    mark_xid = case when p.mark_xid > p_horizon then p.mark_xid else pg_current_xact_id() end
+  from unnest(p_ids, p_oldest, p_rewinds) as head (id, oldest, rewinds)
+  where p.id = any (array(
+      select k.id from queue.partitions as k where k.id = any (p_partitions) for no key update skip locked))
+    and p.id = head.id and p.rewinds = head.rewinds;
+end;
+$$;
+comment on function queue.move_marks is E'Note the lease on its partitions, and move their watermarks.\n\np_oldest: the oldest job seen in each of p_ids. p_horizon: every transaction below it had ended before these were seen.';
+
+create function queue.pass_turns(
+  p_workspaces uuid[], p_job_types text[], p_queues text[], p_virtual_time double precision
+) returns void
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
+set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_now double precision := coalesce((select s.finish_tag from queue.shares as s where s.workspace_id = v_nil), 0);
+begin
+  with kinds as materialized (
+    select k.workspace_id, k.job_type, k.queue,
+      greatest(v_now, (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
       + k.jobs / coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id), 1) as tag
     from (
-      select s.workspace_id, s.job_type, s.queue, sum(count(*)) over (partition by s.workspace_id) as jobs
-      from started as s group by 1, 2, 3) as k),
+      select u.workspace_id, u.job_type, u.queue, sum(count(*)) over (partition by u.workspace_id) as jobs
+      from unnest(p_workspaces, p_job_types, p_queues) as u (workspace_id, job_type, queue) group by 1, 2, 3) as k),
   shared as (
     update queue.shares as s set finish_tag = t.tag
     from (select distinct k.workspace_id, k.tag from kinds as k) as t
     where s.workspace_id = t.workspace_id and s.ctid = any (array(
-      select h.ctid from queue.shares as h
-      where h.workspace_id = any (array(select k.workspace_id from kinds as k)) for no key update skip locked))),
-  turned as (
-    update queue.turns as u set tag = k.tag
-    from kinds as k
-    where u.workspace_id = k.workspace_id and u.job_type = k.job_type and u.queue = k.queue
-      and u.ctid = any (array(
-        select h.ctid from kinds as k join queue.turns as h
-          on h.workspace_id = k.workspace_id and h.job_type = k.job_type and h.queue = k.queue
-        for no key update of h skip locked))),
-  spent as (
-    insert into queue.buckets as b (job_type, workspace_id, concurrency_key, tokens, refilled_at)
-    select job_type, case when rate_per_key then workspace_id else v_nil end,
-      case when rate_per_key then coalesce(concurrency_key, '') else '' end, max(rate_limit) - count(*), p_now
-    from started where rate_limit is not null group by 1, 2, 3
-    on conflict (job_type, workspace_id, concurrency_key) do update set
-      tokens = (select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) - (t.rate_limit - excluded.tokens)
-        from queue.job_types as t where t.job_type = b.job_type),
-      refilled_at = excluded.refilled_at)
-  select coalesce(json_agg(s.lease order by s.priority, s.created_at, s.id), '[]'), count(*),
-    coalesce(array_agg(distinct s.partition_id), '{}')
-  into leases, leased, taken_from from started as s;
+      select h.ctid from queue.shares as h where h.workspace_id = any (p_workspaces) for no key update skip locked)))
+  update queue.turns as u set tag = k.tag
+  from kinds as k
+  where u.workspace_id = k.workspace_id and u.job_type = k.job_type and u.queue = k.queue
+    and u.ctid = any (array(
+      select h.place from kinds as k
+      cross join lateral (
+        select h.ctid as place from queue.turns as h
+        where h.workspace_id = k.workspace_id and h.job_type = k.job_type and h.queue = k.queue
+        limit 1 for no key update skip locked) as h));
+  if v_now < p_virtual_time then
+    update queue.shares set finish_tag = p_virtual_time where finish_tag < p_virtual_time
+      and ctid = any (array(select s.ctid from queue.shares as s where s.workspace_id = v_nil for no key update skip locked));
+  end if;
 end;
 $$;
-comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and the partitions they came from.\n\np_places: where their rows of queue.ready lie, locked by the caller; nothing can be put there while the transaction that saw them lasts. p_heads: the oldest job seen in each partition [{id, oldest, rewinds}]. p_horizon: every transaction below it had ended before these jobs were chosen.';
+comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the line: tags of start-time fair queueing, one row of the arrays per job.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
 
-create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(json_agg(row(l.fence, l.lease_seconds, l.expires_at, queue.steps_of(j.id),
-    row(j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-      j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent,
-      j.progress, coalesce(j.timeout_seconds, t.timeout_seconds), j.deadline_at)::queue.leased_job)::queue.lease_answer), '[]')
-  from queue.leases as l
-  join public.jobs as j on j.id = l.job_id
-  join queue.job_types as t on t.job_type = j.job_type
-  where l.tick_id = p_tick_id and l.tick_call = p_call
-$$;
-comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answer to the same call held, as far as it is still leased.';
-
-create function queue.pick(
-  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out more boolean, out heads jsonb,
-  out empty uuid[]
-)
+create function queue.spend_tokens(p_workspaces uuid[], p_job_types text[], p_keys text[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_turns integer := p_limit + 1;
-  v_found record;
-  v_caps bigint[];
-  v_allotted record;
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
 begin
-  empty := '{}';
-  -- first a look at the heads of a few turns; only when that leaves slots empty, deeper ones
-  for v_round in 1..3 loop
-    select * into v_found from queue.find_candidates(p_job_types, p_queues, p_budget_ms, v_turns,
-      case v_round when 1 then 1 when 2 then 12 else 80 end, p_limit, p_now);
-    v_caps := queue.hold_caps(v_found.ids, p_now);
-    select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_caps, p_limit,
-      case v_round when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4 else p_limit end,
-      p_count_due, p_now);
-    perform queue.put_aside(v_found.paused, v_allotted.full_turns, v_allotted.full_partitions, p_now);
-    empty := empty || v_found.empty;
-    exit when cardinality(v_allotted.ids) >= p_limit or not (v_found.cut or v_allotted.cut);
-    v_turns := 8 * v_turns + 32;
-  end loop;
-  ids := v_allotted.ids;
-  places := v_allotted.places;
-  virtual_time := v_allotted.virtual_time;
-  heads := v_allotted.heads;
-  more := v_allotted.busy and cardinality(ids) < p_limit;
-  due := case when p_count_due and v_found.cut
-    then greatest(v_allotted.due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r))
-    else v_allotted.due end;
+  insert into queue.buckets as b (job_type, workspace_id, concurrency_key, tokens, refilled_at)
+  select t.job_type, case when t.rate_per_key then u.workspace_id else v_nil end,
+    case when t.rate_per_key then u.key else '' end, max(t.rate_limit) - count(*), p_now
+  from unnest(p_workspaces, p_job_types, p_keys) as u (workspace_id, job_type, key)
+  join queue.job_types as t on t.job_type = u.job_type and t.rate_limit is not null
+  group by 1, 2, 3
+  on conflict (job_type, workspace_id, concurrency_key) do update set
+    tokens = (select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now)
+        - (t.rate_limit - excluded.tokens)
+      from queue.job_types as t where t.job_type = b.job_type),
+    refilled_at = excluded.refilled_at;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, heads, empty}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had. empty: partitions met without a job.';
+comment on function queue.spend_tokens is 'Take a token for each leased job of a rate-limited type, one element of the arrays per job. The caller holds the scopes'' rows.';
 
-create function queue.put_aside(p_paused tid[], p_full_turns uuid[], p_full_partitions uuid[], p_now timestamptz) returns void
+create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(json_agg(answer), '[]')
+    from queue.leases as l
+    join public.jobs as j on j.id = l.job_id
+    join queue.job_types as t on t.job_type = j.job_type
+    cross join lateral (
+      select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version, j.priority,
+        j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
+        coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
+    cross join lateral (
+      select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, queue.steps_of(j.id) as steps, job) as answer
+    where l.tick_id = p_tick_id and l.tick_call = p_call);
+end;
+$$;
+comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answer to the same call held, as far as it is still leased.';
+
+create function queue.put_turns_aside(p_turns queue.turns[], p_until timestamptz) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
@@ -749,24 +909,138 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
-  if cardinality(p_paused) > 0 then
-    update queue.turns set set_aside = true, look_at = p_now + interval '5 seconds' where ctid = any (array(
-      select ctid from queue.turns where ctid = any (p_paused) for update skip locked));
-  end if;
-  if cardinality(p_full_turns) > 0 then
-    update queue.turns as t set set_aside = true, look_at = p_now + interval '1 second' where ctid = any (array(
-      select t.ctid from queue.turns as t
-      join (select distinct p.workspace_id, p.job_type, p.queue from queue.partitions as p where p.id = any (p_full_turns)) as f
-        on f.workspace_id = t.workspace_id and f.job_type = t.job_type and f.queue = t.queue
-      for update of t skip locked));
-  end if;
-  if cardinality(p_full_partitions) > 0 then
-    update queue.partitions set set_aside = true, look_at = p_now + interval '1 second' where id = any (array(
-      select id from queue.partitions where id = any (p_full_partitions) order by id for no key update skip locked));
+  update queue.turns set set_aside = true, look_at = p_until where ctid = any (array(
+    select t.place from unnest(p_turns) as u
+    cross join lateral (
+      select t.ctid as place from queue.turns as t
+      where t.workspace_id = u.workspace_id and t.job_type = u.job_type and t.queue = u.queue
+      limit 1 for update skip locked) as t));
+end;
+$$;
+comment on function queue.put_turns_aside is E'Keep tenants that are paused or at a limit out of the next leases'' way.\n\nA settlement, or whatever lifts the limit or the pause, brings them back; queue.look_again does when that was missed.';
+
+create function queue.put_partitions_aside(p_ids uuid[], p_until timestamptz) returns void
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
+as $$
+begin
+  update queue.partitions set set_aside = true, look_at = p_until where id = any (array(
+    select id from queue.partitions where id = any (p_ids) order by id for no key update skip locked));
+end;
+$$;
+comment on function queue.put_partitions_aside is 'The same for partitions whose key is at its limit.';
+
+create function queue.allot(
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_is_bound boolean[], p_limit integer,
+  p_each integer, p_count_due boolean, p_now timestamptz,
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_allotted record;
+begin
+  if cardinality(p_ids) = 0 then
+    ids := '{}';
+    places := '{}';
+    due := 0;
+    busy := false;
+    cut := false;
+  elsif true <> all (p_is_bound) then
+    select * into ids, places, virtual_time, due, busy, cut
+    from queue.allot_unbound(p_ids, p_tags, p_priorities, p_limit, p_each, p_count_due);
+  else
+    select * into v_allotted from queue.allot_bound(p_ids, p_tags, p_priorities, queue.hold_caps(p_ids, p_now), p_limit,
+      p_each, p_count_due, p_now);
+    ids := v_allotted.ids;
+    places := v_allotted.places;
+    virtual_time := v_allotted.virtual_time;
+    due := v_allotted.due;
+    busy := v_allotted.busy;
+    cut := v_allotted.cut;
+    if cardinality(v_allotted.full_turns) > 0 then
+      perform queue.put_turns_aside(array(
+        select t.turn from (select distinct p.workspace_id, p.job_type, p.queue from queue.partitions as p
+          where p.id = any (v_allotted.full_turns)) as f
+        cross join lateral (
+          select t as turn from queue.turns as t
+          where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue limit 1) as t),
+        p_now + interval '1 second');
+    end if;
+    if cardinality(v_allotted.full_partitions) > 0 then
+      perform queue.put_partitions_aside(v_allotted.full_partitions, p_now + interval '1 second');
+    end if;
   end if;
 end;
 $$;
-comment on function queue.put_aside is E'Keep what is paused or at a limit out of the next leases'' way.\n\nA settlement, or whoever lifts a limit or a pause, brings it back; queue.look_again does when that was missed.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit. busy: another held what could have been had.';
+
+create function queue.pick(
+  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz,
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out more boolean, out empty uuid[],
+  out heads uuid[], out oldest timestamptz[], out rewinds integer[]
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_types text[] := queue.startable_types(p_job_types, p_budget_ms, p_now);
+  v_most integer := p_limit + 1;
+  v_turns queue.turns[];
+  v_paused queue.turns[];
+  v_cut boolean;
+  v_found record;
+  v_head record;
+  v_allotted record;
+begin
+  empty := '{}';
+  -- first a look at the heads of a few turns; only when that leaves slots empty, deeper ones
+  for v_round in 1..3 loop
+    v_turns := queue.next_turns(v_types, p_queues, v_most);
+    v_cut := cardinality(v_turns) >= v_most;
+    if exists (select 1 from queue.pauses) then
+      v_paused := queue.paused_turns(v_turns);
+      perform queue.put_turns_aside(v_paused, p_now + interval '5 seconds') where cardinality(v_paused) > 0;
+      v_turns := array(select u from unnest(v_turns) as u where u <> all (v_paused));
+    end if;
+    select * into v_found from queue.find_candidates(v_turns, v_most,
+      case v_round when 1 then 1 when 2 then 12 else 80 end
+        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), p_now);
+    if v_cut and v_found.behind then
+      perform queue.freshen_turns(v_turns);
+    end if;
+    empty := empty || v_found.empty;
+    heads := v_found.ids;
+    oldest := v_found.oldest;
+    rewinds := v_found.rewinds;
+    if p_limit = 1 and not p_count_due then
+      select * into v_head from queue.hold_head(v_found.ids, v_found.oldest, v_found.is_bound);
+      if v_head.number is not null then
+        ids := array[v_head.job_id];
+        places := array[v_head.place];
+        virtual_time := v_found.tags[v_head.number];
+        more := false;
+        return;
+      end if;
+    end if;
+    select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.is_bound, p_limit,
+      case v_round when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4 else p_limit end,
+      p_count_due, p_now);
+    exit when cardinality(v_allotted.ids) >= p_limit or not (v_cut or v_found.cut or v_allotted.cut);
+    v_most := 8 * v_most + 32;
+  end loop;
+  ids := v_allotted.ids;
+  places := v_allotted.places;
+  virtual_time := v_allotted.virtual_time;
+  more := v_allotted.busy and cardinality(ids) < p_limit;
+  due := case when p_count_due and (v_cut or v_found.cut)
+    then greatest(v_allotted.due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r))
+    else v_allotted.due end;
+end;
+$$;
+comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, empty, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had. empty: partitions met without a job. oldest: the first job seen in each of heads.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
@@ -841,9 +1115,12 @@ begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
 
-  insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at)
-  values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now) on conflict (tick_id) do nothing;
   select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
+  if not found then
+    insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at)
+    values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now) on conflict (tick_id) do nothing;
+    select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
+  end if;
   if v_call <= v_answered then
     return json_build_object('leases', queue.leases_of_call(v_tick, v_call),
       'maintenance', queue.maintenance_is_due(v_now), 'due', 0,
@@ -853,8 +1130,10 @@ begin
     perform queue.see_worker(p_request, v_types, v_queues, v_now);
   end if;
 
-  update queue.wakeups set requested_at = null
-  where id in (select id from queue.wakeups where requested_at is not null for update skip locked);
+  if exists (select 1 from queue.wakeups where requested_at is not null) then
+    update queue.wakeups set requested_at = null
+    where id in (select id from queue.wakeups where requested_at is not null for update skip locked);
+  end if;
   select * into v_given from queue.give(v_types, v_queues, v_limit, (p_request ->> 'budget_ms')::double precision,
     v_call = 1 or coalesce((p_request ->> 'count_due')::boolean, false), v_worker, v_tick, v_call, v_seconds, v_now);
 
@@ -863,7 +1142,8 @@ begin
     free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - v_given.leased)
   where tick_id = v_tick;
   return json_build_object('leases', v_given.leases,
-    'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now), 'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
+    'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now),
+    'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
     'next_due_in_ms', case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
 end;
@@ -871,15 +1151,16 @@ $$;
 comment on function queue.lease is 'See public.lease_jobs.';
 
 create function queue.next_due_in_ms(p_more boolean, p_now timestamptz) returns bigint
-language sql
+language plpgsql
 set search_path = ''
+set enable_seqscan = off -- tables that are nearly empty may be long
 as $$
-  select greatest(0, ceil(extract(epoch from next.at - p_now) * 1000))::bigint
-  from (select least(
+begin
+  return greatest(0, ceil(extract(epoch from least(
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
-    case when p_more then p_now end) as at) as next
-  where next.at is not null
+    case when p_more then p_now end) - p_now) * 1000))::bigint;
+end;
 $$;
 comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held what could have been had.';
 
@@ -890,10 +1171,10 @@ create function queue.give(
 )
 language plpgsql
 set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows, and tables that are nearly empty may be long
 as $$
 declare
-  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
-  v_opens boolean := queue.try_lock('partitions'); -- one at a time opens and closes them; nobody waits
+  v_opens boolean := false; -- one at a time opens and closes partitions; no one waits
   v_horizon xid8;
   v_picked record;
   v_ids uuid[];
@@ -903,8 +1184,11 @@ declare
 begin
   leases := '[]';
   leased := 0;
-  if v_opens and exists (select 1 from queue.openings) then
-    perform queue.open_openings(greatest(1000, p_limit), p_now);
+  if exists (select 1 from queue.openings) then
+    v_opens := queue.try_lock('partitions');
+    if v_opens then
+      perform queue.open_openings(greatest(1000, p_limit), p_now);
+    end if;
   end if;
   if exists (select 1 from queue.turns where set_aside and look_at <= p_now)
     or exists (select 1 from queue.partitions where set_aside and look_at <= p_now) then
@@ -928,16 +1212,25 @@ begin
   if cardinality(v_ids) > 0 then
     select * into v_taken from queue.take(v_ids, array(
         select p.place from unnest(v_picked.ids, v_picked.places) as p (id, place) where p.id = any (v_ids)),
-      v_picked.heads, p_worker_id, p_tick_id, p_call, p_lease_seconds, p_now, v_horizon);
+      p_worker_id, p_tick_id, p_call, p_lease_seconds, p_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
-    v_from := v_taken.taken_from;
-    update queue.shares set finish_tag = v_picked.virtual_time
-    where workspace_id = v_nil and finish_tag < v_picked.virtual_time
-      and ctid = any (array(select ctid from queue.shares where workspace_id = v_nil for no key update skip locked));
+    v_from := coalesce(v_taken.partitions, '{}');
+    if leased > 0 then
+      perform queue.move_marks(v_from, v_picked.heads, v_picked.oldest, v_picked.rewinds, p_now, v_horizon);
+      perform queue.pass_turns(v_taken.workspaces, v_taken.job_types, v_taken.queues, v_picked.virtual_time);
+      if v_taken.is_rated then
+        perform queue.spend_tokens(v_taken.workspaces, v_taken.job_types, v_taken.keys, p_now);
+      end if;
+    end if;
   end if;
-  if v_opens and (cardinality(v_picked.empty) > 0 or leased > 0) then
-    perform queue.close_partitions(v_picked.empty || v_from);
+  v_ids := v_picked.empty || array(
+    select distinct f.id from unnest(v_from) as f (id)
+    cross join lateral (select p.claim_from from queue.partitions as p where p.id = f.id limit 1) as p
+    where not exists (select 1 from queue.ready as r where r.partition_id = f.id and r.ready_at >= p.claim_from
+      order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each
+  if cardinality(v_ids) > 0 and (v_opens or queue.try_lock('partitions')) then
+    perform queue.close_partitions(v_ids);
   end if;
 end;
 $$;

@@ -187,11 +187,9 @@ end;
 $$;
 comment on function queue.wait_problem is 'What is wrong with a wait a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
 
-create type queue.completion as (job_id uuid, fence bigint, outcome text, status text);
-comment on type queue.completion is 'The answer to a completion.';
-
 create function queue.complete(
-  p_items jsonb, p_now timestamptz, out answered integer, out results json, out bound uuid[], out free uuid[]
+  p_items jsonb, p_now timestamptz,
+  out answered integer, out results json, out ids uuid[], out fences bigint[], out bound uuid[]
 )
 language plpgsql
 set search_path = ''
@@ -242,14 +240,16 @@ begin
       least(120, greatest(0, floor(ln(greatest(m.run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
     from moved as m
     group by m.job_type, m.workspace_id, wait_bucket, run_bucket)
-  select count(*), json_agg(row(m.id, m.fence, 'applied', 'completed')::queue.completion),
-    array_agg(m.id) filter (where m.bound), array_agg(m.id) filter (where not m.bound)
-  into answered, results, bound, free from moved as m;
+  select count(*), json_agg(a), array_agg(m.id), array_agg(m.fence), array_agg(m.id) filter (where m.bound)
+  into answered, results, ids, fences, bound
+  from moved as m
+  -- by names, never by a type's places: a column more would stop every session whose plan is older
+  cross join lateral (select m.id as job_id, m.fence, 'applied' as outcome, 'completed' as status) as a;
 end;
 $$;
-comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, bound, free}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
+comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, ids, fences, bound}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
 
-create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ended uuid[])
+create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ids uuid[], out fences bigint[], out ended uuid[])
 language plpgsql
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
@@ -375,36 +375,37 @@ begin
   select array_agg(id) filter (where act in ('failed', 'cancelled')),
     string_agg(format(case when next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
       else '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s","next_retry_at":%s}' end, id, fence,
-      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ',')
-  into ended, results
+      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ','),
+    array_agg(id), array_agg(fence)
+  into ended, results, ids, fences
   from moved;
 end;
 $$;
 comment on function queue.settle_others is 'Apply all outcomes but completions; the caller holds the rows of p_ids.';
 
-create function queue.settled_before(p_items jsonb, p_answered jsonb) returns text
-language sql stable
+create function queue.settled_before(p_items jsonb, p_answered uuid[], p_fences bigint[]) returns text
+language plpgsql stable
 set search_path = ''
 as $$
+begin
   -- not held: settled before (then a repeat is answered as the first time), lost, or never there
-  with items as (
-    select i.job_id, i.fence, i.outcome from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)),
-  answered as materialized (
-    select a.job_id, a.fence from jsonb_to_recordset(p_answered) as a (job_id uuid, fence bigint))
-  select string_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
-    'next_retry_at', j.next_retry_at, 'outcome', case
-      when j.id is null then 'not_found'
-      when e.outcome = 'cancelled' then 'cancelled'
-      when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
-      else 'stale' end))::text, ',')
-  from items as i
-  left join public.jobs as j on j.id = i.job_id
-  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
-  cross join lateral (select coalesce(a.outcome,
-    case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-  where not exists (select 1 from answered as d where d.job_id = i.job_id and d.fence is not distinct from i.fence)
+  return (
+    select string_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+      'next_retry_at', j.next_retry_at, 'outcome', case
+        when j.id is null then 'not_found'
+        when e.outcome = 'cancelled' then 'cancelled'
+        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
+        else 'stale' end))::text, ',')
+    from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
+    left join public.jobs as j on j.id = i.job_id
+    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+    cross join lateral (select coalesce(a.outcome,
+      case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
+    -- a list that is hashed once: compared one by one a failure among 1,000 completions cost as much as all of them
+    where (i.job_id, coalesce(i.fence, -1)) not in (select d.id, d.fence from unnest(p_answered, p_fences) as d (id, fence)));
+end;
 $$;
-comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more.';
+comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more: all but p_answered with p_fences.';
 
 create function queue.settle(p_items jsonb) returns json
 language plpgsql
@@ -414,8 +415,9 @@ declare
   v_now timestamptz;
   v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_items));
   v_done record;
+  v_others record;
   v_ended uuid[];
-  v_results text;
+  v_results json;
 begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
   v_now := queue.clock();
@@ -426,20 +428,21 @@ begin
     perform queue.add_tags(p_items, queue.fenced(p_items));
   end if;
   select * into v_done from queue.complete(p_items, v_now);
+  v_results := v_done.results;
   -- most completed jobs are tied to nothing: only who waits for them matters
-  v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.free));
+  v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.ids));
   if v_done.answered < jsonb_array_length(p_items) then
+    select * into v_others from queue.settle_others(p_items, v_ids, v_now);
+    v_ended := v_ended || v_others.ended;
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
-    select nullif(concat_ws(',', substr(v_done.results::text, 2, length(v_done.results::text) - 2), o.results), ''), v_ended || o.ended
-    into v_results, v_ended
-    from queue.settle_others(p_items, v_ids, v_now) as o;
-    v_results := concat_ws(',', v_results, queue.settled_before(p_items, concat('[', v_results, ']')::jsonb));
+    v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''),
+      v_others.results, queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)), ']');
   end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
   end if;
   perform queue.bring_back_of(v_ids);
-  return case when v_done.answered < jsonb_array_length(p_items) then concat('[', v_results, ']')::json else v_done.results end;
+  return v_results;
 end;
 $$;
 comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';

@@ -13,6 +13,13 @@ FILL = """
 insert into public.jobs (workspace_id, job_type, concurrency_key)
 select {workspace}, {job_type}, {key} from generate_series(1, {count}) as n
 """
+#: What the planner may know when a session makes its plans: a sample that misses rare values,
+#: everything, nothing.
+STATISTICS = (
+    "set default_statistics_target = 1; analyze",
+    "set default_statistics_target = 1000; analyze",
+    "delete from pg_statistic; update pg_class set reltuples = -1 where relkind = 'r'",
+)
 
 
 def blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
@@ -43,6 +50,18 @@ def settle_down(engine: Engine) -> None:
     blocks(engine)  # a session's first call reads the catalogue as well
 
 
+def most_blocks(engine: Engine) -> int:
+    """The dearest lease of one by statistics of few rows, of all rows, and of none at all."""
+    found = []
+    for statistics in STATISTICS:
+        for statement in statistics.split("; "):
+            engine.run(statement)
+        with engine.beside() as other:  # a session of its own makes its own plans
+            blocks(other)
+            found.append(blocks(other))
+    return max(found)
+
+
 def fill_tenants(engine: Engine, count: int, job_type: str = "work") -> None:
     """Give each of many new tenants one job."""
     engine.run(
@@ -62,7 +81,7 @@ def test_a_lease_of_one_is_as_cheap_beside_10000_waiting_tenants(engine: Engine)
     fill_tenants(engine, 10_000)
     settle_down(engine)
 
-    assert blocks(engine) <= BUDGET
+    assert most_blocks(engine) <= BUDGET
 
 
 def test_a_lease_of_one_is_as_cheap_beside_50000_keys_just_drained(engine: Engine) -> None:
@@ -74,7 +93,18 @@ def test_a_lease_of_one_is_as_cheap_beside_50000_keys_just_drained(engine: Engin
     settle_down(engine)
 
     assert engine.one("select count(*) from queue.partitions") == 1
-    assert blocks(engine) <= BUDGET
+    assert most_blocks(engine) <= BUDGET
+
+
+def test_a_lease_of_one_is_as_cheap_beside_50000_keys_of_a_paused_type(engine: Engine) -> None:
+    """A type that is paused is not looked into, whatever the statistics' sample has seen of it."""
+    engine.register("still")
+    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'still'", key="'k' || n", count=50_000))
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "still"})
+    engine.enqueue()
+    settle_down(engine)
+
+    assert most_blocks(engine) <= BUDGET
 
 
 def test_a_thousand_tenants_at_their_limits_are_passed_by(engine: Engine) -> None:
@@ -93,7 +123,7 @@ def test_a_thousand_tenants_at_their_limits_are_passed_by(engine: Engine) -> Non
     engine.run("update queue.turns set look_at = 'infinity' where set_aside")
     settle_down(engine)
 
-    assert blocks(engine) <= BUDGET
+    assert most_blocks(engine) <= BUDGET
     assert [lease["job"]["id"] for lease in engine.lease(1)] == [free]
 
 

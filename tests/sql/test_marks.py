@@ -138,7 +138,7 @@ def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: En
         )
 
     leased = engine.one(
-        "select leased from queue.take(array[%s]::uuid[], array[%s]::tid[], '[]', 'w1', gen_random_uuid(), 1, 60, queue.clock(), '3')",
+        "select leased from queue.take(array[%s]::uuid[], array[%s]::tid[], 'w1', gen_random_uuid(), 1, 60, queue.clock())",
         job,
         place,
     )

@@ -64,7 +64,7 @@ class Session:
         raise CommandFailed(
             f"which workspace? there are: {listed}"
             if wanted is None
-            else f"there is no workspace {wanted!r}, or more than one; there are: {listed}",
+            else f"{wanted!r} must name exactly one workspace; there are: {listed}",
             code="workspace_needed",
             fix="pass --workspace with a name or id"
             if found
