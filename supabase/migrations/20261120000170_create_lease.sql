@@ -975,7 +975,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit. busy: another held what could have been had.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz,

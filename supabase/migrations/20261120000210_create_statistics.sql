@@ -171,6 +171,8 @@ declare
   v_tick record;
   v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
   v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
+  -- due, and not even promoted: that workers do, so nothing would be due while none can work
+  v_overdue timestamptz := (select min(run_at) from queue.deferred where run_at <= v_now - interval '10 seconds');
 begin
   with active as (
     select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
@@ -193,8 +195,9 @@ begin
       where (a.job_types is null or l.job_type = any (a.job_types)) and (a.queues is null or l.queue = any (a.queues))));
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
-    'due', v_ready,
-    'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
+    'due', v_ready + (select count(*) from (select 1 from queue.deferred
+      where run_at <= v_now - interval '10 seconds' limit 10000) as counted),
+    'oldest_due_seconds', extract(epoch from v_now - least(v_due.oldest, v_overdue)),
     'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
       then greatest(v_due.stalled, (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
     'deferred', v_deferred,

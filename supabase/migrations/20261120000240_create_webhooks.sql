@@ -198,6 +198,11 @@ begin
   elsif v_host = 'localhost' or v_host ~ '\.(localhost|local|internal|lan|home\.arpa)\.?$' or v_host !~ '[.:]' then
     return 'url must not name a private host';
   end if;
+  if v_host ~ '[^ -~]' and (normalize(v_host, nfkc) <> normalize(v_host, nfc) or v_host ~ '[\u3002\uff61]') then
+    return 'url must spell its host in ordinary characters'; -- circled and full-width digits make an address too
+  elsif v_host ~ '(^|\.)0\d' and v_host ~ '^[0-9.]+$' then
+    return 'url must not name an address in an unusual notation'; -- octal to resolvers, decimal to inet
+  end if;
   if v_host ~ '^[0-9a-fx.]+$' and v_host ~ '(^|\.)(0x[0-9a-f]*|\d+)\.?$' or v_host ~ ':' then
     begin
       v_address := v_host::inet;

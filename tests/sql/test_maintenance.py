@@ -351,3 +351,14 @@ def test_different_errors_are_no_poison(engine: Engine) -> None:
     tick(engine)
 
     assert engine.one("select count(*) from queue.pauses") == 0
+
+
+def test_what_is_due_and_not_promoted_counts_as_due(engine: Engine) -> None:
+    """Workers promote: while none can work, nothing would ever be due."""
+    engine.enqueue(delay_seconds=5)
+    engine.advance(65)
+
+    health = engine.rpc("queue_health")
+
+    assert 59 < health["oldest_due_seconds"] < 70
+    assert health["due"] == 1

@@ -242,7 +242,8 @@ def test_only_the_holder_of_a_delivery_learns_the_secret(engine: Engine) -> None
     "url",
     ["http://example.com/", "https://localhost/", "https://127.0.0.1/", "https://10.1.2.3/x", "https://192.168.0.1:8443/", "https://169.254.169.254/latest",
      "https://[::1]/", "https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://2130706433/", "https://0x7f.1/", "https://user:pw@example.com/",
-     "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/"],
+     "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/",
+     "https://0177.0.0.1/", "https://10.010.1.1/", "https://①②⑦.⓪.⓪.①/", "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/", "https://93.184.216。34/"],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
     """A webhook must not become a way into the network."""
@@ -259,6 +260,9 @@ def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None
         "https://api.example.com:8443/a?b=c",
         "https://93.184.216.34/",
         "https://[2606:4700::1111]/",
+        "https://münchen.example/",
+        "https://10.example.com/",
+        "https://0.pool.ntp.example/",
     ],
 )
 def test_public_addresses_are_accepted(engine: Engine, url: str) -> None:

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.keys import is_guest_session
+from minutehand.queue.keys import sayable
 from minutehand.web.hub import EventHub, Subscription
 from minutehand.web.ring import Frame
 
@@ -284,7 +284,7 @@ class Stream:
                 "an event stream waits for the database",
                 extra={
                     "event": "sse.waiting",
-                    "topic": _sayable(self._feed.topic),
+                    "topic": sayable(self._feed.topic),
                     "reason": str(error) or type(error).__name__,
                 },
             )
@@ -348,12 +348,6 @@ class EventStream(Response):
                     logger.info("a reader stalled", extra={"event": "sse.stalled"})
                     return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _sayable(topic: str) -> str:
-    """A topic as a log may show it: a guest session's name is a key."""
-    kind, _, name = topic.partition(":")
-    return kind if is_guest_session(name) else topic
 
 
 async def _disconnected(receive: Receive) -> None:
