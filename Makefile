@@ -52,7 +52,7 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
-	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/console/eslint.config.js infra shared tests
+	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
 	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
 

@@ -69,7 +69,7 @@ def test_clocks_jump_and_leases_expire(visit: Visit, worker: HandWorker) -> None
     expect(page.locator(".diary")).to_contain_text("are due now")
     lease = worker.lease_soon()
     page.get_by_role("button", name="Expire all leases").click()
-    expect(page.locator(".diary")).to_contain_text("have lapsed")
+    expect(page.locator(".diary")).to_contain_text("have expired")
 
     again = worker.lease_soon()
     assert again["job"]["attempts"] == 2

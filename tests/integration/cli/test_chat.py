@@ -153,7 +153,7 @@ def test_a_link_for_a_guest_is_printed_and_closed(run: Run, stack: RunningStack)
 
     assert re.fullmatch(r"http://\S+/guest/chat#guest_[0-9a-f]{64}/" + chat_id, link)
     assert again["link"] == link
-    assert "nobody comes in" in run("share", chat_id, "--stop").stdout
+    assert "the link is closed" in run("share", chat_id, "--stop").stdout
     assert json.loads(run("show", chat_id, "--json").stdout)["shared_until"] is None
 
 

@@ -191,7 +191,7 @@ def test_settings_functions_know_strangers_members_and_managers(seeded: Database
     for statement in (read, write):
         with (
             seeded.as_role("authenticated", {"sub": EVE}) as connection,
-            pytest.raises(psycopg.Error, match="no such workspace") as stranger,
+            pytest.raises(psycopg.Error, match="Workspace not found") as stranger,
         ):
             connection.execute(statement, (ACME,))
 

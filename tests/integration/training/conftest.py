@@ -44,7 +44,7 @@ class QuickEar:
     def __init__(self) -> None:
         self.said = [
             Segment(0.1, 2.0, "first turn off the power"),
-            Segment(2.5, 5.0, "next open the front function"),
+            Segment(2.5, 5.0, "next open the front door"),
             Segment(5.5, 7.0, "be careful it may be hot"),
         ]
         self.heard: list[int] = []

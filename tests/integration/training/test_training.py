@@ -95,7 +95,7 @@ async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings:
         True, NAME, True,
     )  # fmt: skip
     assert (transcript["language"], round(transcript["duration_seconds"])) == ("en", 19)
-    assert "the front function of the machine" in transcript["text"]
+    assert "the front door of the machine" in transcript["text"]
     assert set(transcript["segments"][0]) == {"start", "end", "text"}
     assert by_ending.text == by_accept.text
     assert by_ending.text.startswith("WEBVTT\n\n00:00:00.")
