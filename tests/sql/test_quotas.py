@@ -21,13 +21,16 @@ MADE: dict[str, Callable[[Engine, int], object]] = {
     "max_events": lambda e, n: e.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}"),
     "max_sessions": lambda e, n: e.enqueue(session_id=f"s{n}"),
     "max_guest_sessions": lambda e, n: e.rpc("open_guest_session", p_workspace_id=ACME, p_options={"user_id": EVE}),
+    "max_invitations": lambda e, n: e.rpc("set_member", p_workspace_id=ACME, p_email=f"nobody{n}@example.com"),
+    "max_member_changes": lambda e, n: e.rpc("set_member", p_workspace_id=ACME, p_email=f"nobody{n}@example.com"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
     """For people; the service may make what it must."""
-    engine.run("update queue.settings set value = '3' where name = %s", name)
+    most = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]["used"] + 3
+    engine.run("update queue.settings set value = to_jsonb(%s::int) where name = %s", most, name)
     for number in range(4):
         engine.register(f"t{number}")
     engine.register("work")
@@ -39,7 +42,7 @@ def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
         assert refusal(refused.value) == ("PT429", "quota_exceeded", name)
         told = ada.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]
 
-    assert told == {"max": 3, "used": 3}
+    assert told == {"max": most, "used": most}
     if name not in {"max_schedules", "max_webhooks"}:
         MADE[name](engine, 3)
 

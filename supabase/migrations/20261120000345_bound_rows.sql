@@ -18,7 +18,7 @@ revoke all on queue.row_counts from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values
   ('max_schedules', '1000'), ('max_webhooks', '50'), ('max_pauses', '500'), ('max_batches', '10000'), ('max_events', '100000'),
-  ('max_sessions', '100000'), ('max_guest_sessions', '10000');
+  ('max_sessions', '100000'), ('max_guest_sessions', '10000'), ('max_invitations', '1000'), ('max_member_changes', '100000');
 create index batches_by_workspace on queue.batches (workspace_id);
 create index pauses_by_workspace on queue.pauses (workspace_id);
 alter table queue.pauses add constraint pauses_reason_is_bounded check (char_length(reason) <= 1000);
@@ -26,7 +26,8 @@ alter table queue.pauses add constraint pauses_reason_is_bounded check (char_len
 create function queue.quota_names() returns text[]
 language sql immutable
 set search_path = ''
-as $$ select array['max_schedules', 'max_webhooks', 'max_pauses', 'max_batches', 'max_events', 'max_sessions', 'max_guest_sessions'] $$;
+as $$ select array['max_schedules', 'max_webhooks', 'max_pauses', 'max_batches', 'max_events', 'max_sessions', 'max_guest_sessions',
+  'max_invitations', 'max_member_changes'] $$;
 comment on function queue.quota_names is 'The settings that bound the rows of a workspace, each for a table.';
 
 create function queue.quota_table(p_name text) returns text
@@ -100,6 +101,7 @@ declare
   v_name text;
 begin
   foreach v_name in array queue.quota_names() loop
+    continue when to_regclass(format('queue.%I', queue.quota_table(v_name))) is null; -- tenants that are an application's own
     execute format('create trigger quota_is_held after insert on queue.%I referencing new table as made '
       'for each statement execute function queue.hold_quota(%L)', queue.quota_table(v_name), v_name);
   end loop;
@@ -112,6 +114,7 @@ set search_path = ''
 as $$
   select jsonb_object_agg(s.name, jsonb_build_object('max', s.value, 'used', queue.count_rows(p_workspace_id, s.name, (s.value)::integer)))
   from queue.settings as s where s.name = any (queue.quota_names())
+    and to_regclass(format('queue.%I', queue.quota_table(s.name))) is not null
 $$;
 comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to it: {name: {max, used}}.';
 
