@@ -44,7 +44,7 @@ function rows(p) {
         "QueueUnavailable: check Supabase's status page and the database's connections.",
     },
     {
-      id: `${name}Throttles`, ...lambda(name, "Throttles"), Statistic: "Sum", ...minutes(5), datapoints: 5, over: 0,
+      id: `${name}Throttles`, ...lambda(name, "Throttles"), Statistic: "Sum", ...minutes(name === "Worker" ? 15 : 5), over: 0,
       runbook: name === "Worker"
         ? "A few are normal: reserved concurrency caps the database's load. For minutes on end: jobs arrive faster " +
           "than they run; read OldestDueSeconds, then raise workerReservedConcurrency in stages.yml."
@@ -96,15 +96,21 @@ function rows(p) {
         "`minutehand redrive --type …`. They are kept until then, nothing is lost.",
     },
     {
+      // written once an hour, so each look covers two of them
+      id: "DatabaseNearlyFull", ...own("DatabaseBytes"), Statistic: "Maximum", Period: 7200, EvaluationPeriods: 1, over: p.databaseBytes,
+      runbook: "The database holds four fifths of what its plan includes (databaseLimitMB); a full free project turns read-only. " +
+        "`minutehand doctor --only storage` says what takes it and how fast it grows: shorten retention_days with set_settings, or take a larger plan.",
+    },
+    {
       id: "RecursionDropped", ...lambda("Worker", "RecursiveInvocationsDropped"), Statistic: "Sum", ...minutes(5), over: 0, datapoints: 1,
       runbook: "AWS stopped a chain of worker invocations. Fan-out has depth one, so somebody's processor invokes the worker: " +
         "find it by the trace in X-Ray. The minute tick goes on meanwhile.",
     },
     {
-      // ticks and wake-ups that waited a minute for a busy worker end here too: a handful is a busy hour
-      id: "WorkerFailuresWaiting", ...queue("WorkerFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 10,
-      runbook: "Invokes were given up; no job is lost. Read one message: condition RetriesExhausted holds the error to fix; " +
-        "EventAgeExceeded says that every worker was busy for a minute: raise workerReservedConcurrency if it lasts. Then purge.",
+      // a busy minute drops wake-ups by the dozen and needs nobody; a quarter of an hour without a free worker does
+      id: "WorkersTooFew", ...lambda("Worker", "AsyncEventsDropped"), Statistic: "Sum", ...minutes(15), over: 0,
+      runbook: "For 15 minutes on end wake-ups waited a minute for a worker and were given up; no job is lost. Raise " +
+        "workerReservedConcurrency or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
     },
     {
       id: "TickFailuresWaiting", ...queue("TickFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,
@@ -162,6 +168,7 @@ module.exports = async ({ resolveVariable }) => {
   const p = {
     stage: await resolveVariable("sls:stage"),
     oldestDueSeconds: Number(await resolveVariable("param:oldestDueSeconds")),
+    databaseBytes: 0.8 * 1024 ** 2 * Number(await resolveVariable("param:databaseLimitMB")),
     nearTimeout: {
       jobs: 0.8 * (await timeout("jobs")),
       status: 0.8 * (await timeout("status")),

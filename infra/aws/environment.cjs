@@ -3,8 +3,32 @@
 const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
+/** As many as the stage says, else as many as it reserves, else what a new account has room for. */
+async function atOnce(resolveVariable) {
+  const named = await resolveVariable("param:workersAtOnce");
+  if (named !== "") return String(named);
+  return String((await resolveVariable("param:workerReservedConcurrency, null")) ?? 5);
+}
+
+/** One word for each level, as the functions read it; deploy/stage_values.py has the same. */
+const levels = {
+  TRACE: "DEBUG", DEBUG: "DEBUG", INFO: "INFO", WARN: "WARNING", WARNING: "WARNING",
+  ERROR: "ERROR", FATAL: "CRITICAL", CRITICAL: "CRITICAL",
+};
+
+async function level(resolveVariable) {
+  const named = String(await resolveVariable("param:logLevel"));
+  const found = levels[named.toUpperCase()];
+  if (!found) throw new Error(`logLevel must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, not ${named}`);
+  return found;
+}
+
 module.exports = async ({ resolveVariable }) => ({
   corsOrigins: (await resolveVariable("param:corsOrigins")).join(","),
+  logLevel: await level(resolveVariable),
+  // metrics have no level and count as INFO: a filter above it would silence alarms
+  applicationLogLevel: (await level(resolveVariable)) === "DEBUG" ? "DEBUG" : "INFO",
+  workersAtOnce: await atOnce(resolveVariable),
   // may still be a placeholder, which is no URL
   supabaseHost: (await resolveVariable("param:supabaseUrl")).replace(/^https:\/\//, "").replace(/\/.*$/, ""),
   pages: readFileSync(join(__dirname, "pages.js"), "utf8"),

@@ -1,8 +1,8 @@
 """`python -m infra.bench.live`: how fast live updates are, beside the figures to beat.
 
-A durable Postgres and a Realtime server of its own; official JavaScript clients for the latency,
-bare sockets for the throughput, so that the server is measured and not its clients. Server-sent
-events are measured over a whole stack.
+A durable Postgres and a Realtime server of its own, without limits unless a row names a plan;
+official JavaScript clients for the latency, bare sockets for the throughput, so that the server is
+measured and not its clients. Server-sent events and clicks are measured over a whole stack.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -29,6 +30,7 @@ from infra.bench.bare_client import all_received, join_many
 from infra.bench.paths import ROOT
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
 from infra.bench.streams import server_sent_events, stack
+from infra.bench.visible import click_to_visible
 from minutehand.local import migrations
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
@@ -152,7 +154,11 @@ async def latency(
             await asyncio.sleep(max(0.0, began + (n + 1) / per_second - time.monotonic()))
     result = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
     await process.wait()
-    name = f"insert to callback, {subscribers} supabase-js clients, {per_second} events/s"
+    rate = per_second * (1 + subscribers)
+    name = (
+        f"insert to callback, {subscribers} supabase-js clients, {per_second} events/s, "
+        f"{rate:,} messages/s without a limit"
+    )
     return [
         Row(f"{name}, p50", f"{result['p50']:.1f} ms", "<= 15 ms", result["p50"] <= 15),
         Row(f"{name}, p99", f"{result['p99']:.1f} ms", "<= 100 ms", result["p99"] <= 100),
@@ -203,10 +209,38 @@ async def memory(
 
 async def sse(_: Bench, *, streams: int = 50) -> list[Row]:
     """Server-sent events of one job over many streams, from a stack of its own."""
-    with tempfile.TemporaryDirectory(prefix="minutehand-") as folder, stack(Path(folder)) as env:
+    with (
+        tempfile.TemporaryDirectory(prefix="minutehand-") as folder,
+        stack(Path(folder), plan="peak") as env,
+    ):
         rate, count = await server_sent_events(env, streams=streams)
     name = f"server-sent events, {streams} streams, {count:,} in all"
     return [Row(name, f"{rate:,.0f} /s", ">= 5,000 /s", rate >= 5000)]
+
+
+async def visible(_: Bench, *, clicks: int = 60, cold_clicks: int = 12) -> list[Row]:
+    """From the click to a subscriber's callback, on Pro's limits."""
+    rows: list[Row] = []
+
+    async def measure(name: str, env: Mapping[str, str], **options: Any) -> None:
+        seen = await click_to_visible(env, **options)
+        rows.append(Row(f"click to visible on Pro, p50/p95/p99, {name}", str(seen), "", True))
+
+    for kind, arguments in (("one process", ()), ("Lambda", ("--lambda",))):
+        with (
+            tempfile.TemporaryDirectory(prefix="minutehand-") as folder,
+            stack(Path(folder), *arguments) as env,
+        ):
+            await measure(f"{kind}, warm, 1 watcher", env, watchers=1, clicks=clicks, pause=0.05)
+            # a job is 101 messages here
+            await measure(
+                f"{kind}, warm, 100 watchers", env, watchers=100, clicks=clicks // 3, pause=0.5
+            )
+            if arguments:
+                cold = {"clicks": cold_clicks, "pause": 0.5, "cold": True, "skip": 1}
+                await measure(f"{kind}, cold, 1 watcher", env, watchers=1, **cold)
+                await measure(f"{kind}, cold, 100 watchers", env, watchers=100, **cold)
+    return rows
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
@@ -215,6 +249,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "throughput": throughput,
     "memory": memory,
     "sse": sse,
+    "visible": visible,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -25,14 +26,22 @@ _LOGS_PER_REPORT = 50
 
 
 @contextlib.contextmanager
-def stack(folder: Path, *, seconds: float = 120) -> Iterator[Mapping[str, str]]:
-    """A stack of its own for the length of the block; its env file."""
+def stack(
+    folder: Path, *arguments: str, plan: str = "pro", seconds: float = 120
+) -> Iterator[Mapping[str, str]]:
+    """A stack of its own for the length of the block; its env file, and its folder as STATE.
+
+    Args:
+        arguments: Further options of `python -m minutehand.local up`.
+        plan: Whose limits its Realtime has; `peak` has none.
+    """
     base = [sys.executable, "-m", "minutehand.local"]
     where = ["--state", str(folder)]
     with (folder / "launcher.out").open("wb") as output:
         launcher = spawn(
-            [*base, "up", "--any-ports", "--no-demo", "--with-parent", *where],
+            [*base, "up", "--any-ports", "--no-demo", "--with-parent", *where, *arguments],
             cwd=ROOT,
+            env={**os.environ, "REALTIME_PLAN": plan},
             output=output.fileno(),
         )
         try:
@@ -42,7 +51,10 @@ def stack(folder: Path, *, seconds: float = 120) -> Iterator[Mapping[str, str]]:
                     raise RuntimeError((folder / "launcher.out").read_text()[-2000:])
                 time.sleep(0.1)
             lines = (folder / "env").read_text().splitlines()
-            yield dict(line.split("=", 1) for line in lines if "=" in line)
+            yield {
+                **dict(line.split("=", 1) for line in lines if "=" in line),
+                "STATE": str(folder),
+            }
         finally:
             stop(launcher, seconds=30)
             subprocess.run([*base, "reset", *where], cwd=ROOT, check=True, capture_output=True)
@@ -76,7 +88,7 @@ async def server_sent_events(
     env: Mapping[str, str], *, streams: int = 50, reports: int = 40
 ) -> tuple[float, int]:
     """Events per second over all streams, and how many there were."""
-    token = await _sign_in(env)
+    token = await sign_in(env)
     async with await psycopg.AsyncConnection.connect(env["DATABASE_URL"], autocommit=True) as sql:
         job_id, lease = await _running_job(sql)
         readers = [Stream() for _ in range(streams)]
@@ -96,7 +108,8 @@ async def server_sent_events(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _sign_in(env: Mapping[str, str]) -> str:
+async def sign_in(env: Mapping[str, str]) -> str:
+    """Return Ada's access token."""
     async with httpx.AsyncClient(base_url=env["SUPABASE_URL"], trust_env=False) as client:
         answer = await client.post(
             "/auth/v1/token?grant_type=password",

@@ -172,7 +172,10 @@ export async function request(method, path, { body, form, query, headers, signal
   if (answer.status === 401 && !given && !guestSession) answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
-    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? null : retryAfter, ...(await errorBody(answer)) });
+    const body = await errorBody(answer);
+    // API Gateway's own 429 has neither our words nor a time
+    const isGateways = answer.status === 429 && !body.code;
+    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter, ...(isGateways ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." } : body) });
   }
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
@@ -221,8 +224,8 @@ export const jobs = {
   cancel: (id) => post(`/api/jobs/${id}/cancel`),
   retry: (id) => post(`/api/jobs/${id}/retry`),
   answer: (id, answer) => post(`/api/jobs/${id}/answer`, { answer }),
-  cancelMany: (workspaceId, filter) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter }),
-  redriveMany: (workspaceId, filter) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter }),
+  cancelMany: (workspaceId, filter, cursor = null) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter, cursor }),
+  redriveMany: (workspaceId, filter, cursor = null) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter, cursor }),
 
   /** How many jobs of a workspace are in each status: `{[status]: n, more}`; those in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {

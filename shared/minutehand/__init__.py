@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         JobContext,
         RateLimit,
         Retry,
+        Schedule,
         Snooze,
         processor,
     )
@@ -29,6 +30,7 @@ __all__ = [
     "JobContext",
     "RateLimit",
     "Retry",
+    "Schedule",
     "Snooze",
     "__version__",
     "processor",

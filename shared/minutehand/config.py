@@ -49,6 +49,7 @@ EXAMPLES: Mapping[str, str] = {
     "CORS_ORIGINS": "https://app.example.com,https://admin.example.com",
     "ALLOW_ANONYMOUS": "false",
     "STREAMING": "false",
+    "STREAM_WAIT_SECONDS": "20",
     "LANGUAGE_MODEL_URL": "https://api.openai.com/v1",
     "LANGUAGE_MODEL_KEY": "sk-…",
     "LANGUAGE_MODEL": "gpt-4o-mini",
@@ -59,6 +60,7 @@ EXAMPLES: Mapping[str, str] = {
     "LOG_LEVEL": "INFO",
     "WORKER_CONCURRENCY": "5",
     "EXTRA_WORKERS": "10",
+    "WORKERS_AT_ONCE": "5",
     "WORKER_LOCATION": "aws/eu-west-1",
     "MINUTEHAND_APPS": "jobs,billing.jobs",
     "MINUTEHAND_SCHEMA": "minutehand",
@@ -104,6 +106,8 @@ class Settings(BaseModel):
     caller_requests_burst: int = 300
     #: Streams of one caller open at once in one process; 0: no limit.
     caller_streams: int = 100
+    #: Longest wait for a first event where answers are buffered, 0 to 20 s; each holds a function.
+    stream_wait_seconds: int = 20
     log_level: str = "INFO"
     #: Where an OpenAI-compatible language model answers; unset: the offline one works.
     language_model_url: str | None = None
@@ -118,6 +122,8 @@ class Settings(BaseModel):
     worker_concurrency: int = 5
     #: Most workers one tick starts beside itself for a backlog.
     extra_workers: int = 10
+    #: Most runs of workers at once, over all invocations; None for no bound.
+    workers_at_once: int | None = None
     #: Where the worker runs, as measurements state it; unset: by stage and AWS region.
     worker_location: str | None = None
     #: Packages that bring processors, routes and pages, see `minutehand.app`.
@@ -157,6 +163,9 @@ class Settings(BaseModel):
             cors_origins=read_list(environ, "CORS_ORIGINS"),
             allow_anonymous=read_flag(environ, "ALLOW_ANONYMOUS"),
             streaming=read_flag(environ, "STREAMING"),
+            stream_wait_seconds=read_count(
+                environ, "STREAM_WAIT_SECONDS", default=20, least=0, most=20
+            ),
             log_level=_level(environ),
             language_model_url=read_url(environ, "LANGUAGE_MODEL_URL"),
             language_model_key=read_text(environ, "LANGUAGE_MODEL_KEY"),
@@ -176,6 +185,9 @@ class Settings(BaseModel):
             ),
             worker_concurrency=read_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             extra_workers=read_count(environ, "EXTRA_WORKERS", default=10, most=1000),
+            workers_at_once=read_count(environ, "WORKERS_AT_ONCE", default=5, most=10_000)
+            if read_text(environ, "WORKERS_AT_ONCE")
+            else None,
             worker_location=read_text(environ, "WORKER_LOCATION"),
             version=read_text(environ, "MINUTEHAND_VERSION")
             or read_text(environ, "AWS_LAMBDA_FUNCTION_VERSION")
@@ -251,6 +263,7 @@ def read_flag(environ: Mapping[str, str], name: str) -> bool:
 
 def _level(environ: Mapping[str, str]) -> str:
     value = (read_text(environ, "LOG_LEVEL") or "INFO").upper()
+    value = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(value, value)
     if value not in _LEVELS:
         levels = ", ".join(sorted(_LEVELS))
         raise ConfigurationError(

@@ -38,15 +38,17 @@ as $$ select clock_timestamp() $$;
 comment on function queue.clock is E'The engine''s only clock.\n\nA scratch database may replace it to move time; nothing else reads the time of day.';
 
 create function queue.new_id() returns uuid
-language sql volatile parallel safe
+language plpgsql volatile parallel safe
 set search_path = ''
 as $$
-  select encode(
+begin
+  return encode(
     set_bit(set_bit(
       overlay(uuid_send(gen_random_uuid())
         placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
         from 1 for 6),
-      52, 1), 53, 1), 'hex')::uuid
+      52, 1), 53, 1), 'hex')::uuid;
+end;
 $$;
 comment on function queue.new_id is E'A version 7 UUID (RFC 9562): 48 bits of milliseconds, then random bits.\n\nOrders roughly by time, so that inserts touch neighbouring index pages.';
 
@@ -103,9 +105,13 @@ insert into queue.settings (name, value) values
   ('user_pending_max', '100000');
 
 create function queue.setting(p_name text) returns jsonb
-language sql stable
+language plpgsql stable -- called per job: a function of one SQL statement starts anew each time
 set search_path = ''
-as $$ select value from queue.settings where name = p_name $$;
+as $$
+begin
+  return (select value from queue.settings where name = p_name);
+end;
+$$;
 comment on function queue.setting is 'The value of one setting; null when it was never set.';
 
 create function queue.uuid_or_refuse(p_value text, p_field text) returns uuid

@@ -51,12 +51,14 @@ $$;
 comment on function queue.is_manager is 'Whether the caller manages the workspace.';
 
 create function queue.is_service() returns boolean
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
-  select coalesce(current_setting('request.jwt.claims', true), '') = ''
+begin
+  return coalesce(current_setting('request.jwt.claims', true), '') = ''
     or coalesce((nullif(current_setting('request.jwt.claims', true), '')::jsonb) ->> 'role', '')
-       in ('service_role', 'job_worker')
+       in ('service_role', 'job_worker');
+end;
 $$;
 comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';
 

@@ -235,12 +235,14 @@ comment on column queue.caps.opened_at is 'When it was made; those of keys are r
 
 create function queue.partition_id(p_workspace_id uuid, p_queue text, p_job_type text, p_key text, p_priority integer)
 returns uuid
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = ''
 as $$
+begin
   -- lengths in front keep two lists of columns from ever being one text
-  select encode(substring(sha256(convert_to(concat_ws('/', p_workspace_id, p_priority, length(p_queue), p_queue,
-    length(p_job_type), p_job_type, coalesce(p_key, '')), 'UTF8')) for 16), 'hex')::uuid
+  return encode(substring(sha256(convert_to(concat_ws('/', p_workspace_id, p_priority, length(p_queue), p_queue,
+    length(p_job_type), p_job_type, coalesce(p_key, '')), 'UTF8')) for 16), 'hex')::uuid;
+end;
 $$;
 comment on function queue.partition_id is E'Identity of a partition, the same for everyone who computes it: 128 bits of SHA-256 over its columns.\n\nTwo partitions of one id can neither be met nor made; the table keeps the columns unique as well.';
 

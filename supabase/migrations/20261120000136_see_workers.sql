@@ -38,23 +38,27 @@ $$;
 comment on function queue.see_worker is 'Note that a run of a worker has begun, from its first lease request.';
 
 create function queue.serving(p_job_type text, p_since timestamptz) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
-  select exists (
+begin
+  return exists (
     select from queue.workers as w
-    where w.seen_at > p_since and (w.job_types is null or p_job_type = any (w.job_types)))
+    where w.seen_at > p_since and (w.job_types is null or p_job_type = any (w.job_types)));
+end;
 $$;
 comment on function queue.serving is 'Whether a worker that serves the type has been seen since then.';
 
 create function queue.unserved(p_job_type text, p_now timestamptz) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
-  select exists (select from queue.workers as w where w.seen_at > p_now - interval '10 minutes')
+begin
+  return exists (select from queue.workers as w where w.seen_at > p_now - interval '10 minutes')
     and not queue.serving(p_job_type, p_now - interval '10 minutes')
     and exists (select from queue.job_types as t
-      where t.job_type = p_job_type and t.registered_at < p_now - interval '10 minutes')
+      where t.job_type = p_job_type and t.registered_at < p_now - interval '10 minutes');
+end;
 $$;
 comment on function queue.unserved is E'Whether workers run but none of them serves the type, for ten minutes.\n\nFalse while no worker runs at all, and for a type published a moment ago: both are told elsewhere.';
 

@@ -4,28 +4,32 @@
 create function queue.state_of(
   p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz
 ) returns text
-language sql immutable
+language plpgsql immutable
 set search_path = ''
 as $$
-  select case p_status
+begin
+  return case p_status
     when 'pending' then case
       when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now then 'queued'
       when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
       else 'scheduled' end
     when 'processing' then 'running'
     when 'waiting' then 'suspended'
-    else p_status end
+    else p_status end;
+end;
 $$;
 comment on function queue.state_of is E'The state people look for: queued, scheduled, retrying, running, suspended, completed, failed or cancelled.\n\nscheduled has a first start, or a snooze, still to come; retrying waits after a failed attempt; suspended sleeps, asks, or waits for children, jobs or an event.';
 
 create function queue.waiting_for(p_wait queue.waits) returns jsonb
-language sql immutable
+language plpgsql immutable
 set search_path = ''
 as $$
-  select case when (p_wait).job_id is not null then jsonb_strip_nulls(jsonb_build_object(
+begin
+  return case when (p_wait).job_id is not null then jsonb_strip_nulls(jsonb_build_object(
     'kind', (p_wait).kind, 'name', (p_wait).name, 'question', (p_wait).data -> 'question', 'options', (p_wait).data -> 'options',
     'job_ids', (p_wait).data -> 'job_ids', 'event', (p_wait).event_name, 'until', (p_wait).timeout_at,
-    'default', (p_wait).default_value, 'since', (p_wait).created_at)) end
+    'default', (p_wait).default_value, 'since', (p_wait).created_at)) end;
+end;
 $$;
 comment on function queue.waiting_for is 'A wait as clients read it: {kind, name, question, options, job_ids, event, until, default, since}, each where there is one.';
 

@@ -11,7 +11,41 @@ create type queue.enqueue_item as (
 );
 comment on type queue.enqueue_item is 'What a caller may say of a job to enqueue.';
 
-create function queue.request_wake() returns boolean
+create sequence queue.notified_ms minvalue 0 start 0;
+comment on sequence queue.notified_ms is E'When workers that listen were last notified, milliseconds of the Unix epoch.\n\nA sequence, so that every transaction sees it at once and none waits for another.';
+
+create function queue.notify_workers() returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
+begin
+  -- a transaction that notifies commits under a lock of the whole server: one each 20 ms stands for all
+  if v_ms - (select last_value from queue.notified_ms) not between 0 and 19 then
+    perform setval('queue.notified_ms', v_ms);
+    perform pg_notify('minutehand_wakeup', '');
+  end if;
+end;
+$$;
+comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nWhoever listens looks at once, and again a tenth of a second later: what was committed within those 20 ms is not told.';
+
+create function queue.notify_at_commit() returns trigger
+language plpgsql
+security definer -- whoever enqueues may not write to the engine's sequence
+set search_path = ''
+as $$
+begin
+  perform queue.notify_workers();
+  return null;
+end;
+$$;
+comment on function queue.notify_at_commit is 'Trigger: workers that listen hear of new jobs. At the commit, since what was told before it may be forgotten by then.';
+
+create constraint trigger stat_deltas_notify after insert on queue.stat_deltas deferrable initially deferred
+  for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();
+
+create function queue.ask_for_worker() returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -19,30 +53,43 @@ declare
   v_now timestamptz := queue.clock();
   v_asked timestamptz;
 begin
+  if exists (select 1 from queue.wakeups where requested_at > v_now - interval '2 seconds') then
+    return false; -- a worker was called and has not leased since
+  end if;
   select requested_at into v_asked from queue.wakeups where id = 1 for update skip locked;
   if found then
     if v_asked > v_now - interval '2 seconds' then
-      return false; -- a worker was called and has not leased since
+      return false;
     end if;
     update queue.wakeups set requested_at = v_now where id = 1;
   end if; -- held by another enqueue that may yet roll back: ask as well
-  perform pg_notify('minutehand_wakeup', '');
   return not exists (
     select 1 from queue.ticks
     where ended_at is null and free_slots > 0 and seen_at > v_now - interval '2 seconds'
       and started_at > v_now - interval '1 hour');
 end;
 $$;
-comment on function queue.request_wake is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+comment on function queue.ask_for_worker is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+
+create function queue.request_wake() returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.notify_workers();
+  return queue.ask_for_worker();
+end;
+$$;
+comment on function queue.request_wake is 'Notify workers that listen, and note that one is wanted; true when the caller should start one.';
 
 create function queue.wake_worker() returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_wake boolean := queue.request_wake();
+  v_wake boolean := queue.ask_for_worker(); -- those that listen are notified at the commit
 begin
-  -- callers through the Data API are told to wake a worker; plain SQL has nobody to tell, nor has a browser
+  -- callers through the Data API are told to wake a worker; plain SQL has no one to tell, nor has a browser
   -- that inserts: where the database is what invokes the worker, it does so for everyone
   if v_wake and (coalesce(current_setting('request.jwt.claims', true), '') = ''
       or queue.setting('worker_invoked_for') #>> '{}' = 'everyone') then
@@ -362,9 +409,6 @@ as $$
 declare
   v_ids uuid[];
 begin
-  if current_setting('queue.checked', true) = (pg_trigger_depth() - 1)::text then
-    return null; -- the engine's own
-  end if;
   with arrived as (
     delete from queue.arrivals where xid = pg_current_xact_id() returning job_id)
   select array_agg(job_id) into v_ids from arrived;
@@ -414,16 +458,16 @@ begin
   delete from queue.job_keys where job_id = any (v_ids);
   delete from queue.unique_jobs where job_id = any (v_ids);
   delete from queue.dependencies where job_id = any (v_ids);
-  -- jobs that waited for a deleted one look again and find it gone
-  insert into queue.signals (kind, job_id)
-  select 'check', d.job_id from queue.dependencies as d where d.after_id = any (v_ids)
+  delete from queue.gathered where job_id = any (v_ids);
+  -- jobs that waited for a deleted one are counted down as if it had failed
+  insert into queue.signals (kind, job_id, workspace_id)
+  select 'ended', r.id, r.workspace_id from removed as r
+  where exists (select 1 from queue.dependencies as d where d.after_id = r.id)
   union
-  select 'check', w.job_id from removed as r join queue.waits as w on w.job_id = r.parent_id and w.kind = 'children'
+  select 'batch', r.batch_id, r.workspace_id from removed as r where r.batch_id is not null and r.finished_at is null
   union
-  select 'batch', r.batch_id from removed as r where r.batch_id is not null and r.finished_at is null
-  union
-  select 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_ids) and c.finished_at is null;
-  delete from queue.dependencies where after_id = any (v_ids);
+  select 'orphans', c.parent_id, c.workspace_id from public.jobs as c
+  where c.parent_id = any (v_ids) and c.finished_at is null;
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
@@ -465,7 +509,8 @@ create trigger jobs_check_insert before insert on public.jobs
 create trigger jobs_after_insert after insert on public.jobs
   for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.after_insert();
 create trigger jobs_after_inserts after insert on public.jobs
-  for each statement execute function queue.after_inserts();
+  for each statement when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
+  execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
 
@@ -513,10 +558,12 @@ begin
     return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
   elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
     return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
-  elsif not queue.tags_fit(p_item.tags) then
+  elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
     return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
   elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
+  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
+    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number', 'after'];
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
     return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
   elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
@@ -599,9 +646,11 @@ begin
     perform queue.refuse(404, 'job_not_found', 'a job named in after does not exist', v_missing::text);
   end if;
   insert into queue.dependencies (after_id, job_id) select a, p_job_id from unnest(v_after) as a;
-  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data)
-  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after', jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy));
-  insert into queue.signals (kind, job_id) values ('check', p_job_id); -- they may have ended already
+  insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, open_jobs)
+  values (p_job_id, p_workspace_id, p_created_at, 'after', 'after',
+    jsonb_build_object('job_ids', to_jsonb(v_after), 'after_failed', p_policy), cardinality(v_after));
+  -- they may have ended already
+  insert into queue.signals (kind, job_id, workspace_id) values ('check', p_job_id, p_workspace_id);
 end;
 $$;
 comment on function queue.depend is 'Let a job that is about to be inserted wait for others of its workspace.';
@@ -624,59 +673,46 @@ end;
 $$;
 comment on function queue.join_batches is 'Make the batches that do not exist yet; refuse closed ones.';
 
-create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+create function queue.check_options(p_items jsonb, p_bulk boolean) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_bad record;
+begin
+  select names.name, items.ordinality - 1 as index into v_bad
+  from jsonb_array_elements(p_items) with ordinality as items,
+    lateral (select jsonb_object_keys(case when jsonb_typeof(items.value) = 'object' then items.value
+      else '{"an item that is not an object": 1}' end) as name) as names
+  where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
+    'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
+    'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
+    'traceparent', 'schema_version', 'user_id', 'tags'])
+  limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
+      case when p_bulk then format('jobs[%s].%s', v_bad.index, left(v_bad.name, 80)) else left(v_bad.name, 80) end);
+  end if;
+end;
+$$;
+comment on function queue.check_options is 'Refuse items that are no objects or have options of unknown names, so that a typo is not ignored.';
+
+create function queue.check_items(p_items jsonb, p_user_id uuid, p_bulk boolean, p_plain boolean) returns void
 language plpgsql
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
-  v_now timestamptz;
   v_max_bytes integer := (queue.setting('payload_max_bytes'))::integer;
-  v_count integer := jsonb_array_length(p_items);
   v_bad record;
-  v_item record;
-  v_key queue.job_keys;
-  v_holder uuid;
-  v_new uuid[];       -- an id for each item
-  v_ids uuid[];       -- the job each item stands for in the end
-  v_made uuid[];      -- those that are new
-  v_waiting boolean[];
-  v_holders jsonb := '{}';
-  v_own jsonb := '{}'; -- holders that this call makes itself
-  v_late uuid[];       -- holders that were leased before they could be replaced
-  v_plain boolean;
-  v_ready boolean := true;
-  v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
 begin
-  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
-  v_now := queue.clock();
-  v_plain := not exists (
-    select 1 from jsonb_array_elements(p_items) as item
-    where case when jsonb_typeof(item.value) = 'object' then item.value - '{job_type,payload}'::text[] <> '{}' else true end)
-    -- somebody's own trigger before inserts may set what the items do not
-    and not exists (select 1 from pg_catalog.pg_trigger
-      where tgrelid = 'public.jobs'::regclass and tgtype & 7 = 7 and tgname <> 'jobs_check_insert');
-  if not v_plain then
-    select names.name, items.ordinality - 1 as index into v_bad
-    from jsonb_array_elements(p_items) with ordinality as items,
-      lateral (select jsonb_object_keys(case when jsonb_typeof(items.value) = 'object' then items.value
-        else '{"an item that is not an object": 1}' end) as name) as names
-    where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
-      'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
-      'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
-      'traceparent', 'schema_version', 'user_id', 'tags'])
-    limit 1;
-    if found then
-      perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
-        case when p_bulk then format('jobs[%s].%s', v_bad.index, left(v_bad.name, 80)) else left(v_bad.name, 80) end);
-    end if;
-  end if;
-
   select checked.index, checked.problem into v_bad
   from (
     select closer.index, case when (closer.types).internal and p_user_id is not null
-      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s', (closer.types).job_type), 'job_type']
-      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types, v_max_bytes) end as problem
+      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s',
+        (closer.types).job_type), 'job_type']
+      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types,
+        v_max_bytes) end as problem
     from (
       select items.ordinality - 1 as index, items.value, types
       from jsonb_array_elements(p_items) with ordinality as items
@@ -684,9 +720,10 @@ begin
       -- a type and a small payload alone need no closer look
       where case
         when types.job_type is null or types.payload_schema is not null or types.internal then true
-        when not v_plain and items.value - '{job_type,payload}'::text[] <> '{}' then true
+        when not p_plain and items.value - '{job_type,payload}'::text[] <> '{}' then true
         when jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' then true
-        when octet_length(items.value::text) > 200 then queue.json_problem(items.value -> 'payload', 'payload', v_max_bytes) is not null
+        when octet_length(items.value::text) > 200 then queue.json_problem(items.value -> 'payload', 'payload',
+          v_max_bytes) is not null
         else false end
       offset 0 -- else the planner looks closer at all of them first
     ) as closer) as checked
@@ -697,140 +734,242 @@ begin
     perform queue.refuse(v_bad.problem[1]::integer, v_bad.problem[2], v_bad.problem[3],
       case when p_bulk then format('jobs[%s].%s', v_bad.index, v_bad.problem[4]) else v_bad.problem[4] end);
   end if;
+end;
+$$;
+comment on function queue.check_items is E'Refuse the first item that has a problem; p_plain says that none has more than a type and a payload.\n\np_user_id is a person, who may not enqueue internal types.';
 
-  v_new := queue.new_ids(v_count);
-  v_ids := v_new;
-  if not v_plain then
-    v_waiting := array_fill(false, array[v_count]);
-    -- keys in one order for every caller, so that two bulks never wait for each other in a circle
+create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_new uuid[]) returns uuid[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := p_new;
+  v_item record;
+  v_key queue.job_keys;
+begin
+  -- keys in one order for every caller, so that two bulks never wait for each other in a circle
+  for v_item in
+    select items.*, md5(coalesce(items.payload, '{}')::text) as hash
+    from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+    where items.idempotency_key is not null
+    order by items.job_type, items.idempotency_key, items.ordinality
+  loop
+    v_key := queue.claim_key(p_workspace_id, v_item.job_type, v_item.idempotency_key, v_item.hash,
+      p_new[v_item.ordinality], v_item.idempotency_ttl_seconds);
+    v_ids[v_item.ordinality] := v_key.job_id;
+  end loop;
+  return v_ids;
+end;
+$$;
+comment on function queue.claim_keys is 'Take the items'' idempotency keys: the job that each item stands for, its own of p_new or an earlier one.';
+
+create function queue.claim_unique(
+  p_workspace_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz, inout ids uuid[], out own jsonb
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_item record;
+  v_holder uuid;
+  v_holders jsonb := '{}';
+  v_late uuid[];
+begin
+  own := '{}';
+  loop -- until no holder of a key was leased between its being found and its being replaced
     for v_item in
-      select items.*, md5(coalesce(items.payload, '{}')::text) as hash
-      from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-      where items.idempotency_key is not null
-      order by items.job_type, items.idempotency_key, items.ordinality
+      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item,
+        p_items)) with ordinality as items
+      where items."unique" is not null and (v_late is null or ids[items.ordinality] = any (v_late))
+      order by items.job_type, items."unique" ->> 'key', items.ordinality
     loop
-      v_key := queue.claim_key(p_workspace_id, v_item.job_type, v_item.idempotency_key, v_item.hash,
-        v_new[v_item.ordinality], v_item.idempotency_ttl_seconds);
-      v_ids[v_item.ordinality] := v_key.job_id;
-    end loop;
-
-    loop -- until no holder of a key was leased between its being found and its being replaced
-      for v_item in
-        select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-        where items."unique" is not null and (v_late is null or v_ids[items.ordinality] = any (v_late))
-        order by items.job_type, items."unique" ->> 'key', items.ordinality
+      continue when v_late is null and ids[v_item.ordinality] <> p_new[v_item.ordinality];
       loop
-        continue when v_late is null and v_ids[v_item.ordinality] <> v_new[v_item.ordinality];
-        loop
-          v_holder := v_new[v_item.ordinality];
-          insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-          values (p_workspace_id, v_item.job_type, v_item."unique" ->> 'key', v_holder,
-            case when v_item.debounce_seconds is not null then 'leased'
-              else coalesce(v_item."unique" ->> 'until', 'finished') end)
-          on conflict (workspace_id, job_type, key) do nothing;
-          exit when found;
-          select u.job_id into v_holder from queue.unique_jobs as u
-          where u.workspace_id = p_workspace_id and u.job_type = v_item.job_type and u.key = v_item."unique" ->> 'key';
-          continue when not found; -- freed between the two statements: try again
-          if v_item."unique" ->> 'on_conflict' = 'raise' then
-            perform queue.refuse(409, 'duplicate_job', 'a job with this unique key is already there', v_holder::text);
-          elsif v_item.debounce_seconds is not null or v_item."unique" ->> 'on_conflict' = 'replace' then
-            v_holders := v_holders || jsonb_build_object(v_holder, v_item.ordinality);
-          end if;
-          exit;
-        end loop;
-        if v_holder <> v_ids[v_item.ordinality] and v_item.idempotency_key is not null then
-          update queue.job_keys set job_id = v_holder
-          where workspace_id = p_workspace_id and job_type = v_item.job_type and key = v_item.idempotency_key;
+        v_holder := p_new[v_item.ordinality];
+        insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+        values (p_workspace_id, v_item.job_type, v_item."unique" ->> 'key', v_holder,
+          case when v_item.debounce_seconds is not null then 'leased'
+            else coalesce(v_item."unique" ->> 'until', 'finished') end)
+        on conflict (workspace_id, job_type, key) do nothing;
+        exit when found;
+        select u.job_id into v_holder from queue.unique_jobs as u
+        where u.workspace_id = p_workspace_id and u.job_type = v_item.job_type and u.key = v_item."unique" ->> 'key';
+        continue when not found; -- freed between the two statements: try again
+        if v_item."unique" ->> 'on_conflict' = 'raise' then
+          perform queue.refuse(409, 'duplicate_job', 'a job with this unique key is already there', v_holder::text);
+        elsif v_item.debounce_seconds is not null or v_item."unique" ->> 'on_conflict' = 'replace' then
+          v_holders := v_holders || jsonb_build_object(v_holder, v_item.ordinality);
         end if;
-        v_ids[v_item.ordinality] := v_holder;
+        exit;
       end loop;
-      v_own := v_own || coalesce((select jsonb_object_agg(key, value) from jsonb_each(v_holders) where key::uuid = any (v_new)), '{}');
-      v_late := queue.replace_pending(v_holders - v_new::text[], p_items, v_now);
-      exit when cardinality(v_late) = 0;
-      v_holders := '{}';
-    end loop;
-    -- one that shares its idempotency key with another of this call stands for whatever that one stands for
-    v_ids := array(select coalesce(other.stands_for, own.id) from unnest(v_ids) with ordinality as own (id, n)
-      left join unnest(v_new, v_ids) as other (id, stands_for) on other.id = own.id order by own.n);
-
-    for v_item in
-      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-      where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0
-      order by items.ordinality
-    loop
-      continue when v_ids[v_item.ordinality] <> v_new[v_item.ordinality];
-      if v_item.parent_id is not null and not exists (
-          select 1 from public.jobs where id = v_item.parent_id and workspace_id = p_workspace_id) then
-        perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', v_item.parent_id::text);
+      if v_holder <> ids[v_item.ordinality] and v_item.idempotency_key is not null then
+        update queue.job_keys set job_id = v_holder
+        where workspace_id = p_workspace_id and job_type = v_item.job_type and key = v_item.idempotency_key;
       end if;
-      if v_item.after is not null and jsonb_array_length(v_item.after) > 0 then
-        v_waiting[v_item.ordinality] := true;
-        perform queue.depend(p_workspace_id, v_new[v_item.ordinality], v_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
-      end if;
+      ids[v_item.ordinality] := v_holder;
     end loop;
+    own := own || coalesce((select jsonb_object_agg(key, value) from jsonb_each(v_holders)
+      where key::uuid = any (p_new)), '{}');
+    v_late := queue.replace_pending(v_holders - p_new::text[], p_items, p_now);
+    exit when cardinality(v_late) = 0;
+    v_holders := '{}';
+  end loop;
+  -- one that shares its idempotency key with another of this call stands for whatever that one stands for
+  ids := array(select coalesce(other.stands_for, own.id) from unnest(ids) with ordinality as own (id, n)
+    left join unnest(p_new, ids) as other (id, stands_for) on other.id = own.id order by own.n);
+end;
+$$;
+comment on function queue.claim_unique is E'Take the items'' unique keys, and replace the pending holders that are to be: {ids, own}.\n\nids: the job each item stands for. own: holders that this call makes itself, with the number of the item that replaces each.';
 
-    perform queue.join_batches(p_workspace_id, array(
-      select distinct items.batch_id from jsonb_populate_recordset(null::queue.enqueue_item, p_items) as items
-      where items.batch_id is not null));
-    if p_items @? '$[*].session_id ? (@ != null)' then
-      perform queue.claim_sessions(p_workspace_id, array(
-        select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items where items.value ->> 'session_id' is not null));
+create function queue.tie_items(p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz) returns boolean[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_waiting boolean[] := array_fill(false, array[cardinality(p_new)]);
+  v_item record;
+begin
+  for v_item in
+    select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+    where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0
+    order by items.ordinality
+  loop
+    continue when p_ids[v_item.ordinality] <> p_new[v_item.ordinality];
+    if v_item.parent_id is not null and not exists (
+        select 1 from public.jobs where id = v_item.parent_id and workspace_id = p_workspace_id) then
+      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', v_item.parent_id::text);
     end if;
+    if v_item.after is not null and jsonb_array_length(v_item.after) > 0 then
+      v_waiting[v_item.ordinality] := true;
+      perform queue.depend(p_workspace_id, p_new[v_item.ordinality], p_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
+    end if;
+  end loop;
+
+  perform queue.join_batches(p_workspace_id, array(
+    select distinct items.batch_id from jsonb_populate_recordset(null::queue.enqueue_item, p_items) as items
+    where items.batch_id is not null));
+  if p_items @? '$[*].session_id ? (@ != null)' then
+    perform queue.claim_sessions(p_workspace_id, array(
+      select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items where items.value ->> 'session_id' is not null));
+  end if;
+  return v_waiting;
+end;
+$$;
+comment on function queue.tie_items is 'Tie new jobs to their parents, dependencies, batches and sessions: which of them wait for others.';
+
+create function queue.insert_plain(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[],
+  p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
+as $$
+begin
+  with made as (
+    insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
+      created_at, updated_at, last_seq, tags)
+    select p_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
+      coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
+      p_now + make_interval(secs => items.ordinality * 1e-6), p_now, case when types.events = 'full' then 1 else 0 end,
+      queue.tags_of(types.tagged_by, items.value -> 'payload', null)
+    from jsonb_array_elements(p_items) with ordinality as items
+    join queue.job_types as types on types.job_type = items.value ->> 'job_type'
+    order by items.ordinality
+    returning id, queue, job_type, priority, created_at, last_seq),
+  kinds as materialized ( -- what queue.admit finds for each job, once per type
+    select k.*, queue.partition_id(p_workspace_id, k.queue, k.job_type, null, k.priority) as partition_id,
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type) as data
+    from (select queue, job_type, priority, count(*) as jobs from made group by 1, 2, 3) as k),
+  known as materialized (select id from queue.open_partitions(array(select partition_id from kinds))),
+  opened as (
+    insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+    select partition_id, p_workspace_id, queue, job_type, '', priority
+    from kinds where partition_id not in (select id from known)),
+  soon as (
+    insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+    select k.partition_id, m.created_at, m.id, p_workspace_id, m.created_at
+      from made as m join kinds as k on k.job_type = m.job_type
+    order by m.created_at), -- a join may turn the order round, and indexes filled backwards stay half empty
+  told as (
+    insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select m.id, 1, p_workspace_id, 'job.created', k.data, m.created_at
+    from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1 order by m.created_at)
+  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+  select p_now, job_type, p_workspace_id, 'enqueued', jobs from kinds;
+end;
+$$;
+comment on function queue.insert_plain is 'Insert and admit jobs of a type and a payload alone, in one statement: they pay for no option.';
+
+create function queue.insert_items(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_waiting boolean[], p_now timestamptz
+) returns void
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
+as $$
+begin
+  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
+    priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
+    idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq, tags)
+  select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
+    coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
+    coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
+    coalesce(items.priority, 100), coalesce(items.max_attempts, types.max_attempts),
+    case when items.debounce_seconds is not null then p_now + make_interval(secs => items.debounce_seconds)
+      when items.delay_seconds is not null then p_now + make_interval(secs => items.delay_seconds)
+      else items.scheduled_for end,
+    p_now + make_interval(secs => items.ordinality * 1e-6), p_now, items.deadline_at, items.timeout_seconds,
+    items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
+    items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end,
+    queue.tags_of(types.tagged_by, items.payload, items.tags)
+  from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+  join rows from (unnest(p_new, p_ids, p_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
+    on new.ordinality = items.ordinality and new.id = new.stands_for
+  join queue.job_types as types on types.job_type = items.job_type
+  order by items.ordinality;
+end;
+$$;
+comment on function queue.insert_items is 'Insert the jobs of those items that stand for themselves; queue.admit follows.';
+
+create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz;
+  v_new uuid[] := queue.new_ids(jsonb_array_length(p_items)); -- an id for each item
+  v_ids uuid[] := v_new; -- the job each item stands for in the end
+  v_made uuid[];         -- those that are new
+  v_own jsonb := '{}';
+  v_plain boolean;
+  v_waiting boolean[];
+  v_ready boolean := true;
+  v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
+begin
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
+  v_now := queue.clock();
+  v_plain := not exists (
+    select 1 from jsonb_array_elements(p_items) as item
+    where case when jsonb_typeof(item.value) = 'object' then item.value - '{job_type,payload}'::text[] <> '{}'
+      else true end)
+    -- somebody's own trigger before inserts may set what the items do not
+    and not exists (select 1 from pg_catalog.pg_trigger
+      where tgrelid = 'public.jobs'::regclass and tgtype & 7 = 7 and tgname <> 'jobs_check_insert');
+  if not v_plain then
+    perform queue.check_options(p_items, p_bulk);
+  end if;
+  perform queue.check_items(p_items, p_user_id, p_bulk, v_plain);
+  if not v_plain then
+    perform queue.check_edges(p_items);
+    v_ids := queue.claim_keys(p_workspace_id, p_items, v_new);
+    select * into v_ids, v_own from queue.claim_unique(p_workspace_id, p_items, v_new, v_now, v_ids);
+    v_waiting := queue.tie_items(p_workspace_id, p_items, v_new, v_ids, v_now);
   end if;
 
   perform set_config('queue.checked', pg_trigger_depth()::text, true);
-  if v_plain then -- a type and a payload pay for no option
-    with made as (
-      insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
-        created_at, updated_at, last_seq, tags)
-      select v_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
-        coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
-        v_now + make_interval(secs => items.ordinality * 1e-6), v_now, case when types.events = 'full' then 1 else 0 end,
-        queue.tags_of(types.tagged_by, items.value -> 'payload', null)
-      from jsonb_array_elements(p_items) with ordinality as items
-      join queue.job_types as types on types.job_type = items.value ->> 'job_type'
-      order by items.ordinality
-      returning id, queue, job_type, priority, created_at, last_seq),
-    kinds as materialized ( -- what queue.admit finds for each job, once per type
-      select k.*, queue.partition_id(p_workspace_id, k.queue, k.job_type, null, k.priority) as partition_id,
-        jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type) as data
-      from (select queue, job_type, priority, count(*) as jobs from made group by 1, 2, 3) as k),
-    known as materialized (select id from queue.open_partitions(array(select partition_id from kinds))),
-    opened as (
-      insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-      select partition_id, p_workspace_id, queue, job_type, '', priority
-      from kinds where partition_id not in (select id from known)),
-    soon as (
-      insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
-      select k.partition_id, m.created_at, m.id, p_workspace_id, m.created_at from made as m join kinds as k on k.job_type = m.job_type
-      order by m.created_at), -- a join may turn the order round, and indexes filled backwards stay half empty
-    told as (
-      insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)
-      select m.id, 1, p_workspace_id, 'job.created', k.data, m.created_at
-      from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1 order by m.created_at)
-    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
-    select v_now, job_type, p_workspace_id, 'enqueued', jobs from kinds;
+  if v_plain then
+    perform queue.insert_plain(p_workspace_id, p_user_id, p_items, v_new, v_now);
   else
-    insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
-      priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
-      idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq, tags)
-    select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
-      coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
-      coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
-      coalesce(items.priority, 100), coalesce(items.max_attempts, types.max_attempts),
-      case when items.debounce_seconds is not null then v_now + make_interval(secs => items.debounce_seconds)
-        when items.delay_seconds is not null then v_now + make_interval(secs => items.delay_seconds)
-        else items.scheduled_for end,
-      v_now + make_interval(secs => items.ordinality * 1e-6), v_now, items.deadline_at, items.timeout_seconds,
-      items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
-      items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end,
-      queue.tags_of(types.tagged_by, items.payload, items.tags)
-    from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-    join rows from (unnest(v_new, v_ids, v_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
-      on new.ordinality = items.ordinality and new.id = new.stands_for
-    join queue.job_types as types on types.job_type = items.job_type
-    order by items.ordinality;
+    perform queue.insert_items(p_workspace_id, p_user_id, p_items, v_new, v_ids, v_waiting, v_now);
   end if;
   perform set_config('queue.checked', v_outer, true);
   if not v_plain then
@@ -839,38 +978,49 @@ begin
   end if;
   if v_plain or cardinality(v_made) > 0 then
     perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
-    perform queue.charge_enqueues(case when v_plain then v_count else cardinality(v_made) end);
+    perform queue.charge_enqueues(cardinality(case when v_plain then v_new else v_made end));
   end if;
   if v_own <> '{}' then
     perform queue.replace_pending(v_own, p_items, v_now);
   end if;
 
   return jsonb_build_object('ids', to_jsonb(v_ids),
-    'fresh', case when v_plain then to_jsonb(array_fill(true, array[v_count]))
+    'fresh', case when v_plain then to_jsonb(array_fill(true, array[cardinality(v_new)]))
       else (select jsonb_agg(a = b order by o) from unnest(v_ids, v_new) with ordinality as t (a, b, o)) end,
     'wake', v_ready and queue.wake_worker());
 end;
 $$;
 comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
 
-create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+create function queue.check_caller(p_workspace_id uuid) returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_user uuid := auth.uid();
-  v_warning text;
 begin
   if v_user is not null then
-    if not queue.is_member(p_workspace_id) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    if queue.is_member(p_workspace_id) then
+      return v_user;
     end if;
-  elsif not queue.is_service() then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  elsif queue.is_worker() then
+  elsif queue.is_service() and exists (select 1 from queue.tenants where id = p_workspace_id) then
     perform queue.refuse_revoked();
+    return null;
+  end if;
+  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+end;
+$$;
+comment on function queue.check_caller is 'Who enqueues: a member of the workspace, null for the service; refuses others with 404.';
+
+create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_user uuid := queue.check_caller(p_workspace_id);
+  v_warning text;
+begin
+  if queue.is_worker() then
     perform queue.check_worker_items(p_workspace_id, p_items);
   end if;
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
@@ -885,6 +1035,126 @@ end;
 $$;
 comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
 
+create function queue.read_item(p_job_type text, p_payload jsonb, p_options jsonb) returns queue.enqueue_item
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_item queue.enqueue_item;
+  v_type queue.job_types;
+  v_problem text[];
+begin
+  v_item := jsonb_populate_record(null::queue.enqueue_item, p_options);
+  v_item.job_type := p_job_type;
+  v_item.payload := coalesce(p_payload, '{}');
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  -- a small payload alone needs no closer look
+  if v_type.job_type is null or v_type.payload_schema is not null or p_options <> '{}'
+      or jsonb_typeof(v_item.payload) <> 'object' or octet_length(v_item.payload::text) > 200 then
+    v_problem := queue.item_problem(v_item, v_type, (queue.setting('payload_max_bytes'))::integer);
+  end if;
+  if v_problem is not null then
+    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+  end if;
+  return v_item;
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
+    or datetime_field_overflow or invalid_parameter_value then
+    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+end;
+$$;
+comment on function queue.read_item is 'A job to enqueue as its options say; wrong types and values are refused.';
+
+create function queue.admit_one(p_job public.jobs, p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
+as $$
+declare
+  v_partition uuid := queue.partition_id(p_job.workspace_id, p_job.queue, p_job.job_type, p_job.concurrency_key,
+    p_job.priority);
+begin
+  if p_job.scheduled_for > p_now then
+    insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
+    values (p_job.id, p_job.scheduled_for, v_partition, p_job.workspace_id, p_job.created_at);
+  else
+    if current_setting('transaction_isolation') = 'read committed' then -- see queue.open_partitions
+      perform 1 from queue.partitions as p where p.id = v_partition for key share skip locked;
+    end if;
+    if not found then
+      insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+      values (v_partition, p_job.workspace_id, p_job.queue, p_job.job_type, coalesce(p_job.concurrency_key, ''),
+        p_job.priority);
+    end if;
+    insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+    values (v_partition, p_job.created_at, p_job.id, p_job.workspace_id, p_job.created_at);
+  end if;
+  if p_job.last_seq >= 1 then
+    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    values (p_job.id, 1, p_job.workspace_id, p_job.session_id, 'job.created',
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), p_job.created_at);
+  end if;
+  if p_job.deadline_at is not null then
+    insert into queue.deadlines (job_id, deadline_at) values (p_job.id, p_job.deadline_at);
+  end if;
+  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+  values (p_now, p_job.job_type, p_job.workspace_id, 'enqueued', 1);
+end;
+$$;
+comment on function queue.admit_one is 'queue.admit for one new pending job, by statements that cost less to start than its one.';
+
+create function queue.enqueue_one(p_workspace_id uuid, p_user_id uuid, p_item queue.enqueue_item) returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
+as $$
+declare
+  v_now timestamptz;
+  v_type queue.job_types;
+  v_id uuid := queue.new_id();
+  v_key queue.job_keys;
+  v_job public.jobs;
+  v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
+begin
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
+  v_now := queue.clock();
+  select * into v_type from queue.job_types as t where t.job_type = p_item.job_type;
+  if p_item.idempotency_key is not null then
+    v_key := queue.claim_key(p_workspace_id, p_item.job_type, p_item.idempotency_key, md5(p_item.payload::text), v_id,
+      p_item.idempotency_ttl_seconds);
+    if v_key.job_id <> v_id then
+      return jsonb_build_object('created', false, 'wake', false,
+        'job', (select queue.job_json(j) from public.jobs as j where j.id = v_key.job_id));
+    end if;
+  end if;
+  if p_item.session_id is not null then
+    perform queue.claim_sessions(p_workspace_id, array[p_item.session_id]);
+  end if;
+  perform set_config('queue.checked', pg_trigger_depth()::text, true);
+  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
+    max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
+    concurrency_key, traceparent, last_seq, tags)
+  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id, coalesce(p_item.queue,
+    v_type.queue),
+    p_item.job_type, p_item.payload, coalesce(p_item.schema_version, v_type.schema_version),
+      coalesce(p_item.priority, 100),
+    coalesce(p_item.max_attempts, v_type.max_attempts),
+    case when p_item.delay_seconds is null then p_item.scheduled_for
+      else v_now + make_interval(secs => p_item.delay_seconds) end,
+    v_now, v_now, p_item.deadline_at, p_item.timeout_seconds, p_item.backoff, p_item.idempotency_key,
+    p_item.concurrency_key, p_item.traceparent, case when v_type.events = 'full' then 1 else 0 end,
+    queue.tags_of(v_type.tagged_by, p_item.payload, p_item.tags))
+  returning * into v_job;
+  perform set_config('queue.checked', v_outer, true);
+  perform queue.admit_one(v_job, v_now);
+  perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+  perform queue.charge_enqueues(1);
+  return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
+    'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
+end;
+$$;
+comment on function queue.enqueue_one is E'Enqueue one job that has been checked and is tied to no other: {job, created, wake}.\n\nThe common call, by statements that each do one thing: the one of queue.enqueue takes longer to start than one job takes to write.';
+
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
@@ -893,13 +1163,34 @@ security definer -- callers hold no rights on the engine's tables: this is the f
 set search_path = ''
 as $$
 declare
+  -- what ties a job to no other
+  v_own constant text[] := '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
+    idempotency_ttl_seconds,concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,
+    schema_version,user_id,tags}';
+  v_options jsonb := coalesce(p_options, '{}');
+  v_user uuid;
+  v_warning text;
   v_done jsonb;
 begin
-  if jsonb_typeof(coalesce(p_options, '{}')) <> 'object' then
+  if jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
+  elsif v_options - v_own = '{}' then
+    v_user := queue.check_caller(p_workspace_id);
+    -- the usual case first: a worker that serves it has been seen
+    if not exists (select 1 from queue.workers as w where w.seen_at > queue.clock() - interval '10 minutes'
+        and (w.job_types is null or p_job_type = any (w.job_types))) then
+      v_warning := queue.check_served(array[p_job_type]);
+    end if;
+    if v_user is not null then
+      perform queue.refuse_internal(p_job_type);
+    elsif queue.is_worker() then
+      perform queue.check_worker_items(p_workspace_id, jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
+    end if;
+    return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
+      || jsonb_build_object('warning', v_warning);
   end if;
   v_done := queue.enqueue_for(p_workspace_id, jsonb_build_array(
-    coalesce(p_options, '{}') || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
+    v_options || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
   return jsonb_build_object(
     'job', (select queue.job_json(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
     'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');

@@ -31,6 +31,7 @@ begin
   -- the caller holds the jobs' rows, none of which is leased
   perform queue.leave(p_ids);
   delete from queue.waits where job_id = any (p_ids);
+  delete from queue.dependencies where job_id = any (p_ids);
   with ended as (
     update public.jobs set status = p_status, outcome = p_status, finished_at = p_now, updated_at = p_now,
       next_retry_at = null, error_message = coalesce(p_message, error_message), error_data = coalesce(p_data, error_data),
@@ -68,14 +69,14 @@ begin
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);
   delete from queue.batch_members where job_id = any (p_ids);
-  insert into queue.signals (kind, job_id)
-  select 'ended', j.id from public.jobs as j
+  insert into queue.signals (kind, job_id, workspace_id)
+  select 'ended', j.id, j.workspace_id from public.jobs as j
   where j.id = any (p_ids) and (j.parent_id is not null or j.batch_id is not null
     or exists (select 1 from queue.dependencies as d where d.after_id = j.id));
   v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
   if cardinality(v_bad) > 0 then
-    insert into queue.signals (kind, job_id)
-    select distinct 'orphans', c.parent_id from public.jobs as c where c.parent_id = any (v_bad) and c.finished_at is null;
+    insert into queue.signals (kind, job_id, workspace_id)
+    select distinct 'orphans', c.parent_id, c.workspace_id from public.jobs as c where c.parent_id = any (v_bad) and c.finished_at is null;
   end if;
 end;
 $$;
@@ -90,94 +91,6 @@ as $$
     '[0-9]+', '#', 'g')), 16)
 $$;
 comment on function queue.fingerprint is 'The same 16 characters for errors that differ only in numbers and ids.';
-
-create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_values) order by 1);
-begin
-  -- the caller holds the jobs' rows, all waiting
-  insert into queue.steps (job_id, name, result, created_at)
-  select (v.value ->> 'job_id')::uuid, v.value ->> 'name', jsonb_build_object('value', v.value -> 'value'), p_now
-  from jsonb_array_elements(p_values) as v
-  where v.value ->> 'name' is not null
-  on conflict (job_id, name) do nothing;
-  delete from queue.waits where job_id = any (v_ids);
-  with going as (
-    update public.jobs set status = 'pending', next_retry_at = null, updated_at = p_now, last_seq = last_seq + 1
-    where id = any (v_ids) and status = 'waiting'
-    returning id, workspace_id, session_id, last_seq, attempts)
-  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-  select id, last_seq, workspace_id, session_id, 'job.resumed', jsonb_build_object('status', 'pending', 'attempts', attempts), p_now
-  from going;
-  perform queue.place(v_ids, p_now);
-  return cardinality(v_ids);
-end;
-$$;
-comment on function queue.resume is 'Let waiting jobs go on: p_values is [{job_id, name, value}], the value becoming the step''s result.';
-
-create function queue.try_resume(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_wait record;
-  v_live integer;
-  v_bad integer;
-  v_values jsonb := '[]';
-  v_fail uuid[] := '{}';
-  v_cancel uuid[] := '{}';
-  v_payload jsonb;
-begin
-  for v_wait in
-    select w.* from queue.waits as w join public.jobs as j on j.id = w.job_id
-    where w.job_id = any (p_ids) and j.status = 'waiting' order by w.job_id
-  loop
-    if v_wait.kind in ('after', 'children') then
-      select count(*) filter (where j.id is not null and j.finished_at is null),
-        count(*) filter (where j.id is null or j.outcome in ('failed', 'cancelled'))
-      into v_live, v_bad
-      from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
-      left join public.jobs as j on j.id = a.id::uuid;
-    end if;
-    if v_wait.kind = 'after' then
-      if v_bad > 0 and v_wait.data ->> 'after_failed' = 'fail' then
-        v_fail := v_fail || v_wait.job_id;
-      elsif v_bad > 0 and v_wait.data ->> 'after_failed' = 'cancel' then
-        v_cancel := v_cancel || v_wait.job_id;
-      elsif v_live = 0 then
-        v_values := v_values || jsonb_build_object('job_id', v_wait.job_id);
-      end if;
-    elsif v_wait.kind = 'children' and v_live = 0 then
-      v_values := v_values || jsonb_build_object('job_id', v_wait.job_id, 'name', v_wait.name, 'value', (
-        select jsonb_build_object('children', jsonb_agg(jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'),
-          'result', j.result, 'error_message', j.error_message) order by a.n))
-        from jsonb_array_elements_text(v_wait.data -> 'job_ids') with ordinality as a (id, n)
-        left join public.jobs as j on j.id = a.id::uuid));
-    elsif v_wait.kind = 'event' then
-      select payload into v_payload from queue.named_events
-      where workspace_id = v_wait.workspace_id and name = v_wait.event_name;
-      if found then
-        v_values := v_values || jsonb_build_object('job_id', v_wait.job_id, 'name', v_wait.name,
-          'value', jsonb_build_object('event', v_payload));
-      end if;
-    end if;
-  end loop;
-  if v_values <> '[]' then
-    perform queue.resume(v_values, p_now);
-  end if;
-  if cardinality(v_fail) > 0 then
-    perform queue.finish(v_fail, 'failed', 'a job it was to run after did not complete', '{"type": "DependencyFailed", "reason": "dependency_failed"}', p_now);
-  end if;
-  if cardinality(v_cancel) > 0 then
-    perform queue.finish(v_cancel, 'cancelled', null, '{"reason": "dependency_failed"}', p_now);
-  end if;
-  return jsonb_array_length(v_values) + cardinality(v_fail) + cardinality(v_cancel);
-end;
-$$;
-comment on function queue.try_resume is 'Look again at waiting jobs and let those go on whose wait is over. The caller holds their rows.';
 
 create function queue.enqueue_unwaited(p_workspace_id uuid, p_item jsonb) returns jsonb
 language sql
@@ -217,110 +130,12 @@ begin
     v_looked := v_looked || (v_batch.id || '/' || v_batch.workspace_id);
   end loop;
   -- who is busy elsewhere, or whose callback is, is looked at again by a later lease
-  insert into queue.signals (kind, job_id)
-  select distinct 'batch', id from queue.batches
+  insert into queue.signals (kind, job_id, workspace_id)
+  select distinct 'batch', id, workspace_id from queue.batches
   where id = any (p_ids) and closed_at is not null and finished_at is null and id || '/' || workspace_id <> all (v_looked);
 end;
 $$;
 comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for nobody; tenants that chose the same id are looked at alike.';
-
-create function queue.drain_signals(p_limit integer, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_signals bigint[] := array(select id from queue.signals order by id limit p_limit for update skip locked);
-  v_affected uuid[];
-  v_held uuid[];
-  v_orphans uuid[];
-  v_live uuid[];
-  v_count integer;
-begin
-  if cardinality(v_signals) = 0 then
-    return 0;
-  end if;
-  v_affected := array(
-    select w.job_id from queue.signals as s join queue.waits as w on w.job_id = s.job_id
-    where s.id = any (v_signals) and s.kind = 'check'
-    union
-    select d.job_id from queue.signals as s join queue.dependencies as d on d.after_id = s.job_id
-    where s.id = any (v_signals) and s.kind = 'ended'
-    union
-    select w.job_id from queue.signals as s join public.jobs as j on j.id = s.job_id
-      join queue.waits as w on w.job_id = j.parent_id and w.kind = 'children'
-    where s.id = any (v_signals) and s.kind = 'ended'
-    union
-    select w.job_id from queue.signals as s
-      join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
-    where s.id = any (v_signals) and s.kind = 'event');
-  v_held := array(select id from public.jobs where id = any (v_affected) order by id for update skip locked);
-  -- who is busy elsewhere is looked at again by a later lease
-  insert into queue.signals (kind, job_id)
-  select 'check', a from unnest(v_affected) as a where a <> all (v_held);
-  -- Who ends a job looks for those that run after it. Where that happened before they were there and is
-  -- not committed yet, neither sees the other. Whoever ends one that we can lock looks after us; for one
-  -- that we cannot, its dependants are looked at again.
-  v_live := array(
-    select distinct j.id from queue.signals as s
-    join queue.waits as w on w.job_id = s.job_id and w.kind = 'after'
-    join queue.dependencies as d on d.job_id = w.job_id
-    join public.jobs as j on j.id = d.after_id and j.finished_at is null
-    where s.id = any (v_signals) and s.kind = 'check' and s.job_id = any (v_held));
-  if cardinality(v_live) > 0 then
-    v_affected := array(select id from public.jobs where id = any (v_live) order by id for share skip locked);
-    insert into queue.signals (kind, job_id)
-    select distinct 'check', d.job_id from queue.dependencies as d
-    where d.after_id = any (v_live) and d.after_id <> all (v_affected) and d.job_id = any (v_held);
-  end if;
-  perform queue.finish_batches(array(
-    select j.batch_id from queue.signals as s join public.jobs as j on j.id = s.job_id
-    where s.id = any (v_signals) and s.kind = 'ended' and j.batch_id is not null
-    union
-    select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'batch'), p_now);
-  v_orphans := array(
-    select c.id from queue.signals as s join public.jobs as c on c.parent_id = s.job_id and c.finished_at is null
-      and c.cancel_requested_at is null
-    where s.id = any (v_signals) and s.kind = 'orphans');
-  if cardinality(v_orphans) > 0 then
-    v_affected := v_orphans;
-    v_orphans := array(select id from public.jobs where id = any (v_orphans) and finished_at is null order by id for update skip locked);
-    insert into queue.signals (kind, job_id)
-    select distinct 'orphans', c.parent_id from public.jobs as c
-    where c.id = any (v_affected) and c.id <> all (v_orphans) and c.finished_at is null;
-    perform queue.cancel_held(v_orphans, 'parent_ended', p_now);
-  end if;
-  v_count := queue.try_resume(v_held, p_now);
-  delete from queue.signals where id = any (v_signals);
-  return v_count + cardinality(v_orphans);
-end;
-$$;
-comment on function queue.drain_signals is 'Read signals and let waiting jobs go on; returns how many moved.';
-
-create function queue.expire_waits(p_limit integer, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_ids uuid[] := array(select job_id from queue.waits where timeout_at <= p_now order by timeout_at limit p_limit);
-  v_values jsonb;
-begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) and status = 'waiting' order by id for update skip locked);
-  select jsonb_agg(jsonb_build_object('job_id', w.job_id, 'name', w.name, 'value', case w.kind
-    when 'sleep' then jsonb_build_object('slept', true)
-    when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
-    else jsonb_build_object('event', w.default_value, 'timed_out', true) end))
-  into v_values
-  from queue.waits as w where w.job_id = any (v_ids) and w.timeout_at <= p_now;
-  if v_values is null then
-    return 0;
-  end if;
-  return queue.resume(v_values, p_now);
-end;
-$$;
-comment on function queue.expire_waits is 'End waits whose time is over: sleepers go on, questions and events take their default.';
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
@@ -452,7 +267,7 @@ begin
   select * into v_batch from queue.batches where id = p_batch_id and workspace_id = v_owners[1] for update;
   if v_batch.closed_at is null then
     update queue.batches set closed_at = queue.clock() where id = p_batch_id and workspace_id = v_owners[1] returning * into v_batch;
-    insert into queue.signals (kind, job_id) values ('batch', p_batch_id);
+    insert into queue.signals (kind, job_id, workspace_id) values ('batch', p_batch_id, v_owners[1]);
     perform queue.request_wake();
   end if;
   return to_jsonb(v_batch);

@@ -7,19 +7,16 @@ set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
 comment on function queue.try_lock is E'Take the named lock until the transaction ends; false when another has it, at once.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
 
-create function queue.reclaim(p_limit integer, p_now timestamptz) returns integer
+create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids uuid[] := array(select job_id from queue.leases where expires_at <= p_now limit p_limit);
+  v_ids uuid[];
   v_again uuid[];
   v_max_lost integer := (queue.setting('lost_attempts_max'))::integer;
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) order by id for update skip locked);
+  v_ids := array(select id from public.jobs where id = any (p_ids) order by id for update skip locked);
   with expired as materialized (
     delete from queue.leases where job_id = any (v_ids) and expires_at <= p_now returning *),
   fates as materialized (
@@ -81,18 +78,14 @@ end;
 $$;
 comment on function queue.reclaim is E'Take back expired leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
 
-create function queue.promote(p_limit integer, p_now timestamptz) returns integer
+create function queue.promote(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ids uuid[] := array(select job_id from queue.deferred where run_at <= p_now order by run_at limit p_limit);
+  v_ids uuid[] := array(
+    select id from public.jobs where id = any (p_ids) and status = 'pending' order by id for update skip locked);
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(
-    select id from public.jobs where id = any (v_ids) and status = 'pending' order by id for update skip locked);
   with due as (
     delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning *),
   moved as (
@@ -111,20 +104,15 @@ end;
 $$;
 comment on function queue.promote is E'Move due jobs from deferred to ready.\n\nThe caller drew its transaction id before it read p_now: see the marks of queue.partitions.';
 
-create function queue.expire(p_limit integer, p_now timestamptz) returns integer
+create function queue.expire(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_ids uuid[] := array(
-    select d.job_id from queue.deadlines as d
-    where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
-    order by d.deadline_at limit p_limit);
+    select id from public.jobs
+    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now order by id for update skip locked);
 begin
-  if cardinality(v_ids) = 0 then
-    return 0;
-  end if;
-  v_ids := array(select id from public.jobs where id = any (v_ids) and status in ('pending', 'waiting') order by id for update skip locked);
   return queue.finish(v_ids, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
 end;
 $$;
@@ -250,7 +238,8 @@ declare
   v_ids uuid[] := array(select id from queue.partitions where id = any (p_ids) order by id for update skip locked);
   -- where another lease is passing a turn on right now, its partitions are left to a later call
   v_turns tid[] := array(
-    select t.place from (select distinct workspace_id, job_type, queue from queue.partitions where id = any (v_ids)) as p
+    select t.place from (select distinct workspace_id, job_type, queue from queue.partitions
+      where id = any (v_ids)) as p
     cross join lateral (
       select t.ctid as place from queue.turns as t
       where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue
@@ -307,13 +296,15 @@ begin
     union all
     select distinct 'workspace', '', p.workspace_id, '' from parts as p where p.is_bound
     union all
-    select distinct 'workspace_type', p.job_type, p.workspace_id, '' from parts as p where p.workspace_concurrency is not null
+    select distinct 'workspace_type', p.job_type, p.workspace_id, '' from parts as p
+      where p.workspace_concurrency is not null
     union all
     select distinct 'key', p.job_type, p.workspace_id, p.concurrency_key from parts as p
     where p.key_concurrency is not null and p.concurrency_key <> '' or p.rate_limit is not null and p.rate_per_key)
   select n.scope, n.job_type, n.workspace_id, n.key, (
     select c.id from queue.caps as c
-    where c.workspace_id = n.workspace_id and c.job_type = n.job_type and c.concurrency_key = n.key and c.scope = n.scope)
+    where c.workspace_id = n.workspace_id and c.job_type = n.job_type and c.concurrency_key = n.key
+      and c.scope = n.scope)
   from needed as n;
 end;
 $$;
@@ -365,14 +356,16 @@ end;
 $$;
 comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nMost integers when it has no limit any more. The caller holds the scope''s row of queue.caps.';
 
-create function queue.startable_types(p_job_types text[], p_budget_ms double precision, p_now timestamptz) returns text[]
+create function queue.startable_types(p_job_types text[], p_budget_ms double precision,
+  p_now timestamptz) returns text[]
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
-  v_max_budget double precision := case when p_budget_ms is not null then (queue.setting('max_budget_ms'))::double precision end;
+  v_max_budget double precision := case when p_budget_ms is not null
+    then (queue.setting('max_budget_ms'))::double precision end;
 begin
   return array(
     select t.job_type from queue.job_types as t
@@ -421,13 +414,15 @@ as $$
     select u from unnest(p_turns) as u
     where exists (select 1 from queue.pauses as p where p.kind = 'workspace' and p.name = u.workspace_id::text)
       or exists (select 1 from queue.pauses as p where p.kind = 'queue' and p.name = u.queue)
-      or exists (select 1 from queue.pauses as p where p.kind = 'workspace_type' and p.name = u.workspace_id || '/' || u.job_type))
+      or exists (select 1 from queue.pauses as p where p.kind = 'workspace_type'
+        and p.name = u.workspace_id || '/' || u.job_type))
 $$;
 comment on function queue.paused_turns is 'Those of the turns whose workspace, queue, or type in the workspace is paused.';
 
 create function queue.find_candidates(
   p_turns queue.turns[], p_most integer, p_parts integer, p_now timestamptz,
-  out ids uuid[], out tags double precision[], out priorities double precision[], out oldest timestamptz[], out rewinds integer[],
+  out ids uuid[], out tags double precision[], out priorities double precision[], out oldest timestamptz[],
+    out rewinds integer[],
   out is_bound boolean[], out empty uuid[], out behind boolean, out cut boolean
 )
 language plpgsql
@@ -454,7 +449,8 @@ begin
       t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
         or t.key_concurrency is not null and p.concurrency_key <> '' or exists (
           select 1 from queue.tenant_limits as tl
-          where tl.workspace_id = f.workspace_id and coalesce(tl.max_running, tl.own_max_running) is not null) as is_bound
+          where tl.workspace_id = f.workspace_id and coalesce(tl.max_running,
+            tl.own_max_running) is not null) as is_bound
     from front as f
     cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
     cross join lateral (
@@ -497,7 +493,8 @@ begin
     cross join lateral (
       select k.ctid from queue.turns as k
       where k.workspace_id = p.workspace_id and k.job_type = p.job_type and k.queue = p.queue
-        and k.tag < greatest(v_virtual, (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
+        and k.tag < greatest(v_virtual, (select s.finish_tag from queue.shares as s
+          where s.workspace_id = k.workspace_id))
       limit 1 for no key update skip locked) as k));
 end;
 $$;
@@ -589,9 +586,11 @@ $$;
 comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; most integers where there is no limit.\n\np_caps: the rows that the caller holds. missed: another holds one of the partition''s, so nothing of it is free for now.';
 
 create function queue.allot_bound(
-  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_caps bigint[], p_limit integer, p_each integer,
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_caps bigint[], p_limit integer,
+    p_each integer,
   p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean,
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
+    out cut boolean,
   out full_partitions uuid[], out full_turns uuid[]
 )
 language plpgsql
@@ -604,12 +603,14 @@ declare
 begin
   select * into v_free from queue.count_free(p_ids, p_caps, p_limit, p_now);
   with sized as materialized (
-    select p.id, p.workspace_id, p.job_type, p.concurrency_key, p.claim_from, c.tag, c.priority, c.type_free, c.workspace_free,
+    select p.id, p.workspace_id, p.job_type, p.concurrency_key, p.claim_from, c.tag, c.priority, c.type_free,
+      c.workspace_free,
       c.type_workspace_free, c.key_free, c.missed,
       coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight,
       least(c.type_free, c.workspace_free, c.type_workspace_free, c.key_free, p_limit)::integer as most,
       least(c.type_free, c.type_workspace_free) as own_type_free -- a full type takes no slot of its tenant
-    from unnest(p_ids, p_tags, p_priorities, v_free.type_free, v_free.workspace_free, v_free.type_workspace_free, v_free.key_free,
+    from unnest(p_ids, p_tags, p_priorities, v_free.type_free, v_free.workspace_free, v_free.type_workspace_free,
+      v_free.key_free,
       v_free.missed) as c (id, tag, priority, type_free, workspace_free, type_workspace_free, key_free, missed)
     cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
   spares as materialized (
@@ -622,20 +623,25 @@ begin
       where r.partition_id = c.id and r.ready_at >= c.claim_from
       order by r.ready_at, r.job_id limit least(c.most, p_each)) as r),
   by_key as (
-    select *, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at, job_id) as nth
+    select *, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at,
+      job_id) as nth
     from found),
   by_type_workspace as (
-    select *, row_number() over (partition by workspace_id, job_type order by priority, ready_at, job_id) as nth_of_type_workspace
+    select *, row_number() over (partition by workspace_id, job_type order by priority, ready_at,
+      job_id) as nth_of_type_workspace
     from by_key where nth <= key_free),
   by_workspace as (
     select *, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
     from by_type_workspace where nth_of_type_workspace <= own_type_free),
   tagged as (
-    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as is_beyond from by_workspace where nth_of_workspace <= workspace_free),
+    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as is_beyond from by_workspace
+      where nth_of_workspace <= workspace_free),
   by_type as (
-    select *, row_number() over (partition by job_type order by is_beyond, start_tag, ready_at, job_id) as nth_of_type from tagged),
+    select *, row_number() over (partition by job_type order by is_beyond, start_tag, ready_at, job_id) as nth_of_type
+      from tagged),
   picked as materialized (
-    select id, start_tag from by_type where nth_of_type <= type_free order by is_beyond, start_tag, ready_at, job_id limit p_limit),
+    select id, start_tag from by_type where nth_of_type <= type_free order by is_beyond, start_tag, ready_at, job_id
+      limit p_limit),
   shares as materialized (select p.id, count(*) as jobs from picked as p group by 1),
   -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
   held as materialized (
@@ -646,7 +652,8 @@ begin
       select r.job_id, r.ctid as place from queue.ready as r
       where r.partition_id = s.id and r.ready_at >= c.claim_from
       order by r.ready_at, r.job_id limit s.jobs for update skip locked) as r)
-  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place) from held as h), '{}'),
+  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place)
+    from held as h), '{}'),
     (select max(p.start_tag) from picked as p),
     case when p_count_due then (select count(*) from (
       select 1 from sized as s cross join lateral (
@@ -655,7 +662,8 @@ begin
       limit 1000 + p_limit) as counted) end,
     coalesce((select bool_or(s.missed) from sized as s), false)
       or (select count(*) from held) < (select count(*) from picked),
-    exists (select 1 from sized as s where s.most > p_each and (select count(*) from found as f where f.id = s.id) >= p_each),
+    exists (select 1 from sized as s where s.most > p_each and (select count(*) from found as f
+      where f.id = s.id) >= p_each),
     array(select s.id from sized as s where s.key_free <= 0 and not s.missed),
     array(select s.id from sized as s where (s.workspace_free <= 0 or s.type_workspace_free <= 0) and not s.missed)
   into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns;
@@ -664,7 +672,8 @@ $$;
 comment on function queue.allot_bound is E'queue.allot where some of the partitions belong to a limited scope. p_caps: the scopes'' rows that the caller holds.\n\nfull_…: partitions whose key, or whose tenant, is at a limit.';
 
 create function queue.allot_unbound(
-  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_limit integer, p_each integer, p_count_due boolean,
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_limit integer, p_each integer,
+    p_count_due boolean,
   out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean
 )
 language plpgsql
@@ -688,7 +697,8 @@ begin
       where r.partition_id = c.id and r.ready_at >= c.claim_from
       order by r.ready_at, r.job_id limit p_each) as r),
   turns as (
-    select f.*, row_number() over (partition by f.workspace_id order by f.priority, f.ready_at, f.job_id) as nth from found as f),
+    select f.*, row_number() over (partition by f.workspace_id order by f.priority, f.ready_at, f.job_id) as nth
+    from found as f),
   tagged as (
     select t.id, t.ready_at, t.job_id, t.tag + (t.nth - 1) / t.weight as start_tag,
       t.nth > (select s.spare from spares as s where s.workspace_id = t.workspace_id) as is_beyond
@@ -703,7 +713,8 @@ begin
       select r.job_id, r.ctid as place from queue.ready as r
       where r.partition_id = s.id and r.ready_at >= c.claim_from
       order by r.ready_at, r.job_id limit s.jobs for update skip locked) as r)
-  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place) from held as h), '{}'),
+  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place)
+    from held as h), '{}'),
     (select max(p.start_tag) from picked as p),
     case when p_count_due then (select count(*) from (
       select 1 from sized as s cross join lateral (
@@ -716,17 +727,11 @@ end;
 $$;
 comment on function queue.allot_unbound is 'queue.allot where none of the partitions belongs to a limited scope.';
 
-create function queue.steps_of(p_job_id uuid) returns jsonb
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(jsonb_object_agg(st.name, st.result -> 'value'), '{}') from queue.steps as st where st.job_id = p_job_id
-$$;
-comment on function queue.steps_of is 'The results of a job''s finished steps by name.';
-
 create function queue.take(
-  p_ids uuid[], p_places tid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer, p_now timestamptz,
-  out leases json, out leased integer, out partitions uuid[], out workspaces uuid[], out job_types text[], out queues text[],
+  p_ids uuid[], p_places tid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer,
+    p_now timestamptz,
+  out leases json, out leased integer, out partitions uuid[], out workspaces uuid[], out job_types text[],
+    out queues text[],
   out keys text[], out is_rated boolean
 )
 language plpgsql
@@ -747,7 +752,8 @@ begin
   started as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)), -- committed after the clock was read
-      queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now, next_retry_at = null,
+      queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now,
+        next_retry_at = null,
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
     from gone as g, queue.job_types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
@@ -757,10 +763,13 @@ begin
       j.progress, j.deadline_at, coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
       g.partition_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit),
   leased as (
-    insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, partition_id, ready_at, attempt, worker_id,
+    insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, partition_id, ready_at,
+      attempt, worker_id,
       tick_id, tick_call, leased_at, lease_seconds, expires_at, job_created_at)
-    select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), s.partition_id, s.ready_at, s.attempts,
-      p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds), s.created_at
+    select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), s.partition_id, s.ready_at,
+      s.attempts,
+      p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds),
+        s.created_at
     from started as s),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -777,7 +786,8 @@ begin
   from started as s
   cross join lateral (
     select s.id, s.workspace_id, s.user_id, s.session_id, s.queue, s.job_type, s.payload, s.schema_version, s.priority,
-      s.attempts, s.max_attempts, s.created_at, s.parent_id, s.traceparent, s.progress, s.timeout_seconds, s.deadline_at) as job
+      s.attempts, s.max_attempts, s.created_at, s.parent_id, s.traceparent, s.progress, s.timeout_seconds,
+        s.deadline_at) as job
   cross join lateral (
     select s.fence, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds) as lease_expires_at,
       case when s.fence = 1 then '{}' else queue.steps_of(s.id) end as steps, job) as answer;
@@ -832,7 +842,8 @@ begin
   with kinds as materialized (
     select k.workspace_id, k.job_type, k.queue,
       greatest(v_now, (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
-      + k.jobs / coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id), 1) as tag
+      + k.jobs / coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id),
+        1) as tag
     from (
       select u.workspace_id, u.job_type, u.queue, sum(count(*)) over (partition by u.workspace_id) as jobs
       from unnest(p_workspaces, p_job_types, p_queues) as u (workspace_id, job_type, queue) group by 1, 2, 3) as k),
@@ -852,13 +863,15 @@ begin
         limit 1 for no key update skip locked) as h));
   if v_now < p_virtual_time then
     update queue.shares set finish_tag = p_virtual_time where finish_tag < p_virtual_time
-      and ctid = any (array(select s.ctid from queue.shares as s where s.workspace_id = v_nil for no key update skip locked));
+      and ctid = any (array(select s.ctid from queue.shares as s where s.workspace_id = v_nil
+        for no key update skip locked));
   end if;
 end;
 $$;
 comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the line: tags of start-time fair queueing, one row of the arrays per job.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
 
-create function queue.spend_tokens(p_workspaces uuid[], p_job_types text[], p_keys text[], p_now timestamptz) returns void
+create function queue.spend_tokens(p_workspaces uuid[], p_job_types text[], p_keys text[],
+  p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -891,7 +904,8 @@ begin
     join public.jobs as j on j.id = l.job_id
     join queue.job_types as t on t.job_type = j.job_type
     cross join lateral (
-      select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version, j.priority,
+      select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
+        j.priority,
         j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
         coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
     cross join lateral (
@@ -978,8 +992,10 @@ $$;
 comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had.';
 
 create function queue.pick(
-  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out more boolean, out empty uuid[],
+  p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
+    p_now timestamptz,
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out more boolean,
+    out empty uuid[],
   out heads uuid[], out oldest timestamptz[], out rewinds integer[]
 )
 language plpgsql
@@ -1026,7 +1042,8 @@ begin
       end if;
     end if;
     select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.is_bound, p_limit,
-      case v_round when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4 else p_limit end,
+      case v_round when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4
+        else p_limit end,
       p_count_due, p_now);
     exit when cardinality(v_allotted.ids) >= p_limit or not (v_cut or v_found.cut or v_allotted.cut);
     v_most := 8 * v_most + 32;
@@ -1118,7 +1135,8 @@ begin
   select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   if not found then
     insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at)
-    values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now) on conflict (tick_id) do nothing;
+    values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now)
+      on conflict (tick_id) do nothing;
     select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   end if;
   if v_call <= v_answered then
@@ -1145,7 +1163,8 @@ begin
     'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now),
     'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
-    'next_due_in_ms', case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
+    'next_due_in_ms', case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more,
+      v_now) end);
 end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
@@ -1180,6 +1199,7 @@ declare
   v_ids uuid[];
   v_expired uuid[];
   v_taken record;
+  v_now timestamptz;
   v_from uuid[] := '{}';
 begin
   leases := '[]';
@@ -1203,24 +1223,26 @@ begin
     into v_ids, v_expired
     from (
       select id, deadline_at <= p_now as late
-      from public.jobs where id = any (v_picked.ids) and status = 'pending' order by id for update skip locked) as locked;
+      from public.jobs where id = any (v_picked.ids) and status = 'pending' order by id
+        for update skip locked) as locked;
     if cardinality(v_expired) > 0 then
       perform queue.finish(v_expired, 'failed', 'its deadline passed before it could run',
         '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
     end if;
   end if;
   if cardinality(v_ids) > 0 then
+    v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
     select * into v_taken from queue.take(v_ids, array(
         select p.place from unnest(v_picked.ids, v_picked.places) as p (id, place) where p.id = any (v_ids)),
-      p_worker_id, p_tick_id, p_call, p_lease_seconds, p_now);
+      p_worker_id, p_tick_id, p_call, p_lease_seconds, v_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
     v_from := coalesce(v_taken.partitions, '{}');
     if leased > 0 then
-      perform queue.move_marks(v_from, v_picked.heads, v_picked.oldest, v_picked.rewinds, p_now, v_horizon);
+      perform queue.move_marks(v_from, v_picked.heads, v_picked.oldest, v_picked.rewinds, v_now, v_horizon);
       perform queue.pass_turns(v_taken.workspaces, v_taken.job_types, v_taken.queues, v_picked.virtual_time);
       if v_taken.is_rated then
-        perform queue.spend_tokens(v_taken.workspaces, v_taken.job_types, v_taken.keys, p_now);
+        perform queue.spend_tokens(v_taken.workspaces, v_taken.job_types, v_taken.keys, v_now);
       end if;
     end if;
   end if;

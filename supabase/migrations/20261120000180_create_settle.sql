@@ -176,6 +176,8 @@ begin
   elsif v_kind = 'children' then
     if jsonb_typeof(p_wait -> 'job_ids') is distinct from 'array' then
       return 'a wait for children must list their ids';
+    elsif jsonb_array_length(p_wait -> 'job_ids') > 10000 then
+      return 'a wait for children must list at most 10000 ids';
     end if;
     perform value::uuid from jsonb_array_elements_text(p_wait -> 'job_ids');
   end if;
@@ -210,16 +212,19 @@ begin
   moved as (
     update public.jobs as j set status = 'completed', outcome = 'completed', finished_at = p_now, completed_at = p_now,
       run_ms = j.run_ms + coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000), result = h.result,
-      progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null, error_fingerprint = null,
+      progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null,
+        error_fingerprint = null,
       next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
       cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
     from held as h
     where j.id = h.job_id
-    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt, h.worker_id, h.leased_at,
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt,
+      h.worker_id, h.leased_at,
       h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
       coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms,
       j.created_at,
-      j.parent_id is not null or j.batch_id is not null or j.unique_key is not null or j.deadline_at is not null as bound),
+      j.parent_id is not null or j.batch_id is not null or j.unique_key is not null
+        or j.deadline_at is not null as bound),
   filed as (
     insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
     select m.workspace_id, 'completed', m.created_at, m.id, m.job_type, p_now from moved as m),
@@ -233,9 +238,11 @@ begin
       case m.attempts when 1 then '{"status": "completed", "attempts": 1}'
         else jsonb_build_object('status', 'completed', 'attempts', m.attempts) end, p_now from moved as m),
   counted as (
-    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket,
+      run_bucket)
     -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
-    select p_now, m.job_type, m.workspace_id, 'completed', count(*), sum(m.wait_ms), sum(m.run_ms), coalesce(sum(m.cost_usd), 0),
+    select p_now, m.job_type, m.workspace_id, 'completed', count(*), sum(m.wait_ms), sum(m.run_ms),
+      coalesce(sum(m.cost_usd), 0),
       least(120, greatest(0, floor(ln(greatest(m.wait_ms, 0) + 1) * 4.481420117724551)))::smallint as wait_bucket,
       least(120, greatest(0, floor(ln(greatest(m.run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
     from moved as m
@@ -249,7 +256,8 @@ end;
 $$;
 comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, ids, fences, bound}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
 
-create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ids uuid[], out fences bigint[], out ended uuid[])
+create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ids uuid[],
+  out fences bigint[], out ended uuid[])
 language plpgsql
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
@@ -273,54 +281,69 @@ begin
         when h.outcome = 'completed' then 'failed' -- its result is too large, or queue.complete had it
         when h.cancel_requested or h.outcome = 'cancelled' then 'cancelled'
         when h.outcome = 'failed' then 'failed'
-        when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= p_now then 'failed' else 'retry' end
+        when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= p_now then 'failed'
+          else 'retry' end
         when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null then 'failed'
         when h.outcome in ('snoozed', 'released', 'waiting') then h.outcome
         else 'failed' end as act,
       case
         when h.outcome = 'completed' then jsonb_build_object('type', 'ResultTooLarge',
-          'reason', 'result_too_large', 'message', format('the result exceeds %s bytes; store it and return a reference', v_max_result))
+          'reason', 'result_too_large', 'message',
+            format('the result exceeds %s bytes; store it and return a reference', v_max_result))
         when h.outcome = 'retry' and j.attempts >= j.max_attempts
           then coalesce(h.error, '{}') || '{"reason": "attempts_spent"}'
-        when h.outcome = 'retry' and j.deadline_at <= p_now then coalesce(h.error, '{}') || '{"reason": "deadline_passed"}'
+        when h.outcome = 'retry' and j.deadline_at <= p_now then coalesce(h.error,
+          '{}') || '{"reason": "deadline_passed"}'
         when h.outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(h.error, '{}')
         when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null
-          then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', queue.wait_problem(h.wait))
+          then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message',
+            queue.wait_problem(h.wait))
         when h.outcome not in ('completed', 'cancelled', 'retry', 'snoozed', 'released', 'waiting')
-          then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(h.outcome, 'null'))
+          then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(h.outcome,
+            'null'))
         else h.error end as problem,
       case h.outcome
         when 'retry' then p_now + make_interval(secs => coalesce(
           case when h.retry_after_seconds is not null then least(604800, greatest(0, h.retry_after_seconds)) end,
-          queue.retry_delay(j.attempts, coalesce((j.backoff ->> 'first_seconds')::double precision, t.backoff_first_seconds),
+          queue.retry_delay(j.attempts, coalesce((j.backoff ->> 'first_seconds')::double precision,
+            t.backoff_first_seconds),
             coalesce((j.backoff ->> 'cap_seconds')::double precision, t.backoff_cap_seconds),
             coalesce((j.backoff ->> 'factor')::double precision, t.backoff_factor))))
-        when 'snoozed' then coalesce(h.until, p_now + make_interval(secs => least(31536000, greatest(0, coalesce(h.delay_seconds, 60)))))
+        when 'snoozed' then coalesce(h.until, p_now + make_interval(secs => least(31536000, greatest(0,
+          coalesce(h.delay_seconds, 60)))))
         end as run_at
     from held as h
     join public.jobs as j on j.id = h.job_id
     join queue.job_types as t on t.job_type = j.job_type),
   moved as (
     update public.jobs as j set
-      status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending' else a.act end,
+      status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending'
+        else a.act end,
       outcome = case when a.act in ('failed', 'cancelled') then a.act end,
       finished_at = case when a.act in ('failed', 'cancelled') then p_now end,
       run_ms = j.run_ms + case when a.act = 'released' then 0
         else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
-      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
+      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message',
+        'no reason given'), 10000) else j.error_message end,
       error_data = case when a.act in ('retry', 'failed') then queue.public_error(a.problem) else j.error_data end,
-      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
+      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type',
+        a.problem ->> 'message') else j.error_fingerprint end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
-      attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1) else j.attempts end,
+      attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1)
+        else j.attempts end,
       snoozes = j.snoozes + case when a.act = 'snoozed' then 1 else 0 end,
       cost_usd = case when a.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + a.cost_usd end,
       updated_at = p_now, last_seq = j.last_seq + 1
     from acts as a
     where j.id = a.job_id
-    returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at, j.error_message,
-      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, a.outcome as said, j.error_fingerprint, a.act, a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
+      j.error_message,
+      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, a.outcome as said,
+        j.error_fingerprint, a.act, a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at,
+        a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data,
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
+      error_message, error_data,
       traceback, origin)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
       case when act in ('retry', 'failed') then error_message end,
@@ -350,26 +373,33 @@ begin
     select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
     from moved where act = 'released'),
   waiting as (
-    insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, event_name, timeout_at, default_value, created_at)
-    select id, workspace_id, created_at, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''), wait ->> 'kind'), 200),
-      jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids', wait -> 'job_ids')),
+    insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, event_name, timeout_at,
+      default_value, created_at)
+    select id, workspace_id, created_at, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''),
+      wait ->> 'kind'), 200),
+      jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids',
+        wait -> 'job_ids')),
       case when wait ->> 'kind' = 'event' then left(wait ->> 'event', 255) end,
       (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', p_now
     from moved where act = 'waiting'),
   rechecked as (
-    insert into queue.signals (kind, job_id) select 'check', id from moved where act = 'waiting' and wait ->> 'kind' in ('event', 'children')),
+    insert into queue.signals (kind, job_id, workspace_id) select 'check', id, workspace_id from moved where act = 'waiting'
+      and wait ->> 'kind' in ('event', 'children')),
   suspicious as (
     insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
     select job_type, workspace_id, error_fingerprint, id, left(error_message, 500), p_now
     from moved where said = 'retry' and act in ('retry', 'failed')
-    on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message, failed_at = excluded.failed_at),
+    on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message,
+      failed_at = excluded.failed_at),
   counted as (
-    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket, run_bucket)
+    insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket,
+      run_bucket)
     -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
     select p_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(run_ms), sum(coalesce(spent, 0)),
       least(120, greatest(0, floor(ln(greatest(wait_ms, 0) + 1) * 4.481420117724551)))::smallint as wait_bucket,
       least(120, greatest(0, floor(ln(greatest(run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
-    from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, date_part('epoch', leased_at - ready_at) * 1000 as wait_ms,
+    from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, date_part('epoch',
+      leased_at - ready_at) * 1000 as wait_ms,
         coalesce(duration_ms, date_part('epoch', p_now - leased_at) * 1000) as run_ms from moved) as m
     group by job_type, workspace_id, act, wait_bucket, run_bucket)
   select array_agg(id) filter (where act in ('failed', 'cancelled')),
@@ -394,7 +424,8 @@ begin
       'next_retry_at', j.next_retry_at, 'outcome', case
         when j.id is null then 'not_found'
         when e.outcome = 'cancelled' then 'cancelled'
-        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting') then 'applied'
+        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting')
+          then 'applied'
         else 'stale' end))::text, ',')
     from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
     left join public.jobs as j on j.id = i.job_id
@@ -402,7 +433,8 @@ begin
     cross join lateral (select coalesce(a.outcome,
       case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
     -- a list that is hashed once: compared one by one a failure among 1,000 completions cost as much as all of them
-    where (i.job_id, coalesce(i.fence, -1)) not in (select d.id, d.fence from unnest(p_answered, p_fences) as d (id, fence)));
+    where (i.job_id, coalesce(i.fence, -1)) not in (select d.id, d.fence from unnest(p_answered, p_fences) as d (id,
+      fence)));
 end;
 $$;
 comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more: all but p_answered with p_fences.';
@@ -435,8 +467,10 @@ begin
     select * into v_others from queue.settle_others(p_items, v_ids, v_now);
     v_ended := v_ended || v_others.ended;
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
-    v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''),
-      v_others.results, queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)), ']');
+    v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2),
+      ''),
+      v_others.results, queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)),
+        ']');
   end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);

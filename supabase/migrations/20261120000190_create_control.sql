@@ -88,7 +88,9 @@ end;
 $$;
 comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match everything.';
 
-create function queue.matching_jobs(p_workspace_id uuid, p_filter jsonb, p_live boolean, p_limit integer) returns uuid[]
+create function queue.matching_jobs(
+  p_workspace_id uuid, p_filter jsonb, p_live boolean, p_cursor jsonb, p_limit integer, out ids uuid[], out next jsonb
+)
 language plpgsql stable
 set search_path = ''
 -- in order and no further than needed
@@ -98,37 +100,56 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  v_ids uuid[];
+  v_slice constant integer := p_limit + 2000; -- jobs looked at
 begin
   perform queue.match_filter(p_filter);
-  -- planned anew each time, so that the filter's values are known
+  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null'
+    and (jsonb_typeof(p_cursor) <> 'object' or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
+    perform queue.refuse(400, 'invalid_argument', 'cursor must be the next of an answer: {created_at, id}', 'cursor');
+  end if;
+  -- planned each time, so that the filter's values are known
   execute format($query$
-    select array(
-      select j.id from %s
+    with slice as materialized (
+      select %1$s as created_at, %2$s as id from %3$s
+        and ($5 is null or (%1$s, %2$s) > ($5, $6))
+        and ($2 ->> 'created_before' is null or %1$s < ($2 ->> 'created_before')::timestamptz)
+        and ($2 ->> 'created_after' is null or %1$s > ($2 ->> 'created_after')::timestamptz)
+      order by 1, 2 limit $4),
+    matched as materialized (
+      select s.created_at, s.id, row_number() over (order by s.created_at, s.id) as n
+      from slice as s cross join lateral (select * from public.jobs as k where k.id = s.id offset 0) as j
+      where case when $7 then j.finished_at is null and j.cancel_requested_at is null else j.outcome = 'failed' end
         and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
         and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
-        and ($2 ->> 'created_before' is null or j.created_at < ($2 ->> 'created_before')::timestamptz)
-        and ($2 ->> 'created_after' is null or j.created_at > ($2 ->> 'created_after')::timestamptz)
-      order by %s limit $3)$query$,
+      order by s.created_at, s.id limit $3 + 1),
+    ends as ( -- after the last that was chosen, or after what was looked at
+      select m.created_at, m.id from matched as m where m.n = $3 and (select count(*) from matched) > $3
+      union all
+      select s.created_at, s.id from (select * from slice order by 1, 2 offset $4 - 1) as s
+      where (select count(*) from matched) <= $3)
+    select array(select m.id from matched as m where m.n <= $3 order by m.n),
+      (select jsonb_build_object('created_at', e.created_at, 'id', e.id) from ends as e limit 1)$query$,
+    case when p_filter ? 'ids' then 'j.created_at' else 'w.job_created_at' end,
+    case when p_filter ? 'ids' then 'j.id' else 'w.job_id' end,
     case
       when p_filter ? 'ids' then 'public.jobs as j where j.workspace_id = $1 and j.id = any (array(
-        select jsonb_array_elements_text($2 -> ''ids'')::uuid)) and ' || case when p_live then 'j.finished_at is null' else 'j.outcome = ''failed''' end
-      when p_live then 'queue.live_jobs as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $1'
-      else 'queue.ended as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $1 and w.outcome = ''failed''' end
-    || case when p_live then ' and j.cancel_requested_at is null' else '' end,
-    case when p_filter ? 'ids' then 'j.created_at, j.id' else 'w.job_created_at, w.job_id' end)
-  into v_ids using p_workspace_id, p_filter, p_limit;
-  return v_ids;
+        select jsonb_array_elements_text($2 -> ''ids'')::uuid))'
+      when p_live then 'queue.live_jobs as w where w.workspace_id = $1'
+      else 'queue.ended as w where w.workspace_id = $1 and w.outcome = ''failed''' end)
+  into ids, next using p_workspace_id, p_filter, p_limit, v_slice, (p_cursor ->> 'created_at')::timestamptz,
+    (p_cursor ->> 'id')::uuid, p_live;
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function queue.matching_jobs is 'The oldest jobs of a workspace that meet the filter of cancel_jobs: live ones without a cancel asked for, or else dead letters.';
+comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of cancel_jobs: {ids, next}.\n\n'
+  'Live ones without a cancel asked for, or else dead letters. Looks at 2,000 more than p_limit: next is where to go on, '
+  'null when there is nothing more.';
 
 create function queue.may_steer(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -142,22 +163,26 @@ end;
 $$;
 comment on function queue.may_steer is 'Refuse with 404 whoever does not belong to the workspace.';
 
-create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500) returns jsonb
+create function public.cancel_jobs(
+  p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
+) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
-  v_ids uuid[];
-  v_limit integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_filter jsonb := coalesce(p_filter, '{}');
+  v_found record;
 begin
   perform queue.may_steer(p_workspace_id);
-  v_ids := queue.matching_jobs(p_workspace_id, v_filter, true, v_limit + 1);
-  return jsonb_build_object('count', queue.cancel(v_ids[1:v_limit], queue.clock()), 'more', cardinality(v_ids) > v_limit);
+  v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), true, p_cursor,
+    least(1000, greatest(1, coalesce(p_limit, 500))));
+  return jsonb_build_object('count', queue.cancel(v_found.ids, queue.clock()),
+    'more', v_found.next is not null, 'next', v_found.next);
 end;
 $$;
-comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match: {count, more}.\n\nFilter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Call again while more is true.';
+comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest first: {count, more, next: {created_at, id} | null}.\n\n'
+  'Filter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Each call looks at '
+  'p_limit + 2,000 jobs: it may cancel few, even none, and still have more. Give next as p_cursor to go on, until more is false.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -243,25 +268,26 @@ end;
 $$;
 comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\nAn ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or completed.';
 
-create function public.redrive_jobs(p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500) returns jsonb
+create function public.redrive_jobs(
+  p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
+) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables: this is the function
 set search_path = ''
 as $$
 declare
-  v_ids uuid[];
-  v_limit integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_filter jsonb := coalesce(p_filter, '{}');
-  v_count integer;
+  v_found record;
 begin
   perform queue.may_steer(p_workspace_id);
-  v_ids := queue.matching_jobs(p_workspace_id, v_filter, false, v_limit + 1);
-  perform 1 from public.jobs where id = any (v_ids[1:v_limit]) order by id for update;
-  v_count := queue.retry_jobs(v_ids[1:v_limit], queue.clock());
-  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
+  v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), false, p_cursor,
+    least(1000, greatest(1, coalesce(p_limit, 500))));
+  perform 1 from public.jobs where id = any (v_found.ids) order by id for update;
+  return jsonb_build_object('count', queue.retry_jobs(v_found.ids, queue.clock()),
+    'more', v_found.next is not null, 'next', v_found.next);
 end;
 $$;
-comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more}.\n\nFilters as in cancel_jobs. Call again while more is true.';
+comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, next}.\n\n'
+  'Filters, slices and cursor as in cancel_jobs: give next as p_cursor to go on, until more is false.';
 
 create function queue.steer_by_update() returns trigger
 language plpgsql
@@ -293,6 +319,10 @@ begin
   elsif new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
     if old.status <> 'pending' then
       perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
+    elsif new.priority not between 0 and 1000 then
+      perform queue.refuse(400, 'invalid_argument', 'priority must be between 0 and 1000', 'priority');
+    elsif new.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
+      perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999', 'scheduled_for');
     end if;
     new.updated_at := v_now;
   end if;
@@ -315,13 +345,14 @@ begin
       case when new.status = 'cancelled' then 'job.cancelled' else 'job.cancel_requested' end,
       jsonb_build_object('status', new.status, 'attempts', new.attempts), v_now);
     update queue.leases set cancel_requested = true where job_id = new.id;
-    insert into queue.signals (kind, job_id)
-    select 'orphans', new.id
+    insert into queue.signals (kind, job_id, workspace_id)
+    select 'orphans', new.id, new.workspace_id
     where exists (select 1 from public.jobs as c where c.parent_id = new.id and c.finished_at is null);
   end if;
   if new.status = 'cancelled' then
     perform queue.leave(array[new.id]);
     delete from queue.waits where job_id = new.id;
+    delete from queue.dependencies where job_id = new.id;
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
     values (v_now, new.job_type, new.workspace_id, 'cancelled', 1);
     perform queue.after_end(array[new.id]);
@@ -413,24 +444,7 @@ set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
 
-create function public.job_steps(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
-set search_path = ''
-as $$
-begin
-  perform queue.visible_job(p_job_id);
-  return jsonb_build_object(
-    'steps', (select coalesce(jsonb_agg(jsonb_build_object('name', name, 'result', result -> 'value', 'created_at', created_at) order by created_at, name), '[]')
-      from queue.steps where job_id = p_job_id),
-    'waiting_for', (select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options', data -> 'options',
-        'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at, 'default', default_value, 'since', created_at)
-      from queue.waits where job_id = p_job_id));
-end;
-$$;
-comment on function public.job_steps is 'Finished steps of a job and what it waits for: {steps: [{name, result, created_at}], waiting_for}.';
-
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
-  public.get_job, public.job_steps from public, anon, authenticated, service_role;
+  public.get_job from public, anon, authenticated, service_role;
 grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
-  public.get_job, public.job_steps to authenticated, service_role;
+  public.get_job to authenticated, service_role;

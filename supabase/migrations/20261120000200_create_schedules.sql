@@ -6,6 +6,7 @@ create table queue.schedules (
   workspace_id uuid not null,
   name text not null,
   cron text not null,
+  plan text[] not null generated always as (queue.cron_parse(cron)) stored,
   timezone text not null default 'UTC',
   job_type text not null,
   payload jsonb not null default '{}',
@@ -13,6 +14,7 @@ create table queue.schedules (
   missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz,
+  held_until timestamptz not null default '-infinity',
   last_slot_at timestamptz,
   last_job_id uuid,
   problem text,
@@ -23,13 +25,14 @@ create table queue.schedules (
   constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
   constraint schedules_missed_is_known check (missed in ('skip', 'once', 'all'))
 ) with (fillfactor = 70);
-create index schedules_by_time on queue.schedules (next_at) where enabled;
+create index schedules_by_time on queue.schedules ((greatest(next_at, held_until))) where enabled and next_at is not null;
 alter table queue.schedules enable row level security;
 comment on table queue.schedules is 'Jobs that are enqueued by the clock.';
 comment on column queue.schedules.id is 'Identity.';
 comment on column queue.schedules.workspace_id is 'The tenant its jobs belong to.';
 comment on column queue.schedules.name is 'Name, unique in the workspace.';
 comment on column queue.schedules.cron is 'Five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly.';
+comment on column queue.schedules.plan is 'The expression as cron_parse reads it.';
 comment on column queue.schedules.timezone is 'IANA time zone the fields are read in.';
 comment on column queue.schedules.job_type is 'Type of the jobs.';
 comment on column queue.schedules.payload is 'Their payload.';
@@ -37,6 +40,7 @@ comment on column queue.schedules.options is 'Their options, as for enqueue_job;
 comment on column queue.schedules.missed is 'Runs missed while nothing ticked: skip them, run once for all, or run all.';
 comment on column queue.schedules.enabled is 'False while switched off.';
 comment on column queue.schedules.next_at is 'Next run, UTC; null when none will come.';
+comment on column queue.schedules.held_until is 'Not looked at before: the workspace has had its runs of the minute.';
 comment on column queue.schedules.last_slot_at is 'The latest slot that was fired, UTC.';
 comment on column queue.schedules.last_job_id is 'The job it made.';
 comment on column queue.schedules.problem is 'Why the latest slot made no job; null when it did.';
@@ -60,200 +64,136 @@ comment on column queue.schedule_slots.job_id is 'The job it made; null when enq
 comment on column queue.schedule_slots.fired_at is 'When it was fired.';
 revoke all on queue.schedules, queue.schedule_slots from public, anon, authenticated, service_role;
 
-create function queue.cron_set(p_field text, p_low integer, p_high integer, p_names text[] default '{}') returns integer[]
-language plpgsql immutable
+create table queue.schedule_minutes (
+  workspace_id uuid primary key,
+  minute timestamptz not null,
+  runs integer not null
+) with (fillfactor = 50);
+alter table queue.schedule_minutes enable row level security;
+comment on table queue.schedule_minutes is 'How many runs of schedules a workspace has had in a minute, for the limit schedule_runs_per_minute.';
+comment on column queue.schedule_minutes.workspace_id is 'The tenant.';
+comment on column queue.schedule_minutes.minute is 'The latest minute with a run.';
+comment on column queue.schedule_minutes.runs is 'How many runs it had.';
+revoke all on queue.schedule_minutes from public, anon, authenticated, service_role;
+insert into queue.settings (name, value) values ('schedule_runs_per_minute', '240');
+
+create function queue.count_runs(p_workspace_id uuid, p_runs integer, p_now timestamptz) returns integer
+language sql
 set search_path = ''
 as $$
-declare
-  v_part text;
-  v_bounds text[];
-  v_from integer;
-  v_to integer;
-  v_step integer;
-  v_set integer[] := '{}';
-begin
-  if p_field = '' or p_field ~ '(^,|,$|,,)' then
-    return null;
-  end if;
-  foreach v_part in array string_to_array(lower(p_field), ',') loop
-    if v_part !~ '^(\*|[a-z]{3}|\d{1,2})(-([a-z]{3}|\d{1,2}))?(/\d{1,3})?$' or v_part ~ '^\*-' then
-      return null;
-    end if;
-    v_step := coalesce(nullif(split_part(v_part, '/', 2), '')::integer, 1);
-    v_part := split_part(v_part, '/', 1) || case when v_part ~ '/' and v_part !~ '[*-]' then '-' || p_high else '' end;
-    if v_part = '*' then
-      v_from := p_low;
-      v_to := p_high;
-    else
-      v_bounds := array(
-        select coalesce((array_position(p_names, bound) - 1 + p_low)::text, bound)
-        from unnest(string_to_array(v_part, '-')) with ordinality as b (bound, n) order by n);
-      if exists (select 1 from unnest(v_bounds) as b where b !~ '^\d+$') then
-        return null;
-      end if;
-      v_from := v_bounds[1]::integer;
-      v_to := coalesce(v_bounds[2], v_bounds[1])::integer;
-    end if;
-    if v_step < 1 or v_from < p_low or v_to > p_high or v_from > v_to then
-      return null;
-    end if;
-    v_set := v_set || array(select generate_series(v_from, v_to, v_step));
-  end loop;
-  return array(select distinct s from unnest(v_set) as s order by s);
-end;
+  insert into queue.schedule_minutes as m (workspace_id, minute, runs)
+  values (p_workspace_id, date_trunc('minute', p_now), p_runs)
+  on conflict (workspace_id) do update set minute = excluded.minute,
+    runs = excluded.runs + case when m.minute = excluded.minute then m.runs else 0 end
+  returning runs
 $$;
-comment on function queue.cron_set is 'The numbers a cron field stands for; null when it cannot be read.';
+comment on function queue.count_runs is 'Add runs of schedules to those of the workspace in this minute; returns the sum.';
 
-create function queue.cron_parse(p_cron text) returns jsonb
-language plpgsql immutable
+create function queue.hold_schedules(p_workspace_id uuid, p_most integer, p_now timestamptz) returns void
+language sql
 set search_path = ''
 as $$
-declare
-  v_fields text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
-    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
-    when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
-    when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
-  v_days constant text[] := array['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'];
-  v_months constant text[] := array['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
-  v_sets jsonb;
-begin
-  if cardinality(v_fields) = 5 and length(p_cron) <= 500 then -- read again at each run, while other leases wait
-    v_sets := jsonb_build_object(
-      'minutes', queue.cron_set(v_fields[1], 0, 59), 'hours', queue.cron_set(v_fields[2], 0, 23),
-      'days', queue.cron_set(v_fields[3], 1, 31), 'months', queue.cron_set(v_fields[4], 1, 12, v_months),
-      'weekdays', (select array_agg(distinct d % 7) from unnest(queue.cron_set(v_fields[5], 0, 7, v_days)) as d),
-      'any_hour', v_fields[2] like '*%', 'any_day', v_fields[3] like '*%', 'any_weekday', v_fields[5] like '*%');
-  end if;
-  if v_sets is null or exists (select 1 from jsonb_each(v_sets) where value = 'null'::jsonb) then
-    perform queue.refuse(400, 'invalid_argument', format('not a cron expression of five fields: %s', left(p_cron, 100)), 'cron');
-  end if;
-  return v_sets;
-end;
+  update queue.schedules
+  set held_until = date_trunc('minute', p_now) + interval '1 minute', problem = format(
+    'the schedules of this workspace ask for more than %s runs a minute (schedule_runs_per_minute); this one waits', p_most)
+  where id = any (array(
+    select id from queue.schedules where workspace_id = p_workspace_id and enabled and next_at <= p_now
+    for update skip locked))
 $$;
-comment on function queue.cron_parse is E'A cron expression as sets of numbers; 400 when it cannot be read or has more than 500 characters.\n\nA day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.';
+comment on function queue.hold_schedules is 'Put off what is due of a workspace that has had its runs of the minute.';
 
-create function queue.cron_next(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_sets jsonb := queue.cron_parse(p_cron);
-  v_minutes integer[] := array(select jsonb_array_elements_text(v_sets -> 'minutes')::integer);
-  v_hours integer[] := array(select jsonb_array_elements_text(v_sets -> 'hours')::integer);
-  v_days integer[] := array(select jsonb_array_elements_text(v_sets -> 'days')::integer);
-  v_months integer[] := array(select jsonb_array_elements_text(v_sets -> 'months')::integer);
-  v_weekdays integer[] := array(select jsonb_array_elements_text(v_sets -> 'weekdays')::integer);
-  v_any_hour boolean := (v_sets ->> 'any_hour')::boolean;
-  v_any_day boolean := (v_sets ->> 'any_day')::boolean;
-  v_any_weekday boolean := (v_sets ->> 'any_weekday')::boolean;
-  v_local timestamp := p_after at time zone p_timezone;
-  v_day date := v_local::date;
-  v_next timestamptz;
-begin
-  for v_count in 0..366 * 9 loop -- the rarest date, 29 February, comes within eight years
-    if extract(month from v_day) = any (v_months) and (case
-        when v_any_day and v_any_weekday then true
-        when v_any_day then extract(dow from v_day) = any (v_weekdays)
-        when v_any_weekday then extract(day from v_day) = any (v_days)
-        else extract(day from v_day) = any (v_days) or extract(dow from v_day) = any (v_weekdays) end) then
-      -- a wall-clock time may come twice (clocks go back) or never (they go forward):
-      -- fixed hours run once, at the first or right after the gap; "every hour" runs each real hour
-      select min(instant) into v_next
-      from (
-        select wall, other.instant,
-          (other.instant at time zone p_timezone) = wall as exists_so,
-          min(other.instant) filter (where (other.instant at time zone p_timezone) = wall) over (partition by wall) as first
-        from unnest(v_hours) as h, unnest(v_minutes) as m
-        cross join lateral (select v_day + make_interval(hours => h, mins => m) as wall) as w
-        cross join lateral (select wall at time zone p_timezone as instant) as i
-        cross join lateral (values (i.instant - interval '1 hour'), (i.instant - interval '30 minutes'), (i.instant),
-          (i.instant + interval '30 minutes'), (i.instant + interval '1 hour')) as other (instant)
-        where wall > v_local - interval '4 hours'
-          and ((other.instant at time zone p_timezone) = wall or other.instant = i.instant)) as all_of_them
-      where instant > p_after
-        and case when exists_so then v_any_hour or instant = first else not v_any_hour and first is null end;
-      if v_next is not null then
-        return v_next;
-      end if;
-    end if;
-    v_day := v_day + 1;
-  end loop;
-  return null;
-end;
-$$;
-comment on function queue.cron_next is E'The first instant after p_after at which the expression is due; null when none comes within nine years.\n\nWhen clocks go forward, a run whose wall-clock time is left out comes right after the gap; when they go back, it comes once. Hours given as * follow real time instead.';
-
-create function queue.fire_schedules(p_limit integer, p_now timestamptz) returns integer
+create function queue.fire_schedule(p_schedule queue.schedules, p_most integer, p_now timestamptz,
+  out fired integer, out next_at timestamptz, out last_slot_at timestamptz, out job_id uuid
+)
 language plpgsql
 set search_path = ''
 as $$
 declare
+  v_slot timestamptz := p_schedule.next_at;
+  v_runs integer := 0;
+begin
+  fired := 0;
+  last_slot_at := p_schedule.last_slot_at;
+  if p_schedule.missed = 'skip' and v_slot < p_now - interval '5 minutes' then
+    v_slot := null;
+  end if;
+  while v_slot is not null loop
+    insert into queue.schedule_slots (schedule_id, slot_at) values (p_schedule.id, v_slot) on conflict do nothing;
+    if found then
+      job_id := (queue.enqueue_unwaited(p_schedule.workspace_id, p_schedule.options || jsonb_build_object(
+        'job_type', p_schedule.job_type, 'payload', p_schedule.payload)) #>> '{ids,0}')::uuid;
+      update queue.schedule_slots as s set job_id = fire_schedule.job_id
+      where s.schedule_id = p_schedule.id and s.slot_at = v_slot;
+      fired := fired + 1;
+      last_slot_at := v_slot;
+    end if;
+    v_runs := v_runs + 1;
+    next_at := queue.cron_after(p_schedule.plan, p_schedule.timezone, v_slot);
+    v_slot := case when p_schedule.missed = 'all' and next_at <= p_now and v_runs < p_most then next_at end;
+  end loop;
+  if p_schedule.missed <> 'all' or next_at is null then
+    next_at := queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
+  end if;
+end;
+$$;
+comment on function queue.fire_schedule is E'Enqueue what is due of one schedule, at most p_most runs, and tell when it is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
+
+create function queue.fire_schedules(p_ids uuid[], p_now timestamptz, p_until timestamptz default 'infinity') returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_most constant integer := (queue.setting('schedule_runs_per_minute'))::integer;
   v_schedule queue.schedules;
-  v_slot timestamptz;
-  v_next timestamptz;
-  v_done jsonb;
-  v_problem text;
+  v_made record;
+  v_runs integer;
+  v_held uuid[] := '{}';
   v_fired integer := 0;
-  v_of_this integer;
-  v_fires integer;
-  v_last timestamptz;
 begin
   for v_schedule in
-    select * from queue.schedules where enabled and next_at <= p_now order by next_at, id limit p_limit for update skip locked
+    select * from queue.schedules where id = any (p_ids) and enabled and greatest(next_at, held_until) <= p_now
+    order by next_at, id for update skip locked
   loop
-    v_slot := v_schedule.next_at;
-    v_of_this := 0;
-    v_fires := 0;
-    v_problem := null;
-    v_done := null;
-    v_last := v_schedule.last_slot_at;
-    v_next := v_slot;
-    begin -- what is wrong with one schedule must not stop everyone's leases
+    exit when clock_timestamp() > p_until; -- the rest stays due
+    continue when v_schedule.workspace_id = any (v_held);
+    v_runs := queue.count_runs(v_schedule.workspace_id, 0, p_now);
+    if v_runs >= v_most then
+      perform queue.hold_schedules(v_schedule.workspace_id, v_most, p_now);
+      v_held := v_held || v_schedule.workspace_id;
+      continue;
+    end if;
+    begin -- what is wrong with one schedule is that schedule's
       perform queue.check_declared(v_schedule, p_now);
-      if v_schedule.missed = 'skip' and v_slot < p_now - interval '5 minutes' then
-        v_slot := null;
-      end if;
-      while v_slot is not null loop
-        insert into queue.schedule_slots (schedule_id, slot_at) values (v_schedule.id, v_slot) on conflict do nothing;
-        if found then
-          v_done := queue.enqueue_unwaited(v_schedule.workspace_id, v_schedule.options
-            || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload));
-          update queue.schedule_slots set job_id = (v_done #>> '{ids,0}')::uuid
-          where schedule_id = v_schedule.id and slot_at = v_slot;
-          v_fires := v_fires + 1;
-          v_schedule.last_slot_at := v_slot;
-        end if;
-        v_of_this := v_of_this + 1;
-        v_next := queue.cron_next(v_schedule.cron, v_schedule.timezone, v_slot);
-        v_slot := case when v_schedule.missed = 'all' and v_next <= p_now and v_of_this < 100 then v_next end;
-      end loop;
+      v_made := queue.fire_schedule(v_schedule, least(100, v_most - v_runs), p_now);
+      perform queue.count_runs(v_schedule.workspace_id, v_made.fired, p_now);
+      v_fired := v_fired + v_made.fired;
+      update queue.schedules set next_at = v_made.next_at, last_slot_at = v_made.last_slot_at, problem = null,
+        last_job_id = coalesce(v_made.job_id, last_job_id)
+      where id = v_schedule.id;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
         continue; -- it stays due, and the next look fires it
       when others then
-        v_problem := sqlerrm; -- what this schedule had enqueued until here is undone
-        v_next := null;
-        v_done := null;
-        v_fires := 0;
-        v_schedule.last_slot_at := v_last;
+        update queue.schedules set problem = sqlerrm, next_at = queue.next_after_problem(v_schedule, p_now)
+        where id = v_schedule.id;
     end;
-    v_fired := v_fired + v_fires;
-    if v_schedule.missed <> 'all' or v_next is null then
-      begin
-        v_next := queue.cron_next(v_schedule.cron, v_schedule.timezone, p_now);
-      exception when others then -- a zone that the server no longer knows
-        v_problem := sqlerrm;
-        v_next := p_now + interval '1 hour';
-      end;
-    end if;
-    update queue.schedules set next_at = v_next, last_slot_at = v_schedule.last_slot_at, problem = v_problem,
-      last_job_id = coalesce((v_done #>> '{ids,0}')::uuid, last_job_id)
-    where id = v_schedule.id;
   end loop;
   return v_fired;
 end;
 $$;
-comment on function queue.fire_schedules is E'Enqueue the jobs of due schedules; returns how many.\n\nA run more than five minutes late counts as missed where those are skipped. One whose job would have to wait for somebody''s transaction stays due.';
+comment on function queue.fire_schedules is E'Enqueue the jobs of those of the schedules that are due; returns how many.\n\nOne whose job would have to wait for a transaction stays due; what is left at p_until does, too. A workspace has at most schedule_runs_per_minute runs a minute: what is above waits for the next minute and says so.';
+
+create function queue.next_after_problem(p_schedule queue.schedules, p_now timestamptz) returns timestamptz
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
+exception when others then -- a zone that the server no longer knows
+  return p_now + interval '1 hour';
+end;
+$$;
+comment on function queue.next_after_problem is 'When a schedule whose run failed is tried next: at its next time.';
 
 create function queue.may_manage(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -338,7 +278,7 @@ begin
     next_at = case when s.enabled and s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at else excluded.next_at end,
     problem = null, updated_at = v_now
   returning * into v_made;
-  return to_jsonb(v_made);
+  return to_jsonb(v_made) - '{plan,held_until}'::text[];
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
     perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'schedule');
@@ -372,7 +312,7 @@ set search_path = ''
 as $$
 begin
   perform queue.may_steer(p_workspace_id);
-  return (select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s) order by s.name), '[]'))
+  return (select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s) - '{plan,held_until}'::text[] order by s.name), '[]'))
     from (select * from queue.schedules where workspace_id = p_workspace_id order by name limit 1000) as s);
 end;
 $$;

@@ -1,63 +1,121 @@
 -- Numbers without counting history: rollups of deltas, readiness, learned run times, retention.
 
-create function queue.roll_up(p_now timestamptz) returns void
-language plpgsql
+create table queue.type_minutes (
+  minute timestamptz not null,
+  job_type text not null,
+  run_bucket smallint not null,
+  jobs bigint not null,
+  primary key (minute, job_type, run_bucket)
+) with (fillfactor = 70);
+alter table queue.type_minutes enable row level security;
+comment on table queue.type_minutes is 'Run times per type over all tenants, for an hour: what the 95th percentile is learned from.';
+comment on column queue.type_minutes.minute is 'Start of the minute.';
+comment on column queue.type_minutes.job_type is 'The type.';
+comment on column queue.type_minutes.run_bucket is 'Histogram bucket of the run, see stat_bucket.';
+comment on column queue.type_minutes.jobs is 'How many attempts.';
+revoke all on queue.type_minutes from public, anon, authenticated, service_role;
+
+create function queue.fold_deltas(p_limit integer) returns integer
+language sql
 set search_path = ''
 as $$
-begin
-  with old as (
-    delete from queue.stat_deltas where id = any (array(select id from queue.stat_deltas order by id limit 20000 for update skip locked))
-    returning *),
+  with old as materialized (
+    delete from queue.stat_deltas
+    where id = any (array(select id from queue.stat_deltas order by id limit p_limit for update skip locked))
+    returning *, date_trunc('minute', at) as minute),
+  per_tenant as (
+    insert into queue.stat_minutes as m
+      (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
+    select minute, job_type, workspace_id, outcome, wait_bucket, run_bucket,
+      sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
+    from old group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
+    on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
+      jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms,
+      cost_usd = m.cost_usd + excluded.cost_usd),
+  per_type as (
+    insert into queue.type_minutes as m (minute, job_type, run_bucket, jobs)
+    select minute, job_type, run_bucket, sum(jobs) from old
+    where outcome in ('completed', 'retry', 'failed') group by 1, 2, 3 order by 1, 2, 3
+    on conflict (minute, job_type, run_bucket) do update set jobs = m.jobs + excluded.jobs),
   proven as (
     insert into queue.proven as p (job_type, workspace_id, since, seen_at)
     select job_type, workspace_id, min(at), max(at) from old where outcome = 'completed' group by 1, 2 order by 1, 2
     on conflict (job_type, workspace_id) do update set seen_at = excluded.seen_at
     where p.seen_at < excluded.seen_at - interval '1 day')
-  insert into queue.stat_minutes as m (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
-  select date_trunc('minute', at), job_type, workspace_id, outcome, wait_bucket, run_bucket, sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
-  from old group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
-  on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
-    jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms, cost_usd = m.cost_usd + excluded.cost_usd;
+  select count(*)::integer from old
+$$;
+comment on function queue.fold_deltas is 'Fold the oldest counts into minutes, at most p_limit; returns how many.';
+
+create function queue.roll_up(p_now timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_most constant integer := 20000;
+  v_folded integer := queue.fold_deltas(v_most);
+begin
+  delete from queue.type_minutes where minute <= p_now - interval '1 hour';
   update queue.job_types as t set run_p95_ms = p.p95
   from (
     select job_type, min(upper) filter (where running >= 0.95 * total) as p95
     from (
-      select job_type, power(1.25, run_bucket + 1) - 1 as upper, sum(jobs) over (partition by job_type order by run_bucket) as running,
-        sum(jobs) over (partition by job_type) as total
-      from (select job_type, run_bucket, sum(jobs) as jobs from queue.stat_minutes
-        where minute > p_now - interval '1 hour' and outcome in ('completed', 'retry', 'failed') group by 1, 2) as b) as c
+      select job_type, power(1.25, run_bucket + 1) - 1 as upper,
+        sum(jobs) over (partition by job_type order by run_bucket) as running, sum(jobs) over (partition by job_type) as total
+      from (select job_type, run_bucket, sum(jobs) as jobs from queue.type_minutes group by 1, 2) as b) as c
     group by job_type having max(total) >= 20) as p
   where t.job_type = p.job_type and t.run_p95_ms is distinct from p.p95;
-  delete from queue.stat_minutes where minute < p_now - interval '8 days';
-  delete from queue.proven where seen_at < p_now - interval '30 days';
+  delete from queue.stat_minutes where ctid = any (array(
+    select ctid from queue.stat_minutes where minute < p_now - interval '8 days' order by minute limit v_most));
+  delete from queue.proven where ctid = any (array(
+    select ctid from queue.proven where seen_at < p_now - interval '30 days' order by seen_at limit v_most));
+  return case when v_folded = v_most then v_folded else 0 end;
 end;
 $$;
-comment on function queue.roll_up is 'Fold deltas into minutes, learn the 95th percentile of run time per type (from 20 runs up), drop old minutes.';
+comment on function queue.roll_up is E'Fold counts into minutes, learn the 95th percentile of run time per type (from 20 runs up), drop old minutes.\n\n'
+  'Not 0 when there is more to fold.';
 
-create function queue.prune(p_limit integer, p_now timestamptz) returns integer
+create function queue.due_removals(p_limit integer, p_now timestamptz) returns uuid[]
+language sql stable
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+  with piles as materialized (
+    select t.job_type, o.outcome, p_now - make_interval(days => coalesce(
+      (t.retention_days ->> o.outcome)::integer, (queue.setting('retention_days') ->> o.outcome)::integer)) as before
+    from queue.job_types as t cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)),
+  due as materialized ( -- one probe each
+    select p.*, ceil(p_limit::numeric / count(*) over ())::integer as share from piles as p
+    where exists (
+      select 1 from queue.ended as e where e.job_type = p.job_type and e.outcome = p.outcome and e.ended_at < p.before))
+  select array(
+    select e.job_id from due as d cross join lateral (
+      select e.job_id, e.ended_at from queue.ended as e
+      where e.job_type = d.job_type and e.outcome = d.outcome and e.ended_at < d.before
+      order by e.ended_at limit d.share) as e
+    order by e.ended_at)
+$$;
+comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of each type and outcome, whoever owns them, an equal share of each.\n\n'
+  'Days per status are in the setting retention_days; a type may have days of its own.';
+
+create function queue.strip_job(p_id uuid, p_limit integer) returns integer
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
-  v_days jsonb := queue.setting('retention_days');
-  v_ids uuid[];
+  v_logs integer;
+  v_events integer;
 begin
-  -- the oldest of each type and outcome, whoever owns them: no tenant is visited
-  v_ids := array(
-    select due.job_id
-    from queue.job_types as t
-    cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)
-    cross join lateral (
-      select e.job_id, e.ended_at from queue.ended as e
-      where e.job_type = t.job_type and e.outcome = o.outcome and e.ended_at < p_now - make_interval(
-        days => coalesce((t.retention_days ->> o.outcome)::integer, (v_days ->> o.outcome)::integer))
-      order by e.ended_at limit p_limit) as due
-    order by due.ended_at limit p_limit);
-  return queue.remove_jobs(v_ids, p_now);
+  delete from public.job_logs where ctid = any (array(
+    select l.ctid from public.job_logs as l where l.job_id = p_id limit p_limit));
+  get diagnostics v_logs = row_count;
+  delete from public.job_events where ctid = any (array(
+    select e.ctid from public.job_events as e where e.job_id = p_id order by e.seq limit p_limit - v_logs));
+  get diagnostics v_events = row_count;
+  return v_logs + v_events;
 end;
 $$;
-comment on function queue.prune is E'Delete ended jobs past their retention, with logs and events, the oldest of all tenants first; returns how many, at most p_limit.\n\nDays per status stand in the setting retention_days; a type may have days of its own.';
+comment on function queue.strip_job is 'Delete up to p_limit log lines and events of an ended job that is about to be removed; returns how many.';
 
 create function queue.remove_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -68,15 +126,29 @@ declare
   v_rows_max constant integer := 50000; -- about a second's work, however talkative the jobs were
   v_ids uuid[];
 begin
-  v_ids := array(select j.id from public.jobs as j where j.id = any (p_ids) order by j.id for update skip locked);
+  v_ids := array( -- ended still: one may have been retried since it was chosen
+    select j.id from public.jobs as j
+    where j.id = any (p_ids) and j.finished_at is not null order by j.id for update skip locked);
+  v_ids := array( -- by events first, so that lines are counted of few
+    select c.id from (
+      select j.id, d.nth, sum(j.last_seq) over (order by d.nth) - j.last_seq as rows_before
+      from unnest(p_ids) with ordinality as d (id, nth)
+      join public.jobs as j on j.id = d.id
+      where exists (select 1 from unnest(v_ids) as h where h = d.id)) as c
+    where c.rows_before < v_rows_max order by c.nth);
   v_ids := array(
     select c.id from (
-      select j.id, sum(j.last_seq + l.lines) over (order by d.nth) - (j.last_seq + l.lines) as rows_before
-      from unnest(p_ids) with ordinality as d (id, nth)
-      join public.jobs as j on j.id = d.id and j.id = any (v_ids)
+      select d.id, d.nth, sum(j.last_seq + l.lines) over (order by d.nth) as rows
+      from unnest(v_ids) with ordinality as d (id, nth)
+      join public.jobs as j on j.id = d.id
       cross join lateral (
-        select count(*) as lines from (select 1 from public.job_logs as g where g.job_id = j.id limit v_rows_max) as g) as l) as c
-    where c.rows_before < v_rows_max);
+        select count(*) as lines from (
+          select 1 from public.job_logs as g where g.job_id = d.id limit v_rows_max) as g) as l) as c
+    where c.rows <= v_rows_max or c.nth = 1
+    order by c.nth);
+  if cardinality(v_ids) = 1 and queue.strip_job(v_ids[1], v_rows_max) >= v_rows_max then
+    return 1; -- row by row: the next call goes on
+  end if;
   with gone as (
     delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
   insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
@@ -85,7 +157,8 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.remove_jobs is E'Delete jobs in the order given, until about 50,000 rows of theirs are gone, and note it for their workspaces; returns how many.\n\nOne job at least, whatever it has written. Those that somebody holds are left to the next call.';
+comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 rows of theirs are gone, and note it for their workspaces; returns how many.\n\n'
+  'A job that has written more than that goes row by row, in several calls. Those that somebody holds are left to the next call.';
 
 create function queue.prune_others(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -100,7 +173,10 @@ begin
     where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
   delete from queue.named_events where (workspace_id, name) in (
     select workspace_id, name from queue.named_events
-    where emitted_at < p_now - interval '30 days' order by emitted_at limit p_limit for update skip locked);
+    where emitted_at < p_now - interval '30 days'
+      and not exists ( -- a step that got it has no copy of its own
+        select 1 from queue.steps as s where s.workspace_id = named_events.workspace_id and s.event_name = named_events.name)
+    order by emitted_at limit p_limit for update skip locked);
   delete from queue.batches where (id, workspace_id) in (
     select id, workspace_id from queue.batches
     where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
@@ -113,6 +189,7 @@ begin
   delete from queue.removals where ctid = any (array(
     select ctid from queue.removals
     where day <= (p_now at time zone 'UTC')::date - 30 order by day limit p_limit for update skip locked));
+  delete from queue.schedule_minutes where minute < p_now - interval '1 hour';
   delete from queue.last_deliveries where (webhook_id, job_id) in (
     select webhook_id, job_id from queue.last_deliveries
     where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
@@ -212,6 +289,9 @@ begin
       from (select * from queue.ticks where started_at > v_now - interval '1 hour' order by started_at desc limit 20) as t),
     'failing_maintenance', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure, 'failures', u.failures)), '[]')
       from queue.maintenance_tasks as u where u.failures > 0 or u.failed_at > v_now - interval '1 hour'),
+    'parked_items', (select coalesce(jsonb_agg(jsonb_build_object('task', p.task, 'item', p.item, 'failed_at', p.failed_at,
+        'failure', p.failure, 'failures', p.failures, 'retry_at', p.retry_at) order by p.failed_at desc), '[]')
+      from (select * from queue.parked order by retry_at desc limit 20) as p),
     'paused_types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'paused_by', t.paused_by, 'reason', t.pause_reason)), '[]')
       from queue.job_types as t where t.paused_at is not null),
     'xmin_age', (select max(age(a.backend_xmin)) from pg_catalog.pg_stat_activity as a

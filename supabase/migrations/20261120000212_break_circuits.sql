@@ -1,22 +1,6 @@
 -- The circuit breaker of job types: who may open it, and how it closes by itself.
 -- A tenant's failures stop its own jobs. A type stops for all only on the evidence of several proven tenants.
 
-create table queue.proven (
-  job_type text not null,
-  workspace_id uuid not null,
-  since timestamptz not null,
-  seen_at timestamptz not null,
-  primary key (job_type, workspace_id)
-);
-create index proven_by_time on queue.proven (seen_at);
-create index proven_by_workspace on queue.proven (workspace_id);
-alter table queue.proven enable row level security;
-comment on table queue.proven is 'Tenants whose jobs of a type have completed: only their failures are evidence against the type.';
-comment on column queue.proven.job_type is 'The type.';
-comment on column queue.proven.workspace_id is 'The tenant.';
-comment on column queue.proven.since is 'Its first completion.';
-comment on column queue.proven.seen_at is 'A later completion, at most a day behind the latest; forgotten 30 days after it.';
-
 create table queue.breakers (
   job_type text primary key,
   opened_at timestamptz not null,
@@ -36,7 +20,7 @@ comment on column queue.breakers.probing_since is 'Since when it is half open; n
 comment on column queue.breakers.trips is 'How often it opened since it was last closed.';
 comment on column queue.breakers.max_concurrency is 'The type''s own limit, which holds again when it closes.';
 comment on column queue.breakers.workspace_concurrency is 'The same, per workspace.';
-revoke all on queue.proven, queue.breakers from public, anon, authenticated, service_role;
+revoke all on queue.breakers from public, anon, authenticated, service_role;
 
 create function queue.distinct_tenants(p_workspace_ids uuid[]) returns uuid[]
 language sql stable

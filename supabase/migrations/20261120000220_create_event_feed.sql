@@ -1,7 +1,7 @@
 -- The history of a whole workspace or session, read forward without gaps and without repeats.
 -- A cursor is a snapshot: what was not visible in it and is visible now is new, whatever the order of commits.
 
-create index job_events_by_session on public.job_events (session_id, xid) where session_id is not null;
+create index job_events_by_session on public.job_events (session_id, xid, job_id, seq) where session_id is not null;
 
 create function queue.feed_cursor(p_cursor text) returns jsonb
 language plpgsql stable
@@ -24,67 +24,130 @@ begin
   if cardinality(v_parts) = 1 then
     return jsonb_build_object('seen', v_parts[1]);
   end if;
-  return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'at', v_parts[3]::timestamptz,
+  return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'xid', v_parts[3]::xid8,
     'job_id', v_parts[4]::uuid, 'seq', v_parts[5]::bigint);
 exception when data_exception then
-  perform queue.refuse(400, 'invalid_argument', 'the cursor is not valid for this feed', 'cursor');
+  perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
 $$;
-comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n"seen", or in the middle of a batch "seen~until~at~job_id~seq".';
+comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
+
+create function queue.feed_order(
+  p_job_ids uuid[], p_told text[], p_seen pg_snapshot, p_until pg_snapshot
+) returns table (xid xid8, job_id uuid, seq bigint)
+language sql stable
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+  select min(e.xid) over (partition by e.job_id order by e.seq desc), e.job_id, e.seq
+  from unnest(p_job_ids) as j (id) cross join lateral (
+    select e.xid, e.job_id, e.seq, e.type from public.job_events as e where e.job_id = j.id offset 0) as e
+  where e.type <> all (p_told)
+    and (p_seen is null or not pg_visible_in_snapshot(e.xid, p_seen)) and pg_visible_in_snapshot(e.xid, p_until)
+$$;
+comment on function queue.feed_order is E'The places of jobs'' events in a feed: ordered by transaction, but none after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: then the earlier events come with its own. p_told: types that the feed leaves out.';
+
+create function queue.feed_slice(
+  p_workspace_id uuid, p_session_id text, p_from xid8, p_after jsonb, p_until pg_snapshot, p_limit integer
+) returns table (xid xid8, job_id uuid, seq bigint, workspace_id uuid, type text)
+language plpgsql stable
+set search_path = ''
+-- in order and no further than needed
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+begin
+  return query execute format($query$
+    select e.xid, e.job_id, e.seq, e.workspace_id, e.type from public.job_events as e
+    where e.%s and e.xid >= $2 and e.xid < $3 %s order by e.xid, e.job_id, e.seq limit $4$query$,
+    case when p_session_id is null then 'workspace_id = $1::uuid' else 'session_id = $1' end,
+    case when p_after is not null then 'and (e.xid, e.job_id, e.seq) > ($5, $6, $7)' end)
+  using coalesce(p_session_id, p_workspace_id::text), p_from, pg_snapshot_xmax(p_until), p_limit,
+    (p_after ->> 'xid')::xid8, (p_after ->> 'job_id')::uuid, (p_after ->> 'seq')::bigint;
+end;
+$$;
+comment on function queue.feed_slice is 'The next events of a workspace, or of a session, in the order of their index: whoever sees them, whatever their type.';
+
+create function queue.feed_page(
+  p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
+  out events jsonb, out place jsonb
+)
+language plpgsql stable
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+declare
+  v_seen constant pg_snapshot := (p_cursor ->> 'seen')::pg_snapshot;
+  v_from constant jsonb := case when p_cursor ? 'xid' then p_cursor end;
+  v_slice constant integer := 20 * p_limit; -- rows read at most to find the page
+  v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
+  -- with both, the caller has shown that it may read this session of this workspace
+  v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null and queue.is_service();
+begin
+  with slice as materialized (
+    select s.*, row_number() over (order by s.xid, s.job_id, s.seq) as n
+    from queue.feed_slice(p_workspace_id, p_session_id, coalesce(pg_snapshot_xmin(v_seen), '0'), v_from, p_until, v_slice) as s),
+  heads as materialized (
+    select s.xid, s.job_id, max(s.seq) as seq, row_number() over (order by s.xid, s.job_id) as n
+    from slice as s
+    where s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
+      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+      and (v_seen is null or not pg_visible_in_snapshot(s.xid, v_seen)) and pg_visible_in_snapshot(s.xid, p_until)
+    group by 1, 2 order by 1, 2 limit p_limit + 1),
+  told as materialized (
+    select o.*, row_number() over (order by o.xid, o.job_id, o.seq) as n
+    from queue.feed_order(array(select distinct h.job_id from heads as h), v_hidden, v_seen, p_until) as o
+    join heads as h on h.xid = o.xid and h.job_id = o.job_id
+    where v_from is null
+      or (o.xid, o.job_id, o.seq) > ((v_from ->> 'xid')::xid8, (v_from ->> 'job_id')::uuid, (v_from ->> 'seq')::bigint)
+    order by o.xid, o.job_id, o.seq limit p_limit + 1),
+  -- where the next page begins: after the last event of this one, or after what was read for nothing
+  ends as (
+    select t.xid, t.job_id, t.seq from told as t where t.n <= p_limit
+    union all
+    select * from (
+      (select h.xid, h.job_id, h.seq from heads as h where h.n > p_limit)
+      union all (select s.xid, s.job_id, s.seq from slice as s where s.n = v_slice)
+      order by 1, 2, 3 limit 1) as cut
+    where (select count(*) from told) <= p_limit)
+  select coalesce(jsonb_agg(jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'data', e.data,
+      'created_at', e.created_at) order by t.n) filter (where t.n <= p_limit), '[]'),
+    case when (select count(*) from told) > p_limit or (select max(h.n) from heads as h) > p_limit
+        or (select max(s.n) from slice as s) = v_slice then (
+      select jsonb_build_object('xid', x.xid::text, 'job_id', x.job_id, 'seq', x.seq) from ends as x
+      order by x.xid desc, x.job_id desc, x.seq desc limit 1) end
+  into events, place
+  from told as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
+end;
+$$;
+comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, place}; place is null when there is nothing more up to p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be short, even empty, and still have a place to go on from.';
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
 set search_path = ''
-set plan_cache_mode = 'force_custom_plan' -- one plan for both kinds of feed would use neither's index
 as $$
 declare
   v_cursor jsonb := queue.feed_cursor(p_cursor);
-  v_seen pg_snapshot := (v_cursor ->> 'seen')::pg_snapshot;
   v_until pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
-  v_at timestamptz := coalesce((v_cursor ->> 'at')::timestamptz, '-infinity');
-  v_job_id uuid := coalesce((v_cursor ->> 'job_id')::uuid, '00000000-0000-0000-0000-000000000000');
-  v_seq bigint := coalesce((v_cursor ->> 'seq')::bigint, 0);
-  v_limit integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_service boolean := auth.uid() is null and queue.is_service();
-  v_events jsonb;
-  v_last jsonb;
+  v_page record;
 begin
   if p_cursor is not null and v_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false, 'reset', true);
   end if;
-  select coalesce(jsonb_agg(e.line order by e.created_at, e.job_id, e.seq), '[]') into v_events
-  from (
-    select created_at, job_id, seq,
-      jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data, 'created_at', created_at) as line
-    from public.job_events
-    where (p_workspace_id is null or workspace_id = p_workspace_id)
-      and (p_session_id is null or session_id = p_session_id)
-      -- with both, the function has seen that the caller may read this session of this workspace
-      and (p_session_id is null or p_workspace_id is not null or v_service or workspace_id in (select queue.my_workspaces()))
-      and case when p_session_id is null then type not in ('job.progress', 'job.log') else type <> 'job.log' end
-      and xid >= coalesce(pg_snapshot_xmin(v_seen), '0')
-      and (v_seen is null or not pg_visible_in_snapshot(xid, v_seen))
-      and pg_visible_in_snapshot(xid, v_until)
-      and (created_at, job_id, seq) > (v_at, v_job_id, v_seq)
-    -- per job in order of seq: a job's events are written one after the other, xids may not be
-    order by created_at, job_id, seq
-    limit v_limit + 1) as e;
-  if jsonb_array_length(v_events) <= v_limit then
-    return jsonb_build_object('events', v_events, 'cursor', v_until, 'more', false);
-  end if;
-  v_events := v_events - v_limit;
-  v_last := v_events -> (v_limit - 1);
-  return jsonb_build_object('events', v_events, 'more', true, 'cursor', concat_ws('~', coalesce(v_seen, '1:1:'), v_until,
-    v_last ->> 'created_at', v_last ->> 'job_id', v_last ->> 'seq'));
+  v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until, least(1000, greatest(1, coalesce(p_limit, 500))));
+  return jsonb_build_object('events', v_page.events, 'more', v_page.place is not null, 'cursor',
+    case when v_page.place is null then v_until::text else concat_ws('~', coalesce(v_cursor ->> 'seen', '1:1:'), v_until,
+      v_page.place ->> 'xid', v_page.place ->> 'job_id', v_page.place ->> 'seq') end);
 end;
 $$;
-comment on function queue.read_feed is E'What a feed has after a cursor, oldest first, at most p_limit events.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
+comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in order of seq.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
 
 create function public.event_feed(p_workspace_id uuid, p_cursor text default null, p_limit integer default 500) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing workspace and another's
 set search_path = ''
-set plan_cache_mode = 'force_custom_plan' -- one plan for both kinds of feed would use neither's index
 as $$
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
@@ -102,7 +165,6 @@ create function public.session_feed(p_session_id text, p_cursor text default nul
 language plpgsql stable
 security definer -- answers the same 404 for a missing session and another's
 set search_path = ''
-set plan_cache_mode = 'force_custom_plan' -- one plan for both kinds of feed would use neither's index
 as $$
 begin
   if not exists (
@@ -116,6 +178,7 @@ end;
 $$;
 comment on function public.session_feed is E'Events of a session''s jobs, logs left out, after a cursor; as event_feed.\n\nWithout a cursor it starts at the beginning. Of a session that spans tenants each sees their own part.';
 
-revoke execute on function queue.feed_cursor, queue.read_feed from public, anon, authenticated, service_role;
+revoke execute on function queue.feed_cursor, queue.feed_order, queue.feed_slice, queue.feed_page, queue.read_feed
+  from public, anon, authenticated, service_role;
 revoke execute on function public.event_feed, public.session_feed from public, anon, authenticated, service_role;
 grant execute on function public.event_feed, public.session_feed to authenticated, service_role;

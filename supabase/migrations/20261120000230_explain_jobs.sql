@@ -101,18 +101,20 @@ begin
   select r.ready_at into v_ready_at from queue.ready as r
   where r.workspace_id = p_job.workspace_id and r.job_created_at = p_job.created_at and r.job_id = p_job.id;
   select count(*) into v_ahead from (
-    (select 1 from queue.known_partitions as p
-      cross join lateral (select 1 from queue.ready as r where r.partition_id = p.id limit 1001) as r
-      where p.workspace_id = p_job.workspace_id and p.priority < p_job.priority limit 1001)
+    (select 1
+      from (select * from queue.known_partitions as k
+        where k.workspace_id = p_job.workspace_id and k.priority < p_job.priority limit 1001) as p
+      cross join lateral (select 1 from queue.ready as r where r.partition_id = p.id limit 1001) as r limit 1001)
     union all
-    (select 1 from queue.known_partitions as p
+    (select 1
+      from (select * from queue.known_partitions as k -- of keys there may be any number: it looks at no more
+        where k.workspace_id = p_job.workspace_id and k.priority = p_job.priority limit 1001) as p
       cross join lateral (
         select 1 from queue.ready as r
         where r.partition_id = p.id and (r.ready_at, r.job_id) < (v_ready_at, p_job.id)
           -- what the mark has passed is gone, though its dead rows may still be there
           and r.ready_at >= p.claim_from
-        order by r.ready_at, r.job_id limit 1001) as r
-      where p.workspace_id = p_job.workspace_id and p.priority = p_job.priority limit 1001)
+        order by r.ready_at, r.job_id limit 1001) as r limit 1001)
     limit 1001) as ahead;
   if v_ahead = 0 and v_ready_at < p_now - interval '15 seconds' then
     -- it should have been leased by now: say what is seen, and promise nothing

@@ -4,7 +4,7 @@
 insert into queue.settings (name, value) values ('realtime_messages_per_second', '"pro"');
 
 -- Sequences count without locks and at once for everyone, whatever a transaction does later; unlogged, because after
--- a crash nobody is connected and counting starts again.
+-- a crash no one is connected and counting starts again.
 do $$
 declare
   v_name text;
@@ -29,7 +29,7 @@ create unlogged table queue.held_topics (
   held_at timestamptz not null,
   xid xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.held_topics is E'Topics whose messages were held back, until their followers have been told to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
+comment on table queue.held_topics is E'Topics whose messages were held back, until their followers were sent a message to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
 comment on column queue.held_topics.id is 'Identity and order.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';
@@ -93,7 +93,9 @@ as $$
 $$;
 comment on function queue.message_budget is E'Messages a second that may be sent, deliveries included: the setting realtime_messages_per_second.\n\nfree is 80 and pro 400, a fifth below what the plans allow.';
 
-create function queue.open_second(p_second bigint, out counted bigint, out base bigint, out opened boolean)
+create function queue.open_second(
+  p_second bigint, p_mark boolean, out counted bigint, out base bigint, out opened boolean
+)
 language plpgsql
 set search_path = ''
 as $$
@@ -112,7 +114,7 @@ begin
     pg_sequence_last_value('queue.messages_mark_4'), pg_sequence_last_value('queue.messages_mark_5')];
   v_own := v_marks[p_second % 6 + 1];
   opened := v_own is null or v_own >> c_bits <> p_second & c_second;
-  if opened then
+  if opened and p_mark then
     perform setval(case p_second % 6
       when 0 then 'queue.messages_mark_0'::regclass when 1 then 'queue.messages_mark_1'::regclass
       when 2 then 'queue.messages_mark_2'::regclass when 3 then 'queue.messages_mark_3'::regclass
@@ -123,7 +125,7 @@ begin
   from unnest(v_marks) as m where (p_second - (m >> c_bits)) & c_second <= 5;
 end;
 $$;
-comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened for whoever comes first in a second.\n\nAny five seconds lie within six whole ones.';
+comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened is true for the first caller in a second, who marks it.\n\nAny five seconds lie within six whole ones.';
 
 create function queue.message_window() returns queue.message_window
 language plpgsql
@@ -133,15 +135,15 @@ declare
   v_quarter integer := 6 * queue.message_budget() / 4;
   v_second record;
 begin
-  v_second := queue.open_second(queue.message_second());
-  -- a transaction that is old already may go on for long: nobody would be told before its end
+  v_second := queue.open_second(queue.message_second(), true);
+  -- a transaction that is old already may run for long, and its messages are seen at its end
   if v_second.opened and clock_timestamp() - now() < interval '1 second' then
     perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
   end if;
   return (v_second.base + 3 * v_quarter, v_quarter);
 end;
 $$;
-comment on function queue.message_window is E'What may be sent now. Whoever comes first in a second tells followers what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for telling followers to look again.';
+comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for announcements.';
 
 create function queue.count_messages(p_cost bigint) returns bigint
 language sql volatile
@@ -189,7 +191,7 @@ begin
   return cardinality(v_topics);
 end;
 $$;
-comment on function queue.announce_held is E'Tell the followers of topics whose messages were held back to look again, one message a topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
+comment on function queue.announce_held is E'Announce to the followers of topics whose messages were held back that they look again, one message a topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
 
 create function queue.hold_topics(p_topics text[], p_messages bigint) returns void
 language plpgsql
@@ -202,7 +204,25 @@ begin
   perform max(nextval('queue.messages_held')) from generate_series(1, p_messages);
 end;
 $$;
-comment on function queue.hold_topics is E'Note that messages to topics were held back; their followers are told later to look again.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
+comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
+
+create function queue.choose_messages(
+  p_topics text[], p_is_minor boolean[], p_room bigint, p_minor_room bigint, out goes boolean[], out cost bigint
+)
+language sql
+set search_path = ''
+as $$
+  with wanted as (
+    select t.nth, t.is_minor, 1 + coalesce(a.receivers, 1) as cost
+    from unnest(p_topics, p_is_minor) with ordinality as t (topic, is_minor, nth)
+    left join queue.audiences as a on a.topic = t.topic),
+  chosen as (
+    select w.nth, w.cost, sum(w.cost) over (order by w.is_minor, w.nth)
+      <= case when w.is_minor then p_minor_room else p_room end as goes
+    from wanted as w)
+  select array_agg(c.goes order by c.nth), coalesce(sum(c.cost) filter (where c.goes), 0) from chosen as c
+$$;
+comment on function queue.choose_messages is 'Which messages fit into the room there is, in their order, minor ones last; and what those cost.';
 
 create function queue.send_messages(
   p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean[],
@@ -215,23 +235,20 @@ declare
   v_sent bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
   v_own_room bigint := p_window.quarter - v_sent;
   v_room bigint := p_window.ceiling - coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
-  v_costs integer[];
   v_goes boolean[];
   v_cost bigint;
   v_ids uuid[];
 begin
-  v_costs := array(
-    select 1 + coalesce(a.receivers, 1) from unnest(p_topics) with ordinality as t (topic, nth)
-    left join queue.audiences as a on a.topic = t.topic order by t.nth);
-  v_goes := array(
-    select t.up_to <= least(v_own_room, v_room - case when t.is_minor then p_window.quarter else 0 end)
-    from (
-      select u.nth, u.is_minor, sum(u.cost) over (order by u.is_minor, u.nth) as up_to
-      from unnest(v_costs, p_is_minor) with ordinality as u (cost, is_minor, nth)) as t
-    order by t.nth);
-  v_cost := (select sum(u.cost) from unnest(v_costs, v_goes) as u (cost, goes) where u.goes);
+  v_cost := 2 * cardinality(p_topics);
+  if v_cost <= least(v_own_room, v_room - p_window.quarter) and not exists (select from queue.audiences) then
+    v_goes := array_fill(true, array[cardinality(p_topics)]);
+  else
+    select c.goes, c.cost into v_goes, v_cost
+    from queue.choose_messages(p_topics, p_is_minor,
+      least(v_own_room, v_room), least(v_own_room, v_room - p_window.quarter)) as c;
+  end if;
   -- others may have sent since the room was read
-  if v_cost is not null and queue.count_messages(v_cost) <= p_window.ceiling then
+  if v_cost > 0 and queue.count_messages(v_cost) <= p_window.ceiling then
     perform set_config('minutehand.messages_sent', (v_sent + v_cost)::text, true);
     v_ids := queue.new_ids(cardinality(p_topics));
     insert into realtime.messages (id, topic, extension, event, payload, private)
@@ -248,7 +265,7 @@ begin
   from unnest(p_topics, v_goes) as t (topic, goes) where not t.goes;
 end;
 $$;
-comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Whoever follows a topic of which something was held back is told to look again within seconds (job.look_again), so that what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
+comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Followers of a topic of which something was held back are told to look again within seconds (job.look_again), so what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql
@@ -284,7 +301,7 @@ set search_path = ''
 begin atomic
   select queue.follow(p_topic, p_follower_id);
 end;
-comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; topics of jobs are told about what was held back only while somebody says so. quiet: jobs of some types publish nothing, so silence proves nothing.';
+comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; what was held back is announced on topics of jobs only to those who say so. quiet: jobs of some types publish nothing, so silence proves nothing.';
 
 create function queue.forget_followers() returns void
 language sql
@@ -328,11 +345,11 @@ begin
   if not exists (select from queue.held_topics) then
     return 0;
   end if;
-  perform queue.message_window(); -- tells followers, if the second is new
-  return 1; -- stays due until all have been told
+  perform queue.message_window(); -- announces, if the second is new
+  return 1; -- stays due until all is announced
 end;
 $$;
-comment on function queue.care_for_messages is 'The maintenance of messages: followers of what was held back are told, counts are written down, followers that left are forgotten.';
+comment on function queue.care_for_messages is 'The maintenance of messages: announcements, counts per minute, followers that left.';
 
 create function queue.message_numbers() returns jsonb
 language plpgsql
@@ -343,38 +360,47 @@ declare
   v_second record;
   v_counted bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_held bigint := coalesce(pg_sequence_last_value('queue.messages_held'), 0);
+  v_since timestamptz := v_now - interval '24 hours';
   v_steps record;
+  v_month numeric;
 begin
-  v_second := queue.open_second(queue.message_second());
-  if v_second.opened then -- nobody else does for this second
-    perform queue.announce_held(v_second.base + 6 * queue.message_budget(), 6 * queue.message_budget() / 4);
-  end if;
+  v_second := queue.open_second(queue.message_second(), false);
   with points as (
-    select minute, counted, held from queue.message_minutes where minute > v_now - interval '24 hours'
+    select v_since as minute, coalesce(max(counted), 0) as counted, coalesce(max(held), 0) as held
+    from (select counted, held from queue.message_minutes where minute <= v_since order by minute desc limit 1) as before
+    union all select minute, counted, held from queue.message_minutes where minute > v_since
     union all select v_now, v_counted, v_held),
   steps as (
     -- a count that fell began again after a crash
-    select p.minute, case when p.counted >= lag(p.counted) over w then p.counted - lag(p.counted) over w else p.counted end as counted,
-      case when p.held >= lag(p.held) over w then p.held - lag(p.held) over w else p.held end as held,
-      v_now - min(p.minute) over () as span
+    select p.minute,
+      p.counted - case when p.counted >= lag(p.counted) over w then lag(p.counted) over w else 0 end as counted,
+      p.held - case when p.held >= lag(p.held) over w then lag(p.held) over w else 0 end as held,
+      row_number() over w as nth
     from points as p window w as (order by p.minute))
   select coalesce(sum(counted) filter (where minute > v_now - interval '1 hour'), 0) as hour,
     coalesce(sum(held) filter (where minute > v_now - interval '1 hour'), 0) as held_hour,
-    coalesce(sum(counted), 0) as day, coalesce(sum(held), 0) as held_day, max(span) as span into v_steps
-  from steps;
-  return jsonb_build_object('budget_per_second', queue.message_budget(), 'setting', queue.setting('realtime_messages_per_second'),
+    coalesce(sum(counted), 0) as day, coalesce(sum(held), 0) as held_day,
+    extract(epoch from v_now - (select min(minute) from queue.message_minutes where minute > v_since)) as seconds
+  into v_steps from steps where nth > 1;
+  v_month := round(30 * v_steps.day * 86400 / greatest(3600, coalesce(v_steps.seconds, 0)));
+  return jsonb_build_object('budget_per_second', queue.message_budget(),
+    'setting', queue.setting('realtime_messages_per_second'),
     'per_second', round((v_counted - v_second.base) / 6.0, 1),
-    'last_hour', v_steps.hour, 'held_last_hour', v_steps.held_hour, 'last_day', v_steps.day, 'held_last_day', v_steps.held_day,
+    'last_hour', v_steps.hour, 'held_last_hour', v_steps.held_hour,
+    'last_day', v_steps.day, 'held_last_day', v_steps.held_day,
     'held_topics', (select count(*) from (select from queue.held_topics limit 10000) as h),
     'followers', (select coalesce(sum(receivers), 0) from queue.audiences),
     -- what the last day, or what is known of it, would come to in a month
-    'month', round(30 * v_steps.day * 86400 / greatest(3600, extract(epoch from v_steps.span))));
+    'month', v_month,
+    -- Supabase's prices of 2026: 2.50 USD a million beyond the five million in Pro
+    'month_usd', round(greatest(0, v_month - 5000000) * 2.5 / 1000000, 2));
 end;
 $$;
-comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day.';
+comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day with its price on the Pro plan.\n\nDeliveries to at least one listener are assumed, so the bill may be lower.';
 
 revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
-  queue.count_messages, queue.announce_held, queue.hold_topics, queue.send_messages, queue.forget_followers,
+  queue.count_messages, queue.announce_held, queue.hold_topics, queue.choose_messages, queue.send_messages,
+  queue.forget_followers,
   queue.note_messages, queue.care_for_messages,
   queue.message_numbers from public, anon, authenticated, service_role;
 revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;

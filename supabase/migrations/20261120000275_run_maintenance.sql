@@ -1,79 +1,248 @@
 -- Maintenance, apart from leasing: what time and other jobs' ends have made due, and what keeps the queue small.
--- Workers call it beside their leases. Each task is guarded and bounded; what fails is tried last, and shown.
+-- Workers call it beside their leases. It is bounded by rows and by time; each task, and each item of one, is guarded.
 
-create function queue.maintenance_is_due(p_now timestamptz) returns boolean
-language sql stable
+create table queue.parked (
+  task text not null,
+  item text not null,
+  failed_at timestamptz not null,
+  failure text not null,
+  failures integer not null default 1,
+  retry_at timestamptz not null,
+  primary key (task, item)
+);
+create index parked_by_time on queue.parked (retry_at);
+alter table queue.parked enable row level security;
+comment on table queue.parked is E'Items of maintenance that failed alone: left out of what is done, and tried again last.\n\n'
+  'Whatever an item does, those beside it get on. Shown by queue_health.';
+comment on column queue.parked.task is 'The task, see queue.due_tasks.';
+comment on column queue.parked.item is 'What failed: the id of a job, a signal or a schedule.';
+comment on column queue.parked.failed_at is 'When, the last time.';
+comment on column queue.parked.failure is 'The error, with its SQLSTATE.';
+comment on column queue.parked.failures is 'How often.';
+comment on column queue.parked.retry_at is 'When it is tried again: after ten seconds, twice as long after each '
+  'failure, an hour at most.';
+revoke all on queue.parked from public, anon, authenticated, service_role;
+create index deferred_by_turn on queue.deferred (workspace_id, run_at);
+
+create function queue.park(p_task text, p_item text, p_failure text, p_now timestamptz) returns void
+language plpgsql
 set search_path = ''
 as $$
-  select exists (select 1 from queue.deferred where run_at <= p_now)
-    or exists (select 1 from queue.waits where timeout_at <= p_now)
-    or exists (select 1 from queue.deadlines where deadline_at <= p_now)
-    or exists (select 1 from queue.signals)
-    or exists (select 1 from queue.outbox)
-    or exists (select 1 from queue.held_topics)
-    or exists (select 1 from queue.leases where expires_at <= p_now)
-    or exists (select 1 from queue.schedules where enabled and next_at <= p_now)
-    or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
-    or exists (select 1 from queue.maintenance_tasks
-      where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
-        and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))))
+begin
+  insert into queue.parked as p (task, item, failed_at, failure, retry_at)
+  values (p_task, p_item, p_now, left(p_failure, 1000), p_now + interval '10 seconds')
+  on conflict (task, item) do update set failed_at = excluded.failed_at, failure = excluded.failure,
+    failures = p.failures + 1,
+    retry_at = excluded.failed_at + least(interval '1 hour', interval '10 seconds' * 2 ^ least(p.failures, 10));
+  raise warning 'an item of maintenance is parked: % %: %', p_task, p_item, p_failure;
+end;
 $$;
-comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: an idle queue wants none.';
+comment on function queue.park is 'Leave an item out of maintenance for a while.';
 
-create function queue.maintain(p_task text, p_limit integer, p_now timestamptz) returns integer
+create function queue.due_jobs(p_limit integer, p_now timestamptz) returns uuid[]
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+declare
+  v_ids uuid[] := array(
+    select d.job_id from queue.deferred as d
+    where d.run_at <= p_now and not exists (
+      select 1 from queue.parked as p where p.task = 'promotion' and p.item = d.job_id::text)
+    order by d.run_at limit p_limit);
+  v_tenants uuid[];
+begin
+  if cardinality(v_ids) < p_limit then
+    return v_ids;
+  end if;
+  -- a crowd: half of the places for the oldest, half for an equal share of each tenant
+  v_tenants := queue.some_tenants('deferred', 250);
+  return array(
+    select f.job_id from unnest(v_tenants) as t (workspace_id) cross join lateral (
+      select d.job_id from queue.deferred as d
+      where d.workspace_id = t.workspace_id and d.run_at <= p_now and not exists (
+        select 1 from queue.parked as p where p.task = 'promotion' and p.item = d.job_id::text)
+      order by d.run_at limit ceil(p_limit / 2.0 / cardinality(v_tenants))) as f
+    union
+    select i from unnest(v_ids[1:p_limit / 2]) as i);
+end;
+$$;
+comment on function queue.due_jobs is E'Deferred jobs to make ready now, the oldest first.\n\n'
+  'When more are due than p_limit, no tenant''s crowd keeps another''s job waiting: each gets a share.';
+
+create function queue.due_items(p_task text, p_limit integer, p_now timestamptz) returns text[]
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+as $$
+declare
+  v_parked text[] := array(select p.item from queue.parked as p where p.task = p_task limit 10000);
+  v_limit integer := p_limit + cardinality(v_parked);
+  v_items text[];
+begin
+  case p_task
+    when 'reclaim' then
+      v_items := array(select l.job_id from queue.leases as l where l.expires_at <= p_now limit v_limit);
+    when 'waits' then
+      v_items := array(select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit v_limit);
+    when 'signals' then
+      return queue.due_signals(p_limit);
+    when 'promotion' then
+      return queue.due_jobs(case p_limit when 1 then 1 else 2 * p_limit end, p_now);
+    when 'schedules' then
+      v_items := array(
+        select s.id from queue.schedules as s
+        where s.enabled and s.next_at is not null and greatest(s.next_at, s.held_until) <= p_now
+        order by greatest(s.next_at, s.held_until) limit v_limit);
+    when 'expire' then
+      v_items := array(
+        select d.job_id from queue.deadlines as d
+        where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
+        order by d.deadline_at limit v_limit);
+    when 'retention' then
+      v_items := queue.due_removals(cardinality(v_parked) + case p_limit when 1 then 1
+        else ceil(p_limit * (queue.setting('retention_batch'))::numeric / 500)::integer end, p_now);
+    else
+      return null;
+  end case;
+  if v_parked = '{}' then
+    return v_items;
+  end if;
+  return array(select u.i from unnest(v_items) with ordinality as u (i, n) where u.i <> all (v_parked) order by u.n limit v_limit);
+end;
+$$;
+comment on function queue.due_items is 'What is due of a task, about p_limit items and none that is parked; null for a '
+  'task that is done as a whole.';
+
+create function queue.maintain(p_task text, p_items text[], p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_batch integer := (queue.setting('retention_batch'))::integer;
-  v_done integer := 0;
 begin
   case p_task
-    when 'reclaim' then v_done := queue.reclaim(p_limit, p_now);
-    when 'waits' then v_done := queue.expire_waits(p_limit, p_now);
-    when 'signals' then
-      for v_round in 1..5 loop -- what ends may let others end or go on
-        exit when queue.drain_signals(p_limit, p_now) = 0;
-        v_done := v_done + 1;
-      end loop;
-    when 'promotion' then v_done := queue.promote(2 * p_limit, p_now);
-    when 'schedules' then v_done := queue.fire_schedules(100, p_now);
-    when 'deliveries' then v_done := queue.drain_outbox(100, p_now);
-    when 'expire' then v_done := queue.expire(p_limit, p_now);
+    when 'reclaim' then return queue.reclaim(p_items::uuid[], p_now);
+    when 'waits' then return queue.expire_waits(p_items::uuid[], p_now);
+    when 'signals' then return queue.drain_signals(p_items::bigint[], p_now);
+    when 'promotion' then return queue.promote(p_items::uuid[], p_now);
+    when 'schedules' then return queue.fire_schedules(p_items::uuid[], p_now, p_until);
+    when 'expire' then return queue.expire(p_items::uuid[], p_now);
+    when 'retention' then return queue.remove_jobs(p_items::uuid[], p_now);
+    when 'deliveries' then return queue.drain_outbox(100, p_now);
     when 'poison' then perform queue.find_poison(p_now);
     when 'sweep' then perform queue.sweep(p_now);
-    when 'statistics' then perform queue.roll_up(p_now);
-    when 'retention' then v_done := queue.prune(v_batch, p_now);
+    when 'statistics' then return queue.roll_up(p_now);
     when 'old_rows' then
       perform queue.prune_others(v_batch, p_now);
       perform queue.prune_workers(v_batch, p_now);
       perform queue.spread_schedules(null, p_now);
     when 'orphans' then perform queue.forget_orphans();
-    when 'messages' then v_done := queue.care_for_messages(p_now);
+    when 'messages' then return queue.care_for_messages(p_now);
     when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
   end case;
-  return v_done;
+  return 0;
 end;
 $$;
-comment on function queue.maintain is 'Do one task of maintenance, at most about p_limit items of it; returns how many it did.';
+comment on function queue.maintain is 'Do the items of a task, or a task that has none; returns how many it did.';
 
-create function queue.try_to_maintain(p_task text, p_now timestamptz) returns integer
+create function queue.try_items(
+  p_task text, p_items text[], p_now timestamptz, p_until timestamptz,
+  out done integer, out failure text, out cancelled boolean
+)
+language plpgsql
+set search_path = ''
+as $$
+begin
+  cancelled := false;
+  done := queue.maintain(p_task, p_items, p_now, p_until);
+exception
+  when query_canceled then -- the statement timeout too
+    cancelled := true;
+    failure := format('%s (%s)', sqlerrm, sqlstate);
+  when others then
+    failure := format('%s (%s)', sqlerrm, sqlstate);
+end;
+$$;
+comment on function queue.try_items is 'The same in a subtransaction: what fails is undone, told, and spreads no '
+  'further.';
+
+create function queue.try_one_by_one(p_task text, p_items text[], p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_failures integer := (select failures from queue.maintenance_tasks where name = p_task);
-  v_done integer;
+  v_item text;
+  v_tried record;
+  v_done integer := 0;
 begin
-  -- after a failure in smaller bites: what it cannot swallow then is small, and the rest gets on
-  v_done := queue.maintain(p_task, greatest(1, 500 / (10 ^ least(3, v_failures))::integer), p_now);
-  -- one that is behind stays due
+  foreach v_item in array p_items loop
+    exit when clock_timestamp() > p_until; -- the rest stays due
+    v_tried := queue.try_items(p_task, array[v_item], p_now, p_until);
+    v_done := v_done + coalesce(v_tried.done, 0);
+    if v_tried.failure is not null then
+      perform queue.park(p_task, v_item, v_tried.failure, p_now);
+      exit when v_tried.cancelled;
+    end if;
+  end loop;
+  return v_done;
+end;
+$$;
+comment on function queue.try_one_by_one is 'Do items that failed together each for itself, and park those that fail.';
+
+create function queue.maintain_in_bites(p_task text, p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- after a cancellation in smaller bites: what cannot be swallowed is alone in the end, and the rest gets on
+  v_failures integer := (select least(3, failures) from queue.maintenance_tasks where name = p_task);
+  v_bite integer := greatest(1, 500 / (10 ^ v_failures)::integer);
+  v_items text[];
+  v_tried record;
+  v_one integer;
+  v_done integer := 0;
+begin
+  -- what ends may let others end or go on; small bites are many
+  for v_round in 1..greatest(case p_task when 'signals' then 5 else 1 end, 500 / v_bite) loop
+    v_items := queue.due_items(p_task, v_bite, p_now);
+    exit when v_items = '{}';
+    v_tried := queue.try_items(p_task, v_items, p_now, p_until);
+    if v_tried.failure is null then
+      v_one := v_tried.done;
+    elsif v_items is null or v_tried.cancelled and cardinality(v_items) > 1 then
+      update queue.maintenance_tasks set failed_at = p_now, failures = failures + 1, failure = v_tried.failure
+      where name = p_task;
+      raise warning 'the maintenance task % failed: %', p_task, v_tried.failure;
+      return null;
+    elsif v_tried.cancelled then
+      perform queue.park(p_task, v_items[1], v_tried.failure, p_now);
+      return null; -- the call has had its time
+    else
+      v_one := queue.try_one_by_one(p_task, v_items, p_now, p_until);
+    end if;
+    v_done := v_done + v_one;
+    exit when v_items is null or v_one = 0 or clock_timestamp() > p_until;
+  end loop;
   update queue.maintenance_tasks set done_at = p_now,
-    cursor = case when p_task = 'retention' then case when v_done > 0 then 'behind' end else cursor end, failures = case when v_done > 0 or failures < 3 then 0 else failures end
+    cursor = case when p_task in ('retention', 'statistics') then case when v_done > 0 then 'behind' end else cursor end,
+    failures = case when v_items is null or cardinality(v_items) < v_bite then 0 else failures end
   where name = p_task;
   return v_done;
+end;
+$$;
+comment on function queue.maintain_in_bites is E'Do what is due of a task, about 500 items; null when it failed or was cancelled.\n\n'
+  'Items that fail together are done one by one, and those that fail alone are parked. A cancelled task is done in bites of '
+  'a tenth the next time; an item that is cancelled alone is parked.';
+
+create function queue.try_to_maintain(p_task text, p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return queue.maintain_in_bites(p_task, p_now, p_until);
 exception
-  when query_canceled or others then -- the statement timeout too: noted, so that the next call begins elsewhere
+  when query_canceled or others then -- noted, so that the next call begins elsewhere
     update queue.maintenance_tasks set failed_at = p_now, failures = failures + 1,
       failure = format('%s (%s)', sqlerrm, sqlstate)
     where name = p_task;
@@ -81,7 +250,33 @@ exception
     return null;
 end;
 $$;
-comment on function queue.try_to_maintain is E'Do a task in a subtransaction; null when it failed or was cancelled, which is noted and does not spread.\n\nA task that failed is parked for five seconds, twice as long after each further failure, at most an hour.';
+comment on function queue.try_to_maintain is E'Do a task in a subtransaction; null when it failed or was cancelled, which is noted and does not spread.\n\n'
+  'A task that failed is parked for five seconds, twice as long after each further failure, at most an hour.';
+
+create function queue.retry_parked(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_one queue.parked;
+  v_tried record;
+  v_done integer := 0;
+begin
+  for v_one in select * from queue.parked where retry_at <= p_now order by retry_at limit 20 loop
+    exit when clock_timestamp() > p_until;
+    v_tried := queue.try_items(v_one.task, array[v_one.item], p_now, p_until);
+    if v_tried.failure is null then -- done, or gone
+      delete from queue.parked where task = v_one.task and item = v_one.item;
+      v_done := v_done + 1;
+    else
+      perform queue.park(v_one.task, v_one.item, v_tried.failure, p_now);
+      exit when v_tried.cancelled;
+    end if;
+  end loop;
+  return v_done;
+end;
+$$;
+comment on function queue.retry_parked is 'Try parked items again, each for itself.';
 
 create function queue.due_tasks(p_now timestamptz) returns setof text
 language sql stable
@@ -96,11 +291,39 @@ as $$
     -- what these lock is wanted by leases, so they come last
     (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
-  where (u.done_at <= p_now - t.every or t.name = 'retention' and u.cursor = 'behind')
-    and (u.failures = 0 or u.failed_at <= p_now - least(interval '1 hour', interval '5 seconds' * 2 ^ (u.failures - 1)))
+  where (u.done_at <= p_now - t.every or u.cursor = 'behind')
+    and (u.failures = 0 or u.done_at > u.failed_at
+      or u.failed_at <= p_now - least(interval '1 hour', interval '5 seconds' * 2 ^ (least(u.failures, 12) - 1)))
   order by u.failures, t.place
 $$;
 comment on function queue.due_tasks is 'The tasks whose time has come, those that failed last.';
+
+create function queue.maintenance_is_due(p_now timestamptz) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (select 1 from queue.parked) or exists (select 1 from queue.maintenance_tasks where failures > 0) then
+    return exists (select 1 from queue.parked where retry_at <= p_now)
+      or exists (select 1 from queue.due_tasks(p_now) as t (name) where cardinality(queue.due_items(t.name, 1, p_now)) > 0);
+  end if;
+  return exists (select 1 from queue.deferred where run_at <= p_now)
+    or exists (select 1 from queue.waits where timeout_at <= p_now)
+    or exists (select 1 from queue.deadlines where deadline_at <= p_now)
+    or exists (select 1 from queue.signals)
+    or exists (select 1 from queue.outbox)
+    or exists (select 1 from queue.held_topics)
+    or exists (select 1 from queue.leases where expires_at <= p_now)
+    or exists (select 1 from queue.schedules
+      where enabled and next_at is not null and greatest(next_at, held_until) <= p_now)
+    or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
+    or exists (select 1 from queue.maintenance_tasks
+      where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
+        and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))));
+end;
+$$;
+comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: an idle '
+  'queue wants none, and what is parked waits for its time.';
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql
@@ -122,14 +345,14 @@ begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   if not queue.try_lock('maintenance') then
-    return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', false, 'busy', true);
+    return jsonb_build_object('done', v_counts, 'failed', v_failed, 'parked', 0, 'more', false, 'busy', true);
   end if;
   for v_task in select queue.due_tasks(v_now) loop
     if clock_timestamp() >= v_until then
       v_more := true;
       exit;
     end if;
-    v_done := queue.try_to_maintain(v_task, v_now);
+    v_done := queue.try_to_maintain(v_task, v_now, v_until);
     if v_done is null then
       v_failed := v_failed || v_task;
       exit when clock_timestamp() >= v_until; -- a cancelled statement has had its time
@@ -137,17 +360,26 @@ begin
       v_counts := v_counts || jsonb_build_object(v_task, v_done);
     end if;
   end loop;
+  if exists (select 1 from queue.parked where retry_at <= v_now) and clock_timestamp() < v_until then
+    perform queue.retry_parked(v_now, v_until);
+  end if;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
-    'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'retention', 'messages']
+    'parked', (select count(*) from (select 1 from queue.parked limit 1000) as p),
+    'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'retention',
+      'messages']
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
 end;
 $$;
-comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, which never depend on it. Each task is bounded and guarded on its own: one that fails or is cancelled is noted, parked and tried last (see queue_health). more asks for another call; busy says that another worker is at it.';
+comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, failed: [task], parked, more, busy}.\n\n'
+  'Called by workers beside their leases, which never depend on it. Each task and each of its items is guarded on its own: '
+  'what fails or is cancelled is noted, parked and tried last (see queue_health). more asks for another call; busy says that '
+  'another worker is at it; parked is how many items wait to be tried again.';
 
-revoke execute on function queue.maintenance_is_due, queue.maintain, queue.try_to_maintain, queue.due_tasks
+revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items, queue.try_one_by_one,
+  queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks, queue.maintenance_is_due
   from public, anon, authenticated, service_role;
 revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;
 grant execute on function public.run_maintenance to job_worker, service_role;

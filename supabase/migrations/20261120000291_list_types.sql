@@ -176,6 +176,7 @@ begin
   return queue.type_line(v_type, p_workspace_id,
       (select n.line from queue.type_numbers(p_workspace_id, p_job_type, v_now) as n), v_now)
     || jsonb_build_object('now', v_now, 'payload_schema', v_type.payload_schema, 'events', v_type.events,
+      'live', v_type.live,
       'tagged_by', v_type.tagged_by, 'limits', jsonb_build_object(
         'max_concurrency', v_type.max_concurrency, 'workspace_concurrency', v_type.workspace_concurrency,
         'key_concurrency', v_type.key_concurrency, 'lease_seconds', v_type.lease_seconds, 'timeout_seconds', v_type.timeout_seconds,

@@ -6,52 +6,65 @@ language plpgsql
 security definer -- whoever moves a job may not write to realtime.messages
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   -- hosted Realtime takes 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
   c_message_bytes constant numeric := 120000;
   v_window queue.message_window;
   v_part numeric; -- of a message that one event fills on average
-  v_quiet boolean := exists (select from queue.job_types where live <> 'full');
+  v_states text[] := array(select job_type from queue.job_types where live = 'states');
+  v_off text[] := array(select job_type from queue.job_types where live = 'off');
+  v_mixed boolean := v_states || v_off <> '{}';
 begin
   if not exists (select from events) or to_regclass('realtime.messages') is null then
     return null;
   end if;
   v_window := queue.message_window();
   if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
-    perform queue.hold_topics(array_agg(distinct t.topic), count(distinct t.topic)) from (
-      select 'job:' || e.job_id as topic from events as e where e.type <> 'job.created'
-      union all select 'workspace:' || e.workspace_id from events as e where e.type not in ('job.progress', 'job.log')
-      union all select 'session:' || e.session_id from events as e where e.session_id is not null and e.type <> 'job.log') as t;
+    perform queue.hold_topics(array(
+      select 'workspace:' || e.workspace_id from events as e
+      where e.type not in ('job.progress', 'job.log') group by e.workspace_id
+      union all
+      select 'session:' || e.session_id from events as e
+      where e.session_id is not null and e.type <> 'job.log' group by e.session_id
+      union all
+      select a.topic from queue.audiences as a
+      where a.topic like 'job:%' and a.topic in (select 'job:' || e.job_id from events as e)), count(distinct n.job_id))
+    from events as n;
     return null;
   end if;
   v_part := (select avg(200 + pg_column_size(e.data)) / c_message_bytes from events as e);
-  perform queue.send_messages(array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
+  perform queue.send_messages(
+    array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
   from (
     with e as materialized (
-      select n.job_id, n.seq, n.workspace_id, n.session_id, n.type, row_number() over (order by n.job_id, n.seq) as number,
-        t.live, n.type in ('job.progress', 'job.log') as minor,
-        jsonb_build_object('job_id', n.job_id, 'seq', n.seq, 'type', n.type, 'data', n.data, 'at', n.created_at) as payload
-      from events as n
-      left join public.jobs as j on v_quiet and j.id = n.job_id
-      left join queue.job_types as t on t.job_type = j.job_type
-      where t.live is distinct from 'off'),
+      select n.job_id, n.workspace_id, n.session_id, n.type, row_number() over (order by n.job_id, n.seq) as number,
+        case when v_mixed then (select j.job_type from public.jobs as j where j.id = n.job_id) end as job_type,
+        n.type in ('job.progress', 'job.log') as minor,
+        -- as text and once, read as jsonb when it is whole: a third of what building jsonb from jsonb costs
+        '{"job_id": "' || n.job_id || '", "seq": ' || n.seq || ', "type": ' || to_json(n.type)
+          || ', "data": ' || n.data || ', "at": ' || to_json(n.created_at) || '}' as line
+      from events as n),
     topics as (
       -- nobody can follow a job whose id was not known before
       select 'job:' || job_id as topic, count(*) as count, min(type) as type, min(number) as number,
-        bool_and(minor) as minor, jsonb_agg(payload order by number) as payloads
-      from e where type <> 'job.created' and live is distinct from 'states'
+        bool_and(minor) as minor, string_agg(line, ', ' order by number) as lines
+      from e where type <> 'job.created' and (not v_mixed or job_type <> all (v_states || v_off))
       group by job_id, trunc(number * v_part)
       union all
-      select 'workspace:' || workspace_id, count(*), min(type), min(number), false, jsonb_agg(payload order by number)
-      from e where not minor
+      select 'workspace:' || workspace_id, count(*), min(type), min(number), false,
+        string_agg(line, ', ' order by number)
+      from e where not minor and (not v_mixed or job_type <> all (v_off))
       group by workspace_id, trunc(number * v_part)
       union all
-      select 'session:' || session_id, count(*), min(type), min(number), bool_and(minor), jsonb_agg(payload order by number)
-      from e where session_id is not null and type <> 'job.log' and queue.may_publish(session_id, workspace_id)
+      select 'session:' || session_id, count(*), min(type), min(number), bool_and(minor),
+        string_agg(line, ', ' order by number)
+      from e where session_id is not null and type <> 'job.log' and (not v_mixed or job_type <> all (v_off))
+        and queue.may_publish(session_id, workspace_id)
       group by session_id, trunc(number * v_part))
     select topic, minor, case when count = 1 then type else 'job.events' end as event,
-      case when count = 1 then payloads -> 0 else jsonb_build_object('events', payloads) end as payload
+      case when count = 1 then lines else '{"events": [' || lines || ']}' end::jsonb as payload
     from topics order by number, topic) as m
   having count(*) > 0;
   return null;
@@ -93,7 +106,7 @@ begin
   case split_part(p_topic, ':', 1)
     when 'job' then
       return exists (select 1 from public.jobs as j left join queue.job_types as t on t.job_type = j.job_type
-        -- refused where nothing will come, so that whoever watches polls
+        -- refused where nothing will come, so that watchers poll
         where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full' and (j.workspace_id in (select queue.my_workspaces())
           or j.session_id like 'guest\_%' and exists (
             select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));

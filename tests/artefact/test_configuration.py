@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from minutehand.deploy.parameters import NEEDED, TAKEN, parameter_name
 from tests.artefact.stack import FUNCTIONS, Stack
 from tests.support.command import verbs
 from tests.support.paths import ROOT
+from tests.support.supabase_cli import supabase_program
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,66 @@ def test_tokens_live_an_hour_at_most(supabase: dict[str, Any]) -> None:
     """Removal from a workspace takes effect within a token's life."""
     assert supabase["auth"]["jwt_expiry"] <= 3600
     assert supabase["auth"]["enable_anonymous_sign_ins"] is False
+
+
+def test_what_a_branch_takes_over_is_right_for_people(supabase: dict[str, Any]) -> None:
+    """Branches take the file as it is, and a careless command copies it to production."""
+    text = (ROOT / "supabase" / "config.toml").read_text()
+
+    assert supabase["auth"]["site_url"] == "env(SITE_URL)"
+    assert supabase["auth"]["email"]["enable_confirmations"] is True
+    assert "127.0.0.1" not in re.sub(r"#.*", "", text)
+    assert not {"storage", "edge_runtime", "analytics"} & set(supabase)  # others may use them
+    assert "[remotes.production]" in text
+    example = tomllib.loads(
+        "\n".join(re.findall(r"^# (\[remotes.*|\w+ = .*)$", text, re.MULTILINE))
+    )
+    assert example["remotes"]["production"]["db"]["seed"]["enabled"] is False
+
+
+def test_no_page_or_command_advises_to_overwrite_a_projects_settings() -> None:
+    """It replaces what was set in the dashboard, with the confirmation of sign-ups among it."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.md", "*.py", "*.toml", "*.yml", "*.sql"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    advice = "config" + " push"
+
+    assert [name for name in tracked if advice in (ROOT / name).read_text("utf-8")] == []
+
+
+def test_seeds_loosen_the_local_stack_alone(supabase: dict[str, Any]) -> None:
+    """A preview branch on the internet runs the same seeds."""
+    seeds = [ROOT / "supabase/seed.sql", *ROOT.glob("shared/minutehand/apps/*/seeds/*.sql")]
+    loosening = [
+        statement
+        for path in seeds
+        for statement in path.read_text("utf-8").split(";")
+        if "queue.settings" in statement
+    ]
+
+    assert loosening
+    assert all("seed_files where path like 'hosted/%'" in one for one in loosening)
+
+
+@pytest.mark.parametrize("major", [2, 3])
+def test_the_cli_reads_the_configuration(major: int, tmp_path: Path) -> None:
+    """Both versions that deploy supports, without and with the address in the environment."""
+    folder = tmp_path / "supabase"
+    (folder / "migrations").mkdir(parents=True)
+    text = (ROOT / "supabase" / "config.toml").read_text()
+    (folder / "config.toml").write_text(re.sub(r"^# (\[remotes|\w+ = )", r"\1", text, flags=re.M))
+    program = supabase_program(major)
+    for more in ({}, {"SITE_URL": "https://jobs.example.com"}):
+        done = subprocess.run(
+            [program, "db", "push", "--dry-run", "--db-url", "postgresql://u:p@127.0.0.1:9/x"],
+            cwd=tmp_path, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **more},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+        said = done.stdout + done.stderr
+        assert "failed to connect to postgres" in said, said  # past its configuration
+        assert "deprecated" not in said.replace("--db-url is deprecated", "")
 
 
 def test_the_hosted_checklist_says_where_and_what() -> None:

@@ -12,6 +12,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
+from infra.bench.cost import USAGE
 from minutehand.config import Settings
 from minutehand.deploy.build import PARTS
 from minutehand.deploy.package import TEMPLATE
@@ -33,7 +34,8 @@ ALARMS = {
     "ScheduleDropped",
     "DeadLetters",
     "RecursionDropped",
-    "WorkerFailuresWaiting",
+    "WorkersTooFew",
+    "DatabaseNearlyFull",
     "WorkerFailuresLost",
     "TickFailuresWaiting",
     "TickFailuresLost",
@@ -113,11 +115,15 @@ def lint(template: Path, **options: Any) -> list[Any]:
 
 
 def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
-    """Errors and warnings alike; W3005 is osls' own doubled DependsOn, which harms nothing."""
+    """Errors and warnings alike.
+
+    W3005 is osls' own doubled DependsOn, which harms nothing; W8003 that a condition is constant,
+    which it is once a stage is compiled.
+    """
     found = lint(
         compiled.folder / TEMPLATE,
         regions=["us-east-1", "eu-central-1"],
-        ignore_checks=["W3005"],
+        ignore_checks=["W3005", "W8003"],
     )
 
     assert [str(match) for match in found] == []
@@ -215,7 +221,10 @@ def test_nothing_is_made_that_nothing_reaches(compiled: Stack) -> None:
 
 
 def test_every_queue_of_failures_has_its_alarms(compiled: Stack) -> None:
-    """One for what waits in it, one for what could not even be put there."""
+    """One for what waits for a person, one for what could not even be put there.
+
+    Wake-ups of a busy worker wait for nobody: `WorkersTooFew` tells of them, and clears itself.
+    """
     alarms = compiled.of_type("AWS::CloudWatch::Alarm")
     watched = {
         flat(dimension["Value"])
@@ -224,7 +233,9 @@ def test_every_queue_of_failures_has_its_alarms(compiled: Stack) -> None:
         if dimension["Name"] == "QueueName"
     }
 
-    assert watched == {f"<{name}.QueueName>" for name in compiled.of_type("AWS::SQS::Queue")}
+    assert watched == {"<TickFailures.QueueName>"}
+    assert set(compiled.of_type("AWS::SQS::Queue")) == {"TickFailures", "WorkerFailures"}
+    assert alarms["WorkersTooFewAlarm"]["MetricName"] == "AsyncEventsDropped"
     assert alarms["WorkerFailuresLostAlarm"]["MetricName"] == "DestinationDeliveryFailures"
     assert (
         alarms["TickFailuresLostAlarm"]["MetricName"]
@@ -244,7 +255,8 @@ def test_the_share_of_failed_requests_counts_requests(compiled: Stack) -> None:
 
 def test_the_first_tick_waits_for_the_slow_part_of_the_stack(compiled: Stack) -> None:
     """Secrets come after the stack; ticks without them would wake somebody on the first day."""
-    assert set(compiled.resources["Tick"]["DependsOn"]) == {"Console", "TicksMissedAlarm"}
+    assert set(compiled.resources["Tick"]["DependsOn"]) == {"UploadsBucket", "TicksMissedAlarm"}
+    assert "Console.DomainName" in str(compiled.resources["UploadsBucket"])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -460,7 +472,7 @@ def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
 
 def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None:
     """An alarm on a misspelt metric sleeps for ever."""
-    from minutehand.worker.metrics import NAMESPACE, tick_line
+    from minutehand.worker.metrics import NAMESPACE, database_line, tick_line
     from minutehand.worker.summary import TickSummary
 
     line = json.loads(
@@ -475,6 +487,10 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
     )
     [written] = line["_aws"]["CloudWatchMetrics"]
     names = {metric["Name"] for metric in written["Metrics"]}
+    [hourly] = json.loads(database_line(1, stage=compiled.stage, at_ms=0))["_aws"][
+        "CloudWatchMetrics"
+    ]
+    names |= {metric["Name"] for metric in hourly["Metrics"]}
     used = {
         alarm["MetricName"]
         for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
@@ -488,9 +504,9 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
         if metric[0] == NAMESPACE
     }
 
-    assert used == {"OldestDueSeconds", "DeadLetters"}
+    assert used == {"OldestDueSeconds", "DeadLetters", "DatabaseBytes"}
     assert used | drawn <= names
-    assert written["Dimensions"] == [["stage"]]
+    assert written["Dimensions"] == hourly["Dimensions"] == [["stage"]]
 
 
 def test_no_secret_is_in_the_template(compiled: Stack) -> None:
@@ -518,6 +534,7 @@ ENVIRONMENT = {
 MORE_ENVIRONMENT = {
     "jobs": {
         "CORS_ORIGINS",
+        "STREAM_WAIT_SECONDS",
         "WORKER_FUNCTION_NAME",
         "UPLOADS_BUCKET",
         "UPLOADS_TYPES",
@@ -527,12 +544,13 @@ MORE_ENVIRONMENT = {
         "LANGUAGE_MODEL_URL",
         "KMS_KEY_ID",
     },
-    "status": {"CORS_ORIGINS"},
+    "status": {"CORS_ORIGINS", "STREAM_WAIT_SECONDS"},
     "worker": {
         "CORS_ORIGINS",
         "WORKER_FUNCTION_NAME",
         "WORKER_CONCURRENCY",
         "EXTRA_WORKERS",
+        "WORKERS_AT_ONCE",
         "LANGUAGE_MODEL_URL",
         "LANGUAGE_MODEL",
         "LANGUAGE_MODEL_PRICES",
@@ -594,7 +612,8 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     """Parts of an upload nobody completed are invisible and paid for."""
     bucket = compiled.resources["UploadsBucket"]["Properties"]
     rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
-    apps, console = bucket["CorsConfiguration"]["CorsRules"]
+    apps, with_console = bucket["CorsConfiguration"]["CorsRules"]
+    condition, console, without = with_console["Fn::If"]
 
     assert rules["AbortUnfinishedUploads"]["AbortIncompleteMultipartUpload"] == {
         "DaysAfterInitiation": 2
@@ -602,6 +621,7 @@ def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     assert rules["ExpireUploads"]["ExpirationInDays"] > 0
     assert apps["ExposedHeaders"] == console["ExposedHeaders"] == ["ETag"]
     assert "*" not in apps["AllowedOrigins"]
+    assert (condition, without) == ("HasConsole", {"Ref": "AWS::NoValue"})
     assert [flat(origin) for origin in console["AllowedOrigins"]] == [
         "https://${Console.DomainName}"
     ]
@@ -672,17 +692,56 @@ def test_writes_are_throttled_below_reads(compiled: Stack) -> None:
         assert limits["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
 
 
+def test_the_cost_page_counts_the_alarms(compiled: Stack) -> None:
+    """AWS bills each metric that an alarm reads."""
+    metrics = sum(
+        len([one for one in alarm["Metrics"] if "MetricStat" in one]) if "Metrics" in alarm else 1
+        for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
+    )
+
+    assert metrics == USAGE.alarm_metrics
+
+
+def test_no_metric_is_paid_for_that_no_one_reads(compiled: Stack) -> None:
+    """Route-level metrics are custom metrics on the bill; the alarms read the API's own."""
+    settings = compiled.one("AWS::ApiGatewayV2::Stage")
+
+    assert not settings["DefaultRouteSettings"]["DetailedMetricsEnabled"]
+    assert not any(route["DetailedMetricsEnabled"] for route in settings["RouteSettings"].values())
+
+
+def test_alarms_of_a_busy_worker_clear_themselves(compiled: Stack) -> None:
+    """Saturation is no incident; a queue that only a person empties would stay one for ever."""
+    alarms = compiled.of_type("AWS::CloudWatch::Alarm")
+    too_few = alarms["WorkersTooFewAlarm"]
+
+    assert (too_few["MetricName"], too_few["EvaluationPeriods"], too_few["DatapointsToAlarm"]) == (
+        "AsyncEventsDropped", 15, 15,
+    )  # fmt: skip
+    watched = [alarm.get("Dimensions", [{}])[0].get("Value") for alarm in alarms.values()]
+    assert {"Fn::GetAtt": ["WorkerFailures", "QueueName"]} not in watched
+
+
+def test_streams_hold_no_function_unless_a_stage_says_so(compiled: Stack) -> None:
+    """A new account has ten slots in all: twelve open pages would leave none for reads."""
+    for name in ("jobs", "status"):
+        variables = compiled.function(name)["Environment"]["Variables"]
+        assert variables["STREAM_WAIT_SECONDS"] == "0"
+
+
 def test_functions_behind_the_api_end_before_it_gives_up(compiled: Stack) -> None:
     """HTTP API waits 30 s; an answer after that is paid for and thrown away."""
     for name in ("jobs", "status", "health"):
         assert compiled.function(name)["Timeout"] < 30
 
 
-def test_only_prod_reserves_concurrency(stacks: dict[str, Stack]) -> None:
-    """A new account has too little to reserve any, and the deploy would fail."""
-    assert "ReservedConcurrentExecutions" not in stacks["dev"].function("worker")
-    assert stacks["prod"].function("worker")["ReservedConcurrentExecutions"] == 10
-    assert stacks["prod"].function("worker")["RecursiveLoop"] == "Terminate"
+def test_workers_leave_a_new_account_room_and_reserve_nothing(compiled: Stack) -> None:
+    """An account of ten has none to reserve, and what workers take the API lacks."""
+    worker = compiled.function("worker")
+
+    assert "ReservedConcurrentExecutions" not in worker
+    assert worker["Environment"]["Variables"]["WORKERS_AT_ONCE"] == "5"
+    assert worker["RecursiveLoop"] == "Terminate"
 
 
 def test_everything_that_takes_tags_is_tagged(compiled: Stack) -> None:
@@ -731,3 +790,21 @@ def test_a_budget_warns_before_the_bill_does(compiled: Stack) -> None:
         "TagKeyValue": [f"user:stack$minutehand-{compiled.stage}"]
     }
     assert _tags(compiled.function("worker")) >= {"stack"}
+
+
+def test_without_the_console_there_is_no_cloudfront(compiled: Stack) -> None:
+    """An account that AWS has not verified may make no distribution; cfn-lint tries both ways."""
+    conditional = {
+        name
+        for name, resource in compiled.resources.items()
+        if resource.get("Condition") == "HasConsole"
+    }
+    cloudfront = {
+        name
+        for name, resource in compiled.resources.items()
+        if resource["Type"].startswith("AWS::CloudFront::")
+    }
+
+    assert conditional == cloudfront | {"ConsoleBucket", "ConsoleByCloudFrontOnly"}
+    assert compiled.template["Outputs"]["ConsoleUrl"]["Condition"] == "HasConsole"
+    assert "Condition" not in compiled.template["Outputs"]["HttpApiUrl"]

@@ -32,6 +32,7 @@ TYPES: dict[str, dict[str, Any]] = {
 EMPTIED = (
     "public.jobs", "queue.signals", "queue.named_events", "queue.partitions", "queue.turns", "queue.openings", "queue.ticks",
     "queue.buckets", "queue.batches", "queue.attempts", "queue.failures", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
+    "queue.parked",
 )  # fmt: skip
 SWEEP = "; ".join(f"delete from {table}" for table in EMPTIED)
 BROKEN = " union all ".join(
@@ -100,6 +101,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.keys: dict[tuple[str, str], tuple[str, int]] = {}
         self.not_before: dict[str, float] = {}
         self.results: dict[str, Any] = {}
+        self.told: dict[str, int] = {}
+        self.cursor = self.watcher.rpc("event_feed", p_workspace_id=ACME)["cursor"]
         for job_type, key in (
             ("plain", None),
             ("keyed", "a"),
@@ -221,8 +224,13 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
         def note(answer: Any) -> None:
-            self.jobs.update(dict.fromkeys(answer["ids"], workspace))
+            ids = answer["ids"] if "ids" in answer else [answer["job"]["id"]]
+            self.jobs.update(dict.fromkeys(ids, workspace))
 
+        if count == 1:  # a path of its own
+            arguments = {"p_workspace_id": workspace, "p_job_type": job_type, "p_options": options}
+            self.call(index, lambda s: s.rpc("enqueue_job", **arguments), note, hold=hold)
+            return
         items = [{"job_type": job_type, **options}] * count
         self.call(
             index,
@@ -347,6 +355,46 @@ class QueueMachine(RuleBasedStateMachine):
         self.call(
             0, lambda s: s.run("delete from public.jobs where id = %s", job_id), note, hold=False
         )
+
+    @precondition(lambda self: self.jobs)
+    @rule(pick=fractions)
+    def remove_old(self, pick: float) -> None:
+        """Retention chose a job a while ago; what lives again by now stays."""
+        job_id = self.some_job(pick)
+
+        def note(answer: Any) -> None:
+            if answer and answer[0][1] == 1:
+                assert answer[0][0], "a live job was removed"
+                self.jobs.pop(job_id, None)
+                self.keys = {key: known for key, known in self.keys.items() if known[0] != job_id}
+
+        query = (
+            "select j.finished_at is not null, queue.remove_jobs(array[j.id], queue.clock())"
+            " from public.jobs j where j.id = %s"
+        )
+        self.call(0, lambda s: s.rows(query, job_id), note, hold=False)
+
+    @rule()
+    def park(self) -> None:
+        """Making a delayed job ready, and a signal, have failed before: they are tried later."""
+        self.watcher.run(
+            "insert into queue.parked (task, item, failed_at, failure, retry_at)"
+            " select t.task, t.item, queue.clock(), 'x', queue.clock() + interval '150 seconds' from ("
+            " (select 'promotion' as task, job_id::text as item from queue.deferred limit 1) union all"
+            " (select 'signals', id::text from queue.signals limit 1)) t on conflict do nothing"
+        )
+
+    @rule(limit=st.integers(1, 3), pages=st.integers(1, 4))
+    def follow(self, limit: int, pages: int) -> None:
+        """Somebody reads the workspace's feed, page by page, now and then."""
+        for _ in range(pages):
+            page = self.watcher.rpc(
+                "event_feed", p_workspace_id=ACME, p_cursor=self.cursor, p_limit=limit
+            )
+            self.cursor = page["cursor"]
+            for event in page["events"]:
+                assert event["seq"] > self.told.get(event["job_id"], 0), "told twice, or backwards"
+                self.told[event["job_id"]] = event["seq"]
 
     @rule(index=sessions_, hold=holds, name=st.sampled_from("pq"))
     def emit(self, index: int, hold: bool, name: str) -> None:
@@ -565,9 +613,10 @@ class QueueMachine(RuleBasedStateMachine):
         def note(answer: Any) -> None:
             if isinstance(answer, psycopg.Error):
                 return
-            assert entry.setdefault("children", answer["job_ids"]) == answer["job_ids"], (
-                "a repeated spawn made other children"
-            )
+            if "children" in entry:  # by now some of them may be gone
+                assert entry["children"] == answer["job_ids"], "a repeat made other children"
+                return
+            entry["children"] = answer["job_ids"]
             for child in answer["job_ids"]:
                 self.jobs.setdefault(child, self.jobs.get(job_id, ACME))
 
@@ -783,6 +832,13 @@ class QueueMachine(RuleBasedStateMachine):
             "select status, job_type, count(*) from public.jobs where finished_at is null group by 1, 2"
         )
         assert left == [], "jobs were left behind"
+        self.follow(1000, 3)
+        last = self.watcher.rows(
+            "select job_id::text, max(seq) from public.job_events where workspace_id = %s"
+            " and type not in ('job.progress', 'job.log') group by 1",
+            ACME,
+        )
+        assert {job: seq for job, seq in last if self.told.get(job) != seq} == {}, "never told"
         self.nothing_is_broken()
         starts = self.watcher.rows(
             "select extract(epoch from a.leased_at)::float from queue.attempts a join public.jobs j on j.id = a.job_id where j.job_type = 'rated' order by 1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -159,10 +161,46 @@ def test_cancel_by_filter_is_bounded(engine: Engine) -> None:
     )
 
     assert [first, second, third] == [
-        {"count": 10, "more": True}, {"count": 2, "more": False}, {"count": 0, "more": False}
-    ]  # fmt: skip
+        {"count": 10, "more": True, "next": first["next"]},
+        {"count": 2, "more": False, "next": None},
+        {"count": 0, "more": False, "next": None},
+    ]
     assert engine.report(lease) == "cancel"
     assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
+
+
+def test_a_bulk_call_goes_through_a_backlog_in_slices(engine: Engine) -> None:
+    """What no index holds together is looked for a part at a time, and each part is told."""
+    engine.register("other")
+    engine.enqueue_many(3000)
+    wanted = engine.enqueue_many(3, job_type="other")
+    engine.enqueue_many(3000)
+    engine.enqueue(delay_seconds=60, job_type="other")
+
+    counts, cursor = [], None
+    while not counts or cursor:
+        answer = engine.rpc(
+            "cancel_jobs",
+            p_workspace_id=ACME,
+            p_filter={"job_type": "other"},
+            p_limit=2,
+            p_cursor=cursor,
+        )
+        counts.append(answer["count"])
+        cursor = answer["next"]
+
+    assert counts[0] == 0
+    assert (sum(counts), len(counts)) == (4, 4)
+    assert {engine.status(job_id) for job_id in wanted} == {"cancelled"}
+
+
+@pytest.mark.parametrize("cursor", [{}, {"created_at": "now"}, [], "x"])
+def test_half_a_place_is_refused(engine: Engine, cursor: Any) -> None:
+    """It would begin again from the start, for ever."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("redrive_jobs", p_workspace_id=ACME, p_cursor=psycopg.types.json.Jsonb(cursor))
+
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
 
 
 def test_cancels_and_leases_racing_end_each_job_once(engine: Engine) -> None:

@@ -30,8 +30,9 @@ MEMBERS = {
     "follow_topic",
 }  # fmt: skip
 WORKER = {
-    "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "queue_health", "webhook_to_send", "webhook_sent",
+    "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "begin_worker_run", "end_worker_run", "queue_health", "webhook_to_send", "webhook_sent",
     "enqueue_job", "enqueue_jobs", "queue_stats", "list_job_types", "get_job_type", "attach_extensions",
+    "storage", "record_storage",
 }  # fmt: skip
 OPERATOR = {
     "revoke_worker_keys",

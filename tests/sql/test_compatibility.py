@@ -15,7 +15,7 @@ from tests.support.databases import SCHEMAS, Database
         "alter table queue.leases alter column attempt drop not null",
         "alter table public.jobs set (fillfactor = 90)",
         "drop index public.jobs_by_parent",
-        "alter table public.jobs drop constraint jobs_priority_is_bounded",
+        "alter table public.jobs drop constraint jobs_attempts_are_bounded",
         "drop trigger jobs_after_insert on public.jobs",
         'drop policy "members read jobs" on public.jobs',
         "grant execute on function queue.settle to public",

@@ -185,13 +185,18 @@ def test_no_payload_is_an_empty_one_in_every_way(engine: Engine) -> None:
     assert [lease["job"]["payload"] for lease in engine.lease()] == [{}, {}, {}]
 
 
-def test_a_job_is_not_put_off_for_ever(engine: Engine) -> None:
-    """Updates obey the table's own checks."""
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [("scheduled_for = 'infinity'", "scheduled_for"), ("priority = 1001", "priority")],
+)
+def test_an_update_obeys_the_bounds_of_an_enqueue(engine: Engine, change: str, field: str) -> None:
+    """A job put off for ever, or before all others, would have come by another way."""
     job = engine.enqueue()
 
-    with engine.member(ADA) as ada, pytest.raises(psycopg.errors.CheckViolation, match="instants"):
-        ada.run("update public.jobs set scheduled_for = 'infinity' where id = %s", job)
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.run(f"update public.jobs set {change} where id = %s", job)
 
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
     assert len(engine.lease()) == 1
 
 

@@ -108,7 +108,7 @@ def test_promotion_reads_what_is_due(full: Engine) -> None:
         before = full.one(
             "select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname in ('jobs', 'deferred', 'openings')"
         )
-        full.run("select queue.promote(1000, now())")
+        full.run("select queue.promote(queue.due_items('promotion', 500, now())::uuid[], now())")
         after = full.one(
             "select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname in ('jobs', 'deferred', 'openings')"
         )
@@ -126,7 +126,7 @@ def test_reclaim_reads_the_leases_only(full: Engine) -> None:
         full.run("update queue.leases set expires_at = now() - interval '1 second'")
         count = "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_user_tables where schemaname in ('public', 'queue')"
         before = full.one(count)
-        full.run("select queue.reclaim(500, now())")
+        full.run("select queue.reclaim(queue.due_items('reclaim', 500, now())::uuid[], now())")
         assert full.one(count) - before <= 20 * 50 + 400
     finally:
         full.run("rollback")
@@ -139,11 +139,22 @@ def test_reclaim_reads_the_leases_only(full: Engine) -> None:
         (lambda e: e.rpc("queue_health"), 35_000),  # its counts stop at 10,000
         (lambda e: e.rpc("cancel_jobs", p_workspace_id=ACME, p_limit=10), 400),
         (lambda e: e.rpc("redrive_jobs", p_workspace_id=ACME, p_limit=10), 400),
+        (lambda e: e.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "x"}), 6000),
+        (lambda e: e.rpc("redrive_jobs", p_workspace_id=ACME, p_filter={"job_type": "x"}), 6000),
         (lambda e: e.rpc("dead_letters", p_workspace_id=ACME), 35_000),  # of 10,000
         (lambda e: e.enqueue(), 200),
         (lambda e: e.enqueue_many(100), 1000),
     ],
-    ids=["health", "cancel_jobs", "redrive_jobs", "dead_letters", "enqueue", "enqueue_jobs"],
+    ids=[
+        "health",
+        "cancel_jobs",
+        "redrive_jobs",
+        "cancel_none",
+        "redrive_none",
+        "dead_letters",
+        "enqueue",
+        "enqueue_jobs",
+    ],
 )
 def test_calls_of_people_are_bounded(
     full: Engine, call: Callable[[Engine], Any], most: int

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, Engine
+from tests.support.engine import ACME, ADA, EVE, Engine, handle
 
 WORKSPACE = f"workspace:{ACME}"
 
@@ -368,3 +368,46 @@ def test_operators_see_the_numbers(engine: Engine) -> None:
     assert numbers["held_last_hour"] > 0
     assert numbers["month"] > 0
     assert engine.rpc("queue_stats")["messages"]["budget_per_second"] == 6
+
+
+def test_the_numbers_of_a_day_leave_out_what_was_before(engine: Engine) -> None:
+    """Counts only rise; a month is judged by the last day alone, and a crash starts them again."""
+    engine.run(
+        "insert into queue.message_minutes (minute, counted, held) values"
+        " (now() - interval '3 days', 900000, 70), (now() - interval '3 hours', 1000000, 90),"
+        " (now() - interval '2 hours', 5, 2)"  # after a crash
+    )
+
+    numbers = engine.rpc("queue_health")["messages"]
+    assert numbers["last_day"] == 100_000 + 5 + counted(engine)
+    assert numbers["held_last_day"] == 20 + 2
+    assert numbers["last_hour"] == 0
+
+
+def test_fifty_streamed_replies_stay_within_the_budget(engine: Engine) -> None:
+    """Each answer tells its progress four times a second, to its job and to its session."""
+    set_budget(engine, "free")
+    at_second(engine, 0)
+    for number in range(50):
+        engine.enqueue(session_id=f"chat-{number}")
+    leases = engine.lease(50)
+    follow(engine, "session:chat-0")
+    spent = []
+    for second in range(1, 13):
+        at_second(engine, second)
+        before = cost(engine)
+        for quarter in range(4):
+            engine.report_all(
+                [
+                    {**handle(lease), "progress": {"percentage": second * 4 + quarter}}
+                    for lease in leases
+                ]
+            )
+        spent.append(cost(engine) - before)
+    for second in (20, 26):  # a burst is followed by calm, in which everybody is told
+        at_second(engine, second)
+        engine.maintain()
+
+    assert max(sum(spent[start : start + 6]) for start in range(7)) <= 6 * 80
+    [last] = [event for _, event, _ in messages(engine, "session:chat-0")][-1:]
+    assert last == "job.look_again"

@@ -52,11 +52,14 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
         "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags",
+        "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
         "tenant_limits", "live_counts", "row_counts", "shares", "proven", "removals", "stat_deltas", "stat_minutes",
-        # published by workers
-        "declared_schedules",
+        # published by workers; of schedules, which are bounded
+        "declared_schedules", "schedule_minutes",
+        # what people did, kept for a time
+        "actions",
         # one per limited scope that leases from
         "caps", "buckets",
     }  # fmt: skip

@@ -50,7 +50,10 @@ def test_a_wait_that_was_replaced_meanwhile_does_not_expire(engine: Engine) -> N
     with engine.beside() as other, ThreadPoolExecutor(1) as pool:
         other.run("begin")
         other.run("lock table public.jobs in access exclusive mode")
-        expired = pool.submit(engine.one, "select queue.expire_waits(10, queue.clock())")
+        expired = pool.submit(
+            engine.one,
+            "select queue.expire_waits(array(select job_id from queue.waits), queue.clock())",
+        )
         until_waiting(engine.database)
         other.run(
             "update queue.waits set timeout_at = queue.clock() + interval '1 hour'"

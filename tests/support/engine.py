@@ -283,6 +283,15 @@ INVARIANTS = {
     "a waiting job has one wait, others none": """
         select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
         where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",
+    "a wait counts the jobs it still waits for": """
+        select coalesce(w.job_id, d.job_id) from (select * from queue.waits where open_jobs is not null) w
+        full join (select job_id, count(*) as jobs from queue.dependencies group by 1) d on d.job_id = w.job_id
+        where coalesce(w.open_jobs, 0) <> coalesce(d.jobs, 0)""",
+    "a gathered result belongs to a wait or a step": """
+        select g.job_id from queue.gathered g where g.nth = 1
+          and not exists (select 1 from queue.steps s where s.job_id = g.job_id and s.name = g.name)
+          and not exists (select 1 from queue.waits w where w.job_id = g.job_id)
+          and not exists (select 1 from public.jobs j where j.id = g.job_id)""",
     "events run 1 to last_seq without gaps": """
         select j.id from public.jobs j left join public.job_events e on e.job_id = j.id
         group by j.id, j.last_seq

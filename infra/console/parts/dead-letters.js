@@ -19,11 +19,12 @@ export function DeadLetters({ workspaceId }) {
     if (!(await confirm({ title: `Redrive ${counted(group.jobs, "job")}?`, text: `Every failed ${group.job_type} job with this error starts again with fresh attempts.`, action: `Redrive ${counted(group.jobs, "job")}` }))) return;
     try {
       let count = 0;
-      for (let more = true; more; ) {
-        const result = await api.redriveMany(workspaceId, { job_type: group.job_type, ...(group.error_fingerprint && { error_fingerprint: group.error_fingerprint }) });
+      let cursor = null;
+      do {
+        const result = await api.redriveMany(workspaceId, { job_type: group.job_type, ...(group.error_fingerprint && { error_fingerprint: group.error_fingerprint }) }, cursor);
         count += result.count;
-        more = result.more && result.count > 0;
-      }
+        cursor = result.next;
+      } while (cursor);
       tell(`Redriven ${counted(count, "job")}`);
     } catch (error) {
       tellFailure("Not redriven", error);

@@ -199,11 +199,12 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   };
   const repeat = async (call, wanted) => {
     let count = 0;
-    for (let turn = 0; turn < 200; turn += 1) {
-      const result = await call(workspaceId, wanted);
+    let cursor = null;
+    do {
+      const result = await call(workspaceId, wanted, cursor);
       count += result.count;
-      if (!result.more || result.count === 0) break;
-    }
+      cursor = result.next;
+    } while (cursor);
     return count;
   };
   const chunks = async (call, rows) => {

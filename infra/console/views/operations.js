@@ -74,6 +74,7 @@ function Numbers({ stats, workspace, refresh, isWhole }) {
       ${figure("Completed", number(sum.completed), `${number(sum.enqueued)} enqueued`)}
       ${figure("Success", percent(share(sum)), `${number(sum.failed)} failed, ${number(sum.retried)} retried`)}
       ${figure("Lost workers", number(sum.lost))}
+      ${stats.messages && figure("Messages to Realtime", `${number(stats.messages.per_second)} /s`, `of ${number(stats.messages.budget_per_second)} /s, ${number(stats.messages.held_last_hour)} held back; about $${stats.messages.month_usd} a month on Pro`)}
     </section>
     <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
     <section class="card" aria-labelledby="h-through"><h2 id="h-through">Throughput</h2>

@@ -5,8 +5,12 @@ A verb's module is imported when the verb is used: most need neither a database 
 
 from __future__ import annotations
 
+import ast
+import json
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,39 +20,51 @@ from minutehand.app import App, find_apps
 from minutehand.project import Project
 from minutehand.version import VERSION
 
-#: Verb → where its function is, or its Typer group; in the order of the help.
-VERBS = {
-    "dev": "local:dev",
-    "enqueue": "jobs:enqueue",
-    "ls": "jobs:ls",
-    "show": "jobs:show",
-    "watch": "watch:watch",
-    "logs": "watch:logs",
-    "explain": "jobs:explain",
-    "stats": "queues:stats",
-    "cancel": "jobs:cancel",
-    "retry": "jobs:retry",
-    "answer": "jobs:answer",
-    "redrive": "jobs:redrive",
-    "pause": "queues:pause",
-    "resume": "queues:resume",
-    "schedules": "schedules:app",
-    "workspaces": "workspaces:workspaces",
-    "members": "workspaces:members",
-    "doctor": "doctor.command:doctor",
-    "token": "tokens:token",
-    "rotate": "rotate:rotate",
-    "install": "install:install",
-    "upgrade": "install:upgrade",
-    "uninstall": "install:uninstall",
-    "init": "scaffold:init",
-    "types": "types:types",
-    "serve": "serve:serve",
-    "package": "deploy:package",
-    "deploy": "deploy:deploy",
+#: Group of the help → verb → where its function is, or its Typer group; in the order of the help.
+GROUPS: dict[str, dict[str, str]] = {
+    "Run": {
+        "dev": "local:dev",
+        "serve": "serve:serve",
+        "enqueue": "jobs:enqueue",
+    },
+    "Look": {
+        "ls": "jobs:ls",
+        "show": "show:show",
+        "watch": "watch:watch",
+        "logs": "watch:logs",
+        "explain": "jobs:explain",
+        "types": "types:types",
+        "stats": "queues:stats",
+    },
+    "Steer": {
+        "cancel": "steer:cancel",
+        "retry": "steer:retry",
+        "answer": "steer:answer",
+        "redrive": "steer:redrive",
+        "pause": "queues:pause",
+        "resume": "queues:resume",
+        "schedules": "schedules:app",
+        "workspaces": "workspaces:workspaces",
+        "members": "workspaces:members",
+    },
+    "Project": {
+        "init": "scaffold:init",
+        "install": "install:install",
+        "upgrade": "install:upgrade",
+        "uninstall": "install:uninstall",
+        "doctor": "doctor.command:doctor",
+        "token": "tokens:token",
+        "rotate": "rotate:rotate",
+        "package": "deploy:package",
+        "stages": "stages:app",
+        "deploy": "deploy:deploy",
+    },
 }
+VERBS = {verb: path for group in GROUPS.values() for verb, path in group.items()}
 #: Other words for a verb; the help does not list them.
 ALIASES = {"up": "dev"}
+#: What Typer raises for a command line it cannot read; it has moved between its releases.
+_WRONG: Any = typer.BadParameter.__base__
 HELP = "Durable background jobs: enqueue, follow, steer, deploy. Every command takes --json."
 
 
@@ -58,6 +74,56 @@ class Verbs(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Name the verbs, the engine's first."""
         return [*VERBS, *(name for name in self._apps() if name not in VERBS)]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs in their groups, those of apps in one of their own."""
+        for heading, group in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(verb, summary_of(*_place(path))) for verb, path in group.items()]
+                )
+        apps = {name: app for name, app in self._apps().items() if name not in VERBS}
+        if apps:
+            with formatter.section("Apps"):
+                formatter.write_dl(
+                    [(name, summary_of(app.folder / "verbs", "app")) for name, app in apps.items()]
+                )
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; with --json a wrong one is told as JSON too, with exit code 2."""
+        as_json = standalone_mode and "--json" in (sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(
+                args,
+                prog_name,
+                complete_var,
+                standalone_mode and not as_json,
+                windows_expand_args,
+                **extra,
+            )
+        except _WRONG as wrong:
+            if not as_json:
+                raise
+            path = wrong.ctx.command_path if wrong.ctx is not None else "minutehand"
+            said = {"error": wrong.format_message(), "code": "usage", "fix": f"{path} --help"}
+            print(json.dumps(said), file=sys.stderr)
+            sys.exit(wrong.exit_code)
+        except typer.Abort:
+            if not as_json:
+                raise
+            print(json.dumps({"error": "stopped", "code": "stopped", "fix": None}), file=sys.stderr)
+            sys.exit(1)
+        if as_json:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a verb; None where there is none of that name."""
@@ -75,6 +141,37 @@ class Verbs(TyperGroup):
 
     def _apps(self) -> dict[str, App]:
         return {app.name: app for app in find_apps(Project.find().apps) if app.has("verbs")}
+
+
+def _place(path: str) -> tuple[Path, str]:
+    """The module's path without its ending, and the name in it."""
+    module, _, attribute = path.partition(":")
+    return Path(__file__).parent.joinpath(*module.split(".")), attribute
+
+
+def summary_of(module: Path, name: str) -> str:
+    """The first sentence about a verb, read from its source: importing all of them takes a second.
+
+    Args:
+        module: Path of the module without its ending, or of the package.
+        name: A function, whose docstring is read, or a Typer group, whose `help` is.
+    """
+    file = module.with_suffix(".py")
+    tree = ast.parse((file if file.is_file() else module / "__init__.py").read_text("utf-8"))
+    words = ""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            words = ast.get_docstring(node) or ""
+        elif isinstance(node, ast.ImportFrom) and name in {each.name for each in node.names}:
+            return summary_of(module / (node.module or "").rpartition(".")[2], name)
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and any(isinstance(each, ast.Name) and each.id == name for each in node.targets)
+        ):
+            text = {word.arg: word.value for word in node.value.keywords}.get("help")
+            words = str(text.value) if isinstance(text, ast.Constant) else ""
+    return " ".join(words.partition("\n\n")[0].split())
 
 
 def _verbs_of(app: App) -> typer.Typer:

@@ -26,10 +26,18 @@ from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, proje
 from minutehand.config import ConfigurationError
 from minutehand.deploy.bundles import BUNDLES, PackagingError
 from minutehand.deploy.console import console_assets, forget, upload
+from minutehand.deploy.limits import (
+    SSM_CHARACTERS,
+    Limit,
+    account_limits,
+    explain_failure,
+    too_long,
+)
 from minutehand.deploy.package import OSLS
 from minutehand.deploy.package import main as make_package
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, read_stages, write_service
+from minutehand.deploy.stage_values import problems
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
@@ -212,6 +220,7 @@ def planned(
     """The steps, in order."""
     check = ("check that nothing is left to fill", lambda: check_filled(plan))
     account = ("check the AWS account", lambda: sign_in(plan, output))
+    limits = ("check what the account allows", lambda: check_limits(plan, output))
     secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
     if secrets_only:
         return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
@@ -228,6 +237,7 @@ def planned(
         check,
         *([ref] if database else []),
         account,
+        limits,
         *([reached] if database else []),
         build,
         *([push] if database else []),
@@ -256,6 +266,7 @@ def check_filled(plan: Plan) -> None:
             code="placeholders",
             fix=f"fill them in {shown()}",
         )
+    check_values(plan.stage)
     url = str(parameters(plan.stage)["supabaseUrl"])
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
         raise CommandFailed(
@@ -264,6 +275,54 @@ def check_filled(plan: Plan) -> None:
             fix="as in the project's settings: https://<project-ref>.supabase.co, nothing after it",
         )
     check_secrets(plan)
+
+
+def check_limits(plan: Plan, output: Output) -> None:
+    """The account has room for the stage, before CloudFormation finds out by rolling back.
+
+    Raises:
+        CommandFailed: With every limit that is met, and the request to file.
+    """
+    found = stage_limits(plan.client, plan.stage, plan.region)
+    for limit in found:
+        if limit.verdict == "warn":
+            output.note(f"     {limit.detail}")
+            output.note(f"       → {limit.fix}")
+    stopping = [limit for limit in found if limit.stops]
+    if stopping:
+        raise CommandFailed(
+            "; ".join(limit.detail for limit in stopping),
+            code="account_limit",
+            fix="; ".join(limit.fix for limit in stopping),
+        )
+
+
+def stage_limits(client: Callable[[str], Any], stage: str, region: str) -> list[Limit]:
+    """What the account says to a stage."""
+    import boto3
+
+    session = boto3.Session()
+    return account_limits(
+        client,
+        stage=stage,
+        region=region,
+        values=parameters(stage),
+        regions_of=session.get_available_regions,
+    )
+
+
+def check_values(stage: str) -> None:
+    """No value that breaks the stack, or every function in it.
+
+    Raises:
+        CommandFailed: With every one that would.
+    """
+    if found := problems(parameters(stage)):
+        raise CommandFailed(
+            f"stage {stage}: {'; '.join(found)}",
+            code="bad_parameter",
+            fix=f"correct it in {shown()}",
+        )
 
 
 def check_secrets(plan: Plan) -> None:
@@ -279,6 +338,12 @@ def check_secrets(plan: Plan) -> None:
             code="secrets_missing",
             fix="put them into a file for --secrets: `minutehand token secret` makes the tokens, "
             "`minutehand token worker` the key",
+        )
+    for function, size in too_long(plan.secrets, needs_of(Project.find())).items():
+        raise CommandFailed(
+            f"the secrets of {function} are {size:,} characters, SSM takes {SSM_CHARACTERS:,}",
+            code="secrets_too_long",
+            fix="SUPABASE_JWKS may be left out where the project's keys can be fetched",
         )
 
 
@@ -317,10 +382,11 @@ def osls(plan: Plan, *command: str) -> None:
         stdout=sys.stderr,
     )
     if done.returncode:
+        reason, fix = explain_failure(plan.client("cloudformation"), plan.stack) or ("", "")
         raise CommandFailed(
-            f"osls {command[0]} failed; what it said stands above",
+            f"osls {command[0]} failed; {reason or 'what it said stands above'}",
             code="osls_failed",
-            fix="CloudFormation's own reason: the stack's events in the AWS console",
+            fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
         )
 
 
@@ -379,6 +445,8 @@ def upload_console(plan: Plan) -> None:
     """
     made = outputs(plan)
     bucket = made.get("ConsoleBucketName")
+    if bucket is None and not has_console(plan.stage):
+        return
     if bucket is None:
         raise CommandFailed(f"stack {plan.stack} has no ConsoleBucketName", code="no_console")
     try:
@@ -388,6 +456,11 @@ def upload_console(plan: Plan) -> None:
     upload(plan.client("s3"), bucket, assets)
     if distribution := made.get("ConsoleDistribution"):
         forget(plan.client("cloudfront"), distribution)
+
+
+def has_console(stage: str) -> bool:
+    """Whether the stage has the console, and with it CloudFront."""
+    return str(parameters(stage)["console"]).lower() == "true"
 
 
 def console_config(plan: Plan) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Verbs on jobs: enqueue, ls, show, explain, cancel, retry, answer, redrive.
+"""Verbs that make jobs and look for them: enqueue, ls, explain.
 
-Following one live is watch.py's.
+One job whole is show.py's, following it watch.py's, changing it steer.py's.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -15,9 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.watch import follow_job, question
+from minutehand.cli.watch import follow_job
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.events import ENDED
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import (
     EnvFile,
@@ -28,7 +28,7 @@ from minutehand.terminal.options import (
     connected,
     seconds_of,
 )
-from minutehand.terminal.output import Output, ago
+from minutehand.terminal.output import Output, ago, lasted
 
 
 class Status(StrEnum):
@@ -42,15 +42,44 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+class JobState(StrEnum):
+    """What people look for, as the service derives it."""
+
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RETRYING = "retrying"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Sort(StrEnum):
+    """Orders of a list besides the age of jobs."""
+
+    NEXT = "next_run_at"
+    STARTED = "started_at"
+    FINISHED = "finished_at"
+    RAN = "run_ms"
+    QUEUED = "queue_ms"
+    TOTAL = "total_ms"
+    PRIORITY = "priority"
+    ATTEMPTS = "attempts"
+
+
 COLUMNS = {
     "id": "ID",
     "job_type": "TYPE",
-    "status": "STATUS",
-    "progress": "PROGRESS",
+    "state": "STATE",
+    "next_run": "NEXT RUN",
+    "ran": "RAN",
     "tries": "TRIES",
     "created_at": "CREATED",
     "error_message": "ERROR",
 }
+#: How long an enqueue on the local stack waits for a type that a worker is about to publish.
+LOCAL_PATIENCE_SECONDS = 5.0
 
 
 def read_payload(text: str) -> Any:
@@ -86,6 +115,9 @@ def enqueue(
     priority: Annotated[int | None, typer.Option(help="0 to 1000, smaller first.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 50.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="A word to find it by; repeatable.")
+    ] = None,
     concurrency_key: Annotated[str | None, typer.Option(help="Bounds jobs sharing it.")] = None,
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: one job per key.")
@@ -108,18 +140,43 @@ def enqueue(
             "queue": queue,
             "max_attempts": max_attempts,
             "concurrency_key": concurrency_key,
+            "tags": tag or None,
         }
-        job = connection.call(
-            "POST",
-            "/api/jobs",
-            json={name: value for name, value in body.items() if value is not None},
-            headers={"idempotency-key": key or str(uuid.uuid4())},
-        )
+        given = {name: value for name, value in body.items() if value is not None}
+        job = _enqueue(output, connection, given, key or str(uuid.uuid4()))
+        if job.get("warning"):
+            output.note(job["warning"])
         if not watch:
-            output.value(job, text=f"{job['id']}  {job['status']}")
+            output.value(job, text=f"{job['id']}  {job['state']}")
             return
         output.note(f"enqueued {job['id']}")
         follow_job(output, connection, job["id"])
+
+
+def _enqueue(
+    output: Output, connection: Connection, body: dict[str, Any], key: str
+) -> dict[str, Any]:
+    """Enqueue; on the local stack once more for some seconds while the type is unknown.
+
+    A processor that was just saved is published within a second or two.
+    """
+    until = time.monotonic() + LOCAL_PATIENCE_SECONDS
+    told = False
+    while True:
+        try:
+            job: dict[str, Any] = connection.call(
+                "POST", "/api/jobs", json=body, headers={"idempotency-key": key}
+            )
+        except CommandFailed as refused:
+            again = refused.code == "unknown_job_type" and connection.is_local
+            if not again or time.monotonic() >= until:
+                raise
+            if not told:
+                output.note(f"waiting for the local worker to publish {body['job_type']}")
+                told = True
+            time.sleep(0.3)
+        else:
+            return job
 
 
 def ls(
@@ -129,7 +186,25 @@ def ls(
     ] = None,
     job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
-    search: Annotated[str | None, typer.Option(help="Part of the type, error, key or id.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Part of the type, error, tag, payload, key or id.")
+    ] = None,
+    state: Annotated[
+        list[JobState] | None, typer.Option("--state", help="As people say it; repeatable.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Jobs with this tag.")] = None,
+    payload: Annotated[
+        list[str] | None, typer.Option("--payload", help="FIELD=VALUE of it; repeatable.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Created in the last 15m, 2h, 7d.")] = None,
+    error: Annotated[str | None, typer.Option(help="Part of the error's message.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Ran, or runs, on this worker.")] = None,
+    version: Annotated[str | None, typer.Option(help="Ran with this version of the code.")] = None,
+    longer_than: Annotated[str | None, typer.Option(help="Ran for 10s, 5m or longer.")] = None,
+    sort: Annotated[Sort | None, typer.Option(help="The largest or latest first.")] = None,
+    ascending: Annotated[
+        bool, typer.Option("--asc", help="The smallest or soonest first.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
     workspace: Workspace = None,
     token: Token = None,
@@ -144,15 +219,53 @@ def ls(
             "job_type": job_type,
             "queue": queue,
             "search": search,
+            "state": [word.value for word in state or ()],
+            "tag": tag,
+            "payload": fields_of(payload or []),
+            "error": error,
+            "worker_id": worker,
+            "version": version,
+            "min_run_ms": longer_than and seconds_of(longer_than) * 1000,
+            "sort": sort and sort.value,
+            "order": "asc" if sort and ascending else None,
         }
+        if since is not None:
+            begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
+            filters["created_after"] = begun.isoformat()
         jobs = list_jobs(connection, filters, limit)
-        output.table(
-            [{**job, "tries": f"{job['attempts']}/{job['max_attempts']}"} for job in jobs]
-            if not as_json
-            else jobs,
-            COLUMNS,
-            empty="no jobs",
-        )
+        output.table(jobs if as_json else [_row(job) for job in jobs], COLUMNS, empty="no jobs")
+
+
+def _row(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as a line of the table: durations and instants as people say them."""
+    times = job.get("times") or {}
+    due = job.get("next_run_at")
+    return {
+        **job,
+        "tries": f"{job['attempts']}/{job['max_attempts']}",
+        "next_run": ago(due) if due and job["state"] != "queued" else None,
+        "ran": lasted(times["run_ms"]) if times.get("runs") else None,
+    }
+
+
+def fields_of(given: list[str]) -> str | None:
+    """FIELD=VALUE pairs as the JSON object the API takes; a value that is JSON counts as such.
+
+    Raises:
+        CommandFailed: One has no `=`.
+    """
+    if not given:
+        return None
+    fields: dict[str, Any] = {}
+    for pair in given:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise CommandFailed(f"--payload must be FIELD=VALUE: {pair!r}", code="bad_payload")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError:
+            fields[name] = value
+    return json.dumps(fields)
 
 
 def list_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
@@ -162,32 +275,18 @@ def list_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> li
     cursor: str | None = None
     while len(jobs) < limit:
         asked = {**params, "limit": min(200, limit - len(jobs))}
+        if "sort" in params:
+            asked["offset"] = len(jobs)
         page = connection.call(
             "GET", "/api/jobs", params=asked if cursor is None else {**asked, "cursor": cursor}
         )
         jobs += page["jobs"]
         cursor = page.get("next_cursor")
+        if page.get("more"):
+            continue
         if not cursor:  # a page may be empty and the list go on
             break
     return jobs
-
-
-def show(
-    job_id: JobId, *, token: Token = None, env_file: EnvFile = None, as_json: Json = False
-) -> None:
-    """Show everything about a job."""
-    with connected(as_json, env_file, token) as (output, connection):
-        job_id = whole_id(connection, job_id)
-        job = connection.call("GET", f"/api/jobs/{job_id}")
-        rows = [{"name": name, "value": value} for name, value in job.items() if value is not None]
-        if as_json:
-            output.line(job)
-        else:
-            output.table(rows, {"name": "", "value": ""}, empty="nothing")
-            if job["status"] not in ENDED:
-                told = connection.call("GET", f"/api/jobs/{job_id}/explain")
-                wait = {**told["data"], "kind": "ask" if told["reason"] == "asking" else None}
-                output.note(question(wait, job_id, "\n") or told["sentence"])
 
 
 def explain(
@@ -204,106 +303,3 @@ def explain(
 def _when(start: str) -> str:
     told = ago(start)
     return "now" if told.endswith(" ago") else told
-
-
-def _act(
-    verb: str, done: str, job_id: str, token: str | None, env_file: Path | None, as_json: bool
-) -> None:
-    with connected(as_json, env_file, token) as (output, connection):
-        job = connection.call("POST", f"/api/jobs/{whole_id(connection, job_id)}/{verb}")
-        output.value(job, text=f"{job['id']}  {done}; it is {job['status']}")
-
-
-def cancel(
-    job_id: JobId, *, token: Token = None, env_file: EnvFile = None, as_json: Json = False
-) -> None:
-    """Cancel a job; a running one stops within a heartbeat."""
-    _act("cancel", "cancel asked for", job_id, token, env_file, as_json)
-
-
-def retry(
-    job_id: JobId, *, token: Token = None, env_file: EnvFile = None, as_json: Json = False
-) -> None:
-    """Send a failed or cancelled job round again."""
-    _act("retry", "sent round again", job_id, token, env_file, as_json)
-
-
-def answer(
-    job_id: JobId,
-    value: Annotated[str, typer.Argument(metavar="ANSWER", help="Text, or JSON with --raw.")],
-    *,
-    raw: Annotated[bool, typer.Option("--raw", help="ANSWER is JSON.")] = False,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
-    """Answer the question a job waits with."""
-    with connected(as_json, env_file, token) as (output, connection):
-        try:
-            given = json.loads(value) if raw else value
-        except ValueError as error:
-            raise CommandFailed(f"ANSWER is not JSON: {error}", code="bad_payload") from error
-        path = f"/api/jobs/{whole_id(connection, job_id)}/answer"
-        job = connection.call("POST", path, json={"answer": given})
-        output.value(job, text=f"{job['id']}  answered; it is {job['status']}")
-
-
-def redrive(
-    *,
-    job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
-    fingerprint: Annotated[str | None, typer.Option(help="The error's fingerprint.")] = None,
-    older_than: Annotated[str | None, typer.Option(help="Created longer ago: 1h, 2d.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 500,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
-    """Send dead letters round again, in bulk."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        wanted: dict[str, Any] = {
-            "job_type": job_type,
-            "queue": queue,
-            "error_fingerprint": fingerprint,
-        }
-        if older_than is not None:
-            before = datetime.now(UTC) - timedelta(seconds=seconds_of(older_than))
-            wanted["created_before"] = before.isoformat()
-        chosen = {name: value for name, value in wanted.items() if value is not None}
-        if not _confirmed(output, connection, chosen, limit, yes):
-            output.value({"count": 0, "more": False}, text="no failed job matches")
-            return
-        result = connection.call(
-            "POST",
-            "/api/jobs/redrive",
-            json={"workspace_id": connection.workspace, "filter": chosen, "limit": limit},
-        )
-        more = "; more match, run it again" if result["more"] else ""
-        output.value(result, text=f"{result['count']} sent round again{more}")
-
-
-def _confirmed(
-    output: Output, connection: Connection, chosen: dict[str, Any], limit: int, yes: bool
-) -> bool:
-    """Say how many jobs are meant before touching them; False when there are none."""
-    if yes:
-        return True
-    filters = {
-        "workspace_id": connection.workspace,
-        "status": ["failed"],
-        "job_type": chosen.get("job_type"),
-        "queue": chosen.get("queue"),
-        "created_before": chosen.get("created_before"),
-    }
-    count = len(list_jobs(connection, filters, min(limit, 1000)))
-    if count == 0:
-        return False
-    if output.as_json or not sys.stdin.isatty():
-        raise CommandFailed(
-            f"{count} failed jobs may be sent round again", code="not_confirmed", fix="pass --yes"
-        )
-    if not typer.confirm(f"Send up to {count} failed jobs round again?", err=True):
-        raise CommandFailed("nothing was changed", code="not_confirmed")
-    return True

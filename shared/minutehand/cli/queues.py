@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,7 @@ def stats(
             told = connection.rpc(
                 "queue_stats", {"p_workspace_id": None, "p_minutes": minutes}, as_operator=True
             )
+            told["storage"] = connection.rpc("storage", {}, as_operator=True)
         else:
             asked = {"workspace_id": connection.workspace, "minutes": minutes}
             told = connection.call("GET", "/api/status", params=asked)
@@ -111,6 +113,15 @@ def stats(
             output.line(told)
         else:
             _print(output, told, minutes)
+
+
+def messages_line(numbers: Mapping[str, Any]) -> str:
+    """The messages to Realtime in one sentence, as a plan counts them."""
+    return (
+        f"Realtime: {numbers['per_second']} of {numbers['budget_per_second']} messages/s "
+        f"({numbers['setting']}), {numbers['held_last_hour']} held back in the last hour, "
+        f"about {numbers['month']:,} a month: ${numbers['month_usd']:.2f} on Pro"
+    )
 
 
 def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
@@ -121,6 +132,8 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         f"{live['pending']} pending, {live['processing']} processing, "
         f"{live['waiting']} waiting{due}"
     )
+    if told.get("messages"):
+        output.out.print(messages_line(told["messages"]))
     rows = [
         {
             "type": name,
@@ -136,6 +149,8 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         "lost": "LOST", "wait": "WAIT P95 MS", "run": "RUN P95 MS", "cost": "COST USD (EST.)",
     }  # fmt: skip
     output.table(rows, headings, empty=f"nothing ran in the last {minutes} minutes")
+    if (storage := told.get("storage")) and storage["database_bytes"] is not None:
+        output.text(storage_line(storage))
     for limit in told.get("limits") or []:
         if limit.get("paused_at"):
             reason = limit.get("pause_reason") or "no reason given"
@@ -145,3 +160,19 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         reason = held.get("reason") or "no reason given"
         paused = Text(f"{held['kind']} {held['name']} is paused", style="yellow")
         output.text(Text.assemble(paused, f": {reason}"))
+
+
+def storage_line(storage: Mapping[str, Any]) -> str:
+    """The database's size in one line, with what takes it and how fast it grows."""
+    parts = (
+        f"database {megabytes(storage['database_bytes'])}: "
+        f"jobs {megabytes(storage['jobs_bytes'])}, "
+        f"Realtime's messages {megabytes(storage['messages_bytes'])}"
+    )
+    growth = storage["growth_bytes_per_day"]
+    return parts if growth is None else f"{parts}; {megabytes(growth, signed=True)} a day"
+
+
+def megabytes(size: float, *, signed: bool = False) -> str:
+    """Bytes as MB of 1,048,576, as Supabase counts."""
+    return f"{size / 1024**2:{'+' if signed else ''},.1f} MB"

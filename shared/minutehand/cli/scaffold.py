@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,11 @@ import typer
 from minutehand.install.project import Plan, processor_files
 from minutehand.install.sources import InstallError
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal.connection import CommandFailed, Connection, load_values
 from minutehand.terminal.options import Json, speaking
+
+#: How long `init` waits for a running stack.
+PATIENCE_SECONDS = 20.0
 
 MODELS = '''"""What the {app} app's jobs carry."""
 
@@ -85,10 +89,13 @@ async def test_{function}_greets_by_name() -> None:
 def init(
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
     *,
+    wait: Annotated[
+        bool, typer.Option(help="Wait until a running local stack has published the type.")
+    ] = True,
     root: Annotated[Path | None, typer.Option(hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
-    """Scaffold an app with one processor and its test."""
+    """Scaffold an app with one processor and its test; wait until it can be enqueued."""
     with speaking(as_json) as output:
         project = Project.find() if root is None else Project(root=root)
         root = project.root
@@ -100,13 +107,55 @@ def init(
         else:
             made, test = scaffold_in(own, job_type, root), f"pytest {own}"
         written = [str(path.relative_to(root)) for path in made]
-        lines = [
-            *written,
-            f"Try it: {test}",
-            "A running local stack finds it within seconds; a deployed one with the next deploy.",
+        lines = [*written, f"Try it: {test}"]
+        registered = published(root, job_type) if wait else None
+        lines += [
+            STANDS[registered],
             f"""Run it: minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
         ]
-        output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
+        output.value(
+            {"job_type": job_type, "written": written, "registered": registered},
+            text="\n".join(lines),
+        )
+
+
+#: What is said of the new type, by whether a stack that runs has published it.
+STANDS = {
+    True: "The running local stack has registered it.",
+    False: "The running local stack has not registered it within "
+    f"{PATIENCE_SECONDS:.0f} s: look into .local/logs/api.log.",
+    None: "A local stack finds it within a second once it runs; a deployed one with the next "
+    "deploy.",
+}
+
+
+def published(root: Path, job_type: str) -> bool | None:
+    """Whether the local stack of this project has published a type; None where none runs.
+
+    Waits for it `PATIENCE_SECONDS` at most: the stack reads the files within a second, but on a
+    busy machine imports and the first call take longer.
+    """
+    env = root / ".local" / "env"
+    if not env.is_file():
+        return None
+    connection = Connection(load_values(env))
+    until = time.monotonic() + PATIENCE_SECONDS
+    try:
+        where = {"workspace_id": connection.workspace}
+        while time.monotonic() < until:
+            try:
+                connection.call("GET", f"/api/types/{job_type}", params=where)
+            except CommandFailed as absent:
+                if absent.code != "unknown_job_type":
+                    return None  # the stack that wrote the file has ended
+                time.sleep(0.2)
+            else:
+                return True
+    except CommandFailed:
+        return None
+    finally:
+        connection.close()
+    return False
 
 
 def scaffold_in(package: str, job_type: str, root: Path) -> list[Path]:

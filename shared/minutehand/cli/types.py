@@ -1,77 +1,107 @@
-"""`minutehand types`: TypeScript types of a project's job types, from its processors' models."""
+"""`minutehand types`: job types, who serves them, how they went today; TypeScript of them."""
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from minutehand.cli.typescript import TypedJob, write_declarations
-from minutehand.config import ConfigurationError, Settings
-from minutehand.functions.worker.processors import load_processors
-from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed
-from minutehand.terminal.options import Json, speaking
+from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected, speaking
+from minutehand.terminal.output import Output, ago, lasted
 
-#: Processors are only looked at: nothing is called, so any address and key will do.
-_UNUSED = {
-    "SUPABASE_URL": "http://127.0.0.1:54321",
-    "SUPABASE_PUBLISHABLE_KEY": "unused",
-    "SUPABASE_WORKER_KEY": "unused",
+COLUMNS = {
+    "job_type": "TYPE",
+    "served": "SERVED",
+    "last_seen_at": "WORKER SEEN",
+    "done": "TODAY",
+    "success": "SUCCESS",
+    "p95": "RUN P95",
+    "schedules": "SCHEDULES",
 }
 
 
 def types(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The declaration file.", dir_okay=False)
-    ] = Path("jobs.d.ts"),
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail when the file is out of date.")
+    job_type: Annotated[str | None, typer.Argument(help="One type, shown whole.")] = None,
+    *,
+    internal: Annotated[
+        bool, typer.Option("--internal", help="Also those that only the platform enqueues.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write TypeScript types to this file.", dir_okay=False),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="With --out: write nothing, fail when it is old.")
+    ] = False,
+    workspace: Workspace = None,
+    token: Token = None,
+    env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write payload and result types for TypeScript: `enqueue` then knows your job types.
+    """List job types: schema, limits, schedules, who serves them; or write TypeScript of them."""
+    if out is not None or check:
+        from minutehand.cli.declarations import write  # loads the project's processors
 
-    They come from the processors' models, as published to the database. Put the file where your
-    tsconfig.json includes it, and `--check` into your continuous integration.
-    """
-    with speaking(as_json) as output:
-        jobs = find_typed_jobs(Project.find())
-        text = write_declarations(jobs)
-        try:
-            present = out.read_text("utf-8") if out.is_file() else None
-            if check and present != text:
-                raise CommandFailed(
-                    f"{out} is {'missing' if present is None else 'out of date'}",
-                    code="out_of_date",
-                    fix=f"minutehand types --out {out}",
-                )
-            if present != text:
-                out.parent.mkdir(parents=True, exist_ok=True)
-                out.write_text(text, "utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandFailed(f"{out} cannot be used: {error}", code="no_file") from error
-        changed = present != text
-        output.value(
-            {"file": str(out), "job_types": [job.name for job in jobs], "changed": changed},
-            text=f"{out}: {len(jobs)} job types, {'written' if changed else 'up to date'}",
+        with speaking(as_json) as output:
+            write(output, out or Path("jobs.d.ts"), check=check)
+        return
+    with connected(as_json, env_file, token, workspace) as (output, connection):
+        where: dict[str, Any] = {"workspace_id": connection.workspace}
+        if job_type is not None:
+            shown = connection.call("GET", f"/api/types/{quote(job_type, safe='')}", params=where)
+            if as_json:
+                output.line(shown)
+            else:
+                _show(output, shown)
+            return
+        asked = {**where, "internal": "true"} if internal else where
+        found = connection.call("GET", "/api/types", params=asked)["types"]
+        output.table(
+            found if as_json else [_row(line) for line in found], COLUMNS, empty="no types"
         )
 
 
-def find_typed_jobs(project: Project) -> list[TypedJob]:
-    """The job types that people enqueue, by name; the platform's own are left out.
+def _row(line: dict[str, Any]) -> dict[str, Any]:
+    day = line["day"]
+    rate, p95 = day["success_rate"], day["run"]["p95_ms"]
+    paused = "paused" if line["paused_at"] else None
+    return {
+        **line,
+        "served": paused or ("yes" if line["served"] else "NO"),
+        "done": day["completed"] + day["failed"],
+        "success": None if rate is None else f"{rate * 100:.1f} %",
+        "p95": None if p95 is None else lasted(p95),
+        "schedules": line["schedule_count"] or None,
+    }
 
-    Raises:
-        CommandFailed: A processor's module cannot be imported or refuses the settings.
-    """
-    environ = {**_UNUSED, **os.environ, **project.environment}
-    try:
-        registry = load_processors(Settings.from_env(environ))
-    except (ConfigurationError, ImportError) as error:
-        raise CommandFailed(
-            f"the processors cannot be loaded: {error}", code="no_processors"
-        ) from error
-    kinds = sorted((kind for kind in registry if not kind.internal), key=lambda kind: kind.name)
-    return [TypedJob(kind.name, kind.adapter.json_schema(), kind.result_schema()) for kind in kinds]
+
+def _show(output: Output, shown: dict[str, Any]) -> None:
+    row = _row(shown)
+    facts = {
+        "type": shown["job_type"],
+        "description": shown["description"],
+        "source": shown["source"],
+        "queue": shown["queue"],
+        "version": shown["version"],
+        "served": row["served"],
+        "paused because": shown["pause_reason"],
+        "today": f"{shown['day']['completed']} completed, {shown['day']['failed']} failed, "
+        f"{shown['day']['retried']} retried",
+        "success": row["success"],
+        "run p95": row["p95"],
+        "tagged by": ", ".join(shown["tagged_by"]) or None,
+        **{name: value for name, value in shown["limits"].items() if value is not None},
+    }
+    rows = [{"name": name, "value": value} for name, value in facts.items() if value is not None]
+    output.table(rows, {"name": "", "value": ""}, empty="")
+    for schedule in shown["schedules"]:
+        due = ago(schedule["next_at"]) if schedule["next_at"] else "never"
+        by = f", declared in {schedule['source']}" if schedule["source"] else ""
+        output.text(f"schedule {schedule['name']}: {schedule['cron']}, next {due}{by}")
+    for worker in shown["serving"][:5]:
+        version = worker["version"] or "?"
+        output.text(f"worker {worker['worker_id']} ({version}), seen {ago(worker['seen_at'])}")
+    output.text(json.dumps(shown["payload_schema"], indent=2, ensure_ascii=False))

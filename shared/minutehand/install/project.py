@@ -333,8 +333,7 @@ def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
     line = f"schemas = [{_quoted([*exposed, schema])}]"
     return [], [
         f"In supabase/config.toml, under [api]:\n\n    {line}\n\n"
-        "and on a hosted project the same by `supabase config push`, or under"
-        " Project settings → Data API → Exposed schemas."
+        "and on a hosted project the same under Project settings → Data API → Exposed schemas."
     ]
 
 

@@ -31,7 +31,7 @@ from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.app import build_app as build_worker_routes
 from minutehand.functions.worker.app import build_worker
 from minutehand.local.breaking import break_routes
-from minutehand.local.hot_reload import reload_on_change
+from minutehand.local.hot_reload import files_of, reload_on_change, watched_folders
 from minutehand.local.site import console_config, pages_of_apps
 from minutehand.log import configure_logging
 from minutehand.node import node_home
@@ -45,7 +45,9 @@ from minutehand.worker.loop import Worker
 logger = logging.getLogger("minutehand.local.api")
 
 CHANNEL = "minutehand_wakeup"
-"""Notified by the enqueue functions when their transaction commits."""
+"""Notified when a transaction that enqueued commits, at most once each 20 ms."""
+LOOK_AGAIN_SECONDS = 0.1
+"""After a notification: what was committed right behind it told no one."""
 STOP_SECONDS = 4.0
 """For running jobs to be handed back when the host stops."""
 
@@ -88,6 +90,7 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
     """Wire the apps, the console and the loop into one ASGI app."""
     wakeups = asyncio.Event()
     services = Services(settings, waker=LocalWaker(wakeups))
+    files = files_of(watched_folders(settings))  # before they are imported
     worker = build_worker(settings)
     apps: list[Starlette] = [
         build_health(settings, services=services),
@@ -101,7 +104,7 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
         loop = asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker")
         listener = asyncio.create_task(listen(wakeups, database_url), name="listen")
         reloader = asyncio.create_task(
-            reload_on_change(worker, settings, wakeups=wakeups), name="reload"
+            reload_on_change(worker, settings, wakeups=wakeups, loaded=files), name="reload"
         )
         try:
             yield
@@ -177,8 +180,11 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
             ) as connection:
                 await connection.execute(f"listen {CHANNEL}".encode())
                 wakeups.set()  # what was committed while nobody listened
+                loop = asyncio.get_running_loop()
                 async for _ in connection.notifies():
                     wakeups.set()
+                    # one notification stands for what else is committed in these milliseconds
+                    loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
         except psycopg.OperationalError as error:
             logger.info(
                 "wake-ups are away; the poll finds jobs",

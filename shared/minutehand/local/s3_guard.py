@@ -114,15 +114,16 @@ class GuardedAws:
 
     Args:
         port: 0 takes a free one.
+        guard: The middleware before moto.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, guard: Callable[[App], App] = S3Guard) -> None:
         # slow, as boto3, and needed by this process alone
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from moto.moto_server.werkzeug_app import MotoRequestHandler as Handler
         from werkzeug.serving import make_server
 
-        app = S3Guard(DomainDispatcherApplication(create_backend_app))
+        app = guard(DomainDispatcherApplication(create_backend_app))
         self._server = make_server(host, port, app, True, request_handler=Handler)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
 

@@ -400,13 +400,20 @@ class UserQueue:
         """The job's attempts, oldest first, as the database keeps them."""
         return list(await self._call("job_attempts", {"p_job_id": job_id}) or [])
 
-    async def steps(self, job_id: JobId | str) -> JobSteps:
-        """The job's finished steps, oldest first, and what it waits for.
+    async def steps(
+        self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None
+    ) -> JobSteps:
+        """The job's finished steps, a page of about 1 MB, and what it waits for.
+
+        Args:
+            after: The `next` of the page before.
 
         Raises:
             JobNotFound: No such job, or not yours.
         """
-        return JobSteps.model_validate(await self._call("job_steps", {"p_job_id": job_id}))
+        return JobSteps.model_validate(
+            await self._call("job_steps", {"p_job_id": job_id, "p_after": after})
+        )
 
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat.
@@ -442,22 +449,50 @@ class UserQueue:
         return Job.model_validate(body)
 
     async def cancel_jobs(
-        self, workspace_id: WorkspaceId | str, where: Mapping[str, Any], *, limit: int = 1000
+        self,
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        limit: int = 1000,
+        cursor: Mapping[str, str] | None = None,
     ) -> BulkResult:
-        """Cancel the live jobs that match `where`, at most `limit` of them."""
+        """Cancel live jobs that match `where`, the oldest first, at most `limit` of them.
+
+        Args:
+            cursor: The `next` of the call before; go on until `more` is false.
+        """
         body = await self._call(
             "cancel_jobs",
-            {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit},
+            {
+                "p_workspace_id": workspace_id,
+                "p_filter": dict(where),
+                "p_limit": limit,
+                "p_cursor": cursor,
+            },
         )
         return BulkResult.model_validate(body)
 
     async def redrive(
-        self, workspace_id: WorkspaceId | str, where: Mapping[str, Any], *, limit: int = 1000
+        self,
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        limit: int = 1000,
+        cursor: Mapping[str, str] | None = None,
     ) -> BulkResult:
-        """Send the dead letters that match `where` round again, at most `limit` of them."""
+        """Run dead letters that match `where` again, at most `limit` of them.
+
+        Args:
+            cursor: The `next` of the call before; go on until `more` is false.
+        """
         body = await self._call(
             "redrive_jobs",
-            {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit},
+            {
+                "p_workspace_id": workspace_id,
+                "p_filter": dict(where),
+                "p_limit": limit,
+                "p_cursor": cursor,
+            },
             repeatable=False,
         )
         return BulkResult.model_validate(body)

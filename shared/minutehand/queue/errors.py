@@ -11,13 +11,14 @@ Words come from the SQL functions' `hint`; turning them into HTTP answers is lef
     │  ├─ TokenRefused           401               sign in again, or mint a new key
     │  └─ QueueUnavailable       no answer or 5xx  safe to repeat; the only one tenacity retries
     ├─ ProcessorError            a processor failed: backoff, then dead letter
+    │  └─ StepsTooLong           what earlier attempts left does not fit a worker's memory
     └─ ConfigurationError        at cold start; names the variable and shows a valid value
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from minutehand.config import ConfigurationError, JobServiceError
 
@@ -31,6 +32,7 @@ __all__ = [
     "ProcessorError",
     "QueueError",
     "QueueUnavailable",
+    "StepsTooLong",
     "TokenRefused",
     "error_from_response",
 ]
@@ -133,6 +135,19 @@ class ProcessorError(JobServiceError):
         self.retry_after = retry_after
         self.data = data
         super().__init__(message)
+
+
+class StepsTooLong(ProcessorError):
+    """The results of a job's steps have more bytes than a worker reads; the job fails."""
+
+    MOST_BYTES: Final = 64_000_000
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"the results of the steps of job {job_id} have more than {self.MOST_BYTES} bytes; "
+            "keep large results elsewhere and return where they are",
+            retryable=False,
+        )
 
 
 _BY_WORD: Mapping[str, type[QueueError]] = {

@@ -221,10 +221,16 @@ class Explanation(Model):
 
 
 class BulkResult(Model):
-    """How many jobs a bulk call touched, and whether more match."""
+    """How many jobs a bulk call touched, and where to go on.
+
+    A call looks at a slice: it may touch none and still have more.
+    """
 
     count: int
+    #: Whether there may be more that match.
     more: bool = False
+    #: Where the next call goes on, as its cursor; None at the end.
+    next: dict[str, str] | None = None
 
 
 class JobEvent(Model):
@@ -269,6 +275,8 @@ class JobSteps(Model):
     """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
 
     steps: tuple[Step, ...] = ()
+    #: The last place of the page, to go on from; None at the end.
+    next: dict[str, Any] | None = None
     waiting_for: dict[str, Any] | None = None
 
 
@@ -394,8 +402,9 @@ class Lease(Model):
     fence: int
     lease_seconds: float = 60.0
     lease_expires_at: datetime | None = None
-    #: Results of steps and ended waits of earlier attempts, by name.
-    steps: dict[str, Any] = Field(default_factory=dict)
+    #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
+    #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
+    steps: dict[str, Any] | None = Field(default_factory=dict)
     log_count: int = 0
 
 
@@ -440,10 +449,19 @@ class MaintenanceResponse(Model):
     done: dict[str, int] = {}
     #: Tasks that failed and are parked; see `queue_health`.
     failed: tuple[str, ...] = ()
+    #: How many items wait, parked, to be tried again.
+    parked: int = 0
     #: Whether another call would find more to do.
     more: bool = False
     #: Whether another worker was at it.
     busy: bool = False
+
+
+class WorkerRunAdmission(Model):
+    """Whether a bounded run may begin, and how many more could beside it."""
+
+    admitted: bool
+    free: int = 0
 
 
 class LeaseResponse(Model):
@@ -698,6 +716,7 @@ class JobTypeDetail(JobTypeLine):
     now: datetime
     payload_schema: dict[str, Any] | None = None
     events: Literal["full", "minimal"] = "full"
+    live: Literal["full", "states", "off"] = "full"
     tagged_by: tuple[str, ...] = ()
     limits: dict[str, Any] = Field(default_factory=dict)
     serving: tuple[ServingWorker, ...] = ()
@@ -739,6 +758,19 @@ class QueueStats(BaseModel):
     """Counts, throughput and percentiles as `queue_stats` returns them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Storage(Model):
+    """Size of the database when it was last measured; nothing is known before the first tick."""
+
+    sampled_at: datetime | None = None
+    database_bytes: int | None = None
+    #: Of it: jobs with logs and events, and the engine's own tables.
+    jobs_bytes: int | None = None
+    #: Of it: Realtime's messages, kept for three days.
+    messages_bytes: int | None = None
+    growth_bytes_per_day: int | None = None
+    retention_days: dict[str, int] | None = None
 
 
 def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:

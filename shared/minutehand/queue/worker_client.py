@@ -11,6 +11,7 @@ from typing import Any
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import StepsTooLong
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
     JobId,
@@ -25,6 +26,8 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
+    Storage,
+    WorkerRunAdmission,
 )
 
 
@@ -133,12 +136,57 @@ class WorkerQueue:
         )
         return [JobId(child) for child in body["job_ids"]]
 
+    async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
+        """Read the results of a leased job's steps by name, in pages of about 1 MB.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+            StepsTooLong: They have more than `StepsTooLong.MOST_BYTES`.
+        """
+        steps: dict[str, Any] = {}
+        read = 0
+        after: Any = None
+        while True:
+            page = await self._functions.call_held("read_steps", job_id, fence, after=after)
+            read += page["bytes"]
+            if read > StepsTooLong.MOST_BYTES:
+                raise StepsTooLong(job_id)
+            for line in page["lines"]:
+                if line["nth"] == 0:
+                    steps[line["name"]] = line["value"]
+                else:
+                    steps[line["name"]]["children"].append(line["value"])
+            after = page["next"]
+            if after is None:
+                return steps
+
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
         body = await self._functions.call(
             "register_job_types", {"p_types": [spec.wire() for spec in types]}
         )
         return int(body["registered"])
+
+    async def begin_run(
+        self, run_id: str, *, worker_id: str, most: int, seconds: float
+    ) -> WorkerRunAdmission:
+        """Ask to run beside at most `most - 1` other workers.
+
+        Args:
+            seconds: How long the run counts if it never ends by `end_run`, at most a day.
+
+        Raises:
+            QueueUnavailable: The database did not answer.
+        """
+        request = {"run_id": run_id, "worker_id": worker_id, "most": most, "seconds": seconds}
+        return WorkerRunAdmission.model_validate(
+            await self._functions.call("begin_worker_run", {"p_request": request})
+        )
+
+    async def end_run(self, run_id: str) -> None:
+        """Make room for another worker."""
+        request = {"run_id": run_id}
+        await self._functions.call("end_worker_run", {"p_request": request}, attempts=2)
 
     async def attach_extensions(self) -> Mapping[str, Any]:
         """Attach what the project has switched on since its migrations ran; safe to repeat.
@@ -173,4 +221,10 @@ class WorkerQueue:
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))
+        stats = await self._functions.call("queue_stats", arguments)
+        storage = await self._functions.call("storage", {})
+        return QueueStats.model_validate({**stats, "storage": storage})
+
+    async def record_storage(self) -> Storage:
+        """Measure the database's size, at most about once an hour."""
+        return Storage.model_validate(await self._functions.call("record_storage", {}, attempts=1))

@@ -12,18 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from minutehand.project import Project
 from minutehand.queue.data_api import profile_headers
 
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 #: What to do next, by the API's stable words.
 FIXES: dict[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
-    "name right? `minutehand stats` lists what ran",
+    "name right? `minutehand types` lists them",
+    "job_type_unserved": "deploy a worker that serves it; `minutehand types TYPE` tells who did",
     "job_not_found": "`minutehand ls` lists your jobs, "
     "`minutehand ls --workspace ID` another workspace's",
     "workspace_not_found": "omit --workspace to list yours",
@@ -32,6 +35,7 @@ FIXES: dict[str, str] = {
     "forbidden": "ask a manager of the workspace",
     "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
     "rate_limited": "wait a moment",
+    "429": "wait a moment: the gateway's own limit, see requestsPerSecond of the stage",
     "unavailable": "`minutehand doctor` tells which part is away",
 }
 
@@ -122,6 +126,11 @@ class Connection:
         if not value:
             raise CommandFailed(f"{name} is not set", code="missing_setting")
         return value
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API is one on this machine."""
+        return urlsplit(self.values.get("API_URL", "")).hostname in LOCAL_HOSTS
 
     @property
     def schema(self) -> str:

@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error, so that pipes 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,15 +24,20 @@ COLOURS = {
     "completed": "green",
     "failed": "red",
     "cancelled": "yellow",
+    "queued": "cyan",
+    "scheduled": "cyan",
+    "retrying": "yellow",
+    "running": "blue",
+    "suspended": "magenta",
 }
 
 
 _C1 = re.compile("[\x7f-\x9f]")
 
 #: Columns that say something in words.
-PROSE = {"error_message", "value", "title"}
+PROSE = {"value", "title"}
 #: Columns that are copied, so never cut.
-WHOLE = {"id": 36, "status": 10}
+WHOLE = {"id": 36, "status": 10, "state": 9}
 
 
 #: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
@@ -50,8 +56,7 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        # a pipe has no width; rows must not be folded for it
-        width = None if sys.stdout.isatty() else 240
+        width = None if sys.stdout.isatty() else _width_of_pipe()
         self.out = Console(highlight=False, soft_wrap=True, width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -99,10 +104,12 @@ class Output:
             )
         for row in rows:
             table.add_row(*(cell(name, row.get(name)) for name in columns))
-        self.out.print(table)
+        self.out.print(table, soft_wrap=False)
 
     def note(self, sentence: str) -> None:
-        """A remark for a person, on standard error."""
+        """A remark for a person, on standard error; programs read failures alone there."""
+        if self.as_json:
+            return
         self.err.print(Text(shown(sentence), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
@@ -115,12 +122,43 @@ class Output:
             self.err.print(Text(shown(f"→ {fix}")))
 
 
+def _width_of_pipe() -> int:
+    """What COLUMNS says; a pipe itself has no width, and rows must not be cut for it."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() and int(columns) >= 20 else 240
+
+
+def state_style(state: str) -> str:
+    """The colour of a state's word."""
+    return COLOURS.get(state, "")
+
+
+def lasted(milliseconds: float) -> str:
+    """A duration as people say it: 840 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    for unit, below, length, part in (
+        ("min", "s", 60, 1),
+        ("h", "min", 3600, 60),
+        ("d", "h", 86400, 3600),
+    ):
+        if unit == "d" or seconds < length * (60 if unit == "min" else 24):
+            rest = int(seconds % length / part)
+            return f"{int(seconds / length)} {unit}" + (f" {rest} {below}" if rest else "")
+    raise AssertionError("every duration ends in days")
+
+
 def cell(name: str, value: Any) -> Text:
     """A value as a person reads it."""
     if value is None:
         return Text("-", style="dim")
-    if name == "status":
+    if name in ("status", "state"):
         return Text(shown(str(value)), style=COLOURS.get(str(value), ""))
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return Text(shown(", ".join(value)))
     if name == "progress" and isinstance(value, Mapping):
         stage = value.get("stage") or value.get("message") or ""
         return Text(shown(f"{value.get('percentage', 0):.0f} % {stage}".rstrip()))

@@ -78,7 +78,9 @@ class Services:
             requests_burst=settings.caller_requests_burst,
             streams=settings.caller_streams,
         )
-        self.pace = pace or Pace(streaming=settings.streaming)
+        self.pace = pace or Pace(
+            streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
+        )
         self._provided: dict[type[Any], Any] = {}
         self.hub = hub or EventHub()
         if hub is None and settings.streaming:

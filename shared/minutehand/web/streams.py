@@ -12,6 +12,7 @@ from typing import Final
 
 from fastapi import Request
 
+from minutehand.clock import Clock
 from minutehand.queue.models import FeedPage
 from minutehand.web.auth import Caller, token_of
 from minutehand.web.errors import unavailable
@@ -23,8 +24,22 @@ from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reade
 MAX_STREAMS: Final = 2_000
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
 BUFFERED_SECONDS: Final = 12.0
+#: API Gateway's patience with a function.
+GATEWAY_SECONDS: Final = 30.0
 #: Longer than any guest session: the database ends it, and the stream's checks find that.
 LONGEST_GUEST_SESSION: Final = timedelta(days=31)
+
+
+def asked_at(request: Request, clock: Clock) -> float:
+    """When the gateway took the request, on the monotonic clock; now, where no gateway says.
+
+    A gateway's patience begins there, and a cold start may have used seconds of it.
+    """
+    event = request.scope.get("aws.event") or {}
+    epoch_ms = event.get("requestContext", {}).get("timeEpoch")
+    age = clock.now().timestamp() - epoch_ms / 1000 if isinstance(epoch_ms, int) else 0.0
+    # two machines' clocks: an age that no open request can have says nothing
+    return clock.monotonic() - (age if 0 < age < GATEWAY_SECONDS else 0.0)
 
 
 async def answer_with_events(

@@ -18,6 +18,7 @@ from minutehand.worker.registry import (
     default_registry,
     processor,
 )
+from minutehand.worker.schedules import Schedule
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 from minutehand.worker.trace import current_traceparent, trace_headers
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "Retry",
     "Returned",
+    "Schedule",
     "Snooze",
     "Suspended",
     "Tick",

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 from minutehand.clock import Clock, ShiftedClock
+from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import JobId, Lease, NewJob, SettleItem
-from minutehand.worker import trace
+from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
+from minutehand.worker import trace, tracebacks
 from minutehand.worker.containment import TaskGroupOfAttempt, belonging_to
 from minutehand.worker.context import JobContext, News
 from minutehand.worker.endings import (
@@ -29,13 +31,14 @@ from minutehand.worker.endings import (
     verdict,
 )
 from minutehand.worker.job import Job
-from minutehand.worker.registry import JobType, UnknownProcessor
+from minutehand.worker.registry import JobType, PayloadRejected, UnknownProcessor
 from minutehand.worker.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
 
 TOLERATED_SKEW = timedelta(seconds=2)
 Spawn = Callable[[JobId, int, str, Sequence[NewJob]], Awaitable[list[JobId]]]
+ReadSteps = Callable[[JobId, int], Awaitable[dict[str, Any]]]
 
 
 class Attempt:
@@ -61,6 +64,7 @@ class Attempt:
         work_until: float,
         had_fair_time: bool,
         spawn: Spawn,
+        read_steps: ReadSteps,
         on_news: Callable[[], None],
         on_end: Callable[[Attempt], None],
         grace_seconds: float = GRACE_SECONDS,
@@ -86,6 +90,7 @@ class Attempt:
         self._work_until = work_until
         self._had_fair_time = had_fair_time
         self._spawn = spawn
+        self._read_steps = read_steps
         self._on_news = on_news
         self._on_end = on_end
         self._grace_seconds = grace_seconds
@@ -94,11 +99,13 @@ class Attempt:
         self._flushes: list[asyncio.Future[None]] = []
         self._timers: list[asyncio.TimerHandle] = []
         self._task: asyncio.Task[None] | None = None
+        #: Where a processor was that did not stop.
+        self._stack: tuple[FrameType, ...] = ()
         self.group = TaskGroupOfAttempt(self.job_id, self.job_type)
         self.context = JobContext(
             self,
             self.news,
-            steps=lease.steps,
+            steps=lease.steps or {},
             clock=clock,
             traceparent=trace.child_of(lease.job.traceparent),
             loop=self._loop,
@@ -152,6 +159,8 @@ class Attempt:
         item = verdict(self.ending, seen)
         if item is None:
             return None
+        if item.error is not None:
+            item = replace(item, error=self._traced(item.error))
         news = self.news.take(most_logs=News.MAX_LOGS + 1)
         cost = self.context.cost_usd + cost_usd
         return replace(
@@ -162,6 +171,18 @@ class Attempt:
             duration_ms=round(self.duration_seconds * 1000, 1),
             cost_usd=round(cost, 9) if cost > 0 else None,
         )
+
+    def _traced(self, error: ErrorInfo) -> ErrorInfo:
+        """The error with the frames it came from, and where its log is."""
+        package = getattr(self.kind.run, "__module__", "") if self.kind is not None else ""
+        found: dict[str, Any] | None = None
+        if isinstance(self.ending, Raised) and not isinstance(self.ending.error, PayloadRejected):
+            found = tracebacks.describe(self.ending.error, package=package)
+        elif isinstance(self.ending, Abandoned):
+            found = tracebacks.describe_stack(self._stack, package=package)
+        request_id = current_request_id()
+        origin = None if request_id is None else {"request_id": request_id}
+        return error.model_copy(update={"traceback": found, "origin": origin})
 
     @property
     def queued_seconds(self) -> float:
@@ -281,6 +302,8 @@ class Attempt:
             deadline_at=raw.deadline_at,
         )
         trace.enter(self.context.traceparent or trace.child_of(None))
+        if self.lease.steps is None:
+            self.context.restore_steps(await self._read_steps(self.job_id, self.fence))
         run, context = kind.run, self.context
         if kind.is_async:
             returned = run(job, context)
@@ -322,6 +345,7 @@ class Attempt:
             },
         )
         if self._task is not None:
+            self._stack = tuple(self._task.get_stack())
             self._task.cancel()
         self._end(Abandoned())
 

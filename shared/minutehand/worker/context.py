@@ -41,8 +41,11 @@ _LEVELS: Final = {
 }
 MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
+MAX_TAG: Final = 100
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
+#: Children that one `gather` or `map` may wait for.
+MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions()
 
 
@@ -104,6 +107,7 @@ class Taken(NamedTuple):
     logs: tuple[LogLine, ...]
     steps: tuple[StepResult, ...]
     logs_from: int | None
+    tags: tuple[str, ...] = ()
 
 
 class News:
@@ -119,11 +123,12 @@ class News:
         self._progress: Progress | None = None
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
+        self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
 
     def __bool__(self) -> bool:
-        return bool(self._logs or self._steps or self._progress is not None)
+        return bool(self._logs or self._steps or self._tags or self._progress is not None)
 
     def set_progress(self, progress: Progress) -> None:
         """Replace what was known; only the latest is stored."""
@@ -143,6 +148,11 @@ class News:
         with self._lock:
             self._steps.append(step)
 
+    def add_tags(self, tags: Sequence[str]) -> None:
+        """Append tags of the job."""
+        with self._lock:
+            self._tags += tags
+
     def take(self, *, most_logs: int = 200) -> Taken:
         """Take what is to be sent now; give it back with `restore` if it did not arrive."""
         with self._lock:
@@ -157,8 +167,9 @@ class News:
                 self.dropped_logs = 0
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
+            tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None)
+        return Taken(progress, logs, steps, before if logs else None, tags)
 
     def restore(self, taken: Taken) -> None:
         """Put back what did not arrive, before whatever came since."""
@@ -166,6 +177,7 @@ class News:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
             self._steps[:0] = taken.steps
+            self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
 
 
@@ -223,6 +235,10 @@ class JobContext:
         #: What this attempt cost in foreign services, in US dollars; add to it.
         self.cost_usd = 0.0
 
+    def restore_steps(self, steps: Mapping[str, Any]) -> None:
+        """Know the results of earlier attempts' steps: those too long to come with the lease."""
+        self._steps.update(steps)
+
     # News -----------------------------------------------------------------------------------
 
     def progress(
@@ -264,6 +280,21 @@ class JobContext:
                 at=self._clock.now(),
             )
         )
+        self._port.announce()
+        return _BUFFERED
+
+    def tag(self, *tags: str) -> Buffered:
+        """Tag the job, so that people find it by these words; what it has already stays.
+
+        A job keeps 20 tags at most: what comes after is dropped.
+
+        Raises:
+            ValueError: A tag must have 1 to 100 characters, and none that controls a terminal.
+        """
+        for word in tags:
+            if not 1 <= len(word) <= MAX_TAG or any(ord(letter) < 32 for letter in word):
+                raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
+        self._news.add_tags([clean_text(word) for word in tags])
         self._port.announce()
         return _BUFFERED
 
@@ -383,7 +414,7 @@ class JobContext:
         on_failed: Literal["raise", "return"] = "raise",
         name: str | None = None,
     ) -> list[ChildResult]:
-        """Wait until all `children` have ended, holding no worker; results in their order.
+        """Wait until all `children`, at most 10,000, have ended; results in their order.
 
         Raises:
             ChildrenFailed: One did not complete, and `on_failed` is `raise`.
@@ -392,6 +423,8 @@ class JobContext:
         if key not in self._steps:
             if not children:
                 return []
+            if len(children) > MAX_GATHERED:
+                raise ValueError(f"{len(children)} children are more than {MAX_GATHERED}")
             raise Suspended({"kind": "children", "name": key, "job_ids": list(children)})
         ended = [ChildResult.model_validate(child) for child in self._steps[key]["children"]]
         failed = [child for child in ended if not child.completed]
@@ -411,13 +444,15 @@ class JobContext:
         """Run one child job per item, each with its own retries; results in the items' order.
 
         Args:
-            items: The children's payloads.
+            items: The children's payloads, at most 10,000.
             on_failed: For children that became dead letters: `raise` ChildrenFailed, `return`
                 None in their place, or `skip` them.
         """
         key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
         if not items:
             return []
+        if len(items) > MAX_GATHERED:
+            raise ValueError(f"{len(items)} items are more than {MAX_GATHERED}; map them in parts")
         if f"{key}:ended" in self._steps:
             # the children are done: no need to ask for their ids again
             self._names[f"{key}:spawn"] = 1

@@ -37,6 +37,8 @@ class TickOptions:
             estimate for the job's `cost_usd`. 0 estimates nothing.
         usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
             that it has to stop had no fair time and is not charged an attempt.
+        origin: Where this worker's log is: `{log_group, log_stream, region}`; None for nowhere
+            that a page could link to.
     """
 
     concurrency: int = 5
@@ -50,6 +52,7 @@ class TickOptions:
     version: str = VERSION
     usd_per_second: float = 0.0
     usual_seconds: float | None = None
+    origin: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

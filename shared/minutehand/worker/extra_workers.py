@@ -51,8 +51,8 @@ class ExtraWorkers:
 
     async def for_the_rest(self, due: int, *, runs: int) -> None:
         """At least one for what this tick leases no more."""
-        if due > 0:
-            await self._start_some(max(1, self._wanted(due, runs)), due)
+        if due > 0 and self._policy is not None:
+            await self._start_some(min(self._policy.most, max(1, self._wanted(due, runs))), due)
 
     def _wanted(self, due: int, runs: int) -> int:
         if self._policy is None:
@@ -73,7 +73,7 @@ class ExtraWorkers:
             accepted = await in_time(self._start(wanted), until, self._clock)
         except QueueUnavailable as error:
             logger.warning(
-                "ExtraWorkers could not be started in time",
+                "Extra workers could not be started in time",
                 extra={"event": "fanout.late", **names, "error": str(error)},
             )
             accepted = 0

@@ -38,7 +38,7 @@ class FanOut:
         seconds_left: float,
         mean_seconds: float | None = None,
     ) -> int:
-        """ExtraWorkers to start when `due` jobs are left after this worker has filled its slots."""
+        """Extra workers to start when `due` jobs are left once this one is full."""
         if due < self.minimum_backlog or slots < 1:
             return 0
         each = max(0.001, self.typical_seconds if mean_seconds is None else mean_seconds)

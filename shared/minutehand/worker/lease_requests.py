@@ -85,6 +85,7 @@ class LeaseRequests:
             lease_seconds=self._options.lease_seconds,
             budget_ms=None if math.isinf(left) else max(0, int(left * 1000)),
             version=self._options.version,
+            origin=self._options.origin if self._call == 1 else None,
             # None lets the database count what is left; 0 keeps enqueues waking somebody, for a
             # tick that may be about to leave, or that is woken itself
             free_slots=None if staying and not self._is_woken else 0,

@@ -18,7 +18,7 @@ from typing import Any
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import ReportItem
+from minutehand.queue.models import ReportItem, Storage
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
@@ -29,6 +29,10 @@ from minutehand.worker.tick import Tick
 logger = logging.getLogger(__name__)
 
 
+#: How long a run without a deadline of its own counts if it never says goodbye.
+LONGEST_RUN_SECONDS = 86_400.0
+
+
 class Worker:
     """Holds what outlives a tick: connections, the registry, the identity.
 
@@ -37,13 +41,15 @@ class Worker:
         registry: The processors; the default one when None.
         worker_id: The identity that holds leases; made from host and process when None.
         start_extra_workers: Starts more workers and returns how many were accepted.
+        most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with each finished tick, e.g. to write its metrics.
+        on_storage: Called about once an hour with the database's size.
     """
 
-    #: What a project switches on later is looked for at the first tick, and as often as this.
-    ATTACH_EVERY_SECONDS = 3600.0
+    #: The project is looked after at the first tick, and as often as this.
+    LOOK_AFTER_EVERY_SECONDS = 3600.0
     #: A tick with less time left than this leaves that to the next one.
-    ATTACH_SECONDS = 3.0
+    LOOK_AFTER_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -58,7 +64,9 @@ class Worker:
         clock: Clock | None = None,
         fan_out: FanOut | None = None,
         start_extra_workers: StartExtraWorkers | None = None,
+        most: int | None = None,
         on_tick: Callable[[Tick], None] | None = None,
+        on_storage: Callable[[Storage], None] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -70,10 +78,16 @@ class Worker:
         self._clock = clock or SystemClock()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
+        self._most = most
         self._on_tick = on_tick
+        self._on_storage = on_storage
         self._registered: object = None
-        self._attach_at = float("-inf")
+        self._look_after_at = float("-inf")
         self._stopping = asyncio.Event()
+        #: Of the run that leases now, while `run_forever` goes on.
+        self._draining: asyncio.Event | None = None
+        #: Runs that lease no more and bring their jobs to an end.
+        self._drained: set[asyncio.Task[TickSummary]] = set()
 
     async def register(self, *, force: bool = False) -> None:
         """Publish the registry's job types, once unless it changed or `force` is given."""
@@ -88,9 +102,15 @@ class Worker:
         )
 
     def adopt(self, registry: Registry) -> None:
-        """Run these processors from the next tick on; what runs already ends as it began."""
+        """Run these processors from now on; what runs already ends as it began.
+
+        The run that leases now leases nothing more: `run_forever` publishes the new types and
+        begins another one beside it at once, however long the old one's jobs take.
+        """
         self.registry = registry
         self._registered = None
+        if self._draining is not None:
+            self._draining.set()
 
     async def tick(
         self,
@@ -100,20 +120,68 @@ class Worker:
         fan_out: bool = True,
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
+        draining: asyncio.Event | None = None,
     ) -> TickSummary:
         """Run one tick.
+
+        With a bound on workers it first asks to be admitted; one that is not leases nothing and
+        returns at once, with `crowded_out` in its summary. What waits is found by those that run.
 
         Args:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
             job_types: Only these; None for all that have a processor.
             fan_out: Whether this tick may start extra workers; false for an extra worker itself.
             wakeups: Set it to make the running tick look for work at once.
+            draining: Set it to make the tick lease nothing more and end with its last job.
 
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
         ends_at = self._clock.monotonic() + budget_seconds
         await self.register()
+        if self._most is None:
+            return await self._run_tick(
+                ends_at, job_types, self._fan_out if fan_out else None, wakeups, options, draining
+            )
+        run_id = str(uuid.uuid4())
+        admission = await self.queue.begin_run(
+            run_id,
+            worker_id=self.worker_id,
+            most=self._most,
+            seconds=min(budget_seconds, LONGEST_RUN_SECONDS),
+        )
+        if not admission.admitted:
+            logger.info(
+                "As many workers as allowed are running; they find what waits",
+                extra={"event": "tick.crowded_out", "most": self._most},
+            )
+            return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
+        policy = None
+        if fan_out and self._fan_out is not None:
+            policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
+        try:
+            return await self._run_tick(ends_at, job_types, policy, wakeups, options, draining)
+        finally:
+            await self._end_run(run_id)
+
+    async def _end_run(self, run_id: str) -> None:
+        try:
+            await self.queue.end_run(run_id)
+        except QueueError as error:
+            logger.warning(
+                "The run's end was not noted; it counts until its time is over",
+                extra={"event": "tick.end_not_noted", "error": str(error)},
+            )
+
+    async def _run_tick(
+        self,
+        ends_at: float,
+        job_types: Sequence[str] | None,
+        fan_out: FanOut | None,
+        wakeups: asyncio.Event | None,
+        options: TickOptions | None,
+        draining: asyncio.Event | None,
+    ) -> TickSummary:
         tick = Tick(
             self.queue,
             self.registry,
@@ -122,40 +190,45 @@ class Worker:
             options=options or self.options,
             job_types=job_types,
             clock=self._clock,
-            fan_out=self._fan_out if fan_out else None,
-            start_extra_workers=self._start_extra_workers if fan_out else None,
+            fan_out=fan_out,
+            start_extra_workers=None if fan_out is None else self._start_extra_workers,
             wakeups=wakeups,
             renew_outside=self._renew_outside,
             stopping=self._stopping,
+            draining=draining,
         )
         summary = await tick.run()
         if self._on_tick is not None:
             self._on_tick(tick)
         # after the jobs, which never wait for it
-        if ends_at - self._clock.monotonic() > self.ATTACH_SECONDS:
-            await self._attach_extensions()
+        if ends_at - self._clock.monotonic() > self.LOOK_AFTER_SECONDS:
+            await self._look_after_project()
         return summary
 
-    async def _attach_extensions(self) -> None:
+    async def _look_after_project(self) -> None:
+        """Attach extensions that came later, and measure the database."""
         now = self._clock.monotonic()
-        if now < self._attach_at:
+        if now < self._look_after_at:
             return
-        self._attach_at = now + self.ATTACH_EVERY_SECONDS
+        self._look_after_at = now + self.LOOK_AFTER_EVERY_SECONDS
         try:
-            async with asyncio.timeout(self.ATTACH_SECONDS):
-                found = await self.queue.attach_extensions()
+            async with asyncio.timeout(self.LOOK_AFTER_SECONDS):
+                attached = await self.queue.attach_extensions()
+                storage = await self.queue.record_storage()
         except (QueueError, TimeoutError) as error:
             # e.g. a schema of the release before: nothing that a job needs
             logger.info(
-                "Extensions were not looked for",
-                extra={"event": "extensions.unknown", "error": str(error)},
+                "The project was not looked after",
+                extra={"event": "project.unknown", "error": str(error)},
             )
             return
-        if problems := found.get("problems"):
+        if problems := attached.get("problems"):
             logger.warning(
                 "An extension could not be attached",
                 extra={"event": "extensions.refused", "problems": problems},
             )
+        if self._on_storage is not None:
+            self._on_storage(storage)
 
     async def run_forever(
         self,
@@ -186,9 +259,8 @@ class Worker:
             woken = wakeups.is_set()
             wakeups.clear()
             try:
-                summary = await self.tick(
-                    wakeups=wakeups,
-                    options=replace(quiet, quiet=not loud),
+                summary = await self._tick_until_replaced(
+                    wakeups, options=replace(quiet, quiet=not loud)
                 )
                 failures = 0
             except QueueUnavailable as error:
@@ -211,16 +283,51 @@ class Worker:
                 )
                 await self._pause(5.0, wakeups=None)
                 continue
+            if summary is None:
+                continue
             wait = poll_seconds
             if woken and summary.leased == 0:
                 wait = self.TRAILING_SECONDS
             if summary.next_due_in_ms is not None:
                 wait = min(wait, max(0.005, summary.next_due_in_ms / 1000))
             await self._pause(wait, wakeups=wakeups)
+        await asyncio.gather(*self._drained, return_exceptions=True)
         logger.info(
             "Worker loop stopped",
             extra={"event": "worker.stopped", "worker_id": self.worker_id},
         )
+
+    async def _tick_until_replaced(
+        self, wakeups: asyncio.Event, *, options: TickOptions
+    ) -> TickSummary | None:
+        """Run one tick; None when `adopt` has replaced it, which then ends beside the next one."""
+        draining = self._draining = asyncio.Event()
+        run = asyncio.create_task(
+            self.tick(wakeups=wakeups, options=options, draining=draining), name="tick"
+        )
+        replaced = asyncio.create_task(draining.wait(), name="replaced")
+        try:
+            await asyncio.wait({run, replaced}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            raise
+        finally:
+            replaced.cancel()
+            self._draining = None
+        if run.done():
+            return run.result()
+        self._drained.add(run)
+        run.add_done_callback(self._drain_ended)
+        return None
+
+    def _drain_ended(self, run: asyncio.Task[TickSummary]) -> None:
+        self._drained.discard(run)
+        if not run.cancelled() and (error := run.exception()) is not None:
+            logger.error(
+                "A replaced run has failed; its jobs run again when their leases expire",
+                extra={"event": "worker.drain_failed", "error": str(error)},
+            )
 
     @property
     def stopping(self) -> bool:

@@ -34,6 +34,7 @@ from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Outcome, Returned, Seconds, seconds
+from minutehand.worker.schedules import Schedule, Schedules, schedules_of
 
 P = TypeVar("P")
 R_co = TypeVar("R_co", bound=Returned, covariant=True)
@@ -93,6 +94,8 @@ class JobType(Generic[P]):
     live: Literal["full", "states", "off"] = "full"
     internal: bool = False
     part_of: str | None = None
+    tagged_by: tuple[str, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
 
     def read_payload(self, raw: Any, version: int | None) -> P:
@@ -165,7 +168,24 @@ class JobType(Generic[P]):
             events=self.events,
             live=self.live,
             internal=self.internal,
+            tagged_by=self.tagged_by,
+            source=self.source,
+            description=self.description,
+            schedules=tuple(schedule.wire(self.name) for schedule in self.schedules),
         )
+
+    @property
+    def source(self) -> str:
+        """Where its processor is: `module:function`."""
+        run = self.run if inspect.isroutine(self.run) else type(self.run)
+        return f"{run.__module__}:{run.__qualname__}"
+
+    @property
+    def description(self) -> str | None:
+        """What it does: the first paragraph of its processor's docstring."""
+        run = self.run if inspect.isroutine(self.run) else type(self.run)
+        words = inspect.cleandoc(run.__doc__ or "").partition("\n\n")[0]
+        return " ".join(words.split())[:2000] or None
 
 
 class Decorator(Protocol[P]):
@@ -284,6 +304,8 @@ class Registry:
         live: Literal["full", "states", "off"] = "full",
         internal: bool = False,
         part_of: str | None = None,
+        tagged_by: Sequence[str] = (),
+        schedule: Schedules | None = None,
     ) -> Decorator[P]:
         """Register the decorated function as the processor of `job_type`.
 
@@ -302,17 +324,22 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` leaves out the events of creation and lease, for masses of jobs.
-            live: What is sent to Realtime. `states` sends nothing on the job's own topic: whoever
+            live: What is sent to Realtime. `states` sends nothing on the job's own topic: who
                 watches one job reads it every few seconds. `off` sends nothing at all.
             internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
                 as well.
+            tagged_by: Fields of the payload whose values become tags of each job, as
+                `customer:42`, so that jobs are found by them at any age; `a.b` reaches inside.
+            schedule: When the clock enqueues such jobs: a cron expression for the system, or
+                `Schedule`s for each workspace or one. A deploy changes and removes them.
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
         """
         steps = dict(upcasters or {})
+        schedules = schedules_of(schedule, job_type)
         _check(job_type, version, steps, max_concurrency, max_attempts)
         if job_type in self._types:
             raise ValueError(f"job type {job_type!r} has a processor already")
@@ -338,6 +365,8 @@ class Registry:
                 live=live,
                 internal=internal,
                 part_of=part_of,
+                tagged_by=tuple(tagged_by),
+                schedules=schedules,
                 adapter=TypeAdapter(payload),
             )
             return run

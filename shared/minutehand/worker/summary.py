@@ -44,6 +44,8 @@ class TickSummary:
     duration_ms: float = 0.0
     busy_ms: float = 0.0
     error: str | None = None
+    #: As many workers as the stage allows were running: this one leased nothing.
+    crowded_out: bool = False
     #: Milliseconds until the next job falls due; None when none is planned.
     next_due_in_ms: float | None = field(default=None)
 

@@ -62,6 +62,7 @@ class Tick:
         wakeups: asyncio.Event | None = None,
         renew_outside: Callable[[Sequence[ReportItem], str, str], None] | None = None,
         stopping: asyncio.Event | None = None,
+        draining: asyncio.Event | None = None,
     ) -> None:
         self._queue = queue
         self._registry = registry
@@ -70,6 +71,8 @@ class Tick:
         self._job_types = _known(registry, job_types)
         self._wakeups = wakeups
         self._stopping = stopping
+        #: Set when another run takes over: nothing more is leased, what runs is brought to its end.
+        self._draining = draining
         self._renew_outside = renew_outside
         self.tick_id = str(uuid.uuid4())
         self.worker_id = worker_id
@@ -213,6 +216,7 @@ class Tick:
             now < self._deadlines.stop_leasing
             and self._free_slots() > 0
             and not self._is_stopping()
+            and not self._is_draining()
             and bool(self._job_types)
         )
 
@@ -243,6 +247,9 @@ class Tick:
 
     def _is_stopping(self) -> bool:
         return self._stopping is not None and self._stopping.is_set()
+
+    def _is_draining(self) -> bool:
+        return self._draining is not None and self._draining.is_set()
 
     def _stop_all(self) -> None:
         for attempt in list(self._running.values()):
@@ -315,6 +322,7 @@ class Tick:
                 work_until=self._deadlines.stop_working,
                 had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
                 spawn=self._spawn,
+                read_steps=self._queue.read_steps,
                 on_news=self._reporter.announce,
                 on_end=self._attempt_ended,
                 grace_seconds=self._grace(now),
@@ -428,10 +436,16 @@ class Tick:
             loop.create_task(self._reporter.run(), name="reporter"),
             loop.create_task(self._maintenance.run(), name="maintenance"),
         ]
+        # what looks for new work, and ends when another run takes over
+        looking: list[asyncio.Task[None]] = []
         if self._wakeups is not None:
-            tasks.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
+            looking.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
         if self._registry.publishers:
-            tasks.append(loop.create_task(self._publishing.run(), name="publishing"))
+            looking.append(loop.create_task(self._publishing.run(), name="publishing"))
+        tasks += looking
+        if self._draining is not None:
+            drained = self._await_drain(self._draining, looking)
+            tasks.append(loop.create_task(drained, name="draining"))
         if self._stopping is not None:
             tasks.append(loop.create_task(self._await_stop(self._stopping), name="stopping"))
         self._watchdog = Watchdog(
@@ -494,6 +508,14 @@ class Tick:
 
     async def _await_stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
+        self._pulse.set()
+
+    async def _await_drain(
+        self, draining: asyncio.Event, looking: Sequence[asyncio.Task[None]]
+    ) -> None:
+        await draining.wait()
+        for task in looking:
+            task.cancel()
         self._pulse.set()
 
     def _renew_all(self) -> None:

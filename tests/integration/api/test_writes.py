@@ -192,7 +192,7 @@ async def test_a_dead_letter_is_retried_one_by_one_or_redriven_together(
     refused = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
 
     assert (retried.status_code, retried.json()["status"]) == (200, "pending")
-    assert redriven.json() == {"count": 2, "more": False}
+    assert redriven.json() == {"count": 2, "more": False, "next": None}
     assert refused.status_code == 409
 
 
@@ -249,8 +249,17 @@ async def test_cancel_by_filter_touches_what_matches_and_needs_a_criterion(
     )
 
     assert (empty.status_code, error_of(empty)["detail"][0]["field"]) == (422, "filter")
-    assert some.json() == {"count": 2, "more": False}
-    assert rest.json() == {"count": 2, "more": True}
+    assert some.json() == {"count": 2, "more": False, "next": None}
+    assert (rest.json()["count"], rest.json()["more"]) == (2, True)
+    last = await ada.post(
+        "/api/jobs/cancel",
+        json={
+            "workspace_id": ACME_ID,
+            "filter": {"job_type": hand.job_type},
+            "cursor": rest.json()["next"],
+        },
+    )
+    assert last.json() == {"count": 1, "more": False, "next": None}
 
 
 async def test_an_enqueue_wakes_the_worker_without_anyone_calling_it(

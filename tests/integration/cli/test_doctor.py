@@ -73,6 +73,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("postgres", {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"}, Verdict.FAIL, "does not answer", "DATABASE_URL"),
     ("postgres", {"DATABASE_URL": "postgresql://postgres.abcd:x@aws-0-eu-west-1.pooler.supabase.com:6543/postgres"}, Verdict.FAIL, "transaction mode", "aws-0-eu-west-1.pooler.supabase.com:5432"),
     ("migrations", {"DATABASE_URL": "host=db.abcd.supabase.co port=6543 user=postgres dbname=postgres"}, Verdict.FAIL, "shared with other clients", "db.abcd.supabase.co:5432"),
+    ("storage", {"DATABASE_LIMIT_MB": "1"}, Verdict.FAIL, "of 1.0 MB in the plan", "retention_days"),
     ("tokens", {"WORKER_SECRET_TOKEN": None}, Verdict.FAIL, "is not set", "token secret"),
     ("tokens", PROD, Verdict.FAIL, "everybody knows", "token secret"),
     ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
@@ -193,6 +194,19 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         Verdict.WARN, "planted enqueues nothing: unknown type", "schedules set planted",
     ),
     (
+        "job-types",
+        "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
+        "delete from queue.job_types where job_type = 'planted'",
+        Verdict.WARN, "no worker that runs now serves planted", "deploy the processor again",
+    ),
+    (
+        "storage",
+        "create table public.kept_samples as table queue.storage_samples; delete from queue.storage_samples; "
+        "insert into queue.storage_samples values (now() - interval '2 days', 0, 0, 0), (now(), 4e9, 0, 0)",
+        "delete from queue.storage_samples; insert into queue.storage_samples table public.kept_samples; drop table public.kept_samples",
+        Verdict.WARN, "full in 4 days", "larger plan",
+    ),
+    (
         "webhooks",
         "insert into queue.webhooks (workspace_id, url, secret, enabled, disabled_reason) "
         "values ('11111111-1111-4111-8111-111111111111', 'https://hook.example', 'x', false, 'planted')",
@@ -228,6 +242,15 @@ def test_a_broken_database_is_found(
     assert detail in finding.detail, finding
     assert fix in (finding.fix or ""), finding
     assert found(stack, check).verdict is Verdict.OK
+
+
+def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:
+    """The rate, what was held back, and what a month would cost."""
+    finding = found(stack, "messages")
+
+    assert finding.verdict in {Verdict.OK, Verdict.WARN}
+    assert "of 400 messages/s (pro)" in finding.detail
+    assert "on Pro" in finding.detail
 
 
 def test_a_silent_schedule_is_found(stack: RunningStack) -> None:

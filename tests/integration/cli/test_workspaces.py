@@ -84,7 +84,7 @@ def test_a_repeated_create_and_an_unknown_workspace_say_what_to_do(
     code, said = run("workspaces", "create", name, "--manager", "a@b.test", env_file=operator)
     assert (code, "members add" in said) == (1, True)
     code, said = run("members", "add", "x@y.test", "-w", "Nowhere", env_file=operator)
-    assert (code, "there is no workspace 'Nowhere'" in said) == (1, True)
+    assert (code, "'Nowhere' must name exactly one workspace" in said) == (1, True)
 
 
 def test_people_over_http(stack: RunningStack, operator: Path, name: str) -> None:

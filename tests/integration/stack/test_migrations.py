@@ -10,6 +10,8 @@ import pytest
 
 from minutehand.local import migrations
 from minutehand.local.migrations import MigrationFailed, find_migrations, migrations_in
+from minutehand.local.new_migrations import NewMigrations
+from minutehand.project import Project
 from tests.support.databases import Database
 
 
@@ -168,3 +170,29 @@ def test_demo_users_and_seed_belong_together(database: Database) -> None:
         ("bob@acme.test", "Acme", "member"),
         ("eve@globex.test", "Globex", "manager"),
     ]
+
+
+def test_a_migration_written_while_the_stack_is_up_is_applied(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, but not while its editor is still writing; a mistake is told once, with its line."""
+    monkeypatch.setattr(
+        "minutehand.local.new_migrations.find_migrations", lambda _: migrations_in(tmp_path)
+    )
+    said: list[str] = []
+    url = migrations.as_user(database.url, "postgres")
+    written = NewMigrations(url, Project(root=tmp_path), said.append)
+    written.look()
+    path = write(tmp_path, "29990101000000_first.sql", "create table")
+    written.look()
+    path.write_text("create table public.scratch_first ();")
+    written.look()
+    assert said == []
+
+    written.look()
+    assert said == ["migration applied: 29990101000000_first.sql"]
+    write(tmp_path, "29990101000001_second.sql", "select * from nowhere_to_be_found;")
+    for _ in range(4):
+        written.look()
+    assert len(said) == 2
+    assert "nowhere_to_be_found" in said[1]

@@ -131,7 +131,7 @@ def test_a_throttle_is_tried_again(flaky: dict[str, str]) -> None:
 
 
 def test_a_refusal_is_final(flaky: dict[str, str]) -> None:
-    """LeaseRequests again does not grant a right."""
+    """Asking again does not grant a right."""
     Flaky.answers = [(400, b'{"__type": "AccessDeniedException", "message": "no"}')]
 
     with pytest.raises(SsmRefused, match="AccessDeniedException"):

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 
-from minutehand.clock import SystemClock
+from minutehand.clock import FrozenClock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue import QueueClient
 from minutehand.queue.errors import JobNotFound, QueueError, QueueUnavailable, TokenRefused
@@ -24,6 +25,7 @@ from minutehand.web.feeds import JobFeed, cursors_between, seq_cursor
 from minutehand.web.hub import EventHub
 from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
 from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
+from minutehand.web.streams import asked_at
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
 TOPIC = f"job:{JOB}"
@@ -152,6 +154,20 @@ async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() ->
     assert "id: 1\n" in at_once
     assert "id: 1\n" in waited
     assert nothing == "retry: 2000\n\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "age"),
+    [(-3.0, 3.0), (-29.0, 29.0), (-86_400.0, 0.0), (5.0, 0.0), (None, 0.0)],
+)
+def test_a_wait_begins_when_the_gateway_took_the_request(sent: float | None, age: float) -> None:
+    """A cold start uses up the gateway's patience; an impossible age is another clock's."""
+    clock = FrozenClock(datetime(2026, 11, 20, tzinfo=UTC))
+    context = {} if sent is None else {"timeEpoch": int((clock.now().timestamp() + sent) * 1000)}
+    request = Request({"type": "http", "aws.event": {"requestContext": context}})
+
+    assert clock.monotonic() - asked_at(request, clock) == pytest.approx(age, abs=0.01)
+    assert asked_at(Request({"type": "http"}), clock) == clock.monotonic()
 
 
 async def test_a_guests_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -29,6 +29,7 @@ import type {
   RetentionDays,
   Schedule,
   Step,
+  StepPlace,
   GuestSessionJob,
   TypeDetail,
   TypeLine,
@@ -112,8 +113,8 @@ export type Minutehand = {
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
     cancel_jobs: Fn<
-      InWorkspace & { p_filter?: BulkFilter; p_limit?: number },
-      { count: number; more: boolean }
+      InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
+      { count: number; more: boolean; next: Cursor | null }
     >;
     close_batch: Fn<
       { p_batch_id: string; p_workspace_id?: string },
@@ -158,7 +159,10 @@ export type Minutehand = {
     get_job: Fn<Id, DescribedJob>;
     get_job_type: Fn<{ p_job_type: string; p_workspace_id?: string | null }, TypeDetail>;
     job_attempts: Fn<Id, Attempt[]>;
-    job_steps: Fn<Id, { steps: Step[]; waiting_for: WaitRow | null }>;
+    job_steps: Fn<
+      Id & { p_after?: StepPlace | null },
+      { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
+    >;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: DescribedJob[]; next: Cursor | null }
@@ -256,8 +260,8 @@ export type Minutehand = {
     >;
     queue_stats: Fn<{ p_workspace_id?: string; p_minutes?: number }, QueueStats>;
     redrive_jobs: Fn<
-      InWorkspace & { p_filter?: BulkFilter; p_limit?: number },
-      { count: number; more: boolean }
+      InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
+      { count: number; more: boolean; next: Cursor | null }
     >;
     retry_job: Fn<Id, Job>;
     session_feed: Fn<

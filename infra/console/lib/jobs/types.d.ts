@@ -63,6 +63,9 @@ export type Wait = {
   event?: string | null;
 };
 
+/** Where a page of `job_steps` ends. */
+export type StepPlace = { name: string; nth: number };
+
 /** A wait as `job_steps` reads it. */
 export type WaitRow = Omit<Wait, "until"> & {
   job_ids: string[] | null;

@@ -1,6 +1,6 @@
 """The beacon processors: a job and its executions, each of which ends in a signed receipt.
 
-LeaseRequests providers is `executing`'s, the outbox `outbox`'s, and what is enough SQL's.
+Asking providers is `executing`'s, the outbox `outbox`'s, and what is enough SQL's.
 """
 
 from __future__ import annotations

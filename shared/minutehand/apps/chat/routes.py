@@ -29,7 +29,7 @@ from minutehand.web.auth import GuestSessionId, SignedIn, Somebody, token_of
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE
-from minutehand.web.streams import answer_with_events
+from minutehand.web.streams import answer_with_events, asked_at
 
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
@@ -227,7 +227,7 @@ class ChatRoutes:
 
         A guest session's stream tells of all its conversations.
         """
-        began_at = services.clock.monotonic()
+        began_at = asked_at(request, services.clock)
         store = self._app.acting_as(token_of(caller), session_id)
         feed = ConversationFeed(
             await store.read(conversation_id),

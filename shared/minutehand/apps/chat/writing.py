@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from minutehand.ai.asking import ask, read_shape
 from minutehand.ai.errors import AnswerUnusable, LanguageModelError
 from minutehand.ai.language_model import Completion, Prompt, Usage
 from minutehand.apps.chat.live import LiveText
@@ -22,8 +23,6 @@ from minutehand.worker.plain import clean_text
 Shape = TypeVar("Shape", bound=BaseModel)
 #: A step is not begun with less time than this before the tick ends.
 SECONDS_TO_SPARE: Final = 15.0
-#: How often a model is asked for one step when it answers something else.
-TRIES: Final = 2
 MOST_CHARACTERS: Final = 40_000
 
 
@@ -95,29 +94,20 @@ class Writer:
             raise Pause(Fail(str(error)), used=used) from error
 
     async def _shaped(self, prompt: Prompt, shape: type[Shape]) -> Written:
-        spent = Usage(cost_usd=0.0)
-        for attempt in range(1, TRIES + 1):
-            try:
-                completion = await self._complete(prompt)
-                data = _read(completion, shape)
-                written = _written(completion, data=data.model_dump(mode="json"))
-                return together(written, _written_usage(spent))
-            except AnswerUnusable as error:
-                spent = _sum(spent, _usage(error))
-                if attempt == TRIES:
-                    raise AnswerUnusable(str(error), text=error.text, usage=spent) from error
-                self._ctx.log("warning", "LeaseRequests the model again", reason=str(error))
-        raise AssertionError("unreachable: the last try returns or raises")
+        answer = await ask(
+            self._app.model,
+            prompt,
+            lambda completion: read_shape(completion, shape),
+            paid=self._pay,
+            on_unusable=lambda error: self._ctx.log(
+                "warning", "Asking the model again", reason=str(error)
+            ),
+        )
+        data = answer.value.model_dump(mode="json")
+        return _written(answer.completion, answer.usage, data=data)
 
-    async def _complete(self, prompt: Prompt, **options: Any) -> Completion:
-        """Ask, and count what was paid whether or not the answer can be used."""
-        try:
-            completion = await self._app.model.complete(prompt, **options)
-        except AnswerUnusable as error:
-            self._ctx.cost_usd += _usage(error).cost_usd or 0.0
-            raise
-        self._ctx.cost_usd += completion.usage.cost_usd or 0.0
-        return completion
+    def _pay(self, cost_usd: float) -> None:
+        self._ctx.cost_usd += cost_usd
 
     async def _text(self, prompt: Prompt, begin: float, end: float) -> Written:
         live = LiveText(
@@ -127,28 +117,21 @@ class Writer:
             end=end,
             expected_characters=prompt.most_tokens * 2,
         )
-        completion = await self._complete(prompt, on_text=live.add)
-        if not completion.text.strip():
-            raise AnswerUnusable(
-                f"The answer of {completion.model} is empty", usage=completion.usage
-            )
+        answer = await ask(
+            self._app.model, prompt, _check_text, paid=self._pay, tries=1, on_text=live.add
+        )
         live.show()
-        return _written(completion)
+        return _written(answer.completion, answer.usage)
 
 
-def _read(completion: Completion, shape: type[Shape]) -> Shape:
-    try:
-        return shape.model_validate(completion.data())
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
-        raise AnswerUnusable(
-            f"The answer of {completion.model} is not as asked for: {where}",
-            text=completion.text,
-            usage=completion.usage,
-        ) from error
+def _check_text(completion: Completion) -> None:
+    if not completion.text.strip():
+        raise AnswerUnusable(f"The answer of {completion.model} is empty", usage=completion.usage)
 
 
-def _written(completion: Completion, *, data: dict[str, Any] | None = None) -> Written:
+def _written(
+    completion: Completion, usage: Usage, *, data: dict[str, Any] | None = None
+) -> Written:
     text = clean_text(completion.text)
     if data is None and (not completion.whole or len(text) > MOST_CHARACTERS):
         text = text[:MOST_CHARACTERS] + " …"
@@ -156,23 +139,15 @@ def _written(completion: Completion, *, data: dict[str, Any] | None = None) -> W
         text="" if data is not None else text,
         model=completion.model[:200],
         offline=completion.offline,
-        input_tokens=completion.usage.input_tokens,
-        output_tokens=completion.usage.output_tokens,
-        cost_usd=completion.usage.cost_usd or 0.0,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd or 0.0,
         data=data,
     )
 
 
 def _usage(error: AnswerUnusable) -> Usage:
     return error.usage if isinstance(error.usage, Usage) else Usage()
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        cost_usd=(one.cost_usd or 0.0) + (other.cost_usd or 0.0),
-    )
 
 
 def _written_usage(usage: Usage) -> Written:

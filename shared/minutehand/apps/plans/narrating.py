@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from minutehand.ai.asking import ask
 from minutehand.ai.errors import AnswerUnusable
-from minutehand.ai.language_model import LanguageModel, Material, Prompt
+from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
 from minutehand.apps.plans.planning import blocks as b
 from minutehand.apps.plans.planning.chapters import Chapter
 from minutehand.apps.plans.planning.graph import Stage
@@ -27,11 +28,10 @@ _SCHEMA: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Narrated:
-    """A chapter with a model's text, and what that cost."""
+    """A chapter with a model's text."""
 
     chapter: Chapter
     model: str
-    cost_usd: float
 
 
 async def narrate(
@@ -40,8 +40,9 @@ async def narrate(
     stage: Stage,
     chapter: Chapter,
     on_text: Callable[[str], None],
+    paid: Callable[[float], None],
 ) -> Narrated:
-    """Have the narrative of `chapter` written.
+    """Have the narrative of `chapter` written; `paid` gets the US dollars of each answer.
 
     Raises:
         LanguageModelError: By type; AnswerUnusable also for a figure that was not computed.
@@ -51,7 +52,8 @@ async def narrate(
         Material("The template's text", chapter.narrative, derived=True),
         Material("What was computed", b.to_markdown(chapter.blocks), derived=True),
     ]
-    completion = await model.complete(
+    answer = await ask(
+        model,
         Prompt(
             name=stage.name,
             instructions=(
@@ -64,8 +66,16 @@ async def narrate(
             schema=_SCHEMA,
             most_tokens=MOST_TOKENS,
         ),
+        lambda completion: _read(completion, material),
+        paid=paid,
+        tries=1,  # the stage has tries of its own
         on_text=on_text,
     )
+    narrative = clean_text(" ".join(answer.value.split()))
+    return Narrated(replace(chapter, narrative=narrative), answer.completion.model)
+
+
+def _read(completion: Completion, material: Sequence[Material]) -> str:
     answer = completion.data()
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
@@ -82,8 +92,7 @@ async def narrate(
             text=completion.text,
             usage=completion.usage,
         )
-    made = replace(chapter, narrative=clean_text(" ".join(text.split())))
-    return Narrated(made, completion.model, completion.usage.cost_usd or 0.0)
+    return text
 
 
 def _numbers(text: str) -> set[str]:

@@ -211,15 +211,17 @@ class Pipeline:
         try:
             assert self._app.model is not None
             told = await narrate(
-                self._app.model, self.plan.prompt, stage, chapter, self._show(stage)
+                self._app.model, self.plan.prompt, stage, chapter, self._show(stage), self._pay
             )
         except LanguageModelError as error:
             later = error.retry_after is not None and error.retry_after > LONGEST_PAUSE
             if later and not self._job.is_last_attempt:
                 raise Pause(Retry(str(error), after=error.retry_after)) from error
             raise StageFailed(error.code, str(error)) from error
-        self._ctx.cost_usd += told.cost_usd
         return told.chapter, told.model
+
+    def _pay(self, cost_usd: float) -> None:
+        self._ctx.cost_usd += cost_usd
 
     def _show(self, stage: Stage) -> Any:
         """Tell the end of the text while it is written, twice a second at most."""

@@ -60,6 +60,7 @@ from minutehand.web.streams import (
     BUFFERED_SECONDS,
     LONGEST_GUEST_SESSION,
     MAX_STREAMS,
+    asked_at,
     count_opening,
     stream_response,
 )
@@ -205,7 +206,7 @@ class PlanRoutes:
         Events are unnamed and carry `{plan_id, seq, type, data, at}`; `Last-Event-ID` resumes. JSON
         by `Accept: application/json`.
         """
-        began_at = services.clock.monotonic()
+        began_at = asked_at(request, services.clock)
         store = self._store(caller)
         position = seq_cursor(last_event_id, after)
         accept = request.headers.get("accept", "")

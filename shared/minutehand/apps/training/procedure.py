@@ -9,8 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from minutehand.ai.asking import read_shape
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.apps.training.clauses import Clause, clauses
@@ -62,15 +61,13 @@ def read_answer(completion: Completion, segments: Sequence[SaidSegment]) -> Proc
     Raises:
         AnswerUnusable: It is of another shape, or a step comes from nowhere in the video.
     """
+    found = read_shape(completion, Procedure)
     try:
-        found = Procedure.model_validate(completion.data())
         found = Procedure.model_validate(plain(found))
     except ValueError as error:
-        where = "it is too large"
-        if isinstance(error, ValidationError):
-            where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
         raise AnswerUnusable(
-            f"The answer of {completion.model} is not as asked for: {where}", text=completion.text
+            f"The answer of {completion.model} is not as asked for: it is too large",
+            text=completion.text,
         ) from error
     starts = [segment.start for segment in segments]
     steps = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from minutehand.ai.errors import AnswerUnusable
+from minutehand.ai.asking import ask
 from minutehand.ai.speech import BYTES_PER_SECOND
 from minutehand.apps.training import procedure
 from minutehand.apps.training.errors import StageError
@@ -37,8 +37,6 @@ from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.plain import clean_text
 
-#: How often a model is asked for a procedure when it answers something else.
-TRIES: Final = 2
 #: Least time for taking the sound out, beyond what its length asks for.
 SOUND_SECONDS: Final = 60.0
 #: How long the video host may take to make a video playable.
@@ -296,16 +294,20 @@ async def _ask(work: Work, segments: list[TimedSegment]) -> Procedure:
         written += len(piece)
         report(work.ctx, 10 + min(80.0, written / 60), "procedure")
 
-    for attempt in range(1, TRIES + 1):
-        try:
-            completion = await work.app.model.complete(prompt, on_text=count)
-            work.ctx.cost_usd += completion.usage.cost_usd or 0.0
-            return procedure.read_answer(completion, segments)
-        except AnswerUnusable as error:
-            if attempt == TRIES:
-                raise
-            work.ctx.log("warning", "The model is asked again", reason=str(error))
-    raise AssertionError("unreachable: the last try returns or raises")
+    def pay(cost_usd: float) -> None:
+        work.ctx.cost_usd += cost_usd
+
+    answer = await ask(
+        work.app.model,
+        prompt,
+        lambda completion: procedure.read_answer(completion, segments),
+        paid=pay,
+        on_text=count,
+        on_unusable=lambda error: work.ctx.log(
+            "warning", "The model is asked again", reason=str(error)
+        ),
+    )
+    return answer.value
 
 
 async def publish(work: Work) -> dict[str, Any]:

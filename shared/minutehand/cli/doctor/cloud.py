@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 from minutehand.cli.account import caller
-from minutehand.cli.deploy import placeholders, shown
+from minutehand.cli.deploy import parameters as stage_parameters
+from minutehand.cli.deploy import placeholders, shown, stage_limits
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.deploy.service import needs_of
+from minutehand.deploy.stage_values import problems
 from minutehand.project import Project
 
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
@@ -33,6 +35,15 @@ def filled(patient: Patient) -> Finding:
     if left:
         return say.fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
     return say.ok("everything is filled")
+
+
+def stage_settings(patient: Patient) -> Finding:
+    """No value that CloudFormation refuses, or that breaks every function."""
+    say = Reporter("stage-settings")
+    project = Project.at(patient.root)
+    if found := problems(stage_parameters(str(patient.stage), project)):
+        return say.fail("; ".join(found), f"edit {shown(project)}")
+    return say.ok("every value is one that AWS and the functions take")
 
 
 def parameters(patient: Patient) -> Finding:
@@ -121,9 +132,10 @@ def functions_configured(patient: Patient) -> Finding:
 
 
 def failures(patient: Patient) -> Finding:
-    """Nothing waits for a person."""
+    """Nothing waits for a person; what a busy worker gave up is a record, and goes by itself."""
     say = Reporter("failure-queues")
     sqs = patient.aws("sqs")
+    counts = {}
     for kind in ("worker", "tick"):
         name = f"minutehand-{patient.stage}-{kind}-failures"
         try:
@@ -133,9 +145,13 @@ def failures(patient: Patient) -> Finding:
         attributes = sqs.get_queue_attributes(
             QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
-        if int(attributes["ApproximateNumberOfMessages"]):
-            count = attributes["ApproximateNumberOfMessages"]
-            return say.warn(f"{name} holds {count}", f"aws sqs receive-message --queue-url {url}")
+        counts[kind] = int(attributes["ApproximateNumberOfMessages"])
+    if counts["tick"]:
+        return say.warn(
+            f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}"
+        )
+    if counts["worker"]:
+        return say.ok(f"{counts['worker']} invocations given up in 3 days; no job is lost")
     return say.ok("empty")
 
 
@@ -168,9 +184,23 @@ def account(patient: Patient) -> Finding:
     return say.ok(f"{caller(patient.aws('sts'))}, {patient.region}")
 
 
+def limits(patient: Patient) -> Finding:
+    """The account has room for the stage."""
+    say = Reporter("account-limits")
+    found = stage_limits(patient.aws, str(patient.stage), patient.region)
+    for verdict, finding in (("fail", say.fail), ("warn", say.warn)):
+        if met := [limit for limit in found if limit.verdict == verdict]:
+            return finding(
+                "; ".join(limit.detail for limit in met), "; ".join(limit.fix for limit in met)
+            )
+    return say.ok("; ".join(limit.detail for limit in found))
+
+
 CHECKS = (
     Check("placeholders", filled, deployed=True),
+    Check("stage-settings", stage_settings, deployed=True),
     Check("aws-account", account, deployed=True),
+    Check("account-limits", limits, deployed=True, held_by_aws=True),
     Check("parameters", parameters, deployed=True, held_by_aws=True),
     Check("aws-schedule", schedule, deployed=True, held_by_aws=True),
     Check("aws-functions", functions_configured, deployed=True, held_by_aws=True),

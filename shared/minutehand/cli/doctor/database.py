@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.queues import megabytes, storage_line
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
@@ -12,8 +13,8 @@ NEEDS = ("DATABASE_URL",)
 OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
     "job_worker": (
-        "lease_jobs", "run_maintenance", "report_jobs", "settle_jobs", "spawn_jobs",
-        "register_job_types", "tick_finished", "queue_health",
+        "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs",
+        "register_job_types", "tick_finished", "queue_health", "begin_worker_run", "end_worker_run",
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
 }  # fmt: skip
@@ -289,13 +290,27 @@ def webhooks(patient: Patient) -> Finding:
 
 
 def job_types(patient: Patient) -> Finding:
-    """Without a first tick no enqueue is accepted."""
+    """Without a first tick no enqueue is accepted; what no worker serves piles up jobs."""
     say = Reporter("job-types")
     [(count,)] = patient.ask("select count(*) from queue.job_types")
     if not count:
         return say.fail(
             "no job type is registered: every enqueue is refused",
             "run a tick: curl -X POST $API_URL/api/jobs/worker -H 'Authorization: Bearer …'",
+        )
+    unserved = [
+        name
+        for (name,) in patient.ask(
+            "select job_type from queue.job_types where queue.unserved(job_type, queue.clock())"
+            " and not internal order by 1"
+        )
+    ]
+    if unserved:
+        more = f" and {len(unserved) - 1} more" if len(unserved) > 1 else ""
+        return say.warn(
+            f"no worker that runs now serves {unserved[0]}{more}: what is enqueued waits",
+            "deploy the processor again; one that is gone for good: "
+            f"delete from queue.job_types where job_type = '{unserved[0]}'",
         )
     return say.ok(f"{count} registered")
 
@@ -342,6 +357,37 @@ def members(patient: Patient) -> Finding:
     return say.ok(f"{tenants} workspaces, {people} people")
 
 
+#: Of Supabase's Pro plan; the variable DATABASE_LIMIT_MB says otherwise.
+PLAN_MB = 8192
+
+
+def storage(patient: Patient) -> Finding:
+    """A full plan turns the project read-only."""
+    say = Reporter("storage")
+    [(size, jobs, messages, growth)] = patient.ask(
+        """select m.database_bytes, m.jobs_bytes, m.messages_bytes,
+             (public.storage() ->> 'growth_bytes_per_day')::float8
+           from queue.measure_storage() as m"""
+    )
+    told = storage_line(
+        {
+            "database_bytes": size, "jobs_bytes": jobs, "messages_bytes": messages,
+            "growth_bytes_per_day": growth,
+        }
+    )  # fmt: skip
+    limit = 1024**2 * float(patient.values.get("DATABASE_LIMIT_MB") or PLAN_MB)
+    fix = (
+        f"""select {patient.schemas.clients}.set_settings('{{"retention_days": """
+        """{"completed": 7, "cancelled": 7, "failed": 30}}'); or a larger plan, and its size as """
+        "DATABASE_LIMIT_MB"
+    )
+    if size > 0.8 * limit:
+        return say.fail(f"{told}, of {megabytes(limit)} in the plan", fix)
+    if growth and growth > 0 and (days := (limit - size) / growth) < 14:
+        return say.warn(f"{told}: full in {days:.0f} days", fix)
+    return say.ok(told)
+
+
 def old_snapshot(patient: Patient) -> Finding:
     """A session that sits in a transaction keeps dead rows, and the queue slows down."""
     say = Reporter("old-transactions")
@@ -379,6 +425,7 @@ CHECKS = tuple(
         ("schedules", schedules),
         ("webhooks", webhooks),
         ("members", members),
+        ("storage", storage),
         ("old-transactions", old_snapshot),
     )
 )

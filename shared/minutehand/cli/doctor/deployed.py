@@ -22,6 +22,8 @@ def filled_in(stage: str) -> dict[str, str]:
     values, left = parameters(stage), placeholders(stage)
     names = {"SUPABASE_URL": "supabaseUrl", "SUPABASE_PUBLISHABLE_KEY": "supabasePublishableKey"}
     known = {name: str(values[key]) for name, key in names.items() if key not in left}
+    if limit := values.get("databaseLimitMB"):
+        known["DATABASE_LIMIT_MB"] = str(limit)
     return {**known, "STAGE": stage}
 
 
@@ -57,7 +59,8 @@ def _secrets(ssm: Any, name: str, region: str) -> dict[str, str]:
 def _console_url(cloudformation: Any, stack: str, region: str) -> str | None:
     found = _find(region, cloudformation.describe_stacks, StackName=stack)
     outputs = found["Stacks"][0].get("Outputs", []) if found else []
-    return next((out["OutputValue"] for out in outputs if out["OutputKey"] == "ConsoleUrl"), None)
+    found_by = {out["OutputKey"]: out["OutputValue"] for out in outputs}
+    return found_by.get("ConsoleUrl") or found_by.get("HttpApiUrl")
 
 
 def _find(region: str, ask: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:

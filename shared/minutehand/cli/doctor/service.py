@@ -12,6 +12,7 @@ import jwt
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.cli.doctor.settings import role_of
+from minutehand.cli.queues import messages_line
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.errors import QueueError
@@ -24,6 +25,8 @@ SUPABASE = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY")
 SIGN_IN = (*SUPABASE, "API_URL")
 SKEW_SECONDS = 5.0
 TICK_SECONDS = 180.0
+#: Share of messages held back in an hour that is worth a word.
+MOST_HELD = 0.2
 ASYMMETRIC = {"ES256", "RS256"}
 
 
@@ -41,8 +44,8 @@ def supabase(patient: Patient) -> Finding:
     if "PGRST106" in answer.text:
         return say.fail(
             f"the Data API does not expose the schema {patient.schemas.clients}",
-            f'add "{patient.schemas.clients}" to `[api] schemas` of supabase/config.toml, then'
-            " `supabase config push`; or Project settings → Data API → Exposed schemas",
+            f"add {patient.schemas.clients} under Project settings → Data API → Exposed schemas;"
+            " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
     if answer.status_code == 404:
         return say.fail(
@@ -251,6 +254,25 @@ def schedule_alive(patient: Patient) -> Finding:
     return say.ok(f"last tick {seconds:.0f} s ago")
 
 
+def messages(patient: Patient) -> Finding:
+    """What is sent to Realtime stays within the plan, and little is held back."""
+    say = Reporter("messages")
+    health = asked_health(patient)
+    if isinstance(health, str):
+        return say.skip("the worker's key is refused, see worker-key")
+    numbers = health.get("messages")
+    if not numbers:
+        return say.skip("the database is older than this command")
+    told = messages_line(numbers)
+    if numbers["held_last_hour"] > MOST_HELD * max(1, numbers["last_hour"]):
+        return say.warn(
+            told,
+            "give types that no one watches one by one live='states', or raise the setting "
+            "realtime_messages_per_second with the plan",
+        )
+    return say.ok(told)
+
+
 def readiness(patient: Patient) -> Finding:
     """What the service says of itself."""
     say = Reporter("ready")
@@ -275,6 +297,7 @@ CHECKS = (
     Check("sign-in", sign_in, needs=SUPABASE),
     Check("worker-key", worker_key, needs=SUPABASE, held_by_aws=True),
     Check("schedule", schedule_alive, needs=SUPABASE, held_by_aws=True),
+    Check("messages", messages, needs=SUPABASE, held_by_aws=True),
     Check("api", api, needs=("API_URL",)),
     Check("api-sign-in", accepts, needs=SIGN_IN),
     Check("worker-token", tick_token, needs=("API_URL", "WORKER_SECRET_TOKEN")),

@@ -173,12 +173,25 @@ class JobFilter(Body):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class BulkCursor(Body):
+    """Where a bulk call goes on."""
+
+    created_at: AwareDatetime
+    id: UUID
+
+
 class BulkAction(Body):
     """A bulk cancel or redrive; `more` in the answer says whether to call again."""
 
     workspace_id: UUID
     filter: JobFilter = JobFilter()
     limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1000
+    #: The `next` of the answer before.
+    cursor: BulkCursor | None = None
+
+    def place(self) -> dict[str, str] | None:
+        """Where to go on, as the SQL function takes it."""
+        return None if self.cursor is None else self.cursor.model_dump(mode="json")
 
 
 class Answer(Body):

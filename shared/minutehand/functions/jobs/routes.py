@@ -107,7 +107,7 @@ async def cancel_jobs(body: BulkAction, caller: SignedIn, services: Provided) ->
             [FieldProblem(field="filter", problem="name at least one criterion")]
         )
     return await services.queue_of(caller).cancel_jobs(
-        str(body.workspace_id), body.filter.wire(), limit=body.limit
+        str(body.workspace_id), body.filter.wire(), limit=body.limit, cursor=body.place()
     )
 
 
@@ -115,7 +115,7 @@ async def cancel_jobs(body: BulkAction, caller: SignedIn, services: Provided) ->
 async def redrive_jobs(body: BulkAction, caller: SignedIn, services: Provided) -> BulkResult:
     """Send the dead letters that match a filter round again."""
     result = await services.queue_of(caller).redrive(
-        str(body.workspace_id), body.filter.wire(), limit=body.limit
+        str(body.workspace_id), body.filter.wire(), limit=body.limit, cursor=body.place()
     )
     if result.count:
         await services.waker.wake(reason="redrive")

@@ -42,7 +42,7 @@ from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed
-from minutehand.web.streams import count_opening, open_stream
+from minutehand.web.streams import asked_at, count_opening, open_stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -287,7 +287,7 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
-    began_at = services.clock.monotonic()
+    began_at = asked_at(request, services.clock)
     queue = services.stream_queue_of(caller)
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
@@ -364,9 +364,19 @@ async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> li
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
-async def get_steps(job_id: UUID, caller: SignedIn, services: Provided) -> JobSteps:
-    """A job's finished steps, oldest first, and what it waits for."""
-    return await services.queue_of(caller).steps(str(job_id))
+async def get_steps(
+    job_id: UUID,
+    caller: SignedIn,
+    services: Provided,
+    after_name: str | None = None,
+    after_nth: int = 0,
+) -> JobSteps:
+    """A job's finished steps, a page of about 1 MB, and what it waits for.
+
+    `next` names where to go on: `after_name` and `after_nth`.
+    """
+    after = None if after_name is None else {"name": after_name, "nth": after_nth}
+    return await services.queue_of(caller).steps(str(job_id), after=after)
 
 
 @router.get("/status")
@@ -399,7 +409,7 @@ async def get_status(
 async def _feed_answer(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | EventStream:
-    began_at = services.clock.monotonic()
+    began_at = asked_at(request, services.clock)
     if MEDIA_TYPE in request.headers.get("accept", ""):
         await count_opening(services, caller)
         return _streamed(services, caller, feed, await feed.read(), began_at)

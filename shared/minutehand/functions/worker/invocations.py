@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -21,10 +22,11 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.errors import QueueError
+from minutehand.queue.models import Storage
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.loop import Worker
-from minutehand.worker.metrics import emf_line, tick_line
+from minutehand.worker.metrics import database_line, emf_line, tick_line
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -58,10 +60,13 @@ class LambdaWorker:
                 concurrency=settings.worker_concurrency,
                 version=settings.version,
                 usd_per_second=memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
+                origin=log_origin(os.environ),
             ),
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=self._start_extra_workers,
+            most=settings.workers_at_once,
             on_tick=self._write_metrics,
+            on_storage=self._write_storage,
         )
         self._routes = WorkerRoutes(settings, self._worker)
 
@@ -141,6 +146,12 @@ class LambdaWorker:
                 + "\n"
             )
 
+    def _write_storage(self, storage: Storage) -> None:
+        if storage.database_bytes is not None:
+            at_ms = int(time.time() * 1000)
+            line = database_line(storage.database_bytes, stage=self._settings.stage, at_ms=at_ms)
+            sys.stdout.write(line + "\n")
+
     async def _tell_oldest_due(self, summary: TickSummary) -> None:
         """Write the one metric that notices jobs which no tick takes; idle costs no query."""
         oldest = 0.0
@@ -159,6 +170,17 @@ class LambdaWorker:
             at_ms=int(time.time() * 1000),
         )
         sys.stdout.write(line + "\n")
+
+
+def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Where Lambda writes this environment's log, as CloudWatch names it."""
+    names = {
+        "log_group": "AWS_LAMBDA_LOG_GROUP_NAME",
+        "log_stream": "AWS_LAMBDA_LOG_STREAM_NAME",
+        "region": "AWS_REGION",
+    }
+    found = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+    return found or None
 
 
 def _remaining_seconds(context: Any) -> float:

@@ -50,6 +50,8 @@ PASSED_ON = (
     "ALLOW_ANONYMOUS",
     "LOG_LEVEL",
     "WORKER_CONCURRENCY",
+    "EXTRA_WORKERS",
+    "WORKERS_AT_ONCE",
     "LANGUAGE_MODEL_URL",
     "LANGUAGE_MODEL",
     "LANGUAGE_MODEL_PRICES",
@@ -175,6 +177,7 @@ async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
             site=local_site(values),
             sqs_endpoint=values["AWS_ENDPOINT_URL"],
             pace=options.pace,
+            concurrency=options.concurrency,
             say=report_line,
         )
         stopping = asyncio.Event()
@@ -221,6 +224,13 @@ def worker_environments() -> list[int]:
     return found
 
 
+def _limit(text: str) -> int | None:
+    """A positive number, or no limit for ''."""
+    if text and (not text.isdigit() or int(text) < 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text) if text else None
+
+
 def main() -> int:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m minutehand.local.lambda_runtime")
@@ -231,6 +241,12 @@ def main() -> int:
     parser.add_argument("--package", type=Path, help="folder of unzipped bundles, e.g. build/host")
     parser.add_argument("--env-file", type=Path, default=Project.find().root / ".local" / "env")
     parser.add_argument("--cap", type=int, default=10, help="environments per function")
+    parser.add_argument(
+        "--concurrency",
+        type=_limit,
+        default=os.environ.get("LAMBDA_CONCURRENCY", ""),
+        help="invocations of all functions at once, as an account's; default: LAMBDA_CONCURRENCY",
+    )
     parser.add_argument(
         "--pace", type=float, default=1.0, help="factor on asynchronous retry pauses"
     )

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,43 @@ class TooManyRequests(Exception):
     """Every environment the cap allows is busy; Lambda answers 429."""
 
 
+class AccountConcurrency:
+    """What all functions of an account run at once, less what some have reserved.
+
+    Follows https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html: an invocation
+    counts from start to end; an idle environment does not.
+
+    Args:
+        limit: The account's concurrency; None for no limit.
+    """
+
+    def __init__(self, limit: int | None, functions: Iterable[FunctionConfig]) -> None:
+        reserved = sum(config.max_concurrency for config in functions if config.reserved)
+        self._free = None if limit is None else limit - reserved
+        #: The most that ran at once outside of reservations.
+        self.most = 0
+        self._running = 0
+
+    @contextlib.contextmanager
+    def one_more(self, config: FunctionConfig) -> Iterator[None]:
+        """Count an invocation while it runs.
+
+        Raises:
+            TooManyRequests: The account's unreserved concurrency is used up.
+        """
+        if config.reserved:
+            yield
+            return
+        if self._free is not None and self._running >= self._free:
+            raise TooManyRequests(f"the account runs {self._running} invocations, its limit")
+        self._running += 1
+        self.most = max(self.most, self._running)
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
 @dataclass(frozen=True)
 class FunctionConfig:
     """What the template says about a function, plus where its code lies here."""
@@ -42,6 +79,8 @@ class FunctionConfig:
     timeout: float = 3.0
     memory_mb: int = 128
     max_concurrency: int = 10
+    #: Whether that cap is taken out of the account's concurrency, and so always free to use.
+    reserved: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     region: str = "us-east-1"
     #: Asynchronous invocations: repeats after the first try, and the oldest age still tried.
@@ -94,8 +133,15 @@ class FunctionConfig:
 class Function:
     """Runs invocations of one function in as many environments as are needed and allowed."""
 
-    def __init__(self, config: FunctionConfig, *, sink: LineSink | None = None) -> None:
+    def __init__(
+        self,
+        config: FunctionConfig,
+        *,
+        account: AccountConcurrency | None = None,
+        sink: LineSink | None = None,
+    ) -> None:
         self.config = config
+        self._account = account or AccountConcurrency(None, ())
         self._sink = sink
         self._idle: list[Environment] = []
         self._alive: set[Environment] = set()
@@ -111,8 +157,12 @@ class Function:
         """Run one invocation to its end.
 
         Raises:
-            TooManyRequests: `max_concurrency` environments are busy.
+            TooManyRequests: `max_concurrency` environments are busy, or the account's limit is met.
         """
+        with self._account.one_more(self.config):
+            return await self._invoke(invocation)
+
+    async def _invoke(self, invocation: Invocation) -> Outcome:
         environment = self._take_idle()
         if environment is None:
             if len(self._alive) >= self.config.max_concurrency:

@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 
 from minutehand.local.lambda_runtime.asynchronous import AsynchronousQueue
-from minutehand.local.lambda_runtime.function import Function, FunctionConfig
+from minutehand.local.lambda_runtime.function import AccountConcurrency, Function, FunctionConfig
 from minutehand.local.lambda_runtime.gateway import Cors, HttpApi, Route
 from minutehand.local.lambda_runtime.invocation import Invocation
 from minutehand.local.lambda_runtime.invoke_api import InvokeApi
@@ -40,7 +40,11 @@ class Schedule:
 
 
 class LambdaRuntime:
-    """The functions of one service, behind one port."""
+    """The functions of one service, behind one port.
+
+    Args:
+        concurrency: What the account may run at once; None for no limit.
+    """
 
     def __init__(
         self,
@@ -53,10 +57,13 @@ class LambdaRuntime:
         site: Site | None = None,
         sqs_endpoint: str | None = None,
         pace: float = 1.0,
+        concurrency: int | None = None,
         say: Callable[[str, str], None] | None = None,
     ) -> None:
+        self.account = AccountConcurrency(concurrency, functions)
         self.functions = {
-            config.name: Function(config, sink=_sink(say, config.name)) for config in functions
+            config.name: Function(config, account=self.account, sink=_sink(say, config.name))
+            for config in functions
         }
         self.queue = AsynchronousQueue(self._deliver, pace=pace)
         self._invoke_api = InvokeApi(self.functions, self.queue)

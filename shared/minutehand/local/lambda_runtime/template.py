@@ -18,6 +18,8 @@ from minutehand.local.lambda_runtime.server import Schedule
 DEFAULT_CAP = 10
 #: Of the template's environment, what is as true here as there.
 KEPT = ("WORKER_FUNCTION_NAME", "SECRETS_PARAMETER")
+#: What the template says unless the environment says otherwise.
+DEFAULTS = ("EXTRA_WORKERS", "WORKERS_AT_ONCE")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def _function(
     name = properties["FunctionName"]
     own = properties.get("Environment", {}).get("Variables", {})
     kept = {key: own[key] for key in KEPT if isinstance(own.get(key), str)}
+    defaults = {key: own[key] for key in DEFAULTS if isinstance(own.get(key), str)}
     event: dict[str, Any] = next(
         (
             resource["Properties"]
@@ -98,7 +101,8 @@ def _function(
         timeout=float(properties["Timeout"]),
         memory_mb=int(properties["MemorySize"]),
         max_concurrency=int(properties.get("ReservedConcurrentExecutions", cap)),
-        variables={**variables, **kept},
+        reserved="ReservedConcurrentExecutions" in properties,
+        variables={**defaults, **variables, **kept},
         max_retries=int(event.get("MaximumRetryAttempts", 2)),
         max_event_age=float(event.get("MaximumEventAgeInSeconds", 6 * 3600)),
         on_failure=_queue_arn(destination, resources),

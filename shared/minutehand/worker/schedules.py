@@ -1,0 +1,105 @@
+"""Schedules that a processor declares beside itself, published with its job type.
+
+The database reads the expression for good and fires; here a typo is refused at import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from uuid import UUID
+
+#: One field: numbers, names, ranges, lists and steps.
+_FIELD: Final = re.compile(
+    r"(?:\*|[0-9]{1,2}|[a-z]{3})(?:-(?:[0-9]{1,2}|[a-z]{3}))?(?:/[0-9]{1,3})?", re.IGNORECASE
+)
+_NAMED: Final = frozenset(
+    {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When jobs of a type are enqueued by the clock, and for whom.
+
+    Attributes:
+        cron: Five fields (minute hour day month weekday), or @hourly, @daily and the like.
+        for_: `system` makes jobs of no tenant, which the operator alone sees; `each` one job per
+            workspace, new ones included; a workspace's id jobs of that one.
+        timezone: IANA name that the fields are read in.
+        payload: What the jobs carry; it must fit the type's payload.
+        options: Options of the jobs by their names in `enqueue_job`, e.g. `unique` so that runs do
+            not overlap.
+        missed: What becomes of runs missed while no worker ran: one for all (`once`), none
+            (`skip`), or each (`all`).
+        name: Tells several schedules of a type apart; the job type when there is one.
+    """
+
+    cron: str
+    for_: Literal["system", "each"] | UUID | str = "system"
+    timezone: str = "UTC"
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    missed: Literal["once", "skip", "all"] = "once"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can never fire, where it is written.
+
+        Raises:
+            ValueError: `cron` cannot be read, or `for_` is neither a word nor an id.
+        """
+        fields = self.cron.split()
+        readable = self.cron.strip().lower() in _NAMED or (
+            len(fields) == 5
+            and all(_FIELD.fullmatch(part) for one in fields for part in one.split(","))
+        )
+        if not readable:
+            raise ValueError(
+                f"cron must have five fields, e.g. '0 7 * * 1-5', or be @daily: {self.cron!r}"
+            )
+        if self.for_ not in ("system", "each"):
+            try:
+                UUID(str(self.for_))
+            except ValueError:
+                raise ValueError(
+                    f"for_ must be 'system', 'each' or a workspace's id: {self.for_!r}"
+                ) from None
+
+    def wire(self, name: str) -> dict[str, Any]:
+        """The schedule as `register_job_types` takes it, under its name or else `name`."""
+        one = self.for_ not in ("system", "each")
+        return {
+            "name": self.name or name,
+            "cron": self.cron,
+            "scope": "workspace" if one else self.for_,
+            "workspace_id": str(self.for_) if one else None,
+            "timezone": self.timezone,
+            "payload": dict(self.payload),
+            "options": dict(self.options),
+            "missed": self.missed,
+        }
+
+
+#: What `@processor(schedule=…)` takes; text is the expression of one for the system.
+Schedules = str | Schedule | Sequence[Schedule]
+
+
+def schedules_of(given: Schedules | None, job_type: str) -> tuple[Schedule, ...]:
+    """The schedules that a decorator was given.
+
+    Raises:
+        ValueError: Two of them have one name.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        return (Schedule(given),)
+    found = (given,) if isinstance(given, Schedule) else tuple(given)
+    names = [one.name or job_type for one in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"schedules of {job_type!r} must have different names: {twice}")
+    return found

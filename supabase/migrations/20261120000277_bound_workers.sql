@@ -1,0 +1,70 @@
+-- How many workers run at once, counted where all of them can see it: an account on AWS whose whole
+-- concurrency is ten has none to reserve, and what workers take there the API lacks.
+
+create table queue.worker_runs (
+  run_id uuid primary key,
+  worker_id text not null,
+  started_at timestamptz not null,
+  expires_at timestamptz not null
+);
+comment on table queue.worker_runs is 'Bounded runs of workers under way; only workers that are given a bound are here.';
+comment on column queue.worker_runs.run_id is 'Identity, chosen by the worker.';
+comment on column queue.worker_runs.worker_id is 'Who runs.';
+comment on column queue.worker_runs.started_at is 'When it was admitted.';
+comment on column queue.worker_runs.expires_at is 'By when its host has ended it; a run that was killed counts until then.';
+alter table queue.worker_runs enable row level security;
+
+create function public.begin_worker_run(p_request jsonb) returns json
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s'
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_run uuid := (p_request ->> 'run_id')::uuid;
+  v_most integer := (p_request ->> 'most')::integer;
+  v_seconds double precision := (p_request ->> 'seconds')::double precision;
+  v_running integer;
+begin
+  if v_run is null or coalesce(p_request ->> 'worker_id', '') = '' or v_most is null or v_most < 1
+    or v_seconds is null or not v_seconds between 0 and 86400
+  then
+    perform queue.refuse(400, 'invalid_argument',
+      'run_id, worker_id, most (1 or more) and seconds (0 to 86,400) are required', 'p_request');
+  end if;
+  lock table queue.worker_runs in share row exclusive mode; -- one admission at a time
+  delete from queue.worker_runs where expires_at <= v_now or run_id = v_run;
+  select count(*) into v_running from queue.worker_runs;
+  if v_running < v_most then
+    insert into queue.worker_runs (run_id, worker_id, started_at, expires_at)
+    values (v_run, p_request ->> 'worker_id', v_now, v_now + make_interval(secs => v_seconds));
+    return json_build_object('admitted', true, 'free', v_most - v_running - 1);
+  end if;
+  return json_build_object('admitted', false, 'free', 0);
+exception
+  when invalid_text_representation or numeric_value_out_of_range then
+    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+end;
+$$;
+comment on function public.begin_worker_run is E'Admit a worker''s run unless `most` are under way: {admitted, free}.\n\nRequest: {run_id, worker_id, most, seconds}. seconds bounds how long it counts if it never says goodbye. May be repeated under one run_id. A worker that is not admitted leases nothing and ends.';
+
+create function public.end_worker_run(p_request jsonb) returns json
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+as $$
+begin
+  delete from queue.worker_runs where run_id = (p_request ->> 'run_id')::uuid;
+  return json_build_object('ended', found);
+exception
+  when invalid_text_representation then
+    perform queue.refuse(400, 'invalid_argument', 'run_id must be a uuid', 'p_request');
+end;
+$$;
+comment on function public.end_worker_run is E'End an admitted run: {ended}; false when it was not under way any more.\n\nRequest: {run_id}. May be repeated.';
+
+revoke all on queue.worker_runs from public, anon, authenticated, service_role;
+revoke execute on function public.begin_worker_run, public.end_worker_run
+  from public, anon, authenticated, service_role;
+grant execute on function public.begin_worker_run, public.end_worker_run to job_worker, service_role;

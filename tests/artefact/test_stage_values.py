@@ -1,0 +1,111 @@
+"""Values of a stage: what breaks a stack is refused before it, each level compiles and boots."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minutehand.cli import deploy
+from minutehand.deploy.bundles import BUNDLES
+from minutehand.deploy.package import TEMPLATE, compile_template
+from minutehand.deploy.stage_values import LEVELS, problems
+from minutehand.local.lambda_runtime import Function, FunctionConfig, Invocation
+from minutehand.local.lambda_runtime.__main__ import EMPTY_ZIP
+from minutehand.terminal.connection import CommandFailed
+from tests.support.lambda_events import load_event
+from tests.support.paths import ROOT
+
+FILLED = {
+    "supabaseUrl": "https://abcdefghijklmnopqrst.supabase.co",
+    "supabasePublishableKey": "sb_publishable_x",
+    "alarmEmail": "on-call@example.com",
+}
+
+
+def project(folder: Path, **values: Any) -> Path:
+    """A project of one stage, `try`."""
+    (folder / "minutehand.stages.yml").write_text(json.dumps({"default": FILLED, "try": values}))
+    shutil.copyfile(ROOT / "serverless.yml", folder / "serverless.yml")
+    for bundle in BUNDLES:
+        (folder / f"{bundle.name}.zip").write_bytes(EMPTY_ZIP)
+    return folder
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARN", "ERROR", "FATAL"])
+async def test_each_level_compiles_and_boots(tmp_path: Path, level: str) -> None:
+    """Three of the five broke: at compile, at init, or by silencing the metrics of alarms."""
+    root = project(tmp_path, logLevel=level)
+    folder = compile_template("try", tmp_path / "out", artifacts=root, root=root)
+    resources = json.loads((folder / TEMPLATE).read_text())["Resources"]
+    health = resources["HealthLambdaFunction"]["Properties"]
+
+    filtered = {
+        resource["Properties"]["LoggingConfig"]["ApplicationLogLevel"]
+        for resource in resources.values()
+        if resource["Type"] == "AWS::Lambda::Function"
+    }
+    assert filtered == {"DEBUG" if level == "DEBUG" else "INFO"}
+    variables = {k: v for k, v in health["Environment"]["Variables"].items() if isinstance(v, str)}
+    assert variables["LOG_LEVEL"] == LEVELS[level]
+    variables.pop("SECRETS_PARAMETER")
+    function = Function(
+        FunctionConfig(
+            name="health",
+            handler="minutehand.functions.health.handler.handler",
+            task_root=ROOT,
+            timeout=60,
+            memory_mb=256,
+            variables={**variables, "SUPABASE_WORKER_KEY": "a.b.c", "MINUTEHAND_APPS": ""},
+        )
+    )
+    try:
+        outcome = await function.invoke(Invocation(json.dumps(load_event("http_health")).encode()))
+    finally:
+        await function.stop()
+
+    assert outcome.ok, outcome
+    assert json.loads(outcome.payload)["statusCode"] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("logLevel", "LOUD", "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("logRetentionDays", 31, "one of 1, 3, 5"),
+        ("workerTimeout", 901, "from 30 to 900"),
+        ("workerMemory", 64, "from 128 to 10240"),
+        ("workersAtOnce", "many", "from 1 to 10000, or ''"),
+        ("tickState", "ON", "ENABLED, DISABLED"),
+        ("console", "no", "true, false"),
+        ("alarmEmail", "me", "a mail address"),
+        ("corsOrigins", "https://a.example", "must be a list"),
+        ("corsOrigins", ["https://a.example/path"], "without a path"),
+        ("corsOrigins", ["*"], "without a path or *"),
+    ],
+)
+def test_a_value_that_breaks_the_stack_is_refused_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: Any, said: str
+) -> None:
+    """By its name, with what it must be."""
+    monkeypatch.setenv("MINUTEHAND_PROJECT", str(project(tmp_path, **{name: value})))
+
+    with pytest.raises(CommandFailed, match=name) as caught:
+        deploy.check_filled(deploy.Plan("try", "us-east-1", {}))
+
+    assert caught.value.code == "bad_parameter"
+    assert said in str(caught.value)
+    assert "minutehand.stages.yml" in str(caught.value.fix)
+
+
+def test_the_defaults_and_booleans_of_yaml_are_fine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`console: false` means what it says."""
+    monkeypatch.setenv("MINUTEHAND_PROJECT", str(project(tmp_path, console=False)))
+
+    assert problems(deploy.parameters("try")) == []
+    assert deploy.has_console("try") is False

@@ -1,0 +1,218 @@
+"""What an account allows is asked before a stack is made; each planted limit is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+
+from minutehand.cli import deploy
+from minutehand.cli.doctor.cloud import CHECKS
+from minutehand.cli.doctor.command import run
+from minutehand.cli.doctor.findings import Patient, Verdict
+from minutehand.deploy import limits
+from minutehand.deploy.limits import Limit, account_limits
+from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal.output import Output
+from tests.support.aws_account import Account, aws_account
+
+REGION = "us-east-1"
+STAGE = {"console": "true", "workersAtOnce": ""}
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """A new account: ten at once, no CloudFront, nothing made."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with aws_account() as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made
+
+
+def looked_at(account: Account, region: str = REGION, **values: Any) -> dict[str, Limit]:
+    def client(service: str) -> Any:
+        return boto3.client(  # type: ignore[call-overload]
+            service, region_name=REGION, endpoint_url=account.url
+        )
+
+    found = account_limits(
+        client,
+        stage="dev",
+        region=region,
+        values={**STAGE, **values},
+        regions_of=boto3.Session().get_available_regions,
+    )
+    return {limit.name: limit for limit in found}
+
+
+def test_a_new_account_is_enough_for_the_defaults(account: Account) -> None:
+    """Ten at once and an unverified CloudFront are worth a word, and stop nothing."""
+    found = looked_at(account)
+
+    assert {name for name, limit in found.items() if limit.stops} == set()
+    assert {name for name, limit in found.items() if limit.verdict == "warn"} == {
+        "concurrency",
+        "cloudfront",
+    }
+    assert "runs 10 functions at once in us-east-1; 5 are workers'" in found["concurrency"].detail
+    assert "--quota-code L-B99A9384 --desired-value 1000" in found["concurrency"].fix
+    assert "Support Center" in found["cloudfront"].fix
+    assert "GET" in {asked.split()[0] for asked in account.asked}
+    assert not [asked for asked in account.asked if asked.startswith(("PUT", "DELETE"))]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "elsewhere", "wanted", "given"),
+    [(10, 0, 10, 0), (50, 0, 1, 0), (1000, 0, 901, 900), (1000, 850, 60, 50)],
+)
+def test_a_reservation_the_account_cannot_give_is_refused_before_the_stack(
+    account: Account, concurrency: int, elsewhere: int, wanted: int, given: int
+) -> None:
+    """CloudFormation finds out after minutes, and rolls all of it back."""
+    account.concurrency, account.reserved_elsewhere = concurrency, elsewhere
+
+    limit = looked_at(account, workerReservedConcurrency=wanted)["concurrency"]
+
+    assert limit.stops
+    assert f"runs {concurrency} functions at once" in limit.detail
+    assert f"workerReservedConcurrency: {wanted} it can give {given}" in limit.detail
+    assert "request-service-quota-increase" in limit.fix
+
+
+def test_a_reservation_that_fits_is_not(account: Account) -> None:
+    """What AWS documents: all but a hundred."""
+    account.concurrency = 1000
+
+    limit = looked_at(account, workerReservedConcurrency=900)["concurrency"]
+
+    assert limit.verdict == "ok"
+
+
+def test_workers_that_leave_the_api_no_room_are_refused(account: Account) -> None:
+    """Half is theirs at most."""
+    limit = looked_at(account, workersAtOnce="8")["concurrency"]
+
+    assert limit.stops
+    assert "8 workers at once of the 10" in limit.detail
+    assert "workersAtOnce: '5'" in limit.fix
+
+
+def test_a_region_without_a_service_and_an_unknown_runtime_are_refused(account: Account) -> None:
+    """Not every region has Scheduler, and the byte code is of one Python."""
+    account.runtimes = ("python3.12",)
+
+    found = looked_at(account, region="us-gov-nowhere-1")
+
+    assert found["region"].stops
+    assert "scheduler" in found["region"].detail
+    assert found["runtime"].stops
+    assert "python3.13" in found["runtime"].detail
+
+
+def test_a_full_kms_and_a_full_cloudfront_are_refused(account: Account) -> None:
+    """With how many there are, and the request."""
+    client = boto3.client("kms", region_name=REGION, endpoint_url=account.url)
+    client.create_key()
+    made = len(client.list_keys()["Keys"])
+    account.quotas |= {"L-C2F1777E": float(made), "L-24B04930": 0.0}
+
+    found = looked_at(account)
+
+    assert found["kms"].stops
+    assert f"{made} of {made} keys" in found["kms"].detail
+    assert f"--desired-value {made + 10}" in found["kms"].fix
+    assert found["cloudfront"].stops
+    assert "console: 'false'" in found["cloudfront"].fix
+    assert "cloudfront" not in looked_at(account, console="false")
+
+
+def test_a_full_parameter_store_is_refused(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each function has one."""
+    monkeypatch.setattr(limits, "SSM_PARAMETERS", 3)
+
+    limit = looked_at(account)["ssm"]
+
+    assert limit.stops
+    assert "needs 4 more" in limit.detail
+
+
+def test_what_may_not_be_asked_is_a_warning(account: Account) -> None:
+    """A deploying role need not read quotas."""
+    account.refuses = ("account-settings",)
+
+    limit = looked_at(account)["concurrency"]
+
+    assert limit.verdict == "warn"
+    assert "cannot be asked" in limit.detail
+
+
+def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before the stack is made, the other at any time."""
+    values = deploy.parameters("dev") | {"workerReservedConcurrency": 10}
+    monkeypatch.setattr(deploy, "parameters", lambda stage, project=None: values)
+    [check] = [check for check in CHECKS if check.name == "account-limits"]
+
+    finding = run(check, Patient({"AWS_ENDPOINT_URL": account.url}, "dev"))
+    plan = deploy.Plan("dev", REGION, {}, account.url)
+    with pytest.raises(CommandFailed) as caught:
+        deploy.check_limits(plan, Output(as_json=True))
+
+    assert finding.verdict is Verdict.FAIL
+    assert caught.value.code == "account_limit"
+    assert str(caught.value) == finding.detail
+    assert caught.value.fix == finding.fix
+    assert "all" not in finding.detail or "10 must stay unreserved" in finding.detail
+
+
+def test_secrets_that_ssm_does_not_take_are_named() -> None:
+    """4,096 characters are a standard parameter."""
+    secrets = {
+        "WORKER_SECRET_TOKEN": "w" * 40,
+        "BACKGROUND_JOB_TOKEN": "b" * 40,
+        "SUPABASE_WORKER_KEY": "a.b.c",
+        "SUPABASE_JWKS": "k" * 5000,
+    }
+    with pytest.raises(CommandFailed, match=r"5,\d+ characters, SSM takes 4,096") as caught:
+        deploy.check_secrets(deploy.Plan("dev", REGION, secrets))
+
+    assert caught.value.code == "secrets_too_long"
+
+
+class Events:
+    """CloudFormation, as far as its events."""
+
+    def __init__(self, *reasons: tuple[str, str, str]) -> None:
+        self.events = [
+            {"LogicalResourceId": name, "ResourceStatus": status, "ResourceStatusReason": reason}
+            for name, status, reason in reasons
+        ]
+
+    def describe_stack_events(self, StackName: str) -> dict[str, Any]:
+        """Newest first."""
+        return {"StackEvents": self.events}
+
+
+def test_a_failed_stack_is_explained_by_its_first_refusal() -> None:
+    """CloudFront's word comes after minutes, among dozens of cancelled resources."""
+    refused = (
+        "Resource handler returned message: Access denied for operation 'AWS::CloudFront::"
+        "Distribution: Your account must be verified before you can add new CloudFront resources.'"
+    )
+    explained = limits.explain_failure(
+        Events(
+            ("minutehand-dev", "ROLLBACK_COMPLETE", ""),
+            ("Jobs", "CREATE_FAILED", "Resource creation cancelled"),
+            ("Console", "CREATE_FAILED", refused),
+            ("Console", "CREATE_IN_PROGRESS", ""),
+        ),
+        "minutehand-dev",
+    )
+
+    assert explained is not None
+    assert explained[0].startswith("Console: ")
+    assert "console: 'false'" in explained[1]

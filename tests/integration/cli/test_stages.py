@@ -1,0 +1,73 @@
+"""A stage for a preview branch, added by one command."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from minutehand.cli.deploy import parameters, placeholders
+from minutehand.project import Project
+from tests.support.command import app
+from tests.support.paths import ROOT
+
+REF, KEY = "abcdefghijklmnopqrst", "sb_publishable_of_the_branch"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with the stages that an install writes."""
+    shutil.copy(
+        ROOT / "shared/minutehand/install/templates/minutehand.stages.yml",
+        tmp_path / "minutehand.stages.yml",
+    )
+    (tmp_path / "minutehand.toml").write_text('apps = []\nschema = "minutehand"\n')
+    monkeypatch.chdir(tmp_path)
+    return Project.find()
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Exit code and what was printed."""
+    result = CliRunner().invoke(app, ["stages", *words])
+    return result.exit_code, result.stdout + result.stderr
+
+
+def test_a_preview_branch_gets_a_stage(project: Project) -> None:
+    """Jobs enqueued in the branch's database would run nowhere else."""
+    before = project.stages_file.read_text()
+
+    code, said = run("add", "pr-42", "--project", REF, "--publishable-key", KEY)
+
+    assert code == 0, said
+    assert "minutehand deploy pr-42" in said
+    assert project.stages_file.read_text().startswith(before.rstrip("\n"))
+    made = parameters("pr-42", project)
+    assert (made["supabaseUrl"], made["supabasePublishableKey"]) == (
+        f"https://{REF}.supabase.co",
+        KEY,
+    )
+    assert "supabaseUrl" not in placeholders("pr-42", project)
+    assert REF in run("list")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dev", "--project", REF, "--publishable-key", KEY), "there is a stage dev already"),
+        (("PR_42", "--project", REF, "--publishable-key", KEY), "cannot name a stage"),
+        (("pr-42", "--project", "mine", "--publishable-key", KEY), "twenty small letters"),
+        (("pr-42", "--project", REF, "--publishable-key", "sb_secret_x"), "sb_publishable_"),
+    ],
+)
+def test_what_cannot_be_a_stage_is_refused(
+    project: Project, words: tuple[str, ...], said: str
+) -> None:
+    """Before the file is touched."""
+    before = project.stages_file.read_text()
+
+    code, printed = run("add", *words)
+
+    assert (code, said in printed) == (1, True), printed
+    assert project.stages_file.read_text() == before

@@ -1,0 +1,1 @@
+"""An app of one job type that runs until a test lets it end."""

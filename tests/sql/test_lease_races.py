@@ -1,0 +1,130 @@
+"""Two sessions at once: leasing, closing and enqueueing together neither waits nor mixes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.engine import ACME, Engine, handle, ids_of
+
+
+def partitions(engine: Engine) -> int:
+    """How many are open."""
+    return int(engine.one("select count(*) from queue.partitions"))
+
+
+def test_a_partition_stays_open_under_an_open_enqueue(engine: Engine) -> None:
+    """Closed under it, its job would be in no partition that leases read."""
+    engine.enqueue()
+    engine.lease_call(0)
+    with engine.beside() as late:
+        late.run("begin")
+        job = late.enqueue()
+        assert len(engine.lease(10)) == 1  # the last that is visible
+        assert partitions(engine) == 1
+        late.run("commit")
+
+    assert ids_of(engine.lease(10)) == [job]
+    assert partitions(engine) == 0
+
+
+def test_a_partition_whose_turn_is_being_passed_on_is_closed_later(engine: Engine) -> None:
+    """Closing waits for no lease that is still open, and leaves no turn without a partition."""
+    engine.enqueue(concurrency_key="a")
+    engine.enqueue(concurrency_key="b")
+    engine.lease_call(0)
+    engine.run("set lock_timeout = '1ms'")
+    with engine.beside() as other:
+        other.run("begin")
+        assert len(other.lease(1, call=2)) == 1
+        assert len(engine.lease(1, call=2)) == 1
+        other.run("commit")
+    engine.run("reset lock_timeout")
+
+    assert engine.lease(10) == []
+    assert (partitions(engine), engine.one("select count(*) from queue.turns")) == (0, 0)
+
+
+def test_two_leases_of_one_take_two_jobs_without_waiting(engine: Engine) -> None:
+    """The second passes by the head that the first holds."""
+    jobs = engine.enqueue_many(3)
+    engine.lease_call(0)
+    with engine.beside() as other:
+        other.run("begin")
+        first = other.lease(1, call=2)
+        engine.run("set lock_timeout = '1ms'")
+        second = engine.lease(1, call=2)
+        other.run("rollback")
+
+    assert ids_of(first) == jobs[:1]
+    assert ids_of(second) == jobs[1:2]
+
+
+@pytest.mark.parametrize(
+    ("limit", "options"),
+    [
+        ({"max_concurrency": 1}, {}),
+        ({"workspace_concurrency": 1}, {}),
+        ({"key_concurrency": 1}, {"concurrency_key": "k"}),
+    ],
+    ids=["type", "workspace", "key"],
+)
+def test_a_limit_of_one_is_held_by_single_leases_at_once(
+    engine: Engine, limit: dict[str, int], options: dict[str, str]
+) -> None:
+    """Who cannot have the limit's row takes nothing of it, and says that it may be free soon."""
+    engine.register("narrow", **limit)
+    engine.enqueue_many(3, job_type="narrow", **options)
+    engine.lease_call(0)
+    with engine.beside() as other:
+        other.run("begin")
+        [held] = other.lease(1, call=2)
+        engine.run("set lock_timeout = '1ms'")
+        answer = engine.lease_call(1, call=2)
+        assert (answer["leases"], answer["next_due_in_ms"]) == ([], 0)
+        other.run("commit")
+    engine.run("reset lock_timeout")
+
+    assert engine.lease(1, call=2) == []
+    engine.settle_all([{**handle(held), "outcome": "completed"}])
+    assert len(engine.lease(1, call=2)) == 1
+
+
+def test_limited_and_free_types_meet_in_one_lease_of_one(engine: Engine) -> None:
+    """A full type before it in the line does not keep a free one from being leased."""
+    engine.register("narrow", max_concurrency=1)
+    engine.enqueue_many(2, job_type="narrow", priority=1)
+    free = engine.enqueue(priority=900)
+    engine.lease_call(0)
+
+    assert [lease["job"]["job_type"] for lease in engine.lease(1, call=2)] == ["narrow"]
+    assert ids_of(engine.lease(1, call=2)) == [free]
+
+
+def test_a_session_goes_on_when_every_type_has_a_column_more(engine: Engine) -> None:
+    """A release adds columns under sessions whose plans are older: they are read by name."""
+    engine.enqueue()
+    engine.enqueue_many(2)
+    engine.settle(engine.lease(1)[0])
+    engine.run(
+        "do $$ declare t record; begin"
+        "  for t in select c.oid::regclass as name, c.relkind from pg_class as c"
+        "    where c.relnamespace in ('queue'::regnamespace, 'public'::regnamespace)"
+        "      and c.relkind in ('r', 'c') loop"
+        "    execute format(case t.relkind when 'c' then 'alter type %s add attribute n text'"
+        "      else 'alter table %s add column n text' end, t.name);"
+        "  end loop; end $$"
+    )
+
+    engine.enqueue(priority=5, concurrency_key="k")
+    engine.enqueue_many(2)
+    leases = [*engine.lease(1, call=2), *engine.lease(10)]
+    results = engine.settle_all(
+        [
+            {**handle(lease), "outcome": outcome}
+            for lease, outcome in zip(
+                leases, ["completed", "retry", "snoozed", "released", "completed"], strict=True
+            )
+        ]
+    )
+    assert {result["outcome"] for result in results} == {"applied"}
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 6

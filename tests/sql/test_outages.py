@@ -1,0 +1,434 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""What has once stopped or slowed down everyone: each case, and that it costs what it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, GLOBEX, Engine, handle, refusal
+
+READ = """
+select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint
+from pg_stat_xact_user_tables where schemaname in ('public', 'queue')
+"""
+
+
+def rows_read(engine: Engine, action: Callable[[], Any]) -> int:
+    """Rows of our tables that `action` reads, whichever way."""
+    with engine.connection.transaction():
+        before = engine.one(READ)
+        action()
+        return int(engine.one(READ) - before)
+
+
+def maintain_all(engine: Engine, most: int = 200) -> int:
+    """Call maintenance for as long as it asks for another call; return how many calls it took."""
+    for call in range(1, most):
+        if not engine.rpc("run_maintenance", p_request={"budget_ms": 5000})["more"]:
+            return call
+    raise AssertionError("maintenance never ends")
+
+
+def break_item(engine: Engine, job_id: str, how: str) -> None:
+    """Let everything that makes this one job ready fail."""
+    engine.run(
+        "create function public.break_it() returns trigger language plpgsql as"
+        f" $$ begin {how}; return new; end; $$"
+    )
+    engine.run(
+        "create trigger break_it before insert on queue.ready for each row"
+        f" when (new.job_id = '{job_id}') execute function public.break_it()"
+    )
+
+
+def mend(engine: Engine) -> None:
+    """Let it succeed again."""
+    engine.run("drop trigger break_it on queue.ready")
+
+
+# --- what cannot be done ---
+
+
+def test_an_item_that_fails_is_parked_and_those_beside_it_get_on(engine: Engine) -> None:
+    """One job that cannot be made ready holds up no other, is shown, and is not forgotten."""
+    bad, *good = engine.enqueue_many(5, delay_seconds=10)
+    break_item(engine, bad, "raise exception 'a broken trigger'")
+    engine.advance(11)
+
+    assert engine.maintain()["promotion"] == 4
+    assert {lease["job"]["id"] for lease in engine.lease(call=2)} == set(good)
+    [item] = engine.rpc("queue_health")["parked_items"]
+    assert (item["task"], item["item"]) == ("promotion", bad)
+    assert "a broken trigger" in item["failure"]
+    assert not engine.one("select queue.maintenance_is_due(queue.clock())")
+
+    mend(engine)
+    engine.advance(11)
+    assert engine.one("select queue.maintenance_is_due(queue.clock())")
+    engine.maintain()
+    assert engine.lease_one(call=2)["job"]["id"] == bad
+    assert engine.rpc("queue_health")["parked_items"] == []
+
+
+def test_an_item_longer_than_the_statement_timeout_is_parked_alone(engine: Engine) -> None:
+    """Bites get smaller until what cannot be swallowed is alone; leases go on meanwhile."""
+    bad = engine.enqueue(delay_seconds=1)
+    good = engine.enqueue_many(30, delay_seconds=2)
+    break_item(engine, bad, "perform pg_sleep(60)")
+    engine.advance(3)
+    engine.run("set statement_timeout = '400ms'")
+
+    leased: set[str] = set()
+    for _ in range(6):
+        engine.maintain()
+        leased |= {lease["job"]["id"] for lease in engine.lease(100, call=2)}
+        engine.advance(50)
+    engine.run("reset statement_timeout")
+
+    assert leased == set(good)
+    [item] = engine.rpc("queue_health")["parked_items"]
+    assert item["item"] == bad
+    assert "canceling statement" in item["failure"]
+    mend(engine)
+    engine.advance(3600)
+    assert bad in {lease["job"]["id"] for lease in engine.lease(100)}
+
+
+def test_parked_items_are_tried_later_each_time(engine: Engine) -> None:
+    """Ten seconds, twenty, forty: a broken item is no busy loop."""
+    bad = engine.enqueue(delay_seconds=1)
+    break_item(engine, bad, "raise exception 'never'")
+    engine.advance(2)
+    waits = []
+    for _ in range(3):
+        engine.maintain()
+        waits.append(
+            round(engine.one("select extract(epoch from retry_at - failed_at) from queue.parked"))
+        )
+        engine.advance(waits[-1] + 1)
+    mend(engine)
+    engine.maintain()
+
+    assert waits == [10, 20, 40]
+
+
+# --- retention ---
+
+
+def test_retention_of_one_type_costs_nothing_for_10000_empty_workspaces(engine: Engine) -> None:
+    """One set-based statement over what is due, whoever owns it."""
+    engine.run(
+        "insert into public.workspaces (id, name)"
+        " select md5(n::text)::uuid, 'T' from generate_series(1, 10000) as n"
+    )
+    engine.register("brief")
+    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 7})
+    engine.enqueue_many(20, job_type="brief")
+    engine.enqueue_many(20)
+    engine.run_all()
+    engine.advance(8 * 86400)
+
+    due = "select queue.due_removals(2000, queue.clock())"
+    assert rows_read(engine, lambda: engine.run(due)) <= 200
+    assert engine.maintain()["retention"] == 20
+
+
+def test_a_job_with_more_rows_than_a_call_carries_goes_row_by_row(engine: Engine) -> None:
+    """However much one job has written, no call takes more of it than its measure."""
+    engine.enqueue()
+    engine.run_all()
+    engine.run(
+        "insert into public.job_logs (job_id, workspace_id, attempt, message)"
+        " select id, workspace_id, 1, 'm' from public.jobs, generate_series(1, 120000)"
+    )
+    engine.advance(31 * 86400)
+
+    left = []
+    for _ in range(3):
+        assert engine.maintain()["retention"] == 1
+        left.append(engine.one("select count(*) from public.job_logs"))
+
+    assert left == [70000, 20000, 0]
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_retention_never_removes_a_job_that_lives_again(engine: Engine) -> None:
+    """Somebody retries it between its being chosen and its being removed."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "m"})
+    engine.advance(91 * 86400)
+    chosen = engine.one("select queue.due_removals(10, queue.clock())")
+    engine.rpc("retry_job", p_job_id=job_id)
+
+    assert [str(one) for one in chosen] == [job_id]
+    assert engine.one("select queue.remove_jobs(%s::uuid[], queue.clock())", chosen) == 0
+    assert engine.status(job_id) == "pending"
+
+
+# --- events, schedules ---
+
+
+def test_an_event_of_200_kb_is_stored_once_for_300_jobs(engine: Engine) -> None:
+    """Each job's step refers to it; each reads it whole."""
+    engine.enqueue_many(300)
+    engine.settle_all(
+        [
+            {**handle(lease), "outcome": "waiting", "wait": {"kind": "event", "name": "w", "event": "e"}}
+            for lease in engine.lease(300)
+        ]
+    )  # fmt: skip
+    payload = {"text": "".join(chr(97 + n % 26) for n in range(200_000))}
+    engine.rpc("emit_event", p_workspace_id=ACME, p_name="e", p_payload=payload)
+
+    read = rows_read(engine, lambda: maintain_all(engine))
+    leases = engine.lease(300, call=2)
+
+    assert len(leases) == 300
+    assert read <= 40 * 300
+    assert engine.one("select sum(bytes) from queue.steps") < 1000 * 10
+    assert {lease["steps"] is None for lease in leases} == {True}
+    page = engine.rpc("read_steps", p_request=handle(leases[0]))
+    assert page["next"] is None
+    assert [(line["name"], line["value"]) for line in page["lines"]] == [("w", {"event": payload})]
+
+
+def test_an_event_is_kept_for_as_long_as_a_job_has_it(engine: Engine) -> None:
+    """Thirty days, or until the last job that got it is gone."""
+    engine.enqueue()
+    wait = {"kind": "event", "name": "w", "event": "e"}
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    engine.rpc("emit_event", p_workspace_id=ACME, p_name="e", p_payload={"n": 1})
+    lease = engine.lease_one(lease_seconds=43200)
+    engine.rpc("emit_event", p_workspace_id=ACME, p_name="other", p_payload={})
+    engine.run("update queue.named_events set emitted_at = emitted_at - interval '40 days'")
+    engine.run("select queue.prune_others(100, queue.clock())")
+
+    assert engine.rows("select name from queue.named_events") == ["e"]
+    engine.settle(lease, "retry", error={"type": "E", "message": "m"}, delay_seconds=0)
+    engine.advance(100)
+    assert engine.lease_one()["steps"] == {"w": {"event": {"n": 1}}}
+
+
+def put_schedules(engine: Engine, count: int, workspace: str = ACME) -> None:
+    """Schedules of every minute, all due."""
+    for n in range(count):
+        engine.rpc(
+            "put_schedule",
+            p_workspace_id=workspace,
+            p_schedule={"name": f"s{n}", "cron": "* * * * *", "job_type": "work"},
+        )
+    engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
+
+
+def test_120_schedules_of_every_minute_are_one_call(engine: Engine) -> None:
+    """Their expressions were read when they were put, and are not read again."""
+    put_schedules(engine, 120)
+    engine.run("set track_functions = 'all'")
+    read = (
+        "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions"
+        " where funcname in ('cron_parse', 'cron_mask')"
+    )
+
+    with engine.connection.transaction():
+        before = engine.one(read)
+        assert engine.maintain()["schedules"] == 120
+        assert engine.one(read) == before
+    assert len(engine.lease(200, call=2)) == 120
+
+
+def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
+    """What is above the limit waits for the next minute and says why; another's runs do not."""
+    engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 10})
+    put_schedules(engine, 25)
+    put_schedules(engine, 3, workspace=GLOBEX)
+
+    assert engine.maintain()["schedules"] == 13
+    assert engine.maintain() == {}
+    told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    assert sum("schedule_runs_per_minute" in (one["problem"] or "") for one in told) == 15
+    engine.advance(60)
+    assert engine.maintain()["schedules"] == 13
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 20
+
+
+# --- dependencies ---
+
+
+def test_dependencies_are_counted_down_and_not_recounted(engine: Engine) -> None:
+    """Forty jobs after the same 250: each end costs its own edges, not all of everyone's."""
+    first = engine.enqueue_many(250)
+    engine.rpc(
+        "enqueue_jobs",
+        p_workspace_id=ACME,
+        p_jobs=[{"job_type": "work", "after": first}] * 40,
+        p_return="ids",
+    )
+    maintain_all(engine)
+    leases = engine.lease(250, call=2)
+    read = 0
+    for start in range(0, 250, 50):
+        engine.settle_all(
+            [{**handle(lease), "outcome": "completed"} for lease in leases[start : start + 50]]
+        )
+        read += rows_read(engine, lambda: maintain_all(engine))
+
+    assert len(engine.lease(100, call=2)) == 40
+    assert read <= 12 * 40 * 250
+    assert engine.one("select count(*) from queue.dependencies") == 0
+
+
+@pytest.mark.parametrize("door", ["one", "many", "children"])
+def test_a_long_after_list_is_refused_by_every_way_in(engine: Engine, door: str) -> None:
+    """With what to do instead."""
+    after = [engine.enqueue()] * 1001
+    item = {"job_type": "work", "after": after}
+
+    def enqueue() -> None:
+        if door == "one":
+            engine.enqueue(after=after)
+        elif door == "many":
+            engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])
+        else:
+            engine.spawn(engine.lease_one(), "s", [item])
+
+    with pytest.raises(psycopg.Error) as refused:
+        enqueue()
+
+    field = "after" if door == "one" else "jobs[0].after"
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
+    assert "a batch" in str(refused.value)
+
+
+def test_a_call_with_too_many_edges_in_all_is_refused(engine: Engine) -> None:
+    """A thousand jobs after a thousand would be a million rows in one statement."""
+    item = {"job_type": "work", "after": [engine.enqueue()] * 1000}
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item] * 11)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "after")
+
+
+def test_a_job_that_thousands_wait_for_lets_them_go_in_slices(engine: Engine) -> None:
+    """Its signal stays until the last of them is counted."""
+    first = engine.enqueue()
+    for _ in range(6):
+        engine.enqueue_many(1000, after=[first])
+    maintain_all(engine)
+    engine.settle(engine.lease_one(call=2))
+
+    answer = engine.rpc("run_maintenance", p_request={"budget_ms": 50})
+    assert answer["more"]
+    maintain_all(engine)
+
+    assert engine.one("select count(*) from queue.ready") == 6000
+
+
+# --- crowds ---
+
+
+def test_a_crowd_due_at_one_instant_does_not_keep_anothers_job_waiting(engine: Engine) -> None:
+    """30,000 of one tenant, and one of another's that is due last."""
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, scheduled_for)"
+        " select %s, 'work', now() + interval '60 seconds' from generate_series(1, 30000)",
+        ACME,
+    )
+    other = engine.enqueue(workspace=GLOBEX, delay_seconds=61)
+    engine.advance(62)
+
+    assert engine.rpc("run_maintenance", p_request={"budget_ms": 5000})["more"]
+
+    ready = engine.rows("select job_id::text from queue.ready where workspace_id = %s", GLOBEX)
+    assert ready == [other]
+
+
+def test_a_crowd_of_signals_does_not_keep_anothers_waiting(engine: Engine) -> None:
+    """Each tenant gets a share of the places."""
+    engine.run(
+        "insert into queue.signals (kind, job_id, workspace_id)"
+        " select 'ended', gen_random_uuid(), %s from generate_series(1, 3000)",
+        ACME,
+    )
+    first = engine.enqueue(workspace=GLOBEX)
+    engine.settle(engine.lease(1, call=2)[0])
+    second = engine.enqueue(workspace=GLOBEX, after=[first])
+
+    assert engine.one("select id from queue.signals where job_id = %s", second) in engine.one(
+        "select queue.due_signals(500)"
+    )
+
+
+# --- results ---
+
+
+def test_gathered_results_are_read_in_pages(engine: Engine) -> None:
+    """1,200 children of 2 kB each: copied in slices, told in pages, complete and in order."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = [
+        child
+        for n in range(2)
+        for child in engine.spawn(parent, f"s{n}", [{"job_type": "work"}] * 600)
+    ]
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children})
+    while leases := engine.lease(600):
+        if leases[0]["job"]["id"] == parent["job"]["id"]:
+            break
+        engine.settle_all(
+            [
+                {**handle(lease), "outcome": "completed", "result": lease["job"]["id"] + "x" * 2000}
+                for lease in leases
+            ]
+        )
+    [again] = leases
+
+    assert again["steps"] is None
+    gathered: list[Any] = []
+    after, pages = None, 0
+    while pages == 0 or after is not None:
+        page = engine.rpc("read_steps", p_request={**handle(again), "after": after})
+        assert len(json.dumps(page)) < 1_300_000
+        gathered += [line["value"] for line in page["lines"] if line["nth"] > 0]
+        after = page["next"]
+        pages += 1
+    assert pages > 1
+    assert [child["id"] for child in gathered] == children
+    assert {child["result"][:36] == child["id"] for child in gathered} == {True}
+
+
+def test_steps_are_read_by_the_leases_holder_alone(engine: Engine) -> None:
+    """A zombie learns that it is one."""
+    engine.enqueue()
+    lease = engine.lease_one()
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("read_steps", p_request={**handle(lease), "fence": lease["fence"] + 1})
+
+    assert refusal(refused.value)[:2] == ("PT409", "lease_lost")
+
+
+def test_a_child_that_runs_again_is_waited_for(engine: Engine) -> None:
+    """A person retries one dead letter while the others still run."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    bad, good = engine.spawn(parent, "s", [{"job_type": "work"}] * 2)
+    wait = {"kind": "children", "name": "all", "job_ids": [bad, good]}
+    engine.settle(parent, "waiting", wait=wait)
+    leases = {lease["job"]["id"]: lease for lease in engine.lease()}
+    engine.settle(leases[bad], "failed", error={"type": "E", "message": "m"})
+    engine.maintain()
+    engine.rpc("retry_job", p_job_id=bad)
+    engine.settle(leases[good])
+
+    [again] = engine.lease()
+    assert again["job"]["id"] == bad
+    engine.settle(again, result=7)
+    gathered = engine.lease_one()["steps"]["all"]["children"]
+    assert [child["status"] for child in gathered] == ["completed", "completed"]
+    assert gathered[0]["result"] == 7

@@ -1,0 +1,107 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""A page costs what it shows, whatever there is around it; the server counts the blocks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sql.test_lease_budgets import FILL, settle_down
+from tests.support.engine import ACME, ADA, Engine
+
+EVENTS = 240_000
+
+
+def blocks(engine: Engine, call: str) -> int:
+    """Blocks that a call touches, once its session has read the catalogue."""
+    engine.run(f"select {call}")
+    [plan] = engine.one(f"explain (analyze, buffers, format json) select {call}")
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+def fill_events(engine: Engine) -> None:
+    """Many jobs' events: three state changes each, in one transaction."""
+    engine.run(
+        "insert into public.job_events (job_id, seq, workspace_id, session_id, type)"
+        " select md5((n / 3)::text)::uuid, n %% 3 + 1, %s, 's', 'job.created'"
+        " from generate_series(0, %s) as n",
+        ACME,
+        EVENTS - 1,
+    )
+    engine.run("vacuum analyze public.job_events")
+
+
+@pytest.mark.parametrize("limit", [20, 100, 500])
+def test_a_page_of_a_feed_costs_its_events(engine: Engine, limit: int) -> None:
+    """From the beginning, and from the middle, with 240,000 events behind."""
+    fill_events(engine)
+    try:
+        start = f"public.event_feed('{ACME}', '1:1:', {limit})"
+        page = engine.one(f"select {start}")
+        assert (len(page["events"]), page["more"]) == (limit, True)
+        assert blocks(engine, start) <= 25 * limit + 300
+        middle = f"public.event_feed('{ACME}', '{page['cursor']}', {limit})"
+        assert blocks(engine, middle) <= 25 * limit + 300
+    finally:
+        engine.run("truncate public.job_events")
+
+
+def test_a_page_among_events_it_does_not_show_is_short(engine: Engine) -> None:
+    """Of a talkative job a workspace's feed shows little: a page reads a slice, and goes on."""
+    job_id = engine.enqueue()
+    engine.run(
+        "insert into public.job_events (job_id, seq, workspace_id, type)"
+        " select gen_random_uuid(), 1, %s, 'job.progress' from generate_series(1, 30000)",
+        ACME,
+    )
+    last = engine.enqueue()
+    engine.run("vacuum analyze public.job_events")
+    told, cursor, pages, more = [], "1:1:", 0, True
+    try:
+        while more:
+            call = f"public.event_feed('{ACME}', '{cursor}', 100)"
+            assert blocks(engine, call) <= 3000
+            page = engine.one(f"select {call}")
+            told += [event["job_id"] for event in page["events"]]
+            cursor, pages, more = page["cursor"], pages + 1, page["more"]
+    finally:
+        engine.run("delete from public.job_events where type = 'job.progress'")
+
+    assert told == [job_id, last]
+    assert pages > 10
+
+
+def test_an_explanation_beside_50000_keys_looks_at_some(engine: Engine) -> None:
+    """At the head of the backlog, and at its end."""
+    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'work'", key="'k' || n", count=50_000))
+    settle_down(engine)
+    engine.lease_call(0)
+
+    for order in ("", "desc"):
+        job_id = engine.one(f"select job_id from queue.ready order by ready_at {order} limit 1")
+        assert blocks(engine, f"public.explain_job('{job_id}')") <= 6000
+
+
+@pytest.mark.parametrize("function", ["cancel_jobs", "redrive_jobs"])
+def test_a_bulk_call_that_matches_nothing_reads_a_slice(engine: Engine, function: str) -> None:
+    """Of 50,000 jobs, as a member."""
+    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'work'", key="null", count=50_000))
+    if function == "redrive_jobs":
+        engine.run("set session_replication_role = replica")
+        engine.run(
+            "update public.jobs set status = 'failed', outcome = 'failed', finished_at = now()"
+        )
+        engine.run("delete from queue.ready")
+        engine.run(
+            "insert into queue.ended select workspace_id, outcome, created_at, id, job_type, finished_at"
+            " from public.jobs"
+        )
+        engine.run("update public.job_events set type = 'job.failed'")
+        engine.run("set session_replication_role = origin")
+    settle_down(engine)
+    with engine.member(ADA) as ada:
+        call = f"public.{function}('{ACME}', '{{\"job_type\": \"none\"}}', 100)"
+        assert ada.one(f"select {call}")["more"]
+        ada.run(f"select {call}")
+        [plan] = ada.one(f"explain (analyze, buffers, format json) select {call}")
+
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] <= 12_000

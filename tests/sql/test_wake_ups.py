@@ -1,0 +1,90 @@
+"""Workers that listen hear of new jobs at the commit, and no enqueue waits for another's."""
+
+from __future__ import annotations
+
+from tests.support.engine import ACME, Engine
+
+FREEZE = """
+create or replace function queue.clock() returns timestamptz
+language sql volatile parallel safe set search_path = ''
+as $$ select timestamptz '2026-11-21 12:00:00+00' + interval '{ms} milliseconds' $$
+"""
+
+
+def heard(engine: Engine) -> int:
+    """How many notifications have come since the last look."""
+    return len(list(engine.connection.notifies(timeout=0.2)))
+
+
+def listening(engine: Engine) -> None:
+    """Listen as a worker's host does, with the clock standing still."""
+    engine.run(FREEZE.format(ms=0))
+    engine.run("listen minutehand_wakeup")
+
+
+def test_one_notification_stands_for_all_commits_of_20_milliseconds(engine: Engine) -> None:
+    """A commit that notifies holds a lock of the whole server; a storm must not queue for it."""
+    listening(engine)
+
+    with engine.beside() as other:
+        for _ in range(5):
+            other.enqueue()
+        other.enqueue_many(5)
+        other.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+        assert heard(engine) == 1
+        engine.run(FREEZE.format(ms=19))
+        other.enqueue()
+        assert heard(engine) == 0
+        engine.run(FREEZE.format(ms=20))
+        other.enqueue()
+        assert heard(engine) == 1
+
+
+def test_a_long_transaction_notifies_when_it_commits(engine: Engine) -> None:
+    """What another's notification stood for was long over by then."""
+    listening(engine)
+
+    with engine.beside() as late, engine.beside() as other:
+        other.enqueue()
+        late.run("begin")
+        late.enqueue()
+        assert heard(engine) == 1
+        engine.run(FREEZE.format(ms=500))
+        late.run("commit")
+
+        assert heard(engine) == 1
+
+
+def test_what_is_rolled_back_keeps_no_one_from_being_heard(engine: Engine) -> None:
+    """It never came to its commit, and nothing was noted in its name."""
+    listening(engine)
+
+    with engine.beside() as late, engine.beside() as other:
+        late.run("begin")
+        late.enqueue()
+        late.run("rollback")
+        other.enqueue()
+
+        assert heard(engine) == 1
+
+
+def test_an_enqueue_waits_for_no_open_one(engine: Engine) -> None:
+    """Same tenant, type and partition, beside transactions that have enqueued in every way."""
+    engine.enqueue()
+    engine.lease(0)  # the partition is open
+    with engine.beside() as one, engine.beside() as many, engine.beside() as plain:
+        for session in (one, many, plain):
+            session.run("begin")
+        one.enqueue()
+        many.enqueue_many(3)
+        plain.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
+        engine.run("set lock_timeout = '1ms'")
+
+        engine.enqueue()
+        engine.enqueue_many(2)
+        assert len(engine.lease(10)) == 4
+
+        for session in (one, many, plain):
+            session.run("commit")
+    engine.run("reset lock_timeout")
+    assert len(engine.lease(10)) == 5

@@ -1,0 +1,195 @@
+"""Tracebacks as attempts keep them: the user's lines first, no values, no secrets, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from minutehand.worker.tracebacks import (
+    HIDDEN,
+    MOST_CAUSES,
+    MOST_FRAMES,
+    describe,
+    describe_stack,
+    without_secrets,
+)
+
+PACKAGE = __name__
+
+
+def caught(call: Callable[[], Any]) -> BaseException:
+    """The error that `call` raises."""
+    try:
+        call()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def described(call: Callable[[], Any]) -> dict[str, Any]:
+    """Its traceback as an attempt keeps it."""
+    found = describe(caught(call), package=PACKAGE)
+    assert found is not None
+    return found
+
+
+def test_the_innermost_line_of_the_users_own_code_is_the_first() -> None:
+    """What raised may be a library; what is to be changed seldom is."""
+
+    def parse() -> None:
+        json.loads("{")
+
+    frames = described(parse)["frames"]
+
+    assert (frames[0]["function"], frames[0]["code"], frames[0]["own"]) == (
+        "parse",
+        'json.loads("{")',
+        True,
+    )
+    assert frames[0]["file"].endswith("test_tracebacks.py")
+    assert not frames[0]["file"].startswith("/")
+    assert [frame["own"] for frame in frames] == sorted(
+        (frame["own"] for frame in frames), reverse=True
+    )
+    assert any(frame["file"].endswith("decoder.py") for frame in frames)
+
+
+def test_no_value_of_a_variable_is_kept() -> None:
+    """The payload may be personal, and a password is a local too."""
+    password = "correct horse battery staple"
+
+    def fail() -> None:
+        raise ValueError(len(password))
+
+    assert password not in json.dumps(described(fail))
+
+
+def test_a_secret_in_a_line_of_code_is_hidden() -> None:
+    """A literal key in the source is bad enough where it is."""
+
+    def fail() -> None:
+        dict(api_key="sk_live_0123456789abcdef", n=1 / 0)
+
+    told = json.dumps(described(fail))
+
+    assert "0123456789abcdef" not in told
+    assert HIDDEN in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer abcdefghijklmnop",
+        "postgresql://ada:hunter22hunter@db.example/x",
+        "token='hunter22hunter'",
+        '{"password": "hunter22hunter"}',
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl",
+        "sb_secret_hunter22hunter22",
+        "AKIAABCDEFGHIJKLMNOP",
+        "0123456789abcdef0123456789abcdef01234567",
+    ],
+)
+def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
+    """Whatever vendor's it is."""
+    shown = without_secrets(text)
+    assert HIDDEN in shown
+    assert not any(
+        word in shown for word in ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456")
+    )
+
+
+@pytest.mark.parametrize("text", ["no rate for 2026-01", "key = rates[month]", "the token is old"])
+def test_ordinary_words_stay(text: str) -> None:
+    """A message without its words helps nobody."""
+    assert without_secrets(text) == text
+
+
+def test_causes_are_told_as_far_as_they_go() -> None:
+    """`raise … from` is how good code fails."""
+
+    def fail() -> None:
+        try:
+            raise KeyError("rate")
+        except KeyError as error:
+            raise RuntimeError("no invoice") from error
+
+    [cause] = described(fail)["causes"]
+
+    assert (cause["type"], cause["message"]) == ("KeyError", "'rate'")
+    assert cause["frames"][0]["code"] == 'raise KeyError("rate")'
+
+
+def test_errors_of_a_task_group_are_told_as_causes() -> None:
+    """The group itself says only that there were some."""
+
+    async def one(n: int) -> None:
+        raise ValueError(n)
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            for n in range(9):
+                group.create_task(one(n))
+
+    causes = described(lambda: asyncio.run(both()))["causes"]
+
+    assert len(causes) == MOST_CAUSES
+    assert {cause["frames"][0]["function"] for cause in causes} == {"one"}
+
+
+def test_a_deep_recursion_is_cut_and_said_to_be() -> None:
+    """A thousand frames of one function say no more than twenty."""
+
+    def deeper(n: int) -> int:
+        return deeper(n - 1) + 1 // n
+
+    told = described(lambda: deeper(60))
+
+    assert len(told["frames"]) == MOST_FRAMES
+    assert told["left_out"] > 0
+    assert len(json.dumps(told)) < 20_000
+
+
+def test_a_chain_that_bites_its_tail_ends() -> None:
+    """Somebody raises an error from itself."""
+
+    def fail() -> None:
+        error = ValueError("a")
+        error.__cause__ = other = ValueError("b")
+        other.__cause__ = error
+        raise error
+
+    assert [cause["message"] for cause in described(fail)["causes"]] == ["b"]
+
+
+def test_the_engines_own_frames_are_left_out() -> None:
+    """They are the same for every job."""
+
+    class Broken(BaseModel):
+        pass
+
+    from minutehand.worker.registry import Registry
+
+    error = caught(lambda: Registry().get("nothing"))
+    told = describe(error, package=PACKAGE)
+    assert told is not None
+    assert all("registry.py" not in frame["file"] for frame in told["frames"])
+
+
+async def test_where_a_processor_hangs_is_told() -> None:
+    """One that ignores its cancellation leaves no error to look at."""
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(hang())
+    await asyncio.sleep(0)
+    told = describe_stack(task.get_stack(), package=PACKAGE)
+    task.cancel()
+
+    assert told is not None
+    assert told["frames"][0]["code"] == "await asyncio.sleep(60)"
