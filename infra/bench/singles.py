@@ -92,7 +92,8 @@ def lease_rate(bench: Bench, workers: int, jobs: int, *, broadcast: bool = True)
         connections = [psycopg.connect(url, autocommit=True) for _ in range(workers)]
 
         def work(connection: psycopg.Connection[Any]) -> None:
-            request = {"worker_id": "bench", "tick_id": str(uuid.uuid4()), "limit": 1}
+            tick = str(uuid.uuid4())
+            request = {"worker_id": f"bench-{tick}", "tick_id": tick, "limit": 1}
             items: list[dict[str, Any]] = []
             for call in range(1, 6 + jobs // workers):
                 if call == 6:
