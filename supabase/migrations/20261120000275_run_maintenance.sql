@@ -332,6 +332,7 @@ begin
     or exists (select 1 from queue.maintenance_tasks as u where u.name = 'alerts'
       and greatest(u.done_at, u.failed_at) <= p_now - interval '1 minute'
       and exists (select 1 from queue.alerts where enabled))
+    or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
     or exists (select 1 from queue.maintenance_tasks
       where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))));
@@ -357,6 +358,7 @@ declare
   v_failed text[] := '{}';
   v_more boolean := false;
 begin
+  perform queue.refuse_revoked();
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   if not queue.try_lock('maintenance') then

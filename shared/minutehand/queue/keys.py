@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -21,11 +22,17 @@ WORKER_ROLE = "job_worker"
 #: With fewer days left the worker's key is worth replacing, and then an alarm.
 KEY_WARN_DAYS, KEY_ALARM_DAYS = 30.0, 7.0
 _GUEST_SESSION = "guest_"
+_GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
 
 def is_guest_session(session_id: str) -> bool:
     """Whether a session id is a key to it, made by `open_guest_session`: kept out of logs."""
     return session_id.startswith(_GUEST_SESSION)
+
+
+def sayable(text: str) -> str:
+    """`text` as a log may show it: the id of a guest session is a key, and is left out."""
+    return _GUEST_SESSION_ID.sub("guest_…", text)
 
 
 class WorkerKey:

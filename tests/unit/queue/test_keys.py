@@ -9,7 +9,7 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.keys import WorkerKey, days_left
+from minutehand.queue.keys import WorkerKey, days_left, sayable
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -93,3 +93,12 @@ def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
 def test_without_any_key_the_missing_variable_is_named() -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
         WorkerKey(settings())
+
+
+def test_the_id_of_a_guest_session_is_left_out_of_logs() -> None:
+    """In a topic, in a reason, wherever it stands: whoever reads the log must not hold a key."""
+    session = "guest_" + "0a" * 32
+
+    assert sayable(f"realtime:session:{session}") == "realtime:session:guest_…"
+    assert session not in sayable(f"You do not have permission to read from session:{session}!")
+    assert sayable("workspace:1") == "workspace:1"

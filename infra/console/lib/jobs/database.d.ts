@@ -289,7 +289,7 @@ export type Minutehand = {
         p_webhook: Partial<
           Pick<Webhook, "id" | "url" | "description" | "event_types" | "job_types" | "enabled">
         > & {
-          rotate_secret?: boolean;
+          sealed_secret?: string;
         };
       },
       Webhook
