@@ -28,11 +28,12 @@ create table queue.job_types (
   paused_by text,
   pause_reason text,
   registered_at timestamptz not null default queue.clock(),
+  redefinable boolean not null default false,
   constraint job_types_name_is_short check (char_length(job_type) between 1 and 100),
   constraint job_types_names_are_printable check (job_type || queue !~ '[[:cntrl:]]'),
   constraint job_types_limits_are_positive check (
-    coalesce(max_concurrency, 1) >= 0 and coalesce(workspace_concurrency, 1) >= 0
-    and coalesce(key_concurrency, 1) >= 0 and coalesce(rate_limit, 1) >= 1
+    coalesce(max_concurrency, 1) >= 1 and coalesce(workspace_concurrency, 1) >= 1
+    and coalesce(key_concurrency, 1) >= 1 and coalesce(rate_limit, 1) >= 1 and coalesce(ageing_seconds, 1) >= 1 and schema_version >= 1
     and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
     and timeout_seconds between 1 and 43200 and max_attempts between 1 and 50),
   constraint job_types_rate_is_whole check ((rate_limit is null) = (rate_per_seconds is null)),
@@ -68,6 +69,7 @@ comment on column queue.job_types.paused_at is 'Since when no job of the type st
 comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';
 comment on column queue.job_types.pause_reason is 'Why it is paused.';
 comment on column queue.job_types.registered_at is 'When a worker last published it.';
+comment on column queue.job_types.redefinable is 'True after a key was rotated, until a worker publishes it again: that registration may say anything.';
 
 create table queue.pauses (
   kind text not null,
@@ -519,7 +521,9 @@ comment on column queue.wakeups.requested_at is 'When; null after the next lease
 create table queue.steps (
   job_id uuid not null,
   name text not null,
+  kind text not null default 'step',
   result jsonb not null,
+  started_at timestamptz,
   created_at timestamptz not null default queue.clock(),
   primary key (job_id, name),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
@@ -527,8 +531,23 @@ create table queue.steps (
 comment on table queue.steps is 'Memoised results: a later attempt goes on after the last finished step.';
 comment on column queue.steps.job_id is 'The job.';
 comment on column queue.steps.name is 'Name of the step, unique in the job.';
+comment on column queue.steps.kind is 'step, or the kind of the wait that became it: sleep, ask, event, children, after.';
 comment on column queue.steps.result is '{"value": …}: the step''s result.';
+comment on column queue.steps.started_at is 'When it began; null where its worker did not say.';
 comment on column queue.steps.created_at is 'When it finished.';
+
+create table queue.running_steps (
+  job_id uuid primary key,
+  fence bigint not null,
+  name text not null,
+  started_at timestamptz not null,
+  constraint running_steps_name_is_bounded check (char_length(name) between 1 and 200)
+) with (fillfactor = 50);
+comment on table queue.running_steps is 'The step a running job is in, as its worker said last; true only while the job''s lease has the same fence.';
+comment on column queue.running_steps.job_id is 'The job.';
+comment on column queue.running_steps.fence is 'The lease it was said under.';
+comment on column queue.running_steps.name is 'Name of the step.';
+comment on column queue.running_steps.started_at is 'When it began.';
 
 create table queue.waits (
   job_id uuid primary key,
