@@ -35,6 +35,8 @@ _LONGEST_POLL_SECONDS: Final = 30.0
 _MOST_QUEUED: Final = 2000
 #: Between reads while messages are held back to stay within the plan.
 _LOOK_AGAIN_SECONDS: Final = 1.5
+#: At least so many times as long as a read took: servers under load rest.
+_LOOK_AGAIN_SHARE: Final = 5.0
 #: Spread of the first of them, so that many who are told at once do not all read at once.
 _SPREAD_SECONDS: Final = 0.3
 
@@ -95,6 +97,7 @@ class Watcher(ABC):
         self._held = False
         self._told_count = 0
         self._look_again_at = -math.inf
+        self._took = 0.0
         self._unreachable = False
         self._reads = 0
         self._failures = 0
@@ -288,7 +291,8 @@ class Watcher(ABC):
         else:
             self._behind = True
             self._read_within()
-        if self._has_gap:
+        # a hole is what was held back: many who would all fill it at once are worse than a late one
+        if self._has_gap and not self._held:
             self._read_within(self._timing.reorder)
         self._notify()
 
@@ -325,7 +329,7 @@ class Watcher(ABC):
             wait = timing.polling_interval * 1.6 ** min(self._failures, 8)
             return self._last_read + min(wait, _LONGEST_POLL_SECONDS)
         if self._held:
-            return self._last_read + _LOOK_AGAIN_SECONDS
+            return self._last_read + max(_LOOK_AGAIN_SECONDS, _LOOK_AGAIN_SHARE * self._took)
         quiet = timing.first_silence if self._checks == 0 else timing.silence
         return max(self._last_heard, self._last_read) + quiet
 
@@ -347,6 +351,7 @@ class Watcher(ABC):
             self._finish(error)
         else:
             self._reads += 1
+            self._took = self._now() - began
             if self._told_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
                 self._held = False
             if self._failures:
@@ -368,7 +373,7 @@ class Watcher(ABC):
         if is_check and joins == self._joins:
             self._checks += 1
             self._expect([*self._queue][before:])
-        if self._has_gap or self._behind:
+        if (self._has_gap and not self._held) or self._behind:
             self._read_within(self._timing.reorder)
         self._notify()
 

@@ -26,6 +26,7 @@ const DEFAULTS = {
 const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
+const LOOK_AGAIN_SHARE = 5; // at least so many times as long as a read took: servers under load rest
 const SPREAD_MS = 300; // so that many who are told at once do not all read at once
 const EXCUSED_MS = 60_000; // after "look again", what a read finds was held back and not lost
 
@@ -53,6 +54,7 @@ export class Follower {
   #quiet = false; // jobs of some types publish nothing: neither silence nor a message proves much
   #held = false; // messages were held back, and perhaps still are
   #lookAgainAt = -Infinity;
+  #took = 0; // ms of the last read
   #checks = 0;
   /** @type {any} A timer is a number in browsers and an object in Node. */
   #timer = null;
@@ -238,7 +240,8 @@ export class Follower {
     this.#distrusts = 0;
     if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
-    if (this.hasGap) this.#arm(this.#options.reorder);
+    // a hole is what was held back: many who would all fill it at once are worse than a late one
+    if (this.hasGap && !this.#held) this.#arm(this.#options.reorder);
     this.notify();
   }
 
@@ -257,6 +260,7 @@ export class Follower {
       const began = Date.now();
       try {
         const news = await this.catchUp();
+        this.#took = Date.now() - began;
         if (!news && began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
         this.#reads += 1;
         this.#failures = 0;
@@ -286,8 +290,8 @@ export class Follower {
       const wait = pollingInterval * calm * 1.6 ** Math.min(this.#failures, 8);
       return Math.min(wait, LONGEST_POLL) * (0.85 + Math.random() * 0.3);
     }
+    if (this.#held) return Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * this.#took);
     if (this.hasGap) return reorder;
-    if (this.#held) return LOOK_AGAIN_MS;
     return this.#checks === 0 ? firstSilence : silence;
   }
 
