@@ -245,6 +245,22 @@ def test_a_broken_database_is_found(
     assert found(stack, check).verdict is Verdict.OK
 
 
+@pytest.mark.parametrize(("days", "verdict"), [(31, Verdict.OK), (12, Verdict.WARN)])
+def test_a_workers_key_that_expires_soon_is_found(
+    stack: RunningStack, days: int, verdict: Verdict
+) -> None:
+    """Thirty days before, so that it meets no holiday."""
+    ends = int(time.time()) + days * 86_400 + 600
+    key = jwt.encode({"role": "job_worker", "exp": ends}, stack.supabase_jwt_secret, "HS256")
+
+    finding = found(stack, "worker-key", SUPABASE_WORKER_KEY=key)
+
+    assert finding.verdict is verdict, finding
+    if verdict is Verdict.WARN:
+        assert "expires in 12 days" in finding.detail
+        assert "token rotate" in str(finding.fix)
+
+
 def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:
     """The rate, what was held back, and what a month would cost."""
     finding = found(stack, "messages")
