@@ -50,6 +50,8 @@ CHANNEL = "minutehand_wakeup"
 """Notified when a transaction that enqueued commits, at most once each 20 ms."""
 LOOK_AGAIN_SECONDS = 0.1
 """After a notification: what was committed right behind it told no one."""
+LAST_FUNCTION = "attach_extensions"
+"""Of the last migration: a worker that begins before it publishes types that a file still makes."""
 STOP_SECONDS = 4.0
 """For running jobs to be handed back when the host stops."""
 
@@ -162,7 +164,7 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
                 database_url, autocommit=True, connect_timeout=3
             ) as connection:
                 found = await connection.execute(
-                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.lease_jobs",)
+                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.{LAST_FUNCTION}",)
                 )
                 if (row := await found.fetchone()) is not None and row[0] is not None:
                     break

@@ -126,6 +126,9 @@ async def test_status_is_the_operators_or_the_members_own(
 
     assert operator.status_code == service.status_code == member.status_code == 200
     assert hand.job_type in operator.json()["types"]
+    storage = operator.json()["storage"]  # measured by the worker's first tick
+    assert storage["database_bytes"] > storage["jobs_bytes"] > 0
+    assert "storage" not in member.json()
     assert hand.job_type in member.json()["types"]
     assert operator.json()["workers"] is not None
     assert (too_much.status_code, error_of(too_much)["code"]) == (400, "invalid_argument")

@@ -225,6 +225,7 @@ def test_only_the_operator_pauses_a_type(run: Run) -> None:
     try:
         run("pause", "type", "enrich_contact", "--reason", "a test")
         limits = as_json(run("stats", "--all", "--json"))["limits"]
+        assert "Realtime's messages" in run("stats", "--all").stdout
     finally:
         run("resume", "type", "enrich_contact")
 
