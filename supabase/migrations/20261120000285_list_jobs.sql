@@ -81,7 +81,9 @@ as $$
       then ' and status = any (array(select jsonb_array_elements_text($1 -> ''status'')))' end,
     case when p_filter ? 'state' then ' and queue.state_of(status, attempts, next_retry_at, scheduled_for, $4)
       = any (array(select jsonb_array_elements_text($1 -> ''state'')))' end,
-    case when p_filter ? 'job_type' then ' and job_type = $1 ->> ''job_type''' end,
+    case when p_filter ? 'job_type' then ' and job_type = $1 ->> ''job_type'''
+      when p_filter ->> 'internal' = 'false' then ' and not exists (
+        select from queue.job_types as t where t.job_type = p.job_type and t.internal)' end,
     case when p_filter ? 'queue' then ' and queue = $1 ->> ''queue''' end,
     case when p_filter ? 'session_id' then ' and session_id = $1 ->> ''session_id''' end,
     case when p_filter ? 'parent_id' then ' and parent_id = ($1 ->> ''parent_id'')::uuid' end,
@@ -119,7 +121,7 @@ declare
     'session_id',
     'parent_id', 'batch_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
     'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'version', 'search',
-      'id_prefix']);
+      'id_prefix', 'internal']);
   v_word text;
 begin
   if v_filter ? 'id_prefix' and queue.hex_of(v_filter ->> 'id_prefix') is null then
@@ -404,13 +406,13 @@ begin
       v_more := v_more || to_jsonb(v_status);
     end if;
   end loop;
-  return jsonb_build_object('counts', v_counts, 'more', v_more);
+  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts), 'more', v_more);
 exception
   when invalid_text_representation then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
+comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable

@@ -142,7 +142,7 @@ as $$
 begin
   if p_workspace_id is not null then
     perform queue.may_steer(p_workspace_id);
-  elsif auth.uid() is not null or not queue.is_service() then
+  elsif not queue.is_operator() and (auth.uid() is not null or not queue.is_service()) then
     perform queue.refuse(400, 'invalid_argument', 'name one of your workspaces; the whole is the operator''s',
       'workspace_id');
   end if;

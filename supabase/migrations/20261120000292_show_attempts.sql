@@ -5,7 +5,7 @@ create function queue.may_see_tracebacks(p_workspace_id uuid) returns boolean
 language sql stable
 set search_path = ''
 as $$
-  select auth.uid() is null and queue.is_service() or queue.is_manager(p_workspace_id)
+  select auth.uid() is null and queue.is_service() or queue.is_manager(p_workspace_id) or queue.is_operator()
     or coalesce(queue.setting('members_see_tracebacks') = 'true', false) and queue.is_member(p_workspace_id)
 $$;
 comment on function queue.may_see_tracebacks is E'Whether the caller may read tracebacks of the workspace''s jobs: its managers and the operator.\n\nPlain members may where the setting members_see_tracebacks is true.';
