@@ -170,6 +170,7 @@ def worker_claims(supabase_url: str, days: float) -> dict[str, Any]:
     return {
         "role": WORKER_ROLE,
         "iss": f"{supabase_url}/auth/v1",
+        "jti": secrets.token_hex(8),  # two keys of one second are two keys
         "iat": now,
         "exp": now + int(days * 24 * 3600),
     }
