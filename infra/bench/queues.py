@@ -60,10 +60,21 @@ LEFT_OUT = {
     "procrastinate": "fencing, limits beyond one lock, fairness",
     "dbos": "fencing, fairness; steps are durable",
     "absurd": "limits, fairness; steps are durable",
-    "minutehand": "nothing: fencing, events, limits, fair leasing are on",
-    "minutehand, minimal events": "events of creation and lease, the attempt line of a success",
+    "minutehand": "sending each event to Realtime",
+    "minutehand, minimal events": "the same, events of creation and lease, the line of a success",
     "minutehand, minimal, two calls": "the same; two calls under way at once",
-    "minutehand, with broadcast": "nothing; also sends each event to Realtime, which no peer does",
+    "minutehand, with broadcast": "nothing; also sends to Realtime within Pro's budget, which no peer does",
+    "minutehand, with broadcast, two workers": "nothing",
+    "minutehand, with broadcast, 5 % fail": "nothing; of 100 jobs 3 are retried and 2 fail",
+    "minutehand, broadcast of all": "the budget: every message is sent, 2.01 a job",
+    "minutehand, broadcast of states": "the budget, and messages on the jobs' own topics",
+}
+BROADCASTS = {
+    "minutehand, with broadcast": "within the budget",
+    "minutehand, with broadcast, two workers": "within the budget",
+    "minutehand, with broadcast, 5 % fail": "within the budget",
+    "minutehand, broadcast of all": "all",
+    "minutehand, broadcast of states": "states",
 }
 
 
@@ -129,12 +140,14 @@ def ours(
     job_type: str = "bench",
     most: int | None = None,
     calls: int = 1,
+    failing: bool = False,
 ) -> Seen:
     """Fill and drain through the SQL functions.
 
     Args:
         most: Drain only so many of them.
         calls: Calls that the worker keeps under way at once, each on a connection of its own.
+        failing: Of each 100 jobs 3 ask for another attempt, and 2 fail.
     """
     with ExitStack() as held:
         connections = [
@@ -170,8 +183,12 @@ def ours(
                 answer: dict[str, Any] = row[0] if row else {}
                 done[number] += len(items)
                 items = [
-                    {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": "completed"}
-                    for lease in answer["lease"]["leases"]
+                    {
+                        "job_id": lease["job"]["id"],
+                        "fence": lease["fence"],
+                        "outcome": _outcome(number) if failing else "completed",
+                    }
+                    for number, lease in enumerate(answer["lease"]["leases"])
                 ]
 
         meter.draining()
@@ -182,6 +199,12 @@ def ours(
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         meter.drained()
         return Seen(jobs / filled, sum(done) / seconds, cpu, sum(done))
+
+
+def _outcome(number: int) -> str:
+    return {0: "retry", 1: "retry", 2: "retry", 3: "failed", 4: "failed"}.get(
+        number % 100, "completed"
+    )
 
 
 LIMIT = """
@@ -369,17 +392,28 @@ class Bench:
         self.meter = Meter(self.server)
 
     @contextmanager
-    def database(self, *, minutehand: bool = False, broadcast: bool = False) -> Iterator[str]:
-        """An empty database, or one with our migrations."""
+    def database(self, *, minutehand: bool = False, broadcast: str = "") -> Iterator[str]:
+        """An empty database, or one with our migrations.
+
+        Args:
+            broadcast: "within the budget", "all" or "states"; without it the trigger is off.
+        """
         self.number += 1
         name = f"bench_{self.number}"
         template = "template bench_template" if minutehand else ""
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             connection.execute(f"create database {name} {template}".encode())
         url = self.server.url(database=name)
-        if minutehand and not broadcast:
+        if minutehand:
             with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute("drop trigger job_events_publish on public.job_events")
+                if not broadcast:
+                    connection.execute("drop trigger job_events_publish on public.job_events")
+                elif broadcast != "within the budget":
+                    budget = Jsonb({"realtime_messages_per_second": 1_000_000})
+                    connection.execute("select public.set_settings(%s)", (budget,))
+                    live = "states" if broadcast == "states" else "full"
+                    types = Jsonb([{"job_type": "bench", "live": live}])
+                    connection.execute("select public.register_job_types(%s)", (types,))
         yield url
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             connection.execute(f"drop database {name} with (force)".encode())
@@ -401,7 +435,7 @@ class Bench:
     def measure(self, line: Line, jobs: int) -> None:
         """One round of one queue."""
         with self.database(
-            minutehand=line.name.startswith("minutehand"), broadcast="broadcast" in line.name
+            minutehand=line.name.startswith("minutehand"), broadcast=BROADCASTS.get(line.name, "")
         ) as url:
             seen = self.run(line.name, url, min(jobs, 2000) if line.name in SLOW else jobs)
             line.costs.append(self.cost(seen))
@@ -412,7 +446,8 @@ class Bench:
         """Fill and drain one queue, whichever it is."""
         if name.startswith("minutehand"):
             kind = "quiet" if "minimal" in name else "bench"
-            return ours(self.meter, url, jobs, job_type=kind, calls=2 if "two calls" in name else 1)
+            calls = 2 if "two" in name else 1
+            return ours(self.meter, url, jobs, job_type=kind, calls=calls, failing="fail" in name)
         if name == "limit":
             return limit(self.meter, url, jobs)
         return self.peers.run(self.meter, name, url, jobs)
@@ -485,6 +520,9 @@ def main() -> int:
         "--held", type=int, default=50_000, help="jobs beside a held snapshot; 0 leaves it out"
     )
     parser.add_argument(
+        "--deep", type=int, default=3, help="pairs of runs with 100,000 waiting; 0 leaves it out"
+    )
+    parser.add_argument(
         "--peers",
         nargs="*",
         default=["pgqueuer", *NODE_PEERS, "procrastinate", "dbos"],
@@ -496,12 +534,12 @@ def main() -> int:
     if os.environ.get("ABSURD_SQL") and "absurd" not in options.peers:
         options.peers.append("absurd")
     names = [
-        "limit",
+        *BROADCASTS,
         "minutehand",
         "minutehand, minimal events",
         "minutehand, minimal, two calls",
-        "minutehand, with broadcast",
         *options.peers,
+        "limit",
     ]
     lines = [Line(name) for name in names]
     with tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder:
@@ -518,20 +556,21 @@ def main() -> int:
                         except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
                             line.missing = str(error)[:120]
             print(f"{options.jobs:,} no-op jobs, one worker, medians of {options.rounds}")
-            print(f"{'':<31}{'bulk/s':>9}{'drain/s':>9}{'ratio':>7}{'CPU µs':>8}  leaves out")
-            base = statistics.median(lines[1].drains)
+            print(f"{'':<40}{'bulk/s':>9}{'drain/s':>9}{'ratio':>7}{'CPU µs':>8}  leaves out")
+            base = statistics.median(lines[0].drains)
             for line in lines:
                 if line.missing:
-                    print(f"{line.name:<31} not measured: {line.missing}")
+                    print(f"{line.name:<40} not measured: {line.missing}")
                     continue
                 drained = statistics.median(line.drains)
                 print(
-                    f"{line.name:<31}{statistics.median(line.fills):>9,.0f}{drained:>9,.0f}{drained / base:>7.2f}{statistics.median(line.costs):>8,.0f}  {LEFT_OUT[line.name]}"
+                    f"{line.name:<40}{statistics.median(line.fills):>9,.0f}{drained:>9,.0f}{drained / base:>7.2f}{statistics.median(line.costs):>8,.0f}  {LEFT_OUT[line.name]}"
                 )
-            print("\nfirst 10,000 of 100,000 against 10,000 alone")
-            for line, queue in ((lines[1], ours), (lines[0], limit)):
-                flat = deep(bench, queue, minutehand=queue is ours, pairs=options.rounds)
-                print(f"{line.name:<31} {flat}", flush=True)
+            if options.deep:
+                print("\nfirst 10,000 of 100,000 against 10,000 alone")
+            for name, queue in (("minutehand", ours), ("limit", limit)) if options.deep else ():
+                flat = deep(bench, queue, minutehand=queue is ours, pairs=options.deep)
+                print(f"{name:<40} {flat}", flush=True)
             if options.held:
                 print(
                     "\nCPU a job without ÷ with a snapshot held for the whole drain: 1 is untouched;"
@@ -543,10 +582,10 @@ def main() -> int:
                 try:
                     found = held(bench, line.name, options.held)
                 except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
-                    print(f"{line.name:<31} not measured: {str(error)[:120]}")
+                    print(f"{line.name:<40} not measured: {str(error)[:120]}")
                     continue
                 after = "" if found.recovery is None else f"  {found.recovery:.1f} s to recover"
-                print(f"{line.name:<31}{found.kept:>9.2f}{after}", flush=True)
+                print(f"{line.name:<40}{found.kept:>9.2f}{after}", flush=True)
         finally:
             server.destroy()
     return 0

@@ -197,10 +197,10 @@ export async function request(method, path, { body, form, query, headers, signal
   if (answer.status === 401 && !given && !guestSession) answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
-    const refusal = await errorBody(answer);
+    const said = await errorBody(answer);
     // API Gateway's own 429 has neither our words nor a time
-    const isGateways = answer.status === 429 && !refusal.code;
-    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter, ...(isGateways ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." } : refusal) });
+    const isGateways = answer.status === 429 && !said.code;
+    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter, ...(isGateways ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." } : said) });
   }
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();

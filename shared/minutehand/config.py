@@ -101,6 +101,11 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     allow_anonymous: bool = False
     streaming: bool = False
+    #: Requests of one caller a second in one process, and how many of them at once; 0: no limit.
+    caller_requests_per_second: int = 100
+    caller_requests_burst: int = 300
+    #: Streams of one caller open at once in one process; 0: no limit.
+    caller_streams: int = 100
     #: Longest wait for a first event where answers are buffered, 0 to 20 s; each holds a function.
     stream_wait_seconds: int = 20
     log_level: str = "INFO"
@@ -169,6 +174,15 @@ class Settings(BaseModel):
             speech_url=read_url(environ, "SPEECH_URL"),
             speech_key=read_text(environ, "SPEECH_KEY"),
             speech_model=read_text(environ, "SPEECH_MODEL"),
+            caller_requests_per_second=read_count(
+                environ, "CALLER_REQUESTS_PER_SECOND", default=100, least=0, most=100_000
+            ),
+            caller_requests_burst=read_count(
+                environ, "CALLER_REQUESTS_BURST", default=300, most=1_000_000
+            ),
+            caller_streams=read_count(
+                environ, "CALLER_STREAMS", default=100, least=0, most=1_000_000
+            ),
             worker_concurrency=read_count(environ, "WORKER_CONCURRENCY", default=5, most=1000),
             extra_workers=read_count(environ, "EXTRA_WORKERS", default=10, most=1000),
             workers_at_once=read_count(environ, "WORKERS_AT_ONCE", default=5, most=10_000)

@@ -28,11 +28,12 @@ create table queue.job_types (
   paused_by text,
   pause_reason text,
   registered_at timestamptz not null default queue.clock(),
+  redefinable boolean not null default false,
   constraint job_types_name_is_short check (char_length(job_type) between 1 and 100),
   constraint job_types_names_are_printable check (job_type || queue !~ '[[:cntrl:]]'),
   constraint job_types_limits_are_positive check (
-    coalesce(max_concurrency, 1) >= 0 and coalesce(workspace_concurrency, 1) >= 0
-    and coalesce(key_concurrency, 1) >= 0 and coalesce(rate_limit, 1) >= 1
+    coalesce(max_concurrency, 1) >= 1 and coalesce(workspace_concurrency, 1) >= 1
+    and coalesce(key_concurrency, 1) >= 1 and coalesce(rate_limit, 1) >= 1 and coalesce(ageing_seconds, 1) >= 1 and schema_version >= 1
     and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
     and timeout_seconds between 1 and 43200 and max_attempts between 1 and 50),
   constraint job_types_rate_is_whole check ((rate_limit is null) = (rate_per_seconds is null)),
@@ -68,6 +69,7 @@ comment on column queue.job_types.paused_at is 'Since when no job of the type st
 comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';
 comment on column queue.job_types.pause_reason is 'Why it is paused.';
 comment on column queue.job_types.registered_at is 'When a worker last published it.';
+comment on column queue.job_types.redefinable is 'True after a key was rotated, until a worker publishes it again: that registration may say anything.';
 
 create table queue.pauses (
   kind text not null,

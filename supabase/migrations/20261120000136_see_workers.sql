@@ -25,15 +25,22 @@ comment on column queue.workers.seen_at is 'When a run of it last began.';
 comment on column queue.workers.runs is 'How many runs of it have begun.';
 
 create function queue.see_worker(p_request jsonb, p_job_types text[], p_queues text[], p_now timestamptz) returns void
-language sql
+language plpgsql
 set search_path = ''
 as $$
-  insert into queue.workers as w (worker_id, version, job_types, queues, origin, started_at, seen_at, runs)
-  values (p_request ->> 'worker_id', left(p_request ->> 'version', 200), p_job_types, p_queues,
-    case when jsonb_typeof(p_request -> 'origin') = 'object' and pg_column_size(p_request -> 'origin') <= 2000
-      then p_request -> 'origin' end, p_now, p_now, 1)
-  on conflict (worker_id) do update set version = excluded.version, job_types = excluded.job_types, queues = excluded.queues,
-    origin = coalesce(excluded.origin, w.origin), seen_at = excluded.seen_at, runs = w.runs + 1
+declare
+  v_worker constant text := p_request ->> 'worker_id';
+  v_origin constant jsonb := case when jsonb_typeof(p_request -> 'origin') = 'object'
+    and pg_column_size(p_request -> 'origin') <= 2000 then p_request -> 'origin' end;
+begin
+  insert into queue.workers (worker_id, started_at, seen_at) select v_worker, p_now, p_now
+  where not exists (select 1 from queue.workers as w where w.worker_id = v_worker) on conflict (worker_id) do nothing;
+  -- two runs of one worker that begin at once do not wait for each other
+  update queue.workers as w set version = left(p_request ->> 'version', 200), job_types = p_job_types, queues = p_queues,
+    origin = coalesce(v_origin, w.origin), seen_at = p_now, runs = w.runs + 1
+  where w.ctid = any (array(
+    select h.ctid from queue.workers as h where h.worker_id = v_worker for update skip locked));
+end;
 $$;
 comment on function queue.see_worker is 'Note that a run of a worker has begun, from its first lease request.';
 
@@ -67,8 +74,10 @@ language sql
 set search_path = ''
 as $$
   delete from queue.workers where worker_id = any (array(
-    select worker_id from queue.workers where seen_at < p_now - interval '30 days' order by seen_at limit p_limit for update skip locked))
+    select worker_id from queue.workers where seen_at < p_now - interval '30 days'
+      order by seen_at limit p_limit for update skip locked))
 $$;
 comment on function queue.prune_workers is 'Forget workers not seen for 30 days.';
 
-revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon, authenticated, service_role;
+revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon,
+  authenticated, service_role;

@@ -151,16 +151,56 @@ end;
 $$;
 comment on function queue.json_problem is E'What keeps p_value from being read by every client: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
 
+create function queue.may_redefine(p_known queue.job_types) returns boolean
+language sql stable
+set search_path = ''
+as $$ select p_known.redefinable or not queue.is_worker() $$;
+comment on function queue.may_redefine is E'Whether the next registration of a type may say anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
+
+create function queue.registration_problem(p_types jsonb) returns text[]
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_types_max constant integer := 2000;
+  v_step_max constant integer := 10;
+  v_bad record;
+begin
+  if jsonb_typeof(p_types) is distinct from 'array' then
+    return array['400', 'invalid_argument', 'p_types must be an array of job types', 'p_types'];
+  end if;
+  select t.value ->> 'job_type' as job_type, (t.value ->> 'schema_version')::integer as version, k.schema_version as known into v_bad
+  from jsonb_array_elements(p_types) as t
+  left join queue.job_types as k on k.job_type = t.value ->> 'job_type'
+  -- far ahead of what is known it would keep the true workers' registrations out
+  where (t.value ->> 'schema_version')::integer > k.schema_version + v_step_max and not queue.may_redefine(k)
+  limit 1;
+  if found then
+    return array['409', 'invalid_state', format('schema_version of %s may rise by %s at once, from %s to %s at most; the operator may '
+      'set it', v_bad.job_type, v_step_max, v_bad.known, v_bad.known + v_step_max), 'schema_version'];
+  elsif queue.is_worker() and v_types_max < (select count(*) from (
+      select job_type from queue.job_types union select t.value ->> 'job_type' from jsonb_array_elements(p_types) as t) as named) then
+    return array['429', 'quota_exceeded', format('there are at most %s job types', v_types_max), 'job_types'];
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.registration_problem is 'Why types may not be registered: {status, hint, message, detail}; null when they may.';
+
 create function public.register_job_types(p_types jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on queue.job_types
 set search_path = ''
 as $$
 declare
+  v_problem text[] := queue.registration_problem(p_types);
+  v_worker boolean := queue.is_worker();
+  v_now timestamptz := queue.clock();
   v_count integer;
 begin
-  if jsonb_typeof(p_types) is distinct from 'array' then
-    perform queue.refuse(400, 'invalid_argument', 'p_types must be an array of job types', 'p_types');
+  perform queue.refuse_revoked();
+  if v_problem is not null then
+    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
@@ -176,7 +216,7 @@ begin
     coalesce((t.rate_limit ->> 'per_key')::boolean, false),
     t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), coalesce(t.live, 'full'), t.ageing_seconds,
     coalesce(t.internal, (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
-    array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500), left(t.description, 2000), queue.clock()
+    array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500), left(t.description, 2000), v_now
   from jsonb_to_recordset(p_types) as t (
     job_type text, queue text, max_concurrency integer, workspace_concurrency integer, key_concurrency integer,
     lease_seconds integer, timeout_seconds integer, max_attempts integer, backoff jsonb, rate_limit jsonb,
@@ -192,11 +232,15 @@ begin
     rate_limit = excluded.rate_limit, rate_per_seconds = excluded.rate_per_seconds,
     rate_per_key = excluded.rate_per_key, payload_schema = excluded.payload_schema,
     schema_version = excluded.schema_version, events = excluded.events, live = excluded.live,
-    ageing_seconds = excluded.ageing_seconds, internal = excluded.internal, tagged_by = excluded.tagged_by,
-    source = excluded.source, description = excluded.description, registered_at = excluded.registered_at
-  where types.schema_version <= excluded.schema_version; -- an older worker does not undo a newer one
+    ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by, source = excluded.source,
+    description = excluded.description, redefinable = false, registered_at = excluded.registered_at,
+    -- a worker may reserve a type for the platform, and not open it to people again
+    internal = excluded.internal or types.internal and v_worker and not types.redefinable
+  -- an older worker does not undo a newer one
+  where types.schema_version <= excluded.schema_version or types.redefinable;
   get diagnostics v_count = row_count;
-  perform queue.declare_schedules(p_types, queue.clock());
+  perform queue.keep_probing(v_now);
+  perform queue.declare_schedules(p_types, v_now);
   perform queue.bring_all_back(t.value ->> 'job_type', null) from jsonb_array_elements(p_types) as t;
   return jsonb_build_object('registered', v_count);
 exception
@@ -204,7 +248,7 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'a job type has an invalid value: ' || sqlerrm, 'p_types');
 end;
 $$;
-comment on function public.register_job_types is E'Publish job types and their policies.\n\nCalled by a worker at its start; idempotent. An older schema_version never replaces a newer one. A type marked internal is enqueued by the platform alone, and stays so for a worker that does not say.';
+comment on function public.register_job_types is E'Publish job types and their policies.\n\nCalled by a worker at its start; idempotent. An older schema_version never replaces a newer one, and a worker''s rises by 10 at most. A type marked internal is enqueued by the platform alone; only the operator opens it to people again.';
 
 revoke execute on function public.register_job_types from public, anon, authenticated, service_role;
 grant execute on function public.register_job_types to job_worker, service_role;

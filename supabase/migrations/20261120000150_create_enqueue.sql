@@ -253,7 +253,7 @@ begin
   end if;
   if v_live > v_max then
     perform queue.refuse(429, 'quota_exceeded',
-      format('the workspace already has %s live jobs; wait until some have ended', v_max), v_max::text);
+      format('the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
   end if;
 end;
 $$;
@@ -417,6 +417,7 @@ begin
       perform queue.wake_worker();
     end if;
     perform queue.check_quota(w) from (select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
+    perform queue.charge_enqueues(cardinality(v_ids));
   end if;
   return null;
 end;
@@ -499,6 +500,8 @@ begin
   delete from queue.stat_hours where workspace_id = p_workspace_id;
   delete from queue.alerts where workspace_id = p_workspace_id;
   delete from queue.operator_access where workspace_id = p_workspace_id;
+  delete from queue.proven where workspace_id = p_workspace_id;
+  delete from queue.row_counts where workspace_id = p_workspace_id;
 end;
 $$;
 comment on function queue.forget_workspace is 'Everything of a workspace goes. Partitions are closed by the leases that find them empty.';
@@ -830,6 +833,7 @@ declare
   v_waiting boolean[] := array_fill(false, array[cardinality(p_new)]);
   v_item record;
 begin
+  perform queue.check_edges(p_items);
   for v_item in
     select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
     where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0
@@ -979,6 +983,7 @@ begin
   end if;
   if v_plain or cardinality(v_made) > 0 then
     perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+    perform queue.charge_enqueues(cardinality(case when v_plain then v_new else v_made end));
   end if;
   if v_own <> '{}' then
     perform queue.replace_pending(v_own, p_items, v_now);
@@ -1004,6 +1009,7 @@ begin
       return v_user;
     end if;
   elsif queue.is_service() and exists (select 1 from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse_revoked();
     return null;
   end if;
   perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
@@ -1019,6 +1025,9 @@ declare
   v_user uuid := queue.check_caller(p_workspace_id);
   v_warning text;
 begin
+  if queue.is_worker() then
+    perform queue.check_worker_items(p_workspace_id, p_items);
+  end if;
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
     where jsonb_typeof(i.value) = 'object'));
   return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk)
@@ -1144,6 +1153,7 @@ begin
   perform set_config('queue.checked', v_outer, true);
   perform queue.admit_one(v_job, v_now);
   perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+  perform queue.charge_enqueues(1);
   return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
     'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
 end;
@@ -1178,6 +1188,8 @@ begin
     end if;
     if v_user is not null then
       perform queue.refuse_internal(p_job_type);
+    elsif queue.is_worker() then
+      perform queue.check_worker_items(p_workspace_id, jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
     end if;
     return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
       || jsonb_build_object('warning', v_warning);

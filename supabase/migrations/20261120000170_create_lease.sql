@@ -524,6 +524,22 @@ end;
 $$;
 comment on function queue.hold_head is E'Hold the first job to be had of the first partition that has one, for a lease of one: {number, job_id, place}, all null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
+create function queue.make_caps(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never wait in a circle
+as $$
+begin
+  insert into queue.caps (scope, job_type, workspace_id, concurrency_key, opened_at)
+  select s.scope, s.job_type, s.workspace_id, s.concurrency_key, p_now
+  from queue.scopes(p_ids) as s where s.cap_id is null
+  order by s.workspace_id, s.job_type, s.concurrency_key, s.scope on conflict do nothing;
+exception when lock_not_available or deadlock_detected then
+  null; -- what has no row counts as held by another
+end;
+$$;
+comment on function queue.make_caps is 'Make the missing rows to lock for the limited scopes of partitions, unless another is making one of them.';
+
 create function queue.hold_caps(p_ids uuid[], p_now timestamptz) returns bigint[]
 language plpgsql
 set search_path = ''
@@ -539,10 +555,7 @@ begin
     return null;
   end if;
   if array_position(v_ids, null) is not null then
-    insert into queue.caps (scope, job_type, workspace_id, concurrency_key, opened_at)
-    select s.scope, s.job_type, s.workspace_id, s.concurrency_key, p_now
-    from queue.scopes(p_ids) as s where s.cap_id is null
-    order by s.workspace_id, s.job_type, s.concurrency_key, s.scope on conflict do nothing;
+    perform queue.make_caps(p_ids, p_now);
     v_ids := array(select s.cap_id from queue.scopes(p_ids) as s);
   end if;
   -- in one order; and a statement of its own, so that the next one counts what the last holder committed
@@ -613,8 +626,10 @@ begin
       v_free.key_free,
       v_free.missed) as c (id, tag, priority, type_free, workspace_free, type_workspace_free, key_free, missed)
     cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
+  spares as materialized (
+    select s.workspace_id, s.spare from queue.spare_slots(array(select distinct z.workspace_id from sized as z), p_limit) as s),
   found as materialized (
-    select c.*, r.job_id, r.ready_at
+    select c.*, r.job_id, r.ready_at, (select s.spare from spares as s where s.workspace_id = c.workspace_id) as spare
     from sized as c
     cross join lateral (
       select r.job_id, r.ready_at from queue.ready as r
@@ -632,13 +647,13 @@ begin
     select *, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
     from by_type_workspace where nth_of_type_workspace <= own_type_free),
   tagged as (
-    select *, tag + (nth_of_workspace - 1) / weight as start_tag from by_workspace
+    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as is_beyond from by_workspace
       where nth_of_workspace <= workspace_free),
   by_type as (
-    select *, row_number() over (partition by job_type order by start_tag, ready_at, job_id) as nth_of_type
+    select *, row_number() over (partition by job_type order by is_beyond, start_tag, ready_at, job_id) as nth_of_type
       from tagged),
   picked as materialized (
-    select id, start_tag from by_type where nth_of_type <= type_free order by start_tag, ready_at, job_id
+    select id, start_tag from by_type where nth_of_type <= type_free order by is_beyond, start_tag, ready_at, job_id
       limit p_limit),
   shares as materialized (select p.id, count(*) as jobs from picked as p group by 1),
   -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
@@ -685,6 +700,8 @@ begin
       coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight
     from unnest(p_ids, p_tags, p_priorities) as c (id, tag, priority)
     cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
+  spares as materialized (
+    select s.workspace_id, s.spare from queue.spare_slots(array(select distinct z.workspace_id from sized as z), p_limit) as s),
   found as materialized (
     select c.*, r.job_id, r.ready_at
     from sized as c
@@ -692,12 +709,14 @@ begin
       select r.job_id, r.ready_at from queue.ready as r
       where r.partition_id = c.id and r.ready_at >= c.claim_from
       order by r.ready_at, r.job_id limit p_each) as r),
-  tagged as (
-    select f.id, f.ready_at, f.job_id, f.tag
-      + (row_number() over (partition by f.workspace_id order by f.priority, f.ready_at,
-        f.job_id) - 1) / f.weight as start_tag
+  turns as (
+    select f.*, row_number() over (partition by f.workspace_id order by f.priority, f.ready_at, f.job_id) as nth
     from found as f),
-  picked as materialized (select id, start_tag from tagged order by start_tag, ready_at, job_id limit p_limit),
+  tagged as (
+    select t.id, t.ready_at, t.job_id, t.tag + (t.nth - 1) / t.weight as start_tag,
+      t.nth > (select s.spare from spares as s where s.workspace_id = t.workspace_id) as is_beyond
+    from turns as t),
+  picked as materialized (select id, start_tag from tagged order by is_beyond, start_tag, ready_at, job_id limit p_limit),
   -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
   held as materialized (
     select r.job_id, r.place
@@ -745,7 +764,7 @@ begin
     delete from queue.ready where ctid = any (p_places) returning job_id, partition_id, ready_at),
   started as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
-      started_at = coalesce(j.started_at, p_now),
+      started_at = coalesce(j.started_at, greatest(p_now, j.created_at)), -- committed after the clock was read
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now,
         next_retry_at = null,
       last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
@@ -983,7 +1002,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond a limit. busy: another held what could have been had.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1259,6 +1278,7 @@ set search_path = ''
 set lock_timeout = '8s'
 as $$
 begin
+  perform queue.refuse_revoked();
   return queue.lease(p_request);
 exception
   when invalid_text_representation or numeric_value_out_of_range then

@@ -418,7 +418,11 @@ begin
   elsif auth.uid() is null and not queue.is_service() then
     perform queue.refuse(403, 'forbidden', 'only the operator may pause', v_kind);
   end if;
+  if v_paused then
+    perform queue.check_pause(v_type, p_request ->> 'reason');
+  end if;
   if v_kind = 'job_type' then
+    perform queue.close_breaker(v_name, queue.clock()); -- the operator has taken over
     update queue.job_types set paused_at = case when v_paused then queue.clock() end,
       paused_by = case when v_paused then v_by end, pause_reason = case when v_paused then p_request ->> 'reason' end
     where job_type = v_name;

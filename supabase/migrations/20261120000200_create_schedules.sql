@@ -266,9 +266,6 @@ begin
   v_next := queue.cron_next(p_schedule ->> 'cron', v_zone, v_now);
   if v_next is null then
     perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');
-  elsif (select count(*) from queue.schedules where workspace_id = p_workspace_id) >= 1000
-    and not exists (select 1 from queue.schedules where workspace_id = p_workspace_id and name = v_name) then
-    perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 1000 schedules', '1000');
   end if;
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled, next_at, created_by,
     created_at, updated_at) -- alike: that tells a new one

@@ -42,7 +42,12 @@ as $$
     insert into queue.type_minutes as m (minute, job_type, run_bucket, jobs)
     select minute, job_type, run_bucket, sum(jobs) from old
     where outcome in ('completed', 'retry', 'failed') group by 1, 2, 3 order by 1, 2, 3
-    on conflict (minute, job_type, run_bucket) do update set jobs = m.jobs + excluded.jobs)
+    on conflict (minute, job_type, run_bucket) do update set jobs = m.jobs + excluded.jobs),
+  proven as (
+    insert into queue.proven as p (job_type, workspace_id, since, seen_at)
+    select job_type, workspace_id, min(at), max(at) from old where outcome = 'completed' group by 1, 2 order by 1, 2
+    on conflict (job_type, workspace_id) do update set seen_at = excluded.seen_at
+    where p.seen_at < excluded.seen_at - interval '1 day')
   select count(*)::integer from old
 $$;
 comment on function queue.fold_deltas is 'Fold the oldest counts into minutes, at most p_limit; returns how many.';
@@ -69,6 +74,8 @@ begin
     select ctid from queue.stat_minutes where minute < p_now - interval '8 days' order by minute limit v_most));
   delete from queue.stat_hours where ctid = any (array(
     select ctid from queue.stat_hours where hour < p_now - interval '31 days' order by hour limit v_most));
+  delete from queue.proven where ctid = any (array(
+    select ctid from queue.proven where seen_at < p_now - interval '30 days' order by seen_at limit v_most));
   return case when v_folded = v_most then v_folded else 0 end;
 end;
 $$;
@@ -195,6 +202,9 @@ begin
     select webhook_id, job_id from queue.last_deliveries
     where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
   perform queue.prune_actions(p_limit, p_now);
+  delete from queue.caller_buckets where (caller, name) in (
+    select caller, name from queue.caller_buckets
+    where refilled_at < p_now - interval '1 hour' order by refilled_at limit p_limit for update skip locked);
 end;
 $$;
 comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and counts of removals, at most p_limit of each.';
@@ -236,64 +246,6 @@ end;
 $$;
 comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
 
-create function queue.find_poison(p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_most integer := (queue.setting('poison_jobs'))::integer;
-  v_since timestamptz := p_now - interval '10 minutes';
-  v_one record;
-begin
-  if v_most is null or not exists (select 1 from queue.failures where failed_at >= v_since offset v_most - 1) then
-    return;
-  end if;
-  for v_one in
-    with hit as materialized (
-      select f.job_type, f.workspace_id, f.fingerprint, count(*) as jobs, min(f.failed_at) as since, max(f.message) as message
-      from queue.failures as f where f.failed_at >= v_since group by 1, 2, 3),
-    fine as materialized (
-      select n.job_type, n.workspace_id, sum(n.jobs) as jobs from (
-        select job_type, workspace_id, jobs from queue.stat_deltas where outcome = 'completed' and at >= v_since
-        union all
-        select job_type, workspace_id, jobs from queue.stat_minutes where outcome = 'completed' and minute >= v_since) as n
-      group by 1, 2)
-    -- a tenant whose own jobs keep failing stops only its own
-    select 'workspace_type' as kind, h.job_type, h.workspace_id, h.jobs, h.since, h.message
-    from hit as h left join fine as f on f.job_type = h.job_type and f.workspace_id = h.workspace_id
-    where h.jobs >= v_most and coalesce(f.jobs, 0) < h.jobs
-      and not exists (select 1 from queue.pauses as p
-        where p.kind = 'workspace_type' and p.workspace_id = h.workspace_id and p.job_type = h.job_type)
-    union all
-    -- the type is stopped for all only when several tenants meet the error and no other tenant's jobs succeed
-    -- none counted for more than half of what it takes; no tenant's message is told to the others
-    select 'job_type', h.job_type, null, sum(h.jobs), min(h.since), null
-    from hit as h join queue.job_types as t on t.job_type = h.job_type and t.paused_at is null
-    group by h.job_type, h.fingerprint
-    having sum(least(h.jobs, ceil(v_most / 2.0))) >= v_most
-      and not exists (select 1 from fine as f where f.job_type = h.job_type
-        and (f.workspace_id <> all (array_agg(h.workspace_id))
-          or f.jobs >= coalesce((select x.jobs from hit as x where x.job_type = h.job_type
-            and x.workspace_id = f.workspace_id and x.fingerprint = h.fingerprint), 0)))
-      and (count(*) >= 3 or count(*) = 2 and not exists (select 1 from fine as f where f.job_type = h.job_type))
-  loop
-    if v_one.kind = 'job_type' then
-      update queue.job_types set paused_at = p_now, paused_by = 'poison', pause_reason = format(
-        '%s jobs of several workspaces failed with the same error since %s', v_one.jobs,
-        to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"'))
-      where job_type = v_one.job_type and paused_at is null;
-    else
-      insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
-      values ('workspace_type', v_one.workspace_id || '/' || v_one.job_type, v_one.workspace_id, v_one.job_type, p_now, 'poison', format(
-        '%s jobs failed with the same error since %s: %s', v_one.jobs,
-        to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"'), v_one.message))
-      on conflict (kind, name) do nothing;
-    end if;
-  end loop;
-end;
-$$;
-comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One workspace''s failures pause the type for that workspace; the type is paused for all only when three workspaces are hit (two, when nothing of it succeeds anywhere) and no other''s jobs succeed; none is counted for more than half of those jobs. That reason shows no message: it would be another tenant''s.';
-
 create function public.queue_health() returns jsonb
 language plpgsql
 security definer -- probes hold no rights on the engine's tables: this is the function
@@ -305,6 +257,8 @@ declare
   v_tick record;
   v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
   v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
+  -- due, and not even promoted: that workers do, so nothing would be due while none can work
+  v_overdue timestamptz := (select min(run_at) from queue.deferred where run_at <= v_now - interval '10 seconds');
 begin
   with active as (
     select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
@@ -327,8 +281,9 @@ begin
       where (a.job_types is null or l.job_type = any (a.job_types)) and (a.queues is null or l.queue = any (a.queues))));
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
-    'due', v_ready,
-    'oldest_due_seconds', extract(epoch from v_now - v_due.oldest),
+    'due', v_ready + (select count(*) from (select 1 from queue.deferred
+      where run_at <= v_now - interval '10 seconds' limit 10000) as counted),
+    'oldest_due_seconds', extract(epoch from v_now - least(v_due.oldest, v_overdue)),
     'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
       then greatest(v_due.stalled, (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
     'deferred', v_deferred,

@@ -116,6 +116,19 @@ begin
           and r.ready_at >= p.claim_from
         order by r.ready_at, r.job_id limit 1001) as r limit 1001)
     limit 1001) as ahead;
+  if v_ahead = 0 and v_ready_at < p_now - interval '15 seconds' then
+    -- it should have been leased by now: say what is seen, and promise nothing
+    select max(leased_at) into v_seen from (select leased_at from queue.ticks order by started_at desc limit 100) as t;
+    if coalesce(v_seen, '-infinity') < v_ready_at then
+      return jsonb_build_object('reason', 'not_leased',
+        'sentence', format('It is the next of its workspace, but no worker has leased anything since it became ready %s s ago: %s.',
+          floor(extract(epoch from p_now - v_ready_at)), case when exists (
+            select 1 from (select * from queue.ticks order by started_at desc limit 100) as t
+            where t.ended_at is null and t.free_slots > 0 and t.seen_at > p_now - interval '1 minute')
+          then 'look at the queue''s health' else 'every slot is taken, or the workers cannot lease' end),
+        'data', jsonb_build_object('ready_since', v_ready_at, 'last_leased_at', v_seen));
+    end if;
+  end if;
   if v_ahead = 0 then
     return jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
       'sentence', 'It is the next of its workspace and starts with the next lease call.',

@@ -6,20 +6,22 @@ create table queue.webhooks (
   workspace_id uuid not null,
   url text not null,
   description text,
-  secret text not null,
-  previous_secret text,
+  sealed_secret text not null,
+  previous_sealed_secret text,
   rotated_at timestamptz,
   event_types text[],
   job_types text[],
   enabled boolean not null default true,
   failures integer not null default 0,
+  timeouts integer not null default 0,
   disabled_at timestamptz,
   disabled_reason text,
   last_delivered_at timestamptz,
   last_status integer,
   problem text,
   created_by uuid,
-  created_at timestamptz not null default queue.clock()
+  created_at timestamptz not null default queue.clock(),
+  constraint webhooks_secret_is_sealed check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
 alter table queue.webhooks enable row level security;
@@ -28,13 +30,14 @@ comment on column queue.webhooks.id is 'Identity.';
 comment on column queue.webhooks.workspace_id is 'The tenant.';
 comment on column queue.webhooks.url is 'Where to post, https.';
 comment on column queue.webhooks.description is 'For people.';
-comment on column queue.webhooks.secret is 'Signing secret after Standard Webhooks: whsec_ and base64. Shown once, then to the worker only.';
-comment on column queue.webhooks.previous_secret is 'The one before; signs too for a day after rotated_at.';
+comment on column queue.webhooks.sealed_secret is 'Signing secret after Standard Webhooks, sealed by the API for this workspace: the database cannot open it.';
+comment on column queue.webhooks.previous_sealed_secret is 'The one before; signs too for a day after rotated_at.';
 comment on column queue.webhooks.rotated_at is 'When the secret was last changed.';
 comment on column queue.webhooks.event_types is 'Events wanted; null for all state changes.';
 comment on column queue.webhooks.job_types is 'Job types wanted; null for all.';
 comment on column queue.webhooks.enabled is 'False while switched off by a person or by disabled_reason.';
 comment on column queue.webhooks.failures is 'Failed deliveries in a row.';
+comment on column queue.webhooks.timeouts is 'Deliveries in a row that got no answer in time: the next waits for half as long.';
 comment on column queue.webhooks.disabled_at is 'When the engine gave up on it; null otherwise.';
 comment on column queue.webhooks.disabled_reason is 'Why.';
 comment on column queue.webhooks.last_delivered_at is 'Last delivery the endpoint accepted.';
@@ -76,9 +79,9 @@ comment on column queue.last_deliveries.made_at is 'When.';
 revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
-insert into queue.job_types (job_type, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds, backoff_cap_seconds,
-  backoff_factor, events, internal)
-values ('webhook_delivery', 4, 60, 30, 12, 10, 7200, 3, 'minimal', true)
+insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds,
+  backoff_cap_seconds, backoff_factor, events, internal)
+values ('webhook_delivery', 3, 2, 60, 30, 12, 10, 7200, 3, 'minimal', true)
 on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
 
 create function queue.collect_outbox() returns trigger
@@ -197,6 +200,11 @@ begin
   elsif v_host = 'localhost' or v_host ~ '\.(localhost|local|internal|lan|home\.arpa)\.?$' or v_host !~ '[.:]' then
     return 'url must not name a private host';
   end if;
+  if v_host ~ '[^ -~]' and (normalize(v_host, nfkc) <> normalize(v_host, nfc) or v_host ~ '[\u3002\uff61]') then
+    return 'url must spell its host in ordinary characters'; -- circled and full-width digits make an address too
+  elsif v_host ~ '(^|\.)0\d' and v_host ~ '^[0-9.]+$' then
+    return 'url must not name an address in an unusual notation'; -- octal to resolvers, decimal to inet
+  end if;
   if v_host ~ '^[0-9a-fx.]+$' and v_host ~ '(^|\.)(0x[0-9a-f]*|\d+)\.?$' or v_host ~ ':' then
     begin
       v_address := v_host::inet;
@@ -216,8 +224,8 @@ comment on function queue.url_problem is E'What is wrong with a url to send to; 
 create function queue.webhook_json(p_webhook queue.webhooks) returns jsonb
 language sql immutable
 set search_path = ''
-as $$ select to_jsonb(p_webhook) - 'secret' - 'previous_secret' $$;
-comment on function queue.webhook_json is 'A webhook without its secrets.';
+as $$ select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret}'::text[] $$;
+comment on function queue.webhook_json is 'A webhook without its secrets, sealed as they are.';
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql
@@ -226,7 +234,7 @@ set search_path = ''
 as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
-  v_new text;
+  v_new text := p_webhook ->> 'sealed_secret';
   v_problem text;
   v_field text;
   v_made queue.webhooks;
@@ -236,12 +244,16 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'a webhook must be an object', 'webhook');
   end if;
   select key into v_field from jsonb_object_keys(p_webhook) as key
-  where key <> all (array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'rotate_secret']) limit 1;
+  where key <> all (array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret']) limit 1;
   if found then
     perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
   end if;
   if v_id is null and p_webhook ->> 'url' is null then
     perform queue.refuse(400, 'invalid_argument', 'url is required', 'url');
+  elsif v_id is null and v_new is null then
+    perform queue.refuse(400, 'invalid_argument', 'sealed_secret is required: the API makes a secret and seals it', 'sealed_secret');
+  elsif char_length(v_new) > 4000 then
+    perform queue.refuse(400, 'invalid_argument', 'sealed_secret has at most 4000 characters', 'sealed_secret');
   end if;
   v_problem := queue.url_problem(p_webhook ->> 'url');
   if p_webhook ->> 'url' is not null and v_problem is not null then
@@ -259,14 +271,8 @@ begin
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_field || ' ' || v_problem, v_field);
   end if;
-  if v_id is null or coalesce((p_webhook ->> 'rotate_secret')::boolean, false) then
-    v_new := 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64');
-  end if;
   if v_id is null then
-    if (select count(*) from queue.webhooks where workspace_id = p_workspace_id) >= 50 then
-      perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 webhooks', '50');
-    end if;
-    insert into queue.webhooks (workspace_id, url, description, secret, event_types, job_types, enabled, created_by)
+    insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled, created_by)
     values (p_workspace_id, p_webhook ->> 'url', left(p_webhook ->> 'description', 500), v_new,
       queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'), coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())
     returning * into v_made;
@@ -278,23 +284,24 @@ begin
       job_types = case when p_webhook ? 'job_types' then queue.texts(p_webhook -> 'job_types') else w.job_types end,
       enabled = coalesce((p_webhook ->> 'enabled')::boolean, w.enabled),
       failures = case when (p_webhook ->> 'enabled')::boolean then 0 else w.failures end,
+      timeouts = case when (p_webhook ->> 'enabled')::boolean or p_webhook ? 'url' then 0 else w.timeouts end,
       disabled_at = case when (p_webhook ->> 'enabled')::boolean then null else w.disabled_at end,
       disabled_reason = case when (p_webhook ->> 'enabled')::boolean then null else w.disabled_reason end,
-      previous_secret = case when v_new is null then w.previous_secret else w.secret end,
+      previous_sealed_secret = case when v_new is null then w.previous_sealed_secret else w.sealed_secret end,
       rotated_at = case when v_new is null then w.rotated_at else queue.clock() end,
-      secret = coalesce(v_new, w.secret)
+      sealed_secret = coalesce(v_new, w.sealed_secret)
     where w.id = v_id and w.workspace_id = p_workspace_id
     returning * into v_made;
     if not found then
       perform queue.refuse(404, 'webhook_not_found', 'no such webhook', v_id::text);
     end if;
   end if;
-  return queue.webhook_json(v_made) || case when v_new is null then '{}' else jsonb_build_object('secret', v_new) end;
-exception when invalid_text_representation then
+  return queue.webhook_json(v_made);
+exception when invalid_text_representation or check_violation then
   perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'webhook');
 end;
 $$;
-comment on function public.put_webhook is E'Make a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, rotate_secret}.\n\nFor managers. A new secret is returned once, as secret; after a rotation the old one signs too for a day.';
+comment on function public.put_webhook is E'Make a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, which signs too for a day.';
 
 create function queue.texts(p_array jsonb) returns text[]
 language sql immutable
@@ -362,14 +369,17 @@ begin
   select * into v_job from public.jobs where id = v_event.job_id;
   return jsonb_build_object('send', true, 'webhook_id', v_webhook.id, 'url', v_webhook.url,
     'message_id', format('evt_%s_%s', replace(v_event.job_id::text, '-', ''), v_event.seq),
-    'secrets', case when v_webhook.previous_secret is not null and v_webhook.rotated_at > v_now - interval '1 day'
-      then jsonb_build_array(v_webhook.secret, v_webhook.previous_secret) else jsonb_build_array(v_webhook.secret) end,
+    'workspace_id', v_webhook.workspace_id,
+    'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret) || case when v_webhook.rotated_at > v_now - interval '1 day'
+      then jsonb_build_array(v_webhook.previous_sealed_secret) else '[]' end,
+    -- who has not answered in time may hold a slot for less of it
+    'answer_ms', greatest(1000, 10000 / (2 ^ least(10, v_webhook.timeouts))::integer),
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
     'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at, 'data', v_event.data || jsonb_build_object(
       'job_id', v_event.job_id, 'seq', v_event.seq, 'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
 end;
 $$;
-comment on function public.webhook_to_send is E'What a leased delivery {job_id, fence} is to send: {send, url, message_id, secrets, body}, or {send: false, reason}.\n\nThe worker signs message_id.timestamp.body with each secret after Standard Webhooks.';
+comment on function public.webhook_to_send is E'What a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is its patience: ten seconds, half of it after each time-out in a row, at least one.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
@@ -385,6 +395,7 @@ declare
 begin
   update queue.webhooks as w set
     failures = case when v_ok then 0 else w.failures + 1 end,
+    timeouts = case when (p_request ->> 'timed_out')::boolean then w.timeouts + 1 else 0 end,
     last_delivered_at = case when v_ok then queue.clock() else w.last_delivered_at end,
     last_status = (p_request ->> 'status')::integer,
     problem = case when v_ok then null else left(p_request ->> 'message', 500) end,
@@ -400,7 +411,7 @@ begin
   return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false), 'failures', v_webhook.failures);
 end;
 $$;
-comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
+comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
 revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
   from public, anon, authenticated, service_role;

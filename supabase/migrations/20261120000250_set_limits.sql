@@ -49,10 +49,13 @@ begin
   return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null, 'max_pending', null)
     || coalesce((select to_jsonb(t) from queue.tenant_limits as t where t.workspace_id = p_workspace_id), '{}')
     || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
-      'default_max_pending', queue.setting('user_pending_max'));
+      'default_max_pending', queue.setting('user_pending_max'), 'quotas', queue.quotas_of(p_workspace_id),
+      'per_caller', jsonb_build_object('enqueues_per_second', queue.setting('user_enqueues_per_second'),
+        'enqueues_burst', queue.setting('user_enqueues_burst'), 'stream_opens_per_second', queue.setting('user_stream_opens_per_second'),
+        'stream_opens_burst', queue.setting('user_stream_opens_burst')));
 end;
 $$;
-comment on function public.workspace_limits is 'Limits of a workspace and how many of its jobs run now.';
+comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may make; per_caller: what one person may do in any workspace.';
 
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql

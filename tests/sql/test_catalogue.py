@@ -23,7 +23,7 @@ ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
     "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "redrive_jobs",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
-    "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
+    "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
     "accept_invitations", "set_member", "remove_member", "list_members", "list_workspaces",
     "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
@@ -39,6 +39,7 @@ WORKER = {
     "storage", "record_storage",
 }  # fmt: skip
 OPERATOR = {
+    "revoke_worker_keys",
     "connect_worker",
     "create_workspace",
     "list_workers",

@@ -265,7 +265,7 @@ def test_quotas_bind_members_in_every_way(engine: Engine) -> None:
         ada.enqueue_many(4)
         with pytest.raises(psycopg.Error) as refused:
             ada.enqueue_many(2)
-        assert refusal(refused.value) == ("PT429", "quota_exceeded", "5")
+        assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
         ada.run(INSERT, ACME, "work")
         with pytest.raises(psycopg.Error) as refused:
             ada.run(INSERT, ACME, "work")

@@ -136,3 +136,18 @@ def test_a_place_in_the_line_is_counted_and_estimated(engine: Engine) -> None:
 
     assert said["sentence"] == "It is behind 7 jobs of its workspace."
     assert said["estimated_start_at"] is not None
+
+
+def test_nothing_is_promised_while_nothing_is_leased(engine: Engine) -> None:
+    """A worker is there and asks, but its leases bring nothing: waiting more will not help."""
+    job_id = engine.enqueue()
+    engine.lease_call(0)
+    assert reason(engine, job_id) == "next_in_line"
+
+    engine.advance(40)
+    engine.lease_call(0)
+
+    said = explain(engine, job_id)
+    assert said["reason"] == "not_leased"
+    assert "next lease call" not in said["sentence"]
+    assert "since it became ready 4" in said["sentence"]

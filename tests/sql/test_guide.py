@@ -43,7 +43,6 @@ def test_every_statement_of_the_guide_runs(engine: Engine, repository: Path) -> 
     leased = [lease["job"]["payload"]["name"] for lease in engine.lease(10)]
     assert sorted(leased) == ["Ada", "Ada", "Grace"]
     assert engine.one("select count(*) from public.jobs") == 4
-    assert "secret" in answers[-1]
 
 
 def test_the_guides_trigger_lets_members_alone_enqueue(engine: Engine, repository: Path) -> None:

@@ -224,3 +224,15 @@ def test_a_test_of_ones_own_moves_days_without_waiting(engine: Engine) -> None:
     assert engine.one("select queue.clock() < %s", tomorrow)
     with pytest.raises(ValueError, match="has no time zone"):
         set_database_clock(engine.connection, datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+def test_a_job_never_starts_before_it_was_made(engine: Engine) -> None:
+    """It may commit after the lease that takes it has read the clock."""
+    job_id = engine.enqueue()
+    engine.run("update public.jobs set created_at = queue.clock() + interval '1 second'")
+    engine.run("update queue.ready set job_created_at = (select created_at from public.jobs)")
+
+    engine.lease_one()
+
+    job = engine.job(job_id)
+    assert job["started_at"] >= job["created_at"]

@@ -292,4 +292,4 @@ def test_a_small_quota_is_exact_under_races(engine: Engine) -> None:
         with pytest.raises(psycopg.Error) as refused:
             second.enqueue()
 
-    assert refusal(refused.value) == ("PT429", "quota_exceeded", "2")
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")

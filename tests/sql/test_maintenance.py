@@ -353,60 +353,12 @@ def test_different_errors_are_no_poison(engine: Engine) -> None:
     assert engine.one("select count(*) from queue.pauses") == 0
 
 
-def workspaces(engine: Engine, count: int) -> list[str]:
-    """More tenants."""
-    return [
-        str(engine.one("insert into public.workspaces (name) values ('T') returning id"))
-        for _ in range(count)
-    ]
+def test_what_is_due_and_not_promoted_counts_as_due(engine: Engine) -> None:
+    """Workers promote: while none can work, nothing would ever be due."""
+    engine.enqueue(delay_seconds=5)
+    engine.advance(65)
 
+    health = engine.rpc("queue_health")
 
-def test_a_type_broken_for_several_tenants_is_paused_for_all(engine: Engine) -> None:
-    """A bad deployment: the error is everywhere, nobody's jobs succeed."""
-    for workspace in workspaces(engine, 3):
-        poison(engine, 4, workspace)
-    tick(engine)
-
-    paused_by, reason = engine.one(
-        "select paused_by, pause_reason from queue.job_types where job_type = 'work'"
-    )
-    assert paused_by == "poison"
-    assert "several workspaces" in reason
-    assert engine.rpc("queue_health")["paused_types"][0]["job_type"] == "work"
-
-
-def test_the_reason_of_a_pause_for_all_is_nobodys_error(engine: Engine) -> None:
-    """A tenant's words, in an error's message, are not for the others to read."""
-    for workspace in workspaces(engine, 3):
-        poison(engine, 4, workspace)
-    tick(engine)
-
-    with engine.member(ADA) as ada:
-        told = ada.rpc("explain_job", p_job_id=ada.enqueue())
-    assert told["reason"] == "type_paused"
-    assert "no field" not in str(told)
-
-
-@pytest.mark.parametrize(("counts", "paused"), [((9, 1), False), ((30, 4), False), ((8, 1, 1), False), ((5, 5), True), ((6, 3, 3), True), ((1,) * 10, True)])  # fmt: skip
-def test_one_tenants_failures_alone_do_not_stop_a_type_for_all(
-    engine: Engine, counts: tuple[int, ...], paused: bool
-) -> None:
-    """A single bad job elsewhere makes nobody's error everybody's."""
-    for workspace, count in zip(workspaces(engine, len(counts)), counts, strict=True):
-        poison(engine, count, workspace)
-    tick(engine)
-
-    assert engine.one("select paused_at is not null from queue.job_types where job_type = 'work'") is paused  # fmt: skip
-
-
-def test_a_type_that_works_for_another_tenant_is_not_paused_for_all(engine: Engine) -> None:
-    """However many workspaces somebody fills with poison."""
-    engine.enqueue_many(3, workspace=GLOBEX)
-    engine.run_all()
-    bad = workspaces(engine, 4)
-    for workspace in bad:
-        poison(engine, 12, workspace)
-    tick(engine)
-
-    assert engine.one("select paused_at from queue.job_types where job_type = 'work'") is None
-    assert engine.one("select count(*) from queue.pauses") == 4
+    assert 59 < health["oldest_due_seconds"] < 70
+    assert health["due"] == 1

@@ -392,3 +392,35 @@ def test_an_idle_lease_costs_a_handful_of_rows(database: Database) -> None:
         engine.lease_call(0)
 
         assert touched(engine, lambda: engine.lease_call(10)) <= 60
+
+
+def test_a_settle_looks_for_what_it_has_answered_in_a_hash(database: Database) -> None:
+    """Compared one by one, a failure among 1,000 completions cost as much as all of them."""
+    with database.connect() as connection:
+        engine = Engine(database, connection)
+        body = engine.one("select prosrc from pg_proc where proname = 'settled_before'")
+        query = body[body.index("select string_agg") : body.rindex(");\nend;")]
+        for name, value in (
+            ("p_items", "'[]'::jsonb"),
+            ("p_answered", "'{}'::uuid[]"),
+            ("p_fences", "'{}'::bigint[]"),
+        ):
+            query = query.replace(name, value)
+        plan = engine.rows(f"explain {query}")
+
+    assert any("hashed SubPlan" in line for line in plan), plan
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+def test_a_lease_takes_no_row_lock_it_waits_for(full: Engine, limit: int) -> None:
+    """Beside a lease that is still open, and one that holds every row the first has read."""
+    full.run("begin")
+    try:
+        leased(full, limit)
+        with full.beside() as other:
+            other.run("set lock_timeout = '1ms'")
+            other.run("begin")
+            assert len(leased(other, limit)) == limit
+            other.run("rollback")
+    finally:
+        full.run("rollback")

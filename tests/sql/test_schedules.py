@@ -180,7 +180,7 @@ def test_a_workspace_has_as_many_schedules_as_are_listed(engine: Engine) -> None
     with pytest.raises(psycopg.Error) as refused:
         put(engine, name="one more")
 
-    assert refusal(refused.value) == ("PT429", "quota_exceeded", "1000")
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_schedules")
     assert put(engine, name="s7", enabled=False)["enabled"] is False
 
 

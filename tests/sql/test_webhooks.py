@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import psycopg
@@ -12,11 +11,13 @@ import pytest
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
 
 URL = "https://hooks.example.com/in"
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
 
 def subscribe(engine: Engine, **webhook: Any) -> dict[str, Any]:
     """Make a webhook of Acme's."""
-    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": URL, **webhook}))
+    made = {"url": URL, "sealed_secret": SEALED, **webhook}
+    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=made))
 
 
 def deliver(engine: Engine, *, ok: bool = True) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def test_one_tenants_flood_leaves_room_for_anothers_event(engine: Engine) -> Non
     """Ten endpoints told of hundreds of jobs; the one event after all that goes with the first."""
     for number in range(10):
         subscribe(engine, url=f"{URL}/{number}", event_types=["job.created"])
-    theirs = {"url": URL, "event_types": ["job.created"]}
+    theirs = {"url": URL, "sealed_secret": SEALED, "event_types": ["job.created"]}
     engine.rpc("put_webhook", p_workspace_id=GLOBEX, p_webhook=theirs)
     engine.enqueue_many(200)
     job_id = engine.enqueue(workspace=GLOBEX)
@@ -127,23 +128,59 @@ def test_a_webhook_gets_only_what_it_asked_for(engine: Engine) -> None:
     ]
 
 
-def test_the_secret_is_shown_once_and_rotates_with_overlap(engine: Engine) -> None:
-    """Standard Webhooks: whsec_ and 24 to 64 bytes; two signatures while receivers change over."""
+def test_a_secret_is_kept_sealed_and_rotates_with_overlap(engine: Engine) -> None:
+    """The database holds what it cannot open; two signatures while receivers change over."""
     made = subscribe(engine)
-    assert 24 <= len(base64.b64decode(made["secret"].removeprefix("whsec_"))) <= 64
     [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert "secret" not in listed
-    assert "previous_secret" not in listed
+    assert "secret" not in "".join({*made, *listed})
+    rotation = {"id": made["id"], "sealed_secret": f"{SEALED}bmV3"}
 
-    rotated = engine.rpc(
-        "put_webhook", p_workspace_id=ACME, p_webhook={"id": made["id"], "rotate_secret": True}
-    )
+    rotated = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=rotation)
 
+    assert "secret" not in "".join(rotated)
     engine.enqueue()
-    assert deliver(engine)[0]["secrets"] == [rotated["secret"], made["secret"]]
+    assert deliver(engine)[0]["sealed_secrets"] == [f"{SEALED}bmV3", SEALED]
     engine.advance(86401)
     engine.enqueue()
-    assert deliver(engine)[0]["secrets"] == [rotated["secret"]]
+    assert deliver(engine)[0]["sealed_secrets"] == [f"{SEALED}bmV3"]
+
+
+@pytest.mark.parametrize("secret", [None, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "mh1.a", f"{SEALED} {SEALED}", "mh1.a.b." + "c" * 4000])  # fmt: skip
+def test_a_plain_secret_is_refused(engine: Engine, secret: str | None) -> None:
+    """Whoever reads the database must find none."""
+    with pytest.raises(psycopg.Error) as refused:
+        subscribe(engine, sealed_secret=secret)
+
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+
+
+def test_an_endpoint_that_does_not_answer_gets_less_and_less_patience(engine: Engine) -> None:
+    """Ten seconds of a slot each, fifty at once, is what an attack would be made of."""
+    subscribe(engine)
+    engine.enqueue_many(7)
+    leases = engine.lease(7, job_types=["webhook_delivery"])
+    offered = []
+    while leases:
+        for lease in leases:
+            offered.append(engine.rpc("webhook_to_send", p_request=handle(lease))["answer_ms"])
+            timed_out = len(offered) < 6
+            note = {"ok": False, "message": "no answer", "timed_out": timed_out}
+            engine.rpc("webhook_sent", p_request={**handle(lease), **note})
+            engine.settle(lease)
+        leases = engine.lease(7, job_types=["webhook_delivery"])
+
+    assert offered == [10000, 5000, 2500, 1250, 1000, 1000, 10000]
+
+
+def test_a_workspaces_deliveries_hold_three_slots(engine: Engine) -> None:
+    """However many endpoints it has, so that others' jobs find a slot."""
+    for number in range(10):
+        subscribe(engine, url=f"{URL}/{number}")
+    engine.enqueue_many(10)
+
+    leases = engine.lease(50, job_types=["webhook_delivery"])
+
+    assert len(leases) == 3
 
 
 def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine) -> None:
@@ -205,7 +242,8 @@ def test_only_the_holder_of_a_delivery_learns_the_secret(engine: Engine) -> None
     "url",
     ["http://example.com/", "https://localhost/", "https://127.0.0.1/", "https://10.1.2.3/x", "https://192.168.0.1:8443/", "https://169.254.169.254/latest",
      "https://[::1]/", "https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://2130706433/", "https://0x7f.1/", "https://user:pw@example.com/",
-     "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/"],
+     "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/",
+     "https://0177.0.0.1/", "https://10.010.1.1/", "https://①②⑦.⓪.⓪.①/", "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/", "https://93.184.216。34/"],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
     """A webhook must not become a way into the network."""
@@ -222,6 +260,9 @@ def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None
         "https://api.example.com:8443/a?b=c",
         "https://93.184.216.34/",
         "https://[2606:4700::1111]/",
+        "https://münchen.example/",
+        "https://10.example.com/",
+        "https://0.pool.ntp.example/",
     ],
 )
 def test_public_addresses_are_accepted(engine: Engine, url: str) -> None:

@@ -65,7 +65,7 @@ async def dbos(url: str, clients: int):
 
     DBOS.listen_queues(["nobody"])
     DBOS.launch()
-    queue = DBOS.register_queue("bench")
+    queue = await asyncio.to_thread(DBOS.register_queue, "bench")
     return [lambda: asyncio.to_thread(queue.enqueue, noop, 0.0) for _ in range(clients)]
 
 

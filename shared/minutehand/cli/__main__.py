@@ -54,6 +54,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "uninstall": "install:uninstall",
         "doctor": "doctor.command:doctor",
         "token": "tokens:token",
+        "rotate": "rotate:rotate",
         "package": "deploy:package",
         "stages": "stages:app",
         "deploy": "deploy:deploy",

@@ -521,6 +521,14 @@ class UserQueue:
         """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
         return await self._api.select(table, params, headers=self._headers)
 
+    async def open_stream(self) -> None:
+        """Count a stream that the caller is about to open.
+
+        Raises:
+            QueueError: With word `rate_limited`: the caller opens them too fast.
+        """
+        await self._call("open_stream", {}, repeatable=False)
+
     async def stats(
         self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
     ) -> QueueStats:

@@ -155,6 +155,7 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "job_not_found": JobNotFound,
     "duplicate_job": DuplicateJob,
     "invalid_state": InvalidState,
+    "key_revoked": TokenRefused,
 }
 
 #: SQLSTATEs that say "not now" although the Data API may answer 4xx with them.

@@ -86,6 +86,22 @@ class WebhookWithSecret(Webhook):
     secret: str
 
 
+class Quota(Model):
+    """How many rows of a kind a workspace may have, and has; counted up to the most."""
+
+    max: int
+    used: int
+
+
+class CallerLimits(Model):
+    """What one person may do, in whichever workspace: a rate, and how much of it at once."""
+
+    enqueues_per_second: float
+    enqueues_burst: int
+    stream_opens_per_second: float
+    stream_opens_burst: int
+
+
 class WorkspaceLimits(Model):
     """How much of the whole a workspace may use, and how many of its jobs run now."""
 
@@ -96,6 +112,8 @@ class WorkspaceLimits(Model):
     max_pending: int | None = None
     default_max_pending: int | None = None
     running: int
+    quotas: Mapping[str, Quota] = {}
+    per_caller: CallerLimits | None = None
 
 
 class RetentionDays(Model):
@@ -200,21 +218,21 @@ class WorkspaceSteering:
                 return webhook
         raise QueueError("no such webhook", code="PT404", hint="webhook_not_found", status=404)
 
-    async def create_webhook(self, webhook: Mapping[str, Any]) -> WebhookWithSecret:
-        """Make a webhook; the answer alone shows its secret."""
+    async def create_webhook(self, webhook: Mapping[str, Any]) -> Webhook:
+        """Make a webhook with its sealed secret."""
         made = await self._ask("put_webhook", repeatable=False, p_webhook=dict(webhook))
-        return WebhookWithSecret.model_validate(made)
+        return Webhook.model_validate(made)
 
     async def change_webhook(self, webhook_id: str, changes: Mapping[str, Any]) -> Webhook:
         """Change what `changes` names."""
         made = await self._ask("put_webhook", p_webhook={**changes, "id": webhook_id})
         return Webhook.model_validate(made)
 
-    async def rotate_secret(self, webhook_id: str) -> WebhookWithSecret:
+    async def rotate_secret(self, webhook_id: str, sealed_secret: str) -> Webhook:
         """Give a webhook a new secret; the old one signs too for a day."""
-        webhook = {"id": webhook_id, "rotate_secret": True}
+        webhook = {"id": webhook_id, "sealed_secret": sealed_secret}
         made = await self._ask("put_webhook", repeatable=False, p_webhook=webhook)
-        return WebhookWithSecret.model_validate(made)
+        return Webhook.model_validate(made)
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Remove a webhook; deliveries not yet sent are dropped."""

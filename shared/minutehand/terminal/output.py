@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ COLOURS = {
     "suspended": "magenta",
 }
 
+
+_C1 = re.compile("[\x7f-\x9f]")
 
 #: Columns that say something in words.
 PROSE = {"value", "title"}
@@ -72,7 +75,11 @@ class Output:
 
     def line(self, value: Any) -> None:
         """One JSON document on one line."""
-        sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False) + "\n")
+        text = json.dumps(value, default=str, ensure_ascii=False)
+        # a terminal obeys U+0080 to U+009F as it does escape sequences; inside JSON only strings
+        # hold them, where an escape means the same
+        text = _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
     def table(

@@ -167,21 +167,24 @@ async def caller_or_guest(
     ):
         is_stream = "text/event-stream" in request.headers.get("accept", "")
         if bearer_token(request) is None and not (access_token and is_stream):
+            services.limits.count_request(session_id)
             return None
     return await stream_caller(request, credentials, access_token)
 
 
 async def verify(request: Request, token: str) -> Caller:
-    """The user `token` stands for.
+    """The user `token` stands for, if they may make another request now.
 
     Raises:
-        ApiError: 401, or 503 when the keys cannot be fetched.
+        ApiError: 401; 429 `rate_limited`; or 503 when the keys cannot be fetched.
     """
     services: Services = request.app.state.services
     try:
-        return await services.verifier.verify_user(token)
+        caller = await services.verifier.verify_user(token)
     except InvalidToken as error:
         raise unauthorized(str(error), presented=True) from error
+    services.limits.count_request(str(caller.user_id))
+    return caller
 
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.

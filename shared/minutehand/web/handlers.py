@@ -5,6 +5,7 @@ Raising is left to the rooms; the shape of the body to `minutehand.web.errors`.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -136,9 +137,10 @@ def _refused_by_queue(error: QueueError) -> JSONResponse:
             401, refused.code, refused.error, detail=refused.info, headers=refused.headers
         )
     if error.word:
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 429 else {}
+        detail = _detail(error)
+        headers = {"Retry-After": str(_retry_after(detail))} if error.status == 429 else {}
         return error_response(
-            error.status, error.word, error.message, detail=_detail(error), headers=headers
+            error.status, error.word, error.message, detail=detail, headers=headers
         )
     # a refusal that is not one of ours: its text may speak of tables, so it stays in the log
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
@@ -177,6 +179,25 @@ def _detail(error: QueueError) -> Any:
         return {"job_id": error.details}
     if isinstance(error, InvalidState):
         return {"status": error.present}
+    if error.word == "quota_exceeded" and error.details:
+        return {"limit": error.details}
+    if error.word == "rate_limited":
+        return _limit(error.details)
     if error.word in _NAMES_A_FIELD and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None
+
+
+def _limit(details: str | None) -> dict[str, Any]:
+    """The limit that was met, with its numbers, as the queue names them in JSON."""
+    try:
+        limit = json.loads(details or "{}")
+    except ValueError:
+        return {"limit": details}
+    return limit if isinstance(limit, dict) else {"limit": details}
+
+
+def _retry_after(detail: Any) -> int:
+    """Seconds until the request may be made again, where the queue has said."""
+    seconds = detail.get("retry_after_seconds") if isinstance(detail, dict) else None
+    return max(1, int(seconds)) if isinstance(seconds, int | float) else RETRY_AFTER_SECONDS

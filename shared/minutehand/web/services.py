@@ -19,6 +19,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.auth import Caller, token_of
 from minutehand.web.errors import ApiError
 from minutehand.web.hub import EventHub
+from minutehand.web.limits import CallerLimits
 from minutehand.web.sse import Pace
 from minutehand.web.upstream import RealtimeUpstream
 
@@ -70,6 +71,12 @@ class Services:
                 schema=settings.schema_name,
                 connections=STREAM_CONNECTIONS,
             ),
+        )
+        self.limits = CallerLimits(
+            self.clock,
+            requests_per_second=settings.caller_requests_per_second,
+            requests_burst=settings.caller_requests_burst,
+            streams=settings.caller_streams,
         )
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.keys import is_guest_session
+from minutehand.queue.keys import sayable
 from minutehand.web.hub import EventHub, Subscription
 from minutehand.web.ring import Frame
 
@@ -284,7 +284,7 @@ class Stream:
                 "an event stream waits for the database",
                 extra={
                     "event": "sse.waiting",
-                    "topic": _sayable(self._feed.topic),
+                    "topic": sayable(self._feed.topic),
                     "reason": str(error) or type(error).__name__,
                 },
             )
@@ -301,9 +301,16 @@ class EventStream(Response):
     media_type = MEDIA_TYPE
     charset = "utf-8"
 
-    def __init__(self, chunks: AsyncIterator[bytes], *, stalled_after: float) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        stalled_after: float,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._chunks = chunks
         self._stalled_after = stalled_after
+        self._on_end = on_end
         self.background = None
         self.status_code = 200
         self.init_headers(
@@ -320,6 +327,7 @@ class EventStream(Response):
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._on_end()
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.wait({sending, leaving})
@@ -340,12 +348,6 @@ class EventStream(Response):
                     logger.info("a reader stalled", extra={"event": "sse.stalled"})
                     return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _sayable(topic: str) -> str:
-    """A topic as a log may show it: a guest session's name is a key."""
-    kind, _, name = topic.partition(":")
-    return kind if is_guest_session(name) else topic
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -5,6 +5,7 @@ What is read is the feed's, how it is told is minutehand.web.sse's.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -59,12 +60,23 @@ async def answer_with_events(
     """
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         return await feed.page()
+    await count_opening(services, caller)
     first = await feed.read()
     buffered = min(services.pace.buffered_wait, BUFFERED_SECONDS)
     pace = replace(services.pace, buffered_wait=buffered)
     return open_stream(
         services, caller, feed, first, began_at=began_at, pace=pace, most=MAX_STREAMS
     )
+
+
+async def count_opening(services: Services, caller: Caller | None) -> None:
+    """Count a stream that is about to open, where each holds an invocation while it is open.
+
+    Raises:
+        QueueError: 429 `rate_limited`: the caller opens them too fast.
+    """
+    if caller is not None and not services.pace.streaming:
+        await services.queue_of(caller).open_stream()
 
 
 def open_stream(
@@ -80,11 +92,28 @@ def open_stream(
     """Tell a feed to its reader, from what was read `first`.
 
     Raises:
-        ApiError: 503, this process has `most` streams already.
+        ApiError: 503, this process has `most` streams already; 429, see `stream_response`.
     """
     if services.hub.count >= most:
         raise unavailable("This server has no room for another stream")
     expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
     reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
     stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-    return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+    return stream_response(services, caller, feed, stream.chunks(first))
+
+
+def stream_response(
+    services: Services, caller: Caller | None, feed: Feed, chunks: AsyncIterator[bytes]
+) -> EventStream:
+    """The response that sends a stream, counted as its reader's until it ends.
+
+    Raises:
+        ApiError: 429 `rate_limited`: the reader has as many streams open as one may have.
+    """
+    holder = str(caller.user_id) if caller is not None else feed.topic
+    services.limits.hold_stream(holder)
+    return EventStream(
+        chunks,
+        stalled_after=services.pace.stalled_after,
+        on_end=lambda: services.limits.release_stream(holder),
+    )

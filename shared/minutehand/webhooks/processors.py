@@ -17,12 +17,14 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from minutehand.aws.sealing import SealBroken
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.alerts import Alert, Alerts, MailServer
+from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.signing import signed_headers
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
@@ -56,6 +58,7 @@ class Sent:
     message: str
     status: int | None = None
     retry_after: timedelta | None = None
+    timed_out: bool = False
 
 
 class WebhookStore:
@@ -81,6 +84,7 @@ class WebhookStore:
             "ok": sent.ok,
             "status": sent.status,
             "message": sent.message,
+            "timed_out": sent.timed_out,
         }
         # a failure that is told twice counts twice
         return await self._call("webhook_sent", request, repeatable=sent.ok)
@@ -103,7 +107,9 @@ class Webhooks:
 
     Args:
         verify: Trusted certificates; the usual ones when None.
-        answer_seconds: Patience for one endpoint, from its name to its answer.
+        answer_seconds: Most patience for one endpoint, from its name to its answer; SQL allows
+            less to one that has not answered in time.
+        secrets: Opens the signing secrets; this deployment's sealer when None.
     """
 
     def __init__(
@@ -113,11 +119,13 @@ class Webhooks:
         clock: Clock | None = None,
         verify: ssl.SSLContext | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        secrets: WebhookSecrets | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._verify = verify
         self._answer_seconds = answer_seconds
+        self._secrets = secrets or WebhookSecrets(settings)
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
     @cached_property
@@ -144,23 +152,27 @@ class Webhooks:
     async def post(self, message: Mapping[str, Any]) -> Sent:
         """Sign and post one message; its answer's body is not read."""
         body = to_json(message["body"])
+        try:
+            secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
+        except SealBroken:
+            return Sent(ok=False, message="the signing secret does not open: make a new one")
         headers = {
             "content-type": "application/json",
             "user-agent": "Minutehand",
-            **signed_headers(message["message_id"], self._clock.now(), body, message["secrets"]),
+            **signed_headers(message["message_id"], self._clock.now(), body, secrets),
         }
         # development needs both: the stage, and the engine's own setting
         loopback = self._settings.stage == "local" and message["private_addresses"] is True
         try:
             async with (
-                asyncio.timeout(self._answer_seconds),
+                asyncio.timeout(min(self._answer_seconds, message["answer_ms"] / 1000)),
                 self._client(loopback).stream(
                     "POST", message["url"], content=body, headers=headers
                 ) as response,
             ):
                 return _judge(response.status_code, response.headers, self._clock.now())
         except (TimeoutError, httpx.TimeoutException):
-            return Sent(ok=False, message="the endpoint did not answer in time")
+            return Sent(ok=False, message="the endpoint did not answer in time", timed_out=True)
         except (AddressRefused, httpx.InvalidURL) as error:
             return Sent(ok=False, message=str(error))
         except UnicodeError:  # httpx reads xn-- names when they are used only
@@ -202,11 +214,13 @@ def _judge(status: int, headers: httpx.Headers, now: datetime) -> Sent:
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
     """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Webhooks(settings)
-    # the limits are those the migration gives the type: an endpoint gets four posts at once
+    # the limits are those the migration gives the type: an endpoint gets two posts at once, and
+    # endpoints that never answer hold three slots of a workspace's
     registry.processor(
         "webhook_delivery",
         payload=Delivery,
-        key_concurrency=4,
+        workspace_concurrency=3,
+        key_concurrency=2,
         lease=60,
         timeout=30,
         max_attempts=12,

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from infra.bench.scratch import PUBLISHABLE_KEY, scratch_settings
 from minutehand.queue.data_api import DataApi
 from minutehand.webhooks.processors import Webhooks, register
+from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
 from tests.support.project import ACME, Project
@@ -96,7 +98,8 @@ class Post:
     def __init__(self, project: Project, *, stage: str = "local") -> None:
         self.project = project
         settings = project.settings.model_copy(update={"stage": stage})
-        self.webhooks = Webhooks(settings, answer_seconds=0.5)
+        self._secrets = WebhookSecrets(settings)
+        self.webhooks = Webhooks(settings, answer_seconds=0.5, secrets=self._secrets)
         registry = Registry()
         register(registry, settings, app=self.webhooks)
         registry.processor("work", payload=Nothing)(work)
@@ -130,8 +133,11 @@ class Post:
 
     async def subscribe(self, url: str, **webhook: Any) -> dict[str, Any]:
         """Make a webhook of Acme's; returns it with its secret."""
-        made: dict[str, Any] = await self.call("put_webhook", p_webhook={"url": url, **webhook})
-        return made
+        secret = await self._secrets.make(ACME)
+        made: dict[str, Any] = await self.call(
+            "put_webhook", p_webhook={"url": url, "sealed_secret": secret.sealed, **webhook}
+        )
+        return {**made, "secret": secret.plain}
 
     async def listed(self) -> dict[str, Any]:
         """The one webhook as its managers see it."""
@@ -153,9 +159,11 @@ class Post:
 
 
 @pytest.fixture
-def project(renewed: Renewed) -> Project:
+def project(renewed: Renewed, tmp_path: Path) -> Project:
     """A database behind a Data API; the engine lets webhooks lead to this machine."""
-    made = Project(scratch_settings(renewed.gateway.url), renewed.database, renewed.gateway)
+    key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
+    settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
+    made = Project(settings, renewed.database, renewed.gateway)
     made.run_sql(
         "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
     )

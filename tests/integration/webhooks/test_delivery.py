@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from minutehand.webhooks.secrets import WebhookSecrets
 from tests.integration.webhooks.conftest import Endpoint, Post
+from tests.support.engine import GLOBEX
 from tests.support.project import Project
 
 
@@ -98,7 +100,7 @@ async def test_a_name_that_is_none_counts_as_a_failure(post: Post) -> None:
 
     [row] = await post.settle()
 
-    assert "no domain name" in row["error_message"]
+    assert "must be a domain name" in row["error_message"]
     assert (await post.listed())["failures"] == 1
 
 
@@ -143,3 +145,33 @@ async def test_an_endpoint_that_keeps_failing_is_disabled_for_all_to_see(
     sent = len(endpoint.received)
     await post.settle()
     assert len(endpoint.received) == sent
+
+
+async def test_a_secret_of_another_workspace_does_not_open(post: Post, endpoint: Endpoint) -> None:
+    """Whoever writes to the database cannot sign in another's name."""
+    stolen = await WebhookSecrets(post.project.settings).make(GLOBEX)
+    await post.subscribe(endpoint.url, event_types=["job.created"], sealed_secret=stolen.sealed)
+    post.project.insert("work")
+
+    [row] = await post.settle()
+
+    assert "does not open" in row["error_message"]
+    assert (await post.listed())["failures"] == 1
+    assert endpoint.received == []
+
+
+async def test_an_endpoint_that_hangs_is_given_less_time(post: Post, endpoint: Endpoint) -> None:
+    """And all of it again once it has answered."""
+    await post.subscribe(endpoint.url, event_types=["job.created"])
+    endpoint.answers = [None, None]
+    post.project.insert("work")
+    await post.settle()
+    post.make_due()
+    await post.settle()
+    assert (await post.listed())["timeouts"] == 2
+    post.make_due()
+
+    [row] = await post.settle()
+
+    assert row["status"] == "completed"
+    assert (await post.listed())["timeouts"] == 0

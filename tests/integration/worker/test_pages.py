@@ -163,7 +163,7 @@ def test_the_signatures_are_the_codes() -> None:
     public = {
         name: function
         for name, function in inspect.getmembers(JobContext, inspect.isfunction)
-        if not name.startswith("_")
+        if not name.startswith("_") and name != "restore_steps"  # the worker's, before it starts
     }
 
     assert set(told) == set(public)

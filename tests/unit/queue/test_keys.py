@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import jwt
 import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.keys import WorkerKey
+from minutehand.queue.keys import WorkerKey, days_left, sayable
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -69,13 +71,34 @@ def test_a_given_key_wins() -> None:
     assert token_of(key) == "given"
 
 
-def test_an_opaque_secret_key_is_also_the_apikey() -> None:
-    """Hosted Supabase accepts it as a bearer only when both are equal."""
+def test_an_opaque_secret_key_is_the_apikey_and_no_bearer() -> None:
+    """It is no JWT; a legacy key is."""
     headers = WorkerKey(settings(supabase_secret_key="sb_secret_x")).headers()
+    legacy = WorkerKey(settings(supabase_secret_key="e.y.J")).headers()
 
-    assert headers == {"apikey": "sb_secret_x", "Authorization": "Bearer sb_secret_x"}
+    assert headers == {"apikey": "sb_secret_x"}
+    assert legacy == {"apikey": "e.y.J", "Authorization": "Bearer e.y.J"}
+
+
+def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
+    """Unverified: the database judges, this only warns."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    token = jwt.encode({"exp": int(now.timestamp()) + 3 * 86_400}, SECRET, "HS256")
+
+    assert days_left(token, now) == 3
+    for other in (None, "", "sb_secret_x", "a.b.c", jwt.encode({"role": "x"}, SECRET, "HS256")):
+        assert days_left(other, now) is None
 
 
 def test_without_any_key_the_missing_variable_is_named() -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
         WorkerKey(settings())
+
+
+def test_the_id_of_a_guest_session_is_left_out_of_logs() -> None:
+    """In a topic, in a reason, wherever it stands: whoever reads the log must not hold a key."""
+    session = "guest_" + "0a" * 32
+
+    assert sayable(f"realtime:session:{session}") == "realtime:session:guest_…"
+    assert session not in sayable(f"You do not have permission to read from session:{session}!")
+    assert sayable("workspace:1") == "workspace:1"

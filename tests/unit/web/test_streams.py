@@ -179,7 +179,7 @@ async def test_a_guests_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> N
         await asyncio.wait_for(read_all(feed), 60)
 
     [told] = [r.__dict__ for r in caplog.records if r.__dict__.get("event") == "sse.waiting"]
-    assert told["topic"] == "session"
+    assert told["topic"] == "session:guest_…"
 
 
 async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:

@@ -562,6 +562,10 @@ export type WorkspaceLimits = {
   max_running: number | null;
   own_max_running: number | null;
   max_pending: number | null;
+  /** Rows the workspace may make, by the limit's name; `used` is counted up to `max`. */
+  quotas?: Record<string, { max: number; used: number }>;
+  /** What one person may do, in whichever workspace. */
+  per_caller?: Record<string, number>;
 };
 
 export type RetentionDays = { completed: number; cancelled: number; failed: number };

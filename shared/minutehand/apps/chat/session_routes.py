@@ -37,7 +37,12 @@ from minutehand.web.hub import EventHub
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
-from minutehand.web.streams import BUFFERED_SECONDS, MAX_STREAMS
+from minutehand.web.streams import (
+    BUFFERED_SECONDS,
+    MAX_STREAMS,
+    count_opening,
+    stream_response,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -315,6 +320,7 @@ class SessionRoutes:
             reads=self._hub.reads,
             circle=str(caller.user_id) if caller is not None else "guests",
         )
+        await count_opening(services, caller)
         if self._hub.count >= MAX_STREAMS:
             raise unavailable("This server has no room for another stream")
         first = await feed.open(services.clock.now(), skip=after == "now")
@@ -324,7 +330,7 @@ class SessionRoutes:
         expires_at = caller.expires_at if caller else services.clock.now() + GUEST_STREAM
         reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
         stream = Stream(feed, self._hub, reader=reader, pace=pace, clock=services.clock)
-        return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+        return stream_response(services, caller, feed, stream.chunks(first))
 
     @property
     def _hub(self) -> EventHub:

@@ -55,12 +55,14 @@ from minutehand.web.errors import (
 from minutehand.web.feeds import seq_cursor
 from minutehand.web.idempotency import IdempotencyHeader, one_key, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, EventStream, Reader
+from minutehand.web.sse import MEDIA_TYPE, Reader
 from minutehand.web.streams import (
     BUFFERED_SECONDS,
     LONGEST_GUEST_SESSION,
     MAX_STREAMS,
     asked_at,
+    count_opening,
+    stream_response,
 )
 
 HTML, MARKDOWN, JSON = "text/html", "text/markdown", "application/json"
@@ -213,6 +215,7 @@ class PlanRoutes:
         plan = await store.read(plan_id)
         if plan.finished_at is not None and position >= plan.last_seq:
             return Response(status_code=204)  # which tells EventSource not to come back
+        await count_opening(services, caller)
         if services.hub.count >= MAX_STREAMS:
             raise unavailable("This server has no room for another stream")
         circle = str(caller.user_id) if caller is not None else "guests"
@@ -224,7 +227,7 @@ class PlanRoutes:
         expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
         reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
         stream = PlanStream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-        return EventStream(stream.chunks(first), stalled_after=pace.stalled_after)
+        return stream_response(services, caller, feed, stream.chunks(first))
 
     async def get_report(self, request: HttpRequest, plan_id: UUID, caller: Anybody) -> Any:
         """The report as it stands, also of a failed or cancelled plan: HTML.

@@ -51,6 +51,18 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Backoff(BackoffOptions):
+    """The wait before a retry: `first_seconds`, then times `factor` each, up to `cap_seconds`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Unique(UniqueOptions):
+    """At most one job per `key` until it is leased or finished."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class JobOptions(Body):
     """What may be said about a new job besides its type and payload."""
 
@@ -68,10 +80,10 @@ class JobOptions(Body):
     parent_id: UUID | None = None
     deadline_at: Instant | None = None
     timeout_seconds: Annotated[float, Field(strict=True, ge=1, le=43_200)] | None = None
-    backoff: BackoffOptions | None = None
+    backoff: Backoff | None = None
     after: Annotated[tuple[UUID, ...], Field(max_length=1000)] | None = None
     after_failed: Literal["fail", "run", "cancel"] | None = None
-    unique: UniqueOptions | None = None
+    unique: Unique | None = None
     debounce_seconds: Seconds | None = None
     batch_id: UUID | None = None
     schema_version: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None

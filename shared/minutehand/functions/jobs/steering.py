@@ -27,7 +27,9 @@ from minutehand.queue.steering import (
 from minutehand.web.auth import Caller, SignedIn
 from minutehand.web.bodies import Payload
 from minutehand.web.errors import FieldProblem, invalid_argument, validation_failed
+from minutehand.web.foreign import standing_on
 from minutehand.web.services import Provided, Services
+from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
@@ -106,6 +108,13 @@ class LimitsBody(Body):
 def steering(services: Services, caller: Caller, workspace_id: UUID) -> WorkspaceSteering:
     """The workspace as the caller may steer it."""
     return WorkspaceSteering(services.queue_of(caller), str(workspace_id))
+
+
+async def new_secret(services: Services, workspace_id: UUID) -> NewSecret:
+    """A signing secret, sealed for the workspace."""
+    made = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
+    with standing_on("the key service"):
+        return await made.make(str(workspace_id))
 
 
 @router.post("/pause")
@@ -191,12 +200,13 @@ async def create_webhook(
     workspace_id: UUID, body: WebhookBody, caller: SignedIn, services: Provided, response: Response
 ) -> WebhookWithSecret:
     """Make a webhook; its signing secret is in this answer and in no other."""
+    secret = await new_secret(services, workspace_id)
     made = await steering(services, caller, workspace_id).create_webhook(
-        body.model_dump(mode="json")
+        {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
     )
     response.headers["Location"] = f"/api/workspaces/{workspace_id}/webhooks/{made.id}"
     response.headers["Cache-Control"] = "no-store"
-    return made
+    return WebhookWithSecret(**made.model_dump(), secret=secret.plain)
 
 
 @router.get("/webhooks/{webhook_id:uuid}")
@@ -226,8 +236,12 @@ async def rotate_secret(
     workspace_id: UUID, webhook_id: UUID, caller: SignedIn, services: Provided, response: Response
 ) -> WebhookWithSecret:
     """Make a new signing secret; the old one signs too for a day."""
+    secret = await new_secret(services, workspace_id)
+    made = await steering(services, caller, workspace_id).rotate_secret(
+        str(webhook_id), secret.sealed
+    )
     response.headers["Cache-Control"] = "no-store"
-    return await steering(services, caller, workspace_id).rotate_secret(str(webhook_id))
+    return WebhookWithSecret(**made.model_dump(), secret=secret.plain)
 
 
 @router.delete("/webhooks/{webhook_id:uuid}", status_code=204)

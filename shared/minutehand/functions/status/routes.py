@@ -42,7 +42,7 @@ from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed
-from minutehand.web.streams import asked_at, open_stream
+from minutehand.web.streams import asked_at, count_opening, open_stream
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -300,6 +300,7 @@ async def get_events(
             await queue.get_job(str(job_id))  # nothing new, or no job?
         more = len(events) == limit
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
+    await count_opening(services, caller)
     feed = JobFeed(queue, str(job_id), after=seq_cursor(last_event_id, after))
     first = await feed.start()
     if first.end is not None and not first.lines and last_event_id:
@@ -414,6 +415,7 @@ async def _feed_answer(
 ) -> FeedPage | EventStream:
     began_at = asked_at(request, services.clock)
     if MEDIA_TYPE in request.headers.get("accept", ""):
+        await count_opening(services, caller)
         return _streamed(services, caller, feed, await feed.read(), began_at)
     return await feed.page()
 

@@ -14,6 +14,7 @@ from minutehand.local.realtime.limits import Limits, MessageRate
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.presence import PresenceState
 from minutehand.local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
+from minutehand.queue.keys import sayable
 
 if TYPE_CHECKING:
     from minutehand.local.realtime.channels import Channel
@@ -128,7 +129,7 @@ class Rooms:
         if dropped:
             logger.warning(
                 "a database broadcast was dropped: too many messages per second",
-                extra={"event": "realtime.rate_limited", "topic": topic},
+                extra={"event": "realtime.rate_limited", "topic": sayable(topic)},
             )
             return
         payload, binary = row.get("payload"), row.get("binary_payload")

@@ -30,6 +30,7 @@ from minutehand.local.realtime.serializer import (
     reply,
 )
 from minutehand.local.realtime.tokens import Token, TokenError
+from minutehand.queue.keys import sayable
 
 if TYPE_CHECKING:
     from minutehand.local.realtime.server import Hub
@@ -206,7 +207,11 @@ class Channel:
             return
         logger.info(
             "channel shut down",
-            extra={"event": "realtime.channel_shutdown", "topic": self.topic, "reason": reason},
+            extra={
+                "event": "realtime.channel_shutdown",
+                "topic": sayable(self.topic),
+                "reason": sayable(reason),
+            },
         )
         self.push_system("system", "error", reason)
         self.session.forget(self)
@@ -227,7 +232,7 @@ class Channel:
                 "unknown event dropped",
                 extra={
                     "event": "realtime.unknown_event",
-                    "topic": self.topic,
+                    "topic": sayable(self.topic),
                     "name_of_event": message.event[:100],
                 },
             )

@@ -1,0 +1,178 @@
+"""`python -m infra.bench.rival`: a victim's waits beside a rival, as ratios to the quiet run.
+
+The rival plays random mixes of `rival_attacks` over the Data API, as a manager of its own
+workspace; two workers serve both. What must hold is asserted in tests/sql/test_rival.py by counts;
+here are the times of one machine, and only their ratios mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from infra.bench.measure import percentile
+from infra.bench.processors import bench_registry
+from infra.bench.rival_attacks import Attack, mix
+from infra.bench.scratch import PUBLISHABLE_KEY, WORKSPACE, Scratch, scratch_project, user_token
+from minutehand.local.users import EVE, GLOBEX
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import QueueError
+from minutehand.worker import TickOptions, Worker
+
+#: The victim's p95 beside a rival, in multiples of its quiet p95.
+MOST = 3.0
+
+
+@dataclass
+class Waits:
+    """Seconds, by what was waited for."""
+
+    started: list[float] = field(default_factory=list)
+    read: list[float] = field(default_factory=list)
+    heard: list[float] = field(default_factory=list)
+
+
+class Person:
+    """A member at the Data API."""
+
+    def __init__(self, scratch: Scratch, user_id: str | None = None) -> None:
+        self._api = DataApi(scratch.gateway.url, read_seconds=30.0, patience_seconds=60.0)
+        token = user_token() if user_id is None else user_token(user_id)
+        self._headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {token}"}
+
+    async def call(self, function: str, **arguments: object) -> object:
+        """Call a SQL function."""
+        return await self._api.rpc(function, arguments, headers=self._headers, repeatable=False)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._api.aclose()
+
+
+async def timed(into: list[float], work: Awaitable[object]) -> object:
+    """Await, and note how long it took."""
+    began = time.perf_counter()
+    answer = await work
+    into.append(time.perf_counter() - began)
+    return answer
+
+
+async def one_job(victim: Person, waits: Waits) -> None:
+    """Enqueue, wait for the start, read a page, read what the feed tells."""
+    began = time.perf_counter()
+    made = await victim.call("enqueue_job", p_workspace_id=WORKSPACE, p_job_type="bench_stamp")
+    assert isinstance(made, dict)
+    job_id = made["job"]["id"]
+    while True:
+        job = await victim.call("get_job", p_job_id=job_id)
+        assert isinstance(job, dict)
+        if job["started_at"] is not None:
+            break
+        await asyncio.sleep(0.005)
+    waits.started.append(time.perf_counter() - began)
+    page = {"p_filter": {"workspace_id": WORKSPACE}, "p_limit": 50}
+    await timed(waits.read, victim.call("list_jobs", **page))
+    await timed(waits.heard, victim.call("event_feed", p_workspace_id=WORKSPACE, p_cursor=None))
+
+
+async def watch(victim: Person, until: Callable[[], bool]) -> Waits:
+    """One job after the other until it is over."""
+    waits = Waits()
+    while not until() or len(waits.started) < 20:
+        await one_job(victim, waits)
+    return waits
+
+
+async def attack_with(rival: Person, attack: Attack, seed: int) -> int:
+    """Play one attack; a quota or a limit of the rival's own ends it."""
+    requests = attack(Random(seed), str(GLOBEX), "bench_noop", 2000)
+    answer, answered = None, 0
+    with suppress(QueueError, StopIteration):
+        while True:
+            function, arguments = requests.send(answer)
+            answer = await rival.call(function, **arguments)
+            answered += 1
+    return answered
+
+
+async def beside_a_rival(scratch: Scratch, victim: Person, seed: int, seconds: float) -> Waits:
+    """The victim's waits while mixes are played, one after the other, four at a time."""
+    rival = Person(scratch, str(EVE.id))
+    over = time.monotonic() + seconds
+
+    async def keep_attacking(offset: int) -> None:
+        number = seed + offset
+        while time.monotonic() < over:
+            for attack in mix(number):
+                await attack_with(rival, attack, number)
+            number += 4
+
+    attacks = [asyncio.ensure_future(keep_attacking(n)) for n in range(4)]
+    try:
+        return await watch(victim, lambda: time.monotonic() >= over)
+    finally:
+        for task in attacks:
+            task.cancel()
+        await asyncio.gather(*attacks, return_exceptions=True)
+        await rival.aclose()
+
+
+async def measure(scratch: Scratch, seed: int, seconds: float) -> bool:
+    """Print the table; whether every ratio is small enough."""
+    workers = [
+        Worker(scratch.settings, registry=bench_registry(), options=TickOptions(concurrency=5))
+        for _ in range(2)
+    ]
+    await workers[0].register()
+    victim = Person(scratch)
+    serving = [asyncio.ensure_future(serve(worker)) for worker in workers]
+    try:
+        quiet_until = time.monotonic() + seconds / 3
+        quiet = await watch(victim, lambda: time.monotonic() >= quiet_until)
+        beside = await beside_a_rival(scratch, victim, seed, seconds)
+    finally:
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        for worker in workers:
+            await worker.aclose()
+        await victim.aclose()
+    ok = True
+    print(f"{'':22}{'quiet p95':>12}{'beside p95':>12}{'ratio':>8}   jobs")
+    for name in ("started", "read", "heard"):
+        before = percentile(getattr(quiet, name), 0.95)
+        after = percentile(getattr(beside, name), 0.95)
+        ok = ok and after <= MOST * before
+        times = f"{before * 1000:>9.1f} ms{after * 1000:>9.1f} ms{after / before:>8.2f}"
+        print(f"{name:22}{times}   {len(getattr(beside, name))}")
+    return ok
+
+
+async def serve(worker: Worker) -> None:
+    """Tick after tick."""
+    while True:
+        await worker.tick(budget_seconds=30)
+
+
+def main() -> int:
+    """Measure and print; 1 when a ratio is too large."""
+    parser = argparse.ArgumentParser(prog="python -m infra.bench.rival", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the attack")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder,
+        scratch_project(Path(folder)) as scratch,
+    ):
+        return 0 if asyncio.run(measure(scratch, options.seed, options.seconds)) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,175 @@
+"""`python -m infra.bench.storm [--seconds N]`: callers open streams and leave, then one asks.
+
+A stack of its own; while the storm lasts, streams of three users are opened and left, tables are
+locked, and 400 bodies trickle in. Exits with 1 when a route does not answer within a second of the
+storm's end. `--seconds 600` is the ten minutes that a release should stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import jwt
+import psycopg
+
+from infra.bench.streams import stack
+from minutehand.local.users import ACME, ADA, BOB, EVE, GLOBEX
+
+STREAMS, SLOW_BODIES = 60, 400
+MOST_SECONDS = 1.0
+USERS = ((ADA, ACME), (BOB, ACME), (EVE, GLOBEX))
+
+
+def token_of(values: Mapping[str, str], user_id: str) -> str:
+    """A user's token, as Auth would sign it."""
+    now = int(time.time())
+    claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
+    return jwt.encode({**claims, "exp": now + 7200}, values["SUPABASE_JWT_SECRET"], "HS256")
+
+
+class Storm:
+    """Everything at once, until it is over."""
+
+    def __init__(self, values: Mapping[str, str], seconds: float) -> None:
+        self._values = values
+        self._over = time.monotonic() + seconds
+        self.opened = self.refused = self.locked = self.trickled = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether it is."""
+        return time.monotonic() >= self._over
+
+    async def run(self) -> None:
+        """Let it rage."""
+        await asyncio.gather(
+            *(self._leave_streams(n) for n in range(STREAMS * len(USERS))),
+            *(self._trickle() for _ in range(SLOW_BODIES)),
+            asyncio.to_thread(self._lock_tables),
+        )
+
+    async def _leave_streams(self, number: int) -> None:
+        """Open a stream and go without a word, again and again."""
+        user, workspace = USERS[number % len(USERS)]
+        dice = random.Random(number)
+        parts = urlsplit(self._values["API_URL"])
+        request = (
+            f"GET /api/workspaces/{workspace}/events HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            f"Accept: text/event-stream\r\n"
+            f"Authorization: Bearer {token_of(self._values, str(user.id))}\r\n\r\n"
+        )
+        while not self.over:
+            with suppress(OSError, TimeoutError):
+                reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+                try:
+                    writer.write(request.encode())
+                    # some leave before there is an answer
+                    async with asyncio.timeout(dice.uniform(0.02, 6)):
+                        status = (await reader.readline()).decode()
+                        self.opened += " 200 " in status
+                        self.refused += " 200 " not in status
+                        await asyncio.sleep(dice.uniform(0, 3))
+                finally:
+                    writer.transport.abort()
+            await asyncio.sleep(dice.uniform(0, 1))
+
+    async def _trickle(self) -> None:
+        """A body that comes a byte at a time."""
+        parts = urlsplit(self._values["API_URL"])
+        while not self.over:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+                head = (
+                    f"POST /api/jobs HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: 5000\r\n"
+                )
+                writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode())
+                for _ in range(20):
+                    if self.over:
+                        break
+                    writer.write(b" ")
+                    await writer.drain()
+                    self.trickled += 1
+                    await asyncio.sleep(1)
+                writer.close()
+
+    def _lock_tables(self) -> None:
+        """What a migration or a careless session does."""
+        with psycopg.connect(self._values["DATABASE_URL"]) as connection:
+            while not self.over:
+                for table in ("public.jobs", "public.job_events"):
+                    connection.execute(f"lock table {table} in access exclusive mode".encode())
+                    self.locked += 1
+                    time.sleep(min(3.0, max(0.0, self._over - time.monotonic())))
+                    connection.rollback()
+                time.sleep(1)
+
+
+async def ask(values: Mapping[str, str]) -> bool:
+    """Ask every kind of route once; whether each answered in time."""
+    headers = {"Authorization": f"Bearer {token_of(values, str(ADA.id))}"}
+    job = {
+        "workspace_id": str(ACME),
+        "job_type": "enrich_account",
+        "payload": {"account_id": str(ACME)},
+    }
+    questions: list[tuple[str, str, dict[str, object]]] = [
+        ("GET", "/health", {}),
+        ("GET", "/api/jobs", {}),
+        ("POST", "/api/jobs", {"json": job}),
+        ("GET", f"/api/workspaces/{ACME}/events", {}),
+        ("GET", f"/api/workspaces/{ACME}/limits", {}),
+        ("GET", f"/api/types?workspace_id={ACME}", {}),
+        ("GET", "/api/health/ready", {}),
+        ("GET", "/api/openapi.json", {}),
+    ]
+    good = True
+    async with httpx.AsyncClient(
+        base_url=values["API_URL"], headers=headers, timeout=30, trust_env=False
+    ) as http:
+        for method, path, more in questions:
+            began = time.perf_counter()
+            answer = await http.request(method, path, **more)  # type: ignore[arg-type]
+            took = time.perf_counter() - began
+            fine = answer.status_code < 500 and took <= MOST_SECONDS
+            good = good and fine
+            verdict = "ok" if fine else "FAILED"
+            print(f"{method:5}{path:66}{answer.status_code:>5}{took * 1000:>9.1f} ms  {verdict}")
+    return good
+
+
+async def run(values: Mapping[str, str], seconds: float) -> bool:
+    """The storm, then the questions."""
+    await ask(values)  # a first answer may have to make something that stays
+    storm = Storm(values, seconds)
+    await storm.run()
+    print(
+        f"storm of {seconds:g} s: {storm.opened} streams opened and left, {storm.refused} refused, "
+        f"{storm.locked} locks, {storm.trickled} bytes trickled"
+    )
+    return await ask(values)
+
+
+def main() -> int:
+    """Start a stack, storm it, ask."""
+    parser = argparse.ArgumentParser(prog="python -m infra.bench.storm", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="minutehand-storm-") as folder,
+        stack(Path(folder)) as values,
+    ):
+        bare = {name: value.strip("'\"") for name, value in values.items()}
+        return 0 if asyncio.run(run(bare, options.seconds)) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,220 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""A type stops for all on the evidence of several proven tenants alone, and comes back by itself."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.support.engine import ADA, EVE, GLOBEX, Engine, handle
+
+ERROR = {"type": "KeyError", "message": "no field 7"}
+
+
+def workspaces(engine: Engine, count: int, *, member: str | None = None) -> list[str]:
+    """More tenants, each a different person's unless `member` is in all of them."""
+    ids = [
+        str(engine.one("insert into public.workspaces (name) values ('T') returning id"))
+        for _ in range(count)
+    ]
+    for workspace in ids:
+        engine.run(
+            "insert into public.workspace_members (workspace_id, user_id, role) values (%s, %s, 'manager')",
+            workspace,
+            member or str(uuid.uuid4()),
+        )
+    return ids
+
+
+def prove(engine: Engine, *tenants: str) -> None:
+    """Let one job of each complete, well before anything fails."""
+    for workspace in tenants:
+        engine.enqueue(workspace=workspace)
+    engine.run_all()
+    maintain(engine, after=20)
+    engine.advance(1200)
+
+
+def poison(engine: Engine, count: int, workspace: str, **error: Any) -> None:
+    """Let `count` jobs of a workspace meet the same error."""
+    engine.enqueue_many(count, workspace=workspace)
+    leases = [lease for lease in engine.lease(1000) if lease["job"]["workspace_id"] == workspace]
+    engine.settle_all(
+        [{**handle(lease), "outcome": "retry", "error": error or ERROR} for lease in leases]
+    )
+
+
+def maintain(engine: Engine, *, after: float = 6) -> None:
+    """Let time pass and maintenance come by."""
+    engine.advance(after)
+    engine.maintain()
+
+
+def paused(engine: Engine) -> bool:
+    """Whether the type is stopped for all."""
+    return bool(
+        engine.one("select paused_at is not null from queue.job_types where job_type = 'work'")
+    )
+
+
+def broken(engine: Engine) -> list[str]:
+    """Three proven tenants, for all of whom the type has just failed: it is stopped."""
+    tenants = workspaces(engine, 3)
+    prove(engine, *tenants)
+    for workspace in tenants:
+        poison(engine, 4, workspace)
+    maintain(engine)
+    assert paused(engine)
+    return tenants
+
+
+def half_open(engine: Engine) -> list[str]:
+    """The same a minute later."""
+    tenants = broken(engine)
+    maintain(engine, after=61)
+    assert not paused(engine)
+    return tenants
+
+
+def test_a_type_broken_for_several_tenants_is_paused_for_all(engine: Engine) -> None:
+    """A bad deployment: the error is everywhere, nobody's jobs succeed."""
+    broken(engine)
+
+    paused_by, reason = engine.one(
+        "select paused_by, pause_reason from queue.job_types where job_type = 'work'"
+    )
+    assert paused_by == "poison"
+    assert "several workspaces" in reason
+    assert engine.rpc("queue_health")["paused_types"][0]["job_type"] == "work"
+
+
+def test_tenants_for_whom_it_never_worked_are_no_evidence(engine: Engine) -> None:
+    """A workspace costs nothing: its failures may be what it was made for."""
+    for workspace in workspaces(engine, 6):
+        poison(engine, 9, workspace)
+    maintain(engine)
+
+    assert not paused(engine)
+
+
+def test_one_persons_workspaces_count_as_one(engine: Engine) -> None:
+    """However many there are, and although the type worked in each before."""
+    hers = workspaces(engine, 5, member=EVE)
+    prove(engine, *hers)
+    for workspace in hers:
+        poison(engine, 9, workspace)
+    maintain(engine)
+
+    assert not paused(engine)
+
+
+def test_the_reason_of_a_pause_for_all_is_nobodys_error(engine: Engine) -> None:
+    """A tenant's words, in an error's message, are not for the others to read."""
+    broken(engine)
+
+    with engine.member(ADA) as ada:
+        told = ada.rpc("explain_job", p_job_id=ada.enqueue())
+    assert told["reason"] == "type_paused"
+    assert "no field" not in str(told)
+
+
+@pytest.mark.parametrize(("counts", "stops"), [((9, 1), False), ((30, 4), False), ((8, 1, 1), False), ((5, 5), True), ((6, 3, 3), True), ((1,) * 10, True)])  # fmt: skip
+def test_one_tenants_failures_alone_do_not_stop_a_type_for_all(
+    engine: Engine, counts: tuple[int, ...], stops: bool
+) -> None:
+    """A single bad job elsewhere makes nobody's error everybody's."""
+    tenants = workspaces(engine, len(counts))
+    prove(engine, *tenants)
+    for workspace, count in zip(tenants, counts, strict=True):
+        poison(engine, count, workspace)
+    maintain(engine)
+
+    assert paused(engine) is stops
+
+
+def test_a_type_that_works_for_another_tenant_is_not_paused_for_all(engine: Engine) -> None:
+    """However many workspaces somebody fills with poison."""
+    bad = workspaces(engine, 4)
+    prove(engine, GLOBEX, *bad)
+    engine.enqueue_many(3, workspace=GLOBEX)
+    engine.run_all()
+    for workspace in bad:
+        poison(engine, 12, workspace)
+    maintain(engine)
+
+    assert not paused(engine)
+    assert engine.one("select count(*) from queue.pauses") == 4
+
+
+def test_it_opens_half_by_itself_and_closes_when_a_job_completes(engine: Engine) -> None:
+    """Whoever deploys the fix needs no operator to resume."""
+    tenants = half_open(engine)
+
+    probes = engine.lease(100)
+    tried = [probe["job"]["workspace_id"] for probe in probes]
+    assert sorted(tried) == sorted(tenants)
+    engine.settle(probes[0])
+    maintain(engine)
+
+    assert engine.one("select count(*) from queue.breakers") == 0
+    assert engine.one("select max_concurrency from queue.job_types where job_type = 'work'") is None
+    engine.enqueue_many(20, workspace=tenants[0])
+    assert len(engine.lease(100)) >= 20
+
+
+def test_probes_that_fail_for_two_tenants_open_it_again_for_longer(engine: Engine) -> None:
+    """At once, in the settlement itself, so that few attempts are spent."""
+    half_open(engine)
+    first, second, _ = engine.lease(100)
+
+    engine.settle(first, "retry", error=ERROR)
+    assert not paused(engine)
+    engine.settle(second, "retry", error=ERROR)
+
+    assert paused(engine)
+    assert engine.one("select trips from queue.breakers") == 2
+    maintain(engine, after=100)
+    assert paused(engine)
+    maintain(engine, after=30)
+    assert not paused(engine)
+
+
+def test_one_tenants_failing_probes_do_not_keep_it_open(engine: Engine) -> None:
+    """Nor its slow ones: after five minutes the type has the benefit of the doubt."""
+    tenants = half_open(engine)
+    for _ in range(4):
+        [probe] = [p for p in engine.lease(1) if p["job"]["workspace_id"] == tenants[0]] or [None]
+        if probe:
+            engine.settle(probe, "retry", error=ERROR)
+        engine.advance(1)
+    assert not paused(engine)
+
+    maintain(engine, after=301)
+
+    assert engine.one("select count(*) from queue.breakers") == 0
+
+
+def test_a_registration_keeps_the_half_open_limits(engine: Engine) -> None:
+    """Workers restart while a fix is deployed; the type's own limits come back when it closes."""
+    half_open(engine)
+    engine.register("work", max_concurrency=50)
+    assert len(engine.lease(100)) == 3
+
+    maintain(engine, after=301)
+
+    assert engine.one("select max_concurrency from queue.job_types where job_type = 'work'") == 50
+
+
+def test_the_operator_may_close_it_and_pause_it(engine: Engine) -> None:
+    """What a person decides stands; the engine does not resume it."""
+    broken(engine)
+    request = {"kind": "job_type", "name": "work"}
+    engine.rpc("pause_jobs", p_request={**request, "paused": False})
+    assert not paused(engine)
+
+    engine.rpc("pause_jobs", p_request={**request, "reason": "the vendor is down"})
+    maintain(engine, after=4000)
+
+    assert paused(engine)

@@ -1,0 +1,183 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""Every row a tenant can make is bounded, told by its limits and refused by the limit's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
+
+MADE: dict[str, Callable[[Engine, int], object]] = {
+    "max_schedules": lambda e, n: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": f"s{n}", "cron": "0 0 1 1 *", "job_type": "work"}),
+    "max_webhooks": lambda e, n: e.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": f"https://e.com/{n}", "sealed_secret": SEALED}),
+    "max_pauses": lambda e, n: e.rpc("pause_jobs", p_request={"kind": "workspace_type", "name": f"t{n}", "workspace_id": ACME}),
+    "max_batches": lambda e, n: e.rpc("create_batch", p_workspace_id=ACME),
+    "max_events": lambda e, n: e.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}"),
+    "max_sessions": lambda e, n: e.enqueue(session_id=f"s{n}"),
+    "max_guest_sessions": lambda e, n: e.rpc("open_guest_session", p_workspace_id=ACME, p_options={"user_id": EVE}),
+    "max_invitations": lambda e, n: e.rpc("set_member", p_workspace_id=ACME, p_email=f"nobody{n}@example.com"),
+    "max_member_changes": lambda e, n: e.rpc("set_member", p_workspace_id=ACME, p_email=f"nobody{n}@example.com"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
+    """For people; the service may make what it must."""
+    most = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]["used"] + 3
+    engine.run("update queue.settings set value = to_jsonb(%s::int) where name = %s", most, name)
+    for number in range(4):
+        engine.register(f"t{number}")
+    engine.register("work")
+    with engine.member(ADA) as ada:
+        for number in range(3):
+            MADE[name](ada, number)
+        with pytest.raises(psycopg.Error) as refused:
+            MADE[name](ada, 3)
+        assert refusal(refused.value) == ("PT429", "quota_exceeded", name)
+        told = ada.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]
+
+    assert told == {"max": most, "used": most}
+    if name not in {"max_schedules", "max_webhooks"}:
+        MADE[name](engine, 3)
+
+
+def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
+    """A new table with a workspace is either bounded, or named here with what bounds it."""
+    bounded_otherwise = {
+        # one per job, and jobs are bounded by max_pending, their rate and retention
+        "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags",
+        "steps", "running_steps", "gathered",
+        "openings", "partitions", "turns", "signals", "last_deliveries",
+        # one per workspace, or per workspace and type
+        "tenant_limits", "live_counts", "row_counts", "shares", "proven", "removals", "stat_deltas", "stat_minutes",
+        # published by workers; of schedules, which are bounded
+        "declared_schedules", "schedule_minutes",
+        # what people did, kept for a time
+        "actions",
+        # one per limited scope that leases from
+        "caps", "buckets",
+    }  # fmt: skip
+    tables = engine.rows(
+        "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'workspace_id'"
+        " where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r' and not exists (select 1 from pg_trigger t"
+        "  where t.tgrelid = c.oid and t.tgname = 'quota_is_held')"
+    )
+
+    engine_tables = {t for t in tables if not t.startswith(("chat_", "plan_", "beacon_", "training_"))}  # fmt: skip
+    assert engine_tables <= bounded_otherwise
+
+
+def test_a_large_quota_is_counted_every_ten_seconds(engine: Engine) -> None:
+    """A row costs what it always costs, and the overshoot is what ten seconds can make."""
+    engine.run("update queue.settings set value = '2001' where name = 'max_events'")
+    with engine.member(ADA) as ada:
+        for number in range(2005):
+            ada.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{number}")
+        engine.advance(11)
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("emit_event", p_workspace_id=ACME, p_name="more")
+
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_events")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        ({"name": "no_such_type"}, ("PT404", "unknown_job_type", "no_such_type")),
+        ({"name": "work", "reason": "x" * 501}, ("PT400", "invalid_argument", "reason")),
+    ],
+)
+def test_a_pause_is_small_and_of_something(
+    engine: Engine, request_: dict[str, str], answer: tuple[str, str, str]
+) -> None:
+    """A reason of 100 kB, thousands of times, is a way to store files."""
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.rpc(
+            "pause_jobs",
+            p_request={"kind": "workspace_type", "workspace_id": ACME, **request_},
+        )
+
+    assert refusal(refused.value) == answer
+
+
+def limited(engine: Engine, per_second: int, burst: int) -> None:
+    """Let a person enqueue so many."""
+    engine.run(
+        "update queue.settings set value = to_jsonb(%s::int) where name = 'user_enqueues_per_second'",
+        per_second,
+    )
+    engine.run(
+        "update queue.settings set value = to_jsonb(%s::int) where name = 'user_enqueues_burst'",
+        burst,
+    )
+
+
+WAYS: dict[str, Callable[[Engine], object]] = {
+    "one": lambda e: e.enqueue(),
+    "one with options": lambda e: e.enqueue(priority=5),
+    "bulk": lambda e: e.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}]),
+    "insert": lambda e: e.run("insert into public.jobs (workspace_id, job_type, status) values (%s, 'work', 'pending')", ACME),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_person_enqueues_no_faster_than_their_limit(engine: Engine, way: str) -> None:
+    """By every way in, and over all their workspaces; the refusal says when to come back."""
+    limited(engine, per_second=2, burst=4)
+    with engine.member(ADA) as ada:
+        ada.enqueue_many(4)
+        with pytest.raises(psycopg.Error) as refused:
+            WAYS[way](ada)
+        state, word, detail = refusal(refused.value)
+        assert (state, word) == ("PT429", "rate_limited")
+        assert json.loads(detail) == {
+            "limit": "enqueues",
+            "per_second": 2,
+            "burst": 4,
+            "retry_after_seconds": 1,
+        }
+
+        engine.advance(1)
+        WAYS[way](ada)
+        assert engine.one("select count(*) from public.jobs") == 5
+    with engine.member(EVE) as eve:
+        eve.enqueue(workspace=GLOBEX)
+    engine.enqueue_many(50)
+
+
+def test_a_repeated_key_costs_nothing(engine: Engine) -> None:
+    """Whoever asks again for the same job must get it."""
+    limited(engine, per_second=1, burst=1)
+    with engine.member(ADA) as ada:
+        first = ada.enqueue(idempotency_key="k")
+
+        assert {ada.enqueue(idempotency_key="k") for _ in range(5)} == {first}
+
+
+def test_streams_are_opened_no_faster_than_their_limit(engine: Engine) -> None:
+    """Each holds an invocation for twenty seconds."""
+    engine.run("update queue.settings set value = '2' where name = 'user_stream_opens_burst'")
+    with engine.member(ADA) as ada:
+        ada.rpc("open_stream")
+        ada.rpc("open_stream")
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("open_stream")
+    assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+
+
+def test_idle_buckets_are_forgotten(engine: Engine) -> None:
+    """A row per person who ever called would be one more table that only grows."""
+    with engine.member(ADA) as ada:
+        ada.enqueue()
+    assert engine.one("select count(*) from queue.caller_buckets") == 1
+
+    engine.advance(3700)
+    engine.maintain()
+
+    assert engine.one("select count(*) from queue.caller_buckets") == 0

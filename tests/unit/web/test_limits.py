@@ -1,0 +1,121 @@
+"""What one caller may do in a process, by a clock of the test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from minutehand.clock import FrozenClock
+from minutehand.queue.errors import QueueError
+from minutehand.web.errors import ApiError
+from minutehand.web.handlers import respond
+from minutehand.web.limits import MOST_CALLERS, CallerLimits
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    """It stands still."""
+    return FrozenClock()
+
+
+def limits(clock: FrozenClock, **changes: Any) -> CallerLimits:
+    """Two requests a second, three at once, two streams."""
+    usual = {"requests_per_second": 2, "requests_burst": 3, "streams": 2}
+    return CallerLimits(clock, **{**usual, **changes})
+
+
+def test_a_caller_in_a_loop_is_told_to_wait_and_others_are_not(clock: FrozenClock) -> None:
+    """One user's loop must not be everybody's 429."""
+    limit = limits(clock)
+    for _ in range(3):
+        limit.count_request("eve")
+
+    with pytest.raises(ApiError) as refused:
+        limit.count_request("eve")
+    limit.count_request("ada")
+
+    assert (refused.value.status_code, refused.value.code) == (429, "rate_limited")
+    assert refused.value.info == {
+        "limit": "requests",
+        "retry_after_seconds": 1,
+        "per_second": 2,
+        "burst": 3,
+    }
+    assert (refused.value.headers or {})["Retry-After"] == "1"
+    clock.advance(seconds=0.5)
+    limit.count_request("eve")
+
+
+def test_a_bucket_holds_no_more_than_its_burst(clock: FrozenClock) -> None:
+    """A quiet hour is no licence."""
+    limit = limits(clock)
+    limit.count_request("eve")
+    clock.advance(seconds=3600)
+    for _ in range(3):
+        limit.count_request("eve")
+
+    with pytest.raises(ApiError):
+        limit.count_request("eve")
+
+
+def test_a_caller_holds_so_many_streams_until_they_end(clock: FrozenClock) -> None:
+    """237 of one user were open once."""
+    limit = limits(clock)
+    limit.hold_stream("eve")
+    limit.hold_stream("eve")
+
+    with pytest.raises(ApiError) as refused:
+        limit.hold_stream("eve")
+    limit.hold_stream("ada")
+    limit.release_stream("eve")
+    limit.hold_stream("eve")
+
+    assert refused.value.info["limit"] == "streams"
+
+
+def test_zero_is_no_limit(clock: FrozenClock) -> None:
+    """For a deployment that counts elsewhere."""
+    limit = limits(clock, requests_per_second=0, streams=0)
+
+    for _ in range(1000):
+        limit.count_request("eve")
+        limit.hold_stream("eve")
+
+
+def test_what_is_known_of_callers_is_bounded(clock: FrozenClock) -> None:
+    """The one that was seen longest ago is forgotten first."""
+    limit = limits(clock, requests_burst=1)
+    for number in range(MOST_CALLERS + 1):
+        limit.count_request(str(number))
+
+    limit.count_request("0")
+    with pytest.raises(ApiError):
+        limit.count_request(str(MOST_CALLERS))
+
+
+@pytest.mark.parametrize(
+    ("word", "details", "detail", "after"),
+    [
+        ("quota_exceeded", "max_events", b'{"limit":"max_events"}', "5"),
+        (
+            "rate_limited",
+            '{"limit": "enqueues", "retry_after_seconds": 7}',
+            b'{"limit":"enqueues","retry_after_seconds":7}',
+            "7",
+        ),
+        ("rate_limited", "what is this", b'{"limit":"what is this"}', "5"),
+    ],
+)
+def test_a_refusal_of_the_queue_names_its_limit(
+    word: str, details: str, detail: bytes, after: str
+) -> None:
+    """And says when to come back."""
+    error = QueueError("too many", status=429, code="PT429", details=details, hint=word)
+
+    response = respond(error)
+
+    assert response is not None
+    assert response.status_code == 429
+    assert detail in bytes(response.body)
+    assert response.headers["retry-after"] == after
