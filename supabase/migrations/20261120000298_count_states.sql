@@ -39,17 +39,18 @@ create function queue.count_states(p_workspace_id uuid, p_filter jsonb, p_counts
 language sql stable
 set search_path = ''
 as $$
-  select jsonb_build_object('suspended', p_counts -> 'waiting', 'running', case when p_filter <> '{}' then p_counts -> 'processing' else
-      (select to_jsonb(count(*)) from queue.leases as l where l.workspace_id = p_workspace_id
-        and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.internal)) end)
+  select jsonb_build_object('suspended', p_counts -> 'waiting',
+      'running', case when p_filter <> '{}' then p_counts -> 'processing' else (
+        select to_jsonb(count(*)) from queue.leases as l where l.workspace_id = p_workspace_id
+          and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.internal)) end)
     || case when p_counts -> 'pending' = '0' then '{"queued": 0, "scheduled": 0, "retrying": 0}'
       else queue.pending_states(p_workspace_id, p_filter, queue.clock()) end
     || (select jsonb_object_agg(o.outcome, (p_counts ->> o.outcome)::bigint
         - case when p_filter = '{}' then queue.internal_jobs(p_workspace_id, o.outcome) else 0 end)
       from unnest(array['completed', 'failed', 'cancelled']) as o (outcome))
 $$;
-comment on function queue.count_states is 'Counts by status as counts by the states that people look for, internal types '
-  'left out unless a filter names one.';
+comment on function queue.count_states is 'Counts by status as counts by the states that people look for, internal '
+  'types left out unless a filter names one.';
 
 revoke execute on function queue.pending_states, queue.internal_jobs, queue.count_states
   from public, anon, authenticated, service_role;

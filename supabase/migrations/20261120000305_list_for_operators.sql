@@ -83,9 +83,9 @@ exception
 end;
 $$;
 comment on function public.operator_jobs is E'Jobs of all workspaces, newest first, for an operator: {jobs: [… '
-  'workspace_name], next: id | null}; give next as p_cursor.\n\nFilter: workspace_id, state […], status […], job_type, queue, '
-  'search, created_after, internal. Without payloads and results. A page looks at no more than 20,000 jobs and may '
-  'hold fewer than asked for, even none.';
+  'workspace_name], next: id | null}; give next as p_cursor.\n\nFilter: workspace_id, state […], status […], '
+  'job_type, queue, search, created_after, internal. Without payloads and results. A page looks at no more than '
+  '20,000 jobs and may hold fewer than asked for, even none.';
 
 create function public.operator_counts() returns jsonb
 language plpgsql stable

@@ -15,7 +15,7 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
   const isEnded = job.status === "failed";
   const stopped = stoppedBy(explained?.reason, { job, isManager, typeLink });
   if (stopped && !isEnded) return stopped;
-  if (!job.error_message) return null;
+  if (!job.error_message || job.status === "processing" || job.status === "waiting") return null;
   if (failedChild) {
     return { text: `A child job failed${at(failedChild.place)}. Correct that first; then retry the child, and this job, whose finished steps are kept.`, links: [{ href: `/jobs/${failedChild.id}`, label: "The failed child" }] };
   }

@@ -157,7 +157,7 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
           data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined} style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
           title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`;
       })}
-      ${place && html`<span class="waterfall-time num" data-side=${end > 84 ? (place.left > 16 ? "before" : "inside") : "after"} style=${end > 84 ? (place.left > 16 ? { right: `${100 - place.left}%` } : { right: "0" }) : { left: `${end}%` }}>${label}${Number.isFinite(row.until) && row.isRunning ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>` : ""}</span>`}
+      ${place && html`<span class="waterfall-time num" data-side=${end > 84 ? (place.left > 16 ? "before" : "inside") : "after"} style=${end > 84 ? (place.left > 16 ? { right: `${100 - place.left}%` } : { right: "0" }) : { left: `${end}%` }}>${label}${row.until > row.to && row.isRunning ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>` : ""}</span>`}
     </div>
   </div>`;
 }

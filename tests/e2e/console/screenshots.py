@@ -15,7 +15,7 @@ from playwright.sync_api import Playwright, sync_playwright
 
 from minutehand.local.users import ACME
 from tests.e2e.console.browsers import FLAGS, chromium
-from tests.e2e.console.people import ADA, Visitor
+from tests.e2e.console.people import ADA, OLGA, Visitor
 from tests.e2e.console.story import Story, tell
 from tests.support.stacks import RunningStack, running_stack
 
@@ -36,7 +36,15 @@ SHOWN = {
     "plan-wide-light",
     "chat-wide-light",
     "training-wide-light",
+    "waterfall-wide-light",
+    "waterfall-narrow-dark",
+    "types-wide-light",
+    "alerts-wide-light",
+    "on-call-wide-light",
+    "workers-wide-dark",
 }
+#: Pages that people on call see.
+ON_CALL = {"on-call": "/jobs", "workers": "/workers", "all-failures": "/failures"}
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"
 
 
@@ -71,25 +79,36 @@ def take(
         "plan": story.plan,
         "chat": story.chat,
         "training": story.training,
+        "waterfall": story.family,
+        "types": "/types",
+        "type": "/types/enrich_account",
+        "logs": "/logs",
+        "failures": "/failures",
+        "alerts": "/alerts",
+        "limits": "/limits",
+        "activity": "/activity",
+        **ON_CALL,
     }
     for scheme, sizes in SIZES.items():
         for size, viewport in sizes.items():
-            visitor = Visitor(
-                browser,
-                stack,
-                workspace_id=str(ACME),
-                color_scheme=scheme,
-                viewport=viewport,
-                device_scale_factor=1,
-            )
-            visitor.sign_in(ADA)
-            for name, path in pages.items():
-                if shown is not None and f"{name}-{size}-{scheme}" not in shown:
-                    continue
-                visitor.open(path)
-                visitor.page.wait_for_timeout(1500)
-                visitor.page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
-            visitor.close()
+            for who in (ADA, OLGA):
+                visitor = Visitor(
+                    browser,
+                    stack,
+                    workspace_id=str(ACME) if who is ADA else None,
+                    color_scheme=scheme,
+                    viewport=viewport,
+                    device_scale_factor=1,
+                )
+                visitor.sign_in(who)
+                for name, path in pages.items():
+                    wanted = shown is None or f"{name}-{size}-{scheme}" in shown
+                    if not wanted or (name in ON_CALL) is (who is ADA):
+                        continue
+                    visitor.open(path)
+                    visitor.page.wait_for_timeout(1500)
+                    visitor.page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
+                visitor.close()
     browser.close()
 
 

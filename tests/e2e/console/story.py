@@ -38,6 +38,7 @@ class Story:
     plan: str
     chat: str
     training: str
+    family: str
 
 
 def remember(stack: RunningStack, workspace_id: str) -> None:
@@ -99,6 +100,48 @@ async def talk(api: httpx.AsyncClient, workspace_id: str) -> str:
     return str(begun.json()["id"])
 
 
+def publish(stack: RunningStack, workspace_id: str) -> str:
+    """A job that failed once, had its children draw pages, and now uploads what they made."""
+    book = HandWorker(stack, workspace_id, job_type="publish_catalogue")
+    pages = HandWorker(stack, workspace_id, job_type="render_page")
+    job = book.enqueue({"catalogue": 7}, tags=["spring"])
+    lease = book.lease_soon()
+    time.sleep(0.6)
+    book.report(lease, 10, steps=[{"name": "read products", "result": 1204, "took_ms": 580}])
+    error = {"type": "Timeout", "message": "the price service did not answer within 2 s"}
+    book.settle(lease, "retry", error=error, retry_after_seconds=0)
+    lease = book.lease_soon()
+    book.report(lease, 20, steps=[{"name": "fetch prices", "result": 3, "took_ms": 120}])
+    children = book.spawn(lease, 4, job_type="render_page")
+    wait = {"kind": "children", "name": "pages", "job_ids": children}
+    book.settle(lease, "waiting", wait=wait)
+    for number in range(4):
+        page = pages.lease_soon()
+        time.sleep(0.2 + 0.25 * number)
+        pages.report(page, 90, steps=[{"name": "layout", "result": 1, "took_ms": 100}])
+        pages.settle(page, result={"page": number})
+    lease = book.lease_soon()
+    time.sleep(0.4)
+    step = {"name": "upload to the printer", "for_ms": 40}
+    done = [{"name": "bind pages", "result": 1, "took_ms": 300}]
+    book.report(lease, 80, steps=done, step=step)
+    return f"/jobs/{job}"
+
+
+def watch_thresholds(stack: RunningStack, workspace_id: str) -> None:
+    """Two alerts, one of them raised."""
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into queue.alerts (workspace_id, name, metric, threshold, minutes, mail,"
+            " raised_at, value, checked_at) values"
+            " (%(id)s, 'Too many failures', 'failure_share', 0.02, 60, '{ada@acme.test}',"
+            " now() - interval '4 minutes', 0.031, now() - interval '20 seconds'),"
+            " (%(id)s, 'Digests are late', 'queue_p95_seconds', 30, 15, '{}', null, 0.4,"
+            " now() - interval '20 seconds')",
+            {"id": workspace_id},
+        )
+
+
 def tell(stack: RunningStack, workspace_id: str) -> Story:
     """Make jobs of several types in every state, and what the apps show."""
     benchmark, plan, chat, video = asyncio.run(show_apps(stack, workspace_id))
@@ -150,7 +193,9 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         time.sleep(0.7)
     reports.report(lease, **at(68, "statements", "Statement 7 of 12 from the bank"))
     reports.report(lease, logs=[{"level": "warning", "message": "Statement 7 is late"}])
+    watch_thresholds(stack, workspace_id)
     return Story(
+        family=publish(stack, workspace_id),
         running=f"/jobs/{running}",
         asking=f"/jobs/{asking}",
         failed=f"/jobs/{failed}",

@@ -123,7 +123,7 @@ class HandWorker:
         job_id: str = lease["job"]["id"]
         return job_id
 
-    def spawn(self, lease: dict[str, Any], count: int) -> list[str]:
+    def spawn(self, lease: dict[str, Any], count: int, *, job_type: str | None = None) -> list[str]:
         """Make child jobs."""
         answer = self._call(
             "spawn_jobs",
@@ -133,7 +133,7 @@ class HandWorker:
                     "fence": lease["fence"],
                     "name": "parts",
                     "children": [
-                        {"job_type": self.job_type, "payload": {"part": part}}
+                        {"job_type": job_type or self.job_type, "payload": {"part": part}}
                         for part in range(count)
                     ],
                 }
