@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live bench-chat simulate chaos package dist soak bench-console screenshots
+.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live bench-chat simulate age victim chaos package dist soak bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -97,6 +97,12 @@ dist: setup ## Build the wheel and the npm archive into dist/
 
 simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
 	@$(BIN)/python -m infra.bench.simulate $(ARGS)
+
+age: setup ## Churn a million jobs (ARGS="--jobs N"): rate, blocks, sizes and lock waits per window
+	@$(BIN)/python -m infra.bench.age $(ARGS)
+
+victim: setup ## Measure one tenant's pick-up while others do what once slowed everyone
+	@$(BIN)/python -m infra.bench.victim $(ARGS)
 
 chaos: setup ## Kill everything while 10,000 jobs run, then check the books
 	@$(BIN)/python -m infra.bench.chaos $(ARGS)

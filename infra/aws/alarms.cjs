@@ -47,7 +47,7 @@ function rows(p) {
       id: `${name}Throttles`, ...lambda(name, "Throttles"), Statistic: "Sum", ...minutes(name === "Worker" ? 15 : 5), over: 0,
       runbook: name === "Worker"
         ? "A few are normal: reserved concurrency caps the database's load. For minutes on end: jobs arrive faster " +
-          "than they run; read OldestDueSeconds, then raise workerReservedConcurrency in stages.yml."
+          "than they run; read OldestDueSeconds, then raise workersAtOnce in stages.yml."
         : "The account's concurrency is used up. Look for a runaway function in the console's concurrency graph; " +
           "ask AWS for a higher quota, or reserve concurrency for this function.",
     },
@@ -67,6 +67,12 @@ function rows(p) {
       id: "OldestDueJob", ...own("OldestDueSeconds"), Statistic: "Maximum", ...minutes(3), over: p.oldestDueSeconds,
       runbook: "Due jobs are not being run. `minutehand stats --all` shows what waits and what is paused, `minutehand explain <id>` " +
         "of a waiting job says why: paused, limit reached, workers throttled, or no tick. If ticks run, raise workerConcurrency or the reserved concurrency.",
+    },
+    {
+      // readiness and doctor say so from 30 days on; a key without an end writes no such metric
+      id: "WorkerKeyExpires", ...own("WorkerKeyDays"), Statistic: "Minimum", ...minutes(5), datapoints: 1, under: 7,
+      runbook: "In less than a week every worker is refused at once. `minutehand token rotate --secrets secrets.env --signing-key " +
+        `key.json\` signs a new key; then \`minutehand deploy ${p.stage} --secrets secrets.env --secrets-only\`.`,
     },
     {
       // a throttled tick was a tick: while every worker is busy none starts, and nothing is wrong
@@ -110,7 +116,7 @@ function rows(p) {
       // a busy minute drops wake-ups by the dozen and needs nobody; a quarter of an hour without a free worker does
       id: "WorkersTooFew", ...lambda("Worker", "AsyncEventsDropped"), Statistic: "Sum", ...minutes(15), over: 0,
       runbook: "For 15 minutes on end wake-ups waited a minute for a worker and were given up; no job is lost. Raise " +
-        "workerReservedConcurrency or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
+        "workersAtOnce or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
     },
     {
       id: "TickFailuresWaiting", ...queue("TickFailures"), Statistic: "Maximum", ...minutes(5), datapoints: 1, over: 0,

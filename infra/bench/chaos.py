@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 
+from infra.bench import sql_faults
 from infra.bench.chaos_worker import LEASE_SECONDS, Ledger, chaos_registry
 from infra.bench.faults import FaultyProxy, Odds
 from infra.bench.paths import PYTHONPATH, ROOT
@@ -29,9 +30,21 @@ from minutehand.queue import NewJob, QueueClient
 from minutehand.worker import Worker
 
 ODDS = Odds(
-    lose_request=0.01, lose_answer=0.03, cut_answer=0.01, double=0.03, delay=0.03, delay_seconds=2.5
+    lose_request=0.01,
+    lose_answer=0.03,
+    cut_answer=0.01,
+    double=0.03,
+    late=0.02,
+    delay=0.03,
+    delay_seconds=2.5,
 )
-FAULTS = ("kill worker", "stop worker", "restart data api", "restart postgres")
+FAULTS = (
+    "kill worker",
+    "stop worker",
+    "restart data api",
+    "restart postgres",
+    *sql_faults.FAULTS,
+)
 
 
 @dataclass
@@ -96,6 +109,8 @@ class Chaos:
             unleashed.cancel()
             await asyncio.gather(unleashed, return_exceptions=True)
             proxy.odds = Odds()
+            with self.scratch.connect() as connection:
+                sql_faults.stop_schedules(connection)
             await self._until_left(0)
         finally:
             for process in self.processes:
@@ -160,6 +175,8 @@ class Chaos:
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(LEASE_SECONDS * self.rng.uniform(0.5, 2.5))
             process.send_signal(signal.SIGCONT)
+        elif fault in sql_faults.FAULTS:
+            await asyncio.to_thread(self._inflict_on_sql, fault)
         elif fault == "restart data api":
             self.scratch.gateway.stop()
             await asyncio.sleep(self.rng.random())
@@ -169,6 +186,13 @@ class Chaos:
             if postgres.process is not None:
                 stop(postgres.process, by=signal.SIGKILL)
             postgres.start()
+
+    def _inflict_on_sql(self, fault: str) -> None:
+        try:
+            with self.scratch.connect() as connection:
+                sql_faults.FAULTS[fault](connection, self.rng)
+        except psycopg.Error:
+            self.books.faults[f"{fault} (cut short)"] += 1
 
     async def _until_left(self, most: int) -> None:
         while True:
@@ -191,6 +215,9 @@ class Chaos:
                 found = connection.execute(query.encode()).fetchall()
                 if found:
                     self.books.problems.append(f"{name}: {len(found)}, e.g. {found[0]}")
+            # schedules and crowds have added some
+            [(jobs,)] = connection.execute("select count(*) from public.jobs").fetchall()
+            self.books.jobs = int(str(jobs))
             for outcome, count in connection.execute(
                 "select outcome, count(*) from queue.attempts group by 1"
             ).fetchall():

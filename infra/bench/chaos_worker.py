@@ -62,6 +62,9 @@ def chaos_registry(ledger: Ledger, rng: random.Random) -> Registry:
             return Retry("as planned", after=0)
         if luck < 0.15:
             await ctx.step("half", _half)
+        if job.payload.number % 50 == 7:
+            # emitted by a fault with a long payload, or else given up
+            await ctx.wait_for_event(f"long {job.payload.number % 3}", timeout=20)
         ctx.progress(50)
         await asyncio.sleep(3.0 if luck > 0.998 else rng.random() * 0.03)
         ledger.note("end", job)

@@ -6,11 +6,16 @@ Each fault is one that a network or a dying server really produces; which is dra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 HOP_SECONDS = 20.0
+#: Until when a late repeat of a call comes.
+LATE_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,7 @@ class Odds:
     lose_answer: float = 0.0
     cut_answer: float = 0.0
     double: float = 0.0
+    late: float = 0.0
     delay: float = 0.0
     delay_seconds: float = 1.0
 
@@ -31,6 +37,7 @@ class Odds:
             "lose_answer": self.lose_answer,
             "cut_answer": self.cut_answer,
             "double": self.double,
+            "late": self.late,
             "delay": self.delay,
         }
         left = rng.random()
@@ -67,7 +74,10 @@ class FaultyProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # a task of its own: asyncio's own one would report its cancellation as an error
-        task = asyncio.create_task(self._serve(reader, writer))
+        self._keep(self._serve(reader, writer))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
@@ -91,6 +101,8 @@ class FaultyProxy:
             await asyncio.sleep(self.rng.random() * self.odds.delay_seconds)
         if fault == "double":
             await self._ask(call)
+        if fault == "late":
+            self._keep(self._repeat(call))
         answer = await self._ask(call)
         if answer is None or fault == "lose_answer":
             return False
@@ -101,6 +113,12 @@ class FaultyProxy:
         writer.write(answer)
         await writer.drain()
         return True
+
+    async def _repeat(self, call: bytes) -> None:
+        """Send a call once more, seconds after it was answered."""
+        await asyncio.sleep(self.rng.random() * LATE_SECONDS)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            await self._ask(call)
 
     async def _ask(self, call: bytes) -> bytes | None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream_port)

@@ -22,8 +22,9 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from infra.bench.queues import ACME, Bench, Peers
+from infra.bench.queues import BROADCASTS, Bench, Peers
 from minutehand.local.postgres import Postgres
+from minutehand.local.users import ACME
 from minutehand.node import node_binary
 
 HERE = Path(__file__).parent / "queue_peers"
@@ -46,7 +47,7 @@ def enqueue_rate(bench: Bench, name: str, calls: int, clients: int) -> float:
         RuntimeError: The peer could not be fetched or failed.
     """
     ours = name.startswith("minutehand")
-    with bench.database(minutehand=ours, broadcast="broadcast" in name) as url:
+    with bench.database(minutehand=ours, broadcast=BROADCASTS.get(name, "")) as url:
         program: list[Any]
         if name in NODE:
             program = [node_binary(), HERE / "single_peer.mjs", name]
@@ -79,7 +80,9 @@ class Leasing:
     """Of the calls under way the share that waited for a lock."""
 
 
-def lease_rate(bench: Bench, workers: int, jobs: int, *, broadcast: bool = True) -> Leasing:
+def lease_rate(
+    bench: Bench, workers: int, jobs: int, *, broadcast: str = "within the budget"
+) -> Leasing:
     """Settle one job and lease the next, on a warm connection for each worker."""
     with bench.database(minutehand=True, broadcast=broadcast) as url:
         with psycopg.connect(url, autocommit=True) as filler:
@@ -169,11 +172,11 @@ def main() -> int:
         one, many = (statistics.median(rates[name, clients]) for clients in (1, 16))
         print(f"{name:<28} one client {one:>7,.0f}   16 clients {many:>7,.0f}   {many / one:>5.1f}")
     print("ours, with broadcast: jobs a second, leased and settled one by one")
-    for workers, seen in leases.items():
+    for workers, runs in leases.items():
         print(
-            f"{workers:>3} workers {statistics.median(one.rate for one in seen):>7,.0f}/s"
-            f"   {statistics.median(one.cpu_ms for one in seen):.2f} ms of Postgres's CPU a job"
-            f"   {statistics.median(one.waiting for one in seen):.1%} of calls waited for a lock"
+            f"{workers:>3} workers {statistics.median(one.rate for one in runs):>7,.0f}/s"
+            f"   {statistics.median(one.cpu_ms for one in runs):.2f} ms of Postgres's CPU a job"
+            f"   {statistics.median(one.waiting for one in runs):.1%} of calls waited for a lock"
         )
     return 0
 

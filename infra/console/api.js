@@ -2,6 +2,7 @@
 // The browser's key reads under row level security; writes go through the API.
 
 import { setSchema } from "./lib/jobs.js";
+import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
 const TIMEOUT_MS = 20_000;
@@ -21,8 +22,11 @@ let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
-/** `{status: "starting" | "out" | "in", user, workspaces, workspace}`; `workspace` has `role`. */
-export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null });
+/**
+ * `{status: "starting" | "out" | "in", user, workspaces, workspace, isOperator, reason}`; `workspace` has `role`: manager,
+ * member or operator; `reason` says why somebody was signed out who did not ask for it.
+ */
+export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null, isOperator: false, reason: null });
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
@@ -72,32 +76,52 @@ export function connect(supabaseClient, { api = location.origin, schema: install
   apiOrigin = api;
 }
 
+let isLeaving = false;
+
 function signedOut() {
-  session.set({ status: "out", user: null, workspaces: [], workspace: null });
+  const wasIn = session.get().status === "in";
+  const reason = wasIn && !isLeaving ? "Your session has ended. Sign in again to continue where you were." : session.get().reason;
+  isLeaving = false;
+  session.set({ status: "out", user: null, workspaces: [], workspace: null, isOperator: false, reason });
 }
 
 async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    let workspaces = await readWorkspaces(user.id);
-    if (workspaces.length === 0 && (await acceptInvitations())) workspaces = await readWorkspaces(user.id);
+    let { workspaces, isOperator } = await readWorkspaces(user.id);
+    if (workspaces.length === 0 && (await acceptInvitations())) ({ workspaces, isOperator } = await readWorkspaces(user.id));
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
-    session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace });
+    session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace, isOperator, reason: null });
   } catch (error) {
-    session.set({ status: "failed", error, user: null, workspaces: [], workspace: null });
+    session.set({ status: "failed", error, user: null, workspaces: [], workspace: null, isOperator: false, reason: null });
   }
 }
 
+/** The workspaces somebody belongs to; for operators also those they have open, and all of them as one. */
 async function readWorkspaces(userId) {
-  const [found, memberships] = await Promise.all([
+  const [found, memberships, onCall] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
+    unwrap(data().rpc("operator_session")),
   ]);
   const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
-  return found.map((workspace) => ({ ...workspace, role: roles.get(workspace.id) ?? "member" }));
+  const opened = new Map(onCall.opened.map((one) => [one.workspace_id, one]));
+  const known = new Map(found.map((one) => [one.id, one.name]));
+  for (const { workspace_id: id, name } of onCall.opened) known.set(id, known.get(id) ?? name ?? id);
+  const workspaces = [...known].map(([id, name]) => ({ id, name, role: roles.get(id) ?? (opened.has(id) ? "operator" : "member"), expiresAt: roles.has(id) ? null : (opened.get(id)?.expires_at ?? null) }));
+  if (onCall.operator) workspaces.push({ id: ALL, name: "All workspaces", role: "operator", expiresAt: null });
+  return { workspaces, isOperator: onCall.operator };
+}
+
+/** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
+export async function refreshWorkspaces(id) {
+  const now = session.get();
+  const { workspaces, isOperator } = await readWorkspaces(now.user.id);
+  const workspace = workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
+  session.set({ ...session.get(), workspaces, workspace, isOperator });
 }
 
 /** Join what the person was invited to; Auth does so itself where the project allows a trigger there. */
@@ -113,6 +137,7 @@ export async function signIn(email, password) {
 }
 
 export async function signOut() {
+  isLeaving = true;
   await client.auth.signOut({ scope: "local" });
 }
 
@@ -133,7 +158,7 @@ async function token({ fresh = false } = {}) {
     throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
   }
   if (error || !found.session) {
-    if (isHost) await signOut();
+    if (isHost) await client.auth.signOut({ scope: "local" });
     throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
   }
   return found.session.access_token;
@@ -172,10 +197,10 @@ export async function request(method, path, { body, form, query, headers, signal
   if (answer.status === 401 && !given && !guestSession) answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
-    const body = await errorBody(answer);
+    const said = await errorBody(answer);
     // API Gateway's own 429 has neither our words nor a time
-    const isGateways = answer.status === 429 && !body.code;
-    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter, ...(isGateways ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." } : body) });
+    const isGateways = answer.status === 429 && !said.code;
+    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter, ...(isGateways ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." } : said) });
   }
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
@@ -220,6 +245,10 @@ export const jobs = {
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
   steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
+  trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
+  /** Who cancelled, retried, answered or opened it, the latest first. */
+  actions: async (id, signal) => (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
   create: (job) => post("/api/jobs", job),
   cancel: (id) => post(`/api/jobs/${id}/cancel`),
   retry: (id) => post(`/api/jobs/${id}/retry`),
@@ -227,12 +256,68 @@ export const jobs = {
   cancelMany: (workspaceId, filter, cursor = null) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter, cursor }),
   redriveMany: (workspaceId, filter, cursor = null) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter, cursor }),
 
-  /** How many jobs of a workspace are in each status: `{[status]: n, more}`; those in `more` have at least so many. */
+  /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    const { counts, more } = await unwrap(data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
-    return { ...counts, more };
+    const { states, more } = await unwrap(data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
+    return { states, more };
   },
+};
+
+// Types ---------------------------------------------------------------------------------------
+
+export const types = {
+  /** Job types by name with who serves them and how the last day went: `{now, types}`. */
+  list: (workspaceId, signal, isInternal = false) => unwrap(data().rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal }).abortSignal(signal)),
+  /** One with its schema, limits, workers and schedules. */
+  get: (workspaceId, name, signal) => unwrap(data().rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }).abortSignal(signal)),
+};
+
+// Alerts --------------------------------------------------------------------------------------
+
+export const alerts = {
+  list: async (workspaceId, signal) => (await unwrap(data().rpc("list_alerts", { p_workspace_id: workspaceId }).abortSignal(signal))).alerts,
+  put: (workspaceId, alert) => unwrap(data().rpc("put_alert", { p_workspace_id: workspaceId, p_alert: alert })),
+  remove: (workspaceId, name) => unwrap(data().rpc("delete_alert", { p_workspace_id: workspaceId, p_name: name })),
+  /** Addresses of the workspace's members, in order. */
+  async addresses(workspaceId, readPeople) {
+    const members = await unwrap(data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId));
+    return Object.values(await readPeople(members.map((member) => member.user_id))).sort();
+  },
+};
+
+// People --------------------------------------------------------------------------------------
+
+const known = new Map();
+
+/** Mail addresses by user id, as far as the reader may know them: `{id: address}`; read once each. */
+export async function people(ids) {
+  const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
+  if (missing.length > 0) {
+    const found = await unwrap(data().rpc("people", { p_ids: missing }));
+    for (const id of missing) known.set(id, found[id] ?? null);
+  }
+  return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
+}
+
+// Operators -----------------------------------------------------------------------------------
+
+const operatorCall = (name, given, signal) => unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
+
+/** What people on call may do beyond their own workspaces; each look and act is written down. */
+export const operator = {
+  session: () => operatorCall("operator_session", {}),
+  /** A page of all workspaces' jobs: `{jobs, next}`. */
+  jobs: (filter, cursor, signal) => operatorCall("operator_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 }, signal),
+  counts: (signal) => operatorCall("operator_counts", {}, signal),
+  failures: (signal) => operatorCall("operator_failures", {}, signal),
+  workers: (minutes, signal) => operatorCall("operator_workers", { p_minutes: minutes }, signal),
+  workspaces: (search, signal) => operatorCall("operator_workspaces", { p_search: search || null }, signal),
+  actions: async (before, signal) => (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
+  open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
+  close: (workspaceId) => operatorCall("operator_close", { p_workspace_id: workspaceId }),
+  /** Pause or resume a job type or a queue for everyone. */
+  pause: (kind, name, paused, reason) => operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
 };
 
 // Operations ----------------------------------------------------------------------------------
@@ -240,8 +325,10 @@ export const jobs = {
 const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
 
 export const operations = {
-  stats: (workspaceId, signal) => request("GET", "/api/status", { query: { workspace_id: workspaceId }, signal }),
-  wholeStats: (operatorToken, signal) => request("GET", "/api/status", { token: operatorToken, signal }),
+  /** Counts, percentiles, pauses of a workspace, or of everything without one. */
+  stats: (workspaceId, minutes, signal) => unwrap(data().rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }).abortSignal(signal)),
+  /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
+  series: (workspaceId, minutes, isInternal, signal) => unwrap(data().rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes, p_internal: Boolean(isInternal) }).abortSignal(signal)),
   /** Readiness; "not ready" is an answer as well. */
   async health(signal) {
     try {

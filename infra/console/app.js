@@ -1,27 +1,60 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
-import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
+import { chooseWorkspace, operator, refreshWorkspaces, session, settings, signOut, start } from "./api.js";
+import { density, nextDensity } from "./lib/density.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
+import { ALL, isAll } from "./lib/scope.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
 import { classes, html, render, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./lib/ui.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { openPalette, Palette } from "./parts/palette.js";
+import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import { tellFailure, Toasts } from "./parts/toasts.js";
+import { When } from "./parts/when.js";
 import { SignIn } from "./views/sign-in.js";
 
 const CORE = {
   nav: [
-    { path: "/jobs", label: "Jobs", icon: "jobs" },
-    { path: "/operations", label: "Operations", icon: "pulse" },
+    { path: "/jobs", label: "Jobs", icon: "jobs", isWhole: true },
+    { path: "/types", label: "Types", icon: "shapes", isWhole: true },
+    { path: "/logs", label: "Logs", icon: "search" },
   ],
   routes: [
-    { path: "/jobs", load: () => import("./views/jobs.js") },
-    { path: "/jobs/:id", load: () => import("./views/job.js") },
-    { path: "/operations", load: () => import("./views/operations.js") },
+    { path: "/jobs", load: () => import("./views/jobs.js"), isWhole: true },
+    { path: "/jobs/:id", load: () => import("./views/job.js"), isWhole: true },
+    { path: "/types", load: () => import("./views/types.js"), isWhole: true },
+    { path: "/types/:name", load: () => import("./views/type.js"), isWhole: true },
+    { path: "/logs", load: () => import("./views/logs.js") },
     { path: "/break-it", load: () => import("./views/break-it.js") },
+  ],
+};
+// pages of all workspaces at once say so by `isWhole`; the others want one chosen
+const OPERATIONS = {
+  name: "Operations",
+  nav: [
+    { path: "/operations", label: "Overview", icon: "pulse", isWhole: true },
+    { path: "/failures", label: "Failures", icon: "warning", isWhole: true },
+    { path: "/schedules", label: "Schedules", icon: "clock" },
+    { path: "/webhooks", label: "Webhooks", icon: "send" },
+    { path: "/alerts", label: "Alerts", icon: "bell" },
+    { path: "/limits", label: "Limits", icon: "gauge", isWhole: true },
+    { path: "/workers", label: "Workers", icon: "chip", isWhole: true, isOperators: true },
+    { path: "/members", label: "Members", icon: "person" },
+    { path: "/activity", label: "Activity", icon: "steps", isWhole: true },
+  ],
+  routes: [
+    { path: "/operations", load: () => import("./views/operations.js"), isWhole: true },
+    { path: "/failures", load: () => import("./views/failures.js"), isWhole: true },
+    { path: "/schedules", load: () => import("./views/schedules.js") },
+    { path: "/webhooks", load: () => import("./views/webhooks.js") },
+    { path: "/alerts", load: () => import("./views/alerts.js") },
+    { path: "/limits", load: () => import("./views/limits.js"), isWhole: true },
+    { path: "/workers", load: () => import("./views/workers.js"), isWhole: true },
+    { path: "/members", load: () => import("./views/members.js") },
+    { path: "/activity", load: () => import("./views/activity.js"), isWhole: true },
   ],
 };
 const BREAK_IT = { path: "/break-it", label: "Break it", icon: "hammer" };
@@ -36,11 +69,11 @@ async function findApps() {
 }
 
 function Console({ apps }) {
-  const { status, error, user, workspace, workspaces } = useStore(session);
+  const { status, error, user, workspace, workspaces, isOperator } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
   if (status === "failed") return html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="Your workspaces could not be read" /></main>`;
   if (status === "out") return html`<${SignIn} />`;
-  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} />`;
+  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} isOperator=${isOperator} />`;
 }
 
 /** A page of an app for whoever has its link: no session, no menu, nothing of a workspace. */
@@ -56,23 +89,27 @@ function AsGuest({ apps }) {
   </div>`;
 }
 
-function Shell({ apps, user, workspace, workspaces }) {
+function Shell({ apps, user, workspace, workspaces, isOperator }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
+  const rows = useStore(density);
   const [menu, setMenu] = useState(false);
   const core = settings().breakToken ? { ...CORE, nav: [...CORE.nav, BREAK_IT] } : CORE;
-  const sections = [core, ...apps];
-  const routes = useMemo(() => sections.flatMap((section) => section.routes), [apps]);
+  const shown = ({ isWhole, isOperators }) => (isWhole || !isAll(workspace)) && (!isOperators || isOperator);
+  const sections = [core, OPERATIONS, ...apps].map((section) => ({ ...section, nav: section.nav.filter(shown) })).filter((section) => section.nav.length > 0 || section === core);
+  const routes = useMemo(() => [CORE, OPERATIONS, ...apps].flatMap((section) => section.routes), [apps]);
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting: later, it could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => path === "/" && navigate("/jobs", { replace: true }), [path]);
   const commands = useMemo(() => [
     ...sections.flatMap((section) => section.nav.map(({ path: to, label }) => ({ label: `Go to ${label}`, hint: section.name, run: () => navigate(to) }))),
-    ...["failed", "processing", "waiting"].map((one) => ({ label: `Show ${one} jobs`, run: () => navigate(`/jobs?status=${one}`) })),
+    ...["failed", "retrying", "running", "suspended", "scheduled"].map((one) => ({ label: `Show ${one} jobs`, run: () => navigate(`/jobs?state=${one}`) })),
+    { label: `Use ${rows === "compact" ? "comfortable" : "compact"} rows`, hint: "lists", run: nextDensity },
     ...workspaces.filter((one) => one.id !== workspace?.id).map((one) => ({ label: `Switch to ${one.name}`, hint: "workspace", run: () => switchTo(one.id) })),
     { label: "Change theme", hint: mode, run: nextTheme },
     { label: "Sign out", hint: user.email, run: signOut },
+    { label: "Show keyboard shortcuts", hint: "?", run: openShortcuts },
   ], [apps, workspaces, workspace, mode, user]);
   const isHere = (to) => path === to || path.startsWith(`${to}/`);
   return html`<div class="shell">
@@ -85,7 +122,7 @@ function Shell({ apps, user, workspace, workspaces }) {
       <div class="rail-tools">
         ${workspaces.length > 1
           ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(event) => switchTo(event.target.value)}>
-              ${workspaces.map((one) => html`<option value=${one.id} key=${one.id}>${one.name}</option>`)}</select></label>`
+              ${workspaces.map((one) => html`<option value=${one.id} key=${one.id}>${one.name}${one.role === "operator" && one.expiresAt ? " (on call)" : ""}</option>`)}</select></label>`
           : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`}
         <button type="button" class="palette-button" onClick=${openPalette}><${Icon} name="search" /><span>Go to…</span><kbd>Ctrl K</kbd></button>
       </div>
@@ -104,12 +141,30 @@ function Shell({ apps, user, workspace, workspaces }) {
       </div>
     </aside>
     <main id="main" tabindex="-1">
-      ${workspace
+      ${workspace?.expiresAt && html`<${OnCall} workspace=${workspace} />`}
+      ${workspace && isAll(workspace) && !found.route.isWhole && found.route !== NOT_FOUND
+        ? html`<div class="page"><h1 tabindex="-1">Choose a workspace</h1><p class="muted">This page is of one workspace. Choose it in the menu, or open one of its jobs.</p></div>`
+        : workspace
         ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} apps=${apps} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
-        : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p></div>`}
+        : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p><p class="muted">The first one of a project is made by whoever deployed it: <code>minutehand workspace create NAME --manager ${user.email}</code></p></div>`}
     </main>
-    <${Palette} commands=${commands} /><${Confirmations} /><${Toasts} />
+    <${Palette} commands=${commands} /><${Shortcuts} /><${Confirmations} /><${Toasts} />
   </div>`;
+}
+
+/** Says whose guest one is, until when, and gives it back. */
+function OnCall({ workspace }) {
+  const close = async () => {
+    try {
+      await operator.close(workspace.id);
+      await refreshWorkspaces(ALL);
+      navigate("/jobs");
+    } catch (error) {
+      tellFailure("Not closed", error);
+    }
+  };
+  return html`<p class="on-call" role="status"><span>You are on call in <strong>${workspace.name}</strong>, <${When} at=${workspace.expiresAt} /> it closes. What you do here is written down.</span>
+    <button type="button" class="quiet" onClick=${close}>Close it now</button></p>`;
 }
 
 /** Another workspace: what is open belongs to the old one, so its list is shown instead. */

@@ -12,7 +12,7 @@ export { Freshness, StateBadge } from "./parts/badge.js";
 export { JobLog, linesOf } from "./parts/job-log.js";
 export { JobMonitor } from "./parts/job-monitor.js";
 export { JobProgress } from "./parts/job-progress.js";
-export { JobTimeline } from "./parts/job-timeline.js";
+export { Waterfall } from "./parts/waterfall.js";
 export { JsonView } from "./parts/json-view.js";
 
 /** Where the parts ask before they act, and say what came of it; once on the page. */

@@ -13,6 +13,7 @@ from minutehand.version import VERSION as __version__
 if TYPE_CHECKING:
     from minutehand.worker import (
         Backoff,
+        Cancel,
         Fail,
         Job,
         JobContext,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "Cancel",
     "Fail",
     "Job",
     "JobContext",

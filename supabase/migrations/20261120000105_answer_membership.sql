@@ -7,10 +7,11 @@ security definer -- reads membership for policies without being subject to them
 set search_path = ''
 as $$
 begin
-  return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid());
+  return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid())
+    union select o from queue.opened_workspaces() as o;
 end;
 $$;
-comment on function queue.my_workspaces is E'Workspaces of the caller, for policies.\n\nUse as "workspace_id in (select queue.my_workspaces())", so that it runs once a query.';
+comment on function queue.my_workspaces is E'Workspaces of the caller, and those an operator has open, for policies.\n\nUse as "workspace_id in (select queue.my_workspaces())", so that it runs once a query.';
 
 create function queue.my_managed_workspaces() returns setof uuid
 language plpgsql stable
@@ -32,10 +33,11 @@ as $$
 begin
   return exists (
     select from queue.tenant_members as m
-    where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id);
+    where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id)
+    or exists (select from queue.opened_workspaces() as o where o = p_workspace_id);
 end;
 $$;
-comment on function queue.is_member is 'Whether the caller belongs to the workspace.';
+comment on function queue.is_member is 'Whether the caller belongs to the workspace, or has it open as an operator.';
 
 create function queue.is_manager(p_workspace_id uuid) returns boolean
 language plpgsql stable

@@ -521,7 +521,9 @@ comment on column queue.wakeups.requested_at is 'When; null after the next lease
 create table queue.steps (
   job_id uuid not null,
   name text not null,
+  kind text not null default 'step',
   result jsonb not null,
+  started_at timestamptz,
   created_at timestamptz not null default queue.clock(),
   primary key (job_id, name),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
@@ -529,8 +531,23 @@ create table queue.steps (
 comment on table queue.steps is 'Memoised results: a later attempt goes on after the last finished step.';
 comment on column queue.steps.job_id is 'The job.';
 comment on column queue.steps.name is 'Name of the step, unique in the job.';
+comment on column queue.steps.kind is 'step, or the kind of the wait that became it: sleep, ask, event, children, after.';
 comment on column queue.steps.result is '{"value": …}: the step''s result.';
+comment on column queue.steps.started_at is 'When it began; null where its worker did not say.';
 comment on column queue.steps.created_at is 'When it finished.';
+
+create table queue.running_steps (
+  job_id uuid primary key,
+  fence bigint not null,
+  name text not null,
+  started_at timestamptz not null,
+  constraint running_steps_name_is_bounded check (char_length(name) between 1 and 200)
+) with (fillfactor = 50);
+comment on table queue.running_steps is 'The step a running job is in, as its worker said last; true only while the job''s lease has the same fence.';
+comment on column queue.running_steps.job_id is 'The job.';
+comment on column queue.running_steps.fence is 'The lease it was said under.';
+comment on column queue.running_steps.name is 'Name of the step.';
+comment on column queue.running_steps.started_at is 'When it began.';
 
 create table queue.waits (
   job_id uuid primary key,

@@ -74,8 +74,10 @@ language sql
 set search_path = ''
 as $$
   delete from queue.workers where worker_id = any (array(
-    select worker_id from queue.workers where seen_at < p_now - interval '30 days' order by seen_at limit p_limit for update skip locked))
+    select worker_id from queue.workers where seen_at < p_now - interval '30 days'
+      order by seen_at limit p_limit for update skip locked))
 $$;
 comment on function queue.prune_workers is 'Forget workers not seen for 30 days.';
 
-revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon, authenticated, service_role;
+revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon,
+  authenticated, service_role;

@@ -26,7 +26,8 @@ set search_path = ''
 as $$
 begin
   return case when (p_wait).job_id is not null then jsonb_strip_nulls(jsonb_build_object(
-    'kind', (p_wait).kind, 'name', (p_wait).name, 'question', (p_wait).data -> 'question', 'options', (p_wait).data -> 'options',
+    'kind', (p_wait).kind, 'name', (p_wait).name, 'question', (p_wait).data -> 'question', 'options',
+      (p_wait).data -> 'options',
     'job_ids', (p_wait).data -> 'job_ids', 'event', (p_wait).event_name, 'until', (p_wait).timeout_at,
     'default', (p_wait).default_value, 'since', (p_wait).created_at)) end;
 end;
@@ -58,8 +59,10 @@ begin
     'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, p_now),
     'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
     'waiting_for', queue.waiting_for(v_wait), 'running_since', v_since, 'worker_id', v_worker,
-    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1), 'runs', p_job.fence,
-      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1), 'total_ms', round(v_total::numeric, 1)));
+    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1), 'runs',
+      p_job.fence,
+      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1), 'total_ms',
+        round(v_total::numeric, 1)));
 end;
 $$;
 comment on function queue.job_facts is E'What is derived of a job: {state, next_run_at, waiting_for, running_since, worker_id, times: {queue_ms, run_ms, runs, wait_ms, total_ms}}.\n\nqueue_ms: from being due to the first start, null before either. run_ms: all attempts, the running one until now. runs: how often it was leased. wait_ms: the rest of total_ms: schedule, backoff, sleeps, questions, children. total_ms: from creation to the end, or until now.';

@@ -453,6 +453,7 @@ begin
   delete from queue.leases where job_id = any (v_ids);
   delete from queue.waits where job_id = any (v_ids);
   delete from queue.steps where job_id = any (v_ids);
+  delete from queue.running_steps where job_id = any (v_ids);
   delete from queue.spawns where job_id = any (v_ids);
   delete from queue.attempts where job_id = any (v_ids);
   delete from queue.job_keys where job_id = any (v_ids);
@@ -496,6 +497,9 @@ begin
   delete from queue.job_keys where workspace_id = p_workspace_id;
   delete from queue.live_counts where workspace_id = p_workspace_id;
   delete from queue.stat_minutes where workspace_id = p_workspace_id;
+  delete from queue.stat_hours where workspace_id = p_workspace_id;
+  delete from queue.alerts where workspace_id = p_workspace_id;
+  delete from queue.operator_access where workspace_id = p_workspace_id;
   delete from queue.proven where workspace_id = p_workspace_id;
   delete from queue.row_counts where workspace_id = p_workspace_id;
 end;
@@ -829,6 +833,7 @@ declare
   v_waiting boolean[] := array_fill(false, array[cardinality(p_new)]);
   v_item record;
 begin
+  perform queue.check_edges(p_items);
   for v_item in
     select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
     where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0

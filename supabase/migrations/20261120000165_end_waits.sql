@@ -5,7 +5,8 @@ alter table queue.waits
   add column open_jobs integer,
   add column failed_jobs integer not null default 0,
   add column gathered integer not null default 0;
-comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of queue.dependencies. '
+comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of '
+  'queue.dependencies. '
   'Null until children are counted.';
 comment on column queue.waits.failed_jobs is 'How many of them have ended, but not completed.';
 comment on column queue.waits.gathered is 'How many children''s results are copied.';
@@ -14,7 +15,8 @@ alter table queue.signals add column xid xid8 not null default pg_current_xact_i
 comment on column queue.signals.xid is 'Who wrote it: a check is made by a later transaction, see queue.due_signals.';
 create index signals_by_workspace on queue.signals (workspace_id, id);
 
-alter table queue.named_events add column bytes integer not null generated always as (octet_length(payload::text)) stored;
+alter table queue.named_events
+  add column bytes integer not null generated always as (octet_length(payload::text)) stored;
 comment on column queue.named_events.bytes is 'Length of the payload as text, bytes.';
 
 alter table queue.steps
@@ -35,7 +37,8 @@ create table queue.gathered (
   status text not null,
   result jsonb,
   error_message text,
-  bytes integer not null generated always as (coalesce(octet_length(result::text), 4) + coalesce(octet_length(error_message), 0) + 100) stored,
+  bytes integer not null generated always as (
+    coalesce(octet_length(result::text), 4) + coalesce(octet_length(error_message), 0) + 100) stored,
   primary key (job_id, name, nth)
 );
 alter table queue.gathered enable row level security;
@@ -57,6 +60,8 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 begin
+  update queue.steps as s set kind = w.kind, started_at = w.created_at -- what a trace shows of the wait
+  from queue.waits as w where w.job_id = any (p_ids) and s.job_id = w.job_id and s.name = w.name;
   delete from queue.waits where job_id = any (p_ids);
   delete from queue.dependencies where job_id = any (p_ids);
   with going as (
@@ -100,7 +105,8 @@ as $$
 declare
   v_ids uuid[];
 begin
-  v_ids := array(select id from public.jobs where id = any (p_ids) and status = 'waiting' order by id for update skip locked);
+  v_ids := array(
+    select id from public.jobs where id = any (p_ids) and status = 'waiting' order by id for update skip locked);
   v_ids := array(select job_id from queue.waits where job_id = any (v_ids) and timeout_at <= p_now);
   insert into queue.steps (job_id, name, result, created_at)
   select w.job_id, w.name, jsonb_build_object('value', case w.kind
@@ -144,7 +150,8 @@ begin
     with recursive onward as (
       (select t.workspace_id, 1 as n from queue.%1$I as t where t.workspace_id >= $1 order by 1 limit 1)
       union all
-      select (select t.workspace_id from queue.%1$I as t where t.workspace_id > o.workspace_id order by 1 limit 1), n + 1
+      select (select t.workspace_id from queue.%1$I as t
+        where t.workspace_id > o.workspace_id order by 1 limit 1), n + 1
       from onward as o where o.workspace_id is not null and n < $2),
     around as (
       (select t.workspace_id, 1 as n from queue.%1$I as t where t.workspace_id < $1 order by 1 limit 1)
@@ -175,7 +182,8 @@ declare
 begin
   v_ids := array(
     select s.id from queue.signals as s
-    where (s.kind <> 'check' or s.xid <> v_self) and not exists (select 1 from queue.parked as p where p.task = 'signals' and p.item = s.id::text)
+    where (s.kind <> 'check' or s.xid <> v_self)
+      and not exists (select 1 from queue.parked as p where p.task = 'signals' and p.item = s.id::text)
     order by s.id limit p_limit);
   if cardinality(v_ids) < p_limit then
     return v_ids;
@@ -191,7 +199,8 @@ begin
     select i from unnest(v_ids[1:p_limit / 2]) as i);
 end;
 $$;
-comment on function queue.due_signals is E'The signals to look at now: half of them the oldest, half an equal share for '
+comment on function queue.due_signals is E'The signals to look at now: half of them the oldest, half an equal share '
+  'for '
   'each tenant.\n\nA check is left to a later transaction than the one that asked for it, which sees what was '
   'committed meanwhile.';
 
@@ -203,7 +212,8 @@ as $$
 declare
   v_held uuid[] := array(
     select w.job_id from queue.waits as w
-    where w.job_id = any (p_ids) and w.kind = 'children' and w.open_jobs is null order by w.job_id for update skip locked);
+    where w.job_id = any (p_ids) and w.kind = 'children' and w.open_jobs is null
+    order by w.job_id for update skip locked);
 begin
   insert into queue.dependencies (after_id, job_id)
   select distinct j.id, w.job_id
@@ -244,14 +254,17 @@ comment on function queue.busy_jobs is E'Which of the jobs a transaction holds a
   'for those that run after it. Where that happens before they are there to be seen and is not committed yet, neither '
   'sees the other: then they are looked at again. Whoever ends one that nobody holds now will see them.';
 
-create function queue.close_edges(p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean)
+create function queue.close_edges(
+  p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean
+)
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_ended uuid[] := array( -- one that runs again meanwhile will end again
-    select a from unnest(p_ended) as a where not exists (select 1 from public.jobs where id = a and finished_at is null));
+    select a from unnest(p_ended) as a
+    where not exists (select 1 from public.jobs where id = a and finished_at is null));
   v_after uuid[];
   v_waiting uuid[];
   v_held uuid[];
@@ -274,7 +287,8 @@ begin
         or not exists (select 1 from queue.waits as w where w.job_id = u.job_id)) -- it waits no more
     returning d.after_id, d.job_id),
   counted as (
-    select g.job_id, count(*)::integer as jobs, (count(*) filter (where j.outcome is distinct from 'completed'))::integer as failed
+    select g.job_id, count(*)::integer as jobs,
+      (count(*) filter (where j.outcome is distinct from 'completed'))::integer as failed
     from gone as g left join public.jobs as j on j.id = g.after_id group by 1)
   update queue.waits as w set open_jobs = w.open_jobs - c.jobs, failed_jobs = w.failed_jobs + c.failed
   from counted as c where w.job_id = c.job_id;
@@ -288,13 +302,16 @@ $$;
 comment on function queue.close_edges is E'Count down the waits for jobs that have ended or are gone, at most p_limit '
   'of those that the jobs of p_ended are waited for with.\n\ntouched: who waited; cut: there are more.';
 
-create function queue.gather_slice(p_wait queue.waits, p_limit integer, p_bytes bigint, out copied integer, out bytes bigint)
+create function queue.gather_slice(
+  p_wait queue.waits, p_limit integer, p_bytes bigint, out copied integer, out bytes bigint
+)
 language sql
 set search_path = ''
 as $$
   with slice as (
     select a.id::uuid as id, a.nth, coalesce(j.status, 'cancelled') as status, j.result, j.error_message,
-      sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth) - coalesce(pg_column_size(j.result), 0) as bytes_before
+      sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
+        - coalesce(pg_column_size(j.result), 0) as bytes_before
     from jsonb_array_elements_text(p_wait.data -> 'job_ids') with ordinality as a (id, nth)
     left join public.jobs as j on j.id = a.id::uuid
     where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + p_limit),
@@ -322,7 +339,9 @@ declare
   v_done uuid[] := '{}';
   v_later uuid[] := '{}';
 begin
-  for v_wait in select * from queue.waits where job_id = any (p_ids) and kind = 'children' and open_jobs = 0 order by job_id loop
+  for v_wait in
+    select * from queue.waits where job_id = any (p_ids) and kind = 'children' and open_jobs = 0 order by job_id
+  loop
     if v_rows <= 0 or v_bytes <= 0 then
       v_later := v_later || v_wait.job_id;
     elsif v_wait.gathered = 0 and exists (
@@ -404,7 +423,9 @@ $$;
 comment on function queue.end_waits is 'Let those of the waiting jobs go on, or end, whose wait is over; returns how '
   'many did.';
 
-create function queue.end_orphans(p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean)
+create function queue.end_orphans(
+  p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean
+)
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
@@ -451,14 +472,16 @@ begin
     where s.id = any (v_ids) and s.kind = 'check')
   select array(select id from weighed where sum - own >= v_most) into v_late;
   v_checked := array(
-    select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_late) and s.kind = 'check');
+    select distinct s.job_id from queue.signals as s
+    where s.id = any (v_ids) and s.id <> all (v_late) and s.kind = 'check');
   perform queue.watch_children(v_checked);
   v_edges := queue.close_edges(array(
     select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'ended'), v_checked, v_most);
   v_busy := queue.busy_jobs(array(
     select distinct d.after_id from queue.dependencies as d where d.job_id = any (v_checked)));
   insert into queue.signals (kind, job_id, workspace_id)
-  select distinct 'check', w.job_id, w.workspace_id from queue.dependencies as d join queue.waits as w on w.job_id = d.job_id
+  select distinct 'check', w.job_id, w.workspace_id
+  from queue.dependencies as d join queue.waits as w on w.job_id = d.job_id
   where d.job_id = any (v_checked) and d.after_id = any (v_busy);
   v_told := array(
     select w.job_id from queue.signals as s
@@ -476,12 +499,15 @@ begin
     when 'ended' then not v_edges.cut or not exists (select 1 from queue.dependencies as d where d.after_id = s.job_id)
     when 'event' then cardinality(v_told) < 1000
     when 'orphans' then not v_orphans.cut else true end;
-  return greatest(0, cardinality(v_ids) - (select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));
+  return greatest(0, cardinality(v_ids) - (
+    select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));
 end;
 $$;
-comment on function queue.drain_signals is E'Read signals and let waiting jobs go on; returns about how many were dealt '
+comment on function queue.drain_signals is E'Read signals and let waiting jobs go on; returns about how many were '
+  'dealt '
   'with.\n\nWhat is too much for one call keeps its signal.';
 
-revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice, queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs,
+revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice,
+  queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs,
   queue.close_edges, queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals
   from public, anon, authenticated, service_role;

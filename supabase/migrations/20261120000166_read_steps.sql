@@ -36,7 +36,9 @@ as $$
 $$;
 comment on function queue.step_line is 'One line of step_lines with its value: {name, nth, value, created_at?}.';
 
-create function queue.step_page(p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint)
+create function queue.step_page(
+  p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint
+)
 language sql stable
 set search_path = ''
 as $$
@@ -82,7 +84,8 @@ begin
     select jsonb_object_agg(s.name, s.value) from queue.whole_steps(v_page.lines) as s) end;
 end;
 $$;
-comment on function queue.steps_of is E'The results of a job''s finished steps by name, as a lease tells them; null when they are longer than 16,000 bytes.\n\n'
+comment on function queue.steps_of is E'The results of a job''s finished steps by name, as a lease tells them; null '
+  'when they are longer than 16,000 bytes.\n\n'
   'Then the worker reads them by read_steps: one answer to a lease may hold a thousand jobs.';
 
 create function public.read_steps(p_request jsonb) returns jsonb
@@ -101,7 +104,8 @@ begin
   return jsonb_build_object('lines', v_page.lines, 'next', v_page.next, 'bytes', v_page.bytes);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse(400, 'invalid_argument',
+      'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
 end;
 $$;
 comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, '
@@ -125,8 +129,9 @@ begin
         order by t.created_at, s.name), '[]')
       from queue.whole_steps(v_page.lines) as s join queue.steps as t on t.job_id = p_job_id and t.name = s.name),
     'next', v_page.next,
-    'waiting_for', (select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options', data -> 'options',
-        'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at, 'default', default_value, 'since', created_at)
+    'waiting_for', (select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question',
+        'options', data -> 'options', 'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at,
+        'default', default_value, 'since', created_at)
       from queue.waits where job_id = p_job_id));
 end;
 $$;

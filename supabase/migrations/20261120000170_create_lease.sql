@@ -524,6 +524,22 @@ end;
 $$;
 comment on function queue.hold_head is E'Hold the first job to be had of the first partition that has one, for a lease of one: {number, job_id, place}, all null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
+create function queue.make_caps(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never wait in a circle
+as $$
+begin
+  insert into queue.caps (scope, job_type, workspace_id, concurrency_key, opened_at)
+  select s.scope, s.job_type, s.workspace_id, s.concurrency_key, p_now
+  from queue.scopes(p_ids) as s where s.cap_id is null
+  order by s.workspace_id, s.job_type, s.concurrency_key, s.scope on conflict do nothing;
+exception when lock_not_available or deadlock_detected then
+  null; -- what has no row counts as held by another
+end;
+$$;
+comment on function queue.make_caps is 'Make the missing rows to lock for the limited scopes of partitions, unless another is making one of them.';
+
 create function queue.hold_caps(p_ids uuid[], p_now timestamptz) returns bigint[]
 language plpgsql
 set search_path = ''
@@ -539,10 +555,7 @@ begin
     return null;
   end if;
   if array_position(v_ids, null) is not null then
-    insert into queue.caps (scope, job_type, workspace_id, concurrency_key, opened_at)
-    select s.scope, s.job_type, s.workspace_id, s.concurrency_key, p_now
-    from queue.scopes(p_ids) as s where s.cap_id is null
-    order by s.workspace_id, s.job_type, s.concurrency_key, s.scope on conflict do nothing;
+    perform queue.make_caps(p_ids, p_now);
     v_ids := array(select s.cap_id from queue.scopes(p_ids) as s);
   end if;
   -- in one order; and a statement of its own, so that the next one counts what the last holder committed

@@ -14,18 +14,53 @@ as $$
 $$;
 comment on function queue.unsaid is 'The log lines not stored before: p_logs begins with the attempt''s line number p_from, of which p_known are stored. Null p_from takes all.';
 
+create function queue.milliseconds(p_value jsonb) returns interval
+language sql immutable
+set search_path = ''
+as $$
+  select case when jsonb_typeof(p_value) = 'number' then
+    make_interval(secs => least(864000, greatest(0, (p_value #>> '{}')::double precision / 1000))) end
+$$;
+comment on function queue.milliseconds is 'A JSON number of milliseconds as an interval of at most ten days; null for anything else.';
+
+create function queue.write_steps(p_items jsonb, p_held uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.steps (job_id, name, result, started_at, created_at)
+  select i.job_id, left(step.value ->> 'name', 200), jsonb_build_object('value', step.value -> 'result'),
+    p_now - queue.milliseconds(step.value -> 'took_ms'), p_now
+  from jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb)
+  cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
+  where i.job_id = any (p_held) and step.value ->> 'name' <> ''
+  on conflict (job_id, name) do nothing; -- the first result of a step stands
+
+  insert into queue.running_steps (job_id, fence, name, started_at)
+  select i.job_id, i.fence, left(i.step ->> 'name', 200), p_now - queue.milliseconds(i.step -> 'for_ms')
+  from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, step jsonb)
+  where i.job_id = any (p_held) and i.step ->> 'name' <> '' and queue.milliseconds(i.step -> 'for_ms') is not null
+  order by i.job_id
+  on conflict (job_id) do update set fence = excluded.fence, name = excluded.name, started_at = excluded.started_at;
+  delete from queue.running_steps as r using jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb, step jsonb)
+  where r.job_id = i.job_id and i.job_id = any (p_held) and i.step is null
+    and exists (select 1 from jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
+      where step.value ->> 'name' = r.name);
+end;
+$$;
+comment on function queue.write_steps is E'Store the steps that leased jobs have finished, and the one each is in.
+
+A worker says how long they took, not when they began: its clock may differ from ours.';
+
 create function queue.write_reports(p_items jsonb, p_held uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
   -- the caller holds the jobs' rows and has checked the fences of p_held
-  insert into queue.steps (job_id, name, result, created_at)
-  select i.job_id, left(step.value ->> 'name', 200), jsonb_build_object('value', step.value -> 'result'), p_now
-  from jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb)
-  cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
-  where i.job_id = any (p_held) and step.value ->> 'name' <> ''
-  on conflict (job_id, name) do nothing; -- the first result of a step stands
+  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['steps', 'step']) then
+    perform queue.write_steps(p_items, p_held, p_now);
+  end if;
 
   with held as materialized (
     select l.job_id, l.log_lines from queue.leases as l where l.job_id = any (p_held) order by l.job_id for update),
@@ -104,7 +139,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
   end if;
   v_ids := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items)
-    where value ?| array['progress', 'logs', 'steps', 'tags']);
+    where value ?| array['progress', 'logs', 'steps', 'step', 'tags']);
   if cardinality(v_ids) > 0 then
     perform 1 from public.jobs where id = any (v_ids) order by id for update;
     v_held := queue.fenced(v_items);
@@ -323,11 +358,10 @@ begin
       finished_at = case when a.act in ('failed', 'cancelled') then p_now end,
       run_ms = j.run_ms + case when a.act = 'released' then 0
         else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
-      error_message = case when a.act in ('retry', 'failed') then left(coalesce(a.problem ->> 'message',
-        'no reason given'), 10000) else j.error_message end,
-      error_data = case when a.act in ('retry', 'failed') then queue.public_error(a.problem) else j.error_data end,
-      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type',
-        a.problem ->> 'message') else j.error_fingerprint end,
+      error_message = case when a.act in ('retry', 'failed') or a.act = 'cancelled' and a.problem ->> 'message' <> '' then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
+      error_data = case when a.act in ('retry', 'failed') or a.act = 'cancelled' and a.problem ->> 'message' <> ''
+        then queue.public_error(a.problem) else j.error_data end,
+      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1)
         else j.attempts end,
@@ -346,7 +380,7 @@ begin
       error_message, error_data,
       traceback, origin)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
-      case when act in ('retry', 'failed') then error_message end,
+      case when act in ('retry', 'failed') or act = 'cancelled' and problem ->> 'message' <> '' then error_message end,
       case when act in ('retry', 'failed') then queue.public_error(problem) end,
       case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
       case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end
@@ -453,7 +487,7 @@ declare
 begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
   v_now := queue.clock();
-  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps']) then
+  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps', 'step']) then
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
   end if;
   if p_items @? '$[*].tags' then

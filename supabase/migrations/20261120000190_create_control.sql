@@ -63,7 +63,9 @@ begin
   if v_job.finished_at is not null and v_job.status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
-  perform queue.cancel(array[p_job_id], queue.clock());
+  if queue.cancel(array[p_job_id], queue.clock()) > 0 then
+    perform queue.note_action('cancel', v_job.workspace_id, p_job_id);
+  end if;
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
@@ -80,7 +82,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
   end if;
   for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
+    if v_name <> all (array['job_type', 'queue', 'status', 'state', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
       perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
     end if;
   end loop;
@@ -122,6 +124,7 @@ begin
         and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
+        and ($2 ->> 'state' is null or queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) = $2 ->> 'state')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
         and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
@@ -172,12 +175,14 @@ set search_path = ''
 as $$
 declare
   v_found record;
+  v_count integer;
 begin
   perform queue.may_steer(p_workspace_id);
   v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), true, p_cursor,
     least(1000, greatest(1, coalesce(p_limit, 500))));
-  return jsonb_build_object('count', queue.cancel(v_found.ids, queue.clock()),
-    'more', v_found.next is not null, 'next', v_found.next);
+  v_count := queue.cancel(v_found.ids, queue.clock());
+  perform queue.note_bulk('cancel', p_workspace_id, v_found.ids, v_count, coalesce(p_filter, '{}'));
+  return jsonb_build_object('count', v_count, 'more', v_found.next is not null, 'next', v_found.next);
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest first: {count, more, next: {created_at, id} | null}.\n\n'
@@ -222,6 +227,8 @@ begin
   end if;
   insert into queue.batch_members (job_id, batch_id, workspace_id)
   select id, batch_id, workspace_id from public.jobs where id = any (v_ids) and batch_id is not null;
+  insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
+  select p_now, job_type, workspace_id, 'redriven', count(*) from public.jobs where id = any (v_ids) group by 2, 3;
   perform queue.place(v_ids, p_now);
   v_children := array(
     select id from public.jobs
@@ -263,6 +270,7 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
+  perform queue.note_action('retry', v_job.workspace_id, p_job_id);
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
@@ -277,13 +285,15 @@ set search_path = ''
 as $$
 declare
   v_found record;
+  v_count integer;
 begin
   perform queue.may_steer(p_workspace_id);
   v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), false, p_cursor,
     least(1000, greatest(1, coalesce(p_limit, 500))));
   perform 1 from public.jobs where id = any (v_found.ids) order by id for update;
-  return jsonb_build_object('count', queue.retry_jobs(v_found.ids, queue.clock()),
-    'more', v_found.next is not null, 'next', v_found.next);
+  v_count := queue.retry_jobs(v_found.ids, queue.clock());
+  perform queue.note_bulk('redrive', p_workspace_id, v_found.ids, v_count, coalesce(p_filter, '{}'));
+  return jsonb_build_object('count', v_count, 'more', v_found.next is not null, 'next', v_found.next);
 end;
 $$;
 comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, next}.\n\n'
@@ -340,6 +350,7 @@ declare
   v_now timestamptz := queue.clock();
 begin
   if new.last_seq > old.last_seq then
+    perform queue.note_action('cancel', new.workspace_id, new.id);
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     values (new.id, new.last_seq, new.workspace_id, new.session_id,
       case when new.status = 'cancelled' then 'job.cancelled' else 'job.cancel_requested' end,
@@ -397,7 +408,7 @@ begin
     v_type := case when v_kind = 'workspace_type' then coalesce(nullif(substr(v_name, 38), ''), v_name) end;
     v_name := v_workspace || coalesce('/' || v_type, '');
   end if;
-  if auth.uid() is not null and not (v_workspace is not null and queue.is_manager(v_workspace)) then
+  if auth.uid() is not null and not queue.is_operator() and not (v_workspace is not null and queue.is_manager(v_workspace)) then
     if v_workspace is not null and not queue.is_member(v_workspace) then
       perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
     elsif v_workspace is not null then
@@ -432,6 +443,8 @@ begin
     perform queue.bring_all_back(case when v_kind = 'workspace_type' then v_type end, v_workspace);
     perform queue.request_wake();
   end if;
+  perform queue.note_action(case when v_paused then 'pause' else 'resume' end, v_workspace, null, 0, jsonb_strip_nulls(jsonb_build_object(
+    'kind', v_kind, 'name', coalesce(v_type, v_name), 'reason', left(p_request ->> 'reason', 500))));
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;

@@ -28,11 +28,13 @@ begin
       v_from := p_low;
       v_to := p_high;
     else
-      v_from := coalesce(array_position(p_names, v_ends[1]) - 1 + p_low, case when v_ends[1] ~ '^\d' then v_ends[1]::integer end);
+      v_from := coalesce(array_position(p_names, v_ends[1]) - 1 + p_low,
+        case when v_ends[1] ~ '^\d' then v_ends[1]::integer end);
       v_to := case
         when v_ends[2] is null and strpos(v_part, '/') > 0 then p_high
         when v_ends[2] is null then v_from
-        else coalesce(array_position(p_names, v_ends[2]) - 1 + p_low, case when v_ends[2] ~ '^\d' then v_ends[2]::integer end) end;
+        else coalesce(array_position(p_names, v_ends[2]) - 1 + p_low,
+          case when v_ends[2] ~ '^\d' then v_ends[2]::integer end) end;
     end if;
     if v_from is null or v_to is null or v_step < 1 or v_from < p_low or v_to > p_high or v_from > v_to then
       return null;
@@ -44,7 +46,8 @@ begin
   return v_mask;
 end;
 $$;
-comment on function queue.cron_mask is E'A cron field as a mask: a character per value from p_low to p_high, 1 where it '
+comment on function queue.cron_mask is E'A cron field as a mask: a character per value from p_low to p_high, 1 where '
+  'it '
   'matches.\n\nNull when the field cannot be read. p_names are names of the values from p_low on.';
 
 create function queue.cron_parse(p_cron text) returns text[]
@@ -76,7 +79,8 @@ begin
   return v_plan;
 end;
 $$;
-comment on function queue.cron_parse is E'A cron expression as masks: {minutes, hours, days, months, weekdays, which of '
+comment on function queue.cron_parse is E'A cron expression as masks: {minutes, hours, days, months, weekdays, which '
+  'of '
   'hours, days and weekdays are *}.\n\n400 when it cannot be read or has more than 500 characters. A day matches by '
   'day of month and weekday when one of them is *, by either when both are given, as cron does.';
 
@@ -153,7 +157,8 @@ begin
   return v_next;
 end;
 $$;
-comment on function queue.cron_near_change is 'What cron_after answers when clocks change within hours of p_after or of '
+comment on function queue.cron_near_change is 'What cron_after answers when clocks change within hours of p_after or '
+  'of '
   'the next run: each instant of each matching minute is looked at.';
 
 create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz

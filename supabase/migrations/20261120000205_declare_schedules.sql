@@ -52,26 +52,33 @@ declare
 begin
   delete from queue.schedules as s
   where s.source is not null and (p_job_type is null or s.job_type = p_job_type) and not exists (
-    select from queue.declared_schedules as d where d.job_type = s.job_type and 'code:' || d.name = s.name and case d.scope
+    select from queue.declared_schedules as d where d.job_type = s.job_type and 'code:' || d.name = s.name
+      and case d.scope
       when 'system' then s.workspace_id = queue.system_workspace() when 'workspace' then s.workspace_id = d.workspace_id
       else s.workspace_id <> queue.system_workspace() end);
-  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, next_at, source,
+  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, next_at,
+    source,
     created_at, updated_at)
   select t.id, 'code:' || d.name, d.cron, d.timezone, d.job_type, d.payload, d.options, d.missed,
     queue.cron_next(d.cron, d.timezone, p_now), d.source, p_now, p_now
   from queue.declared_schedules as d
   cross join lateral (
     select queue.system_workspace() as id where d.scope = 'system'
-    union all select n.id from queue.tenants as n where d.scope = 'each' or d.scope = 'workspace' and n.id = d.workspace_id) as t
-  where (p_job_type is null and not exists (select from queue.schedules as k where k.workspace_id = t.id and k.name = 'code:' || d.name))
+    union all select n.id from queue.tenants as n where d.scope = 'each' or d.scope = 'workspace'
+      and n.id = d.workspace_id) as t
+  where (p_job_type is null and not exists (select from queue.schedules as k where k.workspace_id = t.id
+    and k.name = 'code:' || d.name))
     or d.job_type = p_job_type
-  on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone, job_type = excluded.job_type,
+  on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
+    job_type = excluded.job_type,
     payload = excluded.payload, options = excluded.options, missed = excluded.missed, source = excluded.source,
     -- the same expression keeps its place: a deploy must neither skip nor repeat a run
-    next_at = case when s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at else excluded.next_at end,
+    next_at = case when s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at
+      else excluded.next_at end,
     problem = null, updated_at = p_now
   where (s.cron, s.timezone, s.job_type, s.payload, s.options, s.missed, s.source)
-    is distinct from (excluded.cron, excluded.timezone, excluded.job_type, excluded.payload, excluded.options, excluded.missed, excluded.source);
+    is distinct from (excluded.cron, excluded.timezone, excluded.job_type, excluded.payload, excluded.options,
+      excluded.missed, excluded.source);
   get diagnostics v_count = row_count;
   return v_count;
 end;
@@ -89,7 +96,8 @@ begin
   for v_type in
     select t.job_type, t.schedules, coalesce(t.source, t.job_type) as source
     from jsonb_to_recordset(p_types) as t (job_type text, schedules jsonb, schema_version integer, source text)
-    join queue.job_types as known on known.job_type = t.job_type and known.schema_version <= coalesce(t.schema_version, 1)
+    join queue.job_types as known on known.job_type = t.job_type
+      and known.schema_version <= coalesce(t.schema_version, 1)
     where jsonb_typeof(t.schedules) = 'array'
       and (t.schedules <> '[]' or exists (select from queue.declared_schedules as d where d.job_type = t.job_type))
     order by t.job_type
@@ -97,16 +105,21 @@ begin
     delete from queue.declared_schedules where job_type = v_type.job_type
       and name not in (select s.value ->> 'name' from jsonb_array_elements(v_type.schedules) as s);
     for v_one in
-      select * from jsonb_to_recordset(v_type.schedules) as s (name text, scope text, workspace_id uuid, cron text, timezone text,
+      select * from jsonb_to_recordset(v_type.schedules) as s (name text, scope text, workspace_id uuid, cron text,
+        timezone text,
         payload jsonb, options jsonb, missed text)
     loop
-      perform queue.cron_next(v_one.cron, coalesce(v_one.timezone, 'UTC'), p_now); -- refused here, and not when it should fire
-      insert into queue.declared_schedules as d (job_type, name, scope, workspace_id, cron, timezone, payload, options, missed, source,
+      perform queue.cron_next(v_one.cron, coalesce(v_one.timezone, 'UTC'), p_now);
+        -- refused here, and not when it should fire
+      insert into queue.declared_schedules as d (job_type, name, scope, workspace_id, cron, timezone, payload,
+        options, missed, source,
         declared_at)
       values (v_type.job_type, v_one.name, coalesce(v_one.scope, 'system'), v_one.workspace_id, v_one.cron,
-        coalesce(v_one.timezone, 'UTC'), coalesce(v_one.payload, '{}'), coalesce(v_one.options, '{}'), coalesce(v_one.missed, 'once'),
+        coalesce(v_one.timezone, 'UTC'), coalesce(v_one.payload, '{}'), coalesce(v_one.options, '{}'),
+          coalesce(v_one.missed, 'once'),
         v_type.source, p_now)
-      on conflict (job_type, name) do update set scope = excluded.scope, workspace_id = excluded.workspace_id, cron = excluded.cron,
+      on conflict (job_type, name) do update set scope = excluded.scope, workspace_id = excluded.workspace_id,
+        cron = excluded.cron,
         timezone = excluded.timezone, payload = excluded.payload, options = excluded.options, missed = excluded.missed,
         source = excluded.source, declared_at = excluded.declared_at;
     end loop;
@@ -139,14 +152,17 @@ declare
   v_changed text;
   v_made queue.schedules;
 begin
-  select * into v_made from queue.schedules where workspace_id = p_workspace_id and name = p_schedule ->> 'name' for update;
+  select * into v_made from queue.schedules where workspace_id = p_workspace_id
+    and name = p_schedule ->> 'name' for update;
   select s.key into v_changed from jsonb_each(p_schedule) as s
   where s.key not in ('name', 'enabled') and s.value is distinct from to_jsonb(v_made) -> s.key limit 1;
   if found then
-    perform queue.refuse(409, 'declared_in_code', format('the schedule is declared in code (%s), which alone changes its %s', v_made.source,
+    perform queue.refuse(409, 'declared_in_code',
+      format('the schedule is declared in code (%s), which alone changes its %s', v_made.source,
       left(v_changed, 80)), v_made.name);
   end if;
-  update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled), updated_at = queue.clock(),
+  update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled),
+    updated_at = queue.clock(),
     next_at = case when enabled then next_at else queue.cron_next(cron, timezone, queue.clock()) end
   where id = v_made.id returning * into v_made;
   return to_jsonb(v_made);

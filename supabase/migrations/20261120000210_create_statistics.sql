@@ -32,6 +32,12 @@ as $$
     on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
       jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms,
       cost_usd = m.cost_usd + excluded.cost_usd),
+  per_hour as (
+    insert into queue.stat_hours as h (workspace_id, hour, job_type, outcome, wait_bucket, run_bucket, jobs)
+    select workspace_id, date_trunc('hour', at, 'UTC'), job_type, outcome, wait_bucket, run_bucket, sum(jobs)
+    from old group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
+    on conflict (workspace_id, hour, job_type, outcome, wait_bucket, run_bucket) do update set
+      jobs = h.jobs + excluded.jobs),
   per_type as (
     insert into queue.type_minutes as m (minute, job_type, run_bucket, jobs)
     select minute, job_type, run_bucket, sum(jobs) from old
@@ -66,6 +72,8 @@ begin
   where t.job_type = p.job_type and t.run_p95_ms is distinct from p.p95;
   delete from queue.stat_minutes where ctid = any (array(
     select ctid from queue.stat_minutes where minute < p_now - interval '8 days' order by minute limit v_most));
+  delete from queue.stat_hours where ctid = any (array(
+    select ctid from queue.stat_hours where hour < p_now - interval '31 days' order by hour limit v_most));
   delete from queue.proven where ctid = any (array(
     select ctid from queue.proven where seen_at < p_now - interval '30 days' order by seen_at limit v_most));
   return case when v_folded = v_most then v_folded else 0 end;
@@ -193,6 +201,7 @@ begin
   delete from queue.last_deliveries where (webhook_id, job_id) in (
     select webhook_id, job_id from queue.last_deliveries
     where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
+  perform queue.prune_actions(p_limit, p_now);
   delete from queue.caller_buckets where (caller, name) in (
     select caller, name from queue.caller_buckets
     where refilled_at < p_now - interval '1 hour' order by refilled_at limit p_limit for update skip locked);
@@ -335,7 +344,7 @@ declare
 begin
   if p_workspace_id is not null then
     perform queue.may_steer(p_workspace_id);
-  elsif auth.uid() is not null or not queue.is_service() then
+  elsif not queue.is_operator() and (auth.uid() is not null or not queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'name one of your workspaces; the whole is the operator''s', 'workspace_id');
   end if;
   return (

@@ -21,7 +21,7 @@ begin
   if v_type.paused_at is not null then
     return jsonb_build_object('reason', 'type_paused',
       'sentence', format('The job type %s is paused since %s by %s%s.', v_type.job_type, queue.utc(v_type.paused_at),
-        case when v_type.paused_by = 'poison' then 'the engine itself' else coalesce(v_type.paused_by, 'someone') end, coalesce(': ' || v_type.pause_reason, '')),
+        case when v_type.paused_by = 'poison' then 'the engine itself' else queue.actor(v_type.paused_by) end, coalesce(': ' || v_type.pause_reason, '')),
       'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by, 'pause_reason', v_type.pause_reason));
   end if;
   select * into v_pause from queue.pauses as p
@@ -32,7 +32,7 @@ begin
     return jsonb_build_object('reason', v_pause.kind || '_paused',
       'sentence', format('%s paused since %s by %s%s.', case v_pause.kind when 'workspace' then 'The workspace is'
           when 'queue' then format('The queue %s is', v_pause.name) else format('The job type %s is, in this workspace,', v_pause.job_type) end,
-        queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself' else coalesce(v_pause.paused_by, 'someone') end,
+        queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself' else queue.actor(v_pause.paused_by) end,
         coalesce(': ' || v_pause.reason, '')),
       'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by, 'pause_reason', v_pause.reason));
   end if;
@@ -185,7 +185,9 @@ begin
     v_said := jsonb_build_object('reason', v_job.status, 'sentence', case v_job.status
         when 'completed' then format('It completed at %s.', queue.utc(v_job.finished_at))
         when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(v_job.finished_at), case v_job.error_data ->> 'reason'
-          when 'parent_ended' then ' because its parent ended' when 'dependency_failed' then ' because a job it was to run after did not complete' else '' end)
+          when 'parent_ended' then ' because its parent ended' when 'dependency_failed' then ' because a job it was to run after did not complete'
+          else case when v_job.error_data ->> 'reason' is null and v_job.error_data ->> 'type' = 'Cancelled'
+            then coalesce(': ' || v_job.error_message, '') else '' end end)
         else format('It failed at %s after %s of %s attempts: %s', queue.utc(v_job.finished_at), v_job.attempts, v_job.max_attempts, v_job.error_message) end,
       'data', jsonb_build_object('finished_at', v_job.finished_at, 'error_message', v_job.error_message, 'error', v_job.error_data, 'attempts', v_job.attempts));
   elsif v_job.status = 'processing' then

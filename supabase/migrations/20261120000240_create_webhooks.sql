@@ -81,7 +81,8 @@ revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, a
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
 insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds,
   backoff_cap_seconds, backoff_factor, events, internal)
-values ('webhook_delivery', 3, 2, 60, 30, 12, 10, 7200, 3, 'minimal', true);
+values ('webhook_delivery', 3, 2, 60, 30, 12, 10, 7200, 3, 'minimal', true)
+on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
 
 create function queue.collect_outbox() returns trigger
 language plpgsql
@@ -96,6 +97,7 @@ begin
     join queue.webhooks as w on w.workspace_id = e.workspace_id and w.enabled
       and case when w.event_types is null then e.type not in ('job.progress', 'job.log') else e.type = any (w.event_types) end
     join public.jobs as j on j.id = e.job_id and j.job_type <> 'webhook_delivery'
+      and (j.job_type <> 'alert' or e.type like 'alert.%')
       and (w.job_types is null or j.job_type = any (w.job_types))
     order by e.job_id, e.seq;
   end if;

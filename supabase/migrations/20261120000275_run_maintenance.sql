@@ -12,7 +12,8 @@ create table queue.parked (
 );
 create index parked_by_time on queue.parked (retry_at);
 alter table queue.parked enable row level security;
-comment on table queue.parked is E'Items of maintenance that failed alone: left out of what is done, and tried again last.\n\n'
+comment on table queue.parked is E'Items of maintenance that failed alone: left out of what is done, and tried again '
+  'last.\n\n'
   'Whatever an item does, those beside it get on. Shown by queue_health.';
 comment on column queue.parked.task is 'The task, see queue.due_tasks.';
 comment on column queue.parked.item is 'What failed: the id of a job, a signal or a schedule.';
@@ -84,7 +85,8 @@ begin
     when 'reclaim' then
       v_items := array(select l.job_id from queue.leases as l where l.expires_at <= p_now limit v_limit);
     when 'waits' then
-      v_items := array(select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit v_limit);
+      v_items := array(
+        select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit v_limit);
     when 'signals' then
       return queue.due_signals(p_limit);
     when 'promotion' then
@@ -97,7 +99,8 @@ begin
     when 'expire' then
       v_items := array(
         select d.job_id from queue.deadlines as d
-        where d.deadline_at <= p_now and not exists (select 1 from queue.leases as l where l.job_id = d.job_id) -- those end by their worker
+        where d.deadline_at <= p_now -- leased ones end by their worker
+          and not exists (select 1 from queue.leases as l where l.job_id = d.job_id)
         order by d.deadline_at limit v_limit);
     when 'retention' then
       v_items := queue.due_removals(cardinality(v_parked) + case p_limit when 1 then 1
@@ -108,7 +111,8 @@ begin
   if v_parked = '{}' then
     return v_items;
   end if;
-  return array(select u.i from unnest(v_items) with ordinality as u (i, n) where u.i <> all (v_parked) order by u.n limit v_limit);
+  return array(
+    select u.i from unnest(v_items) with ordinality as u (i, n) where u.i <> all (v_parked) order by u.n limit v_limit);
 end;
 $$;
 comment on function queue.due_items is 'What is due of a task, about p_limit items and none that is parked; null for a '
@@ -139,6 +143,7 @@ begin
       perform queue.spread_schedules(null, p_now);
     when 'orphans' then perform queue.forget_orphans();
     when 'messages' then return queue.care_for_messages(p_now);
+    when 'alerts' then return queue.check_alerts(p_now);
     when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
   end case;
   return 0;
@@ -167,7 +172,9 @@ $$;
 comment on function queue.try_items is 'The same in a subtransaction: what fails is undone, told, and spreads no '
   'further.';
 
-create function queue.try_one_by_one(p_task text, p_items text[], p_now timestamptz, p_until timestamptz) returns integer
+create function queue.try_one_by_one(
+  p_task text, p_items text[], p_now timestamptz, p_until timestamptz
+) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -231,8 +238,10 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.maintain_in_bites is E'Do what is due of a task, about 500 items; null when it failed or was cancelled.\n\n'
-  'Items that fail together are done one by one, and those that fail alone are parked. A cancelled task is done in bites of '
+comment on function queue.maintain_in_bites is E'Do what is due of a task, about 500 items; null when it failed or '
+  'was cancelled.\n\n'
+  'Items that fail together are done one by one, and those that fail alone are parked. A cancelled task is done in '
+  'bites of '
   'a tenth the next time; an item that is cancelled alone is parked.';
 
 create function queue.try_to_maintain(p_task text, p_now timestamptz, p_until timestamptz) returns integer
@@ -250,7 +259,8 @@ exception
     return null;
 end;
 $$;
-comment on function queue.try_to_maintain is E'Do a task in a subtransaction; null when it failed or was cancelled, which is noted and does not spread.\n\n'
+comment on function queue.try_to_maintain is E'Do a task in a subtransaction; null when it failed or was cancelled, '
+  'which is noted and does not spread.\n\n'
   'A task that failed is parked for five seconds, twice as long after each further failure, at most an hour.';
 
 create function queue.retry_parked(p_now timestamptz, p_until timestamptz) returns integer
@@ -286,8 +296,10 @@ as $$
   from (values (1, 'reclaim', interval '0'), (2, 'waits', interval '0'), (3, 'signals', interval '0'),
     (4, 'schedules', interval '1 second'), (5, 'promotion', interval '0'), (6, 'deliveries', interval '0'),
     (7, 'expire', interval '1 second'), (8, 'poison', interval '5 seconds'), (9, 'statistics', interval '15 seconds'),
-    (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'), (12, 'orphans', interval '5 minutes'),
+    (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'),
+    (12, 'orphans', interval '5 minutes'),
     (13, 'messages', interval '0'),
+    (17, 'alerts', interval '1 minute'),
     -- what these lock is wanted by leases, so they come last
     (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
@@ -305,7 +317,8 @@ as $$
 begin
   if exists (select 1 from queue.parked) or exists (select 1 from queue.maintenance_tasks where failures > 0) then
     return exists (select 1 from queue.parked where retry_at <= p_now)
-      or exists (select 1 from queue.due_tasks(p_now) as t (name) where cardinality(queue.due_items(t.name, 1, p_now)) > 0);
+      or exists (
+        select 1 from queue.due_tasks(p_now) as t (name) where cardinality(queue.due_items(t.name, 1, p_now)) > 0);
   end if;
   return exists (select 1 from queue.deferred where run_at <= p_now)
     or exists (select 1 from queue.waits where timeout_at <= p_now)
@@ -316,6 +329,9 @@ begin
     or exists (select 1 from queue.leases where expires_at <= p_now)
     or exists (select 1 from queue.schedules
       where enabled and next_at is not null and greatest(next_at, held_until) <= p_now)
+    or exists (select 1 from queue.maintenance_tasks as u where u.name = 'alerts'
+      and greatest(u.done_at, u.failed_at) <= p_now - interval '1 minute'
+      and exists (select 1 from queue.alerts where enabled))
     or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
     or exists (select 1 from queue.maintenance_tasks
       where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
@@ -333,7 +349,8 @@ set lock_timeout = '2s'
 as $$
 declare
   v_until timestamptz := clock_timestamp()
-    + make_interval(secs => least(5000, greatest(50, coalesce((p_request ->> 'budget_ms')::numeric::integer, 1000))) / 1000.0);
+    + make_interval(secs => least(5000, greatest(50,
+      coalesce((p_request ->> 'budget_ms')::numeric::integer, 1000))) / 1000.0);
   v_now timestamptz;
   v_task text;
   v_done integer;
@@ -370,12 +387,16 @@ begin
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse(400, 'invalid_argument',
+      'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
 end;
 $$;
-comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, failed: [task], parked, more, busy}.\n\n'
-  'Called by workers beside their leases, which never depend on it. Each task and each of its items is guarded on its own: '
-  'what fails or is cancelled is noted, parked and tried last (see queue_health). more asks for another call; busy says that '
+comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, '
+  'default 1,000): {done: {task: count}, failed: [task], parked, more, busy}.\n\n'
+  'Called by workers beside their leases, which never depend on it. Each task and each of its items is guarded on its '
+  'own: '
+  'what fails or is cancelled is noted, parked and tried last (see queue_health). more asks for another call; busy '
+  'says that '
   'another worker is at it; parked is how many items wait to be tried again.';
 
 revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items, queue.try_one_by_one,

@@ -35,7 +35,8 @@ as $$
 $$;
 comment on function queue.hex_of is 'The digits of (a part of) an id, 6 to 32 of them; null for any other text.';
 
-create function queue.list_sources(p_filter jsonb, p_workspaces uuid[]) returns table (source text, workspace_id uuid, word text)
+create function queue.list_sources(p_filter jsonb, p_workspaces uuid[]) returns table (source text, workspace_id uuid,
+  word text)
 language plpgsql immutable
 set search_path = ''
 as $$
@@ -76,10 +77,13 @@ set search_path = ''
 as $$
   -- of p, a job; $1 the filter, $2 digits of an id in search, $3 search in lower case, $4 now
   select concat(
-    case when p_filter ? 'status' then ' and status = any (array(select jsonb_array_elements_text($1 -> ''status'')))' end,
+    case when p_filter ? 'status'
+      then ' and status = any (array(select jsonb_array_elements_text($1 -> ''status'')))' end,
     case when p_filter ? 'state' then ' and queue.state_of(status, attempts, next_retry_at, scheduled_for, $4)
       = any (array(select jsonb_array_elements_text($1 -> ''state'')))' end,
-    case when p_filter ? 'job_type' then ' and job_type = $1 ->> ''job_type''' end,
+    case when p_filter ? 'job_type' then ' and job_type = $1 ->> ''job_type'''
+      when p_filter ->> 'internal' = 'false' then ' and not exists (
+        select from queue.job_types as t where t.job_type = p.job_type and t.internal)' end,
     case when p_filter ? 'queue' then ' and queue = $1 ->> ''queue''' end,
     case when p_filter ? 'session_id' then ' and session_id = $1 ->> ''session_id''' end,
     case when p_filter ? 'parent_id' then ' and parent_id = ($1 ->> ''parent_id'')::uuid' end,
@@ -100,9 +104,11 @@ as $$
         case when p_filter ? 'version' then 'exists (select from queue.workers as w
           where w.worker_id = ran.worker_id and w.version = $1 ->> ''version'')' end)) end,
     case when p_filter ? 'search' then ' and (strpos(lower(job_type), $3) > 0 or strpos(lower(error_message), $3) > 0
-      or strpos(lower(idempotency_key), $3) > 0 or tags <> ''{}'' and strpos(lower(array_to_string(tags, '' '')), $3) > 0
+      or strpos(lower(idempotency_key), $3) > 0 or tags <> ''{}'' and strpos(lower(array_to_string(tags, '' '')),
+        $3) > 0
       or pg_column_size(payload) <= 8192 and strpos(lower(payload::text), $3) > 0
-      or $2 is not null and (replace(id::text, ''-'', '''') like $2 || ''%'' or replace(id::text, ''-'', '''') like ''%'' || $2))' end)
+      or $2 is not null and (replace(id::text, ''-'', '''') like $2 || ''%'' or replace(id::text, ''-'',
+        '''') like ''%'' || $2))' end)
 $$;
 comment on function queue.list_where is 'The conditions of a filter on each job, beyond what its source has sorted out.';
 
@@ -111,9 +117,11 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_filter jsonb := queue.list_filter(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
+  v_filter jsonb := queue.list_filter(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue',
+    'session_id',
     'parent_id', 'batch_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
-    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'version', 'search', 'id_prefix']);
+    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'version', 'search',
+      'id_prefix', 'internal']);
   v_word text;
 begin
   if v_filter ? 'id_prefix' and queue.hex_of(v_filter ->> 'id_prefix') is null then
@@ -128,7 +136,8 @@ begin
     perform queue.refuse(400, 'invalid_argument', format('unknown status: %s', left(v_word, 80)), 'status');
   end if;
   select w into v_word from jsonb_array_elements_text(v_filter -> 'state') as w
-  where w is null or w <> all (array['queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed', 'failed', 'cancelled'])
+  where w is null or w <> all (array['queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed', 'failed',
+    'cancelled'])
   limit 1;
   if found then
     perform queue.refuse(400, 'invalid_argument', format('unknown state: %s', left(v_word, 80)), 'state');
@@ -160,12 +169,15 @@ language plpgsql immutable
 set search_path = ''
 as $$
 declare
-  v_narrow boolean := p_source in ('ready', 'deferred', 'leases', 'waits', 'ended', 'job_tags'); -- in the order of lists
+  v_narrow boolean := p_source in ('ready', 'deferred', 'leases', 'waits', 'ended', 'job_tags');
+    -- in the order of lists
   v_at text := case when v_narrow then 'w.job_created_at' else 'j.created_at' end;
   v_id text := case when v_narrow then 'w.job_id' else 'j.id' end;
   v_mine text := case when p_all then '' else ' and j.workspace_id = any ($5)' end;
-  v_head text := case p_source when 'session' then 'j.session_id' when 'parent' then 'j.parent_id' when 'batch' then 'j.batch_id' end;
-  v_value text := case p_source when 'session' then '($1 ->> ''session_id'')' when 'parent' then '($1 ->> ''parent_id'')::uuid'
+  v_head text := case p_source when 'session' then 'j.session_id' when 'parent' then 'j.parent_id' when 'batch'
+    then 'j.batch_id' end;
+  v_value text := case p_source when 'session' then '($1 ->> ''session_id'')' when 'parent'
+    then '($1 ->> ''parent_id'')::uuid'
     when 'batch' then '($1 ->> ''batch_id'')::uuid' end;
 begin
   -- $1 to $4 as in list_where, $5 workspaces, $6 and $7 the cursor, $8 digits of an id, $9 and $10 of the source
@@ -174,7 +186,8 @@ begin
       when v_head is not null then format('public.jobs as j where %s between %s and %2$s', v_head, v_value) || v_mine
       when p_source = 'prefix' then
         'public.jobs as j where j.id between rpad($8, 32, ''0'')::uuid and rpad($8, 32, ''f'')::uuid' || v_mine
-      when v_narrow then format('queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $9', p_source)
+      when v_narrow then format('queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $9',
+        p_source)
         || case p_source when 'ended' then ' and w.outcome = $10' when 'job_tags' then ' and w.tag = $10' else '' end
       else 'public.jobs as j where j.workspace_id = $9' end,
     case when p_filter ? 'created_after' then format(' and (%s) >= (%s)', concat_ws(', ', v_head, v_at),
@@ -189,7 +202,8 @@ end;
 $$;
 comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\np_all: over all workspaces, for the service. p_onward: from a cursor on.';
 
-create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null, p_limit integer default 50) returns json
+create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
+  p_limit integer default 50) returns json
 language plpgsql stable
 security definer -- leases and waits, which hold the running and waiting jobs in order, are the engine's own
 set search_path = ''
@@ -226,15 +240,18 @@ begin
   for v_source in select * from queue.list_sources(v_filter, v_workspaces) loop
     v_from := queue.list_from(v_source.source, v_filter, v_workspaces is null, v_id is not null);
     execute format('select coalesce(array_agg((x.created_at, x.id)::queue.list_place), ''{}'') from (
-        select p.created_at, p.id from (select j.* %s limit %s) as p where true %s limit %s) as x', v_from, v_slice, v_where, v_limit + 1)
-    into v_found using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), v_now, v_workspaces, v_at, v_id,
+        select p.created_at, p.id from (select j.* %s limit %s) as p
+          where true %s limit %s) as x', v_from, v_slice, v_where, v_limit + 1)
+    into v_found using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), v_now,
+      v_workspaces, v_at, v_id,
       v_hex, v_source.workspace_id, v_source.word;
     v_all := v_all || v_found;
     if cardinality(v_found) <= v_limit and v_where <> '' then
       -- the slice may have ended before the jobs did: then the list is whole down to there only
       v_one := null;
       execute format('select j.created_at, j.id %s offset %s limit 1', v_from, v_slice - 1)
-      into v_one using v_filter, null::text, null::text, v_now, v_workspaces, v_at, v_id, v_hex, v_source.workspace_id, v_source.word;
+      into v_one using v_filter, null::text, null::text, v_now, v_workspaces, v_at, v_id, v_hex,
+        v_source.workspace_id, v_source.word;
       if v_one.id is not null and (v_mark is null or v_one > v_mark) then
         v_mark := v_one;
       end if;
@@ -244,7 +261,8 @@ begin
   if v_filter ? 'id_prefix' then -- by id, which leaves the order of creation to whoever makes ids
     v_found := array(select a from unnest(v_all) as a order by (a).id desc);
   else
-    v_found := array(select a from unnest(v_all) as a where v_mark is null or a >= v_mark order by a desc limit v_limit + 1);
+    v_found := array(select a from unnest(v_all) as a where v_mark is null or a >= v_mark
+      order by a desc limit v_limit + 1);
   end if;
   if cardinality(v_found) > v_limit then
     v_mark := v_found[v_limit];
@@ -310,21 +328,25 @@ declare
   v_cut boolean := false;
 begin
   if v_key is null then
-    perform queue.refuse(400, 'invalid_argument', 'sort must be by created_at, started_at, finished_at, next_run_at, queue_ms, '
+    perform queue.refuse(400, 'invalid_argument',
+      'sort must be by created_at, started_at, finished_at, next_run_at, queue_ms, '
       || 'run_ms, total_ms, priority or attempts', 'sort');
   elsif p_by = 'next_run_at' and not v_filter ?| array['state', 'status'] then
     v_filter := v_filter || '{"state": ["queued", "scheduled", "retrying", "suspended"]}';
   end if;
   for v_source in select * from queue.list_sources(v_filter, v_workspaces) loop
     -- the next ones by their own index, however many there are
-    v_due := case when p_by = 'next_run_at' then case v_source.source when 'deferred' then 'run_at' when 'waits' then 'timeout_at' end end;
+    v_due := case when p_by = 'next_run_at' then case v_source.source when 'deferred' then 'run_at' when 'waits'
+      then 'timeout_at' end end;
     execute format('select count(*) as looked, array_agg(r.id order by r.key %1$s nulls last, r.id) filter (where r.fits) as ids,
         array_agg(r.key order by r.key %1$s nulls last, r.id) filter (where r.fits) as keys
       from (select p.id, %2$s as key, (true %3$s) as fits from (select j.* %4$s limit %5$s) as p) as r', v_order, v_key,
-      queue.list_where(v_filter), case when v_due is null then queue.list_from(v_source.source, v_filter, v_workspaces is null, false)
+      queue.list_where(v_filter), case when v_due is null then queue.list_from(v_source.source, v_filter,
+        v_workspaces is null, false)
         else format('from queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $9 and w.%I is not null
           order by w.workspace_id %s, w.%I %3$s, w.job_id %3$s', v_source.source, v_due, v_order, v_due) end, v_most)
-    into v_one using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), queue.clock(), v_workspaces,
+    into v_one using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), queue.clock(),
+      v_workspaces,
       null::timestamptz, null::uuid, queue.hex_of(v_filter ->> 'id_prefix'), v_source.workspace_id, v_source.word;
     v_ids := v_ids || v_one.ids;
     v_keys := v_keys || v_one.keys;
@@ -334,7 +356,8 @@ begin
     select coalesce(jsonb_agg(queue.job_json(j) order by f.n), '[]')
     from (select s.id, row_number() over () as n from (
       select u.id from unnest(v_ids, v_keys) as u (id, key)
-      order by case when p_descending then -u.key else u.key end nulls last, u.id limit v_limit offset v_offset) as s) as f
+      order by case when p_descending then -u.key else u.key end nulls last,
+        u.id limit v_limit offset v_offset) as s) as f
     join public.jobs as j on j.id = f.id));
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
@@ -370,10 +393,12 @@ begin
       when v_filter = '{}' then format('select count(*), count(*) from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p', v_stand, v_most)
       else format($query$
         select count(*), count(*) filter (where p.status = $3
-          and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null or p.queue = $2 ->> 'queue'))
+          and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null
+            or p.queue = $2 ->> 'queue'))
         from (select j.status, j.job_type, j.queue from public.jobs as j where %s limit %s) as p$query$,
         case when v_filter ? 'parent_id' then 'j.parent_id = ($2 ->> ''parent_id'')::uuid and j.workspace_id = $1'
-          else format('j.id = any (array(select w.job_id from %s as w where w.workspace_id = $1 limit %s))', v_stand, v_most) end, v_most)
+          else format('j.id = any (array(select w.job_id from %s as w where w.workspace_id = $1 limit %s))', v_stand,
+            v_most) end, v_most)
       end
     into v_read, v_count using p_workspace_id, v_filter, v_status;
     v_counts := v_counts || jsonb_build_object(v_status, v_count);
@@ -381,13 +406,13 @@ begin
       v_more := v_more || to_jsonb(v_status);
     end if;
   end loop;
-  return jsonb_build_object('counts', v_counts, 'more', v_more);
+  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts), 'more', v_more);
 exception
   when invalid_text_representation then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
+comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -409,7 +434,8 @@ begin
         (array_agg(id order by finished_at desc, id))[1] as latest_id
       from letters group by 1, 2)
     select jsonb_build_object(
-      'groups', coalesce(jsonb_agg(jsonb_build_object('job_type', a.job_type, 'error_fingerprint', a.error_fingerprint, 'jobs', a.jobs,
+      'groups', coalesce(jsonb_agg(jsonb_build_object('job_type', a.job_type, 'error_fingerprint',
+        a.error_fingerprint, 'jobs', a.jobs,
         'first_at', a.first_at, 'last_at', a.last_at, 'latest_id', a.latest_id, 'error_message', l.error_message)
         order by a.jobs desc, a.last_at desc), '[]'),
       'more', (select count(*) from letters) = v_most)
@@ -420,5 +446,7 @@ comment on function public.dead_letters is E'The dead letters of a workspace by 
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
   queue.list_workspaces, queue.list_from, queue.sort_key from public, anon, authenticated, service_role;
-revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters from public, anon, authenticated, service_role;
-grant execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters to authenticated, service_role;
+revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters from public,
+  anon, authenticated, service_role;
+grant execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters to authenticated,
+  service_role;

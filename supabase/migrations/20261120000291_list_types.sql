@@ -19,7 +19,8 @@ language sql stable
 set search_path = ''
 as $$
   select t.job_type
-  from (select job_type, queue.likeness(job_type, left(p_job_type, 100)) as alike from queue.job_types where not internal) as t
+  from (select job_type, queue.likeness(job_type, left(p_job_type, 100)) as alike from queue.job_types
+    where not internal) as t
   where t.alike >= 0.6
   order by t.alike desc, t.job_type
   limit 1
@@ -70,7 +71,8 @@ end;
 $$;
 comment on function queue.check_served is 'The warning that goes with an enqueued job; refuses it where the setting refuse_unserved_types is true.';
 
-create function queue.type_numbers(p_workspace_id uuid, p_job_type text, p_now timestamptz) returns table (job_type text, line jsonb)
+create function queue.type_numbers(p_workspace_id uuid, p_job_type text,
+  p_now timestamptz) returns table (job_type text, line jsonb)
 language sql stable
 set search_path = ''
 as $$
@@ -99,19 +101,23 @@ as $$
     'lost', coalesce(sum(s.jobs) filter (where s.outcome = 'lost'), 0),
     'success_rate', round(sum(s.jobs) filter (where s.outcome = 'completed')
       / nullif(sum(s.jobs) filter (where s.outcome in ('completed', 'failed')), 0), 4),
-    'run', queue.percentiles((select jsonb_object_agg(r.run_bucket, r.jobs) from runs as r where r.job_type = s.job_type)),
-    'queue', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs) from waits as w where w.job_type = s.job_type)))
+    'run', queue.percentiles((select jsonb_object_agg(r.run_bucket, r.jobs) from runs as r
+      where r.job_type = s.job_type)),
+    'queue', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs) from waits as w
+      where w.job_type = s.job_type)))
   from sums as s group by s.job_type
 $$;
 comment on function queue.type_numbers is 'How the jobs of each type went in the last 24 hours, of one workspace or (null) of all: counts, success_rate 0..1, run and queue percentiles.';
 
-create function queue.type_line(p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb, p_now timestamptz) returns jsonb
+create function queue.type_line(p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb,
+  p_now timestamptz) returns jsonb
 language sql stable
 set search_path = ''
 as $$
   select jsonb_build_object('job_type', (p_type).job_type, 'queue', (p_type).queue, 'description', (p_type).description,
     'source', (p_type).source, 'version', (p_type).schema_version, 'internal', (p_type).internal,
-    'paused_at', coalesce((p_type).paused_at, own.paused_at), 'pause_reason', coalesce((p_type).pause_reason, own.reason),
+    'paused_at', coalesce((p_type).paused_at, own.paused_at), 'pause_reason', coalesce((p_type).pause_reason,
+      own.reason),
     'registered_at', (p_type).registered_at, 'served', not queue.unserved((p_type).job_type, p_now),
     'last_seen_at', seen.at, 'workers', seen.workers, 'code_versions', seen.versions,
     'day', coalesce(p_numbers, '{}'),
@@ -119,10 +125,13 @@ as $$
       where s.job_type = (p_type).job_type and (p_workspace_id is null or s.workspace_id = p_workspace_id)))
   from (
     select max(w.seen_at) as at, count(*) filter (where w.seen_at > p_now - interval '10 minutes') as workers,
-      coalesce(jsonb_agg(distinct w.version) filter (where w.seen_at > p_now - interval '10 minutes' and w.version is not null), '[]') as versions
+      coalesce(jsonb_agg(distinct w.version) filter (where w.seen_at > p_now - interval '10 minutes'
+        and w.version is not null), '[]') as versions
     from queue.workers as w
-    where w.seen_at > p_now - interval '30 days' and (w.job_types is null or (p_type).job_type = any (w.job_types))) as seen
-  left join queue.pauses as own on own.kind = 'workspace_type' and own.workspace_id = p_workspace_id and own.job_type = (p_type).job_type
+    where w.seen_at > p_now - interval '30 days' and (w.job_types is null
+      or (p_type).job_type = any (w.job_types))) as seen
+  left join queue.pauses as own on own.kind = 'workspace_type' and own.workspace_id = p_workspace_id
+    and own.job_type = (p_type).job_type
 $$;
 comment on function queue.type_line is 'A type on one line of a list.';
 
@@ -133,8 +142,9 @@ as $$
 begin
   if p_workspace_id is not null then
     perform queue.may_steer(p_workspace_id);
-  elsif auth.uid() is not null or not queue.is_service() then
-    perform queue.refuse(400, 'invalid_argument', 'name one of your workspaces; the whole is the operator''s', 'workspace_id');
+  elsif not queue.is_operator() and (auth.uid() is not null or not queue.is_service()) then
+    perform queue.refuse(400, 'invalid_argument', 'name one of your workspaces; the whole is the operator''s',
+      'workspace_id');
   end if;
 end;
 $$;
@@ -179,16 +189,21 @@ begin
       'live', v_type.live,
       'tagged_by', v_type.tagged_by, 'limits', jsonb_build_object(
         'max_concurrency', v_type.max_concurrency, 'workspace_concurrency', v_type.workspace_concurrency,
-        'key_concurrency', v_type.key_concurrency, 'lease_seconds', v_type.lease_seconds, 'timeout_seconds', v_type.timeout_seconds,
-        'max_attempts', v_type.max_attempts, 'rate_limit', v_type.rate_limit, 'rate_per_seconds', v_type.rate_per_seconds,
-        'rate_per_key', v_type.rate_per_key, 'backoff', jsonb_build_object('first_seconds', v_type.backoff_first_seconds,
+        'key_concurrency', v_type.key_concurrency, 'lease_seconds', v_type.lease_seconds, 'timeout_seconds',
+          v_type.timeout_seconds,
+        'max_attempts', v_type.max_attempts, 'rate_limit', v_type.rate_limit, 'rate_per_seconds',
+          v_type.rate_per_seconds,
+        'rate_per_key', v_type.rate_per_key, 'backoff', jsonb_build_object('first_seconds',
+          v_type.backoff_first_seconds,
           'cap_seconds', v_type.backoff_cap_seconds, 'factor', v_type.backoff_factor)),
-      'serving', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', w.worker_id, 'version', w.version, 'started_at', w.started_at,
+      'serving', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', w.worker_id, 'version', w.version,
+        'started_at', w.started_at,
           'seen_at', w.seen_at, 'queues', w.queues) order by w.seen_at desc), '[]')
         from (select * from queue.workers as k where k.seen_at > v_now - interval '30 days'
           and (k.job_types is null or p_job_type = any (k.job_types)) order by k.seen_at desc limit 20) as w),
       'schedules', (select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'cron', s.cron, 'timezone', s.timezone,
-          'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem, 'source', s.source)
+          'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem, 'source',
+            s.source)
           order by s.name), '[]')
         from (select * from queue.schedules as k where k.job_type = p_job_type
           and (p_workspace_id is null or k.workspace_id = p_workspace_id) order by k.name limit 100) as s));
@@ -212,19 +227,24 @@ begin
         'free_slots', t.free_slots, 'seen_at', greatest(w.seen_at, t.seen_at), 'busy', (
           select count(*) from queue.leases as l where l.worker_id = w.worker_id),
         'jobs', (select coalesce(jsonb_agg(jsonb_build_object('job_id', l.job_id, 'job_type', l.job_type,
-            'workspace_id', l.workspace_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at) order by l.leased_at), '[]')
+            'workspace_id', l.workspace_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at)
+              order by l.leased_at), '[]')
           from (select * from queue.leases as k where k.worker_id = w.worker_id order by k.leased_at limit 50) as l))
       order by greatest(w.seen_at, t.seen_at) desc), '[]'))
-    from (select * from queue.workers as k where k.seen_at > v_now - interval '1 day' order by k.seen_at desc limit 200) as w
+    from (select * from queue.workers as k where k.seen_at > v_now - interval '1 day'
+      order by k.seen_at desc limit 200) as w
     left join lateral (
       select k.free_slots, k.seen_at from queue.ticks as k
-      where k.worker_id = w.worker_id and k.started_at >= w.seen_at - interval '1 hour' order by k.started_at desc limit 1) as t on true);
+      where k.worker_id = w.worker_id and k.started_at >= w.seen_at - interval '1 hour'
+        order by k.started_at desc limit 1) as t on true);
 end;
 $$;
 comment on function public.list_workers is 'Workers seen in the last day, the latest first, at most 200: {now, workers: [{worker_id, version, job_types, queues, origin, started_at, seen_at, runs, free_slots, busy, jobs}]}. The operator''s.';
 
-revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning, queue.check_served,
+revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
+  queue.check_served,
   queue.type_numbers, queue.type_line, queue.may_read_types from public, anon, authenticated, service_role;
-revoke execute on function public.list_job_types, public.get_job_type, public.list_workers from public, anon, authenticated, service_role;
+revoke execute on function public.list_job_types, public.get_job_type, public.list_workers from public, anon,
+  authenticated, service_role;
 grant execute on function public.list_job_types, public.get_job_type to authenticated, job_worker, service_role;
 grant execute on function public.list_workers to service_role;

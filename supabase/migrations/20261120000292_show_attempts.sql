@@ -5,7 +5,7 @@ create function queue.may_see_tracebacks(p_workspace_id uuid) returns boolean
 language sql stable
 set search_path = ''
 as $$
-  select auth.uid() is null and queue.is_service() or queue.is_manager(p_workspace_id)
+  select auth.uid() is null and queue.is_service() or queue.is_manager(p_workspace_id) or queue.is_operator()
     or coalesce(queue.setting('members_see_tracebacks') = 'true', false) and queue.is_member(p_workspace_id)
 $$;
 comment on function queue.may_see_tracebacks is E'Whether the caller may read tracebacks of the workspace''s jobs: its managers and the operator.\n\nPlain members may where the setting members_see_tracebacks is true.';
@@ -17,8 +17,10 @@ create function queue.attempt_lines(p_job public.jobs) returns table (
 language sql stable
 set search_path = ''
 as $$
-  select a.fence, a.attempt, a.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data, a.traceback,
-    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)) || coalesce(a.origin, '{}'), null
+  select a.fence, a.attempt, a.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data,
+    a.traceback,
+    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)) || coalesce(a.origin,
+      '{}'), null
   from queue.attempts as a left join queue.workers as w on w.worker_id = a.worker_id
   where a.job_id = (p_job).id
   union all
@@ -27,7 +29,8 @@ as $$
   from queue.leases as l left join queue.workers as w on w.worker_id = l.worker_id
   where l.job_id = (p_job).id
   union all -- of a type with minimal events, what completed at its first lease is in the job's row alone
-  select (p_job).fence, (p_job).attempts, null, (p_job).started_at, (p_job).finished_at, 'completed', null, null, null, null, null
+  select (p_job).fence, (p_job).attempts, null, (p_job).started_at, (p_job).finished_at, 'completed', null, null,
+    null, null, null
   where (p_job).outcome = 'completed'
     and not exists (select from queue.attempts as e where e.job_id = (p_job).id and e.fence = (p_job).fence)
 $$;
@@ -45,7 +48,8 @@ create function queue.differences(p_before jsonb, p_now jsonb) returns jsonb
 language sql immutable
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object('what', k.what, 'before', p_before -> k.what, 'now', p_now -> k.what) order by k.n), '[]')
+  select coalesce(jsonb_agg(jsonb_build_object('what', k.what, 'before', p_before -> k.what, 'now',
+    p_now -> k.what) order by k.n), '[]')
   from (values (1, 'error'), (2, 'message'), (3, 'place'), (4, 'version'), (5, 'worker_id')) as k (n, what)
   where p_before -> k.what is distinct from p_now -> k.what
 $$;
@@ -67,12 +71,15 @@ begin
         || case when v_open then jsonb_build_object('place', queue.first_frame(a.traceback)) else '{}' end as facts
       from queue.attempt_lines(v_job) as a),
     compared as (
-      select l.*, case when l.bad then lag(l.facts) over (partition by l.bad order by l.fence) end as before from lines as l)
+      select l.*, case when l.bad then lag(l.facts) over (partition by l.bad order by l.fence) end as before
+        from lines as l)
     select coalesce(jsonb_agg(jsonb_build_object('attempt', c.attempt, 'fence', c.fence, 'worker_id', c.worker_id,
         'leased_at', c.leased_at, 'ended_at', c.ended_at, 'outcome', c.outcome, 'error_message', c.error_message,
         'error_data', c.error_data, 'origin', nullif(c.origin, '{}'),
-        'has_traceback', c.traceback is not null, 'differs', case when c.before is not null then queue.differences(c.before, c.facts) end)
-      || case when c.lease_expires_at is null then '{}' else jsonb_build_object('lease_expires_at', c.lease_expires_at) end
+        'has_traceback', c.traceback is not null, 'differs', case when c.before is not null
+          then queue.differences(c.before, c.facts) end)
+      || case when c.lease_expires_at is null then '{}' else jsonb_build_object('lease_expires_at',
+        c.lease_expires_at) end
       || case when v_open then jsonb_build_object('traceback', c.traceback) else '{}' end
       order by c.fence), '[]')
     from compared as c);

@@ -15,7 +15,8 @@ set jit = off
 as $$
 declare
   v_filter jsonb := queue.list_filter(p_filter, array['search', 'level', 'job_type', 'job_id', 'since', 'until']);
-  v_levels text[] := case v_filter ->> 'level' when 'warning' then array['warning', 'error'] when 'error' then array['error']
+  v_levels text[] := case v_filter ->> 'level' when 'warning' then array['warning', 'error'] when 'error'
+    then array['error']
     when 'info' then array['info', 'warning', 'error'] end;
   v_limit integer := least(500, greatest(1, coalesce(p_limit, 100)));
   v_slice constant integer := 20000;
@@ -39,10 +40,12 @@ begin
       and (not v_filter ? 'since' or s.created_at >= (v_filter ->> 'since')::timestamptz)
       and (not v_filter ? 'until' or s.created_at < (v_filter ->> 'until')::timestamptz)
     limit v_limit)
-  select coalesce((select jsonb_agg(to_jsonb(f) order by f.id desc) from found as f), '[]'), (select min(f.id) from found as f),
+  select coalesce((select jsonb_agg(to_jsonb(f) order by f.id desc) from found as f), '[]'), (select min(f.id)
+    from found as f),
     case when (select count(*) from slice) = v_slice then (select min(s.id) from slice as s) end
   into v_lines, v_last, v_looked;
-  return jsonb_build_object('lines', v_lines, 'next', case when jsonb_array_length(v_lines) = v_limit then v_last else v_looked end);
+  return jsonb_build_object('lines', v_lines, 'next', case when jsonb_array_length(v_lines) = v_limit then v_last
+    else v_looked end);
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');

@@ -9,7 +9,6 @@ subscription and the budget are not brought up here: cfn-lint checks them agains
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,15 +18,9 @@ import pytest
 from minutehand.deploy.package import TEMPLATE
 from minutehand.local.lambda_runtime.__main__ import EMPTY_ZIP
 from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack
+from tests.support.cloudformation import for_moto, known_to_moto
 
 ACCOUNT = "123456789012"
-
-
-def known_to_moto() -> set[str]:
-    """The types it can make; imported here, it costs no other test process its seconds."""
-    from moto.cloudformation.parsing import get_model_map
-
-    return set(get_model_map())
 
 
 class Deployed:
@@ -58,16 +51,14 @@ class Deployed:
         first = json.loads(
             (self.stack.folder / "cloudformation-template-create-stack.json").read_text()
         )
-        cloudformation.create_stack(
-            StackName=self.name, TemplateBody=json.dumps(self.for_moto(first["Resources"]))
-        )
+        cloudformation.create_stack(StackName=self.name, TemplateBody=json.dumps(for_moto(first)))
         bucket = self.physical("ServerlessDeploymentBucket")
         for name in FUNCTIONS:
             key = self.stack.function(name)["Code"]["S3Key"]
             self.client("s3").put_object(Bucket=bucket, Key=key, Body=EMPTY_ZIP)
         cloudformation.update_stack(
             StackName=self.name,
-            TemplateBody=json.dumps(self.for_moto(self.stack.resources)),
+            TemplateBody=json.dumps(for_moto(self.stack.template)),
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
 
@@ -77,25 +68,6 @@ class Deployed:
             StackName=self.name, LogicalResourceId=logical
         )
         return str(detail["StackResourceDetail"]["PhysicalResourceId"])
-
-    def for_moto(self, resources: dict[str, Any]) -> dict[str, Any]:
-        """The resources moto can make; references to the others become their names."""
-        known = {
-            name: dict(resource)
-            for name, resource in resources.items()
-            if resource["Type"] in known_to_moto()
-        }
-        for resource in known.values():
-            depends = resource.pop("DependsOn", [])
-            depends = [depends] if isinstance(depends, str) else depends
-            if kept := [name for name in depends if name in known]:
-                resource["DependsOn"] = kept
-            if resource["Type"] == "AWS::KMS::Key":  # moto's KMS trips over Key/Value tags
-                properties = resource["Properties"].items()
-                resource["Properties"] = {k: v for k, v in properties if k != "Tags"}
-        unknown = set(resources) - set(known)
-        made = {name: named(value, unknown) for name, value in known.items()}
-        return {"Conditions": self.stack.template.get("Conditions", {}), "Resources": made}
 
     def resolve(self, value: Any) -> Any:
         """References in the properties of a resource made through its own API."""
@@ -118,25 +90,6 @@ class Deployed:
                 return [self.resolve(item) for item in value]
             case _:
                 return value
-
-
-def named(value: Any, unknown: set[str]) -> Any:
-    """Replace references to resources that moto cannot make."""
-    match value:
-        case {"Ref": logical} if logical in unknown:
-            return logical.lower()
-        case {"Fn::GetAtt": [logical, _]} if logical in unknown:
-            return logical.lower()
-        case {"Fn::Sub": str() as text}:
-            for logical in unknown:
-                text = re.sub(rf"\$\{{{logical}(\.\w+)?\}}", logical.lower(), text)
-            return {"Fn::Sub": text}
-        case dict():
-            return {key: named(item, unknown) for key, item in value.items()}
-        case list():
-            return [named(item, unknown) for item in value]
-        case _:
-            return value
 
 
 @pytest.fixture(scope="module", params=["dev", "prod"])

@@ -27,6 +27,10 @@ MEMBERS = {
     "accept_invitations", "set_member", "remove_member", "list_members", "list_workspaces",
     "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
+    "job_trace", "queue_series", "people", "list_actions", "put_alert", "delete_alert", "list_alerts",
+    # each of these asks whether the caller is an operator
+    "operator_session", "operator_open", "operator_close", "operator_jobs", "operator_counts", "operator_failures",
+    "operator_workers", "operator_workspaces",
     "follow_topic",
 }  # fmt: skip
 WORKER = {
@@ -39,6 +43,7 @@ OPERATOR = {
     "connect_worker",
     "create_workspace",
     "list_workers",
+    "set_operator",
     "set_retention",
     "set_settings",
 }

@@ -134,6 +134,19 @@ def test_an_invitation_ends_after_thirty_days(engine: Engine) -> None:
     assert engine.rpc("list_members", p_workspace_id=ACME)["invitations"] == []
 
 
+def test_a_workspace_has_a_thousand_open_invitations_at_most(engine: Engine) -> None:
+    """A script that went wrong, or a person, must not fill the table; again is not one more."""
+    engine.run(
+        "insert into queue.invitations (workspace_id, email, role) select %s, 'p' || n || '@x.test', 'member' from generate_series(1, 1000) n",
+        ACME,
+    )
+    with engine.member(ADA) as ada:
+        assert refused(lambda: ada.rpc("set_member", p_workspace_id=ACME, p_email="more@x.test"))[
+            :2
+        ] == ("PT429", "quota_exceeded")
+        assert ada.rpc("set_member", p_workspace_id=ACME, p_email="p7@x.test")["state"] == "invited"
+
+
 def test_a_manager_adds_promotes_and_removes_people(engine: Engine) -> None:
     """A person with an account is a member at once."""
     with engine.member(ADA) as ada:

@@ -432,3 +432,44 @@ def test_a_child_that_runs_again_is_waited_for(engine: Engine) -> None:
     gathered = engine.lease_one()["steps"]["all"]["children"]
     assert [child["status"] for child in gathered] == ["completed", "completed"]
     assert gathered[0]["result"] == 7
+
+
+def test_two_first_leases_of_one_key_do_not_wait_for_each_other(engine: Engine) -> None:
+    """Each would make the row to lock for it; where there are many keys they met in a circle."""
+    engine.register("work", key_concurrency=1)
+    for key in "abc":
+        engine.enqueue_many(2, concurrency_key=key)
+    engine.lease_call(0)
+    with engine.beside() as other, other.connection.transaction():
+        assert len(other.lease(3, call=2)) == 3
+        engine.run("set statement_timeout = '20s'")
+        answer = engine.lease_call(3, call=2)
+        assert (answer["leases"], answer["next_due_in_ms"]) == ([], 0)
+
+
+@pytest.mark.parametrize("tenants", [1, 10_000])
+def test_a_removed_job_costs_the_same_among_10000_tenants(engine: Engine, tenants: int) -> None:
+    """Retention goes by age; what it touches is the jobs' own rows."""
+    engine.run(
+        "insert into public.workspaces (id, name)"
+        " select md5(n::text)::uuid, 'T' from generate_series(1, %s) as n",
+        tenants,
+    )
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type)"
+        " select md5((n %% %s + 1)::text)::uuid, 'work' from generate_series(1, 2000) as n",
+        tenants,
+    )
+    engine.run(
+        "select queue.cancel(array(select id from public.jobs), queue.clock())",
+    )
+    engine.run("update queue.maintenance_tasks set done_at = 'infinity' where name <> 'retention'")
+    engine.advance(31 * 86400)
+    engine.run("vacuum analyze")
+
+    call = "select public.run_maintenance(jsonb_build_object('budget_ms', 5000))"
+    [plan] = engine.one(f"explain (analyze, buffers, format json) {call}")
+
+    assert engine.one("select count(*) from public.jobs") == 0
+    blocks = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+    assert blocks <= 70 * 2000

@@ -239,7 +239,7 @@ def test_lists_of_every_kind_read_by_their_limit(full: Engine, filters: dict[str
 
 
 @pytest.mark.parametrize(
-    "filters", [{"job_type": "rare"}, {"queue": "rare"}, {"search": "rare"}, {"job_type": "rare", "status": ["completed", "pending"]}]
+    "filters", [{"job_type": "rare"}, {"queue": "rare"}, {"search": "rare"}, {"payload": {"rare": 1}}, {"error": "rare"}, {"job_type": "rare", "status": ["completed", "pending"]}]
 )  # fmt: skip
 def test_a_sparse_list_reads_a_slice(full: Engine, filters: dict[str, Any]) -> None:
     """What no index holds together is looked for in parts that grow with the limit alone."""
@@ -249,6 +249,59 @@ def test_a_sparse_list_reads_a_slice(full: Engine, filters: dict[str, Any]) -> N
             assert ada.rpc("list_jobs", p_filter=filters, p_limit=20)["next"] is not None
 
         assert touched(ada, page) <= 2 * 200 * 20 * len(filters.get("status", "1")) + 400
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"tag": "rare"}, {"tag": "rare", "state": ["completed"]}, {"tag": "rare", "job_type": "work"}],
+)
+def test_a_tag_is_found_among_a_million_jobs(full: Engine, filters: dict[str, Any]) -> None:
+    """The oldest jobs of all have it: a search by a field of the payload costs what its page does."""
+    full.run("begin")
+    full.run("set local session_replication_role = replica")
+    full.run(
+        "with old as (select id, created_at from public.jobs where outcome = 'completed' and workspace_id = %s order by created_at limit 60),"
+        " tagged as (update public.jobs set tags = '{rare}' where id in (select id from old))"
+        " insert into queue.job_tags (workspace_id, tag, job_created_at, job_id) select %s, 'rare', created_at, id from old",
+        ACME, ACME,
+    )  # fmt: skip
+    claims = f'{{"role": "authenticated", "sub": "{ADA}"}}'
+    full.run("select set_config('request.jwt.claims', %s, true)", claims)
+    count = "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_user_tables where schemaname in ('public', 'queue')"
+    try:
+        before = full.one(count)
+        page = full.rpc("list_jobs", p_filter={"workspace_id": ACME, **filters}, p_limit=20)
+        assert full.one(count) - before <= 8 * 20 + 200
+        assert len(page["jobs"]) == 20
+    finally:
+        full.run("rollback")
+
+
+def test_the_next_of_a_hundred_thousand_scheduled_jobs_are_read_in_their_order(
+    full: Engine,
+) -> None:
+    """By their own index: bounded, and the soonest first although they were not the last enqueued."""
+    with full.member(ADA) as ada:
+        pages: list[dict[str, Any]] = []
+
+        def page() -> None:
+            pages.append(
+                ada.rpc(
+                    "sort_jobs",
+                    p_filter={"workspace_id": ACME, "state": ["scheduled"]},
+                    p_by="next_run_at",
+                    p_descending=False,
+                    p_limit=20,
+                )
+            )
+
+        assert touched(ada, page) <= 4 * 10_000 + 400
+    due = [job["next_run_at"] for job in pages[0]["jobs"]]
+    soonest = full.rows(
+        "select to_jsonb(run_at) #>> '{}' from queue.deferred where workspace_id = %s order by run_at limit 20",
+        ACME,
+    )
+    assert due == soonest
 
 
 def test_a_webhooks_deliveries_are_read_alone(full: Engine) -> None:

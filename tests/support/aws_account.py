@@ -14,9 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minutehand.local.s3_guard import GuardedAws
+from tests.support.cloudformation import for_moto
 
 Start = Callable[..., Any]
 DEFAULT_QUOTAS = {"L-C2F1777E": 100_000.0, "L-24B04930": 200.0, "L-B99A9384": 1000.0}
+
+#: moto validates by a linter of its own version; the artefact's tests do so by the pinned one.
+VALID = (
+    '<ValidateTemplateResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
+    "<ValidateTemplateResult><Parameters/></ValidateTemplateResult></ValidateTemplateResponse>"
+)
+INVALIDATED = (
+    '<Invalidation xmlns="http://cloudfront.amazonaws.com/doc/2020-05-31/"><Id>I1</Id>'
+    "<Status>InProgress</Status><CreateTime>2026-01-01T00:00:00Z</CreateTime>"
+    "<InvalidationBatch><Paths><Quantity>1</Quantity><Items><Path>/*</Path></Items></Paths>"
+    "<CallerReference>x</CallerReference></InvalidationBatch></Invalidation>"
+)
 
 
 @dataclass
@@ -29,6 +42,10 @@ class Account:
     runtimes: tuple[str, ...] = ("python3.13",)
     refuses: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
+    invoked: list[str] = field(default_factory=list)
+    invalidated: int = 0
+    #: Runs where Lambda would, which moto does in Docker only.
+    on_invoke: Callable[[str], Any] = field(default=lambda name: {})
     url: str = ""
 
 
@@ -62,7 +79,27 @@ class AccountApp:
             body = json.loads(_read(environ))
             value = {"QuotaCode": body["QuotaCode"], "Value": account.quotas[body["QuotaCode"]]}
             return _json(start, {"Quota": value})
+        if path.endswith("/compiled-cloudformation-template.json") and _is_put(environ):
+            made = json.dumps(for_moto(json.loads(_read(environ)))).encode()
+            environ |= {"wsgi.input": io.BytesIO(made), "CONTENT_LENGTH": str(len(made))}
+        if path == "/" and b"Action=ValidateTemplate" in _read(environ):
+            return _xml(start, VALID)
+        if path.endswith("/invocations"):
+            account.invoked.append(path.split("/")[3])
+            return _json(start, account.on_invoke(path.split("/")[3]))
+        if path.endswith("/invalidation") and environ["REQUEST_METHOD"] == "POST":
+            account.invalidated += 1
+            return _xml(start, INVALIDATED, 201)
         return self._app(environ, start)
+
+
+def _is_put(environ: dict[str, Any]) -> bool:
+    return bool(environ["REQUEST_METHOD"] == "PUT")
+
+
+def _xml(start: Start, body: str, status: int = 200) -> Iterable[bytes]:
+    start(f"{status} X", [("content-type", "text/xml")])
+    return [body.encode()]
 
 
 def _read(environ: dict[str, Any]) -> bytes:

@@ -2,6 +2,9 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
+import { OperatorList } from "./operator-list.js";
+import { ALL } from "./scope.js";
+import { stateOfJob, statusOf } from "./states.js";
 import { isPassing } from "./store.js";
 import { useLayoutEffect, useRef, useState } from "./ui.js";
 
@@ -69,10 +72,12 @@ export class JobList {
     this.#loading = true;
     this.#set({ isLoadingMore: true });
     try {
-      const page = await api.list({ ...this.#query(), cursor: this.#cursor, limit: PAGE }, this.#controller.signal);
+      const isSorted = Boolean(this.#filter.sort);
+      const from = isSorted ? { offset: this.#rows.size } : { cursor: this.#cursor };
+      const page = await api.list({ ...this.#query(), ...from, limit: PAGE }, this.#controller.signal);
       for (const row of page.jobs) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
       this.#cursor = page.next_cursor;
-      this.#set({ rows: [...this.#rows.values()], isAll: page.next_cursor === null, error: null, isLoading: false, isLoadingMore: false });
+      this.#set({ rows: [...this.#rows.values()], isAll: isSorted ? !page.more : page.next_cursor === null, error: null, isLoading: false, isLoadingMore: false });
     } catch (error) {
       if (!this.#controller.signal.aborted) this.#set({ error, isLoading: false, isLoadingMore: false });
       this.#retryLater(error);
@@ -98,6 +103,7 @@ export class JobList {
     // one at a time: of two, the older answer could come last and drop what the newer had found
     if (this.state.isLoading || this.#refreshing) this.#again = true;
     if (this.state.isPaused || this.state.isLoading || this.#refreshing) return;
+    if (this.#filter.sort) return void (await this.#sortAgain());
     this.#refreshing = true;
     try {
       const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);
@@ -125,6 +131,22 @@ export class JobList {
     await this.#catchUp();
   }
 
+  /** Of a list in another order than its age everything that is shown is read again. */
+  async #sortAgain() {
+    this.#refreshing = true;
+    try {
+      const page = await api.list({ ...this.#query(), limit: Math.min(200, Math.max(PAGE, this.#rows.size)) }, this.#controller.signal);
+      this.#rows = new Map(page.jobs.map((row) => [row.id, newest(this.#rows.get(row.id), row)]));
+      this.#set({ rows: [...this.#rows.values()], isAll: !page.more, newer: 0, error: null });
+      this.#recount();
+    } catch (error) {
+      if (!this.#controller.signal.aborted) this.#set({ error });
+      this.#retryLater(error);
+    } finally {
+      this.#refreshing = false;
+    }
+  }
+
   pause() {
     this.#set({ isPaused: true, missed: 0 });
   }
@@ -143,7 +165,7 @@ export class JobList {
   }
 
   #query() {
-    return { workspace_id: this.#workspaceId, ...this.#filter };
+    return { workspace_id: this.#workspaceId, internal: false, ...this.#filter };
   }
 
   #onEvent(event) {
@@ -162,8 +184,8 @@ export class JobList {
   }
 
   #mayBelong({ type, data }) {
-    const { status, job_type: jobType } = this.#filter;
-    if (status) return data.status === status;
+    const { state, job_type: jobType } = this.#filter;
+    if (state) return data.status === (statusOf(state) ?? "pending");
     if (type !== "job.created") return false;
     return !jobType || !data.job_type || data.job_type === jobType;
   }
@@ -175,8 +197,8 @@ export class JobList {
   }
 
   #show() {
-    const { status } = this.#filter;
-    for (const [id, row] of this.#rows) if (status && row.status !== status) this.#rows.delete(id);
+    const { state } = this.#filter;
+    for (const [id, row] of this.#rows) if (state && stateOfJob(row) !== state) this.#rows.delete(id);
     this.#set({ rows: [...this.#rows.values()] });
   }
 
@@ -239,7 +261,7 @@ export function useJobList(workspaceId, filter) {
   const list = useRef(null);
   // before painting: a button pressed at once must find the list it belongs to
   useLayoutEffect(() => {
-    const made = new JobList(workspaceId, filter, (next) => setState(next));
+    const made = workspaceId === ALL ? new OperatorList(filter, setState) : new JobList(workspaceId, filter, setState);
     list.current = made;
     setState(made.state);
     made.start();

@@ -1,16 +1,35 @@
 // The one table of states: each is a word, a tone and a mark, everywhere in the console.
 
 export const STATES = {
-  pending: { word: "Pending", tone: "pending", mark: "ring" },
-  processing: { word: "Processing", tone: "processing", mark: "dot" },
-  waiting: { word: "Waiting", tone: "waiting", mark: "pause" },
+  queued: { word: "Queued", tone: "pending", mark: "ring" },
+  scheduled: { word: "Scheduled", tone: "pending", mark: "clock" },
+  retrying: { word: "Retrying", tone: "failed", mark: "again" },
+  running: { word: "Running", tone: "processing", mark: "dot" },
+  suspended: { word: "Suspended", tone: "waiting", mark: "pause" },
   completed: { word: "Completed", tone: "completed", mark: "check" },
   failed: { word: "Failed", tone: "failed", mark: "cross" },
   cancelled: { word: "Cancelled", tone: "cancelled", mark: "slash" },
 };
 
-/** The statuses in the order of a job's life. */
-export const STATUSES = Object.keys(STATES);
+/** The states in the order of a job's life. */
+export const NAMES = Object.keys(STATES);
+
+/** What a status means as long as nothing more is known of the job. */
+const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
+
+/** The status that is a state, whole; null for a part of `pending`. */
+export const statusOf = (state) => ({ running: "processing", suspended: "waiting", completed: "completed", failed: "failed", cancelled: "cancelled" })[state] ?? null;
+
+/** The state people look for, as queue.state_of derives it. Pure. */
+export function stateOfJob({ status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor }, now = Date.now()) {
+  if (status !== "pending") return OF_STATUS[status] ?? status;
+  const due = retryAt ?? scheduledFor;
+  if (!due || Date.parse(due) <= now) return "queued";
+  return retryAt && attempts > 0 ? "retrying" : "scheduled";
+}
+
+/** When a job runs next, as far as it is known: an instant, or null. Pure. */
+export const nextRunOf = (job) => (job.status === "pending" ? (job.next_retry_at ?? job.scheduled_for ?? null) : job.status === "waiting" ? (job.waiting_for?.until ?? job.waiting_for?.timeout_at ?? job.next_run_at ?? null) : null);
 
 /** How an attempt ended: word and tone. */
 export const ATTEMPT_OUTCOMES = {
@@ -19,7 +38,7 @@ export const ATTEMPT_OUTCOMES = {
   failed: { word: "Failed", tone: "failed" },
   lost: { word: "Worker lost", tone: "failed" },
   snoozed: { word: "Snoozed", tone: "pending" },
-  released: { word: "Handed back", tone: "pending" },
+  released: { word: "Released", tone: "pending" },
   waiting: { word: "Suspended", tone: "waiting" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
@@ -31,4 +50,5 @@ export const FRESHNESS = {
   offline: { word: "Offline", tone: "failed", hint: "The server cannot be reached; shown is what was known." },
 };
 
-export const stateOf = (status) => STATES[status] ?? { word: String(status ?? "unknown"), tone: "pending", mark: "ring" };
+/** A state, or the one that a status means: word, tone and mark. */
+export const stateOf = (status) => STATES[OF_STATUS[status] ?? status] ?? { word: String(status ?? "unknown"), tone: "pending", mark: "ring" };

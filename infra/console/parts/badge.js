@@ -1,14 +1,14 @@
 // A state as a word and a colour from the one table, and how fresh what is shown is.
 
-import { FRESHNESS, stateOf } from "../lib/states.js";
+import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
-/** A job's status. */
-export function StateBadge({ status, cancelling = false }) {
-  const { word, tone, mark } = stateOf(status);
-  return html`<span class="badge" data-tone=${tone} data-status=${status}>
-    <${Icon} name=${mark} />${cancelling && status === "processing" ? "Cancelling" : word}
+/** A job's state; of its status alone where no more of it is known. */
+export function StateBadge({ status, job, cancelling = false }) {
+  const { word, tone, mark } = stateOf(job ? stateOfJob(job) : status);
+  return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
+    <${Icon} name=${mark} />${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
   </span>`;
 }
 

@@ -1,10 +1,12 @@
-// Jobs per minute as lines, by uPlot, loaded when the first chart is drawn; and as a table.
+// Lines over time, by uPlot, loaded when the first chart is drawn; and the same as a table.
 
-import { clock, number } from "../lib/format.js";
+import { clock, number, utc } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { theme } from "../lib/theme.js";
 import { html, useEffect, useRef } from "../lib/ui.js";
 
+const HEIGHT = 180;
+const DAY = 86_400;
 let loading = null;
 
 function loadUPlot() {
@@ -21,27 +23,25 @@ function loadUPlot() {
   return loading;
 }
 
-const SERIES = [["enqueued", "Enqueued", "--pending", [4, 4]], ["completed", "Completed", "--completed"], ["failed", "Failed", "--failed"]];
+const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
-/** One point a minute from `since` to `now`; minutes without jobs are zeros. Pure. */
-export function series(minutes, since, now) {
-  const step = 60;
-  const from = Math.floor(Date.parse(since) / 1000 / step) * step;
-  const to = Math.floor(Date.parse(now) / 1000 / step) * step;
-  const known = new Map(minutes.map((line) => [Math.floor(Date.parse(line.minute) / 1000), line]));
-  const times = [];
-  for (let at = from; at <= to && times.length < 2000; at += step) times.push(at);
-  return [times, ...SERIES.map(([name]) => times.map((at) => Number(known.get(at)?.[name] ?? 0)))];
-}
+/** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
+const shortTime = (seconds, span) => (span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5));
 
-/** @param {{label: string, minutes: object[], since: string, now: string}} props */
-export function Chart({ label, minutes, since, now }) {
+/**
+ * @param {{label: string, at: number[], lines: Array<{name: string, values: Array<number|null>, colour: string, dash?:
+ *   number[]}>, format?: (value: number) => string, most?: number}} props `at` in seconds; `colour` names a variable of
+ *   the style sheet; `most` is the top of the axis at least.
+ */
+export function Chart({ label, at, lines, format = number, most = 4 }) {
   const box = useRef(null);
   const plot = useRef(null);
   const mode = useStore(theme);
-  const data = series(minutes, since, now);
+  const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
+  const span = at.length > 0 ? at.at(-1) - at[0] : 0;
+  const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
     let observer = null;
@@ -50,13 +50,13 @@ export function Chart({ label, minutes, since, now }) {
       const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
       plot.current = new UPlot({
-        width: box.current.clientWidth, height: 180, legend: { live: true }, cursor: { points: { size: 6 } },
-        scales: { y: { range: (_plot, _low, high) => [0, Math.max(4, high * 1.1)] } },
-        axes: [{ ...axis, size: 30, values: (_plot, times) => times.map((at) => clock(new Date(at * 1000).toISOString()).slice(0, 5)) }, { ...axis, size: 44, values: (_plot, values) => values.map((value) => (Number.isInteger(value) ? number(value) : "")) }],
-        series: [{ value: (_plot, at) => (at ? clock(new Date(at * 1000).toISOString()).slice(0, 5) : "–") },
-          ...SERIES.map(([, word, name, dash]) => ({ label: word, stroke: colour(name), width: 2, dash, points: { show: false }, value: (_plot, value) => (value === null ? "–" : number(value)) }))],
+        width: box.current.clientWidth, height: HEIGHT, legend: { live: true }, cursor: { points: { size: 6 }, sync: { key: "operations" } },
+        scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
+        axes: [{ ...axis, size: 30, values: (_plot, times) => times.map((time) => shortTime(time, span)) }, { ...axis, size: 58, values: (_plot, values) => values.map((value) => (format === number && !Number.isInteger(value) ? "" : format(value))) }],
+        series: [{ value: (_plot, time) => (time ? shortTime(time, span) : "–") },
+          ...lines.map(({ name, colour: variable, dash }) => ({ label: name, stroke: colour(variable), width: 2, dash, spanGaps: true, points: { show: false }, value: (_plot, value) => (value === null || value === undefined ? "–" : format(value)) }))],
       }, latest.current, box.current);
-      observer = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: 180 }));
+      observer = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT }));
       observer.observe(box.current);
     };
     loadUPlot().then(draw, () => { if (!closed) box.current.textContent = "The chart could not be loaded; the table below has the numbers."; });
@@ -70,11 +70,12 @@ export function Chart({ label, minutes, since, now }) {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [mode]);
-  useEffect(() => plot.current?.setData(data), [minutes, now]);
-  const busy = minutes.slice(-60);
-  return html`<div class="chart"><div ref=${box} role="img" aria-label=${`${label}: ${number(busy.reduce((sum, line) => sum + Number(line.completed), 0))} completed and ${number(busy.reduce((sum, line) => sum + Number(line.failed), 0))} failed in the last hour`}></div>
-    <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="group" aria-label=${label}><table class="table"><thead><tr><th scope="col">Minute, UTC</th><th scope="col" class="num">Enqueued</th><th scope="col" class="num">Completed</th><th scope="col" class="num">Failed</th></tr></thead>
-      <tbody>${busy.map((line) => html`<tr key=${line.minute}><td>${clock(line.minute).slice(0, 5)}</td><td class="num">${number(Number(line.enqueued))}</td><td class="num">${number(Number(line.completed))}</td><td class="num">${number(Number(line.failed))}</td></tr>`)}</tbody></table></div></details>
+  }, [mode, shape, span > DAY]);
+  useEffect(() => plot.current?.setData(data), [at, lines]);
+  const busy = at.map((_, index) => index).filter((index) => lines.some((line) => line.values[index])).slice(-60);
+  const said = (value) => (value === null || value === undefined ? "–" : format(value));
+  return html`<div class="chart"><div ref=${box} role="img" aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end`}></div>
+    <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="group" aria-label=${label}><table class="table"><thead><tr><th scope="col">From, UTC</th>${lines.map((line) => html`<th scope="col" class="num" key=${line.name}>${line.name}</th>`)}</tr></thead>
+      <tbody>${busy.map((index) => html`<tr key=${at[index]}><td>${shortTime(at[index], span)}</td>${lines.map((line) => html`<td class="num" key=${line.name}>${said(line.values[index])}</td>`)}</tr>`)}</tbody></table></div></details>
   </div>`;
 }

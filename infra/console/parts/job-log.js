@@ -35,12 +35,18 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
   const [least, setLeast] = useState("debug");
   const [text, setText] = useState("");
   const [open, setOpen] = useState(null);
+  const [attempt, setAttempt] = useState(null);
+  useEffect(() => {
+    const show = (event) => setAttempt(event.detail);
+    document.addEventListener("minutehand:show-attempt", show);
+    return () => document.removeEventListener("minutehand:show-attempt", show);
+  }, []);
   const [follow, setFollow] = useState(true);
   const shown = useMemo(() => {
     const from = LEVELS.indexOf(least);
     const wanted = text.trim().toLowerCase();
-    return lines.filter((line) => LEVELS.indexOf(line.level) >= from && (!wanted || line.message.toLowerCase().includes(wanted) || (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))));
-  }, [lines, least, text]);
+    return lines.filter((line) => (attempt === null || line.attempt === attempt) && LEVELS.indexOf(line.level) >= from && (!wanted || line.message.toLowerCase().includes(wanted) || (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))));
+  }, [lines, least, text, attempt]);
   const { ref, box, first, last, before, after } = useVirtual({ count: shown.length, rowHeight: ROW });
   const followed = useRef(true);
   followed.current = follow;
@@ -69,6 +75,7 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
       <label class="field-inline grow"><span class="hidden">Filter log lines</span>
         <input type="search" placeholder="Filter log lines" value=${text} onInput=${(event) => setText(event.target.value)} />
       </label>
+      ${attempt !== null && html`<button type="button" class="chip" onClick=${() => setAttempt(null)}>attempt ${attempt} ×</button>`}
       <span class="muted small num">${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}</span>
       <label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} /> Follow</label>
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
@@ -81,8 +88,8 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
           ${shown.slice(first, last).map(
             (line) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}
                 onClick=${() => setOpen(open === line.key ? null : line.key)}>
-              <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at)}</time>
-              <span class="log-level">${line.level}</span>
+              <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at).slice(0, 8)}<span class="log-ms">${clock(line.at).slice(8)}</span></time>
+              <span class="log-level" title=${line.level}>${line.level[0]}<span class="log-word">${line.level.slice(1)}</span></span>
               <span class="log-text">${line.message}${hasMore(line) && html`<span class="log-more">${JSON.stringify(line.metadata)}</span>`}</span>
             </button>`,
           )}

@@ -1,34 +1,41 @@
 // JobMonitor: a workspace's jobs, live: groups with counts, filters, search, selection, actions.
 
-import { jobs as api, supabase } from "../api.js";
+import { jobs as api, operator, supabase } from "../api.js";
+import { density, nextDensity, ROWS } from "../lib/density.js";
 import { counted, duration, glimpse, number, percentage, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
-import { STATES, STATUSES } from "../lib/states.js";
-import { classes, hooks, html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { ALL } from "../lib/scope.js";
+import { NAMES, nextRunOf, STATES, stateOfJob, statusOf } from "../lib/states.js";
+import { useStore } from "../lib/store.js";
+import { classes, hooks, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
 import { confirm } from "./dialog.js";
+import { beginOf, Filters, SINCE } from "./filters.js";
 import { Icon } from "./icons.js";
 import { JobProgress } from "./job-progress.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { tell, tellFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
-const ROW = 52;
-const CHIPS = [["job_type", "type"], ["queue", "queue"], ["parent_id", "parent"]];
+const CHIPS = [["job_type", "type"], ["queue", "queue"], ["parent_id", "parent"], ["tag", "tag"], ["version", "version"], ["worker_id", "worker"], ["error", "error"], ["payload", "payload"], ["min_run_ms", "ran at least", (ms) => duration(Number(ms))], ["since", "since", (word) => SINCE[word] ?? word]];
+const COLUMNS = { next: "next_run_at", created: "created_at", ran: "run_ms" };
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
- * @param {{workspaceId: string, filter: {status?, job_type?, queue?, parent_id?, search?}, onFilter: (changes:
+ * @param {{workspaceId: string, filter: {state?, job_type?, queue?, parent_id?, tag?, version?, worker_id?, error?, payload?,
+ *   min_run_ms?, since?, search?, sort?, order?}, onFilter: (changes:
  *   object) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
  *   that it can live in the address; `hrefOf` gives the address of a job's page.
  */
 export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/jobs/${id}` }) {
-  const { list, state } = useJobList(workspaceId, filter);
+  const { list, state } = useJobList(workspaceId, useMemo(() => queryOf(filter), [JSON.stringify(filter)]));
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
-  const view = useVirtual({ count: rows.length, rowHeight: ROW });
+  const rowHeight = useStore(density);
+  const view = useVirtual({ count: rows.length, rowHeight: ROWS[rowHeight] });
+  const isOfAll = workspaceId === ALL;
   const onScreen = rows.slice(view.first, view.last);
   const ids = useRef([]);
   ids.current = onScreen.map((row) => row.id);
@@ -45,29 +52,35 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
   return html`<div class="monitor">
-    <${Groups} counts=${counts} status=${filter.status} onFilter=${onFilter} />
+    <${Groups} counts=${counts} chosen=${filter.state} onFilter=${onFilter} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
-      ${CHIPS.filter(([name]) => filter[name]).map(([name, word]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(filter[name]) : filter[name]} <${Icon} name="cross" /></button>`)}
+      ${!isOfAll && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
+      ${CHIPS.filter(([name]) => filter[name]).map(([name, word, say]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(filter[name]) : (say?.(filter[name]) ?? filter[name])} <${Icon} name="cross" /></button>`)}
       <span class="spacer"></span>
       ${state.newer > 0 && !state.isPaused && html`<button type="button" class="quiet" onClick=${() => { if (view.box.current) view.box.current.scrollTop = 0; list.current.refresh(); }}>${counted(state.newer, "newer job")}</button>`}
       <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
         ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
       </button>
+      <button type="button" class="quiet density" aria-pressed=${rowHeight === "compact"} title="Rows of 32 pixels instead of 52" onClick=${nextDensity}>Compact</button>
       <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`}
     <${Body} state=${state} filter=${filter} onFilter=${onFilter} retry=${() => list.current.load()} />
-    <div class="table-scroll" ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
+    <div class="table-scroll" data-density=${rowHeight} ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
       <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
         <thead><tr>
           <th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${allShown} onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded jobs</span></label></th>
-          <th scope="col" class="c-job">Job</th><th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
-          <th scope="col" class="c-num num">Attempt</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Took</th><th scope="col" class="c-id">Id</th>
+          <th scope="col" class="c-job">Job</th>${isOfAll && html`<th scope="col" class="c-workspace">Workspace</th>`}<th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
+          <th scope="col" class="c-num num">Attempt</th>
+          ${isOfAll ? html`<th scope="col" class="c-time">Next run</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Ran</th>` : html`
+          <${SortHead} column="next" className="c-time c-next" first="asc" filter=${filter} onFilter=${onFilter}>Next run<//>
+          <${SortHead} column="created" className="c-time" filter=${filter} onFilter=${onFilter}>Created<//>
+          <${SortHead} column="ran" className="c-num c-took num" filter=${filter} onFilter=${onFilter}>Ran<//>`}<th scope="col" class="c-id">Id</th>
         </tr></thead>
         <tbody onKeyDown=${moveByArrows}>
           ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
-          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} href=${hrefOf(row.id)} />`)}
+          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} href=${hrefOf(row.id)} isOfAll=${isOfAll} />`)}
           ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td style=${{ height: `${view.after}px` }}></td></tr>`}
         </tbody>
       </table>
@@ -78,28 +91,44 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   </div>`;
 }
 
-function Groups({ counts, status, onFilter }) {
-  const total = counts && STATUSES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
-  const isMore = (name) => counts?.more?.length > 0 && (name ? counts.more.includes(name) : true);
-  const entry = (name, word, count, tone) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(status ?? "") === name ? "true" : undefined}
-      href=${hrefWith(name)} onClick=${(event) => { if (event.metaKey || event.ctrlKey || event.button !== 0) return; event.preventDefault(); onFilter({ status: name }); }}>
-    <span class="group-word">${word}</span><span class="group-count num">${count === undefined || count === null ? "–" : `${number(count)}${isMore(name) ? "+" : ""}`}</span>
+function Groups({ counts, chosen, onFilter }) {
+  // of all workspaces only what is live and what failed is counted: no sum then
+  const states = counts?.states;
+  const total = states && NAMES.every((name) => name in states) ? NAMES.reduce((sum, name) => sum + states[name], 0) : null;
+  const isMore = (name) => counts?.more?.length > 0 && (name ? counts.more.includes(statusOf(name) ?? "pending") : true);
+  const entry = (name, word, count, tone) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(chosen ?? "") === name ? "true" : undefined}
+      href=${hrefWith(name)} onClick=${(event) => { if (event.metaKey || event.ctrlKey || event.button !== 0) return; event.preventDefault(); onFilter({ state: name }); }}>
+    <span class="group-word">${word}</span>${(count ?? null) !== null && html`<span class="group-count num">${number(count)}${isMore(name) ? "+" : ""}</span>`}
   </a>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${entry("", "All", total)}
-    ${STATUSES.map((name) => entry(name, STATES[name].word, counts?.[name], STATES[name].tone))}
+    ${NAMES.map((name) => entry(name, STATES[name].word, states?.[name], STATES[name].tone))}
   </nav>`;
 }
 
-function hrefWith(status) {
+function hrefWith(state) {
   const url = new URL(location.href);
-  if (status) url.searchParams.set("status", status);
-  else url.searchParams.delete("status");
+  if (state) url.searchParams.set("state", state);
+  else url.searchParams.delete("state");
   return `${url.pathname}${url.search}`;
 }
 
+/** What the list asks for: times as instants, a range as a beginning, sorting only where it is another. */
+function queryOf({ since, sort, order, ...rest }) {
+  return { ...rest, ...(since && { created_after: beginOf(since) }), ...(sort && sort !== "created_at" && { sort, order: order ?? "desc" }) };
+}
+
+/** A column that the list can be sorted by. */
+function SortHead({ column, className, children, filter, onFilter, first = "desc" }) {
+  const by = COLUMNS[column];
+  const isOn = (filter.sort ?? "created_at") === by;
+  const order = filter.order ?? "desc";
+  const next = isOn && by !== "created_at" ? (order === first ? { order: first === "desc" ? "asc" : "desc" } : { sort: "", order: "" }) : by === "created_at" ? { sort: "", order: "" } : { sort: by, order: first };
+  return html`<th scope="col" class=${className} aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}><button type="button" class="sort" onClick=${() => onFilter(next)}>${children}<span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span></button></th>`;
+}
+
 /** A search field that waits for a pause in typing; `/` goes to it. */
-export function SearchBox({ value, onChange, placeholder = "Search type, error, key or id" }) {
+export function SearchBox({ value, onChange, placeholder = "Search type, error, tag, payload, key or id" }) {
   const [text, setText] = useState(value);
   const input = useRef(null);
   const sent = useRef(value);
@@ -140,18 +169,28 @@ function Body({ state, filter, onFilter, retry }) {
 const hasTrouble = (row) => Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 const second = (row) => (hasTrouble(row) ? row.error_message : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || glimpse(row.payload));
 
-function Row({ row, index, isChosen, toggle, href }) {
+function Row({ row, index, isChosen, toggle, href, isOfAll }) {
   return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
     <td class="c-check"><label class="tick"><input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span></label></td>
     <td class="c-job"><a class="row-link" href=${href}><span class="job-type">${row.job_type}</span>
-      <span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row) || "\u00a0"}</span></a></td>
-    <td class="c-state"><${StateBadge} status=${row.status} cancelling=${Boolean(row.cancel_requested_at)} /></td>
-    <td class="c-progress">${row.status === "processing" ? html`<${LiveProgress} row=${row} />` : percentage(row.progress) > 0 || row.status === "completed" ? html`<${JobProgress} job=${row} compact />` : html`<span class="none">–</span>`}</td>
+      ${second(row) && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row)}</span>`}</a></td>
+    ${isOfAll && html`<td class="c-workspace"><span class="ellipsis" title=${row.workspace_id}>${row.workspace_name ?? shortId(row.workspace_id)}</span></td>`}
+    <td class="c-state"><${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} /></td>
+    <td class="c-progress">${row.status === "processing" ? (isOfAll ? html`<${JobProgress} job=${row} compact />` : html`<${LiveProgress} row=${row} />`) : !ENDED.has(row.status) && percentage(row.progress) > 0 ? html`<${JobProgress} job=${row} compact />` : ""}</td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
+    <td class="c-time c-next">${stateOfJob(row) === "queued" ? html`<span class="muted">due</span>` : html`<${When} at=${nextRunOf(row)} />`}</td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
-    <td class="c-num c-took num">${row.status === "processing" ? html`<${Took} from=${row.started_at} />` : ENDED.has(row.status) && row.started_at ? duration(Date.parse(row.completed_at) - Date.parse(row.started_at)) : "–"}</td>
+    <td class="c-num c-took num"><${Ran} row=${row} /></td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
   </tr>`;
+}
+
+/** How long it ran, over all its runs; of a running one until now. */
+function Ran({ row }) {
+  const earlier = Number(row.run_ms ?? (row.status === "processing" ? 0 : row.times?.run_ms) ?? Number.NaN);
+  const since = row.running_since ?? (row.attempts <= 1 ? row.started_at : null);
+  if (row.status === "processing" && since) return html`<${Took} from=${since} before=${row.running_since ? earlier || 0 : 0} />`;
+  return row.started_at && Number.isFinite(earlier) ? duration(earlier) : html`<span class="none">–</span>`;
 }
 
 /** Progress does not travel on the workspace's topic: a running row on screen follows its job. */
@@ -183,9 +222,10 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const live = picked.filter((row) => LIVE.has(row.status));
   const failed = picked.filter((row) => row.status === "failed");
   const cancelled = picked.filter((row) => row.status === "cancelled");
-  const matching = total && filter.status && !filter.search && !filter.parent_id ? total[filter.status] : 0;
-  const all = total?.more?.includes(filter.status) ? `${number(matching)}+ jobs` : counted(matching, "job");
-  const where = Object.fromEntries(Object.entries({ status: filter.status, job_type: filter.job_type, queue: filter.queue }).filter(([, value]) => value));
+  const plain = Object.entries(filter).every(([name, value]) => !value || ["state", "job_type", "queue", "tag", "sort", "order"].includes(name));
+  const matching = total?.states && filter.state && plain && !filter.tag ? total.states[filter.state] : 0;
+  const all = total?.more?.includes(statusOf(filter.state) ?? "pending") ? `${number(matching)}+ jobs` : counted(matching, "job");
+  const where = Object.fromEntries(Object.entries({ state: filter.state, job_type: filter.job_type, queue: filter.queue }).filter(([, value]) => value));
 
   const act = async ({ title, text, action, danger, run, done }) => {
     if (!(await confirm({ title, text, action, danger }))) return;
@@ -209,26 +249,35 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   };
   const chunks = async (call, rows) => {
     let count = 0;
-    for (let at = 0; at < rows.length; at += 1000) count += (await call(workspaceId, { ids: rows.slice(at, at + 1000).map((row) => row.id) })).count;
+    // of all workspaces: each is opened first, which is written down
+    for (const id of new Set(rows.map((row) => row.workspace_id))) {
+      if (workspaceId === ALL) await operator.open({ workspace_id: id, reason: "several jobs at once" });
+      const own = rows.filter((row) => row.workspace_id === id);
+      for (let at = 0; at < own.length; at += 1000) count += (await call(id, { ids: own.slice(at, at + 1000).map((row) => row.id) })).count;
+    }
     return count;
+  };
+  const retryEach = async (rows) => {
+    if (workspaceId === ALL) for (const id of new Set(rows.map((row) => row.workspace_id))) await operator.open({ workspace_id: id, reason: "several jobs at once" });
+    return (await Promise.all(rows.map((row) => api.retry(row.id)))).length;
   };
   const cancelPicked = () => act({ title: `Cancel ${counted(live.length, "job")}?`, text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.", action: `Cancel ${counted(live.length, "job")}`, danger: true, run: () => chunks(api.cancelMany, live), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redrivePicked = () => act({ title: `Redrive ${counted(failed.length, "job")}?`, text: "Each starts again with fresh attempts; finished steps are kept.", action: `Redrive ${counted(failed.length, "job")}`, run: () => chunks(api.redriveMany, failed), done: (count) => `Redriven ${counted(count, "job")}` });
-  const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: async () => (await Promise.all(cancelled.map((row) => api.retry(row.id)))).length, done: (count) => `Retried ${counted(count, "job")}` });
-  const cancelAll = () => act({ title: `Cancel all ${all}?`, text: `Every ${STATES[filter.status].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${all}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
+  const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: () => retryEach(cancelled), done: (count) => `Retried ${counted(count, "job")}` });
+  const cancelAll = () => act({ title: `Cancel all ${all}?`, text: `Every ${STATES[filter.state].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${all}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
   const redriveAll = () => act({ title: `Redrive all ${all}?`, text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.", action: `Redrive ${all}`, run: () => repeat(api.redriveMany, where), done: (count) => `Redriven ${counted(count, "job")}` });
 
-  const offersAll = matching > 0 && (LIVE.has(filter.status) || filter.status === "failed");
+  const offersAll = workspaceId !== ALL && matching > 0 && !(filter.state === "completed" || filter.state === "cancelled");
   if (picked.length === 0 && !offersAll) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[filter.status].word.toLowerCase()}`}</span>
+    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[filter.state].word.toLowerCase()}`}</span>
     <span class="spacer"></span>
     ${picked.length > 0 && html`
       ${live.length > 0 && html`<button type="button" class="danger" onClick=${cancelPicked}>Cancel ${number(live.length)}</button>`}
       ${failed.length > 0 && html`<button type="button" onClick=${redrivePicked}>Redrive ${number(failed.length)}</button>`}
       ${cancelled.length > 0 && html`<button type="button" onClick=${retryPicked}>Retry ${number(cancelled.length)}</button>`}
       <button type="button" class="quiet" onClick=${clear}>Clear</button>`}
-    ${picked.length === 0 && offersAll && (filter.status === "failed"
+    ${picked.length === 0 && offersAll && (filter.state === "failed"
       ? html`<button type="button" onClick=${redriveAll}>Redrive all ${number(matching)}</button>`
       : html`<button type="button" class="quiet" onClick=${cancelAll}>Cancel all ${number(matching)}</button>`)}
   </div>`;

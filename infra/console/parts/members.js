@@ -58,10 +58,10 @@ function People({ workspace, found, mayManage, act }) {
           <td><${When} at=${one.created_at} /></td>
           <td class="num">${mayManage && html`<button type="button" class="quiet" aria-label=${`Remove ${name(one)}`} onClick=${() => remove(one, false)}>Remove</button>`}</td></tr>`)}
         ${found.invitations.map((one) => html`<tr key=${one.email}><th scope="row" class="wrap">${one.email}</th><td>${ROLES[one.role]}</td>
-          <td><${Tag} tone="waiting">Invited<//> <span class="muted small">until <${When} at=${one.expires_at} /></span></td>
+          <td><${Tag} tone="waiting">Invited<//> <span class="muted small">ends <${When} at=${one.expires_at} /></span></td>
           <td class="num"><button type="button" class="quiet" aria-label=${`Withdraw the invitation of ${one.email}`} onClick=${() => remove(one, true)}>Withdraw</button></td></tr>`)}</tbody></table></div>
     ${!mayManage && html`<p class="muted small">A manager may invite and remove people.</p>`}
-    ${found.changes.length > 0 && html`<details><summary>Changes</summary><ul class="plain small">${found.changes.map((one) => html`<li key=${`${one.created_at} ${one.action} ${one.email}`}><${When} at=${one.created_at} /> ${one.actor ?? "the operator"} ${ACTIONS[one.action] ?? one.action} ${one.action === "invitation_accepted" ? "" : (one.email ?? one.user_id ?? "")}${one.role && one.action === "role_changed" ? ` to ${one.role}` : ""}</li>`)}</ul></details>`}`;
+    ${found.changes.length > 0 && html`<details class="more"><summary>Changes</summary><ul class="small">${found.changes.map((one) => html`<li key=${`${one.created_at} ${one.action} ${one.email}`}><${When} at=${one.created_at} /> ${one.actor ?? "the operator"} ${ACTIONS[one.action] ?? one.action} ${one.action === "invitation_accepted" ? "" : (one.email ?? one.user_id ?? "")}${one.role && one.action === "role_changed" ? ` to ${one.role}` : ""}</li>`)}</ul></details>`}`;
 }
 
 function Invite({ workspace, onClose }) {
@@ -85,7 +85,7 @@ function Invite({ workspace, onClose }) {
       <div class="actions"><button type="button" class="primary" autofocus onClick=${() => onClose(true)}>Done</button></div><//>`;
   }
   return html`<${Dialog} title=${`Invite a person to ${workspace.name}`} onClose=${() => onClose(false)}>
-    <form onSubmit=${(event) => { event.preventDefault(); save(); }}>
+    <form class="stack" onSubmit=${(event) => { event.preventDefault(); save(); }}>
       <label class="field"><span>Mail address</span><input type="email" required maxlength="254" autofocus value=${email} onInput=${(event) => setEmail(event.target.value)} /></label>
       <label class="field"><span>Role</span><select value=${role} onChange=${(event) => setRole(event.target.value)}>
         <option value="member">Member: creates, reads and cancels jobs</option><option value="manager">Manager: also limits, pauses, schedules and people</option></select></label>

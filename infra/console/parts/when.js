@@ -34,11 +34,11 @@ export function When({ at }) {
   return html`<time datetime=${at} title=${utc(at)}>${relative(at, now)}</time>`;
 }
 
-/** How long something took, or has been taking until now. */
-export function Took({ from, to }) {
+/** How long something took, or has been taking until now; `before` are milliseconds that came earlier. */
+export function Took({ from, to, before = 0 }) {
   const now = useNow(Boolean(from) && !to);
   if (!from) return html`<span class="none">–</span>`;
-  return html`<span class="num">${duration((to ? Date.parse(to) : now) - Date.parse(from))}</span>`;
+  return html`<span class="num">${duration(before + Math.max(0, (to ? Date.parse(to) : now) - Date.parse(from)))}</span>`;
 }
 
 const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;

@@ -1,10 +1,12 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import { jobs as api, supabase } from "../api.js";
-import { counted, duration, glimpse, money, number } from "../lib/format.js";
+import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
+import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { remedyOf } from "../lib/remedies.js";
+import { nextRunOf } from "../lib/states.js";
+import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge } from "../parts/badge.js";
 import { copy, CopyId } from "../parts/copy.js";
@@ -12,29 +14,36 @@ import { ActionButton, confirm } from "../parts/dialog.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
-import { AttemptsTable, JobTimeline } from "../parts/job-timeline.js";
+import { Actions as ActionList } from "../parts/actions.js";
+import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { tell, tellFailure } from "../parts/toasts.js";
-import { Sentence, Took, useNow, When } from "../parts/when.js";
+import { placeOf } from "../parts/traceback.js";
+import { Waterfall } from "../parts/waterfall.js";
+import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
 
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 const CHILDREN_MS = 2000;
 const EXPLAIN_MS = 5000;
+const TRACE_MS = 2000;
 const MOST_STEPS = 100;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /** Attempts, steps, children: read when the job changes state, not with every progress. */
 function useDetails(job) {
-  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.completed_at}`;
+  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const attempts = useRead((signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const children = useRead((signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
   const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const trace = useRead((signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  // steps and children are no events of this job
+  usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
   // a child's progress is no event of its parent
   usePolling(children, children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null);
   // why it does not run depends on others, whose changes are no events of this job
@@ -45,16 +54,25 @@ function useDetails(job) {
     const hadJob = Boolean(seen.current);
     seen.current = stamp;
     if (!hadJob) return;
-    for (const read of [attempts, steps, children, explained]) read.refresh();
+    for (const read of [attempts, steps, children, explained, trace]) read.refresh();
   }, [stamp]);
-  return { attempts, steps, children, explained };
+  return { attempts, steps, children, explained, trace };
 }
 
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** What is no id names no job: the database need not be asked, and its refusal speaks of types. */
 export default function JobPage(props) {
-  return ID.test(props.id) ? html`<${Watched} ...${props} />` : html`<${NotFound} what="job" />`;
+  const { isOperator } = useStore(session);
+  if (!ID.test(props.id)) return html`<${NotFound} what="job" />`;
+  return isOperator ? html`<${LookedFor} ...${props} />` : html`<${Watched} ...${props} />`;
+}
+
+/** For people on call: whether the job is one of theirs is asked before it is followed. */
+function LookedFor(props) {
+  const found = useRead(() => api.byIds([props.id]), [props.id]);
+  if (!found.value) return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+  return found.value.length > 0 ? html`<${Watched} ...${props} />` : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
 }
 
 function Watched({ id, workspace }) {
@@ -66,32 +84,51 @@ function Watched({ id, workspace }) {
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
 }
 
-function Loaded({ watch, job, freshness }) {
+/** A job that is not of one's workspaces: for people on call a way in, which is written down. */
+function Elsewhere({ id, onOpened }) {
+  const [reason, setReason] = useState("");
+  const open = async () => {
+    try {
+      const opened = await operator.open({ job_id: id, reason: reason.trim() || null });
+      await refreshWorkspaces(opened.workspace_id);
+      onOpened();
+    } catch (error) {
+      tellFailure("Not opened", error);
+    }
+  };
+  return html`<div class="page"><h1 tabindex="-1">A job of another workspace</h1>
+    <section class="card stack narrow-card"><p>You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.</p>
+      <form class="stack" onSubmit=${(event) => event.preventDefault()}><label class="field"><span>Reason</span><input type="text" maxlength="500" placeholder="A ticket, an alert" value=${reason} onInput=${(event) => setReason(event.target.value)} /></label>
+      <div class="actions"><a class="button" href="/jobs">Back</a><${ActionButton} className="primary" run=${open}>Open the workspace<//></div></form></section></div>`;
+}
+
+function Loaded({ watch, job, freshness, workspace }) {
   const [duplicating, setDuplicating] = useState(false);
-  const { attempts, steps, children, explained } = useDetails(job);
+  const { attempts, steps, children, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">
-      <div class="job-title"><p class="crumb"><a href="/jobs">Jobs</a> / <a href=${`/jobs?job_type=${encodeURIComponent(job.job_type)}`}>${job.job_type}</a></p>
-        <h1 tabindex="-1"><span class="job-type">${job.job_type}</span> <${StateBadge} status=${job.status} cancelling=${Boolean(job.cancel_requested_at)} /></h1></div>
+      <div class="job-title"><p class="crumb"><a href="/jobs">Jobs</a> / <a href=${`/types/${encodeURIComponent(job.job_type)}`}>${job.job_type}</a></p>
+        <h1 tabindex="-1"><span class="job-type">${job.job_type}</span> <${StateBadge} job=${job} cancelling=${Boolean(job.cancel_requested_at)} /></h1></div>
       <span class="spacer"></span>
       <${Freshness} value=${freshness} />
       <${Actions} job=${job} watch=${watch} duplicate=${() => setDuplicating(true)} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    <${JobProgress} job=${job} />
+    <${Remedy} job=${job} explained=${explained.value} attempts=${attempts.value ?? []} trace=${trace.value} workspace=${workspace} />
+    ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
     ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
     <div class="columns">
       <div class="column main">
-        ${job.error_message && job.status !== "completed" && html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}</h2>
-          <p class="error-text">${job.error_message}</p>${job.error_data && html`<details class="more" open=${job.status === "failed"}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`}
-        <${Timeline} job=${job} attempts=${attempts} events=${watch.events} />
+        <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
+        <${Timeline} job=${job} trace=${trace} attempts=${attempts} events=${watch.events} />
         <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
         <${Children} list=${children} parentId=${job.id} />
         ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
-        <${Steps} steps=${steps} />
+        <${Steps} steps=${steps} trace=${trace.value?.jobs[0]} />
+        <${Activity} job=${job} />
         <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
       </div>
       <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
@@ -105,6 +142,20 @@ function Explained({ explained, job, isAsking }) {
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
   const sentence = told && told.status === job.status ? told.sentence : plainly(job);
   return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
+}
+
+/** What to do about it, where something can be done. */
+function Remedy({ job, explained, attempts, trace, workspace }) {
+  const failed = trace?.jobs.slice(1).filter((child) => child.status === "failed").at(-1) ?? null;
+  const child = failed && job.error_data?.type?.endsWith("ChildrenFailed") ? failed : null;
+  const read = useRead((signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])), [child?.id]);
+  const placeIn = (list) => placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
+  const remedy = remedyOf({
+    job, explained: explained?.status === job.status ? explained : null, place: placeIn(attempts), isManager: workspace?.role !== "member",
+    failedChild: child && { id: child.id, place: placeIn(read.value ?? []) },
+  });
+  if (!remedy) return null;
+  return html`<p class="remedy"><span class="strong">What to do:</span> ${remedy.text}${remedy.links.map((link) => html` <a key=${link.href} href=${link.href}>${link.label}</a>`)}</p>`;
 }
 
 /** Until the database's own sentence is here. */
@@ -145,12 +196,12 @@ function Actions({ job, watch, duplicate }) {
   </div>`;
 }
 
-function Timeline({ job, attempts, events }) {
+function Timeline({ job, trace, attempts, events }) {
   const isLive = !ENDED.has(job.status);
-  const now = useNow(isLive);
+  const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.finished_at)));
   const list = attempts.value ?? [];
   return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
-    ${attempts.error && !attempts.value ? html`<${Failed} error=${attempts.error} retry=${attempts.refresh} what="The attempts could not be read" />` : html`<${JobTimeline} job=${job} attempts=${list} events=${events} now=${now} />`}
+    ${trace.value ? html`<${Waterfall} trace=${trace.value} now=${now} />` : trace.error ? html`<${Failed} error=${trace.error} retry=${trace.refresh} what="The timeline could not be read" />` : html`<${Loading} what="Reading the timeline" />`}
     ${list.length > 0 && html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
       <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`}
   </section>`;
@@ -161,14 +212,28 @@ function EventList({ events }) {
   return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
 }
 
-function Steps({ steps }) {
+function Steps({ steps, trace }) {
   const list = steps.value?.steps ?? [];
   if (list.length === 0) return null;
+  const spans = new Map(trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]));
   return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
     <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
     ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
-    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
+    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(spans.get(step.name))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
   </section>`;
+}
+
+/** What people did to it; nothing is shown where nobody did anything. */
+function Activity({ job }) {
+  const read = useRead((signal) => api.actions(job.id, signal), [job.id, job.status, job.generation, job.cancel_requested_at]);
+  if (!read.value?.length) return null;
+  return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
+}
+
+/** Somebody by their mail address, where the reader may know it. */
+function Person({ id }) {
+  const read = useRead(() => people([id]), [id]);
+  return read.value?.[id] ? html`<span title=${id}>${read.value[id]}</span>` : html`<${CopyId} id=${id} what="user id" />`;
 }
 
 function Children({ list, parentId }) {
@@ -186,7 +251,7 @@ function Branch({ of: children, all }) {
   return html`<ul class="children">${children.map((child) => {
     const own = all.filter((one) => one.parent_id === child.id);
     return html`<li key=${child.id}><div class="child" data-job=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a><span class="child-note muted">${hasFailed(child) ? child.error_message : glimpse(child.payload)}</span>
-      <${StateBadge} status=${child.status} /><${JobProgress} job=${child} compact /></div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
+      <${StateBadge} job=${child} />${ENDED.has(child.status) ? html`<span></span>` : html`<${JobProgress} job=${child} compact />`}</div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
   })}</ul>`;
 }
 
@@ -198,15 +263,14 @@ function Facts({ job }) {
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact("Created", html`<${When} at=${job.created_at} />`)}
     ${fact("Scheduled for", job.scheduled_for && html`<${When} at=${job.scheduled_for} />`)}
-    ${fact("Started", job.started_at && html`<${When} at=${job.started_at} />`)}
-    ${fact("Next attempt", job.next_retry_at && html`<${When} at=${job.next_retry_at} />`)}
-    ${fact("Ended", job.completed_at && html`<${When} at=${job.completed_at} />`)}
-    ${fact(job.completed_at ? "Took" : "Running for", job.started_at && (job.completed_at || job.status === "processing") && html`<${Took} from=${job.started_at} to=${job.completed_at} />`)}
-    ${fact("Waited", job.started_at && job.attempts <= 1 && html`<span class="num">${duration(Date.parse(job.started_at) - Date.parse(job.scheduled_for ?? job.created_at))}</span>`)}
+    ${fact("First start", job.started_at && html`<${When} at=${job.started_at} />`)}
+    ${fact("Next run", nextRunOf(job) && html`<${When} at=${nextRunOf(job)} />`)}
+    ${fact("Finished", job.finished_at && html`<${When} at=${job.finished_at} />`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}
     ${fact("Snoozed", job.snoozes > 0 && html`<span class="num">${job.snoozes}</span>`)}
     ${fact("Cost", job.cost_usd && Number(job.cost_usd) > 0 && html`<span class="num">${money(job.cost_usd)}</span>`)}
+    ${fact("Tags", job.tags?.length > 0 && html`<span class="tags">${job.tags.map((tag) => html`<a class="tag" key=${tag} href=${`/jobs?tag=${encodeURIComponent(tag)}`}>${tag}</a>`)}</span>`)}
     ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
     ${fact("Priority", html`<span class="num">${job.priority}</span>`)}
     ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
@@ -215,6 +279,6 @@ function Facts({ job }) {
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && html`<a class="mono" href=${`/jobs/${job.parent_id}`}>${job.parent_id.slice(-8)}</a>`)}
     ${fact("Batch", job.batch_id && html`<${CopyId} id=${job.batch_id} what="batch id" />`)}
-    ${fact("Created by", job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service")}
+    ${fact("Created by", job.user_id ? html`<${Person} id=${job.user_id} />` : "a service")}
   </dl>`;
 }

@@ -1,6 +1,7 @@
 // The way in: Supabase Auth by password, and the demo accounts on a developer's machine.
 
-import { settings, signIn } from "../api.js";
+import { session, settings, signIn } from "../api.js";
+import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Logo } from "../parts/icons.js";
 
@@ -9,6 +10,7 @@ export function SignIn() {
   const [password, setPassword] = useState("");
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState(null);
+  const { reason } = useStore(session);
   const demo = settings().demoAccounts ?? [];
   const enter = async (who, secret) => {
     setBusy(true);
@@ -23,6 +25,7 @@ export function SignIn() {
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">Background jobs, seen and steered.</p>
+    ${reason && html`<p class="notice stale" role="status">${reason}</p>`}
     ${demo.length > 0 && html`<section class="card" aria-labelledby="demo-heading">
       <h2 id="demo-heading">Demo accounts</h2>
       <p class="muted small">This is a local stack: one click signs in.</p>

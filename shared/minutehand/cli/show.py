@@ -23,7 +23,7 @@ MOST_PAGES = 10
 ATTEMPTS = {
     "attempt": "#",
     "outcome": "OUTCOME",
-    "ran": "RAN",
+    "held": "HELD",
     "worker_id": "WORKER",
     "error": "ERROR",
 }
@@ -90,9 +90,10 @@ def _head(output: Output, job: dict[str, Any]) -> None:
     output.text(Text.assemble((job["job_type"], "bold"), "  ", (state, state_style(state)), when))
     output.text(job["id"])
     times = job.get("times") or {}
+    runs = times.get("runs", 0)
     parts = [
         ("queued", times.get("queue_ms")),
-        (f"ran in {times.get('runs', 0)} runs", times.get("run_ms")),
+        ("ran" if runs < 2 else f"ran in {runs} runs", times.get("run_ms")),
         ("waited", times.get("wait_ms")),
         ("total", times.get("total_ms")),
     ]
@@ -114,7 +115,7 @@ def _attempts(output: Output, attempts: list[dict[str, Any]]) -> None:
         {
             **each,
             "outcome": each["outcome"] or "running",
-            "ran": _between(each["leased_at"], each["ended_at"]),
+            "held": _between(each["leased_at"], each["ended_at"]),
             "error": each.get("error_message"),
         }
         for each in attempts

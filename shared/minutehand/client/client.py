@@ -5,7 +5,7 @@ What a caller may see and do is decided by the database, under the session of th
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
 
@@ -75,6 +75,7 @@ class JobFilter(TypedDict, total=False):
     created_before: datetime
     search: str
     id_prefix: str
+    more: Mapping[str, Any]
     cursor: str
     limit: int
 

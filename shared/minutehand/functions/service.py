@@ -44,8 +44,7 @@ class Service:
     def __init__(
         self, settings: Settings, *, console: Path | None = None, run_seconds: float = 300.0
     ) -> None:
-        for variable in ("WORKER_SECRET_TOKEN",):
-            settings.require(variable)
+        settings.require("WORKER_SECRET_TOKEN")
         worker = build_worker(settings)
         self._runs = Runs(worker, budget_seconds=run_seconds)
         self._services = Services(settings, waker=self._runs)

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 import psycopg
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -132,7 +134,9 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
     routes += pages_of_apps(find_apps(settings.apps), headers)
     routes.append(Mount("/", app=ConsoleFiles(resource("console"), headers)))
     functions = Functions(build_worker_routes(settings, worker), apps)
-    return Host(functions, Starlette(routes=routes, lifespan=lifespan), services.hub)
+    # as CloudFront does: a console that is quick here only uncompressed would be slow there
+    site = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(GZipMiddleware)])
+    return Host(functions, site, services.hub)
 
 
 def vendored_modules() -> list[BaseRoute]:

@@ -109,7 +109,7 @@ async def follow(
                         "", total=100, job_type=job["job_type"], status="", stage=""
                     )
                 _update(progress, bars[job["id"]], job)
-            completed = [job["completed_at"] for job in jobs if job["status"] == "completed"]
+            completed = [job["finished_at"] for job in jobs if job["status"] == "completed"]
             if completed and not first_completed:
                 first_completed = True
                 seconds = datetime.fromisoformat(min(completed)).timestamp() - begun
@@ -142,7 +142,7 @@ async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, A
     for start in range(0, len(ids), 50):  # short URLs
         wanted = ",".join(ids[start : start + 50])
         columns = (
-            "id,job_type,status,progress,attempts,started_at,completed_at,created_at,error_message,"
+            "id,job_type,status,progress,attempts,started_at,finished_at,created_at,error_message,"
             "result"
         )
         try:
@@ -177,7 +177,7 @@ def summary(jobs: list[dict[str, Any]]) -> Table:
 
 
 def _duration(job: Mapping[str, Any]) -> str:
-    if not job.get("started_at") or not job.get("completed_at"):
+    if not job.get("started_at") or not job.get("finished_at"):
         return "–"  # noqa: RUF001 - a dash, not a minus
-    begun, ended = (datetime.fromisoformat(job[key]) for key in ("started_at", "completed_at"))
+    begun, ended = (datetime.fromisoformat(job[key]) for key in ("started_at", "finished_at"))
     return f"{(ended - begun).total_seconds():.2f} s"

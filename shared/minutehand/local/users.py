@@ -22,7 +22,8 @@ class DemoUser:
     id: UUID
     email: str
     role: str
-    workspace_id: UUID
+    #: None for the operator, who belongs to no workspace.
+    workspace_id: UUID | None
 
 
 ACME = UUID("11111111-1111-4111-8111-111111111111")
@@ -30,7 +31,10 @@ GLOBEX = UUID("22222222-2222-4222-8222-222222222222")
 ADA = DemoUser(UUID("aaaaaaaa-0000-4000-8000-000000000001"), "ada@acme.test", "manager", ACME)
 BOB = DemoUser(UUID("aaaaaaaa-0000-4000-8000-000000000002"), "bob@acme.test", "member", ACME)
 EVE = DemoUser(UUID("aaaaaaaa-0000-4000-8000-000000000003"), "eve@globex.test", "manager", GLOBEX)
-DEMO_USERS = (ADA, BOB, EVE)
+OLGA = DemoUser(
+    UUID("aaaaaaaa-0000-4000-8000-000000000004"), "olga@minutehand.test", "operator", None
+)
+DEMO_USERS = (ADA, BOB, EVE, OLGA)
 
 _INSERT_USER = """
 insert into auth.users (

@@ -11,7 +11,7 @@ from typing import Any
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import TokenRefused
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey, caller_headers
 
 
@@ -54,13 +54,20 @@ class WorkerFunctions:
     async def _send(
         self, function: str, arguments: Mapping[str, Any], repeatable: bool, attempts: int | None
     ) -> Any:
-        return await self._api.rpc(
-            function,
-            arguments,
-            headers=self._key.headers(),
-            repeatable=repeatable,
-            attempts=attempts,
-        )
+        try:
+            return await self._api.rpc(
+                function,
+                arguments,
+                headers=self._key.headers(),
+                repeatable=repeatable,
+                attempts=attempts,
+            )
+        except QueueError as error:
+            if error.code != "PGRST202":
+                raise
+            # a Data API that has just started, or reloads its schema, knows no function for a
+            # moment: nothing was called, and no job may fail for it
+            raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -13,11 +13,14 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import EXAMPLES, ConfigurationError, Settings
 
 WORKER_ROLE = "job_worker"
+#: With fewer days left the worker's key is worth replacing, and then an alarm.
+KEY_WARN_DAYS, KEY_ALARM_DAYS = 30.0, 7.0
 _GUEST_SESSION = "guest_"
 _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
@@ -67,9 +70,7 @@ class WorkerKey:
         elif settings.supabase_jwt_secret:
             token = self._mint(settings.supabase_jwt_secret)
         else:
-            # an opaque secret key is only accepted as a bearer when it equals the apikey
-            secret = settings.supabase_secret_key or ""
-            return {"apikey": secret, "Authorization": f"Bearer {secret}"}
+            return secret_headers(settings.supabase_secret_key or "")
         return {
             "apikey": settings.supabase_publishable_key,
             "Authorization": f"Bearer {token}",
@@ -92,6 +93,27 @@ class WorkerKey:
             )
             self._refresh_at = now + self.LIFETIME_SECONDS - self.REFRESH_BEFORE_SECONDS
         return self._minted
+
+
+def secret_headers(secret: str) -> dict[str, str]:
+    """What a request carries for a project's secret key.
+
+    `sb_secret_…` is no JWT: it goes as `apikey` alone, and the gateway makes the token of it. A
+    legacy service_role key is one, and is its own bearer.
+    """
+    if secret.startswith("sb_secret_"):
+        return {"apikey": secret}
+    return {"apikey": secret, "Authorization": f"Bearer {secret}"}
+
+
+def days_left(token: str | None, now: datetime) -> float | None:
+    """Days until a JWT expires, unverified; negative once it has; None when it never does."""
+    try:
+        segment = (token or "").split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+        return (float(claims["exp"]) - now.timestamp()) / 86_400
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:

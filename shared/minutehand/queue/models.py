@@ -512,6 +512,15 @@ class StepResult(Model):
 
     name: str
     result: Any = None
+    #: By the worker's steady clock: the database knows when it arrived, and subtracts.
+    took_ms: float | None = None
+
+
+class RunningStep(Model):
+    """The step a job is in, and for how long it has been."""
+
+    name: str
+    for_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -525,6 +534,7 @@ class ReportItem:
     #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
+    step: RunningStep | None = None
     tags: tuple[str, ...] = ()
     lease_seconds: float | None = None
 
@@ -572,6 +582,7 @@ class SettleItem:
     #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
+    step: RunningStep | None = None
     tags: tuple[str, ...] = ()
     duration_ms: float | None = None
     cost_usd: float | None = None

@@ -18,6 +18,7 @@ import httpx
 
 from minutehand.project import Project
 from minutehand.queue.data_api import profile_headers
+from minutehand.queue.keys import secret_headers
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -236,11 +237,7 @@ class Connection:
         headers = {}
         if as_operator:
             secret = self.need("SUPABASE_SECRET_KEY")
-            headers = {
-                "apikey": secret,
-                "authorization": f"Bearer {secret}",
-                **profile_headers(self.schema),
-            }
+            headers = {**secret_headers(secret), **profile_headers(self.schema)}
         with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
             client = httpx.Client(timeout=TIMEOUT) if as_operator else self.data
             base = self.need("SUPABASE_URL") if as_operator else ""

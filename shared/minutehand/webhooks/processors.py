@@ -23,16 +23,23 @@ from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
+from minutehand.webhooks.alerts import Alert, Alerts, MailServer
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.signing import signed_headers
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outbound import AddressRefused, PublicTransport
-from minutehand.worker.outcomes import Fail, Retry
+from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 
 ANSWER_SECONDS = 10.0
+#: Why a delivery ends without having been sent, by what SQL says.
+NOT_SENT = {
+    "webhook_deleted": "not sent: the webhook was deleted",
+    "webhook_disabled": "not sent: the webhook is switched off",
+    "event_deleted": "not sent: the event is no longer kept",
+}
 
 
 class Delivery(BaseModel):
@@ -128,11 +135,11 @@ class Webhooks:
 
     async def deliver(
         self, job: Job[Delivery], ctx: JobContext
-    ) -> dict[str, bool | int | str | None] | Retry | Fail:
+    ) -> dict[str, bool | int | str | None] | Retry | Fail | Cancel:
         """Send the event; anything but a 2xx is tried again until SQL gives the endpoint up."""
         message = await self.store.to_send(job.id, job.fence)
         if not message["send"]:
-            return {"sent": False, "reason": message["reason"]}
+            return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)
         sent = await self.post(message)
         noted = await self.store.sent(job.id, job.fence, sent)
         if sent.ok:
@@ -221,4 +228,13 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         events="minimal",
         internal=True,
     )(app.deliver)
+    registry.processor(
+        "alert",
+        payload=Alert,
+        timeout=60,
+        max_attempts=8,
+        backoff=Backoff(first=10, cap=3600),
+        events="minimal",
+        internal=True,
+    )(Alerts(MailServer.from_env(settings.environ)).tell)
     return app

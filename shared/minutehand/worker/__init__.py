@@ -8,7 +8,7 @@ from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
-from minutehand.worker.outcomes import Fail, Outcome, Result, Retry, Returned, Snooze
+from minutehand.worker.outcomes import Cancel, Fail, Outcome, Result, Retry, Returned, Snooze
 from minutehand.worker.registry import (
     JobType,
     PayloadRejected,
@@ -25,6 +25,7 @@ from minutehand.worker.trace import current_traceparent, trace_headers
 
 __all__ = [
     "Backoff",
+    "Cancel",
     "ChildResult",
     "ChildrenFailed",
     "EnqueueOptions",

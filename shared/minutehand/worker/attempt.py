@@ -75,7 +75,7 @@ class Attempt:
         self.job_id = lease.job.id
         self.fence = lease.fence
         self.job_type = lease.job.job_type
-        self.news = News()
+        self.news = News(clock)
         self.renewed_at = sent_at
         self.lease_until = sent_at + lease.lease_seconds
         self.stop_reason: StopReason | None = None

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from minutehand.clock import Clock
+from minutehand.clock import Clock, SystemClock
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import (
     EnqueueOptions,
@@ -22,6 +22,7 @@ from minutehand.queue.models import (
     LogLine,
     NewJob,
     Progress,
+    RunningStep,
     StepResult,
 )
 from minutehand.worker.outcomes import Seconds, seconds
@@ -41,6 +42,8 @@ _LEVELS: Final = {
 }
 MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
+#: Seconds after which a step that is still running is reported without other news.
+LONG_STEP: Final = 0.5
 MAX_TAG: Final = 100
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
@@ -107,6 +110,7 @@ class Taken(NamedTuple):
     logs: tuple[LogLine, ...]
     steps: tuple[StepResult, ...]
     logs_from: int | None
+    step: RunningStep | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -118,17 +122,27 @@ class News:
 
     MAX_LOGS = 2_000
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
+        #: Steps under way and since when, the latest to begin last.
+        self._running: dict[str, float] = {}
+        self._told_step: str | None = None
         self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
 
     def __bool__(self) -> bool:
-        return bool(self._logs or self._steps or self._tags or self._progress is not None)
+        return bool(
+            self._logs
+            or self._steps
+            or self._tags
+            or self._progress is not None
+            or self._has_long_step()
+        )
 
     def set_progress(self, progress: Progress) -> None:
         """Replace what was known; only the latest is stored."""
@@ -142,6 +156,17 @@ class News:
                 self.dropped_logs += 1
             else:
                 self._logs.append(line)
+
+    def begin_step(self, name: str) -> None:
+        """Note that a step begins; it is news of its own once it has run for `LONG_STEP`."""
+        with self._lock:
+            self._running[name] = self._clock.monotonic()
+
+    def leave_step(self, name: str) -> float:
+        """Note that a step is over, well or not; return how many milliseconds it took."""
+        with self._lock:
+            began_at = self._running.pop(name)
+        return round((self._clock.monotonic() - began_at) * 1000, 1)
 
     def add_step(self, step: StepResult) -> None:
         """Append a finished step."""
@@ -167,9 +192,22 @@ class News:
                 self.dropped_logs = 0
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
+            step = self._running_step()
+            self._told_step = step.name if step is not None else None
             tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None, tags)
+        return Taken(progress, logs, steps, before if logs else None, step, tags)
+
+    def _running_step(self) -> RunningStep | None:
+        if not self._running:
+            return None
+        name, began_at = next(reversed(self._running.items()))
+        return RunningStep(name=name, for_ms=round((self._clock.monotonic() - began_at) * 1000, 1))
+
+    def _has_long_step(self) -> bool:
+        with self._lock:
+            step = self._running_step()
+        return step is not None and step.name != self._told_step and step.for_ms >= LONG_STEP * 1000
 
     def restore(self, taken: Taken) -> None:
         """Put back what did not arrive, before whatever came since."""
@@ -177,6 +215,7 @@ class News:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
             self._steps[:0] = taken.steps
+            self._told_step = None
             self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
 
@@ -323,8 +362,15 @@ class JobContext:
         key = self._unique(name)
         if key in self._steps:
             return _read(self._steps[key], returns)
-        value = plain(await run())
-        self._news.add_step(StepResult(name=key, result=value))
+        self._news.begin_step(key)
+        # a report of its own only for a step that somebody may be watching
+        soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
+        try:
+            value = plain(await run())
+        finally:
+            soon.cancel()
+            took_ms = self._news.leave_step(key)
+        self._news.add_step(StepResult(name=key, result=value, took_ms=took_ms))
         self._steps[key] = value
         self.new_steps += 1
         await self._port.flush()

@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo, JobId, SettleItem
 from minutehand.worker.context import Suspended
-from minutehand.worker.outcomes import Fail, Retry, Snooze, seconds
+from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, seconds
 from minutehand.worker.plain import clean_text, plain
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 
@@ -94,6 +94,8 @@ def _returned(value: Any) -> SettleItem:
             return _item("snoozed", delay_seconds=seconds(after or 0))
         case Fail(reason=reason, data=data):
             return _item("failed", error=_error("Fail", reason, data))
+        case Cancel(reason=reason, data=data):
+            return _item("cancelled", error=_error("Cancelled", reason, data))
     try:
         return _item("completed", result=plain(value))
     except ValueError as error:

@@ -56,6 +56,7 @@ class Maintenance:
         self._on_done = on_done
         self._requested = asyncio.Event()
         self._under_way = False
+        self._parked = 0
 
     @property
     def is_wanted(self) -> bool:
@@ -109,6 +110,14 @@ class Maintenance:
                 task,
                 extra={"event": "maintenance.parked", "worker_id": self._summary.worker_id},
             )
+        if done.parked > self._parked:
+            logger.error(
+                "%d items of maintenance are parked, see queue_health",
+                done.parked,
+                extra={"event": "maintenance.parked", "worker_id": self._summary.worker_id},
+            )
+        if not done.busy:
+            self._parked = done.parked
         if done.more:
             self._requested.set()
         # an answer that was lost on its way may have told more than the repeated call's

@@ -51,7 +51,15 @@ class Fail:
     data: Mapping[str, Any] | None = None
 
 
-Outcome = Retry | Snooze | Fail
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End without the work done, because nobody wants it any more: neither success nor failure."""
+
+    reason: str
+    data: Mapping[str, Any] | None = None
+
+
+Outcome = Retry | Snooze | Fail | Cancel
 #: A result must survive JSON; a model is dumped, None stands for no result.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.console.browsers import FLAGS, chromium
-from tests.e2e.console.people import ADA, BOB, EVE, Visitor
+from tests.e2e.console.people import ADA, BOB, EVE, OLGA, Visitor
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -60,8 +60,8 @@ def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> I
     def open_console(
         who: Any = ADA, path: str = "/jobs", *, allow: tuple[str, ...] = (), **options: Any
     ) -> Visitor:
-        own = EVE if who is EVE else None
-        visitor = Visitor(browser, stack, workspace_id=None if own else workspace["id"], **options)
+        chosen = None if who in (EVE, OLGA) else workspace["id"]
+        visitor = Visitor(browser, stack, workspace_id=chosen, **options)
         visitor.allowed += [re.compile(pattern) for pattern in allow]
         visitors.append(visitor)
         if who is not None:

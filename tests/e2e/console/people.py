@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from minutehand.local.users import ADA, BOB, EVE, DemoUser
+from minutehand.local.users import ADA, BOB, EVE, OLGA, DemoUser
 from tests.support.stacks import RunningStack
 
-__all__ = ["ADA", "BOB", "EVE", "Visitor", "expect"]
+__all__ = ["ADA", "BOB", "EVE", "OLGA", "Visitor", "expect"]
 
 #: Of a machine ten times slower than a developer's; a condition that holds costs no time.
 PATIENCE_MS = 40_000

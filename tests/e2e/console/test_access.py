@@ -65,9 +65,14 @@ def paths(
 
 PATHS = [
     "/jobs",
-    "/jobs?status=failed",
+    "/jobs?state=failed",
     "JOB",
     "/operations",
+    "/failures",
+    "/schedules",
+    "/webhooks",
+    "/limits",
+    "/activity",
     "/accounts",
     "ACCOUNT",
     "IMPORT",
@@ -92,8 +97,8 @@ def test_axe_finds_nothing_on_any_page(
             summary.click()
         visitor.settle()
         found[path] = violations(visitor.page, repository)
-    visitor.open("/operations")
-    for button in ("Deliveries", "Edit nightly"):
+    for path, button in (("/webhooks", "Deliveries"), ("/schedules", "Edit nightly")):
+        visitor.open(path)
         visitor.page.get_by_role("button", name=button).click()
         visitor.settle()
         found[button] = violations(visitor.page, repository)
@@ -101,6 +106,10 @@ def test_axe_finds_nothing_on_any_page(
     visitor.page.keyboard.press("Control+k")
     expect(visitor.page.get_by_role("dialog")).to_be_visible()
     found["palette"] = violations(visitor.page, repository)
+    visitor.page.keyboard.press("Escape")
+    visitor.page.keyboard.press("?")
+    expect(visitor.page.get_by_role("dialog")).to_contain_text("Keyboard shortcuts")
+    found["shortcuts"] = violations(visitor.page, repository)
 
     assert [f"{path} {line}" for path, lines in found.items() for line in lines] == []
 
@@ -148,7 +157,7 @@ def test_every_page_fits_320_pixels(visit: Visit, paths: dict[str, str], path: s
     assert wide == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     page.get_by_role("button", name="Menu").click()
-    page.get_by_role("link", name="Operations").click()
+    page.get_by_role("link", name="Overview").click()
     expect(page.get_by_role("heading", name="Operations")).to_be_visible()
 
 
@@ -209,7 +218,7 @@ def test_a_quick_hand_on_a_slow_machine_loses_no_key(visit: Visit, worker: HandW
 
     expect(page).to_have_url(re.compile("search=needle"))
     expect(page.locator("tr.job-row")).to_have_count(1)
-    page.locator(".group[data-group=pending]").click()
+    page.locator(".group[data-group=queued]").click()
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
@@ -220,7 +229,7 @@ def test_nothing_moves_where_motion_is_unwanted(visit: Visit, worker: HandWorker
     job_id = worker.lease()[0]["job"]["id"]
     moving = "document.getAnimations().filter((a) => a.playState === 'running').length"
     page = visit(ADA, f"/jobs/{job_id}", reduced_motion="reduce").page
-    expect(page.locator("h1 .badge")).to_have_text("Processing")
+    expect(page.locator("h1 .badge")).to_have_text("Running")
 
     assert page.evaluate(moving) == 0
     page.emulate_media(reduced_motion="no-preference")

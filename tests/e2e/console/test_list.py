@@ -42,7 +42,7 @@ def test_jobs_come_and_move_between_groups_by_themselves(visit: Visit, worker: H
 
     worker.enqueue_many([{}, {}, {}])
     expect(rows(page)).to_have_count(3)
-    expect(group(page, "pending")).to_have_text("3")
+    expect(group(page, "queued")).to_have_text("3")
     [lease] = worker.lease()
     row = page.locator(f"tr[data-job='{lease['job']['id']}']")
     expect(row).to_have_attribute("data-status", "processing")
@@ -52,7 +52,7 @@ def test_jobs_come_and_move_between_groups_by_themselves(visit: Visit, worker: H
 
     expect(row).to_have_attribute("data-status", "completed")
     expect(group(page, "completed")).to_have_text("1")
-    expect(group(page, "pending")).to_have_text("2")
+    expect(group(page, "queued")).to_have_text("2")
 
 
 def test_filters_live_in_the_address_and_survive_back_and_reload(
@@ -64,7 +64,7 @@ def test_filters_live_in_the_address_and_survive_back_and_reload(
     page = visit(ADA).page
 
     page.locator(".group[data-group=failed]").click()
-    expect(page).to_have_url(re.compile(r"\?status=failed$"))
+    expect(page).to_have_url(re.compile(r"\?state=failed$"))
     expect(rows(page)).to_have_count(1)
     expect(rows(page)).to_contain_text("it broke for good")
     page.reload()
@@ -72,7 +72,7 @@ def test_filters_live_in_the_address_and_survive_back_and_reload(
     page.get_by_role("link", name=worker.job_type).click()
     expect(page.locator("h1 .badge")).to_have_text("Failed")
     page.go_back()
-    expect(page).to_have_url(re.compile(r"\?status=failed$"))
+    expect(page).to_have_url(re.compile(r"\?state=failed$"))
     page.locator(".group[data-group=all]").click()
     page.get_by_role("searchbox").fill("for good")
 
@@ -110,7 +110,7 @@ def test_what_is_rare_and_old_is_found_slice_by_slice(
     expect(page.locator(f"tr[data-job='{needle}']")).to_be_visible()
     expect(rows(page)).to_have_count(1)
     expect(group(page, "completed")).to_have_text("10,000+")
-    expect(group(page, "pending")).to_have_text("1")
+    expect(group(page, "queued")).to_have_text("1")
     worker.enqueue(idempotency_key="needle two")  # a slice read again at the top loses nothing
     expect(rows(page)).to_have_count(2)
 
@@ -120,7 +120,7 @@ def test_a_filtered_list_lets_go_of_jobs_that_leave_their_state(
 ) -> None:
     """What is shown under Pending is pending."""
     worker.enqueue_many([{}, {}])
-    page = visit(ADA, "/jobs?status=pending").page
+    page = visit(ADA, "/jobs?state=queued").page
     expect(rows(page)).to_have_count(2)
     is_live(page)
 
@@ -160,7 +160,7 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page.get_by_label("Select all loaded jobs").check()
     page.get_by_role("button", name="Retry 2", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
-    expect(group(page, "pending")).to_have_text("3")
+    expect(group(page, "queued")).to_have_text("3")
 
 
 def test_all_dead_letters_are_redriven_at_once(visit: Visit, worker: HandWorker) -> None:
@@ -168,14 +168,14 @@ def test_all_dead_letters_are_redriven_at_once(visit: Visit, worker: HandWorker)
     worker.enqueue_many([{}] * 3)
     for _ in range(3):
         worker.run("failed", error={"type": "Boom", "message": "no luck"})
-    page = visit(ADA, "/jobs?status=failed").page
+    page = visit(ADA, "/jobs?state=failed").page
     expect(rows(page)).to_have_count(3)
 
     page.get_by_role("button", name="Redrive all 3").click()
     page.get_by_role("dialog").get_by_role("button", name="Redrive 3 jobs").click()
 
     expect(page.get_by_text("Redriven 3 jobs")).to_be_visible()
-    expect(group(page, "pending")).to_have_text("3")
+    expect(group(page, "queued")).to_have_text("3")
     expect(group(page, "failed")).to_have_text("0")
 
 
@@ -261,7 +261,7 @@ def test_a_job_is_enqueued_duplicated_and_cancelled_by_hand(
     form.get_by_label("Type", exact=True).fill(worker.job_type)
     form.get_by_role("button", name="Enqueue").click()
 
-    expect(page.locator("h1 .badge")).to_have_text("Pending")
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
     first = page.url
     page.get_by_role("button", name="Duplicate").click()
     page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()
@@ -271,7 +271,7 @@ def test_a_job_is_enqueued_duplicated_and_cancelled_by_hand(
     page.get_by_role("button", name="Cancel 1 job").click()
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     page.get_by_role("button", name="Retry").click()
-    expect(page.locator("h1 .badge")).to_have_text("Pending")
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
 
 
 def test_the_workspace_is_switched_and_remembered(

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 def test_a_manager_invites_promotes_and_removes(visit: Visit) -> None:
     """A person without account is invited; the last manager stays."""
-    page = visit(ADA, "/operations", allow=("409",)).page
+    page = visit(ADA, "/members", allow=("409",)).page
     members = page.get_by_role("region", name="Members")
     expect(members.get_by_role("row")).to_have_count(3)
 
@@ -43,7 +43,7 @@ def test_a_manager_invites_promotes_and_removes(visit: Visit) -> None:
 
 def test_a_member_sees_who_shares_the_workspace(visit: Visit) -> None:
     """And is told who may change that."""
-    members = visit(BOB, "/operations").page.get_by_role("region", name="Members")
+    members = visit(BOB, "/members").page.get_by_role("region", name="Members")
 
     expect(members.get_by_role("row", name=ADA.email)).to_contain_text("Manager")
     expect(members).to_contain_text("A manager may invite and remove people")

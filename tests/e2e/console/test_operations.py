@@ -1,6 +1,8 @@
-"""The operations page: numbers, readiness, dead letters, pauses, the operator's view."""
+"""The pages of operations: numbers over ranges, failures, pauses, schedules, webhooks, limits."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from playwright.sync_api import expect
@@ -25,7 +27,46 @@ def test_the_last_hour_is_told_in_numbers_and_a_picture(visit: Visit, worker: Ha
     row = page.get_by_role("region", name="By type").get_by_role("row", name=worker.job_type)
     expect(row).to_contain_text("3")
     expect(page.get_by_role("region", name="Readiness")).to_contain_text("Last tick")
-    expect(page.locator(".chart canvas")).to_be_visible()
+    for name in ("Throughput", "Queue depth", "Queue time, p95", "Success"):
+        expect(page.get_by_role("region", name=name).locator("canvas")).to_be_visible()
+
+
+def test_a_range_is_chosen_and_kept_in_the_address(visit: Visit, worker: HandWorker) -> None:
+    """From fifteen minutes to thirty days; what ran yesterday is in the longer ones alone."""
+    with worker.database() as connection:
+        connection.execute(
+            "insert into queue.stat_hours (workspace_id, hour, job_type, outcome, wait_bucket,"
+            " run_bucket, jobs) values (%s, date_trunc('hour', now()) - interval '3 days',"
+            " 'long_ago', 'completed', 1, 1, 7)",
+            (worker.workspace_id,),
+        )
+    page = visit(ADA, "/operations").page
+    expect(page.get_by_text("No job ran in the last hour")).to_be_visible()
+
+    page.get_by_role("button", name="7d").click()
+
+    row = page.get_by_role("region", name="By type").get_by_role("row", name="long_ago")
+    expect(row).to_contain_text("7")
+    expect(page).to_have_url(re.compile(r"range=7d"))
+    page.reload()
+    expect(row).to_contain_text("7")
+
+
+def test_internal_types_are_left_out_until_asked_for(visit: Visit, worker: HandWorker) -> None:
+    """Deliveries of webhooks are no work of the workspace."""
+    with worker.database() as connection:
+        connection.execute(
+            "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)"
+            " values (now(), 'webhook_delivery', %s, 'completed', 5)",
+            (worker.workspace_id,),
+        )
+    page = visit(ADA, "/operations").page
+    expect(page.get_by_text("No job ran in the last hour")).to_be_visible()
+
+    page.get_by_label("Internal types").check()
+
+    types = page.get_by_role("region", name="By type")
+    expect(types.get_by_role("row", name="webhook_delivery")).to_contain_text("5")
 
 
 def test_dead_letters_are_grouped_by_what_went_wrong_and_redriven(
@@ -36,7 +77,7 @@ def test_dead_letters_are_grouped_by_what_went_wrong_and_redriven(
     for number in (1, 22):
         worker.run("failed", error={"type": "Boom", "message": f"row {number} is bad"})
     worker.run("failed", error={"type": "Boom", "message": "something else"})
-    page = visit(ADA, "/operations").page
+    page = visit(ADA, "/failures").page
     letters = page.get_by_role("region", name="Dead letters").locator("tbody tr")
     expect(letters).to_have_count(2)
     expect(letters.first).to_contain_text("is bad")
@@ -66,32 +107,11 @@ def test_a_manager_pauses_and_resumes_the_workspace(visit: Visit, worker: HandWo
     assert len(worker.lease()) == 1
 
 
-def test_the_operators_token_opens_the_whole_and_a_wrong_one_is_refused(
-    visit: Visit, stack: RunningStack
-) -> None:
-    """Ticks and limits are the operator's; the token is kept nowhere."""
-    page = visit(ADA, "/operations", allow=("401",)).page
-    page.get_by_role("button", name="Operator's view").click()
-    page.get_by_placeholder("WORKER_SECRET_TOKEN").fill("wrong")
-    page.get_by_role("button", name="Show").click()
-    expect(page.get_by_role("alert")).to_contain_text("Unauthorized")
-    page.get_by_role("button", name="Leave operator's view").click()
-    page.get_by_role("button", name="Operator's view").click()
-    page.get_by_placeholder("WORKER_SECRET_TOKEN").fill(stack.worker_secret_token)
-    page.get_by_role("button", name="Show").click()
-
-    expect(page.get_by_role("heading", name="Ticks")).to_be_visible()
-    expect(page.get_by_role("region", name="Limits by type")).to_contain_text("enrich_account")
-    assert stack.worker_secret_token not in page.evaluate(
-        "JSON.stringify([{...localStorage}, {...sessionStorage}])"
-    )
-
-
 def test_schedules_webhooks_and_limits_are_kept_by_managers(
     visit: Visit, worker: HandWorker
 ) -> None:
     """Made, changed, switched and deleted where they are seen."""
-    page = visit(ADA, "/operations", allow=("400",)).page
+    page = visit(ADA, "/schedules", allow=("400",)).page
     page.get_by_role("button", name="Add a schedule").click()
     form = page.get_by_role("dialog")
     form.get_by_label("Name").fill("nightly")
@@ -112,6 +132,7 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     page.get_by_role("button", name="Delete the schedule").click()
     expect(page.get_by_text("No schedules")).to_be_visible()
 
+    page.get_by_role("link", name="Webhooks").click()
     page.get_by_role("button", name="Add a webhook").click()
     form.get_by_label("Endpoint").fill("https://hooks.example/minutehand")
     form.get_by_label("Events").fill("job.completed, job.failed")
@@ -124,11 +145,14 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     expect(form).to_contain_text("Nothing delivered yet")
     form.get_by_role("button", name="Close").click()
 
+    page.get_by_role("link", name="Limits").click()
     page.get_by_label("Own limit").fill("3")
     page.get_by_role("button", name="Set", exact=True).click()
     expect(page.get_by_text("0 of 3 running")).to_be_visible()
-    bob = visit(BOB, "/operations").page
+    bob = visit(BOB, "/limits").page
     expect(bob.get_by_text("0 of 3 running")).to_be_visible()
+    bob.get_by_role("link", name="Webhooks").click()
+    expect(bob.get_by_text("job.completed, job.failed")).to_be_visible()
     expect(bob.get_by_role("button", name="Add a webhook")).to_have_count(0)
 
 
@@ -141,7 +165,7 @@ def test_members_see_how_long_jobs_are_kept_and_what_was_removed(
             "insert into queue.removals values (%s, current_date, 'completed', 1234, now())",
             (workspace["id"],),
         )
-    page = visit(BOB, "/operations").page
+    page = visit(BOB, "/limits").page
 
     card = page.get_by_role("region", name="Retention")
     expect(card.get_by_role("row", name="Kept for")).to_contain_text("30 days")

@@ -7,6 +7,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import httpx
+import psycopg
 
 from tests.support.stacks import RunningStack
 
@@ -110,6 +111,10 @@ class HandWorker:
         answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
         applied: str = answer["results"][0]["outcome"]
         return applied
+
+    def database(self) -> psycopg.Connection[Any]:
+        """Open a superuser's connection, for what a test plants."""
+        return self._stack.connect()
 
     def run(self, outcome: str = "completed", **more: Any) -> str:
         """Lease the next job and end it at once; returns its id."""

@@ -136,11 +136,10 @@ async def test_the_command_verifies_offline(station: Station, tmp_path: Path) ->
 async def test_a_rotated_key_goes_on_verifying_what_it_signed(station: Station) -> None:
     """The next receipt is signed by another key; both are published, in one chain."""
     first = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
-    secret = {"Authorization": f"Bearer {station.settings.supabase_secret_key}"}
     async with httpx.AsyncClient() as http:
         retired = await http.post(
             f"{station.settings.supabase_url}/rest/v1/rpc/beacon_retire_key",
-            headers={"apikey": str(station.settings.supabase_secret_key), **secret},
+            headers={"apikey": str(station.settings.supabase_secret_key)},
             json={},
         )
     if retired.status_code != 200:

@@ -17,6 +17,7 @@ from minutehand.cli.doctor.command import CHECKS, attach, examine, run
 from minutehand.cli.doctor.findings import Finding, Patient, Verdict
 from minutehand.terminal.output import Output
 from tests.support.command import app
+from tests.support.extensions import PG_NET, VAULT
 from tests.support.stacks import RunningStack
 
 
@@ -244,6 +245,22 @@ def test_a_broken_database_is_found(
     assert found(stack, check).verdict is Verdict.OK
 
 
+@pytest.mark.parametrize(("days", "verdict"), [(31, Verdict.OK), (12, Verdict.WARN)])
+def test_a_workers_key_that_expires_soon_is_found(
+    stack: RunningStack, days: int, verdict: Verdict
+) -> None:
+    """Thirty days before, so that it meets no holiday."""
+    ends = int(time.time()) + days * 86_400 + 600
+    key = jwt.encode({"role": "job_worker", "exp": ends}, stack.supabase_jwt_secret, "HS256")
+
+    finding = found(stack, "worker-key", SUPABASE_WORKER_KEY=key)
+
+    assert finding.verdict is verdict, finding
+    if verdict is Verdict.WARN:
+        assert "expires in 12 days" in finding.detail
+        assert "token rotate" in str(finding.fix)
+
+
 def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:
     """The rate, what was held back, and what a month would cost."""
     finding = found(stack, "messages")
@@ -312,6 +329,33 @@ def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
         if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
             assert finding.fix, finding
             assert "\n" not in finding.fix
+
+
+def test_calls_of_the_database_that_are_refused_are_found(stack: RunningStack) -> None:
+    """Its token is another than the worker's: nothing runs, and only pg_net's table knows."""
+    with stack.connect() as connection:
+        for part in (PG_NET, VAULT):
+            connection.execute(part.encode())
+        try:
+            connection.execute(
+                "select public.connect_worker(%s, %s)",
+                (f"{stack.api_url}/api/jobs/worker", "the-token-of-another-worker"),
+            )
+            connection.execute(
+                "insert into net._http_response (id, status_code, content, timed_out)"
+                """ values (1, 401, '{"error": "Unauthorized"}', false)"""
+            )
+            refused = found(stack, "database-invokes")
+            connection.execute("update net._http_response set status_code = 200")
+            accepted = found(stack, "database-invokes")
+        finally:
+            connection.execute("drop schema net, vault cascade")
+            connection.execute("delete from queue.settings where name like 'worker_%'")
+
+    assert refused.verdict is Verdict.WARN, refused
+    assert "came back with 401" in refused.detail
+    assert "connect_worker" in str(refused.fix)
+    assert accepted.verdict is Verdict.OK, accepted
 
 
 def test_nobody_to_use_it_is_found(stack: RunningStack) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import jwt
 import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.keys import WorkerKey, sayable
+from minutehand.queue.keys import WorkerKey, days_left, sayable
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -69,11 +71,23 @@ def test_a_given_key_wins() -> None:
     assert token_of(key) == "given"
 
 
-def test_an_opaque_secret_key_is_also_the_apikey() -> None:
-    """Hosted Supabase accepts it as a bearer only when both are equal."""
+def test_an_opaque_secret_key_is_the_apikey_and_no_bearer() -> None:
+    """It is no JWT; a legacy key is."""
     headers = WorkerKey(settings(supabase_secret_key="sb_secret_x")).headers()
+    legacy = WorkerKey(settings(supabase_secret_key="e.y.J")).headers()
 
-    assert headers == {"apikey": "sb_secret_x", "Authorization": "Bearer sb_secret_x"}
+    assert headers == {"apikey": "sb_secret_x"}
+    assert legacy == {"apikey": "e.y.J", "Authorization": "Bearer e.y.J"}
+
+
+def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
+    """Unverified: the database judges, this only warns."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    token = jwt.encode({"exp": int(now.timestamp()) + 3 * 86_400}, SECRET, "HS256")
+
+    assert days_left(token, now) == 3
+    for other in (None, "", "sb_secret_x", "a.b.c", jwt.encode({"role": "x"}, SECRET, "HS256")):
+        assert days_left(other, now) is None
 
 
 def test_without_any_key_the_missing_variable_is_named() -> None:

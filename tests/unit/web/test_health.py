@@ -63,6 +63,20 @@ async def test_readiness_tells_its_parts_apart(
     assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick"}
 
 
+@pytest.mark.parametrize(
+    ("days", "word", "verdict"), [(31, "ready", "pass"), (29, "degraded", "warn")]
+)
+async def test_readiness_warns_before_the_workers_key_expires(
+    days: float, word: str, verdict: str
+) -> None:
+    """On that day every worker is refused at once."""
+    status, body = await readiness(Queue(health()), key_days=days)
+
+    assert (status, body["status"]) == (200, word)
+    assert body["checks"]["worker_key"]["verdict"] == verdict
+    assert body["checks"]["worker_key"]["value"] == days
+
+
 async def test_what_is_paused_is_not_due() -> None:
     """One meaning of due in all checks: "1 due" beside "nothing is due" helps no one."""
     _, body = await readiness(Queue(health(due=3, oldest=None)))

@@ -57,6 +57,8 @@ def test_everything_said_is_published() -> None:
         events="minimal",
         live="states",
         internal=True,
+        tagged_by=["account_id"],
+        schedule="0 3 * * *",
     )(enrich)
 
     [spec] = registry.specs()
@@ -78,6 +80,21 @@ def test_everything_said_is_published() -> None:
         "events": "minimal",
         "live": "states",
         "internal": True,
+        "tagged_by": ["account_id"],
+        "source": "tests.unit.worker.test_registry:enrich",
+        "description": "Do nothing.",
+        "schedules": [
+            {
+                "name": "enrich",
+                "cron": "0 3 * * *",
+                "scope": "system",
+                "workspace_id": None,
+                "timezone": "UTC",
+                "payload": {},
+                "options": {},
+                "missed": "once",
+            }
+        ],
     }
     assert schema["required"] == ["account_id"]
 

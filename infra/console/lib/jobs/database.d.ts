@@ -79,6 +79,7 @@ type View<Row> = { Row: { [column in keyof Row]: Row[column] | null }; Relations
 type Fn<Args, Returns> = { Args: Args; Returns: Returns };
 type Id = { p_job_id: string };
 type InWorkspace = { p_workspace_id: string };
+type MemberRole = "manager" | "member";
 
 export type Minutehand = {
   Tables: {
@@ -110,6 +111,7 @@ export type Minutehand = {
     running_jobs: View<Job>;
   };
   Functions: {
+    accept_invitations: Fn<Record<string, never>, { workspace_id: string; role: MemberRole }[]>;
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
     cancel_jobs: Fn<
@@ -205,8 +207,42 @@ export type Minutehand = {
       },
       { jobs: DescribedJob[]; more: boolean; cut: boolean }
     >;
+    list_members: Fn<
+      InWorkspace,
+      {
+        workspace_id: string;
+        members: { user_id: string; email: string | null; role: MemberRole; created_at: string }[];
+        invitations: {
+          email: string;
+          role: MemberRole;
+          created_at: string;
+          expires_at: string;
+          invited_by: string | null;
+        }[];
+        changes: {
+          action: string;
+          email: string | null;
+          user_id: string | null;
+          role: MemberRole | null;
+          actor: string | null;
+          actor_role: string;
+          created_at: string;
+        }[];
+      }
+    >;
     list_schedules: Fn<InWorkspace, { schedules: Schedule[] }>;
     list_webhooks: Fn<InWorkspace, { webhooks: Webhook[] }>;
+    list_workspaces: Fn<
+      Record<string, never>,
+      {
+        id: string;
+        name: string;
+        created_at: string;
+        members: number;
+        managers: number;
+        invitations: number;
+      }[]
+    >;
     next_runs: Fn<
       InWorkspace & {
         p_schedule: { name: string } | { cron: string; timezone?: string };
@@ -263,10 +299,24 @@ export type Minutehand = {
       InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
       { count: number; more: boolean; next: Cursor | null }
     >;
+    remove_member: Fn<
+      InWorkspace & { p_member: string },
+      { workspace_id: string; member: string; removed: true }
+    >;
     retry_job: Fn<Id, Job>;
     session_feed: Fn<
       { p_session_id: string; p_cursor?: string | null; p_limit?: number },
       FeedPage
+    >;
+    set_member: Fn<
+      InWorkspace & { p_email: string; p_role?: MemberRole },
+      {
+        workspace_id: string;
+        email: string;
+        role: MemberRole;
+        user_id: string | null;
+        state: "member" | "invited";
+      }
     >;
     set_workspace_limits: Fn<
       InWorkspace & { p_limits: Partial<Omit<WorkspaceLimits, "workspace_id">> },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from minutehand.cli.queues import messages_line
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.errors import QueueError
-from minutehand.queue.keys import WORKER_ROLE
+from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, days_left
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
@@ -207,6 +208,12 @@ def worker_key(patient: Patient) -> Finding:
     key = patient.values.get("SUPABASE_WORKER_KEY")
     if key and role_of(key) != WORKER_ROLE:
         return say.warn(f"its role is {role_of(key)}: more rights than needed", fix)
+    days = days_left(key, datetime.now(UTC))
+    if days is not None and days < KEY_WARN_DAYS:
+        return say.warn(
+            f"it expires in {days:.0f} days, and every worker is refused then",
+            "minutehand token rotate --secrets secrets.env --signing-key key.json",
+        )
     if not key and not patient.values.get("SUPABASE_JWT_SECRET"):
         return say.warn("it signs in with a secret key: more rights than needed", fix)
     return say.ok(f"signs in as {WORKER_ROLE}")
@@ -273,6 +280,23 @@ def messages(patient: Patient) -> Finding:
     return say.ok(told)
 
 
+def maintenance(patient: Patient) -> Finding:
+    """Nothing of the database's own upkeep fails again and again."""
+    say = Reporter("maintenance")
+    health = asked_health(patient)
+    if isinstance(health, str):
+        return say.skip("the worker's key is refused, see worker-key")
+    parked = health.get("parked_items") or []
+    failing = [task for task in health.get("failing_maintenance") or [] if task["failures"] > 0]
+    if failing:
+        told = f"{failing[0]['name']} fails: {failing[0]['failure']}"
+        return say.warn(told, "correct what it names; it is tried again by itself")
+    if parked:
+        told = f"{parked[0]['task']} {parked[0]['item']} is parked: {parked[0]['failure']}"
+        return say.warn(told, "correct what it names; it is tried again by itself")
+    return say.ok("nothing is parked")
+
+
 def readiness(patient: Patient) -> Finding:
     """What the service says of itself."""
     say = Reporter("ready")
@@ -298,6 +322,7 @@ CHECKS = (
     Check("worker-key", worker_key, needs=SUPABASE, held_by_aws=True),
     Check("schedule", schedule_alive, needs=SUPABASE, held_by_aws=True),
     Check("messages", messages, needs=SUPABASE, held_by_aws=True),
+    Check("maintenance", maintenance, needs=SUPABASE, held_by_aws=True),
     Check("api", api, needs=("API_URL",)),
     Check("api-sign-in", accepts, needs=SIGN_IN),
     Check("worker-token", tick_token, needs=("API_URL", "WORKER_SECRET_TOKEN")),

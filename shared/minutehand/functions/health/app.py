@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query
@@ -16,6 +17,7 @@ from minutehand.config import Settings
 from minutehand.functions.health.apps import checks_of_apps
 from minutehand.functions.health.checks import WORDS, readiness
 from minutehand.functions.health.probe import liveness
+from minutehand.queue.keys import days_left
 from minutehand.web.application import create_app
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Provided, Services
@@ -73,7 +75,10 @@ class Vitals:
 
     async def ask(self) -> tuple[int, dict[str, Any]]:
         """Look now: status and body of readiness."""
-        status, body = await readiness(self._services.operator_queue, self._extra)
+        key_days = days_left(self._services.settings.supabase_worker_key, datetime.now(UTC))
+        status, body = await readiness(
+            self._services.operator_queue, self._extra, key_days=key_days
+        )
         self._known, self._at = body, time.monotonic()
         return status, body
 

@@ -21,6 +21,9 @@ STALLED = 900.0
 #: Seconds since the last tick: one missed is worth looking at, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
 
+#: The same as in minutehand.queue.keys, which is not imported here.
+KEY_WARN_DAYS = 30.0
+
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
@@ -45,8 +48,14 @@ class Queue(Protocol):
 Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
 
 
-async def readiness(queue: Queue, extra: Extra | None = None) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
+async def readiness(
+    queue: Queue, extra: Extra | None = None, *, key_days: float | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
+
+    Args:
+        key_days: Days until the worker's key expires; None when it does not, or is made anew.
+    """
     started = time.perf_counter()
     asking = None if extra is None else asyncio.ensure_future(extra())
     try:
@@ -64,7 +73,8 @@ async def readiness(queue: Queue, extra: Extra | None = None) -> tuple[int, dict
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
     database = _verdict(PASS, elapsed, "ms", "answers")
-    return _answer({**of_apps, "database": database, **judge(health)})
+    key = {} if key_days is None else {"worker_key": judge_key(key_days)}
+    return _answer({**of_apps, "database": database, **judge(health), **key})
 
 
 #: The words of `/health` for those of readiness.
@@ -103,6 +113,17 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
             "never seen one" if tick is None else f"ended {tick:.0f} s ago",
         ),
     }
+
+
+def judge_key(days: float) -> dict[str, Any]:
+    """Verdict on the worker's key: on the day it expires every worker is refused at once."""
+    return _verdict(
+        WARN if days < KEY_WARN_DAYS else PASS,
+        round(days, 1),
+        "days",
+        f"expires in {days:.0f} days"
+        + ("; `minutehand token rotate`" if days < KEY_WARN_DAYS else ""),
+    )
 
 
 def _grade(value: float, warn_above: float, fail_above: float) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from minutehand.functions.health.probe import liveness
@@ -26,6 +27,7 @@ _STALE_SECONDS = 30.0
 _loop: Any = None
 _queue: Any = None
 _extra: Any = None
+_key: str | None = None
 _known: tuple[dict[str, Any], float] = ({}, 0.0)
 
 
@@ -69,7 +71,7 @@ def _in_words(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readiness() -> tuple[int, dict[str, Any]]:
-    global _loop, _queue, _extra, _known
+    global _loop, _queue, _extra, _key, _known
     # here and not at the top: the shallow probe must not pay for asyncio and the queue's client
     import asyncio
 
@@ -77,6 +79,7 @@ def _readiness() -> tuple[int, dict[str, Any]]:
     from minutehand.config import Settings
     from minutehand.functions.health.apps import checks_of_apps
     from minutehand.functions.health.checks import readiness
+    from minutehand.queue.keys import days_left
     from minutehand.queue.worker_client import WorkerQueue
 
     if _loop is None or _queue is None:
@@ -84,7 +87,11 @@ def _readiness() -> tuple[int, dict[str, Any]]:
         _loop = asyncio.new_event_loop()
         settings = Settings.from_env(environ)
         _queue, _extra = WorkerQueue(settings), checks_of_apps(settings)
-    answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(readiness(_queue, _extra))
+        _key = settings.supabase_worker_key
+    key_days = days_left(_key, datetime.now(UTC))
+    answer: tuple[int, dict[str, Any]] = _loop.run_until_complete(
+        readiness(_queue, _extra, key_days=key_days)
+    )
     _known = (answer[1], time.monotonic())
     if answer[1]["checks"]["database"]["verdict"] != "pass":
         close()  # the key may have been rotated: the next probe reads it again

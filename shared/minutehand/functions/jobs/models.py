@@ -19,6 +19,7 @@ from minutehand.queue.models import (
     BackoffOptions,
     EnqueueOptions,
     Job,
+    JobState,
     NewJob,
     Status,
     UniqueOptions,
@@ -161,6 +162,7 @@ class JobFilter(Body):
     job_type: Name | None = None
     queue: Name | None = None
     status: Status | None = None
+    state: JobState | None = None
     session_id: Key | None = None
     error_fingerprint: Key | None = None
     created_before: Instant | None = None

@@ -90,6 +90,9 @@ class MoreFilters:
         error_fingerprint: Word = None,
         worker_id: Word = None,
         version: Annotated[Word, Query(description="Of the code that ran it.")] = None,
+        internal: Annotated[
+            bool | None, Query(description="False leaves out types that the platform enqueues.")
+        ] = None,
     ) -> None:
         self._given = {
             "state": state,
@@ -104,6 +107,7 @@ class MoreFilters:
             "error_fingerprint": error_fingerprint,
             "worker_id": worker_id,
             "version": version,
+            "internal": internal,
         }
 
     def wire(self) -> dict[str, Any]:

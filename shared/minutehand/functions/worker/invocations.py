@@ -13,7 +13,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from minutehand.aws.clients import client
@@ -22,6 +23,7 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.errors import QueueError
+from minutehand.queue.keys import days_left
 from minutehand.queue.models import Storage
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
@@ -164,8 +166,14 @@ class LambdaWorker:
                     extra={"event": "metrics.incomplete", "error": str(error)},
                 )
                 return
+        gauges: dict[str, tuple[float | Sequence[float], str]] = {
+            "OldestDueSeconds": (oldest, "Seconds")
+        }
+        key_days = days_left(self._settings.supabase_worker_key, datetime.now(UTC))
+        if key_days is not None:
+            gauges["WorkerKeyDays"] = (round(key_days, 2), "None")
         line = emf_line(
-            {"OldestDueSeconds": (oldest, "Seconds")},
+            gauges,
             {"stage": self._settings.stage},
             at_ms=int(time.time() * 1000),
         )

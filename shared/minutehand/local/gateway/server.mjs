@@ -20,9 +20,16 @@ function answerLocally(path) {
   return null;
 }
 
+// as the hosted gateway will: a publishable or secret key is no JWT, and goes as `apikey` alone
+function refuseKeyAsBearer(request) {
+  if (!/^bearer sb_(secret|publishable)_/i.test(request.headers.get("authorization") ?? "")) return null;
+  const message = "Expected 3 parts in JWT; got 1";
+  return Response.json({ code: "PGRST301", message, details: null, hint: null }, { status: 401 });
+}
+
 async function answer(request) {
   const { pathname } = new URL(request.url);
-  const response = answerLocally(pathname) ?? (await database.fetch(request));
+  const response = answerLocally(pathname) ?? refuseKeyAsBearer(request) ?? (await database.fetch(request));
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);
   headers.set("access-control-allow-origin", "*");

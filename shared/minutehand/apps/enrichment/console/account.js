@@ -67,7 +67,7 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
             : contacts.error ? html`<${Failed} error=${contacts.error} retry=${contacts.refresh} />` : html`<p class="muted">No contacts yet.</p>`}</section></div>
       <section class="column side" aria-labelledby="h-runs"><div class="card"><h2 id="h-runs">Enrichment jobs</h2>
         ${history.value?.length ? html`<ul class="runs">${history.value.map((job) => html`<li key=${job.id}><a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge} status=${job.status} />
-          <span class="muted num">${job.completed_at && job.started_at ? duration(Date.parse(job.completed_at) - Date.parse(job.started_at)) : ""}</span></li>`)}</ul>` : html`<p class="muted">None yet.</p>`}</div></section>
+          <span class="muted num">${job.finished_at && job.started_at ? duration(Date.parse(job.finished_at) - Date.parse(job.started_at)) : ""}</span></li>`)}</ul>` : html`<p class="muted">None yet.</p>`}</div></section>
     </div>
   </article>`;
 }

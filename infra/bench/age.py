@@ -1,0 +1,246 @@
+"""What a queue is like after years: churn many jobs, and print each window's rate, work and size.
+
+`make age` churns a million jobs of many tenants, with keys, retries, failures, delays, schedules
+and retention, and says per window: jobs a second, blocks and WAL a job, sessions that waited for a
+lock, jobs that retention removed, and the sizes of the tables. A queue that ages well has windows
+that are alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from infra.bench.scratch import Scratch, scratch_project
+
+Connection = psycopg.Connection[Any]
+TYPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "keyed": {"key_concurrency": 1},
+    "limited": {"workspace_concurrency": 50},
+    "quiet": {"events": "minimal"},
+    "failing": {"max_attempts": 2, "backoff": {"first_seconds": 0, "cap_seconds": 0}},
+}
+SIZES = ("public.jobs", "public.job_events", "queue.ended", "queue.ready", "queue.leases")
+BULK, LEASE = 500, 250
+HEADER = (
+    f"{'jobs':>9} {'jobs/s':>7} {'blocks/job':>10} {'WAL kB/job':>10} {'lock waits':>10}"
+    f" {'removed/s':>9}  MB of jobs, events, ended, ready, leases"
+)
+
+
+@dataclass
+class Ageing:
+    """One run: producers, workers and maintenance beside each other, each with its own session."""
+
+    scratch: Scratch
+    jobs: int
+    tenants: int
+    workers: int
+    rng: random.Random
+    ids: list[str] = field(default_factory=list)
+    settled: int = 0
+    waits: int = 0
+    samples: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, windows: int) -> None:
+        """Churn, printing a line per window."""
+        with self.scratch.connect() as connection:
+            self._prepare(connection)
+            threads = [
+                threading.Thread(target=self._guard, args=(work,))
+                for work in (self._sample, self._maintain, *[self._work] * self.workers)
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                print(HEADER, flush=True)
+                for _ in range(windows):
+                    self._window(connection, self.jobs // windows)
+            finally:
+                self.stopped.set()
+                for thread in threads:
+                    thread.join()
+
+    def _guard(self, work: Any) -> None:
+        while not self.stopped.is_set():
+            try:
+                with self.scratch.connect() as connection:
+                    work(connection)
+            except psycopg.errors.DeadlockDetected as error:
+                print(f"deadlock: {error}", flush=True)
+
+    def _prepare(self, connection: Connection) -> None:
+        _rpc(
+            connection,
+            "register_job_types",
+            p_types=[{"job_type": name, **policy} for name, policy in TYPES.items()],
+        )
+        connection.execute(
+            "insert into public.workspaces (id, name)"
+            " select md5('age' || n)::uuid, 'T' || n from generate_series(1, %s) as n",
+            (self.tenants,),
+        )
+        self.ids = [
+            str(row[0]) for row in connection.execute("select id from public.workspaces").fetchall()
+        ]
+        # what has ended is due for removal at once, as in a queue that is as old as its retention
+        for name in TYPES:
+            _rpc(
+                connection,
+                "set_retention",
+                p_job_type=name,
+                p_days={"completed": 0, "cancelled": 0, "failed": 0},
+            )
+        for n, workspace in enumerate(self.ids[:20]):
+            schedule = {"name": f"s{n}", "cron": "* * * * *", "job_type": "plain"}
+            _rpc(connection, "put_schedule", p_workspace_id=workspace, p_schedule=schedule)
+
+    def _window(self, connection: Connection, jobs: int) -> None:
+        began, before, done = time.monotonic(), _counters(connection), self.settled
+        self.waits = self.samples = 0
+        while self.settled - done < jobs:
+            if (
+                _value(connection, "select count(*) from (select 1 from queue.ready limit 5000) r")
+                < 5000
+            ):
+                self._enqueue(connection)
+            else:
+                time.sleep(0.02)
+        seconds, after = time.monotonic() - began, _counters(connection)
+        count = self.settled - done
+        sizes = [_value(connection, f"select pg_table_size('{table}')") / 1e6 for table in SIZES]
+        print(
+            f"{self.settled:>9} {count / seconds:>7.0f} {(after[0] - before[0]) / count:>10.0f}"
+            f" {(after[1] - before[1]) / count / 1000:>10.1f}"
+            f" {self.waits / max(1, self.samples):>10.2f}"
+            f" {(after[2] - before[2]) / seconds:>9.0f}  "
+            + " ".join(f"{size:.0f}" for size in sizes),
+            flush=True,
+        )
+
+    def _enqueue(self, connection: Connection) -> None:
+        items = []
+        for _ in range(BULK):
+            luck = self.rng.random()
+            item: dict[str, Any] = {"job_type": self.rng.choice(list(TYPES)), "payload": {}}
+            if item["job_type"] == "keyed":
+                item["concurrency_key"] = f"k{self.rng.randrange(10**6)}"
+            if luck < 0.02:
+                item["delay_seconds"] = self.rng.uniform(0.1, 3)
+            items.append(item)
+        _rpc(
+            connection,
+            "enqueue_jobs",
+            p_workspace_id=self.rng.choice(self.ids),
+            p_jobs=items,
+            p_return="ids",
+        )
+
+    def _work(self, connection: Connection) -> None:
+        items: list[dict[str, Any]] = []
+        call, tick = 1, str(uuid.uuid4())
+        rng = random.Random(tick)
+        while not self.stopped.is_set():
+            call += 1
+            lease = {"worker_id": tick, "tick_id": tick, "call": call, "limit": LEASE}
+            request = {"worker_id": tick, "tick_id": tick, "items": items, "lease": lease}
+            answer = _rpc(connection, "settle_jobs", p_request=request)
+            with self.lock:
+                self.settled += len(items)
+            items = [
+                {"job_id": one["job"]["id"], "fence": one["fence"], **_outcome(one["job"], rng)}
+                for one in answer["lease"]["leases"]
+            ]
+            if not items:
+                time.sleep(0.01)
+
+    def _maintain(self, connection: Connection) -> None:
+        while not self.stopped.is_set():
+            began = time.monotonic()
+            done = _rpc(connection, "run_maintenance", p_request={"budget_ms": 1000})
+            for task in done["failed"]:
+                print(f"maintenance task {task} failed", flush=True)
+            # half of the time at most, as a worker does
+            time.sleep(max(0.02, time.monotonic() - began) if done["more"] else 0.2)
+
+    def _sample(self, connection: Connection) -> None:
+        while not self.stopped.wait(0.05):
+            self.samples += 1
+            self.waits += _value(
+                connection,
+                "select count(*) from pg_stat_activity"
+                " where datname = current_database() and wait_event_type = 'Lock'",
+            )
+
+
+def _outcome(job: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    luck = rng.random()
+    if luck < 0.03 or (job["job_type"] == "failing" and luck < 0.3):
+        return {"outcome": "retry", "error": {"type": "E", "message": "as planned"}}
+    if luck < 0.04:
+        return {"outcome": "snoozed", "delay_seconds": 1}
+    return {"outcome": "completed", "duration_ms": 10, "result": {"ok": True}}
+
+
+def _rpc(connection: Connection, function: str, **arguments: Any) -> Any:
+    places = ", ".join(f"{name} => %({name})s" for name in arguments)
+    values = {
+        name: json.dumps(value) if isinstance(value, dict | list) else value
+        for name, value in arguments.items()
+    }
+    row = connection.execute(f"select public.{function}({places})".encode(), values).fetchone()
+    return None if row is None else row[0]
+
+
+def _value(connection: Connection, query: str) -> int:
+    row = connection.execute(query.encode()).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _counters(connection: Connection) -> tuple[int, int, int]:
+    """Blocks touched, bytes of WAL, and jobs removed, since the server began."""
+    connection.execute("select pg_stat_force_next_flush()")
+    return (
+        _value(
+            connection,
+            "select blks_hit + blks_read from pg_stat_database where datname = current_database()",
+        ),
+        _value(connection, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"),
+        _value(connection, "select coalesce(sum(jobs), 0) from queue.removals"),
+    )
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--tenants", type=int, default=1_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--windows", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="minutehand-age-") as name,
+        scratch_project(Path(name)) as scratch,
+    ):
+        ageing = Ageing(
+            scratch, options.jobs, options.tenants, options.workers, random.Random(options.seed)
+        )
+        ageing.run(options.windows)
+
+
+if __name__ == "__main__":
+    main()

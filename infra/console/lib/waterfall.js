@@ -1,0 +1,187 @@
+// A trace as rows on one time axis, and its critical path. Pure: drawn by parts/waterfall.js.
+
+import { ATTEMPT_OUTCOMES, stateOf } from "./states.js";
+
+export const KINDS = {
+  step: { word: "Step", tone: "processing" },
+  sleep: { word: "Sleep", tone: "waiting" },
+  ask: { word: "Question", tone: "waiting" },
+  event: { word: "Event", tone: "waiting" },
+  children: { word: "Children", tone: "waiting" },
+  after: { word: "Other jobs", tone: "waiting" },
+};
+
+const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
+
+/**
+ * @typedef {{key: string, kind: "job"|"attempt"|"step"|"wait", level: number, name: string, word: string, tone: string,
+ *   from: number, to: number, isRunning: boolean, isCritical: boolean, jobId: string, bars: object[], isOpen: boolean,
+ *   hasMore: boolean, error: string|null, until: number}} Row
+ */
+
+/** The spans of one job in time: queued, each attempt, each wait and each pause between attempts. */
+export function spansOf(job, now) {
+  const end = job.finished_at ? at(job.finished_at) : now;
+  const spans = [];
+  let before = at(job.created_at);
+  let reason = "queued";
+  for (const attempt of job.attempts) {
+    const from = at(attempt.leased_at);
+    const to = attempt.ended_at ? at(attempt.ended_at) : now;
+    if (from > before) spans.push({ kind: reason, from: before, to: from });
+    spans.push({ kind: "run", from, to, attempt });
+    before = to;
+    reason = attempt.outcome === "waiting" ? "wait" : attempt.outcome === "retry" || attempt.outcome === "snoozed" ? "backoff" : "queued";
+  }
+  if (end > before && job.status !== "processing") spans.push({ kind: reason, from: before, to: end });
+  return spans;
+}
+
+/** Milliseconds by what they went into: `{queued, run, wait, backoff, total, runs}`. */
+export function sumsOf(job, now) {
+  const sums = { queued: 0, run: 0, wait: 0, backoff: 0, total: 0, runs: job.attempts.length };
+  for (const span of spansOf(job, now)) {
+    sums[span.kind] += span.to - span.from;
+    sums.total += span.to - span.from;
+  }
+  return sums;
+}
+
+/** What of a job's time nothing else overlapped: the keys of rows that, were they shorter, would end it earlier. */
+export function criticalPath(trace, now) {
+  const keys = new Set();
+  const childrenOf = groupByParent(trace.jobs);
+  const walk = (job) => {
+    if (keys.has(job.id)) return;
+    keys.add(job.id);
+    for (const attempt of job.attempts) keys.add(`${job.id}/${attempt.fence}`);
+    let before = job.finished_at ? at(job.finished_at) : now;
+    const steps = job.steps.map((step) => ({ step, from: at(step.started_at ?? step.ended_at), to: step.ended_at ? at(step.ended_at) : now }));
+    // backwards: of those that had ended when the next began, the last to end held it up
+    for (const { step, from, to } of steps.sort((a, b) => b.to - a.to || b.from - a.from)) {
+      if (to > before + 1) continue;
+      keys.add(`${job.id}:${step.name}`);
+      before = from;
+      if (step.kind !== "children") continue;
+      const children = (childrenOf.get(job.id) ?? []).map((child) => ({ child, end: child.finished_at ? at(child.finished_at) : now }));
+      const last = children.filter((one) => one.end <= to + 1000 && one.end >= from).sort((a, b) => b.end - a.end)[0];
+      if (last) walk(last.child);
+    }
+  };
+  if (trace.jobs[0]) walk(trace.jobs[0]);
+  return keys;
+}
+
+function groupByParent(jobs) {
+  const groups = new Map();
+  for (const job of jobs) if (job.parent_id) groups.set(job.parent_id, [...(groups.get(job.parent_id) ?? []), job]);
+  return groups;
+}
+
+const MOST_OPEN = 40;
+
+/**
+ * The rows of a trace, parents before what is in them, in order of time.
+ *
+ * @param {{jobs: object[]}} trace As `job_trace` gives it.
+ * @param {{now: number, closed?: Set<string>, opened?: Set<string>}} options `closed` and `opened` are keys that a
+ *   person has folded or unfolded; a job of many children begins folded below the first level.
+ * @returns {Row[]}
+ */
+export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
+  const childrenOf = groupByParent(trace.jobs);
+  const critical = criticalPath(trace, now);
+  const rows = [];
+  const many = trace.jobs.length > MOST_OPEN;
+  const add = (job, level) => {
+    const spans = spansOf(job, now);
+    const parts = [...partsOf(job, now, level + 1, critical), ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child }))];
+    const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
+    const { word, tone } = stateOf(job.status);
+    rows.push({
+      key: job.id, kind: "job", level, name: job.job_type, word, tone, jobId: job.id,
+      from: at(job.created_at), to: job.finished_at ? at(job.finished_at) : now, isRunning: !job.finished_at,
+      isCritical: critical.has(job.id), bars: spans, isOpen, hasMore: parts.length > 0, error: job.error_message ?? null,
+      until: job.status === "pending" ? at(job.next_retry_at ?? job.scheduled_for) : Number.NaN,
+    });
+    if (!isOpen) return;
+    parts.sort((a, b) => a.from - b.from);
+    for (const part of parts) {
+      if (part.child) add(part.child, level + 1);
+      else rows.push(part);
+    }
+  };
+  if (trace.jobs[0]) add(trace.jobs[0], 0);
+  return rows;
+}
+
+/** Attempts, where there was more than one or one that failed, and the steps and waits in them. */
+function partsOf(job, now, level, critical) {
+  const parts = [];
+  // a run that ended in a wait is no attempt of its own: the next one goes on with it
+  const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
+  if (attempts.length > 1 || attempts.some((attempt) => attempt.error_message)) {
+    for (const attempt of attempts) {
+      const { word, tone } = ATTEMPT_OUTCOMES[attempt.outcome] ?? { word: "Running", tone: "processing" };
+      parts.push(leaf(`${job.id}/${attempt.fence}`, "attempt", level, `Attempt ${attempt.attempt}`, { word, tone }, {
+        from: at(attempt.leased_at), to: attempt.ended_at ? at(attempt.ended_at) : now, isRunning: !attempt.ended_at, job, critical, error: attempt.error_message }));
+    }
+  }
+  for (const step of job.steps) {
+    const isWait = step.kind !== "step";
+    const { word, tone } = KINDS[step.kind] ?? KINDS.step;
+    const to = step.ended_at ? at(step.ended_at) : now;
+    parts.push(leaf(`${job.id}:${step.name}`, isWait ? "wait" : "step", level, step.name, { word, tone: isWait ? tone : step.ended_at ? "completed" : "processing" }, {
+      from: step.started_at ? at(step.started_at) : to, to, isRunning: !step.ended_at, job, critical, until: at(step.timeout_at) }));
+  }
+  return parts;
+}
+
+function leaf(key, kind, level, name, { word, tone }, { from, to, isRunning, job, critical, error = null, until = Number.NaN }) {
+  return { key, kind, level, name, word, tone, from, to, isRunning, isCritical: critical.has(key), jobId: job.id,
+    bars: [{ kind, from, to }], isOpen: false, hasMore: false, error, until };
+}
+
+/** From when to when everything lies. */
+export function extentOf(rows) {
+  const from = Math.min(...rows.map((row) => row.from));
+  const to = Math.max(...rows.map((row) => row.to));
+  return { from, to: Math.max(to, from + 100) };
+}
+
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5];
+
+/** Offsets in milliseconds from `origin` at which the axis has a line: at most `most`, at round numbers. */
+export function ticksOf({ from, to }, origin, most = 8) {
+  const step = STEPS.find((one) => (to - from) / one <= most) ?? STEPS.at(-1) * Math.ceil((to - from) / STEPS.at(-1) / most);
+  const ticks = [];
+  for (let offset = Math.ceil((from - origin) / step) * step; origin + offset <= to; offset += step) ticks.push(offset);
+  return ticks;
+}
+
+/** A window into the whole: zoomed around `centre` (0 to 1 of the window), or moved, and kept inside. */
+export function zoomed(view, whole, factor, centre = 0.5) {
+  const size = Math.min(whole.to - whole.from, Math.max(5, (view.to - view.from) * factor));
+  const middle = view.from + (view.to - view.from) * centre;
+  return inside({ from: middle - size * centre, to: middle + size * (1 - centre) }, whole);
+}
+
+export function moved(view, whole, share) {
+  const by = (view.to - view.from) * share;
+  return inside({ from: view.from + by, to: view.to + by }, whole);
+}
+
+function inside(view, whole) {
+  const size = view.to - view.from;
+  const from = Math.max(whole.from, Math.min(view.from, whole.to - size));
+  return { from, to: Math.min(whole.to, from + size) };
+}
+
+/** Where a span lies in the window, in percent, cut at its edges; null outside of it. */
+export function placeOf({ from, to }, view) {
+  const size = view.to - view.from;
+  const left = (Math.max(from, view.from) - view.from) / size;
+  const right = (Math.min(to, view.to) - view.from) / size;
+  if (right < 0 || left > 1 || right < left) return null;
+  return { left: left * 100, width: (right - left) * 100 };
+}

@@ -1,0 +1,92 @@
+// What a list of jobs is narrowed by, beyond its state; and views, which are addresses with a name.
+
+import { place, setQuery } from "../lib/router.js";
+import { createStore, useStore } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
+import { Dialog } from "./dialog.js";
+import { tell } from "./toasts.js";
+
+/** Ranges of creation by the word in the address. */
+export const SINCE = { "15m": "15 minutes", "1h": "1 hour", "6h": "6 hours", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
+const MINUTES = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
+
+/** The instant a range begins, to the minute, so that it is the same for a while; an instant is itself. */
+export function beginOf(since, now = Date.now()) {
+  if (!(since in MINUTES)) return since;
+  return new Date(Math.floor(now / 60_000 - MINUTES[since]) * 60_000).toISOString();
+}
+
+const KEY = "minutehand.views";
+const BUILT_IN = [
+  ["Failed in the last day", "state=failed&since=24h"],
+  ["Ran longer than a minute", "min_run_ms=60000&sort=run_ms&order=desc"],
+  ["Runs next", "sort=next_run_at&order=asc"],
+  ["Being tried again", "state=retrying&sort=next_run_at&order=asc"],
+];
+
+const read = () => {
+  try {
+    const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    return Array.isArray(kept) ? kept.filter((one) => one.length === 2) : [];
+  } catch {
+    return []; // written by something else
+  }
+};
+const views = createStore(read());
+views.subscribe((list) => localStorage.setItem(KEY, JSON.stringify(list)));
+
+const FIELDS = [
+  ["job_type", "Type", { class: "mono" }], ["tag", "Tag", {}], ["error", "Error contains", {}], ["version", "Version of the code", {}], ["worker_id", "Worker", { class: "mono" }], ["queue", "Queue", {}],
+  ["payload", "Payload has, JSON", { class: "mono", placeholder: '{"customer": 7}' }], ["min_run_ms", "Ran at least, ms", { type: "number", min: "0", step: "1" }],
+];
+
+/** @param {{filter: object, onFilter: (changes: object) => void}} props */
+export function Filters({ filter, onFilter }) {
+  const [open, setOpen] = useState(false);
+  return html`<button type="button" aria-haspopup="dialog" onClick=${() => setOpen(true)}>Filters</button>
+    ${open && html`<${FilterDialog} filter=${filter} onFilter=${onFilter} onClose=${() => setOpen(false)} />`}`;
+}
+
+function FilterDialog({ filter, onFilter, onClose }) {
+  const [draft, setDraft] = useState(Object.fromEntries([...FIELDS.map(([name]) => name), "since"].map((name) => [name, filter[name] ?? ""])));
+  const [problem, setProblem] = useState(null);
+  const kept = useStore(views);
+  const [name, setName] = useState("");
+  const apply = (event) => {
+    event.preventDefault();
+    try {
+      if (draft.payload && typeof JSON.parse(draft.payload) !== "object") throw new Error("it must be an object");
+    } catch (error) {
+      setProblem(`The payload is not JSON: ${error.message}`);
+      return;
+    }
+    onFilter(draft);
+    onClose();
+  };
+  const show = (query) => {
+    const cleared = Object.fromEntries([...place.get().query.keys()].map((key) => [key, ""]));
+    setQuery({ ...cleared, ...Object.fromEntries(new URLSearchParams(query)) });
+    onClose();
+  };
+  const keep = () => {
+    views.set([...kept.filter(([known]) => known !== name.trim()), [name.trim(), place.get().query.toString()]]);
+    tell(`The view ${name.trim()} is kept in this browser; its address can be shared`);
+    setName("");
+  };
+  return html`<${Dialog} title="Filters" onClose=${onClose} wide>
+    <form class="stack" onSubmit=${apply}>
+      <div class="field-grid">
+        <label class="field"><span>Created within</span><select value=${draft.since} autofocus onChange=${(event) => setDraft({ ...draft, since: event.target.value })}><option value="">any time</option>${Object.entries(SINCE).map(([word, long]) => html`<option value=${word} key=${word}>the last ${long}</option>`)}</select></label>
+        ${FIELDS.map(([field, label, more]) => html`<label class="field" key=${field}><span>${label}</span><input type="text" autocomplete="off" spellcheck="false" value=${draft[field]} onInput=${(event) => setDraft({ ...draft, [field]: event.target.value })} ...${more} /></label>`)}
+      </div>
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary">Apply</button></div>
+    </form>
+    <section aria-label="Views"><h3>Views</h3>
+      <ul class="views">${[...BUILT_IN, ...kept].map(([word, query], index) => html`<li key=${word}><button type="button" class="quiet" onClick=${() => show(query)}>${word}</button>
+        ${index >= BUILT_IN.length && html`<button type="button" class="quiet" aria-label=${`Forget the view ${word}`} onClick=${() => views.set(kept.filter(([known]) => known !== word))}>Forget</button>`}</li>`)}</ul>
+      <form class="bar" onSubmit=${(event) => { event.preventDefault(); if (name.trim()) keep(); }}><label class="field-inline grow"><span class="hidden">Name of a view</span><input type="text" maxlength="60" placeholder="Keep what is shown now as…" value=${name} onInput=${(event) => setName(event.target.value)} /></label>
+        <button type="submit" disabled=${!name.trim()}>Keep</button></form>
+    </section>
+  <//>`;
+}

@@ -1,0 +1,55 @@
+-- How many pending jobs are queued, scheduled and retrying: what tabs show, counted no further than they can.
+
+create function queue.pending_states(p_workspace_id uuid, p_filter jsonb, p_now timestamptz) returns jsonb
+language sql stable
+set search_path = ''
+set enable_seqscan = off -- no further than counted
+as $$
+  select jsonb_build_object('queued', count(*) filter (where p.state = 'queued'),
+    'scheduled', count(*) filter (where p.state = 'scheduled'),
+    'retrying', count(*) filter (where p.state = 'retrying'))
+  from (
+    select queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, p_now) as state
+    from (
+      (select r.job_id from queue.ready as r where r.workspace_id = p_workspace_id limit 10000)
+      union all
+      (select d.job_id from queue.deferred as d where d.workspace_id = p_workspace_id limit 10000)) as k
+    join public.jobs as j on j.id = k.job_id
+    where j.status = 'pending' and (p_filter ->> 'queue' is null or j.queue = p_filter ->> 'queue')
+      and (p_filter ->> 'parent_id' is null or j.parent_id = (p_filter ->> 'parent_id')::uuid)
+      and case when p_filter ? 'job_type' then j.job_type = p_filter ->> 'job_type'
+        else not exists (select 1 from queue.job_types as t where t.job_type = j.job_type and t.internal) end) as p
+$$;
+comment on function queue.pending_states is 'Pending jobs of a workspace by what they wait for: {queued, scheduled, '
+  'retrying}, of at most 10,000 that are due and 10,000 that are not; internal types only when named.';
+
+create function queue.internal_jobs(p_workspace_id uuid, p_outcome text) returns bigint
+language sql stable
+set search_path = ''
+set enable_seqscan = off -- no further than counted
+as $$
+  select count(*) from (
+    select e.job_type from queue.ended as e
+    where e.workspace_id = p_workspace_id and e.outcome = p_outcome limit 10000) as e
+  join queue.job_types as t on t.job_type = e.job_type and t.internal
+$$;
+comment on function queue.internal_jobs is 'How many of the first 10,000 jobs that ended so are of internal types.';
+
+create function queue.count_states(p_workspace_id uuid, p_filter jsonb, p_counts jsonb) returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select jsonb_build_object('suspended', p_counts -> 'waiting', 'running', case when p_filter <> '{}' then p_counts -> 'processing' else
+      (select to_jsonb(count(*)) from queue.leases as l where l.workspace_id = p_workspace_id
+        and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.internal)) end)
+    || case when p_counts -> 'pending' = '0' then '{"queued": 0, "scheduled": 0, "retrying": 0}'
+      else queue.pending_states(p_workspace_id, p_filter, queue.clock()) end
+    || (select jsonb_object_agg(o.outcome, (p_counts ->> o.outcome)::bigint
+        - case when p_filter = '{}' then queue.internal_jobs(p_workspace_id, o.outcome) else 0 end)
+      from unnest(array['completed', 'failed', 'cancelled']) as o (outcome))
+$$;
+comment on function queue.count_states is 'Counts by status as counts by the states that people look for, internal types '
+  'left out unless a filter names one.';
+
+revoke execute on function queue.pending_states, queue.internal_jobs, queue.count_states
+  from public, anon, authenticated, service_role;

@@ -1,0 +1,84 @@
+// The waterfall's arithmetic: spans, sums, the critical path, zooming, ticks.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { criticalPath, extentOf, moved, placeOf, rowsOf, spansOf, sumsOf, ticksOf, zoomed } from "../../../../infra/console/lib/waterfall.js";
+
+const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
+const attempt = (number, from, to, outcome, more = {}) => ({ attempt: number, fence: number, leased_at: at(from), ended_at: to === null ? null : at(to), outcome, error_message: null, ...more });
+const step = (name, kind, from, to) => ({ name, kind, started_at: at(from), ended_at: to === null ? null : at(to) });
+const job = (id, more) => ({ id, parent_id: null, job_type: id, status: "completed", created_at: at(0), finished_at: at(10_000), attempts: [], steps: [], ...more });
+
+// attempt 1 fails after 1 s; attempt 2 spawns two children and waits for them from 3 to 8 s; then it ends
+const parent = job("parent", {
+  attempts: [
+    attempt(1, 500, 1500, "retry", { error_message: "no answer" }),
+    attempt(2, 2500, 3000, "waiting"),
+    attempt(2, 8000, 10_000, "completed"),
+  ],
+  steps: [step("read", "step", 600, 900), step("pages", "children", 3000, 8000), step("bind", "step", 8100, 9900)],
+});
+const quick = job("quick", { parent_id: "parent", created_at: at(2900), finished_at: at(4000), attempts: [attempt(1, 3000, 4000, "completed")] });
+const slow = job("slow", { parent_id: "parent", created_at: at(2900), finished_at: at(7900), attempts: [attempt(1, 3100, 7900, "completed")], steps: [step("render", "step", 3200, 7800)] });
+const trace = { jobs: [parent, quick, slow], more: false };
+
+test("a job's time is split into queued, run, backed off and waited, and the parts add up to the whole", () => {
+  const sums = sumsOf(parent, Date.parse(at(60_000)));
+
+  assert.deepEqual(spansOf(parent, 0).map(({ kind, from, to }) => [kind, to - from]), [
+    ["queued", 500], ["run", 1000], ["backoff", 1000], ["run", 500], ["wait", 5000], ["run", 2000]]);
+  assert.deepEqual(sums, { queued: 500, run: 3500, backoff: 1000, wait: 5000, total: 10_000, runs: 3 });
+});
+
+test("the critical path goes through the child that ended last, and not through the quick one", () => {
+  const keys = criticalPath(trace, Date.parse(at(60_000)));
+
+  for (const key of ["parent", "parent:bind", "parent:pages", "slow", "slow:render"]) assert.ok(keys.has(key), key);
+  assert.ok(!keys.has("quick"));
+});
+
+test("of steps that ran side by side only the one that held the job up is critical", () => {
+  const side = job("side", { attempts: [attempt(1, 0, 10_000, "completed")], steps: [step("short", "step", 100, 2000), step("long", "step", 100, 9000), step("last", "step", 9000, 9900)] });
+
+  const keys = criticalPath({ jobs: [side] }, 0);
+
+  assert.ok(keys.has("side:long") && keys.has("side:last"));
+  assert.ok(!keys.has("side:short"));
+});
+
+test("rows come parents first and in order of time; a folded job hides what is in it", () => {
+  const now = Date.parse(at(60_000));
+  const open = rowsOf(trace, { now });
+  const folded = rowsOf(trace, { now, closed: new Set(["slow"]) });
+
+  assert.deepEqual(open.map((row) => row.name), ["parent", "Attempt 1", "read", "quick", "slow", "render", "pages", "Attempt 2", "bind"]);
+  assert.ok(!folded.some((row) => row.name === "render"));
+  assert.equal(open[0].level, 0);
+  assert.equal(open.find((row) => row.name === "render").level, 2);
+  assert.equal(open.find((row) => row.name === "Attempt 1").error, "no answer");
+});
+
+test("what still runs ends now, and the whole grows with it", () => {
+  const running = job("running", { status: "processing", finished_at: null, attempts: [attempt(1, 1000, null, null)], steps: [step("upload", "step", 2000, null)] });
+  const rows = rowsOf({ jobs: [running] }, { now: Date.parse(at(30_000)) });
+
+  assert.ok(rows.every((row) => row.isRunning));
+  assert.equal(extentOf(rows).to, Date.parse(at(30_000)));
+  assert.ok(rows.every((row) => row.isCritical));
+});
+
+test("zooming keeps inside the whole and the point under the pointer where it was", () => {
+  const whole = { from: 0, to: 1000 };
+  const near = zoomed(whole, whole, 0.5, 0.25);
+
+  assert.deepEqual(near, { from: 125, to: 625 });
+  assert.deepEqual(zoomed(near, whole, 10), whole);
+  assert.deepEqual(moved(near, whole, 5), { from: 500, to: 1000 });
+});
+
+test("ticks are round, few, and a span outside the window has no place", () => {
+  assert.deepEqual(ticksOf({ from: 0, to: 1000 }, 0, 5), [0, 200, 400, 600, 800, 1000]);
+  assert.ok(ticksOf({ from: 0, to: 40 * 864e5 }, 0).length <= 9);
+  assert.equal(placeOf({ from: 0, to: 10 }, { from: 100, to: 200 }), null);
+  assert.deepEqual(placeOf({ from: 50, to: 150 }, { from: 100, to: 200 }), { left: 0, width: 50 });
+});

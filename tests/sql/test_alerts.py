@@ -1,0 +1,167 @@
+"""Thresholds: raised once, resolved once, told by the outbox; who may set what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, refusal
+
+FAILED = {"name": "failures", "metric": "failed", "threshold": 2}
+
+
+def put(engine: Engine, **alert: Any) -> dict[str, Any]:
+    """Keep an alert of Acme's."""
+    return dict(engine.rpc("put_alert", p_workspace_id=ACME, p_alert={**FAILED, **alert}))
+
+
+def fail(engine: Engine, count: int, *, workspace: str = ACME) -> None:
+    """Let jobs fail."""
+    engine.enqueue_many(count, workspace=workspace)
+    engine.run_all("failed", error={"type": "Boom", "message": "no"})
+
+
+def look(engine: Engine) -> int:
+    """Look at all alerts; returns how many changed."""
+    return int(engine.one("select queue.check_alerts(queue.clock())"))
+
+
+def announced(engine: Engine) -> list[str]:
+    """What was announced, in order."""
+    return engine.rows(
+        "select type from public.job_events where type like 'alert.%%' order by created_at"
+    )
+
+
+def test_it_is_raised_once_and_resolved_once(engine: Engine) -> None:
+    """However often it is looked at meanwhile."""
+    put(engine)
+    fail(engine, 1)
+    assert look(engine) == 0
+    fail(engine, 1)
+    assert [look(engine), look(engine)] == [1, 0]
+    [alert] = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
+    assert (alert["value"], alert["raised_at"] is not None) == (2, True)
+
+    engine.advance(16 * 60)
+
+    assert [look(engine), look(engine)] == [1, 0]
+    assert announced(engine) == ["alert.raised", "alert.resolved"]
+
+
+def test_webhooks_get_the_alert_and_nothing_of_its_job(engine: Engine) -> None:
+    """The same outbox, signed and in order; the job that carries it is not news."""
+    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": "https://hooks.example.com/x"})
+    engine.run("delete from queue.outbox")
+    put(engine, metric="queued", threshold=1)
+    engine.run("update queue.webhooks set event_types = array['alert.raised', 'job.completed']")
+    engine.enqueue()
+    look(engine)
+    engine.maintain()
+    [carrier] = engine.lease(5, job_types=["alert"])
+    engine.settle(carrier)
+    engine.maintain()
+
+    sent = []
+    while leases := engine.lease(5, job_types=["webhook_delivery"]):
+        for lease in leases:
+            handle = {"job_id": lease["job"]["id"], "fence": lease["fence"]}
+            sent.append(engine.rpc("webhook_to_send", p_request=handle)["body"])
+            engine.settle(lease)
+    assert [body["type"] for body in sent] == ["alert.raised"]
+    assert sent[0]["data"]["name"] == "failures"
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold", "expected"),
+    [
+        ("failure_share", 0.5, True),
+        ("failure_share", 0.7, False),
+        ("failed", 4, True),
+        ("queued", 50, False),
+        ("oldest_due_seconds", 900, False),
+    ],
+)
+def test_each_metric_is_measured(
+    engine: Engine, metric: str, threshold: float, expected: bool
+) -> None:
+    """Four of seven failed; nothing is due."""
+    put(engine, metric=metric, threshold=threshold)
+    fail(engine, 4)
+    engine.enqueue_many(3)
+    engine.run_all()
+
+    assert (look(engine) == 1) is expected
+
+
+def test_what_is_due_for_long_is_noticed(engine: Engine) -> None:
+    """The oldest due job's age, also when nobody leases."""
+    put(engine, metric="oldest_due_seconds", threshold=60)
+    engine.enqueue()
+    assert look(engine) == 0
+
+    engine.advance(90)
+
+    assert look(engine) == 1
+
+
+def test_another_workspaces_failures_are_not_counted(engine: Engine) -> None:
+    """Unless an operator watches the whole."""
+    put(engine)
+    put(engine, name="everything", whole=True)
+    fail(engine, 3, workspace=GLOBEX)
+    look(engine)
+
+    assert engine.rows("select name from queue.alerts where raised_at is not null") == [
+        "everything"
+    ]
+
+
+def test_maintenance_looks_by_itself_once_a_minute(engine: Engine) -> None:
+    """Also in a queue that is idle."""
+    put(engine, metric="queued", threshold=1)
+    engine.enqueue(delay_seconds=30)
+    engine.maintain()
+    engine.advance(61)
+    engine.maintain()
+    engine.advance(61)
+
+    assert engine.one("select queue.maintenance_is_due(queue.clock())")
+    engine.maintain()
+    assert announced(engine) == ["alert.raised"]
+
+
+@pytest.mark.parametrize(
+    ("alert", "word"),
+    [
+        ({"metric": "sorrow"}, "invalid_argument"),
+        ({"threshold": None}, "invalid_argument"),
+        ({"threshold": -1}, "invalid_argument"),
+        ({"minutes": 0}, "invalid_argument"),
+        ({"colour": "red"}, "invalid_argument"),
+        ({"job_type": "wrok"}, "unknown_job_type"),
+        ({"mail": ["stranger@example.com"]}, "invalid_argument"),
+        ({"whole": True}, "forbidden"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(engine: Engine, alert: dict[str, Any], word: str) -> None:
+    """Mail goes to members only: nobody writes to strangers through us."""
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as error:
+        put(ada, **alert)
+
+    assert refusal(error.value)[1] == word
+
+
+def test_members_read_and_managers_write(engine: Engine) -> None:
+    """As with webhooks."""
+    put(engine)
+    with engine.member(BOB) as bob:
+        assert len(bob.rpc("list_alerts", p_workspace_id=ACME)["alerts"]) == 1
+        with pytest.raises(psycopg.Error) as error:
+            put(bob)
+    with engine.member(ADA) as ada:
+        assert ada.rpc("delete_alert", p_workspace_id=ACME, p_name="failures") == {"deleted": True}
+
+    assert refusal(error.value)[1] == "forbidden"

@@ -1,0 +1,83 @@
+"""Numbers over time: which points, of whom, without internal types, and what depth follows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
+
+
+def run_some(engine: Engine, count: int, *, workspace: str = ACME) -> None:
+    """Enqueue and complete jobs."""
+    engine.enqueue_many(count, workspace=workspace)
+    engine.run_all(duration_ms=250)
+
+
+def test_counts_and_times_come_per_type_and_point(engine: Engine) -> None:
+    """What a chart draws, and what is live now."""
+    run_some(engine, 3)
+    engine.enqueue()
+    with engine.member(ADA) as ada:
+        series = ada.rpc("queue_series", p_workspace_id=ACME)
+
+    points = series["points"]
+    assert (series["step_seconds"], series["live"]) == (60, 1)
+    assert sum(point["enqueued"] for point in points) == 4
+    assert sum(point["completed"] for point in points) == 3
+    assert 200 < max(point["run_p95_ms"] or 0 for point in points) < 320
+
+
+def test_a_workspace_sees_its_own_only(engine: Engine) -> None:
+    """Another tenant's numbers are not in it."""
+    run_some(engine, 3, workspace=GLOBEX)
+    with engine.member(ADA) as ada:
+        assert ada.rpc("queue_series", p_workspace_id=ACME)["points"] == []
+
+
+@pytest.mark.parametrize(
+    ("minutes", "step"),
+    [(15, 60), (60, 60), (360, 300), (1440, 900), (10080, 7200), (43200, 21600)],
+)
+def test_every_range_has_about_a_hundred_points(engine: Engine, minutes: int, step: int) -> None:
+    """From a quarter of an hour to thirty days, also after the deltas were rolled up."""
+    run_some(engine, 2)
+    engine.run("select queue.roll_up(queue.clock())")
+    series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
+
+    assert series["step_seconds"] == step
+    assert minutes * 60 / step <= 120
+    assert sum(point["completed"] for point in series["points"]) == 2
+
+
+def test_what_was_rolled_up_twice_is_counted_once(engine: Engine) -> None:
+    """Hours are added to, not replaced, and nothing is in both."""
+    for _ in range(3):
+        run_some(engine, 2)
+        engine.run("select queue.roll_up(queue.clock())")
+
+    series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=10080)
+    assert sum(point["completed"] for point in series["points"]) == 6
+    assert engine.one("select count(*) from queue.stat_deltas") == 0
+
+
+def test_internal_types_are_left_out_unless_asked_for(engine: Engine) -> None:
+    """Deliveries of webhooks are no work of a workspace."""
+    engine.run(
+        "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)"
+        " values (queue.clock(), 'webhook_delivery', %s, 'completed', 5)",
+        ACME,
+    )
+
+    assert engine.rpc("queue_series", p_workspace_id=ACME)["points"] == []
+    [point] = engine.rpc("queue_series", p_workspace_id=ACME, p_internal=True)["points"]
+    assert point["completed"] == 5
+
+
+def test_hours_are_kept_for_a_month(engine: Engine) -> None:
+    """Rolling up removes what is older than any range."""
+    run_some(engine, 1)
+    engine.run("select queue.roll_up(queue.clock())")
+    engine.run("update queue.stat_hours set hour = hour - interval '32 days'")
+    engine.run("select queue.roll_up(queue.clock())")
+
+    assert engine.one("select count(*) from queue.stat_hours") == 0

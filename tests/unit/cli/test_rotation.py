@@ -1,0 +1,95 @@
+"""`minutehand token rotate`: new before old, one file, nothing printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+from typer.testing import CliRunner
+
+from tests.support.command import app
+
+OLD = "# ours\nWORKER_SECRET_TOKEN=old-worker\nBACKGROUND_JOB_TOKEN=old-job\nSPEECH_KEY=kept\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """What deploy reads."""
+    path = tmp_path / "secrets.env"
+    path.touch(mode=0o600)
+    path.write_text(OLD)
+    return path
+
+
+def values(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def rotate(file: Path, *more: str) -> tuple[int, dict[str, str], str]:
+    arguments = ["token", "rotate", "--secrets", str(file), "--json", *more]
+    result = CliRunner().invoke(app, arguments)
+    words = result.stdout if result.exit_code == 0 else result.stderr
+    return result.exit_code, json.loads(words.splitlines()[-1]), result.stdout
+
+
+def test_new_tokens_stand_before_the_old_until_the_end(file: Path) -> None:
+    """Functions take two, so that whoever still has the old one is served meanwhile."""
+    code, said, printed = rotate(file)
+    begun = values(file)
+
+    assert code == 0
+    assert said["changed"] == ["WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"]
+    assert "--secrets-only" in said["next"]
+    for name, old in (("WORKER_SECRET_TOKEN", "old-worker"), ("BACKGROUND_JOB_TOKEN", "old-job")):
+        new, kept = begun[name].split(",")
+        assert (kept, len(new) >= 32) == (old, True)
+        assert new not in printed
+    assert begun["SPEECH_KEY"] == "kept"
+    assert file.read_text().startswith("# ours\n")
+    assert file.stat().st_mode & 0o077 == 0
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+    again, refused, _ = rotate(file)
+    assert (again, refused["code"]) == (1, "rotation_under_way")
+    assert rotate(file, "--finish")[0] == 0
+    assert values(file)["WORKER_SECRET_TOKEN"] == begun["WORKER_SECRET_TOKEN"].split(",")[0]
+    assert rotate(file, "--finish")[1]["code"] == "nothing_to_finish"
+
+
+def test_the_workers_key_is_signed_anew(file: Path, tmp_path: Path) -> None:
+    """With the imported key, for another year."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    key = tmp_path / "key.json"
+    document = json.loads(ECAlgorithm.to_jwk(private)) | {"kid": "k1", "alg": "ES256"}
+    key.write_text(json.dumps(document))
+    env = tmp_path / "prod.env"
+    env.write_text("SUPABASE_URL=https://abcdefghijklmnopqrst.supabase.co\n")
+
+    code, said, printed = rotate(
+        file, "--signing-key", str(key), "--env-file", str(env), "--days", "90"
+    )
+    token = values(file)["SUPABASE_WORKER_KEY"]
+    claims = jwt.decode(token, private.public_key(), algorithms=["ES256"])
+
+    assert code == 0
+    assert said["changed"][-1] == "SUPABASE_WORKER_KEY"
+    assert claims["role"] == "job_worker"
+    assert claims["exp"] - claims["iat"] == 90 * 86_400
+    assert claims["iss"] == "https://abcdefghijklmnopqrst.supabase.co/auth/v1"
+    assert jwt.get_unverified_header(token)["kid"] == "k1"
+    assert token not in printed
+
+
+def test_a_file_that_others_may_read_is_refused(file: Path) -> None:
+    """It would hold the new secrets too."""
+    file.chmod(0o644)
+
+    code, said, _ = rotate(file)
+
+    assert (code, said["code"]) == (1, "secrets_exposed")
+    assert file.read_text() == OLD

@@ -1,0 +1,141 @@
+"""Mail of alerts: handed to a real SMTP conversation, refused by one, worded, and switched off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from minutehand.config import ConfigurationError
+from minutehand.webhooks.alerts import Alert, Alerts, MailServer, message_of
+from minutehand.worker.testing import Rehearsal
+
+ALERT = Alert(
+    name="too many failures",
+    state="raised",
+    metric="failure_share",
+    threshold=0.1,
+    minutes=15,
+    value=0.25,
+    of_type="send_digest",
+    at=datetime(2026, 11, 21, 6, 30, tzinfo=UTC),
+    mail=("ada@acme.test", "bob@acme.test"),
+)
+
+
+class Mailbox:
+    """A mail server of RFC 5321's least commands; says no to recipients in `refused`."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.recipients: list[str] = []
+        self.refused: set[str] = set()
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Talk to one client."""
+
+        def say(line: str) -> None:
+            writer.write(f"{line}\r\n".encode())
+
+        say("220 mailbox")
+        while line := (await reader.readline()).decode().strip():
+            word = line.split(":")[0].split()[0].upper()
+            if word == "RCPT":
+                address = line.split("<")[1].split(">")[0]
+                if address in self.refused:
+                    say("550 no such mailbox")
+                else:
+                    self.recipients.append(address)
+                    say("250 ok")
+            elif word == "DATA":
+                say("354 go ahead")
+                text = (await reader.readuntil(b"\r\n.\r\n")).decode()
+                self.messages.append(text)
+                say("250 kept")
+            elif word == "QUIT":
+                say("221 bye")
+                break
+            else:
+                say("250 ok")
+        writer.close()
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    """A mail server on a free port."""
+    box = Mailbox()
+    server = await asyncio.start_server(box.serve, "127.0.0.1", 0)
+    box.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield box
+
+
+def server_at(port: int) -> MailServer:
+    """The mail server as the environment would name it."""
+    made = MailServer.from_env(
+        {"SMTP_URL": f"smtp://127.0.0.1:{port}", "MAIL_FROM": "minutehand@acme.test"}
+    )
+    assert made is not None
+    return made
+
+
+async def test_an_alert_is_written_to_each_address_once(mailbox: Mailbox) -> None:
+    """Run again after a crash, the mail that was handed over is not written twice."""
+    job = Rehearsal(Alerts(server_at(mailbox.port)).tell, ALERT)
+
+    first = await job.run()
+    again = await job.run()
+
+    assert first.result == again.result == {"mailed": 2}
+    assert mailbox.recipients == ["ada@acme.test", "bob@acme.test"]
+    [text] = mailbox.messages
+    assert "Subject: [Minutehand] too many failures: raised" in text
+    assert "25.0%" in text
+    assert "share of failed jobs of send_digest reached its threshold" in text
+
+
+async def test_a_refusal_and_a_server_that_is_away_are_tried_again(mailbox: Mailbox) -> None:
+    """The reason is the server's own."""
+    mailbox.refused = {"ada@acme.test", "bob@acme.test"}
+    refused = await Rehearsal(Alerts(server_at(mailbox.port)).tell, ALERT).run()
+    away = await Rehearsal(Alerts(server_at(1)).tell, ALERT).run()
+
+    assert refused.outcome == away.outcome == "retry"
+    assert refused.error is not None
+    assert "no such mailbox" in refused.error.message
+
+
+async def test_without_addresses_or_a_server_nothing_is_pretended() -> None:
+    """A webhook alone needs no mail; an address without a server is a failure that says so."""
+    quiet = await Rehearsal(Alerts(None).tell, ALERT.model_copy(update={"mail": ()})).run()
+    unset = await Rehearsal(Alerts(None).tell, ALERT).run()
+
+    assert quiet.result == {"mailed": 0}
+    assert (unset.outcome, unset.error and "SMTP_URL" in unset.error.message) == ("failed", True)
+
+
+def test_an_end_is_worded_as_one() -> None:
+    """Resolved, with nothing left to measure."""
+    over = ALERT.model_copy(update={"state": "resolved", "value": None, "of_type": None})
+
+    text = message_of(over, "j1", "minutehand@acme.test").as_string()
+
+    assert "is below its threshold" in text
+    assert "nothing to measure" in text
+    assert "Message-ID: <j1@alerts.minutehand>" in text
+
+
+def test_the_environment_names_the_server() -> None:
+    """Encrypted by default; a slip in the address is told at the start."""
+    full = MailServer.from_env(
+        {"SMTP_URL": "smtps://me:s%40crt@mail.example", "MAIL_FROM": "a@example.com"}
+    )
+
+    assert full is not None
+    assert (full.port, full.user, full.password, full.is_encrypted) == (465, "me", "s@crt", True)
+    assert MailServer.from_env({}) is None
+    with pytest.raises(ConfigurationError, match="SMTP_URL"):
+        MailServer.from_env({"SMTP_URL": "https://mail.example", "MAIL_FROM": "a@example.com"})
