@@ -18,6 +18,7 @@ import typer
 
 from minutehand.cli.tokens import sign_with_key, worker_claims
 from minutehand.queue.data_api import profile_headers
+from minutehand.queue.keys import secret_headers
 from minutehand.terminal.connection import TIMEOUT, CommandFailed, Connection, parsed, reachable
 from minutehand.terminal.options import EnvFile, Json, connected
 from minutehand.terminal.output import Output
@@ -123,8 +124,7 @@ def _revoke(connection: Connection, issued_at: float, grace_seconds: int) -> Any
             base_url=url,
             timeout=TIMEOUT,
             headers={
-                "apikey": secret,
-                "authorization": f"Bearer {secret}",
+                **secret_headers(secret),
                 **profile_headers(connection.schema),
             },
         ) as client,
