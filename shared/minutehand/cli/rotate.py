@@ -6,7 +6,6 @@ Which functions get which secrets is left to minutehand.deploy.parameters.
 from __future__ import annotations
 
 import os
-import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ import httpx
 import jwt
 import typer
 
-from minutehand.cli.tokens import sign_with_key, worker_claims
+from minutehand.cli.tokens import replace_values, sign_with_key, worker_claims
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.keys import secret_headers
 from minutehand.terminal.connection import TIMEOUT, CommandFailed, Connection, parsed, reachable
@@ -55,7 +54,7 @@ def rotate(
         issued_at = time.time()
         key = _new_key(connection, signing_key, days)
         if secrets_file is not None:
-            replace_value(secrets_file, NAME, key)
+            replace_values(secrets_file, {NAME: key})
             output.note(f"1/3  {NAME} replaced in {secrets_file}")
         else:
             output.note(f"1/3  no --secrets file: put the new {NAME} where your workers read it")
@@ -69,28 +68,6 @@ def rotate(
             output.value({**told, "worker_key": key}, text=key)
         else:
             output.value(told, text="rotated")
-
-
-def replace_value(path: Path, name: str, value: str) -> None:
-    """Replace a value in a KEY=value file, or add it; only its owner may read the file after.
-
-    Raises:
-        CommandFailed: There is no such file.
-    """
-    if not path.exists():
-        raise CommandFailed(f"{path} does not exist", code="no_secrets_file")
-    line = f"{name}={value}"
-    text, count = re.subn(
-        rf"^{re.escape(name)}=.*$", lambda _: line, path.read_text("utf-8"), flags=re.MULTILINE
-    )
-    if not count:
-        text = f"{text.rstrip()}\n{line}\n".lstrip()
-    # beside it and then in its place: a file cut short would lose the other secrets
-    scratch = path.with_name(f".{path.name}.new")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    scratch.replace(path)
 
 
 def _new_key(connection: Connection, signing_key: Path | None, days: float) -> str:

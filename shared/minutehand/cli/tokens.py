@@ -148,7 +148,13 @@ def rotate(
 
 
 def replace_values(path: Path, new: Mapping[str, str]) -> None:
-    """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were."""
+    """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were.
+
+    Raises:
+        CommandFailed: There is no such file.
+    """
+    if not path.exists():
+        raise CommandFailed(f"{path} does not exist", code="no_secrets_file")
     left = dict(new)
     lines = []
     for line in path.read_text("utf-8").splitlines():

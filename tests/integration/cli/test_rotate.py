@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, scratch_settings
-from minutehand.cli.rotate import replace_value
+from minutehand.cli.tokens import replace_values
 from minutehand.queue.errors import TokenRefused
 from minutehand.queue.models import JobTypeSpec
 from minutehand.queue.worker_client import WorkerQueue
@@ -92,9 +92,9 @@ def test_a_value_is_replaced_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "env"
     path.write_text("A=1\nKEY=old\nKEY_ID=2\n")
 
-    replace_value(path, "KEY", r"new\1")
-    replace_value(path, "MORE", "x")
+    replace_values(path, {"KEY": r"new\1"})
+    replace_values(path, {"MORE": "x"})
 
     assert path.read_text() == "A=1\nKEY=new\\1\nKEY_ID=2\nMORE=x\n"
     with pytest.raises(CommandFailed):
-        replace_value(tmp_path / "missing", "KEY", "x")
+        replace_values(tmp_path / "missing", {"KEY": "x"})
