@@ -1187,11 +1187,14 @@ language plpgsql
 set search_path = ''
 set enable_seqscan = off -- tables that are nearly empty may be long
 as $$
-begin
-  return greatest(0, ceil(extract(epoch from least(
+declare
+  v_next timestamptz := least(
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
-    case when p_more then p_now end) - p_now) * 1000))::bigint;
+    case when p_more then p_now end);
+begin
+  -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
+  return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
 end;
 $$;
 comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held what could have been had.';
