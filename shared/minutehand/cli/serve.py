@@ -16,7 +16,7 @@ from minutehand.log import configure_logging
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import speaking
-from minutehand.web.server import Server
+from minutehand.terminal.server import Server
 
 
 def serve(

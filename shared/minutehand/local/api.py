@@ -38,8 +38,8 @@ from minutehand.local.site import console_config, pages_of_apps
 from minutehand.log import configure_logging
 from minutehand.node import node_home
 from minutehand.resources import resource
+from minutehand.terminal.server import Server
 from minutehand.web.hub import EventHub
-from minutehand.web.server import Server
 from minutehand.web.services import Services
 from minutehand.web.site import ConsoleFiles, security_headers
 from minutehand.worker.loop import Worker
