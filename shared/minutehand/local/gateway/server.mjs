@@ -20,9 +20,11 @@ function answerLocally(path) {
   return null;
 }
 
-// as the hosted gateway will: a publishable or secret key is no JWT, and goes as `apikey` alone
+// as the hosted gateway: a publishable or secret key is no JWT and goes as `apikey`; as a bearer it is
+// let through only where both are the same, which is how supabase-js sends the publishable one
 function refuseKeyAsBearer(request) {
-  if (!/^bearer sb_(secret|publishable)_/i.test(request.headers.get("authorization") ?? "")) return null;
+  const [, key] = /^bearer (sb_(?:secret|publishable)_.*)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
+  if (!key || (key === request.headers.get("apikey") && key.startsWith("sb_publishable_"))) return null;
   const message = "Expected 3 parts in JWT; got 1";
   return Response.json({ code: "PGRST301", message, details: null, hint: null }, { status: 401 });
 }
