@@ -79,6 +79,9 @@ type View<Row> = { Row: { [column in keyof Row]: Row[column] | null }; Relations
 type Fn<Args, Returns> = { Args: Args; Returns: Returns };
 type Id = { p_job_id: string };
 type InWorkspace = { p_workspace_id: string };
+/** An object whose members the function's own comment names. */
+type Row = { [name: string]: Json | undefined };
+type Rows = Row[];
 type MemberRole = "manager" | "member";
 
 export type Minutehand = {
@@ -138,6 +141,7 @@ export type Minutehand = {
     >;
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
+    delete_alert: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;
     emit_event: Fn<
@@ -158,6 +162,10 @@ export type Minutehand = {
     >;
     event_feed: Fn<InWorkspace & { p_cursor?: string | null; p_limit?: number }, FeedPage>;
     explain_job: Fn<Id, Explanation>;
+    follow_topic: Fn<
+      { p_topic: string; p_follower_id: string },
+      { receivers: number; again_seconds: number; quiet: boolean }
+    >;
     get_job: Fn<Id, DescribedJob>;
     get_job_type: Fn<{ p_job_type: string; p_workspace_id?: string | null }, TypeDetail>;
     job_attempts: Fn<Id, Attempt[]>;
@@ -165,6 +173,12 @@ export type Minutehand = {
       Id & { p_after?: StepPlace | null },
       { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
     >;
+    job_trace: Fn<Id, { now: string; more: boolean; jobs: Rows }>;
+    list_actions: Fn<
+      { p_workspace_id?: string; p_job_id?: string; p_before?: number; p_limit?: number },
+      { actions: Rows }
+    >;
+    list_alerts: Fn<InWorkspace, { alerts: Rows }>;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: DescribedJob[]; next: Cursor | null }
@@ -172,6 +186,37 @@ export type Minutehand = {
     list_job_types: Fn<
       { p_workspace_id?: string | null; p_internal?: boolean },
       { now: string; types: TypeLine[] }
+    >;
+    open_stream: Fn<Record<string, never>, { opened: boolean }>;
+    operator_close: Fn<InWorkspace, { closed: boolean }>;
+    operator_counts: Fn<
+      Record<string, never>,
+      { counts: { [status: string]: number }; more: boolean }
+    >;
+    operator_failures: Fn<Record<string, never>, { groups: Rows; more: boolean }>;
+    operator_jobs: Fn<
+      {
+        p_filter?: { [name: string]: Json | undefined };
+        p_cursor?: string | null;
+        p_limit?: number;
+      },
+      { jobs: Rows; next: string | null }
+    >;
+    operator_open: Fn<
+      { p_request: { workspace_id?: string; job_id?: string; reason?: string; minutes?: number } },
+      { workspace_id: string; name: string; expires_at: string }
+    >;
+    operator_session: Fn<
+      Record<string, never>,
+      { operator: boolean; opened: { workspace_id: string; name: string; expires_at: string }[] }
+    >;
+    operator_workers: Fn<{ p_minutes?: number }, { now: string; workers: Rows }>;
+    operator_workspaces: Fn<{ p_search?: string | null; p_limit?: number }, { workspaces: Rows }>;
+    people: Fn<{ p_ids: string[] }, { [id: string]: string }>;
+    put_alert: Fn<InWorkspace & { p_alert: { [name: string]: Json | undefined } }, Row>;
+    queue_series: Fn<
+      { p_workspace_id?: string | null; p_minutes?: number; p_internal?: boolean },
+      Row & { points: Rows }
     >;
     search_logs: Fn<
       InWorkspace & {
