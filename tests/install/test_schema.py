@@ -101,7 +101,7 @@ async def test_a_schema_that_the_data_api_does_not_expose_is_named(
 
     refused, accepted = found["public"][0], found["minutehand"][0]
     assert (refused.verdict, accepted.verdict) == (Verdict.FAIL, Verdict.OK)
-    assert 'add "minutehand" to `[api] schemas` of supabase/config.toml' in (refused.fix or "")
+    assert "to `[api] schemas` of supabase/config.toml" in (refused.fix or "")
     assert {hidden.verdict for _, hidden in found.values()} == {Verdict.OK}
     assert "minutehand_engine" in found["minutehand"][1].detail
 

@@ -207,7 +207,7 @@ def test_a_quick_hand_on_a_slow_machine_loses_no_key(visit: Visit, worker: HandW
     slow.send("Emulation.setCPUThrottlingRate", {"rate": 12})
 
     keyboard.press("Control+k")
-    keyboard.type("go to operations")
+    keyboard.type("go to overview")
     keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Operations", level=1)).to_be_focused()
     keyboard.press("Control+k")

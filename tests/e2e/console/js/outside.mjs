@@ -26,7 +26,7 @@ await until(() => watches.every(({ watch }) => isLive(watch)) && isLive(sessionW
 console.log("ready");
 
 const rows = await Promise.all(watches.map(({ watch }) => watch.ended));
-const ended = () => sessionWatch.state.jobs.length === order.jobs.length && sessionWatch.state.jobs.every((job) => job.completed_at);
+const ended = () => sessionWatch.state.jobs.length === order.jobs.length && sessionWatch.state.jobs.every((job) => job.finished_at);
 await until(() => ended() && isLive(sessionWatch), "the session's end", 30_000);
 console.log(JSON.stringify({ session, watches: watches.map(({ jobId, told }, index) => ({ jobId, told, status: rows[index].status })) }));
 for (const { watch } of watches) watch.close();
