@@ -72,7 +72,7 @@ comment on function queue.feed_slice is 'The next events of a workspace, or of a
 
 create function queue.feed_page(
   p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
-  out events jsonb, out place jsonb
+  out events jsonb, out places jsonb, out place jsonb
 )
 language plpgsql stable
 set search_path = ''
@@ -114,15 +114,16 @@ begin
     where (select count(*) from told) <= p_limit)
   select coalesce(jsonb_agg(jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'data', e.data,
       'created_at', e.created_at) order by t.n) filter (where t.n <= p_limit), '[]'),
+    coalesce(jsonb_agg(t.xid::text order by t.n) filter (where t.n <= p_limit), '[]'),
     case when (select count(*) from told) > p_limit or (select max(h.n) from heads as h) > p_limit
         or (select max(s.n) from slice as s) = v_slice then (
       select jsonb_build_object('xid', x.xid::text, 'job_id', x.job_id, 'seq', x.seq) from ends as x
       order by x.xid desc, x.job_id desc, x.seq desc limit 1) end
-  into events, place
+  into events, places, place
   from told as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
 end;
 $$;
-comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, place}; place is null when there is nothing more up to p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be short, even empty, and still have a place to go on from.';
+comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; places has the transaction by which each event is ordered, place is null when there is nothing more up to p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be short, even empty, and still have a place to go on from.';
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
@@ -137,12 +138,12 @@ begin
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false, 'reset', true);
   end if;
   v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until, least(1000, greatest(1, coalesce(p_limit, 500))));
-  return jsonb_build_object('events', v_page.events, 'more', v_page.place is not null, 'cursor',
+  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null, 'cursor',
     case when v_page.place is null then v_until::text else concat_ws('~', coalesce(v_cursor ->> 'seen', '1:1:'), v_until,
       v_page.place ->> 'xid', v_page.place ->> 'job_id', v_page.place ->> 'seq') end);
 end;
 $$;
-comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in order of seq.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
+comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in order of seq: {events, places, more, cursor}.\n\nWith the third part of a cursor from places, the job''s id and seq, a reader makes the cursor after each event.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
 
 create function public.event_feed(p_workspace_id uuid, p_cursor text default null, p_limit integer default 500) returns jsonb
 language plpgsql stable

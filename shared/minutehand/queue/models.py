@@ -248,6 +248,8 @@ class FeedPage(Model):
 
     events: tuple[JobEvent, ...]
     cursor: str
+    #: The transaction by which each event is ordered: a part of the cursor after it.
+    places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
     #: The cursor was of another database, so events may have been missed: read state anew.
     reset: bool = False

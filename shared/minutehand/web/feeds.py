@@ -220,8 +220,8 @@ def cursors_between(before: str | None, page: FeedPage) -> list[str]:
     until = parts[1] if len(parts) > 1 else page.cursor.partition("~")[2].partition("~")[0]
     until = until or page.cursor
     inner = [
-        f"{seen}~{until}~{event.created_at.isoformat()}~{event.job_id}~{event.seq}"
-        for event in page.events[:-1]
+        f"{seen}~{until}~{place}~{event.job_id}~{event.seq}"
+        for event, place in list(zip(page.events, page.places, strict=True))[:-1]
     ]
     return [*inner, page.cursor] if page.events else []
 

@@ -450,7 +450,10 @@ def page(count: int, cursor: str, *, more: bool = False) -> FeedPage:
         }
         for seq in range(1, count + 1)
     ]
-    return FeedPage.model_validate({"events": events, "cursor": cursor, "more": more})
+    places = [str(700 + seq) for seq in range(1, count + 1)]
+    return FeedPage.model_validate(
+        {"events": events, "places": places, "cursor": cursor, "more": more}
+    )
 
 
 def test_each_event_of_a_page_has_a_cursor_to_resume_after_it() -> None:
@@ -459,7 +462,7 @@ def test_each_event_of_a_page_has_a_cursor_to_resume_after_it() -> None:
     first = cursors_between(None, page(2, "1:1:~9:9:~t~j~2", more=True))
     inside = cursors_between("5:5:~8:8:~t~j~1", page(2, "8:8:"))
 
-    at = "2026-11-20T08:00:01.000001+00:00"
+    at = "701"
     assert whole == [f"5:5:~9:9:~{at}~{JOB}~1", "9:9:"]
     assert first == [f"1:1:~9:9:~{at}~{JOB}~1", "1:1:~9:9:~t~j~2"]
     assert inside == [f"5:5:~8:8:~{at}~{JOB}~1", "8:8:"]
