@@ -6,6 +6,7 @@ The work is done in `tests/support`; each test process has servers of its own.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tests.support.databases import (
 )
 from tests.support.stacks import RunningStack, running_stack
 
+#: A narrow terminal that started the tests must not cut what commands print into a pipe.
+os.environ.pop("COLUMNS", None)
 #: Long, and late in the alphabet: begun first, so that no process is left with one at the end.
 LONG_FILES = (
     "tests/sql/test_machine.py",

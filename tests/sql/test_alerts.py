@@ -9,6 +9,9 @@ import pytest
 
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, refusal
 
+#: What the API stores in place of a signing secret.
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
+
 FAILED = {"name": "failures", "metric": "failed", "threshold": 2}
 
 
@@ -53,7 +56,11 @@ def test_it_is_raised_once_and_resolved_once(engine: Engine) -> None:
 
 def test_webhooks_get_the_alert_and_nothing_of_its_job(engine: Engine) -> None:
     """The same outbox, signed and in order; the job that carries it is not news."""
-    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": "https://hooks.example.com/x"})
+    engine.rpc(
+        "put_webhook",
+        p_workspace_id=ACME,
+        p_webhook={"url": "https://hooks.example.com/x", "sealed_secret": SEALED},
+    )
     engine.run("delete from queue.outbox")
     put(engine, metric="queued", threshold=1)
     engine.run("update queue.webhooks set event_types = array['alert.raised', 'job.completed']")

@@ -160,7 +160,7 @@ def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) ->
 
     assert found("ORDER_7") == [job_id]
     assert found("order-7") == []
-    assert len(found("100% of f")) == len(found("100%")) - len(found("of r"))
+    assert set() < set(found("100% of f")) < set(found("100%"))
     assert found(job_id) == found(job_id[-8:]) == found(job_id[-8:].upper()) == [job_id]
     assert job_id in found(job_id[:8])
     assert pages(engine, id_prefix=job_id[:35]) == [job_id]

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
+from minutehand.queue.errors import ProcessorError
+
 #: Frames kept of an error, and of each error it was raised from.
 MOST_FRAMES: Final = 20
 MOST_FRAMES_OF_CAUSE: Final = 8
@@ -60,11 +62,13 @@ def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | Non
         `{frames: [{file, line, function, code, own}], causes, left_out}`: own frames first, then
         the libraries', each the innermost first. No value of any variable is read.
     """
+    # a ProcessorError says what its author chose; its causes speak in the worker's log alone
+    is_told = isinstance(error, ProcessorError)
     frames = list(_frames(error.__traceback__, package))
     causes = [
         {
             "type": type(cause).__qualname__,
-            "message": without_secrets(_message(cause))[:MOST_MESSAGE],
+            "message": "" if is_told else without_secrets(_message(cause))[:MOST_MESSAGE],
             "frames": _ordered(_frames(cause.__traceback__, package))[:MOST_FRAMES_OF_CAUSE],
         }
         for cause in _causes(error)

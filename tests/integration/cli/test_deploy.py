@@ -153,7 +153,7 @@ def test_doctor_misses_what_was_never_deployed(aws: None) -> None:
     for name in good:
         told.pop(name)
     assert "does not exist" in told["parameters"].detail
-    assert "no schedule" in told["aws-schedule"].detail
+    assert "does not exist" in told["aws-schedule"].detail
     assert "minutehand-dev-jobs does not exist" in told["aws-functions"].detail
     assert all(f.fix and "\n" not in f.fix for f in told.values())
 

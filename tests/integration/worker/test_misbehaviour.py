@@ -371,7 +371,9 @@ async def test_a_lease_lost_while_an_attempt_is_being_stopped_is_not_settled(
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             project.expire(job.id)
-            project.run_sql("select queue.reclaim(10, queue.clock())")
+            project.run_sql(
+                "select queue.reclaim(array(select job_id from queue.leases), queue.clock())"
+            )
             while not heard_lost.is_set():
                 await ctx.progress(1, "cleaning up")
                 with contextlib.suppress(asyncio.CancelledError):
