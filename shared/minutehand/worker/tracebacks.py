@@ -68,10 +68,10 @@ def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | Non
     causes = [
         {
             "type": type(cause).__qualname__,
-            "message": "" if is_told else without_secrets(_message(cause))[:MOST_MESSAGE],
+            "message": without_secrets(_message(cause))[:MOST_MESSAGE],
             "frames": _ordered(_frames(cause.__traceback__, package))[:MOST_FRAMES_OF_CAUSE],
         }
-        for cause in _causes(error)
+        for cause in (() if is_told else _causes(error))
     ]
     if not frames and not causes:
         return None
