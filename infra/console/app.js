@@ -146,7 +146,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
         ? html`<div class="page"><h1 tabindex="-1">Choose a workspace</h1><p class="muted">This page is of one workspace. Choose it in the menu, or open one of its jobs.</p></div>`
         : workspace
         ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} apps=${apps} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
-        : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p><p class="muted">The first one of a project is made by whoever deployed it: <code>minutehand workspace create NAME --manager ${user.email}</code></p></div>`}
+        : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p><p class="muted">The first one of a project is made by the person who deployed it: <code>minutehand workspace create NAME --manager ${user.email}</code></p></div>`}
     </main>
     <${Palette} commands=${commands} /><${Shortcuts} /><${Confirmations} /><${Toasts} />
   </div>`;

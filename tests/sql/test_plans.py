@@ -343,7 +343,8 @@ def test_counts_of_a_workspace_stop(full: Engine) -> None:
             told = ada.rpc("count_jobs", p_workspace_id=ACME)
             assert told["more"] == ["pending", "completed", "failed"]
 
-        assert touched(ada, count) <= 45_000
+        # 10,000 jobs a status, and as many to tell what is queued, scheduled or retrying apart
+        assert touched(ada, count) <= 100_000
 
 
 def test_a_list_of_running_jobs_reads_those_alone(full: Engine) -> None:
@@ -391,7 +392,7 @@ def test_an_idle_lease_costs_a_handful_of_rows(database: Database) -> None:
         engine.register("work")
         engine.lease_call(0)
 
-        assert touched(engine, lambda: engine.lease_call(10)) <= 60
+        assert touched(engine, lambda: engine.lease_call(10)) <= 70
 
 
 def test_a_settle_looks_for_what_it_has_answered_in_a_hash(database: Database) -> None:

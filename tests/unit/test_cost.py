@@ -23,7 +23,7 @@ def test_realtime_is_counted_by_the_message() -> None:
     batches = {name: usd for name, usd, _ in per_million(alone=False)}
 
     assert alone["Realtime, no one watching"] == USAGE.messages_alone * PRICES.million_messages
-    assert batches["Realtime, no one watching"] < alone["Realtime, nobody watching"] / 2
+    assert batches["Realtime, no one watching"] < alone["Realtime, no one watching"] / 2
     assert alone["Realtime, no one watching"] > sum(alone.values()) / 2
 
 

@@ -26,7 +26,7 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
     return { text: "Its worker stopped answering: out of memory, killed by a deploy, or its loop was blocked for longer than the lease. Look at that worker's log at the end of the attempt; blocking calls belong into a thread.", links: [typeLink] };
   }
   if (errorType === "PayloadRejected") {
-    return { text: "The payload does not fit what the processor takes. Duplicate the job with a corrected one, and correct whoever enqueued it.", links: [typeLink] };
+    return { text: "The payload does not fit what the processor takes. Duplicate the job with a corrected one, and correct the code that enqueued it.", links: [typeLink] };
   }
   if (isForeign(errorType)) {
     return isEnded

@@ -37,7 +37,7 @@ export default function Alerts({ workspace }) {
     read.refresh();
   };
   const remove = async (one) => {
-    if (await confirm({ title: `Delete ${one.name}?`, text: "Nobody hears of it any more.", action: "Delete the alert", danger: true })) await act("Not deleted", () => alerts.remove(workspace.id, one.name), `${one.name} is deleted`);
+    if (await confirm({ title: `Delete ${one.name}?`, text: "It is no longer announced.", action: "Delete the alert", danger: true })) await act("Not deleted", () => alerts.remove(workspace.id, one.name), `${one.name} is deleted`);
   };
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Alerts</h1><span class="muted">${workspace.name}</span><span class="spacer"></span>
       ${mayManage && html`<button type="button" onClick=${() => setEditing({})}>Add an alert</button>`}</header>
