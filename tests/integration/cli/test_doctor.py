@@ -209,8 +209,8 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
     ),
     (
         "webhooks",
-        "insert into queue.webhooks (workspace_id, url, secret, enabled, disabled_reason) "
-        "values ('11111111-1111-4111-8111-111111111111', 'https://hook.example', 'x', false, 'planted')",
+        "insert into queue.webhooks (workspace_id, url, sealed_secret, enabled, disabled_reason) "
+        "values ('11111111-1111-4111-8111-111111111111', 'https://hook.example', 'mh1.a2V5.d3JhcHBlZA==.Ym9keQ==', false, 'planted')",
         "delete from queue.webhooks where url = 'https://hook.example'",
         Verdict.WARN, "was switched off: planted", "enable it again",
     ),
