@@ -35,4 +35,4 @@ def test_every_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> None:
 
     assert books.problems == [], "\n".join(books.lines())
     assert sum(books.faults.values()) > 0
-    assert books.attempts["completed"] == jobs
+    assert books.attempts["completed"] == books.jobs >= jobs  # crowds and schedules add some
