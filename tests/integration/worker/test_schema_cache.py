@@ -11,7 +11,6 @@ import pytest
 
 from tests.support.project import Project
 
-
 RESTART = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where application_name in ('gateway_watch', 'data_api') and datname = current_database()
