@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
-from minutehand.web.auth import InvalidToken, token_matches
+from minutehand.web.caller import InvalidToken, token_matches
 from minutehand.web.errors import ApiError
 from minutehand.web.tokens import TokenVerifier
 from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, claims
