@@ -39,18 +39,16 @@ function keep() {
   localStorage.setItem(
     KEPT,
     JSON.stringify(
-      running
-        .get()
-        .map(({ id, title, name, size, modified, workspaceId, owner, sums }) => ({
-          id,
-          title,
-          name,
-          size,
-          modified,
-          workspaceId,
-          owner,
-          sums,
-        })),
+      running.get().map(({ id, title, name, size, modified, workspaceId, owner, sums }) => ({
+        id,
+        title,
+        name,
+        size,
+        modified,
+        workspaceId,
+        owner,
+        sums,
+      })),
     ),
   );
 }
