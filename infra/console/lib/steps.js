@@ -12,7 +12,8 @@ export const MOST_PAGES = 64;
  */
 export async function readSteps(readPage, count) {
   const pages = [await readPage(null)];
-  while (pages.length < Math.min(count, MOST_PAGES) && pages.at(-1).next) pages.push(await readPage(pages.at(-1).next));
+  while (pages.length < Math.min(count, MOST_PAGES) && pages.at(-1).next)
+    pages.push(await readPage(pages.at(-1).next));
   return { ...pages.at(-1), steps: joined(pages) };
 }
 
@@ -21,9 +22,16 @@ function joined(pages) {
   const steps = new Map();
   for (const step of pages.flatMap((page) => page.steps)) {
     const before = steps.get(step.name);
-    steps.set(step.name, before ? { ...step, result: { children: [...childrenOf(before), ...childrenOf(step)] } } : step);
+    steps.set(
+      step.name,
+      before
+        ? { ...step, result: { children: [...childrenOf(before), ...childrenOf(step)] } }
+        : step,
+    );
   }
-  return [...steps.values()].sort((a, b) => Date.parse(a.created_at) - Date.parse(b.created_at) || (a.name < b.name ? -1 : 1));
+  return [...steps.values()].sort(
+    (a, b) => Date.parse(a.created_at) - Date.parse(b.created_at) || (a.name < b.name ? -1 : 1),
+  );
 }
 
 const childrenOf = (step) => step.result?.children ?? [];

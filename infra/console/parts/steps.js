@@ -14,7 +14,13 @@ const SHOWN = 100;
 /** A job's steps, as a read of `lib/store.js`; `more` reads another page, and what was read again. */
 export function useSteps(jobId) {
   const pages = useRef(1);
-  const read = useRead((signal) => (jobId ? readSteps((after) => api.steps(jobId, after, signal), pages.current) : Promise.resolve(undefined)), [jobId]);
+  const read = useRead(
+    (signal) =>
+      jobId
+        ? readSteps((after) => api.steps(jobId, after, signal), pages.current)
+        : Promise.resolve(undefined),
+    [jobId],
+  );
   const more = () => {
     pages.current = Math.min(pages.current + 1, MOST_PAGES);
     read.refresh();
@@ -27,7 +33,9 @@ export function Steps({ steps, trace }) {
   const [shown, setShown] = useState(SHOWN);
   const list = steps.value?.steps ?? [];
   if (list.length === 0) return null;
-  const spans = new Map(trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]));
+  const spans = new Map(
+    trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]),
+  );
   const isMore = shown < list.length || !steps.isWhole;
   const showMore = () => {
     if (shown >= list.length) steps.more();

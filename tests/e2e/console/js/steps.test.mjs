@@ -8,8 +8,16 @@ const at = (second) => `2026-11-20T00:00:0${second}.000000+00:00`;
 const step = (name, second, result) => ({ name, created_at: at(second), result });
 const child = (id) => ({ id, status: "completed", result: null });
 const PAGES = [
-  { steps: [step("a", 3, 1), step("b", 1, { children: [child("one")] })], next: { name: "b", nth: 1 }, waiting_for: null },
-  { steps: [step("b", 1, { children: [child("two")] }), step("c", 2, "last")], next: { name: "c", nth: 0 }, waiting_for: { kind: "ask" } },
+  {
+    steps: [step("a", 3, 1), step("b", 1, { children: [child("one")] })],
+    next: { name: "b", nth: 1 },
+    waiting_for: null,
+  },
+  {
+    steps: [step("b", 1, { children: [child("two")] }), step("c", 2, "last")],
+    next: { name: "c", nth: 0 },
+    waiting_for: { kind: "ask" },
+  },
   { steps: [step("d", 4, null)], next: null, waiting_for: null },
 ];
 
@@ -39,11 +47,19 @@ test("the end is not asked for again, and steps are in the order in which they w
 
   assert.equal(asked.length, 3);
   assert.equal(read.next, null);
-  assert.deepEqual(read.steps.map(({ name }) => name), ["b", "c", "a", "d"]);
+  assert.deepEqual(
+    read.steps.map(({ name }) => name),
+    ["b", "c", "a", "d"],
+  );
 });
 
 test("the children of a step that spans pages are one list", async () => {
-  const { steps: [gathered] } = await readSteps(reader().readPage, 2);
+  const {
+    steps: [gathered],
+  } = await readSteps(reader().readPage, 2);
 
-  assert.deepEqual(gathered.result.children.map(({ id }) => id), ["one", "two"]);
+  assert.deepEqual(
+    gathered.result.children.map(({ id }) => id),
+    ["one", "two"],
+  );
 });
