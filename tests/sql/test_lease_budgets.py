@@ -6,6 +6,8 @@ import json
 import uuid
 from typing import Any
 
+import pytest
+
 from tests.support.engine import ACME, GLOBEX, Engine, handle
 
 BUDGET = 300
@@ -135,3 +137,25 @@ def test_a_crafted_key_takes_over_nobodys_partition(engine: Engine) -> None:
 
     assert len(engine.lease(3)) == 3
     assert engine.one("select count(distinct partition_id) from queue.leases") == 3
+
+
+@pytest.mark.parametrize("policy", [{}, {"key_concurrency": 1}], ids=["free", "limited"])
+def test_a_lease_beside_an_open_one_goes_on_to_the_next_keys(
+    engine: Engine, policy: dict[str, int]
+) -> None:
+    """What the first holds is left out; looking deeper for it has cost 28,000 blocks."""
+    engine.register("work", **policy)
+    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'work'", key="'k' || n", count=3000))
+    settle_down(engine)
+    blocks(engine, 20)
+    alone = blocks(engine, 20)
+    with engine.beside() as other:
+        other.run("begin")
+        held = {lease["job"]["id"] for lease in other.lease(20, call=2)}
+        beside = blocks(engine, 20)
+        leases = engine.lease(20, call=2)
+        other.run("rollback")
+
+    assert beside <= 2 * alone
+    assert len(leases) == 20
+    assert held.isdisjoint(lease["job"]["id"] for lease in leases)
