@@ -967,7 +967,7 @@ create function queue.allot(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_is_bound boolean[], p_limit integer,
   p_each integer, p_count_due boolean, p_now timestamptz,
   out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
-    out cut boolean, out missed uuid[]
+    out cut boolean, out missed uuid[], out aside integer
 )
 language plpgsql
 set search_path = ''
@@ -975,6 +975,7 @@ as $$
 declare
   v_allotted record;
 begin
+  aside := 0;
   if cardinality(p_ids) = 0 then
     ids := '{}';
     places := '{}';
@@ -995,6 +996,7 @@ begin
     busy := v_allotted.busy;
     cut := v_allotted.cut;
     missed := v_allotted.missed;
+    aside := cardinality(v_allotted.full_turns) + cardinality(v_allotted.full_partitions);
     if cardinality(v_allotted.full_turns) > 0 then
       perform queue.put_turns_aside(array(
         select t.turn from (select distinct p.workspace_id, p.job_type, p.queue from queue.partitions as p
@@ -1010,7 +1012,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1026,6 +1028,8 @@ declare
   v_types text[] := queue.startable_types(p_job_types, p_budget_ms, p_now);
   v_most integer := p_limit + 1;
   v_depth integer := 1;
+  v_aside_most constant integer := 40; -- then the call is long enough, and the next one goes on
+  v_aside integer := 0;
   v_busy uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
   v_paused queue.turns[];
@@ -1035,8 +1039,8 @@ declare
   v_allotted record;
 begin
   empty := '{}';
-  -- first a look at the heads of a few turns, and beside those that others hold; only when that leaves slots empty,
-  -- deeper ones
+  -- first a look at the heads of a few turns, and beside those that others hold or that are at a limit; only when that
+  -- leaves slots empty, deeper ones
   for v_round in 1..5 loop
     v_turns := queue.next_turns(v_types, p_queues, v_most);
     v_cut := cardinality(v_turns) >= v_most;
@@ -1071,24 +1075,26 @@ begin
       p_count_due, p_now);
     exit when cardinality(v_allotted.ids) >= p_limit or not (v_cut or v_found.cut or v_allotted.cut);
     v_busy := v_busy || v_allotted.missed;
-    if v_round <= 2 and cardinality(v_allotted.missed) > 0 then
+    v_aside := v_aside + v_allotted.aside;
+    exit when v_aside >= v_aside_most;
+    if v_round <= 2 and (cardinality(v_allotted.missed) > 0 or v_allotted.aside > 0) then
       v_most := v_most + cardinality(v_allotted.missed);
     else
       exit when v_depth = 3;
       v_depth := v_depth + 1;
-      v_most := 8 * v_most + 32;
+      v_most := case v_aside when 0 then 8 * v_most + 32 else v_most + 64 end;
     end if;
   end loop;
   ids := v_allotted.ids;
   places := v_allotted.places;
   virtual_time := v_allotted.virtual_time;
-  more := (v_allotted.busy or v_busy <> '{}') and cardinality(ids) < p_limit;
+  more := (v_allotted.busy or v_busy <> '{}' or v_aside >= v_aside_most) and cardinality(ids) < p_limit;
   due := case when p_count_due and (v_cut or v_found.cut)
     then greatest(v_allotted.due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r))
     else v_allotted.due end;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, empty, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had. empty: partitions met without a job. oldest: the first job seen in each of heads.';
+comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, empty, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. oldest: the first job seen in each of heads.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
