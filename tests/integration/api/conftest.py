@@ -97,15 +97,19 @@ class Hand:
         return [made.job for made in (await self.user.enqueue_many(ACME_ID, jobs)).jobs]
 
     async def lease(self, limit: int = 1) -> list[Lease]:
-        """Take jobs."""
-        request = LeaseRequest(
-            worker_id=self.worker_id,
-            tick_id=str(uuid.uuid4()),
-            call=1,
-            limit=limit,
-            job_types=(self.job_type,),
-        )
-        return list((await self.queue.lease(request)).leases)
+        """Take jobs, asking again for a second: what another worker looks at is passed over."""
+        for _ in range(20):
+            request = LeaseRequest(
+                worker_id=self.worker_id,
+                tick_id=str(uuid.uuid4()),
+                call=1,
+                limit=limit,
+                job_types=(self.job_type,),
+            )
+            if leases := list((await self.queue.lease(request)).leases):
+                return leases
+            await asyncio.sleep(0.05)
+        return []
 
     async def report(self, lease: Lease, percentage: float, *lines: str) -> None:
         """Report progress and log lines."""
