@@ -19,7 +19,12 @@ def at(second: float) -> str:
 
 def job(name: str, parent: str | None = None, **more: Any) -> dict[str, Any]:
     """A job as the API gives it in a trace."""
-    empty = {"finished_at": None, "error_message": None, "attempts": [], "steps": []}
+    empty: dict[str, Any] = {
+        "finished_at": None,
+        "error_message": None,
+        "attempts": [],
+        "steps": [],
+    }
     empty |= {"next_retry_at": None, "scheduled_for": None}
     made = {"id": name, "parent_id": parent, "job_type": name, "status": "processing"}
     return {**made, "created_at": at(0), **empty, **more}
