@@ -352,7 +352,12 @@ export const jobs = {
     request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
-  steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
+  steps: (id, after, signal) =>
+    request("GET", `/api/jobs/${id}/steps`, {
+      query: after ? { after_name: after.name, after_nth: after.nth } : {},
+      signal,
+    }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
   /** Who cancelled, retried, answered or opened it, the latest first. */
