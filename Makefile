@@ -44,7 +44,7 @@ test-schema: setup ## Run the SQL's and the worker's tests under other schema na
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/npm/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
@@ -54,6 +54,7 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/sqlfluff lint supabase shared
 	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff and prettier rewrite what they can
