@@ -424,12 +424,11 @@ export const types = {
 
 export const alerts = {
   list: async (workspaceId, signal) =>
-    (await unwrap(data().rpc("list_alerts", { p_workspace_id: workspaceId }).abortSignal(signal)))
-      .alerts,
-  put: (workspaceId, alert) =>
-    unwrap(data().rpc("put_alert", { p_workspace_id: workspaceId, p_alert: alert })),
+    (await request("GET", room(workspaceId, "alerts"), { signal })).alerts,
+  put: (workspaceId, { name, ...alert }) =>
+    request("PUT", room(workspaceId, `alerts/${encodeURIComponent(name)}`), { body: alert }),
   remove: (workspaceId, name) =>
-    unwrap(data().rpc("delete_alert", { p_workspace_id: workspaceId, p_name: name })),
+    request("DELETE", room(workspaceId, `alerts/${encodeURIComponent(name)}`)),
   /** Addresses of the workspace's members, in order. */
   async addresses(workspaceId, readPeople) {
     const members = await unwrap(
