@@ -48,7 +48,7 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/sql/test_machine.py -k random_history $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/npm/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
@@ -58,6 +58,7 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/sqlfluff lint supabase shared
 	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff and prettier rewrite what they can

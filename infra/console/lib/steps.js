@@ -3,18 +3,23 @@
 /** Most pages, of about 1 MB each, that one view holds: what a worker reads of a job too. */
 export const MOST_PAGES = 64;
 
+/** @typedef {{ steps: any[], next?: object | null, waiting_for?: any }} Page */
+
 /**
  * The first pages of a job's steps as one.
  *
- * @param {(after: {name: string, nth: number} | null) => Promise<{steps: object[], next: object | null}>} readPage
+ * @param {(after: any) => Promise<Page>} readPage
  * @param {number} count How many pages; fewer where they end before.
- * @returns {Promise<{steps: object[], next: object | null}>} The newest page with the steps of all, oldest first.
+ * @returns {Promise<Page>} The newest page with the steps of all, oldest first.
  */
 export async function readSteps(readPage, count) {
-  const pages = [await readPage(null)];
-  while (pages.length < Math.min(count, MOST_PAGES) && pages.at(-1).next)
-    pages.push(await readPage(pages.at(-1).next));
-  return { ...pages.at(-1), steps: joined(pages) };
+  let page = await readPage(null);
+  const pages = [page];
+  while (pages.length < Math.min(count, MOST_PAGES) && page.next) {
+    page = await readPage(page.next);
+    pages.push(page);
+  }
+  return { ...page, steps: joined(pages) };
 }
 
 /** A page may end amid the children of a step, which the next one continues under the same name. */
