@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 from fastapi import Request
 
 from minutehand.clock import Clock
-from minutehand.web.auth import Caller, token_of
+from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError, unavailable
 from minutehand.web.hub import EventHub
 from minutehand.web.services import Services

@@ -88,7 +88,7 @@ async def test_every_operation_that_counts_its_callers_documents_their_limit(
     assert [each[:2] for each in counted if "429" not in each[2]["responses"]] == []
 
 
-ODD_VALUES = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
+ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
 
 
 class Maker:

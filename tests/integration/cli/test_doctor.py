@@ -54,7 +54,7 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     assert len(findings) > 30
 
 
-PROD = {"STAGE": "prod"}
+PROD: dict[str, str | None] = {"STAGE": "prod"}
 SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
 ANON = jwt.encode({"role": "anon"}, "x" * 32, "HS256")
 EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
