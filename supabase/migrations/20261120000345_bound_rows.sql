@@ -22,10 +22,12 @@ create table queue.quotas (
   for_all boolean not null
 );
 alter table queue.quotas enable row level security;
-comment on table queue.quotas is 'Quotas of the rows that a workspace may have, each the setting of its name. An app adds its own by bound_rows.';
+comment on table queue.quotas is 'Quotas of the rows that a workspace may have, each the setting of its name. An app '
+  'adds its own by bound_rows.';
 comment on column queue.quotas.name is 'The setting, as max_events.';
-comment on column queue.quotas.relation is 'The table whose rows are counted; an index of it begins with the workspace.';
-comment on column queue.quotas.for_all is 'Whether it binds the service and the worker too, and not people alone.';
+comment on column queue.quotas.relation is 'The table whose rows are counted; an index of it begins with the '
+  'workspace.';
+comment on column queue.quotas.for_all is 'Whether it binds the service and the worker too, not people alone.';
 revoke all on queue.quotas from public, anon, authenticated, service_role;
 
 create index batches_by_workspace on queue.batches (workspace_id);
@@ -51,7 +53,8 @@ declare
   v_rows integer;
 begin
   -- an index of each of these tables begins with, or is, the workspace
-  execute format('select count(*) from (select 1 from %s where workspace_id = $1 limit $2) as n', queue.quota_relation(p_name))
+  execute format('select count(*) from (select 1 from %s where workspace_id = $1 limit $2) as n',
+    queue.quota_relation(p_name))
   into v_rows using p_workspace_id, p_most;
   return v_rows;
 end;
@@ -84,7 +87,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than it allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
+comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than it '
+  'allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
 
 create function queue.hold_quota() returns trigger
 language plpgsql
@@ -99,9 +103,11 @@ begin
   return null;
 end;
 $$;
-comment on function queue.hold_quota is 'Trigger: new rows of people stay within the quota that its argument names; those of the service too where the second is true.';
+comment on function queue.hold_quota is 'Trigger: new rows of people stay within the quota that its argument names; '
+  'those of the service too where the second is true.';
 
-create function queue.bound_rows(p_relation regclass, p_name text, p_max integer, p_for_all boolean default false) returns void
+create function queue.bound_rows(p_relation regclass, p_name text, p_max integer, p_for_all boolean default false)
+returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -112,25 +118,31 @@ begin
     'for each statement execute function queue.hold_quota(%L, %L)', p_relation, p_name, p_for_all);
 end;
 $$;
-comment on function queue.bound_rows is E'Bound the rows of a table with a workspace_id by a setting max_…, which workspace_limits reports.\n\nFor migrations. It binds people; the service and the worker only with p_for_all, where a list shows no more. An index of the table must begin with the workspace.';
+comment on function queue.bound_rows is E'Bound the rows of a table with a workspace_id by a setting max_…, which '
+  'workspace_limits reports.\n\nFor migrations. It binds people; the service and the worker only with p_for_all, where '
+  'a list shows no more. An index of the table must begin with the workspace.';
 
 select queue.bound_rows(to_regclass(format('queue.%I', q.relation)), 'max_' || q.name, q.most, q.for_all)
-from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true), ('pauses', 'pauses', 500, false),
-  ('batches', 'batches', 10000, false), ('named_events', 'events', 100000, false), ('sessions', 'sessions', 100000, false),
+from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true),
+  ('pauses', 'pauses', 500, false), ('batches', 'batches', 10000, false),
+  ('named_events', 'events', 100000, false), ('sessions', 'sessions', 100000, false),
   ('guest_sessions', 'guest_sessions', 10000, false), ('invitations', 'invitations', 1000, false),
   ('member_changes', 'member_changes', 100000, false)) as q (relation, name, most, for_all)
-where to_regclass(format('queue.%I', q.relation)) is not null; -- some are missing where tenants are an application's own
+-- some are missing where tenants are an application's own
+where to_regclass(format('queue.%I', q.relation)) is not null;
 
 create function queue.quotas_of(p_workspace_id uuid) returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  select jsonb_object_agg(q.name, jsonb_build_object('max', s.value, 'used', queue.count_rows(p_workspace_id, q.name, (s.value)::integer)))
+  select jsonb_object_agg(q.name, jsonb_build_object('max', s.value,
+    'used', queue.count_rows(p_workspace_id, q.name, (s.value)::integer)))
   from queue.quotas as q
   join queue.settings as s on s.name = q.name
   where queue.quota_relation(q.name) is not null
 $$;
-comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to it: {name: {max, used}}.';
+comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to it: '
+  '{name: {max, used}}.';
 
 create function queue.check_pause(p_job_type text, p_reason text) returns void
 language plpgsql stable
@@ -144,7 +156,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason that is a document.';
+comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason that is a '
+  'document.';
 
-revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows, queue.hold_quota, queue.quotas_of, queue.check_pause
-  from public, anon, authenticated, service_role;
+revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows,
+  queue.hold_quota, queue.quotas_of, queue.check_pause from public, anon, authenticated, service_role;

@@ -30,7 +30,7 @@ SPEC = {
 def say(engine: Engine, number: int) -> object:
     """Write a message into a conversation of its own."""
     made = engine.rpc("chat_open", p_workspace_id=ACME)
-    message = {
+    message: dict[str, object] = {
         "text": f"Number {number}", "client_id": None, "documents": [],
         "mode": "reply", "ask": False, "ask_seconds": 60, "seed": 1,
     }  # fmt: skip

@@ -1,4 +1,4 @@
--- Benchmark jobs a workspace may have: quotas like the engine's, told by workspace_limits and refused by their names.
+-- Benchmark jobs of a workspace are bounded by quotas, as the engine's rows are.
 -- They are many times what people make by hand.
 
 select queue.bound_rows(q.relation, q.name, q.most)

@@ -1,4 +1,4 @@
--- People's conversations and messages a workspace may have: quotas like the engine's, told by workspace_limits and refused by their names.
+-- People's conversations and messages of a workspace are bounded by quotas, as the engine's rows are.
 -- They are many times what people make by hand.
 
 select queue.bound_rows(q.relation, q.name, q.most)

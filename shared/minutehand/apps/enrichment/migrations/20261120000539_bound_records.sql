@@ -1,4 +1,4 @@
--- Accounts, contacts and imports a workspace may have: quotas like the engine's, told by workspace_limits and refused by their names.
+-- Accounts, contacts and imports of a workspace are bounded by quotas, as the engine's rows are.
 -- An import's rows come from the worker, so a workspace that is full may not begin one.
 
 select queue.bound_rows(q.relation, q.name, q.most)
