@@ -7,6 +7,7 @@ import { extentOf, moved, placeOf, rowsOf, sumsOf, ticksOf, zoomed } from "../li
 import { Icon } from "./icons.js";
 
 const MOST_ROWS = 400;
+const NARROW = 700; // pixels of a window whose axis has room for half the ticks
 const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
 
 /** A round duration: 5 s, 2 min, 1 h. */
@@ -154,7 +155,7 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     element.addEventListener("wheel", wheel, { passive: false });
     return () => element.removeEventListener("wheel", wheel);
   });
-  const ticks = ticksOf(view, origin);
+  const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
   const placed = (offset) =>
     placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
