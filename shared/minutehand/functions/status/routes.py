@@ -18,6 +18,7 @@ from minutehand.queue.models import (
     ForeignCursor,
     FoundLines,
     Job,
+    JobCounts,
     JobEvent,
     JobPage,
     JobState,
@@ -199,6 +200,21 @@ async def list_jobs(
         raise invalid_argument(
             "cursor", "is not a valid cursor for this list", location="query"
         ) from error
+
+
+@router.get("/jobs/counts")
+async def count_jobs(
+    caller: SignedIn,
+    services: Provided,
+    workspace_id: UUID,
+    job_type: Word = None,
+    queue: Word = None,
+    parent_id: UUID | None = None,
+) -> JobCounts:
+    """How many jobs a workspace has in each state; `more` names those beyond 10,000."""
+    where = {"job_type": job_type, "queue": queue, "parent_id": parent_id and str(parent_id)}
+    given = {name: value for name, value in where.items() if value is not None}
+    return await services.queue_of(caller).counts(str(workspace_id), given)
 
 
 @router.get("/types")
