@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.text import Text
 
+from minutehand.cli.trace import draw
 from minutehand.cli.watch import question
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.events import ENDED
@@ -37,11 +39,25 @@ FACTS = (
 
 
 def show(
-    job_id: JobId, *, token: Token = None, env_file: EnvFile = None, as_json: Json = False
+    job_id: JobId,
+    *,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Where its time went, with its children, as bars.")
+    ] = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
 ) -> None:
-    """Show a job: state, times, attempts with their errors, steps, children, log."""
+    """Show a job: state, times, attempts with their errors, steps, children, log; or its trace."""
     with connected(as_json, env_file, token) as (output, connection):
         job_id = whole_id(connection, job_id)
+        if trace:
+            found = connection.call("GET", f"/api/jobs/{job_id}/trace")
+            if as_json:
+                output.line(found)
+            else:
+                draw(output, found)
+            return
         job = connection.call("GET", f"/api/jobs/{job_id}")
         details = read_details(connection, job)
         if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import httpx
 import pytest
 
@@ -103,7 +105,13 @@ async def test_a_jobs_story_can_be_read_in_full(hand: Hand, ada: httpx.AsyncClie
     events = (await ada.get(f"/api/jobs/{job.id}/events")).json()["events"]
     attempts = (await ada.get(f"/api/jobs/{job.id}/attempts")).json()
     explained = (await ada.get(f"/api/jobs/{job.id}/explain")).json()
+    trace = (await ada.get(f"/api/jobs/{job.id}/trace")).json()
 
+    assert [(one["id"], one["parent_id"]) for one in trace["jobs"]] == [(job.id, None)]
+    [run] = trace["jobs"][0]["attempts"]
+    assert (run["outcome"], run["error_message"], trace["more"]) == ("retry", "not yet", False)
+    spans = [trace["jobs"][0]["created_at"], run["leased_at"], run["ended_at"], trace["now"]]
+    assert spans == sorted(spans, key=datetime.fromisoformat)
     assert [event["type"] for event in events] == ["job.created", "job.leased", "job.retried"]
     assert [event["seq"] for event in events] == [1, 2, 3]
     assert [attempt["attempt"] for attempt in attempts] == [1]
