@@ -25,5 +25,5 @@ export { FRESHNESS } from "./jobs/follower.js";
 export { makeUseJobStatus } from "./jobs/hooks.js";
 export { QueueError, setSchema } from "./jobs/reads.js";
 export { applyEvent, ENDED, normalizeEvent, Sequence } from "./jobs/sequence.js";
-export { JobGone } from "./jobs/watch-job.js";
 export { watchJob, watchSession, watchWorkspace } from "./jobs/watch.js";
+export { JobGone } from "./jobs/watch-job.js";

@@ -1,4 +1,4 @@
-// The hook for Preact and React: whoever has `useState` and `useEffect` gets `useJobStatus`.
+// The hook for Preact and React: makes `useJobStatus` of a framework's `useState` and `useEffect`.
 
 import { watchJob } from "./watch.js";
 

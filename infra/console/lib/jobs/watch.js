@@ -1,4 +1,4 @@
-// The three watches: of a job, a workspace and a session. Published by ../jobs.js.
+// The three watches, started: of one job, of a workspace's jobs, of a session's.
 
 import { readsOf, readsOfSession } from "./reads.js";
 import { topicsOf } from "./topics.js";
