@@ -258,7 +258,7 @@ def test_a_workers_key_that_expires_soon_is_found(
     assert finding.verdict is verdict, finding
     if verdict is Verdict.WARN:
         assert "expires in 12 days" in finding.detail
-        assert "token rotate" in str(finding.fix)
+        assert "minutehand rotate" in str(finding.fix)
 
 
 def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:

@@ -212,7 +212,7 @@ def worker_key(patient: Patient) -> Finding:
     if days is not None and days < KEY_WARN_DAYS:
         return say.warn(
             f"it expires in {days:.0f} days, and every worker is refused then",
-            "minutehand token rotate --secrets secrets.env --signing-key key.json",
+            "minutehand rotate --only key --secrets secrets.env --signing-key key.json",
         )
     if not key and not patient.values.get("SUPABASE_JWT_SECRET"):
         return say.warn("it signs in with a secret key: more rights than needed", fix)

@@ -122,7 +122,7 @@ def judge_key(days: float) -> dict[str, Any]:
         round(days, 1),
         "days",
         f"expires in {days:.0f} days"
-        + ("; `minutehand token rotate`" if days < KEY_WARN_DAYS else ""),
+        + ("; `minutehand rotate`" if days < KEY_WARN_DAYS else ""),
     )
 
 
