@@ -63,6 +63,11 @@ def secrets(tmp_path: Path) -> Path:
     return path
 
 
+def is_private(path: Path) -> bool:
+    """Whether its owner alone may read it."""
+    return stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize("steps", [["--now"], ["", "--finish"]], ids=["stolen", "in-two-steps"])
 async def test_the_key_before_opens_nothing_after_a_rotation(
     renewed: Renewed, env_file: Path, secrets: Path, steps: list[str]
@@ -79,7 +84,7 @@ async def test_the_key_before_opens_nothing_after_a_rotation(
     fresh = read_env_file(secrets)
     assert fresh["WORKER_SECRET_TOKEN"] == "keep-me"
     assert fresh["SUPABASE_WORKER_KEY"] != stolen
-    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    assert is_private(secrets)
     for said, output in told:
         assert stolen not in output
         assert fresh["SUPABASE_WORKER_KEY"] not in output
