@@ -44,8 +44,8 @@ test-schema: setup ## Run the SQL's and the worker's tests under other schema na
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
-# what goes into the npm archive
-PUBLISHED := infra/console/lib/jobs.js "infra/console/lib/jobs/*.{js,ts}" "infra/console/npm/*.{ts,json}"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/npm/*.json"
+PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,11 +54,12 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/sqlfluff lint supabase shared
 	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
-	$(BIN)/node node_modules/prettier/bin/prettier.cjs --check $(PUBLISHED)
+	$(PRETTIER) --check $(SCRIPTS)
 
-format: setup ## Let ruff rewrite what it can
+format: setup ## Let ruff and prettier rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(PRETTIER) --write --log-level warn $(SCRIPTS)
 
 compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supabase db push`, compare
 	@$(BIN)/python -m infra.release.compatibility $(ARGS)

@@ -82,7 +82,13 @@ export function usePolling(read, everyMs) {
   latest.current = read;
   useEffect(() => {
     if (everyMs === null) return undefined;
-    const timer = setInterval(() => document.visibilityState === "visible" && !latest.current.isLoading && latest.current.refresh(), everyMs);
+    const timer = setInterval(
+      () =>
+        document.visibilityState === "visible" &&
+        !latest.current.isLoading &&
+        latest.current.refresh(),
+      everyMs,
+    );
     return () => clearInterval(timer);
   }, [everyMs]);
 }

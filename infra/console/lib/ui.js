@@ -7,7 +7,16 @@ import htm from "/vendor/htm/dist/htm.module.js";
 const { preact, preactHooks } = globalThis;
 
 export const { h, render, Fragment, createContext } = preact;
-export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useContext, useRef, useId } = preactHooks;
+export const {
+  useState,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useCallback,
+  useContext,
+  useRef,
+  useId,
+} = preactHooks;
 export const hooks = preactHooks;
 export const html = htm.bind(h);
 

@@ -38,6 +38,9 @@ export function useVirtual({ count, rowHeight }) {
     };
   }, [element]);
   const first = Math.max(0, Math.min(count, Math.floor(view.top / rowHeight) - OVERSCAN));
-  const last = Math.max(first, Math.min(count, Math.ceil((view.top + view.height) / rowHeight) + OVERSCAN));
+  const last = Math.max(
+    first,
+    Math.min(count, Math.ceil((view.top + view.height) / rowHeight) + OVERSCAN),
+  );
   return { ref, box, first, last, before: first * rowHeight, after: (count - last) * rowHeight };
 }

@@ -18,7 +18,10 @@ export function Dialog({ title, onClose, wide = false, children }) {
     };
   }, []);
   return html`<dialog ref=${ref} class=${wide ? "dialog wide" : "dialog"} aria-labelledby=${heading}
-      onCancel=${(event) => { event.preventDefault(); onClose(); }}
+      onCancel=${(event) => {
+        event.preventDefault();
+        onClose();
+      }}
       onMouseDown=${(event) => event.target === ref.current && onClose()}>
     <div class="dialog-body">
       <h2 id=${heading}>${title}</h2>
@@ -37,7 +40,13 @@ const question = createStore(null);
  */
 export function confirm(what) {
   return new Promise((resolve) => {
-    question.set({ ...what, answer: (value) => { question.set(null); resolve(value); } });
+    question.set({
+      ...what,
+      answer: (value) => {
+        question.set(null);
+        resolve(value);
+      },
+    });
   });
 }
 
@@ -58,7 +67,12 @@ export function Confirmations() {
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const alive = useRef(true);
-  useEffect(() => () => { alive.current = false; }, []);
+  useEffect(
+    () => () => {
+      alive.current = false;
+    },
+    [],
+  );
   const click = async () => {
     if (busy) return;
     setBusy(true);

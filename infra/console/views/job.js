@@ -36,18 +36,40 @@ export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /** Attempts, steps, children: read when the job changes state, not with every progress. */
 function useDetails(job) {
-  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
-  const attempts = useRead((signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const children = useRead((signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const trace = useRead((signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const stamp =
+    job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
+  const attempts = useRead(
+    (signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const steps = useRead(
+    (signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const children = useRead(
+    (signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const explained = useRead(
+    (signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const trace = useRead(
+    (signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
   // steps and children are no events of this job
   usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
   // a child's progress is no event of its parent
-  usePolling(children, children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null);
+  usePolling(
+    children,
+    children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null,
+  );
   // why it does not run depends on others, whose changes are no events of this job
-  usePolling(explained, job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null);
+  usePolling(
+    explained,
+    job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null,
+  );
   const seen = useRef(stamp);
   useEffect(() => {
     if (seen.current === stamp) return;
@@ -71,16 +93,21 @@ export default function JobPage(props) {
 /** For people on call: whether the job is one of theirs is asked before it is followed. */
 function LookedFor(props) {
   const found = useRead(() => api.byIds([props.id]), [props.id]);
-  if (!found.value) return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
-  return found.value.length > 0 ? html`<${Watched} ...${props} />` : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
+  if (!found.value)
+    return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+  return found.value.length > 0
+    ? html`<${Watched} ...${props} />`
+    : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
 }
 
 function Watched({ id, workspace }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
   const { job, missing, problem, freshness } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
-  if (!job && problem) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
-  if (!job) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
+  if (!job && problem)
+    return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
+  if (!job)
+    return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
 }
 
@@ -119,7 +146,13 @@ function Loaded({ watch, job, freshness, workspace }) {
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
     <${Remedy} job=${job} explained=${explained.value} attempts=${attempts.value ?? []} trace=${trace.value} workspace=${workspace} />
     ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
-    ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
+    ${
+      wait?.kind === "ask" &&
+      html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => {
+        watch.refresh();
+        steps.refresh();
+      }} />`
+    }
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
@@ -146,12 +179,22 @@ function Explained({ explained, job, isAsking }) {
 
 /** What to do about it, where something can be done. */
 function Remedy({ job, explained, attempts, trace, workspace }) {
-  const failed = trace?.jobs.slice(1).filter((child) => child.status === "failed").at(-1) ?? null;
+  const failed =
+    trace?.jobs
+      .slice(1)
+      .filter((child) => child.status === "failed")
+      .at(-1) ?? null;
   const child = failed && job.error_data?.type?.endsWith("ChildrenFailed") ? failed : null;
-  const read = useRead((signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])), [child?.id]);
+  const read = useRead(
+    (signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])),
+    [child?.id],
+  );
   const placeIn = (list) => placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
   const remedy = remedyOf({
-    job, explained: explained?.status === job.status ? explained : null, place: placeIn(attempts), isManager: workspace?.role !== "member",
+    job,
+    explained: explained?.status === job.status ? explained : null,
+    place: placeIn(attempts),
+    isManager: workspace?.role !== "member",
     failedChild: child && { id: child.id, place: placeIn(read.value ?? []) },
   });
   if (!remedy) return null;
@@ -161,12 +204,18 @@ function Remedy({ job, explained, attempts, trace, workspace }) {
 /** Until the database's own sentence is here. */
 function plainly(job) {
   switch (job.status) {
-    case "pending": return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
-    case "processing": return `Attempt ${job.attempts} is running.`;
-    case "waiting": return "Waiting, without holding a worker.";
-    case "completed": return `Completed in attempt ${job.attempts}.`;
-    case "failed": return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}; kept as a dead letter.`;
-    default: return `The job is ${job.status}.`;
+    case "pending":
+      return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
+    case "processing":
+      return `Attempt ${job.attempts} is running.`;
+    case "waiting":
+      return "Waiting, without holding a worker.";
+    case "completed":
+      return `Completed in attempt ${job.attempts}.`;
+    case "failed":
+      return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}; kept as a dead letter.`;
+    default:
+      return `The job is ${job.status}.`;
   }
 }
 
@@ -182,7 +231,18 @@ function Actions({ job, watch, duplicate }) {
     }
   };
   const cancel = async () => {
-    if (!(await confirm({ title: "Cancel this job?", text: job.status === "processing" ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too." : "It ends at once. Its live child jobs are cancelled too.", action: "Cancel 1 job", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Cancel this job?",
+        text:
+          job.status === "processing"
+            ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too."
+            : "It ends at once. Its live child jobs are cancelled too.",
+        action: "Cancel 1 job",
+        danger: true,
+      }))
+    )
+      return;
     await act("Not cancelled", () => watch.cancel())();
   };
   const isLive = !ENDED.has(job.status);
@@ -202,8 +262,11 @@ function Timeline({ job, trace, attempts, events }) {
   const list = attempts.value ?? [];
   return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
     ${trace.value ? html`<${Waterfall} trace=${trace.value} now=${now} />` : trace.error ? html`<${Failed} error=${trace.error} retry=${trace.refresh} what="The timeline could not be read" />` : html`<${Loading} what="Reading the timeline" />`}
-    ${list.length > 0 && html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
-      <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`}
+    ${
+      list.length > 0 &&
+      html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
+      <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`
+    }
   </section>`;
 }
 
@@ -215,7 +278,9 @@ function EventList({ events }) {
 function Steps({ steps, trace }) {
   const list = steps.value?.steps ?? [];
   if (list.length === 0) return null;
-  const spans = new Map(trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]));
+  const spans = new Map(
+    trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]),
+  );
   return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
     <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
     ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
@@ -225,7 +290,10 @@ function Steps({ steps, trace }) {
 
 /** What people did to it; nothing is shown where nobody did anything. */
 function Activity({ job }) {
-  const read = useRead((signal) => api.actions(job.id, signal), [job.id, job.status, job.generation, job.cancel_requested_at]);
+  const read = useRead(
+    (signal) => api.actions(job.id, signal),
+    [job.id, job.status, job.generation, job.cancel_requested_at],
+  );
   if (!read.value?.length) return null;
   return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
 }
@@ -233,7 +301,9 @@ function Activity({ job }) {
 /** Somebody by their mail address, where the reader may know it. */
 function Person({ id }) {
   const read = useRead(() => people([id]), [id]);
-  return read.value?.[id] ? html`<span title=${id}>${read.value[id]}</span>` : html`<${CopyId} id=${id} what="user id" />`;
+  return read.value?.[id]
+    ? html`<span title=${id}>${read.value[id]}</span>`
+    : html`<${CopyId} id=${id} what="user id" />`;
 }
 
 function Children({ list, parentId }) {
@@ -258,7 +328,11 @@ function Branch({ of: children, all }) {
 const hasFailed = (job) => job.status === "failed" && Boolean(job.error_message);
 
 function Facts({ job }) {
-  const fact = (name, value) => value !== null && value !== undefined && value !== false && html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  const fact = (name, value) =>
+    value !== null &&
+    value !== undefined &&
+    value !== false &&
+    html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact("Created", html`<${When} at=${job.created_at} />`)}

@@ -36,7 +36,7 @@ async def test_filters_narrow_the_list(hand: Hand, ada: httpx.AsyncClient) -> No
     await ada.post(f"/api/jobs/{first.id}/cancel")
     own = {"job_type": hand.job_type}
 
-    async def ids(**params: object) -> list[str]:
+    async def ids(**params: str | int | list[str] | None) -> list[str]:
         response = await ada.get("/api/jobs", params={**own, **params})
         assert response.status_code == 200, response.text
         return [job["id"] for job in response.json()["jobs"]]

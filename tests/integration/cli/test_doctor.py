@@ -54,7 +54,7 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     assert len(findings) > 30
 
 
-PROD = {"STAGE": "prod"}
+PROD: dict[str, str | None] = {"STAGE": "prod"}
 SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
 ANON = jwt.encode({"role": "anon"}, "x" * 32, "HS256")
 OUR_KEY = jwt.encode({"role": "job_worker"}, "x" * 32, "HS256", headers={"kid": "imported"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -37,7 +38,7 @@ def values(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
-def rotate(file: Path, *more: str) -> tuple[int, dict[str, str], str]:
+def rotate(file: Path, *more: str) -> tuple[int, dict[str, Any], str]:
     result = CliRunner().invoke(app, ["rotate", "--secrets", str(file), "--json", *more])
     words = result.stdout if result.exit_code == 0 else result.stderr
     return result.exit_code, json.loads(words.splitlines()[-1]), result.stdout

@@ -116,7 +116,7 @@ def test_a_job_follows_its_events_and_ignores_those_it_contains() -> None:
     """A snapshot and a stream may overlap in any way."""
     job = Job(
         id=JOB, workspace_id=JOB, job_type="t", status="pending", created_at=START, last_seq=1
-    )  # type: ignore[arg-type]
+    )
 
     leased = apply_event(job, event(2, "job.leased", status="processing", attempts=1))
     moved = apply_event(leased, event(3, progress={"percentage": 40}))

@@ -29,15 +29,13 @@ from minutehand.queue.models import (
     Status,
 )
 from minutehand.web.auth import (
-    Caller,
-    InvalidToken,
     MaybeGuest,
     OperatorCredentials,
     SignedIn,
     StreamReader,
     bearer_token,
-    token_matches,
 )
+from minutehand.web.caller import Caller, InvalidToken, token_matches
 from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.services import Provided, Services

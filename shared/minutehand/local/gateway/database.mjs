@@ -82,7 +82,9 @@ export class Database {
       const fresh = await this.#open();
       const old = this.#api;
       this.#api = old && fresh;
-      (old ?? fresh).close(5).catch((error) => console.error(`closing a Data API: ${error.message}`));
+      (old ?? fresh)
+        .close(5)
+        .catch((error) => console.error(`closing a Data API: ${error.message}`));
     } catch (error) {
       console.error(`the schema could not be read again: ${error.message}`);
     } finally {

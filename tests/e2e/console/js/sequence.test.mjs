@@ -7,7 +7,10 @@ import { randomness } from "./world.mjs";
 
 const events = (count) => Array.from({ length: count }, (_, index) => ({ seq: index + 1 }));
 const shuffled = (list, random) =>
-  list.map((item) => [random(), item]).sort((a, b) => a[0] - b[0]).map(([, item]) => item);
+  list
+    .map((item) => [random(), item])
+    .sort((a, b) => a[0] - b[0])
+    .map(([, item]) => item);
 
 test("events in any order, repeated, come out in order and once", () => {
   for (let seed = 1; seed <= 200; seed += 1) {
@@ -15,9 +18,14 @@ test("events in any order, repeated, come out in order and once", () => {
     const all = events(40);
     const sequence = new Sequence();
 
-    const out = shuffled([...all, ...all.filter(() => random() < 0.3)], random).flatMap((one) => sequence.offer([one]));
+    const out = shuffled([...all, ...all.filter(() => random() < 0.3)], random).flatMap((one) =>
+      sequence.offer([one]),
+    );
 
-    assert.deepEqual(out.map((event) => event.seq), all.map((event) => event.seq));
+    assert.deepEqual(
+      out.map((event) => event.seq),
+      all.map((event) => event.seq),
+    );
     assert.equal(sequence.hasGap, false);
   }
 });
@@ -27,7 +35,10 @@ test("a missing event holds back the later ones and is known to be missing", () 
 
   assert.deepEqual(sequence.offer([{ seq: 8 }, { seq: 7 }]), []);
   assert.equal(sequence.hasGap, true);
-  assert.deepEqual(sequence.offer([{ seq: 6 }]).map((event) => event.seq), [6, 7, 8]);
+  assert.deepEqual(
+    sequence.offer([{ seq: 6 }]).map((event) => event.seq),
+    [6, 7, 8],
+  );
   assert.equal(sequence.hasGap, false);
   assert.equal(sequence.last, 8);
 });
@@ -50,13 +61,27 @@ test("a snapshot at any point plus the stream gives the same row as the stream a
     ["job.created", { status: "pending", attempts: 0 }],
     ["job.leased", { status: "processing", attempts: 1 }],
     ["job.progress", { progress: { percentage: 10 }, attempts: 1 }],
-    ["job.retried", { status: "pending", attempts: 1, error_message: "no", next_retry_at: "2026-11-20T09:00:00Z" }],
+    [
+      "job.retried",
+      {
+        status: "pending",
+        attempts: 1,
+        error_message: "no",
+        next_retry_at: "2026-11-20T09:00:00Z",
+      },
+    ],
     ["job.leased", { status: "processing", attempts: 2 }],
     ["job.waiting", { status: "waiting", attempts: 2, wait: { kind: "ask", question: "Which?" } }],
     ["job.resumed", { status: "pending", attempts: 2 }],
     ["job.leased", { status: "processing", attempts: 2 }],
     ["job.completed", { status: "completed", attempts: 2 }],
-  ].map(([type, data], index) => ({ job_id: "j", seq: index + 1, type, data, at: `2026-11-20T08:00:0${index}Z` }));
+  ].map(([type, data], index) => ({
+    job_id: "j",
+    seq: index + 1,
+    type,
+    data,
+    at: `2026-11-20T08:00:0${index}Z`,
+  }));
   const replay = (from, row) => stream.slice(from).reduce(applyEvent, row);
   const start = { id: "j", last_seq: 0, status: "pending", attempts: 0 };
   const whole = replay(0, start);
@@ -71,11 +96,27 @@ test("a snapshot at any point plus the stream gives the same row as the stream a
 });
 
 test("frames, rows and rubbish become one shape or nothing", () => {
-  const row = { job_id: "j", seq: 3, type: "job.log", data: { log: {} }, created_at: "2026-11-20T08:00:00Z" };
+  const row = {
+    job_id: "j",
+    seq: 3,
+    type: "job.log",
+    data: { log: {} },
+    created_at: "2026-11-20T08:00:00Z",
+  };
 
   assert.equal(normalizeEvent(row).at, row.created_at);
   assert.equal(normalizeEvent({ ...row, created_at: undefined, at: "x" }).at, "x");
-  for (const rubbish of [null, undefined, 7, "x", {}, { seq: 1 }, { ...row, seq: "1e99" }, { ...row, seq: 1.5 }, { ...row, type: 3 }]) {
+  for (const rubbish of [
+    null,
+    undefined,
+    7,
+    "x",
+    {},
+    { seq: 1 },
+    { ...row, seq: "1e99" },
+    { ...row, seq: 1.5 },
+    { ...row, type: 3 },
+  ]) {
     assert.equal(normalizeEvent(rubbish), null);
   }
 });

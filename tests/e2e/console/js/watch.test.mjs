@@ -10,7 +10,10 @@ const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, 
 function watching(world, options = {}) {
   const told = [];
   const watch = new JobWatch({}, world.reads, world.topics, "j1", {
-    ...FAST, history: true, onEvent: (event) => told.push(event), ...options,
+    ...FAST,
+    history: true,
+    onEvent: (event) => told.push(event),
+    ...options,
   });
   watch.start();
   return { watch, told };
@@ -142,7 +145,8 @@ test("a wait for the end of a deleted job, or of one no longer watched, is refus
 
 test("without history only what happens from now on is told, over the present row", async () => {
   const world = new World();
-  for (const percentage of [10, 20, 30]) world.commit("job.progress", { status: "processing", progress: { percentage } });
+  for (const percentage of [10, 20, 30])
+    world.commit("job.progress", { status: "processing", progress: { percentage } });
   const { watch, told } = watching(world, { history: false });
   world.connect();
   await until(() => watch.freshness === "live", "live");

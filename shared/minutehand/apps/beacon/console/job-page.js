@@ -26,10 +26,23 @@ export default function JobPage({ id }) {
   useEffect(() => {
     if (!job) return undefined;
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 250));
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 250));
     // the job and its executions share a session
-    const watch = watchSession(supabase(), `beacon:${job.id}`, { onEvent: soon, onChange: (state) => { setFreshness(state.freshness); soon(); } });
-    return () => { clearTimeout(timer); watch.close(); };
+    const watch = watchSession(supabase(), `beacon:${job.id}`, {
+      onEvent: soon,
+      onChange: (state) => {
+        setFreshness(state.freshness);
+        soon();
+      },
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [job?.id]);
   useEffect(() => {
     if (job?.status !== "created") return undefined;
@@ -37,11 +50,24 @@ export default function JobPage({ id }) {
     return () => clearInterval(timer);
   }, [job?.status]);
   const issued = job?.executions.filter((one) => one.receipt_id).length ?? 0;
-  const bundle = useRead(async (signal) => (issued > 0 ? beacon.bundle(id, signal) : null), [id, issued]);
-  if (found.error?.status === 404 || found.error?.status === 422) return html`<${NotFound} what="job" />`;
-  if (!job) return html`<div class="page"><h1 tabindex="-1">Benchmark</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+  const bundle = useRead(
+    async (signal) => (issued > 0 ? beacon.bundle(id, signal) : null),
+    [id, issued],
+  );
+  if (found.error?.status === 404 || found.error?.status === 422)
+    return html`<${NotFound} what="job" />`;
+  if (!job)
+    return html`<div class="page"><h1 tabindex="-1">Benchmark</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
   const cancel = async () => {
-    if (!(await confirm({ title: "Cancel this job?", text: `Of ${counted(job.executions.length, "execution")}, those that are completed keep their receipts.`, action: "Cancel the job", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Cancel this job?",
+        text: `Of ${counted(job.executions.length, "execution")}, those that are completed keep their receipts.`,
+        action: "Cancel the job",
+        danger: true,
+      }))
+    )
+      return;
     try {
       await beacon.cancel(job.id);
       found.refresh();

@@ -10,12 +10,16 @@
 export function joined(known, progress) {
   const place = /^text:(\d+)$/.exec(progress?.stage ?? "")?.[1];
   // another stage is another attempt's: what the one before it wrote is lost
-  if (place === undefined) return progress?.stage && !progress.stage.startsWith("text:") ? { from: 0, text: "" } : known;
+  if (place === undefined)
+    return progress?.stage && !progress.stage.startsWith("text:") ? { from: 0, text: "" } : known;
   const from = Number(place);
   const points = [...known.text];
   const isBeyond = from < known.from || from > known.from + points.length;
   if (points.length === 0 || isBeyond) return { from, text: progress.message ?? "" };
-  return { from: known.from, text: points.slice(0, from - known.from).join("") + (progress.message ?? "") };
+  return {
+    from: known.from,
+    text: points.slice(0, from - known.from).join("") + (progress.message ?? ""),
+  };
 }
 
 /** Messages of several reads, each once and in order. */
