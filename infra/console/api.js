@@ -30,7 +30,8 @@ let isHost = false; // whether this client, and its signing out, are the console
 
 /**
  * `{status: "starting" | "out" | "in", user, workspaces, workspace, isOperator, reason}`; `workspace` has `role`: manager,
- * member or operator; `reason` says why somebody was signed out who did not ask for it.
+ * member or operator; `reason` says why somebody was signed out who did not ask for it; `isNew`: came by a link that
+ * Auth mailed, and has no password yet.
  */
 export const session = createStore({
   status: "starting",
@@ -39,6 +40,7 @@ export const session = createStore({
   workspace: null,
   isOperator: false,
   reason: null,
+  isNew: false,
 });
 
 /** The signed-in supabase-js client. */
@@ -76,6 +78,7 @@ export async function start({ visiting = false } = {}) {
   setSchema(client, schema);
   if (visiting) return;
   isHost = true;
+  await takeLink();
   client.auth.onAuthStateChange((event, found) => {
     // supabase-js holds a lock here: ask nothing of it before it is let go
     if (event === "SIGNED_OUT") setTimeout(signedOut);
@@ -83,6 +86,38 @@ export async function start({ visiting = false } = {}) {
       setTimeout(() => signedIn(found.user));
     else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
   });
+}
+
+/** Take up the session that a mailed link brings in the address, or say why it brings none. */
+async function takeLink() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  const isLink = said.has("access_token") || said.has("error_description");
+  if (!isLink) return;
+  // neither a session nor a refusal stays in the address
+  history.replaceState(history.state, "", location.pathname + location.search);
+  const { data: kept } = await client.auth.getSession();
+  // a link is not a way to replace a session without a word
+  if (kept.session) return;
+  let problem = said.get("error_description");
+  if (!problem) {
+    const { error } = await client.auth.setSession({
+      access_token: said.get("access_token"),
+      refresh_token: said.get("refresh_token") ?? "",
+    });
+    problem = error?.message;
+  }
+  session.set({
+    ...session.get(),
+    isNew: !problem && ["invite", "recovery"].includes(said.get("type")),
+    reason: problem ? `The link was not accepted: ${problem}. Ask for a new one.` : null,
+  });
+}
+
+/** Choose the password of an account that came by a mailed link. */
+export async function choosePassword(password) {
+  const { error } = await client.auth.updateUser({ password });
+  if (error) throw new ApiError({ status: error.status, code: error.code, error: error.message });
+  session.set({ ...session.get(), isNew: false });
 }
 
 /**
@@ -118,6 +153,7 @@ function signedOut() {
     workspace: null,
     isOperator: false,
     reason,
+    isNew: false,
   });
 }
 
@@ -138,6 +174,7 @@ async function signedIn(user) {
       workspace,
       isOperator,
       reason: null,
+      isNew: session.get().isNew,
     });
   } catch (error) {
     session.set({

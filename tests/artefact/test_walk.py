@@ -33,6 +33,7 @@ from minutehand.local import migrations
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.auth_mail import Auth, serving
 from tests.support.aws_account import Account, aws_account
 from tests.support.databases import drop
 from tests.support.hosted_project import LOGIN_ROLE, PASSWORD, HostedProject, hosted_project
@@ -90,6 +91,7 @@ class Place:
     hosted: HostedProject
     account: Account
     gateway: Gateway
+    auth: Auth
     bin: Path
     said: list[str] = field(default_factory=list)
 
@@ -159,7 +161,7 @@ class Place:
             f"SUPABASE_PUBLISHABLE_KEY={PUBLISHABLE_KEY}\nAPI_URL=\nDATABASE_URL=\n"
         )
         (self.root / "reachable.env").write_text(
-            f"STAGE=prod\nSUPABASE_URL={self.gateway.url}\n"
+            f"STAGE=prod\nSUPABASE_URL={self.auth.url}\nAPI_URL=https://console.example\n"
             f"SUPABASE_PUBLISHABLE_KEY={PUBLISHABLE_KEY}\n"
         )
 
@@ -209,11 +211,15 @@ def place(postgres: Postgres, tmp_path: Path) -> Iterator[Place]:
             owner = postgres.url(database=DATABASE, user="postgres")
             standins = tmp_path / "standins"
             standins.mkdir()
-            with hosted_project(REF, owner, standins) as hosted, aws_account() as account:
+            with (
+                hosted_project(REF, owner, standins) as hosted,
+                aws_account() as account,
+                serving(Auth(behind=gateway.url)) as auth,
+            ):
                 urllib.request.urlopen(
                     urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")
                 ).close()
-                yield Place(root, hosted, account, gateway, programs)
+                yield Place(root, hosted, account, gateway, auth, programs)
         finally:
             gateway.stop()
             drop(connection, DATABASE)
@@ -295,6 +301,9 @@ async def test_the_page_leads_from_nothing_to_a_second_release(live: Place) -> N
     assert place.account.invalidated == 1
     [(workspace, name)] = place.rows("select id::text, name from public.workspaces")
     assert name == "Mine"
+    [(mailed, query, _)] = place.auth.asked
+    assert mailed == {"email": "you@example.com"}
+    assert query == {"redirect_to": ["https://console.example"]}
     assert place.rows("select job_type from queue.job_types where job_type = 'work'")
     assert (place.root / "secrets.env").stat().st_mode & 0o077 == 0
     assert (place.root / "key.json").stat().st_mode & 0o077 == 0
@@ -325,10 +334,10 @@ async def test_the_page_leads_from_nothing_to_a_second_release(live: Place) -> N
     assert ended == [("completed", 25)]
     assert (summary.lost, summary.failed) == (0, 0)
 
-    begun, ended = commands("Keys and tokens")
-    assert (await asyncio.to_thread(place.run, begun)).returncode == 0
+    begin, finish = commands("Keys and tokens")
+    assert (await asyncio.to_thread(place.run, begin)).returncode == 0
     tokens = secret_of(place, "worker")["WORKER_SECRET_TOKEN"].split(",")
-    assert (await asyncio.to_thread(place.run, ended)).returncode == 0
+    assert (await asyncio.to_thread(place.run, finish)).returncode == 0
     assert secret_of(place, "worker")["WORKER_SECRET_TOKEN"] == tokens[0]
     assert len(tokens) == 2
     assert place.rows("select name from queue.settings where name = 'worker_keys_revoked'")

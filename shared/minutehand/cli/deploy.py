@@ -192,7 +192,13 @@ def deploy(
             output.note(f"{number}/{len(steps)}  {title}")
             step()
         done = {"stage": stage, "steps": [title for title, _ in steps], "dry_run": dry_run}
-        output.value(done, text="checked and packaged" if dry_run else "deployed")
+        if dry_run or secrets_only:
+            words = "checked and packaged" if dry_run else "written"
+            output.value({**done, "outputs": {}}, text=words)
+            return
+        made = outputs(plan)
+        url = made.get("ConsoleUrl") or made.get("HttpApiUrl", "")
+        output.value({**done, "outputs": made}, text=f"deployed: {url}")
 
 
 def read_secrets(path: Path) -> dict[str, str]:
