@@ -118,7 +118,7 @@ class Place:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=800,
+            timeout=1500,  # a package, on a machine that has other work
             stdin=subprocess.DEVNULL,
         )
         self.said.append(done.stdout + done.stderr)
@@ -284,7 +284,7 @@ def live(place: Place) -> Iterator[Place]:
         yield place
 
 
-@pytest.mark.timeout(1800)  # three packages and three stacks
+@pytest.mark.timeout(3000)  # three packages and three stacks
 async def test_the_page_leads_from_nothing_to_a_second_release(live: Place) -> None:
     """Command by command; jobs that run during the second release end as if nothing had been."""
     place = live
@@ -316,7 +316,7 @@ async def test_the_page_leads_from_nothing_to_a_second_release(live: Place) -> N
         options=TickOptions(concurrency=5, linger_seconds=0),
     )
     place.rows(f"select public.enqueue_job('{workspace}', 'work') from generate_series(1, 25)")
-    running = asyncio.create_task(worker.tick(budget_seconds=800))
+    running = asyncio.create_task(worker.tick(budget_seconds=2_900))
     async with asyncio.timeout(120):
         while place.rows("select count(*) from queue.leases") != [(5,)]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -330,6 +330,8 @@ async def test_the_page_leads_from_nothing_to_a_second_release(live: Place) -> N
     gate.set()
     summary = await running
     await worker.aclose()
+    while place.rows("select 1 from public.jobs where status = 'pending' limit 1"):
+        await asyncio.to_thread(one_tick, place)  # the minute's, for what a slow release left
     ended = place.rows("select status::text, count(*) from public.jobs group by 1")
     assert ended == [("completed", 25)]
     assert (summary.lost, summary.failed) == (0, 0)
