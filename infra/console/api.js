@@ -9,39 +9,55 @@ const TIMEOUT_MS = 20_000;
 
 /** A refusal by the API, with what people and code need to act on it. */
 export class ApiError extends Error {
-  constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
+  /**
+   * @param {{status: number, code?: string | null, error?: string, detail?: unknown, request_id?: string | null,
+   *   retryAfter?: number | null}} refusal `status` 0: no answer came; `retryAfter` in seconds.
+   */
+  constructor({
+    status,
+    code = null,
+    error,
+    detail = null,
+    request_id: requestId = null,
+    retryAfter = null,
+  }) {
     super(error || `The server answered ${status}`);
     this.name = "ApiError";
-    Object.assign(this, {
-      status,
-      code: code ?? null,
-      detail: detail ?? null,
-      requestId: requestId ?? null,
-      retryAfter: retryAfter ?? null,
-    });
+    this.status = status;
+    this.code = code;
+    this.detail = detail;
+    this.requestId = requestId;
+    this.retryAfter = retryAfter;
   }
 }
 
-let client = null;
+/** @type {import("@supabase/supabase-js").SupabaseClient<any, any, any>} */
+let client;
+/** @type {any} */
 let config = null;
 let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
+/** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
 /**
- * `{status: "starting" | "out" | "in", user, workspaces, workspace, isOperator, reason}`; `workspace` has `role`: manager,
- * member or operator; `reason` says why somebody was signed out who did not ask for it; `isNew`: came by a link that
- * Auth mailed, and has no password yet.
+ * @typedef {{status: "starting" | "out" | "in" | "failed", user: {id: string, email: string} | null, workspaces: Workspace[],
+ *   workspace: Workspace | null, isOperator: boolean, reason: string | null, isNew: boolean, error?: any}} Session `reason`
+ *   says why someone was signed out who did not ask for it; `isNew`: came by a link that Auth mailed, and has no
+ *   password yet.
  */
-export const session = createStore({
-  status: "starting",
-  user: null,
-  workspaces: [],
-  workspace: null,
-  isOperator: false,
-  reason: null,
-  isNew: false,
-});
+
+export const session = createStore(
+  /** @type {Session} */ ({
+    status: "starting",
+    user: null,
+    workspaces: [],
+    workspace: null,
+    isOperator: false,
+    reason: null,
+    isNew: false,
+  }),
+);
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
@@ -91,32 +107,37 @@ export async function start({ visiting = false } = {}) {
 /** Take up the session that a mailed link brings in the address, or say why it brings none. */
 async function takeLink() {
   const said = new URLSearchParams(location.hash.slice(1));
-  const isLink = said.has("access_token") || said.has("error_description");
-  if (!isLink) return;
+  const accessToken = said.get("access_token");
+  let problem = said.get("error_description");
+  if (!accessToken && !problem) return;
   // neither a session nor a refusal stays in the address
   history.replaceState(history.state, "", location.pathname + location.search);
   const { data: kept } = await client.auth.getSession();
   // a link is not a way to replace a session without a word
   if (kept.session) return;
-  let problem = said.get("error_description");
-  if (!problem) {
+  if (accessToken) {
     const { error } = await client.auth.setSession({
-      access_token: said.get("access_token"),
+      access_token: accessToken,
       refresh_token: said.get("refresh_token") ?? "",
     });
-    problem = error?.message;
+    problem = error?.message ?? null;
   }
   session.set({
     ...session.get(),
-    isNew: !problem && ["invite", "recovery"].includes(said.get("type")),
+    isNew: !problem && ["invite", "recovery"].includes(said.get("type") ?? ""),
     reason: problem ? `The link was not accepted: ${problem}. Ask for a new one.` : null,
   });
 }
 
-/** Choose the password of an account that came by a mailed link. */
+/**
+ * Choose the password of an account that came by a mailed link.
+ *
+ * @param {string} password
+ */
 export async function choosePassword(password) {
   const { error } = await client.auth.updateUser({ password });
-  if (error) throw new ApiError({ status: error.status, code: error.code, error: error.message });
+  if (error)
+    throw new ApiError({ status: error.status ?? 0, code: error.code, error: error.message });
   session.set({ ...session.get(), isNew: false });
 }
 
@@ -185,11 +206,17 @@ async function signedIn(user) {
       workspace: null,
       isOperator: false,
       reason: null,
+      isNew: false,
     });
   }
 }
 
-/** The workspaces somebody belongs to; for operators also those they have open, and all of them as one. */
+/**
+ * The workspaces a person belongs to; for operators also those they have open, and all of them as one.
+ *
+ * @param {string} userId
+ * @returns {Promise<{workspaces: Workspace[], isOperator: boolean}>}
+ */
 async function readWorkspaces(userId) {
   const [found, memberships, onCall] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
@@ -215,6 +242,7 @@ async function readWorkspaces(userId) {
 /** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
 export async function refreshWorkspaces(id) {
   const now = session.get();
+  if (!now.user) return;
   const { workspaces, isOperator } = await readWorkspaces(now.user.id);
   const workspace =
     workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
@@ -231,7 +259,8 @@ async function acceptInvitations() {
 
 export async function signIn(email, password) {
   const { error } = await client.auth.signInWithPassword({ email, password });
-  if (error) throw new ApiError({ status: error.status, code: error.code, error: error.message });
+  if (error)
+    throw new ApiError({ status: error.status ?? 0, code: error.code, error: error.message });
 }
 
 export async function signOut() {
@@ -253,8 +282,9 @@ async function token({ fresh = false } = {}) {
   const { data: found, error } = fresh
     ? await client.auth.refreshSession()
     : await client.auth.getSession();
-  if (error && !(error.status >= 400 && error.status < 500)) {
-    // nobody is signed out because Auth is away for a moment
+  const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
+  if (error && !isRefused) {
+    // no one is signed out because Auth is away for a moment
     throw new ApiError({
       status: 0,
       code: "unreachable",
@@ -389,7 +419,12 @@ export const jobs = {
     request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
-  steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
+  steps: (id, after, signal) =>
+    request("GET", `/api/jobs/${id}/steps`, {
+      query: after ? { after_name: after.name, after_nth: after.nth } : {},
+      signal,
+    }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
   /** Who cancelled, retried, answered or opened it, the latest first. */
@@ -437,12 +472,11 @@ export const types = {
 
 export const alerts = {
   list: async (workspaceId, signal) =>
-    (await unwrap(data().rpc("list_alerts", { p_workspace_id: workspaceId }).abortSignal(signal)))
-      .alerts,
-  put: (workspaceId, alert) =>
-    unwrap(data().rpc("put_alert", { p_workspace_id: workspaceId, p_alert: alert })),
+    (await request("GET", room(workspaceId, "alerts"), { signal })).alerts,
+  put: (workspaceId, { name, ...alert }) =>
+    request("PUT", room(workspaceId, `alerts/${encodeURIComponent(name)}`), { body: alert }),
   remove: (workspaceId, name) =>
-    unwrap(data().rpc("delete_alert", { p_workspace_id: workspaceId, p_name: name })),
+    request("DELETE", room(workspaceId, `alerts/${encodeURIComponent(name)}`)),
   /** Addresses of the workspace's members, in order. */
   async addresses(workspaceId, readPeople) {
     const members = await unwrap(

@@ -78,18 +78,24 @@ create type queue.message_window as (ceiling bigint, quarter integer);
 comment on type queue.message_window is 'What may be sent now: up to which value of messages_counted states may go, and a quarter of what six seconds may carry.';
 
 create function queue.message_second() returns bigint
-language sql volatile
+language plpgsql volatile
 set search_path = ''
-as $$ select floor(extract(epoch from clock_timestamp()))::bigint $$;
+as $$
+begin
+  return floor(extract(epoch from clock_timestamp()))::bigint;
+end;
+$$;
 comment on function queue.message_second is 'The second that messages are counted in; tests replace it.';
 
 create function queue.message_budget() returns integer
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
+begin
   -- a fifth below the plan: six seconds of it stay below five of the plan's
-  select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
-  from queue.settings where name = 'realtime_messages_per_second'
+  return (select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
+    from queue.settings where name = 'realtime_messages_per_second');
+end;
 $$;
 comment on function queue.message_budget is E'Messages a second that may be sent, deliveries included: the setting realtime_messages_per_second.\n\nfree is 80 and pro 400, a fifth below what the plans allow.';
 
@@ -146,9 +152,18 @@ $$;
 comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for announcements.';
 
 create function queue.count_messages(p_cost bigint) returns bigint
-language sql volatile
+language plpgsql volatile
 set search_path = ''
-as $$ select max(nextval('queue.messages_counted')) from generate_series(1, p_cost) $$;
+as $$
+declare
+  v_count bigint;
+begin
+  for v_n in 1..p_cost loop
+    v_count := nextval('queue.messages_counted');
+  end loop;
+  return v_count;
+end;
+$$;
 comment on function queue.count_messages is 'Count so many messages; the count after the last one.';
 
 create function queue.announce_held(p_ceiling bigint, p_quarter integer) returns integer
