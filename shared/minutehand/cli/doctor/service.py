@@ -178,7 +178,7 @@ def sign_up(patient: Patient) -> Finding:
     page = "Authentication → Sign in / Providers"
     if told.get("mailer_autoconfirm") and told.get("external", {}).get("email"):
         return say.fail(
-            "addresses are not confirmed: anyone signs up as somebody who is invited",
+            "addresses are not confirmed: anyone can sign up with an invited address",
             f"{page} → Email: switch on Confirm email",
         )
     allowed = patient.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
