@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minutehand.client.sequence import MOST_WAITING, EventSequence, apply_event, event_of_frame
 from minutehand.queue import Job, JobEvent
+from minutehand.queue.broadcasts import events_of_message
 
 JOB = "11111111-0000-4000-8000-000000000001"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -129,3 +131,34 @@ def test_a_job_follows_its_events_and_ignores_those_it_contains() -> None:
     assert moved.progress is not None
     assert moved.progress.percentage == 40
     assert (done.status, done.completed_at) == ("completed", START + timedelta(seconds=4))
+
+
+def test_what_the_events_of_a_message_share_counts_for_each_that_has_none_of_its_own() -> None:
+    """A thousand jobs of one batch differ in their ids: the rest is sent once."""
+    message = {
+        "data": {"status": "pending"},
+        "at": "1",
+        "events": [
+            {"job_id": "a", "seq": 1, "type": "job.created"},
+            {
+                "job_id": "b",
+                "seq": 4,
+                "type": "job.failed",
+                "data": {"status": "failed"},
+                "at": "2",
+            },
+        ],
+    }
+
+    assert events_of_message(message) == [
+        {"job_id": "a", "seq": 1, "type": "job.created", "data": {"status": "pending"}, "at": "1"},
+        {"job_id": "b", "seq": 4, "type": "job.failed", "data": {"status": "failed"}, "at": "2"},
+    ]
+
+
+@pytest.mark.parametrize("payload", [None, "text", [1], {"events": []}, {"events": [7]}])
+def test_a_message_of_another_shape_carries_no_number(payload: object) -> None:
+    """Readers then look at the log."""
+    [event] = events_of_message(payload)
+
+    assert "seq" not in event

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../../infra/console/lib/jobs.js";
+import { eventsOf } from "../../../../infra/console/lib/jobs/sequence.js";
 import { randomness } from "./world.mjs";
 
 const events = (count) => Array.from({ length: count }, (_, index) => ({ seq: index + 1 }));
@@ -78,4 +79,22 @@ test("frames, rows and rubbish become one shape or nothing", () => {
   for (const rubbish of [null, undefined, 7, "x", {}, { seq: 1 }, { ...row, seq: "1e99" }, { ...row, seq: 1.5 }, { ...row, type: 3 }]) {
     assert.equal(normalizeEvent(rubbish), null);
   }
+});
+
+test("what the events of a message share counts for each that has none of its own", () => {
+  const alone = { job_id: "a", seq: 1, type: "job.created", data: {}, at: "1" };
+  const several = {
+    data: { status: "pending" },
+    at: "1",
+    events: [
+      { job_id: "a", seq: 1, type: "job.created" },
+      { job_id: "b", seq: 4, type: "job.failed", data: { status: "failed" }, at: "2" },
+    ],
+  };
+
+  assert.deepEqual(eventsOf(alone), [alone]);
+  assert.deepEqual(eventsOf(several), [
+    { job_id: "a", seq: 1, type: "job.created", data: { status: "pending" }, at: "1" },
+    { job_id: "b", seq: 4, type: "job.failed", data: { status: "failed" }, at: "2" },
+  ]);
 });
