@@ -39,7 +39,7 @@ LONG_FILES = (
 def _one_tls_context() -> Iterator[None]:
     """Else httpx reads all certificates of the machine for each client, 20 ms, HTTPS or not."""
     with pytest.MonkeyPatch.context() as patch:
-        create = functools.cache(transports.create_ssl_context)
+        create = functools.cache(httpx.create_ssl_context)
         patch.setattr(transports, "create_ssl_context", create)
         yield
 

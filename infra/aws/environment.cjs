@@ -12,14 +12,21 @@ async function atOnce(resolveVariable) {
 
 /** One word for each level, as the functions read it; deploy/stage_values.py has the same. */
 const levels = {
-  TRACE: "DEBUG", DEBUG: "DEBUG", INFO: "INFO", WARN: "WARNING", WARNING: "WARNING",
-  ERROR: "ERROR", FATAL: "CRITICAL", CRITICAL: "CRITICAL",
+  TRACE: "DEBUG",
+  DEBUG: "DEBUG",
+  INFO: "INFO",
+  WARN: "WARNING",
+  WARNING: "WARNING",
+  ERROR: "ERROR",
+  FATAL: "CRITICAL",
+  CRITICAL: "CRITICAL",
 };
 
 async function level(resolveVariable) {
   const named = String(await resolveVariable("param:logLevel"));
   const found = levels[named.toUpperCase()];
-  if (!found) throw new Error(`logLevel must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, not ${named}`);
+  if (!found)
+    throw new Error(`logLevel must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, not ${named}`);
   return found;
 }
 
@@ -30,6 +37,8 @@ module.exports = async ({ resolveVariable }) => ({
   applicationLogLevel: (await level(resolveVariable)) === "DEBUG" ? "DEBUG" : "INFO",
   workersAtOnce: await atOnce(resolveVariable),
   // may still be a placeholder, which is no URL
-  supabaseHost: (await resolveVariable("param:supabaseUrl")).replace(/^https:\/\//, "").replace(/\/.*$/, ""),
+  supabaseHost: (await resolveVariable("param:supabaseUrl"))
+    .replace(/^https:\/\//, "")
+    .replace(/\/.*$/, ""),
   pages: readFileSync(join(__dirname, "pages.js"), "utf8"),
 });

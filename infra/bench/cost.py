@@ -1,6 +1,6 @@
 """What the service costs on AWS and Supabase, by item: idle for a month, and per million jobs.
 
-`python -m infra.bench.simulate --cost` prints the tables of infra/aws/COST.md, which a test keeps
+`python -m infra.bench.cost` prints the tables of infra/aws/COST.md, which a test keeps
 the same. List prices of us-east-1 as of November 2026, beyond free tiers; the worker's time is the
 simulation's, whose parameters are measured.
 """
@@ -173,3 +173,7 @@ def tables() -> str:
         usd, slot = stream_month(wait)
         lines.append(f"| {wait} | {usd:.2f} | {slot:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(tables(), end="")

@@ -282,13 +282,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 500])
     parser.add_argument("--extra-workers", type=int, default=FanOut().most, help="EXTRA_WORKERS")
-    parser.add_argument("--cost", action="store_true", help="print the tables of infra/aws/COST.md")
     options = parser.parse_args()
-    if options.cost:
-        from infra.bench.cost import tables  # built on this module
-
-        print(tables(), end="")
-        return 0
     for line in table(options.seed, tuple(options.workers), extra_workers=options.extra_workers):
         print(line)
     return 0

@@ -9,24 +9,53 @@ const TIMEOUT_MS = 20_000;
 
 /** A refusal by the API, with what people and code need to act on it. */
 export class ApiError extends Error {
-  constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
+  /**
+   * @param {{status: number, code?: string | null, error?: string, detail?: unknown, request_id?: string | null,
+   *   retryAfter?: number | null}} refusal `status` 0: no answer came; `retryAfter` in seconds.
+   */
+  constructor({
+    status,
+    code = null,
+    error,
+    detail = null,
+    request_id: requestId = null,
+    retryAfter = null,
+  }) {
     super(error || `The server answered ${status}`);
     this.name = "ApiError";
-    Object.assign(this, { status, code: code ?? null, detail: detail ?? null, requestId: requestId ?? null, retryAfter: retryAfter ?? null });
+    this.status = status;
+    this.code = code;
+    this.detail = detail;
+    this.requestId = requestId;
+    this.retryAfter = retryAfter;
   }
 }
 
-let client = null;
+/** @type {import("@supabase/supabase-js").SupabaseClient<any, any, any>} */
+let client;
+/** @type {any} */
 let config = null;
 let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
+/** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
 /**
- * `{status: "starting" | "out" | "in", user, workspaces, workspace, isOperator, reason}`; `workspace` has `role`: manager,
- * member or operator; `reason` says why somebody was signed out who did not ask for it.
+ * @typedef {{status: "starting" | "out" | "in" | "failed", user: {id: string, email: string} | null, workspaces: Workspace[],
+ *   workspace: Workspace | null, isOperator: boolean, reason: string | null, error?: any}} Session `reason` says why
+ *   someone was signed out who did not ask for it.
  */
-export const session = createStore({ status: "starting", user: null, workspaces: [], workspace: null, isOperator: false, reason: null });
+
+export const session = createStore(
+  /** @type {Session} */ ({
+    status: "starting",
+    user: null,
+    workspaces: [],
+    workspace: null,
+    isOperator: false,
+    reason: null,
+  }),
+);
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
@@ -42,13 +71,22 @@ export const settings = () => config;
 
 /** Read the configuration, make the client, take up a kept session; a guest's page has none. */
 export async function start({ visiting = false } = {}) {
-  const answer = await fetch("/config.json", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
-  if (!answer.ok) throw new ApiError({ status: answer.status, error: "The console's configuration could not be read" });
+  const answer = await fetch("/config.json", {
+    cache: "no-store",
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  if (!answer.ok)
+    throw new ApiError({
+      status: answer.status,
+      error: "The console's configuration could not be read",
+    });
   config = await answer.json();
   schema = config.schema ?? "public";
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
     db: { schema },
-    auth: visiting ? { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false } : { storageKey: "minutehand.session", detectSessionInUrl: false },
+    auth: visiting
+      ? { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false }
+      : { storageKey: "minutehand.session", detectSessionInUrl: false },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
   setSchema(client, schema);
@@ -57,7 +95,8 @@ export async function start({ visiting = false } = {}) {
   client.auth.onAuthStateChange((event, found) => {
     // supabase-js holds a lock here: ask nothing of it before it is let go
     if (event === "SIGNED_OUT") setTimeout(signedOut);
-    else if (found && found.user.id !== session.get().user?.id) setTimeout(() => signedIn(found.user));
+    else if (found && found.user.id !== session.get().user?.id)
+      setTimeout(() => signedIn(found.user));
     else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
   });
 }
@@ -69,7 +108,10 @@ export async function start({ visiting = false } = {}) {
  * @param {{api?: string, schema?: string}} [options] Where the HTTP API is, if not on the page's own
  *   origin; the schema that was chosen at the install.
  */
-export function connect(supabaseClient, { api = location.origin, schema: installed = "public" } = {}) {
+export function connect(
+  supabaseClient,
+  { api = location.origin, schema: installed = "public" } = {},
+) {
   client = supabaseClient;
   schema = installed;
   setSchema(client, schema);
@@ -80,9 +122,19 @@ let isLeaving = false;
 
 function signedOut() {
   const wasIn = session.get().status === "in";
-  const reason = wasIn && !isLeaving ? "Your session has ended. Sign in again to continue where you were." : session.get().reason;
+  const reason =
+    wasIn && !isLeaving
+      ? "Your session has ended. Sign in again to continue where you were."
+      : session.get().reason;
   isLeaving = false;
-  session.set({ status: "out", user: null, workspaces: [], workspace: null, isOperator: false, reason });
+  session.set({
+    status: "out",
+    user: null,
+    workspaces: [],
+    workspace: null,
+    isOperator: false,
+    reason,
+  });
 }
 
 async function signedIn(user) {
@@ -90,17 +142,38 @@ async function signedIn(user) {
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
     let { workspaces, isOperator } = await readWorkspaces(user.id);
-    if (workspaces.length === 0 && (await acceptInvitations())) ({ workspaces, isOperator } = await readWorkspaces(user.id));
+    if (workspaces.length === 0 && (await acceptInvitations()))
+      ({ workspaces, isOperator } = await readWorkspaces(user.id));
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
-    session.set({ status: "in", user: { id: user.id, email: user.email ?? "" }, workspaces, workspace, isOperator, reason: null });
+    session.set({
+      status: "in",
+      user: { id: user.id, email: user.email ?? "" },
+      workspaces,
+      workspace,
+      isOperator,
+      reason: null,
+    });
   } catch (error) {
-    session.set({ status: "failed", error, user: null, workspaces: [], workspace: null, isOperator: false, reason: null });
+    session.set({
+      status: "failed",
+      error,
+      user: null,
+      workspaces: [],
+      workspace: null,
+      isOperator: false,
+      reason: null,
+    });
   }
 }
 
-/** The workspaces somebody belongs to; for operators also those they have open, and all of them as one. */
+/**
+ * The workspaces a person belongs to; for operators also those they have open, and all of them as one.
+ *
+ * @param {string} userId
+ * @returns {Promise<{workspaces: Workspace[], isOperator: boolean}>}
+ */
 async function readWorkspaces(userId) {
   const [found, memberships, onCall] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
@@ -110,30 +183,41 @@ async function readWorkspaces(userId) {
   const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
   const opened = new Map(onCall.opened.map((one) => [one.workspace_id, one]));
   const known = new Map(found.map((one) => [one.id, one.name]));
-  for (const { workspace_id: id, name } of onCall.opened) known.set(id, known.get(id) ?? name ?? id);
-  const workspaces = [...known].map(([id, name]) => ({ id, name, role: roles.get(id) ?? (opened.has(id) ? "operator" : "member"), expiresAt: roles.has(id) ? null : (opened.get(id)?.expires_at ?? null) }));
-  if (onCall.operator) workspaces.push({ id: ALL, name: "All workspaces", role: "operator", expiresAt: null });
+  for (const { workspace_id: id, name } of onCall.opened)
+    known.set(id, known.get(id) ?? name ?? id);
+  const workspaces = [...known].map(([id, name]) => ({
+    id,
+    name,
+    role: roles.get(id) ?? (opened.has(id) ? "operator" : "member"),
+    expiresAt: roles.has(id) ? null : (opened.get(id)?.expires_at ?? null),
+  }));
+  if (onCall.operator)
+    workspaces.push({ id: ALL, name: "All workspaces", role: "operator", expiresAt: null });
   return { workspaces, isOperator: onCall.operator };
 }
 
 /** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
 export async function refreshWorkspaces(id) {
   const now = session.get();
+  if (!now.user) return;
   const { workspaces, isOperator } = await readWorkspaces(now.user.id);
-  const workspace = workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
+  const workspace =
+    workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
   session.set({ ...session.get(), workspaces, workspace, isOperator });
 }
 
 /** Join what the person was invited to; Auth does so itself where the project allows a trigger there. */
 async function acceptInvitations() {
   const { data: joined, error, status } = await data().rpc("accept_invitations");
-  if (error && status !== 404) throw new ApiError({ status, code: error.hint || error.code, error: error.message });
+  if (error && status !== 404)
+    throw new ApiError({ status, code: error.hint || error.code, error: error.message });
   return (joined ?? []).length > 0; // 404: the tenants are the application's own
 }
 
 export async function signIn(email, password) {
   const { error } = await client.auth.signInWithPassword({ email, password });
-  if (error) throw new ApiError({ status: error.status, code: error.code, error: error.message });
+  if (error)
+    throw new ApiError({ status: error.status ?? 0, code: error.code, error: error.message });
 }
 
 export async function signOut() {
@@ -152,14 +236,25 @@ export function chooseWorkspace(id) {
 // The API -------------------------------------------------------------------------------------
 
 async function token({ fresh = false } = {}) {
-  const { data: found, error } = fresh ? await client.auth.refreshSession() : await client.auth.getSession();
-  if (error && !(error.status >= 400 && error.status < 500)) {
-    // nobody is signed out because Auth is away for a moment
-    throw new ApiError({ status: 0, code: "unreachable", error: "Your session could not be renewed: the server cannot be reached" });
+  const { data: found, error } = fresh
+    ? await client.auth.refreshSession()
+    : await client.auth.getSession();
+  const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
+  if (error && !isRefused) {
+    // no one is signed out because Auth is away for a moment
+    throw new ApiError({
+      status: 0,
+      code: "unreachable",
+      error: "Your session could not be renewed: the server cannot be reached",
+    });
   }
   if (error || !found.session) {
     if (isHost) await client.auth.signOut({ scope: "local" });
-    throw new ApiError({ status: 401, code: "unauthorized", error: "Your session has ended. Sign in again." });
+    throw new ApiError({
+      status: 401,
+      code: "unauthorized",
+      error: "Your session has ended. Sign in again.",
+    });
   }
   return found.session.access_token;
 }
@@ -173,34 +268,55 @@ async function token({ fresh = false } = {}) {
  * @param {{body?: object, form?: FormData, query?: object, headers?: object, signal?: AbortSignal,
  *   as?: "json" | "blob", token?: string, guestSession?: string}} [options]
  */
-export async function request(method, path, { body, form, query, headers, signal, as = "json", token: given, guestSession } = {}) {
+export async function request(
+  method,
+  path,
+  { body, form, query, headers, signal, as = "json", token: given, guestSession } = {},
+) {
   const url = new URL(path, apiOrigin);
   for (const [name, value] of Object.entries(query ?? {})) {
-    for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
+    for (const one of [value].flat())
+      if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
   const send = async (bearer) => {
     const timeout = AbortSignal.timeout(form ? 300_000 : TIMEOUT_MS);
     try {
       return await fetch(url, {
         method,
-        headers: { ...(body && { "Content-Type": "application/json" }), ...(guestSession ? { "X-Session-Id": guestSession } : { Authorization: `Bearer ${bearer}` }), ...headers },
+        headers: {
+          ...(body && { "Content-Type": "application/json" }),
+          ...(guestSession
+            ? { "X-Session-Id": guestSession }
+            : { Authorization: `Bearer ${bearer}` }),
+          ...headers,
+        },
         body: form ?? (body && JSON.stringify(body)),
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
       });
     } catch (error) {
       if (signal?.aborted) throw error;
-      const why = error.name === "TimeoutError" ? "The server did not answer in time" : "The server cannot be reached";
+      const why =
+        error.name === "TimeoutError"
+          ? "The server did not answer in time"
+          : "The server cannot be reached";
       throw new ApiError({ status: 0, code: "unreachable", error: why });
     }
   };
   let answer = await send(given ?? (guestSession ? null : await token()));
-  if (answer.status === 401 && !given && !guestSession) answer = await send(await token({ fresh: true }));
+  if (answer.status === 401 && !given && !guestSession)
+    answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
     const said = await errorBody(answer);
     // API Gateway's own 429 has neither our words nor a time
     const isGateways = answer.status === 429 && !said.code;
-    throw new ApiError({ status: answer.status, retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter, ...(isGateways ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." } : said) });
+    throw new ApiError({
+      status: answer.status,
+      retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter,
+      ...(isGateways
+        ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." }
+        : said),
+    });
   }
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
@@ -217,7 +333,13 @@ async function errorBody(answer) {
 /** The rows of a supabase-js query, or an error like the API's. */
 export async function unwrap(query) {
   const { data: rows, error, status } = await query;
-  if (error) throw new ApiError({ status, code: error.hint || error.code, error: error.message, detail: error.details });
+  if (error)
+    throw new ApiError({
+      status,
+      code: error.hint || error.code,
+      error: error.message,
+      detail: error.details,
+    });
   return rows;
 }
 
@@ -235,31 +357,51 @@ export const jobs = {
   async descendants(id, signal) {
     const found = [];
     for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
-      const children = await unwrap(data().from("jobs").select("*").in("parent_id", parents).order("created_at").order("id").limit(jobs.MOST_OF_LEVEL).abortSignal(signal));
+      const children = await unwrap(
+        data()
+          .from("jobs")
+          .select("*")
+          .in("parent_id", parents)
+          .order("created_at")
+          .order("id")
+          .limit(jobs.MOST_OF_LEVEL)
+          .abortSignal(signal),
+      );
       found.push(...children);
       parents = children.map((child) => child.id);
     }
     return found;
   },
-  logs: (id, after, signal) => request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
+  logs: (id, after, signal) =>
+    request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
-  steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
+  steps: (id, after, signal) =>
+    request("GET", `/api/jobs/${id}/steps`, {
+      query: after ? { after_name: after.name, after_nth: after.nth } : {},
+      signal,
+    }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
   /** Who cancelled, retried, answered or opened it, the latest first. */
-  actions: async (id, signal) => (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
+  actions: async (id, signal) =>
+    (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
   create: (job) => post("/api/jobs", job),
   cancel: (id) => post(`/api/jobs/${id}/cancel`),
   retry: (id) => post(`/api/jobs/${id}/retry`),
   answer: (id, answer) => post(`/api/jobs/${id}/answer`, { answer }),
-  cancelMany: (workspaceId, filter, cursor = null) => post("/api/jobs/cancel", { workspace_id: workspaceId, filter, cursor }),
-  redriveMany: (workspaceId, filter, cursor = null) => post("/api/jobs/redrive", { workspace_id: workspaceId, filter, cursor }),
+  cancelMany: (workspaceId, filter, cursor = null) =>
+    post("/api/jobs/cancel", { workspace_id: workspaceId, filter, cursor }),
+  redriveMany: (workspaceId, filter, cursor = null) =>
+    post("/api/jobs/redrive", { workspace_id: workspaceId, filter, cursor }),
 
   /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    const { states, more } = await unwrap(data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }));
+    const { states, more } = await unwrap(
+      data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }),
+    );
     return { states, more };
   },
 };
@@ -268,20 +410,35 @@ export const jobs = {
 
 export const types = {
   /** Job types by name with who serves them and how the last day went: `{now, types}`. */
-  list: (workspaceId, signal, isInternal = false) => unwrap(data().rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal }).abortSignal(signal)),
+  list: (workspaceId, signal, isInternal = false) =>
+    unwrap(
+      data()
+        .rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal })
+        .abortSignal(signal),
+    ),
   /** One with its schema, limits, workers and schedules. */
-  get: (workspaceId, name, signal) => unwrap(data().rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }).abortSignal(signal)),
+  get: (workspaceId, name, signal) =>
+    unwrap(
+      data()
+        .rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId })
+        .abortSignal(signal),
+    ),
 };
 
 // Alerts --------------------------------------------------------------------------------------
 
 export const alerts = {
-  list: async (workspaceId, signal) => (await unwrap(data().rpc("list_alerts", { p_workspace_id: workspaceId }).abortSignal(signal))).alerts,
-  put: (workspaceId, alert) => unwrap(data().rpc("put_alert", { p_workspace_id: workspaceId, p_alert: alert })),
-  remove: (workspaceId, name) => unwrap(data().rpc("delete_alert", { p_workspace_id: workspaceId, p_name: name })),
+  list: async (workspaceId, signal) =>
+    (await request("GET", room(workspaceId, "alerts"), { signal })).alerts,
+  put: (workspaceId, { name, ...alert }) =>
+    request("PUT", room(workspaceId, `alerts/${encodeURIComponent(name)}`), { body: alert }),
+  remove: (workspaceId, name) =>
+    request("DELETE", room(workspaceId, `alerts/${encodeURIComponent(name)}`)),
   /** Addresses of the workspace's members, in order. */
   async addresses(workspaceId, readPeople) {
-    const members = await unwrap(data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId));
+    const members = await unwrap(
+      data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId),
+    );
     return Object.values(await readPeople(members.map((member) => member.user_id))).sort();
   },
 };
@@ -302,22 +459,31 @@ export async function people(ids) {
 
 // Operators -----------------------------------------------------------------------------------
 
-const operatorCall = (name, given, signal) => unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
+const operatorCall = (name, given, signal) =>
+  unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
 
 /** What people on call may do beyond their own workspaces; each look and act is written down. */
 export const operator = {
   session: () => operatorCall("operator_session", {}),
   /** A page of all workspaces' jobs: `{jobs, next}`. */
-  jobs: (filter, cursor, signal) => operatorCall("operator_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 }, signal),
+  jobs: (filter, cursor, signal) =>
+    operatorCall(
+      "operator_jobs",
+      { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 },
+      signal,
+    ),
   counts: (signal) => operatorCall("operator_counts", {}, signal),
   failures: (signal) => operatorCall("operator_failures", {}, signal),
   workers: (minutes, signal) => operatorCall("operator_workers", { p_minutes: minutes }, signal),
-  workspaces: (search, signal) => operatorCall("operator_workspaces", { p_search: search || null }, signal),
-  actions: async (before, signal) => (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
+  workspaces: (search, signal) =>
+    operatorCall("operator_workspaces", { p_search: search || null }, signal),
+  actions: async (before, signal) =>
+    (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
   open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
   close: (workspaceId) => operatorCall("operator_close", { p_workspace_id: workspaceId }),
   /** Pause or resume a job type or a queue for everyone. */
-  pause: (kind, name, paused, reason) => operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
+  pause: (kind, name, paused, reason) =>
+    operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
 };
 
 // Operations ----------------------------------------------------------------------------------
@@ -326,36 +492,69 @@ const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
 
 export const operations = {
   /** Counts, percentiles, pauses of a workspace, or of everything without one. */
-  stats: (workspaceId, minutes, signal) => unwrap(data().rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }).abortSignal(signal)),
+  stats: (workspaceId, minutes, signal) =>
+    unwrap(
+      data()
+        .rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes })
+        .abortSignal(signal),
+    ),
   /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
-  series: (workspaceId, minutes, isInternal, signal) => unwrap(data().rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes, p_internal: Boolean(isInternal) }).abortSignal(signal)),
+  series: (workspaceId, minutes, isInternal, signal) =>
+    unwrap(
+      data()
+        .rpc("queue_series", {
+          p_workspace_id: workspaceId,
+          p_minutes: minutes,
+          p_internal: Boolean(isInternal),
+        })
+        .abortSignal(signal),
+    ),
   /** Readiness; "not ready" is an answer as well. */
   async health(signal) {
     try {
-      const answer = await fetch(new URL("/api/health/ready", apiOrigin), { cache: "no-store", signal: signal ?? AbortSignal.timeout(TIMEOUT_MS) });
+      const answer = await fetch(new URL("/api/health/ready", apiOrigin), {
+        cache: "no-store",
+        signal: signal ?? AbortSignal.timeout(TIMEOUT_MS),
+      });
       return await answer.json();
     } catch {
       throw new ApiError({ status: 0, code: "unreachable", error: "The server cannot be reached" });
     }
   },
   /** Dead letters by what went wrong: `{groups: [{job_type, error_fingerprint, jobs, last_at, latest_id, …}], more}`. */
-  deadLetters: (workspaceId, signal) => unwrap(data().rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
-  pause: (workspaceId, paused, reason) => post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
+  deadLetters: (workspaceId, signal) =>
+    unwrap(data().rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
+  pause: (workspaceId, paused, reason) =>
+    post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
   limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
-  setLimits: (workspaceId, limits) => request("PATCH", room(workspaceId, "limits"), { body: limits }),
+  setLimits: (workspaceId, limits) =>
+    request("PATCH", room(workspaceId, "limits"), { body: limits }),
   members: (workspaceId, signal) => request("GET", room(workspaceId, "members"), { signal }),
-  setMember: (workspaceId, email, role) => request("PUT", room(workspaceId, `members/${encodeURIComponent(email)}`), { body: { role } }),
-  removeMember: (workspaceId, member) => request("DELETE", room(workspaceId, `members/${encodeURIComponent(member)}`)),
+  setMember: (workspaceId, email, role) =>
+    request("PUT", room(workspaceId, `members/${encodeURIComponent(email)}`), { body: { role } }),
+  removeMember: (workspaceId, member) =>
+    request("DELETE", room(workspaceId, `members/${encodeURIComponent(member)}`)),
   retention: (workspaceId, signal) => request("GET", room(workspaceId, "retention"), { signal }),
-  schedules: async (workspaceId) => (await request("GET", room(workspaceId, "schedules"))).schedules,
-  putSchedule: (workspaceId, { name, ...schedule }) => request("PUT", room(workspaceId, `schedules/${encodeURIComponent(name)}`), { body: schedule }),
-  deleteSchedule: (workspaceId, name) => request("DELETE", room(workspaceId, `schedules/${encodeURIComponent(name)}`)),
+  schedules: async (workspaceId) =>
+    (await request("GET", room(workspaceId, "schedules"))).schedules,
+  putSchedule: (workspaceId, { name, ...schedule }) =>
+    request("PUT", room(workspaceId, `schedules/${encodeURIComponent(name)}`), { body: schedule }),
+  deleteSchedule: (workspaceId, name) =>
+    request("DELETE", room(workspaceId, `schedules/${encodeURIComponent(name)}`)),
   /** The next runs of `{schedule: name}` or `{cron, timezone}`. */
-  nextRuns: async (workspaceId, wanted, signal) => (await request("GET", room(workspaceId, "next-runs"), { query: wanted, signal })).runs,
+  nextRuns: async (workspaceId, wanted, signal) =>
+    (await request("GET", room(workspaceId, "next-runs"), { query: wanted, signal })).runs,
   webhooks: async (workspaceId) => (await request("GET", room(workspaceId, "webhooks"))).webhooks,
   createWebhook: (workspaceId, webhook) => post(room(workspaceId, "webhooks"), webhook),
-  changeWebhook: (workspaceId, id, changes) => request("PATCH", room(workspaceId, `webhooks/${id}`), { body: changes }),
+  changeWebhook: (workspaceId, id, changes) =>
+    request("PATCH", room(workspaceId, `webhooks/${id}`), { body: changes }),
   rotateSecret: (workspaceId, id) => post(room(workspaceId, `webhooks/${id}/rotate-secret`)),
   deleteWebhook: (workspaceId, id) => request("DELETE", room(workspaceId, `webhooks/${id}`)),
-  deliveries: async (workspaceId, id, signal) => (await request("GET", room(workspaceId, `webhooks/${id}/deliveries`), { query: { limit: 50 }, signal })).jobs,
+  deliveries: async (workspaceId, id, signal) =>
+    (
+      await request("GET", room(workspaceId, `webhooks/${id}/deliveries`), {
+        query: { limit: 50 },
+        signal,
+      })
+    ).jobs,
 };

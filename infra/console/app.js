@@ -1,12 +1,29 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
-import { chooseWorkspace, operator, refreshWorkspaces, session, settings, signOut, start } from "./api.js";
+import {
+  chooseWorkspace,
+  operator,
+  refreshWorkspaces,
+  session,
+  settings,
+  signOut,
+  start,
+} from "./api.js";
 import { density, nextDensity } from "./lib/density.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
 import { ALL, isAll } from "./lib/scope.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
-import { classes, html, render, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./lib/ui.js";
+import {
+  classes,
+  html,
+  render,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "./lib/ui.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { openPalette, Palette } from "./parts/palette.js";
@@ -64,14 +81,21 @@ const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 async function findApps() {
   const names = await (await fetch("/apps/index.json")).json();
   const found = await Promise.allSettled(names.map((name) => import(`./apps/${name}/manifest.js`)));
-  found.forEach((result, index) => result.status === "rejected" && tellFailure(`The app ${names[index]} could not be loaded`, result.reason));
-  return found.filter((result) => result.status === "fulfilled").map((result) => result.value.default);
+  found.forEach(
+    (result, index) =>
+      result.status === "rejected" &&
+      tellFailure(`The app ${names[index]} could not be loaded`, result.reason),
+  );
+  return found
+    .filter((result) => result.status === "fulfilled")
+    .map((result) => result.value.default);
 }
 
 function Console({ apps }) {
   const { status, error, user, workspace, workspaces, isOperator } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
-  if (status === "failed") return html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="Your workspaces could not be read" /></main>`;
+  if (status === "failed")
+    return html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="Your workspaces could not be read" /></main>`;
   if (status === "out") return html`<${SignIn} />`;
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} isOperator=${isOperator} />`;
 }
@@ -79,12 +103,18 @@ function Console({ apps }) {
 /** A page of an app for whoever has its link: no session, no menu, nothing of a workspace. */
 function AsGuest({ apps }) {
   const mode = useStore(theme);
-  const found = match(apps.flatMap((app) => app.guestPages ?? []), useStore(place).path);
+  const found = match(
+    apps.flatMap((app) => app.guestPages ?? []),
+    useStore(place).path,
+  );
   return html`<div class="visiting">
     <header class="visiting-top"><span class="brand"><${Logo} /><span>Minutehand</span></span>
       <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button></header>
-    <main id="main" tabindex="-1">${found ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
-      : html`<div class="page"><h1 tabindex="-1">No such page</h1><p class="muted">This link is not valid. Ask the sender for a new one.</p></div>`}</main>
+    <main id="main" tabindex="-1">${
+      found
+        ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
+        : html`<div class="page"><h1 tabindex="-1">No such page</h1><p class="muted">This link is not valid. Ask the sender for a new one.</p></div>`
+    }</main>
     <${Confirmations} /><${Toasts} />
   </div>`;
 }
@@ -95,42 +125,79 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   const rows = useStore(density);
   const [menu, setMenu] = useState(false);
   const core = settings().breakToken ? { ...CORE, nav: [...CORE.nav, BREAK_IT] } : CORE;
-  const shown = ({ isWhole, isOperators }) => (isWhole || !isAll(workspace)) && (!isOperators || isOperator);
-  const sections = [core, OPERATIONS, ...apps].map((section) => ({ ...section, nav: section.nav.filter(shown) })).filter((section) => section.nav.length > 0 || section === core);
-  const routes = useMemo(() => [CORE, OPERATIONS, ...apps].flatMap((section) => section.routes), [apps]);
+  const shown = ({ isWhole, isOperators }) =>
+    (isWhole || !isAll(workspace)) && (!isOperators || isOperator);
+  const sections = [core, OPERATIONS, ...apps]
+    .map((section) => ({ ...section, nav: section.nav.filter(shown) }))
+    .filter((section) => section.nav.length > 0 || section === core);
+  const routes = useMemo(
+    () => [CORE, OPERATIONS, ...apps].flatMap((section) => section.routes),
+    [apps],
+  );
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting: later, it could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
-  useEffect(() => path === "/" && navigate("/jobs", { replace: true }), [path]);
-  const commands = useMemo(() => [
-    ...sections.flatMap((section) => section.nav.map(({ path: to, label }) => ({ label: `Go to ${label}`, hint: section.name, run: () => navigate(to) }))),
-    ...["failed", "retrying", "running", "suspended", "scheduled"].map((one) => ({ label: `Show ${one} jobs`, run: () => navigate(`/jobs?state=${one}`) })),
-    { label: `Use ${rows === "compact" ? "comfortable" : "compact"} rows`, hint: "lists", run: nextDensity },
-    ...workspaces.filter((one) => one.id !== workspace?.id).map((one) => ({ label: `Switch to ${one.name}`, hint: "workspace", run: () => switchTo(one.id) })),
-    { label: "Change theme", hint: mode, run: nextTheme },
-    { label: "Sign out", hint: user.email, run: signOut },
-    { label: "Show keyboard shortcuts", hint: "?", run: openShortcuts },
-  ], [apps, workspaces, workspace, mode, user]);
+  useEffect(() => {
+    if (path === "/") navigate("/jobs", { replace: true });
+  }, [path]);
+  const commands = useMemo(
+    () => [
+      ...sections.flatMap((section) =>
+        section.nav.map(({ path: to, label }) => ({
+          label: `Go to ${label}`,
+          hint: section.name,
+          run: () => navigate(to),
+        })),
+      ),
+      ...["failed", "retrying", "running", "suspended", "scheduled"].map((one) => ({
+        label: `Show ${one} jobs`,
+        run: () => navigate(`/jobs?state=${one}`),
+      })),
+      {
+        label: `Use ${rows === "compact" ? "comfortable" : "compact"} rows`,
+        hint: "lists",
+        run: nextDensity,
+      },
+      ...workspaces
+        .filter((one) => one.id !== workspace?.id)
+        .map((one) => ({
+          label: `Switch to ${one.name}`,
+          hint: "workspace",
+          run: () => switchTo(one.id),
+        })),
+      { label: "Change theme", hint: mode, run: nextTheme },
+      { label: "Sign out", hint: user.email, run: signOut },
+      { label: "Show keyboard shortcuts", hint: "?", run: openShortcuts },
+    ],
+    [apps, workspaces, workspace, mode, user],
+  );
   const isHere = (to) => path === to || path.startsWith(`${to}/`);
   return html`<div class="shell">
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to content</a>
+    <a class="skip" href="#main" onClick=${(event) => {
+      event.preventDefault();
+      document.getElementById("main")?.focus();
+    }}>Skip to content</a>
     <header class="top">
       <a class="brand" href="/jobs"><${Logo} /><span>Minutehand</span></a>
       <button type="button" class="quiet menu-button" aria-expanded=${menu} aria-controls="rail" onClick=${() => setMenu(!menu)}><${Icon} name="menu" /><span>Menu</span></button>
     </header>
     <aside id="rail" class=${classes("rail", menu && "open")} aria-label="Workspace and menu">
       <div class="rail-tools">
-        ${workspaces.length > 1
-          ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(event) => switchTo(event.target.value)}>
+        ${
+          workspaces.length > 1
+            ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(event) => switchTo(event.target.value)}>
               ${workspaces.map((one) => html`<option value=${one.id} key=${one.id}>${one.name}${one.role === "operator" && one.expiresAt ? " (on call)" : ""}</option>`)}</select></label>`
-          : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`}
+            : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`
+        }
         <button type="button" class="palette-button" onClick=${openPalette}><${Icon} name="search" /><span>Go to…</span><kbd>Ctrl K</kbd></button>
       </div>
       <nav aria-label="Main">
-        ${sections.map((section) => html`<div class="nav-section" key=${section.name ?? "core"}>
+        ${sections.map(
+          (section) => html`<div class="nav-section" key=${section.name ?? "core"}>
           ${section.name && html`<p class="nav-name">${section.name}</p>`}
           <ul>${section.nav.map(({ path: to, label, icon }) => html`<li key=${to}><a href=${to} aria-current=${isHere(to) ? "page" : undefined}><${Icon} name=${icon} />${label}</a></li>`)}</ul>
-        </div>`)}
+        </div>`,
+        )}
       </nav>
       <div class="rail-foot">
         <p class="muted small user" title=${user.email}>${user.email}</p>
@@ -142,11 +209,13 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
     </aside>
     <main id="main" tabindex="-1">
       ${workspace?.expiresAt && html`<${OnCall} workspace=${workspace} />`}
-      ${workspace && isAll(workspace) && !found.route.isWhole && found.route !== NOT_FOUND
-        ? html`<div class="page"><h1 tabindex="-1">Choose a workspace</h1><p class="muted">This page is of one workspace. Choose it in the menu, or open one of its jobs.</p></div>`
-        : workspace
-        ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} apps=${apps} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
-        : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p><p class="muted">The first one of a project is made by the person who deployed it: <code>minutehand workspace create NAME --manager ${user.email}</code></p></div>`}
+      ${
+        workspace && isAll(workspace) && !found.route.isWhole && found.route !== NOT_FOUND
+          ? html`<div class="page"><h1 tabindex="-1">Choose a workspace</h1><p class="muted">This page is of one workspace. Choose it in the menu, or open one of its jobs.</p></div>`
+          : workspace
+            ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} apps=${apps} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
+            : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p><p class="muted">The first one of a project is made by the person who deployed it: <code>minutehand workspace create NAME --manager ${user.email}</code></p></div>`
+      }
     </main>
     <${Palette} commands=${commands} /><${Shortcuts} /><${Confirmations} /><${Toasts} />
   </div>`;
@@ -191,7 +260,8 @@ function View({ route, params, workspace, user, apps }) {
     else box.current?.querySelector("h1")?.focus({ preventScroll: true });
     scrollTo(0, 0);
   }, [module]);
-  if (error) return html`<div class="page"><h1 tabindex="-1">Not loaded</h1><${Failed} error=${error} retry=${() => location.reload()} what="This page could not be loaded" /></div>`;
+  if (error)
+    return html`<div class="page"><h1 tabindex="-1">Not loaded</h1><${Failed} error=${error} retry=${() => location.reload()} what="This page could not be loaded" /></div>`;
   if (!module) return html`<div class="page"><${Loading} /></div>`;
   return html`<div class="view" ref=${box}><${module.default} ...${params} workspace=${workspace} user=${user} apps=${apps} /></div>`;
 }
@@ -199,7 +269,7 @@ function View({ route, params, workspace, user, apps }) {
 let firstView = true;
 
 async function main() {
-  const root = document.getElementById("app");
+  const root = /** @type {HTMLElement} */ (document.getElementById("app"));
   followLinks();
   try {
     const visiting = location.pathname.startsWith("/guest/");
@@ -209,7 +279,10 @@ async function main() {
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";
-    render(html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="The console could not start" /></main>`, root);
+    render(
+      html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="The console could not start" /></main>`,
+      root,
+    );
   }
 }
 

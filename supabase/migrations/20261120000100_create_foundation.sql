@@ -32,9 +32,13 @@ end;
 $$;
 
 create function queue.clock() returns timestamptz
-language sql volatile parallel safe
+language plpgsql volatile parallel safe -- called many times per call: a function of one SQL statement starts anew each time
 set search_path = ''
-as $$ select clock_timestamp() $$;
+as $$
+begin
+  return clock_timestamp();
+end;
+$$;
 comment on function queue.clock is E'The engine''s only clock.\n\nA scratch database may replace it to move time; nothing else reads the time of day.';
 
 create function queue.new_id() returns uuid

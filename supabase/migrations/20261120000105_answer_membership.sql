@@ -65,9 +65,13 @@ $$;
 comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';
 
 create function queue.is_worker() returns boolean
-language sql stable
+language plpgsql stable
 set search_path = ''
-as $$ select coalesce((nullif(current_setting('request.jwt.claims', true), '')::jsonb) ->> 'role', '') = 'job_worker' $$;
+as $$
+begin
+  return coalesce((nullif(current_setting('request.jwt.claims', true), '')::jsonb) ->> 'role', '') = 'job_worker';
+end;
+$$;
 comment on function queue.is_worker is 'Whether the caller holds a worker''s key and not the operator''s.';
 
 create function queue.visible_tenants() returns table (id uuid, name text)

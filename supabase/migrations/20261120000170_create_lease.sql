@@ -1263,7 +1263,8 @@ begin
     end if;
   end if;
   v_ids := v_picked.empty || array(
-    select distinct f.id from unnest(v_from) as f (id)
+    -- once for each partition, not for each job: the look passes over every row that this call has just taken
+    select f.id from (select distinct u.id from unnest(v_from) as u (id)) as f
     cross join lateral (select p.claim_from from queue.partitions as p where p.id = f.id limit 1) as p
     where not exists (select 1 from queue.ready as r where r.partition_id = f.id and r.ready_at >= p.claim_from
       order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each

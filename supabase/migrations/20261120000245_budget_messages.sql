@@ -78,18 +78,24 @@ create type queue.message_window as (ceiling bigint, quarter integer);
 comment on type queue.message_window is 'What may be sent now: up to which value of messages_counted states may go, and a quarter of what six seconds may carry.';
 
 create function queue.message_second() returns bigint
-language sql volatile
+language plpgsql volatile
 set search_path = ''
-as $$ select floor(extract(epoch from clock_timestamp()))::bigint $$;
+as $$
+begin
+  return floor(extract(epoch from clock_timestamp()))::bigint;
+end;
+$$;
 comment on function queue.message_second is 'The second that messages are counted in; tests replace it.';
 
 create function queue.message_budget() returns integer
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
+begin
   -- a fifth below the plan: six seconds of it stay below five of the plan's
-  select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
-  from queue.settings where name = 'realtime_messages_per_second'
+  return (select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
+    from queue.settings where name = 'realtime_messages_per_second');
+end;
 $$;
 comment on function queue.message_budget is E'Messages a second that may be sent, deliveries included: the setting realtime_messages_per_second.\n\nfree is 80 and pro 400, a fifth below what the plans allow.';
 

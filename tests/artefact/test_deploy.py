@@ -33,7 +33,7 @@ class Deployed:
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
-            self._clients[service] = boto3.client(
+            self._clients[service] = boto3.client(  # type: ignore[call-overload]
                 service,
                 region_name="us-east-1",
                 aws_access_key_id="test",

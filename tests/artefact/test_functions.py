@@ -50,9 +50,9 @@ def aws() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    keys: dict[str, Any] = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     url = f"http://{host}:{port}"
-    ssm = boto3.client("ssm", endpoint_url=url, region_name="us-east-1", **keys)
+    ssm: Any = boto3.client("ssm", endpoint_url=url, region_name="us-east-1", **keys)
     write_parameters(ssm, "dev", SECRETS)
     ssm.close()
     yield url

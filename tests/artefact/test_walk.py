@@ -178,6 +178,8 @@ def place(postgres: Postgres, tmp_path: Path) -> Iterator[Place]:
         finally:
             gateway.stop()
             drop(connection, DATABASE)
+            # roles are the server's, which the tests after this one share
+            migrations.set_project_owner(postgres.url(), postgres.password)
             connection.execute(f"drop role {LOGIN_ROLE}".encode())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.release import releases
+from minutehand.install.sources import ordinal
 from minutehand.version import VERSION
 from tests.support.paths import ROOT
 
@@ -25,7 +26,7 @@ def test_the_version_is_said_in_one_place() -> None:
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "shared/minutehand/version.py"
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
-    assert all(releases.ordinal(known) <= releases.ordinal(VERSION) for known in releases.read())
+    assert all(ordinal(known) <= ordinal(VERSION) for known in releases.read())
 
 
 @pytest.fixture

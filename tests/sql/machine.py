@@ -844,7 +844,7 @@ class QueueMachine(RuleBasedStateMachine):
             "select extract(epoch from a.leased_at)::float from queue.attempts a join public.jobs j on j.id = a.job_id where j.job_type = 'rated' order by 1"
         )
         for first, since in enumerate(starts):
-            for last in range(first, len(starts)):
-                assert last - first + 1 <= 3 + (starts[last] - since) / 100 + 1e-6, (
+            for place in range(first, len(starts)):
+                assert place - first + 1 <= 3 + (starts[place] - since) / 100 + 1e-6, (
                     "the rate was exceeded"
                 )

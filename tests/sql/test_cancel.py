@@ -177,7 +177,8 @@ def test_a_bulk_call_goes_through_a_backlog_in_slices(engine: Engine) -> None:
     engine.enqueue_many(3000)
     engine.enqueue(delay_seconds=60, job_type="other")
 
-    counts, cursor = [], None
+    counts: list[int] = []
+    cursor = None
     while not counts or cursor:
         answer = engine.rpc(
             "cancel_jobs",

@@ -87,7 +87,7 @@ def test_every_function_is_granted_by_name_and_to_nobody_else(
             ):
                 if name not in OF_APPS or schema != SCHEMAS.clients:
                     found[role].add(f"{schema}.{name}")
-        everyone = [name for (name,) in catalogue.execute(
+        everyone = [str(name) for (name,) in catalogue.execute(
             f"select proname from pg_proc p where {OURS} and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
         )]  # fmt: skip
 

@@ -185,8 +185,7 @@ def test_one_tenants_failing_probes_do_not_keep_it_open(engine: Engine) -> None:
     """Nor its slow ones: after five minutes the type has the benefit of the doubt."""
     tenants = half_open(engine)
     for _ in range(4):
-        [probe] = [p for p in engine.lease(1) if p["job"]["workspace_id"] == tenants[0]] or [None]
-        if probe:
+        for probe in [p for p in engine.lease(1) if p["job"]["workspace_id"] == tenants[0]]:
             engine.settle(probe, "retry", error=ERROR)
         engine.advance(1)
     assert not paused(engine)

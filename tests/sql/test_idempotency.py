@@ -233,7 +233,7 @@ def test_payloads_are_checked_by_the_types_schema(engine: Engine) -> None:
         "additionalProperties": False,
     }
     engine.register("strict", payload_schema=schema)
-    bad = {
+    bad: dict[str, dict[str, Any]] = {
         "payload.email": {},
         "payload.tags[1]": {"email": "a@b", "tags": [1, "x"]},
         "payload.z": {"email": "a@b", "z": 1},
@@ -310,7 +310,7 @@ def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) ->
 
 def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     """Each call pushes the run back; the last payload is the one that runs."""
-    options = {"unique": {"key": "save"}, "debounce_seconds": 30}
+    options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
     first = engine.enqueue({"v": 1}, **options)
     engine.advance(20)
 
@@ -325,7 +325,7 @@ def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
 
 def test_what_comes_while_its_debounced_job_is_leased_runs_again(engine: Engine) -> None:
     """The older payload is on its way to a worker; the newer one must not be lost with it."""
-    options = {"unique": {"key": "save"}, "debounce_seconds": 30}
+    options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
     first = engine.enqueue({"v": 1}, **options)
     engine.advance(31)
     with engine.beside() as worker:

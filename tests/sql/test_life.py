@@ -241,6 +241,7 @@ def test_a_job_never_starts_before_it_was_made(engine: Engine) -> None:
 def test_a_worker_with_nothing_to_do_is_not_told_to_ask_again(engine: Engine) -> None:
     """It sleeps until it is woken; a time, even 0, would have it ask for ever."""
     assert engine.lease_call()["next_due_in_ms"] is None
-    engine.settle(engine.enqueue() and engine.lease_one(), "completed")
+    engine.enqueue()
+    engine.settle(engine.lease_one(), "completed")
 
     assert engine.lease_call()["next_due_in_ms"] is None

@@ -159,7 +159,9 @@ def test_a_type_says_what_it_sends(engine: Engine, live: str, kinds: list[str]) 
 def test_types_of_one_statement_keep_their_own_ways(engine: Engine) -> None:
     """A batch mixes types; a silent one must not silence its neighbours."""
     engine.register("silent", live="off")
-    items = [{"job_type": name, "payload": {}} for name in ("work", "silent", "work")]
+    items: list[dict[str, Any]] = [
+        {"job_type": name, "payload": {}} for name in ("work", "silent", "work")
+    ]
     made = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
 
     sent = {job_id for job_id, _ in told(engine, f"workspace:{ACME}")}

@@ -138,6 +138,7 @@ def test_a_person_enqueues_no_faster_than_their_limit(engine: Engine, way: str) 
             WAYS[way](ada)
         state, word, detail = refusal(refused.value)
         assert (state, word) == ("PT429", "rate_limited")
+        assert detail is not None
         assert json.loads(detail) == {
             "limit": "enqueues",
             "per_second": 2,

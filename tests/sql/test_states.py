@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -199,13 +200,14 @@ def test_the_longest_runs_are_found(engine: Engine) -> None:
 
 def test_an_unknown_state_or_order_is_refused_by_name(engine: Engine) -> None:
     """A typo must not match nothing."""
-    for call, field in (
+    calls: list[tuple[Callable[[], Any], str]] = [
         (
             lambda: engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "state": ["quiet"]}),
             "state",
         ),
         (lambda: engine.rpc("sort_jobs", p_filter={"workspace_id": ACME}, p_by="mood"), "sort"),
-    ):
+    ]
+    for call, field in calls:
         with pytest.raises(psycopg.Error) as refused:
             call()
         assert refusal(refused.value) == ("PT400", "invalid_argument", field)

@@ -119,7 +119,7 @@ def test_a_procedure_has_its_shape_whoever_writes_it(seeded: Database) -> None:
     held = lease(seeded, made["transcription"], "transcription")
     good = {"title": "Lamp", "steps": [{"title": "Off", "at_seconds": 1.5}]}
     step = {"title": "x", "at_seconds": 0}
-    bad = [
+    bad: list[Any] = [
         None, [], {}, {"title": "x"}, {**good, "title": ""}, {**good, "steps": []},
         {**good, "steps": [{**step, "at_seconds": 1e300}]}, {**good, "steps": [{"title": 1}]},
         {**good, "steps": [{**step, "at_seconds": "1"}]}, {**good, "more": 1},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -281,14 +282,15 @@ def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
             "put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "enabled": False}
         )
         assert not off["enabled"]
-        for call in (
+        calls: list[Callable[[], Any]] = [
             lambda: ada.rpc(
                 "put_schedule",
                 p_workspace_id=ACME,
                 p_schedule={"name": "code:mine", "cron": "* * * * *"},
             ),
             lambda: ada.rpc("delete_schedule", p_workspace_id=ACME, p_name="code:mine"),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(psycopg.Error) as refused:
                 call()
             assert refusal(refused.value)[:2] == ("PT409", "declared_in_code")

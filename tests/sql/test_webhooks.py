@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -331,7 +332,7 @@ def test_no_person_makes_a_delivery(engine: Engine, user: str) -> None:
     engine.register("seal", internal=True)
     forged = {"webhook_id": ACME, "job_id": ACME, "seq": 1}
     with engine.member(user) as member:
-        functions = [
+        functions: list[Callable[[str], Any]] = [
             lambda t: member.enqueue(forged, job_type=t),
             lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": t}]),
             lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": t, "priority": 1}]),

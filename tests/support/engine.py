@@ -66,7 +66,9 @@ class Engine:
             name: psycopg.types.json.Jsonb(value) if isinstance(value, dict | list) else value
             for name, value in arguments.items()
         }
-        return self.connection.execute(f"select public.{function}({places})", values).fetchone()[0]
+        row = self.connection.execute(f"select public.{function}({places})", values).fetchone()
+        assert row is not None
+        return row[0]
 
     # --- producers ---
 

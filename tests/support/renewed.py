@@ -95,7 +95,9 @@ class Renewed:
     def _make(self) -> None:
         with psycopg.connect(self._server.url(), autocommit=True) as connection:
             create_clone(connection, NAME, template=SEEDED)
-        steps = [sql.SQL("begin; set local session_replication_role = replica")]  # no triggers
+        steps: list[sql.Composable] = [
+            sql.SQL("begin; set local session_replication_role = replica")
+        ]  # no triggers
         with self.database.connect() as connection:
             connection.execute("create schema kept")
             for number, (schema, name, names) in enumerate(connection.execute(TABLES).fetchall()):

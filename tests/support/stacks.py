@@ -38,7 +38,7 @@ class RunningStack:
     def __getattr__(self, name: str) -> str:
         """Return a value of the env file, e.g. `stack.supabase_url`."""
         try:
-            return self.__dict__["values"][name.upper()]
+            return str(self.__dict__["values"][name.upper()])
         except KeyError:
             raise AttributeError(name) from None
 

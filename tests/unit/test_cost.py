@@ -8,7 +8,7 @@ from infra.bench.cost import PRICES, USAGE, idle, per_million, stream_month, tab
 
 
 def test_the_page_shows_what_is_computed(repository: Path) -> None:
-    """`make simulate ARGS=--cost` prints the tables anew."""
+    """`python -m infra.bench.cost` prints the tables."""
     assert tables() in (repository / "infra/aws/COST.md").read_text("utf-8")
 
 

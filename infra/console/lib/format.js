@@ -8,10 +8,12 @@ const NONE = "–";
 export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
 
 /** `1 job`, `12 jobs`. */
-export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+export const counted = (count, one, many = `${one}s`) =>
+  `${number(count)} ${count === 1 ? one : many}`;
 
 /** 98.3 %, from a share between 0 and 1. */
-export const percent = (share) => (Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE);
+export const percent = (share) =>
+  Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
 
 /** The whole part of a job's progress, 0 to 100. */
 export function percentage(progress) {
@@ -26,9 +28,11 @@ export function duration(ms) {
   if (value < 1000) return `${Math.round(value)} ms`;
   if (value < 60_000) return `${(value / 1000).toFixed(1)} s`;
   const seconds = Math.round(value / 1000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+  if (seconds < 3600)
+    return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
   const minutes = Math.round(seconds / 60);
-  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+  if (minutes < 1440)
+    return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
   const hours = Math.round(minutes / 60);
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
@@ -36,7 +40,7 @@ export function duration(ms) {
 /** Milliseconds between two instants; NaN when one is missing. */
 export const between = (from, to) => (from && to ? Date.parse(to) - Date.parse(from) : Number.NaN);
 
-/** `in 40s`, `3min ago`, `now`. */
+/** `in 40s`, `3m ago`, `now`. */
 export function relative(iso, now = Date.now()) {
   const seconds = Math.round((Date.parse(iso) - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
@@ -51,23 +55,31 @@ export function relative(iso, now = Date.now()) {
 /** `2026-11-20 08:36:55.585 UTC`. */
 export function utc(iso) {
   const time = new Date(iso);
-  return Number.isNaN(time.getTime()) ? NONE : `${time.toISOString().replace("T", " ").slice(0, 23)} UTC`;
+  return Number.isNaN(time.getTime())
+    ? NONE
+    : `${time.toISOString().replace("T", " ").slice(0, 23)} UTC`;
 }
 
 /** `08:36:55.585`, in UTC. */
-export const clock = (iso) => (Number.isNaN(Date.parse(iso)) ? NONE : new Date(iso).toISOString().slice(11, 23));
+export const clock = (iso) =>
+  Number.isNaN(Date.parse(iso)) ? NONE : new Date(iso).toISOString().slice(11, 23);
 
 /** The last characters of an id: time-ordered ids begin alike. */
 export const shortId = (id) => String(id ?? "").slice(-8);
 
 /** $0.000012; a dash when nothing was measured. */
-export const money = (value) => (value === null || value === undefined || Number(value) === 0 ? NONE : `$${Number(value).toFixed(6)}`);
+export const money = (value) =>
+  value === null || value === undefined || Number(value) === 0
+    ? NONE
+    : `$${Number(value).toFixed(6)}`;
 
 /** 12.3 kB. */
 export function bytes(count) {
   if (!Number.isFinite(count)) return NONE;
   const power = count < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(count) / 3));
-  return power === 0 ? `${count} B` : `${(count / 1000 ** power).toFixed(1)} ${["", "kB", "MB", "GB"][power]}`;
+  return power === 0
+    ? `${count} B`
+    : `${(count / 1000 ** power).toFixed(1)} ${["", "kB", "MB", "GB"][power]}`;
 }
 
 /** An address fit for a link: http and https only, else null. */
@@ -89,6 +101,8 @@ export function pretty(value) {
 /** The first simple values of an object, in a line: `to: a@b.test, count: 3`. */
 export function glimpse(value) {
   if (value === null || typeof value !== "object") return "";
-  const simple = Object.entries(value).filter(([, one]) => one !== null && typeof one !== "object").slice(0, 3);
+  const simple = Object.entries(value)
+    .filter(([, one]) => one !== null && typeof one !== "object")
+    .slice(0, 3);
   return simple.map(([name, one]) => `${name}: ${String(one).slice(0, 80)}`).join(", ");
 }

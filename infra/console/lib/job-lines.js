@@ -10,7 +10,14 @@ const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
 const query = (jobId) => data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
 
-const asLine = (row) => ({ key: row.id, at: row.created_at, level: row.log_level, attempt: row.attempt, message: row.message, metadata: row.metadata });
+const asLine = (row) => ({
+  key: row.id,
+  at: row.created_at,
+  level: row.log_level,
+  attempt: row.attempt,
+  message: row.message,
+  metadata: row.metadata,
+});
 
 /** The lines of one job; `tell` says that there may be more. */
 class JobLines {
@@ -48,7 +55,9 @@ class JobLines {
   /** A page of earlier lines before those that are here; true while there are more. */
   async earlier() {
     await this.#attempt(async () => {
-      const rows = await unwrap(query(this.#jobId).lt("id", this.#lines[0].key).order("id", { ascending: false }));
+      const rows = await unwrap(
+        query(this.#jobId).lt("id", this.#lines[0].key).order("id", { ascending: false }),
+      );
       this.#hasEarlier = rows.length === PAGE;
       this.#lines = [...rows.reverse().map(asLine), ...this.#lines];
     });
@@ -83,7 +92,8 @@ class JobLines {
     } catch (error) {
       this.#error = error;
     }
-    if (!this.#closed) this.#changed({ lines: this.#lines, hasEarlier: this.#hasEarlier, error: this.#error });
+    if (!this.#closed)
+      this.#changed({ lines: this.#lines, hasEarlier: this.#hasEarlier, error: this.#error });
   }
 }
 
@@ -101,5 +111,9 @@ export function useJobLines(jobId, sign) {
     return () => made.close();
   }, [jobId]);
   useEffect(() => void lines.current.tell(), [jobId, sign]);
-  return { ...state, earlier: state.hasEarlier ? () => lines.current.earlier() : null, all: () => lines.current.all() };
+  return {
+    ...state,
+    earlier: state.hasEarlier ? () => lines.current.earlier() : null,
+    all: () => lines.current.all(),
+  };
 }

@@ -18,18 +18,33 @@ export class JobList {
   #workspaceId;
   #filter;
   #changed;
+  /** @type {import("./jobs/watch-workspace.js").WorkspaceWatch | null} */
   #watch = null;
   #rows = new Map(); // id -> row, newest first
   #cursor = null;
   #dirty = new Set();
   #timers = new Set();
   #controller = new AbortController();
+  /** @type {() => string[]} */
   #visible = () => [];
   #loading = false;
   #refreshing = false;
   #again = false;
 
-  state = { rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null, newer: 0, missed: 0, freshness: "catching-up", isPaused: false };
+  state = {
+    /** @type {any[]} */
+    rows: [],
+    /** @type {any} */
+    counts: null,
+    isLoading: true,
+    isLoadingMore: false,
+    isAll: false,
+    error: null,
+    newer: 0,
+    missed: 0,
+    freshness: "catching-up",
+    isPaused: false,
+  };
 
   constructor(workspaceId, filter, changed) {
     this.#workspaceId = workspaceId;
@@ -74,12 +89,22 @@ export class JobList {
     try {
       const isSorted = Boolean(this.#filter.sort);
       const from = isSorted ? { offset: this.#rows.size } : { cursor: this.#cursor };
-      const page = await api.list({ ...this.#query(), ...from, limit: PAGE }, this.#controller.signal);
+      const page = await api.list(
+        { ...this.#query(), ...from, limit: PAGE },
+        this.#controller.signal,
+      );
       for (const row of page.jobs) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
       this.#cursor = page.next_cursor;
-      this.#set({ rows: [...this.#rows.values()], isAll: isSorted ? !page.more : page.next_cursor === null, error: null, isLoading: false, isLoadingMore: false });
+      this.#set({
+        rows: [...this.#rows.values()],
+        isAll: isSorted ? !page.more : page.next_cursor === null,
+        error: null,
+        isLoading: false,
+        isLoadingMore: false,
+      });
     } catch (error) {
-      if (!this.#controller.signal.aborted) this.#set({ error, isLoading: false, isLoadingMore: false });
+      if (!this.#controller.signal.aborted)
+        this.#set({ error, isLoading: false, isLoadingMore: false });
       this.#retryLater(error);
     } finally {
       this.#loading = false;
@@ -89,7 +114,8 @@ export class JobList {
 
   /** A server that was away is asked again, whether or not Realtime noticed. */
   #retryLater(error) {
-    if (isPassing(error)) this.#later("retry", RETRY_MS, () => (this.#rows.size === 0 ? this.load() : this.refresh()));
+    if (isPassing(error))
+      this.#later("retry", RETRY_MS, () => (this.#rows.size === 0 ? this.load() : this.refresh()));
   }
 
   async #catchUp() {
@@ -109,16 +135,22 @@ export class JobList {
       const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);
       const fresh = new Map(page.jobs.map((row) => [row.id, row]));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // a slice without a match says nothing of what is older
-      const kept = [...this.#rows.values()].filter((row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest);
+      const kept = [...this.#rows.values()].filter(
+        (row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest,
+      );
       const before = this.#rows;
-      this.#rows = new Map([...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]), ...kept.map((row) => [row.id, row])]);
+      this.#rows = new Map([
+        ...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]),
+        ...kept.map((row) => [row.id, row]),
+      ]);
       // a first slice with few matches, or none, does not undo how far the list was looked through
       const isSlice = page.next_cursor !== null && page.jobs.length < PAGE;
       if (kept.length === 0 && !(isSlice && (this.#cursor || this.state.isAll))) {
         this.#cursor = page.next_cursor;
         this.#set({ isAll: page.next_cursor === null });
       }
-      for (const id of this.#visible()) if (!fresh.has(id) && this.#rows.has(id)) this.#dirty.add(id);
+      for (const id of this.#visible())
+        if (!fresh.has(id) && this.#rows.has(id)) this.#dirty.add(id);
       this.#set({ rows: [...this.#rows.values()], newer: 0, error: null });
       this.#flushSoon();
       this.#recount();
@@ -135,7 +167,10 @@ export class JobList {
   async #sortAgain() {
     this.#refreshing = true;
     try {
-      const page = await api.list({ ...this.#query(), limit: Math.min(200, Math.max(PAGE, this.#rows.size)) }, this.#controller.signal);
+      const page = await api.list(
+        { ...this.#query(), limit: Math.min(200, Math.max(PAGE, this.#rows.size)) },
+        this.#controller.signal,
+      );
       this.#rows = new Map(page.jobs.map((row) => [row.id, newest(this.#rows.get(row.id), row)]));
       this.#set({ rows: [...this.#rows.values()], isAll: !page.more, newer: 0, error: null });
       this.#recount();
@@ -198,7 +233,8 @@ export class JobList {
 
   #show() {
     const { state } = this.#filter;
-    for (const [id, row] of this.#rows) if (state && stateOfJob(row) !== state) this.#rows.delete(id);
+    for (const [id, row] of this.#rows)
+      if (state && stateOfJob(row) !== state) this.#rows.delete(id);
     this.#set({ rows: [...this.#rows.values()] });
   }
 
@@ -207,12 +243,14 @@ export class JobList {
   }
 
   async #flush() {
-    if (document.visibilityState !== "visible") return this.#later("flush", 1000, () => this.#flush());
+    if (document.visibilityState !== "visible")
+      return this.#later("flush", 1000, () => this.#flush());
     const ids = [...this.#dirty].slice(0, 100);
     for (const id of ids) this.#dirty.delete(id);
     try {
       const found = await api.byIds(ids);
-      for (const row of found) if (this.#rows.has(row.id)) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
+      for (const row of found)
+        if (this.#rows.has(row.id)) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
       this.#show();
     } catch (error) {
       this.#set({ error });
@@ -261,11 +299,17 @@ export function useJobList(workspaceId, filter) {
   const list = useRef(null);
   // before painting: a button pressed at once must find the list it belongs to
   useLayoutEffect(() => {
-    const made = workspaceId === ALL ? new OperatorList(filter, setState) : new JobList(workspaceId, filter, setState);
+    const made =
+      workspaceId === ALL
+        ? new OperatorList(filter, setState)
+        : new JobList(workspaceId, filter, setState);
     list.current = made;
     setState(made.state);
     made.start();
     return () => made.close();
   }, [key]);
-  return { list, state: state ?? { rows: [], counts: null, isLoading: true, freshness: "catching-up" } };
+  return {
+    list,
+    state: state ?? { rows: [], counts: null, isLoading: true, freshness: "catching-up" },
+  };
 }

@@ -10,22 +10,44 @@ export class OperatorList {
   #filter;
   #changed;
   #cursor = null;
-  #timer = null;
+  #timer = 0;
   #controller = new AbortController();
   #loading = false;
 
-  state = { rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null, newer: 0, missed: 0, freshness: "catching-up", isPaused: false };
+  state = {
+    /** @type {any[]} */
+    rows: [],
+    /** @type {any} */
+    counts: null,
+    isLoading: true,
+    isLoadingMore: false,
+    isAll: false,
+    error: null,
+    newer: 0,
+    missed: 0,
+    freshness: "catching-up",
+    isPaused: false,
+  };
 
   constructor(filter, changed) {
     const { state, workspace_id: workspace, job_type: type, queue, search } = filter;
-    const wanted = { workspace_id: workspace, job_type: type, queue, search, state: state && [state] };
+    const wanted = {
+      workspace_id: workspace,
+      job_type: type,
+      queue,
+      search,
+      state: state && [state],
+    };
     this.#filter = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value));
     this.#changed = changed;
   }
 
   start() {
     this.load();
-    this.#timer = setInterval(() => document.visibilityState === "visible" && !this.state.isPaused && this.refresh(), EVERY_MS);
+    this.#timer = setInterval(
+      () => document.visibilityState === "visible" && !this.state.isPaused && this.refresh(),
+      EVERY_MS,
+    );
   }
 
   close() {
@@ -48,7 +70,10 @@ export class OperatorList {
       const page = await operator.jobs(this.#filter, this.#cursor, this.#controller.signal);
       this.#cursor = page.next;
       const known = new Set(this.state.rows.map((row) => row.id));
-      this.#set({ rows: [...this.state.rows, ...page.jobs.filter((row) => !known.has(row.id))], isAll: page.next === null });
+      this.#set({
+        rows: [...this.state.rows, ...page.jobs.filter((row) => !known.has(row.id))],
+        isAll: page.next === null,
+      });
     });
   }
 
@@ -59,7 +84,10 @@ export class OperatorList {
       const page = await operator.jobs(this.#filter, null, this.#controller.signal);
       const oldest = page.jobs.at(-1)?.id ?? "~";
       const below = page.next === null ? [] : this.state.rows.filter((row) => row.id < oldest);
-      this.#set({ rows: [...page.jobs, ...below], ...(below.length === 0 && { isAll: page.next === null }) });
+      this.#set({
+        rows: [...page.jobs, ...below],
+        ...(below.length === 0 && { isAll: page.next === null }),
+      });
       if (below.length === 0) this.#cursor = page.next;
     });
     await this.#count();
@@ -75,7 +103,9 @@ export class OperatorList {
   }
 
   put(row) {
-    this.#set({ rows: this.state.rows.map((one) => (one.id === row.id ? { ...one, ...row } : one)) });
+    this.#set({
+      rows: this.state.rows.map((one) => (one.id === row.id ? { ...one, ...row } : one)),
+    });
   }
 
   async #count() {
@@ -94,7 +124,12 @@ export class OperatorList {
       await run();
       this.#set({ error: null, isLoading: false, isLoadingMore: false, freshness: "polling" });
     } catch (error) {
-      this.#set({ error, isLoading: false, isLoadingMore: false, freshness: isPassing(error) ? "offline" : "polling" });
+      this.#set({
+        error,
+        isLoading: false,
+        isLoadingMore: false,
+        freshness: isPassing(error) ? "offline" : "polling",
+      });
     } finally {
       this.#loading = false;
     }

@@ -2,7 +2,10 @@
 
 import { createStore, useStore } from "./store.js";
 
-const here = () => ({ path: location.pathname.replace(/(.)\/+$/, "$1"), query: new URLSearchParams(location.search) });
+const here = () => ({
+  path: location.pathname.replace(/(.)\/+$/, "$1"),
+  query: new URLSearchParams(location.search),
+});
 
 /** Where the console is: `{path, query}`. */
 export const place = createStore(here());
@@ -19,7 +22,8 @@ export function navigate(address, { replace = false } = {}) {
 export function setQuery(changes, { replace = true } = {}) {
   const target = new URL(location.href);
   for (const [name, value] of Object.entries(changes)) {
-    if (value === null || value === undefined || value === "" || value === false) target.searchParams.delete(name);
+    if (value === null || value === undefined || value === "" || value === false)
+      target.searchParams.delete(name);
     else target.searchParams.set(name, value);
   }
   navigate(target.href, { replace });
@@ -62,9 +66,19 @@ function safeDecode(text) {
 export function followLinks() {
   addEventListener("popstate", () => place.set(here()));
   document.addEventListener("click", (event) => {
-    if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    const link = event.target.closest?.("a[href]");
-    if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
+    if (
+      event.defaultPrevented ||
+      event.button !== 0 ||
+      event.metaKey ||
+      event.ctrlKey ||
+      event.shiftKey ||
+      event.altKey
+    )
+      return;
+    const target = /** @type {Element | null} */ (event.target);
+    const link = /** @type {HTMLAnchorElement | null | undefined} */ (target?.closest?.("a[href]"));
+    if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin)
+      return;
     if (link.hash && link.pathname === location.pathname) return;
     event.preventDefault();
     navigate(link.href);

@@ -1,20 +1,29 @@
 // A form from a JSON Schema: which fields a payload has, what may be in them, and the payload they make. Pure.
 
-const without = (schema, ...names) => Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
+const without = (schema, ...names) =>
+  Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
 
 /** The schema a reference within the document points at, merged with what stands beside it. */
 export function resolve(schema, root, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > 8) return {};
   if (typeof schema.$ref === "string" && schema.$ref.startsWith("#/")) {
-    const target = schema.$ref.slice(2).split("/").reduce((node, part) => node?.[part.replaceAll("~1", "/").replaceAll("~0", "~")], root);
+    const target = schema.$ref
+      .slice(2)
+      .split("/")
+      .reduce((node, part) => node?.[part.replaceAll("~1", "/").replaceAll("~0", "~")], root);
     return { ...resolve(target, root, depth + 1), ...without(schema, "$ref") };
   }
   // pydantic writes an optional field as anyOf [it, null]
   const choices = (schema.anyOf ?? schema.oneOf)?.filter((one) => one.type !== "null");
   if (choices?.length === 1) {
-    return { ...resolve(choices[0], root, depth + 1), ...without(schema, "anyOf", "oneOf"), isNullable: true };
+    return {
+      ...resolve(choices[0], root, depth + 1),
+      ...without(schema, "anyOf", "oneOf"),
+      isNullable: true,
+    };
   }
-  if (schema.allOf?.length === 1) return { ...resolve(schema.allOf[0], root, depth + 1), ...schema, allOf: undefined };
+  if (schema.allOf?.length === 1)
+    return { ...resolve(schema.allOf[0], root, depth + 1), ...schema, allOf: undefined };
   return schema;
 }
 
@@ -33,14 +42,34 @@ export function fieldsOf(root) {
   return Object.entries(schema.properties).map(([name, given]) => {
     const field = resolve(given, root);
     const type = Array.isArray(field.type) ? field.type.find((one) => one !== "null") : field.type;
-    const kind = field.enum || "const" in field ? "choice" : !SIMPLE.has(type) ? "json" : type === "boolean" ? "flag" : type === "string" ? ((field.maxLength ?? 0) > 200 ? "long" : "text") : "number";
-    return { name, label: name, hint: hintOf(field, type), kind, isRequired: required.has(name), schema: { ...field, type }, choices: field.enum ?? ("const" in field ? [field.const] : []) };
+    const kind =
+      field.enum || "const" in field
+        ? "choice"
+        : !SIMPLE.has(type)
+          ? "json"
+          : type === "boolean"
+            ? "flag"
+            : type === "string"
+              ? (field.maxLength ?? 0) > 200
+                ? "long"
+                : "text"
+              : "number";
+    return {
+      name,
+      label: name,
+      hint: hintOf(field, type),
+      kind,
+      isRequired: required.has(name),
+      schema: { ...field, type },
+      choices: field.enum ?? ("const" in field ? [field.const] : []),
+    };
   });
 }
 
 function hintOf(field, type) {
   const parts = [field.description, field.format, type === "array" ? "a list" : null];
-  if (field.minimum !== undefined || field.maximum !== undefined) parts.push(`${field.minimum ?? "…"} to ${field.maximum ?? "…"}`);
+  if (field.minimum !== undefined || field.maximum !== undefined)
+    parts.push(`${field.minimum ?? "…"} to ${field.maximum ?? "…"}`);
   if (field.maxLength !== undefined) parts.push(`at most ${field.maxLength} characters`);
   if (field.pattern) parts.push(field.pattern);
   return parts.filter(Boolean).join(" · ");
@@ -48,12 +77,15 @@ function hintOf(field, type) {
 
 /** What a form begins with: defaults, or what is there already; everything as text, flags as booleans. */
 export function draftOf(fields, payload = {}) {
-  return Object.fromEntries(fields.map(({ name, kind, schema }) => {
-    const value = payload[name] ?? schema.default;
-    if (kind === "flag") return [name, value === undefined || value === null ? "" : String(value)];
-    if (value === undefined || value === null) return [name, ""];
-    return [name, kind === "json" ? JSON.stringify(value, null, 2) : String(value)];
-  }));
+  return Object.fromEntries(
+    fields.map(({ name, kind, schema }) => {
+      const value = payload[name] ?? schema.default;
+      if (kind === "flag")
+        return [name, value === undefined || value === null ? "" : String(value)];
+      if (value === undefined || value === null) return [name, ""];
+      return [name, kind === "json" ? JSON.stringify(value, null, 2) : String(value)];
+    }),
+  );
 }
 
 /** The payload of a draft: `{payload, problems: {field: text}}`; what is empty and not required is left out. */
@@ -69,7 +101,8 @@ export function payloadOf(fields, draft) {
     }
     if (kind === "number") {
       const value = Number(text);
-      if (!Number.isFinite(value) || (schema.type === "integer" && !Number.isInteger(value))) problems[name] = schema.type === "integer" ? "must be a whole number" : "must be a number";
+      if (!Number.isFinite(value) || (schema.type === "integer" && !Number.isInteger(value)))
+        problems[name] = schema.type === "integer" ? "must be a whole number" : "must be a number";
       else payload[name] = value;
     } else if (kind === "flag") payload[name] = text === "true";
     else if (kind === "choice") payload[name] = choices.find((one) => String(one) === text) ?? text;

@@ -1,7 +1,14 @@
 // Numbers over time, as queue_series gives them, made ready for charts. Pure.
 
 /** The ranges that can be looked at: minutes by the word in the address. */
-export const RANGES = { "15m": [15, "15 minutes"], "1h": [60, "hour"], "6h": [360, "6 hours"], "24h": [1440, "24 hours"], "7d": [10_080, "7 days"], "30d": [43_200, "30 days"] };
+export const RANGES = {
+  "15m": [15, "15 minutes"],
+  "1h": [60, "hour"],
+  "6h": [360, "6 hours"],
+  "24h": [1440, "24 hours"],
+  "7d": [10_080, "7 days"],
+  "30d": [43_200, "30 days"],
+};
 
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
@@ -15,7 +22,8 @@ const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost
 export function fold({ now, since, step_seconds: step, live, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
-  for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step) at.push(time);
+  for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
+    at.push(time);
   const zeros = () => at.map(() => 0);
   const totals = Object.fromEntries(COUNTS.map((name) => [name, zeros()]));
   const sums = Object.fromEntries(COUNTS.map((name) => [name, 0]));
@@ -24,7 +32,11 @@ export function fold({ now, since, step_seconds: step, live, points }) {
     const index = Math.round((Date.parse(point.at) / 1000 - from) / step);
     if (index < 0 || index >= at.length) continue;
     if (!types.has(point.job_type)) {
-      types.set(point.job_type, { ...Object.fromEntries(COUNTS.map((name) => [name, zeros()])), wait: at.map(() => null), run: at.map(() => null) });
+      types.set(point.job_type, {
+        ...Object.fromEntries(COUNTS.map((name) => [name, zeros()])),
+        wait: at.map(() => null),
+        run: at.map(() => null),
+      });
     }
     const type = types.get(point.job_type);
     for (const name of COUNTS) {
@@ -39,16 +51,26 @@ export function fold({ now, since, step_seconds: step, live, points }) {
   let left = Number(live);
   for (let index = at.length - 1; index >= 0; index -= 1) {
     depth[index] = Math.max(0, left);
-    left += totals.completed[index] + totals.failed[index] + totals.cancelled[index] - totals.enqueued[index] - totals.redriven[index];
+    left +=
+      totals.completed[index] +
+      totals.failed[index] +
+      totals.cancelled[index] -
+      totals.enqueued[index] -
+      totals.redriven[index];
   }
   return { at, totals, sums, depth, types };
 }
 
 /** The share of jobs that completed, of those that ended well or badly; NaN where none did. */
-export const success = ({ completed, failed }) => (completed + failed > 0 ? completed / (completed + failed) : Number.NaN);
+export const success = ({ completed, failed }) =>
+  completed + failed > 0 ? completed / (completed + failed) : Number.NaN;
 
 /** Of all types those with the most jobs, in order of their names, so that a colour stays with its type. */
 export function busiest(types, most = 8) {
-  const sum = ({ completed, failed, enqueued }) => [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
-  return [...types].sort(([, a], [, b]) => sum(b) - sum(a)).slice(0, most).sort(([a], [b]) => a.localeCompare(b));
+  const sum = ({ completed, failed, enqueued }) =>
+    [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
+  return [...types]
+    .sort(([, a], [, b]) => sum(b) - sum(a))
+    .slice(0, most)
+    .sort(([a], [b]) => a.localeCompare(b));
 }

@@ -18,10 +18,20 @@ export const NAMES = Object.keys(STATES);
 const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
 /** The status that is a state, whole; null for a part of `pending`. */
-export const statusOf = (state) => ({ running: "processing", suspended: "waiting", completed: "completed", failed: "failed", cancelled: "cancelled" })[state] ?? null;
+export const statusOf = (state) =>
+  ({
+    running: "processing",
+    suspended: "waiting",
+    completed: "completed",
+    failed: "failed",
+    cancelled: "cancelled",
+  })[state] ?? null;
 
 /** The state people look for, as queue.state_of derives it. Pure. */
-export function stateOfJob({ status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor }, now = Date.now()) {
+export function stateOfJob(
+  { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
+  now = Date.now(),
+) {
   if (status !== "pending") return OF_STATUS[status] ?? status;
   const due = retryAt ?? scheduledFor;
   if (!due || Date.parse(due) <= now) return "queued";
@@ -29,7 +39,12 @@ export function stateOfJob({ status, attempts, next_retry_at: retryAt, scheduled
 }
 
 /** When a job runs next, as far as it is known: an instant, or null. Pure. */
-export const nextRunOf = (job) => (job.status === "pending" ? (job.next_retry_at ?? job.scheduled_for ?? null) : job.status === "waiting" ? (job.waiting_for?.until ?? job.waiting_for?.timeout_at ?? job.next_run_at ?? null) : null);
+export const nextRunOf = (job) =>
+  job.status === "pending"
+    ? (job.next_retry_at ?? job.scheduled_for ?? null)
+    : job.status === "waiting"
+      ? (job.waiting_for?.until ?? job.waiting_for?.timeout_at ?? job.next_run_at ?? null)
+      : null;
 
 /** How an attempt ended: word and tone. */
 export const ATTEMPT_OUTCOMES = {
@@ -45,10 +60,27 @@ export const ATTEMPT_OUTCOMES = {
 
 export const FRESHNESS = {
   live: { word: "Live", tone: "completed", hint: "Joined, and everything up to now was read." },
-  "catching-up": { word: "Catching up", tone: "pending", hint: "Reading what may have been missed." },
-  polling: { word: "Polling", tone: "waiting", hint: "Realtime is away; reading every few seconds instead." },
-  offline: { word: "Offline", tone: "failed", hint: "The server cannot be reached; shown is what was known." },
+  "catching-up": {
+    word: "Catching up",
+    tone: "pending",
+    hint: "Reading what may have been missed.",
+  },
+  polling: {
+    word: "Polling",
+    tone: "waiting",
+    hint: "Realtime is away; reading every few seconds instead.",
+  },
+  offline: {
+    word: "Offline",
+    tone: "failed",
+    hint: "The server cannot be reached; shown is what was known.",
+  },
 };
 
 /** A state, or the one that a status means: word, tone and mark. */
-export const stateOf = (status) => STATES[OF_STATUS[status] ?? status] ?? { word: String(status ?? "unknown"), tone: "pending", mark: "ring" };
+export const stateOf = (status) =>
+  STATES[OF_STATUS[status] ?? status] ?? {
+    word: String(status ?? "unknown"),
+    tone: "pending",
+    mark: "ring",
+  };

@@ -7,9 +7,19 @@ import htm from "/vendor/htm/dist/htm.module.js";
 const { preact, preactHooks } = globalThis;
 
 export const { h, render, Fragment, createContext } = preact;
-export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useContext, useRef, useId } = preactHooks;
+export const {
+  useState,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useCallback,
+  useContext,
+  useRef,
+  useId,
+} = preactHooks;
 export const hooks = preactHooks;
-export const html = htm.bind(h);
+/** @type {(strings: TemplateStringsArray, ...values: any[]) => import("preact").VNode} */
+export const html = htm.bind(/** @type {any} */ (h));
 
 /** A class list from strings and falsy values. */
 export const classes = (...names) => names.filter(Boolean).join(" ");

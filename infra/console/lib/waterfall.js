@@ -31,9 +31,15 @@ export function spansOf(job, now) {
     if (from > before) spans.push({ kind: reason, from: before, to: from });
     spans.push({ kind: "run", from, to, attempt });
     before = to;
-    reason = attempt.outcome === "waiting" ? "wait" : attempt.outcome === "retry" || attempt.outcome === "snoozed" ? "backoff" : "queued";
+    reason =
+      attempt.outcome === "waiting"
+        ? "wait"
+        : attempt.outcome === "retry" || attempt.outcome === "snoozed"
+          ? "backoff"
+          : "queued";
   }
-  if (end > before && job.status !== "processing") spans.push({ kind: reason, from: before, to: end });
+  if (end > before && job.status !== "processing")
+    spans.push({ kind: reason, from: before, to: end });
   return spans;
 }
 
@@ -56,15 +62,24 @@ export function criticalPath(trace, now) {
     keys.add(job.id);
     for (const attempt of job.attempts) keys.add(`${job.id}/${attempt.fence}`);
     let before = job.finished_at ? at(job.finished_at) : now;
-    const steps = job.steps.map((step) => ({ step, from: at(step.started_at ?? step.ended_at), to: step.ended_at ? at(step.ended_at) : now }));
+    const steps = job.steps.map((step) => ({
+      step,
+      from: at(step.started_at ?? step.ended_at),
+      to: step.ended_at ? at(step.ended_at) : now,
+    }));
     // backwards: of those that had ended when the next began, the last to end held it up
     for (const { step, from, to } of steps.sort((a, b) => b.to - a.to || b.from - a.from)) {
       if (to > before + 1) continue;
       keys.add(`${job.id}:${step.name}`);
       before = from;
       if (step.kind !== "children") continue;
-      const children = (childrenOf.get(job.id) ?? []).map((child) => ({ child, end: child.finished_at ? at(child.finished_at) : now }));
-      const last = children.filter((one) => one.end <= to + 1000 && one.end >= from).sort((a, b) => b.end - a.end)[0];
+      const children = (childrenOf.get(job.id) ?? []).map((child) => ({
+        child,
+        end: child.finished_at ? at(child.finished_at) : now,
+      }));
+      const last = children
+        .filter((one) => one.end <= to + 1000 && one.end >= from)
+        .sort((a, b) => b.end - a.end)[0];
       if (last) walk(last.child);
     }
   };
@@ -74,7 +89,8 @@ export function criticalPath(trace, now) {
 
 function groupByParent(jobs) {
   const groups = new Map();
-  for (const job of jobs) if (job.parent_id) groups.set(job.parent_id, [...(groups.get(job.parent_id) ?? []), job]);
+  for (const job of jobs)
+    if (job.parent_id) groups.set(job.parent_id, [...(groups.get(job.parent_id) ?? []), job]);
   return groups;
 }
 
@@ -95,13 +111,28 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
   const many = trace.jobs.length > MOST_OPEN;
   const add = (job, level) => {
     const spans = spansOf(job, now);
-    const parts = [...partsOf(job, now, level + 1, critical), ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child }))];
+    const parts = [
+      ...partsOf(job, now, level + 1, critical),
+      ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child })),
+    ];
     const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
     const { word, tone } = stateOf(job.status);
     rows.push({
-      key: job.id, kind: "job", level, name: job.job_type, word, tone, jobId: job.id,
-      from: at(job.created_at), to: job.finished_at ? at(job.finished_at) : now, isRunning: !job.finished_at,
-      isCritical: critical.has(job.id), bars: spans, isOpen, hasMore: parts.length > 0, error: job.error_message ?? null,
+      key: job.id,
+      kind: "job",
+      level,
+      name: job.job_type,
+      word,
+      tone,
+      jobId: job.id,
+      from: at(job.created_at),
+      to: job.finished_at ? at(job.finished_at) : now,
+      isRunning: !job.finished_at,
+      isCritical: critical.has(job.id),
+      bars: spans,
+      isOpen,
+      hasMore: parts.length > 0,
+      error: job.error_message ?? null,
       until: job.status === "pending" ? at(job.next_retry_at ?? job.scheduled_for) : Number.NaN,
     });
     if (!isOpen) return;
@@ -122,24 +153,80 @@ function partsOf(job, now, level, critical) {
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
   if (attempts.length > 1 || attempts.some((attempt) => attempt.error_message)) {
     for (const attempt of attempts) {
-      const { word, tone } = ATTEMPT_OUTCOMES[attempt.outcome] ?? { word: "Running", tone: "processing" };
-      parts.push(leaf(`${job.id}/${attempt.fence}`, "attempt", level, `Attempt ${attempt.attempt}`, { word, tone }, {
-        from: at(attempt.leased_at), to: attempt.ended_at ? at(attempt.ended_at) : now, isRunning: !attempt.ended_at, job, critical, error: attempt.error_message }));
+      const { word, tone } = ATTEMPT_OUTCOMES[attempt.outcome] ?? {
+        word: "Running",
+        tone: "processing",
+      };
+      parts.push(
+        leaf(
+          `${job.id}/${attempt.fence}`,
+          "attempt",
+          level,
+          `Attempt ${attempt.attempt}`,
+          { word, tone },
+          {
+            from: at(attempt.leased_at),
+            to: attempt.ended_at ? at(attempt.ended_at) : now,
+            isRunning: !attempt.ended_at,
+            job,
+            critical,
+            error: attempt.error_message,
+          },
+        ),
+      );
     }
   }
   for (const step of job.steps) {
     const isWait = step.kind !== "step";
     const { word, tone } = KINDS[step.kind] ?? KINDS.step;
     const to = step.ended_at ? at(step.ended_at) : now;
-    parts.push(leaf(`${job.id}:${step.name}`, isWait ? "wait" : "step", level, step.name, { word, tone: isWait ? tone : step.ended_at ? "completed" : "processing" }, {
-      from: step.started_at ? at(step.started_at) : to, to, isRunning: !step.ended_at, job, critical, until: at(step.timeout_at) }));
+    parts.push(
+      leaf(
+        `${job.id}:${step.name}`,
+        isWait ? "wait" : "step",
+        level,
+        step.name,
+        { word, tone: isWait ? tone : step.ended_at ? "completed" : "processing" },
+        {
+          from: step.started_at ? at(step.started_at) : to,
+          to,
+          isRunning: !step.ended_at,
+          job,
+          critical,
+          until: at(step.timeout_at),
+        },
+      ),
+    );
   }
   return parts;
 }
 
-function leaf(key, kind, level, name, { word, tone }, { from, to, isRunning, job, critical, error = null, until = Number.NaN }) {
-  return { key, kind, level, name, word, tone, from, to, isRunning, isCritical: critical.has(key), jobId: job.id,
-    bars: [{ kind, from, to }], isOpen: false, hasMore: false, error, until };
+function leaf(
+  key,
+  kind,
+  level,
+  name,
+  { word, tone },
+  { from, to, isRunning, job, critical, error = null, until = Number.NaN },
+) {
+  return {
+    key,
+    kind,
+    level,
+    name,
+    word,
+    tone,
+    from,
+    to,
+    isRunning,
+    isCritical: critical.has(key),
+    jobId: job.id,
+    bars: [{ kind, from, to }],
+    isOpen: false,
+    hasMore: false,
+    error,
+    until,
+  };
 }
 
 /** From when to when everything lies. */
@@ -149,13 +236,20 @@ export function extentOf(rows) {
   return { from, to: Math.max(to, from + 100) };
 }
 
-const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5];
+const STEPS = [
+  1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5,
+  36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5,
+];
+const LONGEST_STEP = 6048e5;
 
 /** Offsets in milliseconds from `origin` at which the axis has a line: at most `most`, at round numbers. */
 export function ticksOf({ from, to }, origin, most = 8) {
-  const step = STEPS.find((one) => (to - from) / one <= most) ?? STEPS.at(-1) * Math.ceil((to - from) / STEPS.at(-1) / most);
+  const step =
+    STEPS.find((one) => (to - from) / one <= most) ??
+    LONGEST_STEP * Math.ceil((to - from) / LONGEST_STEP / most);
   const ticks = [];
-  for (let offset = Math.ceil((from - origin) / step) * step; origin + offset <= to; offset += step) ticks.push(offset);
+  for (let offset = Math.ceil((from - origin) / step) * step; origin + offset <= to; offset += step)
+    ticks.push(offset);
   return ticks;
 }
 

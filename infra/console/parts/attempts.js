@@ -46,6 +46,14 @@ export function LastFailure({ job, attempts }) {
     ${last?.traceback && html`<${Traceback} traceback=${last.traceback} />`}
     ${last?.has_traceback && !last.traceback && html`<p class="muted small">There is a traceback; managers of the workspace may read it.</p>`}
     ${last && html`<${Differs} differs=${last.differs} /><${Origin} attempt=${last} />`}
-    ${last && html`<button type="button" class="quiet" onClick=${() => { document.getElementById("h-log")?.scrollIntoView(); document.dispatchEvent(new CustomEvent("minutehand:show-attempt", { detail: last.attempt })); }}>Its log lines</button>`}
+    ${
+      last &&
+      html`<button type="button" class="quiet" onClick=${() => {
+        document.getElementById("h-log")?.scrollIntoView();
+        document.dispatchEvent(
+          new CustomEvent("minutehand:show-attempt", { detail: last.attempt }),
+        );
+      }}>Its log lines</button>`
+    }
     ${job.error_data && html`<details class="more" open=${job.status === "failed" && !last?.traceback}><summary>Details</summary><${JsonView} value=${job.error_data} label="Error details" /></details>`}</section>`;
 }

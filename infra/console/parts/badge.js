@@ -28,4 +28,5 @@ export function Freshness({ value }) {
 }
 
 /** A plain word with a tone. */
-export const Tag = ({ tone = "pending", children }) => html`<span class="badge" data-tone=${tone}>${children}</span>`;
+export const Tag = ({ tone = "pending", children }) =>
+  html`<span class="badge" data-tone=${tone}>${children}</span>`;

@@ -26,7 +26,8 @@ function loadUPlot() {
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 /** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
-const shortTime = (seconds, span) => (span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5));
+const shortTime = (seconds, span) =>
+  span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
 /**
  * @param {{label: string, at: number[], lines: Array<{name: string, values: Array<number|null>, colour: string, dash?:
@@ -40,28 +41,75 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
   const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
-  const span = at.length > 0 ? at.at(-1) - at[0] : 0;
+  const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
     let observer = null;
     const draw = (UPlot) => {
       if (closed) return;
-      const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-      const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-      plot.current = new UPlot({
-        width: box.current.clientWidth, height: HEIGHT, legend: { live: true }, cursor: { points: { size: 6 }, sync: { key: "operations" } },
-        scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
-        axes: [{ ...axis, size: 30, values: (_plot, times) => times.map((time) => shortTime(time, span)) }, { ...axis, size: 58, values: (_plot, values) => values.map((value) => (format === number && !Number.isInteger(value) ? "" : format(value))) }],
-        series: [{ value: (_plot, time) => (time ? shortTime(time, span) : "–") },
-          ...lines.map(({ name, colour: variable, dash }) => ({ label: name, stroke: colour(variable), width: 2, dash, spanGaps: true, points: { show: false }, value: (_plot, value) => (value === null || value === undefined ? "–" : format(value)) }))],
-      }, latest.current, box.current);
-      observer = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT }));
+      const colour = (name) =>
+        getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+      const axis = {
+        stroke: colour("--muted"),
+        grid: { stroke: colour("--line"), width: 1 },
+        ticks: { show: false },
+        font: "11px system-ui",
+      };
+      plot.current = new UPlot(
+        {
+          width: box.current.clientWidth,
+          height: HEIGHT,
+          legend: { live: true },
+          cursor: { points: { size: 6 }, sync: { key: "operations" } },
+          scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
+          axes: [
+            {
+              ...axis,
+              size: 30,
+              values: (_plot, times) => times.map((time) => shortTime(time, span)),
+            },
+            {
+              ...axis,
+              size: 58,
+              values: (_plot, values) =>
+                values.map((value) =>
+                  format === number && !Number.isInteger(value) ? "" : format(value),
+                ),
+            },
+          ],
+          series: [
+            { value: (_plot, time) => (time ? shortTime(time, span) : "–") },
+            ...lines.map(({ name, colour: variable, dash }) => ({
+              label: name,
+              stroke: colour(variable),
+              width: 2,
+              dash,
+              spanGaps: true,
+              points: { show: false },
+              value: (_plot, value) =>
+                value === null || value === undefined ? "–" : format(value),
+            })),
+          ],
+        },
+        latest.current,
+        box.current,
+      );
+      observer = new ResizeObserver(() =>
+        plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT }),
+      );
       observer.observe(box.current);
     };
-    loadUPlot().then(draw, () => { if (!closed) box.current.textContent = "The chart could not be loaded; the table below has the numbers."; });
+    loadUPlot().then(draw, () => {
+      if (!closed)
+        box.current.textContent = "The chart could not be loaded; the table below has the numbers.";
+    });
     const schemes = matchMedia("(prefers-color-scheme: dark)");
-    const redraw = () => { plot.current?.destroy(); observer?.disconnect(); loadUPlot().then(draw); };
+    const redraw = () => {
+      plot.current?.destroy();
+      observer?.disconnect();
+      loadUPlot().then(draw);
+    };
     schemes.addEventListener("change", redraw);
     return () => {
       closed = true;
@@ -72,7 +120,10 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
     };
   }, [mode, shape, span > DAY]);
   useEffect(() => plot.current?.setData(data), [at, lines]);
-  const busy = at.map((_, index) => index).filter((index) => lines.some((line) => line.values[index])).slice(-60);
+  const busy = at
+    .map((_, index) => index)
+    .filter((index) => lines.some((line) => line.values[index]))
+    .slice(-60);
   const said = (value) => (value === null || value === undefined ? "–" : format(value));
   return html`<div class="chart"><div ref=${box} role="img" aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end`}></div>
     <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="group" aria-label=${label}><table class="table"><thead><tr><th scope="col">From, UTC</th>${lines.map((line) => html`<th scope="col" class="num" key=${line.name}>${line.name}</th>`)}</tr></thead>

@@ -17,7 +17,10 @@ export async function copy(text, what = "Copied") {
 
 /** An id: its end is shown, a click copies the whole. */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
-  html`<button type="button" class="copy mono" title=${`Copy ${what} ${id}`} onClick=${(event) => { event.stopPropagation(); copy(id, `Copied ${what}`); }}>
+  html`<button type="button" class="copy mono" title=${`Copy ${what} ${id}`} onClick=${(event) => {
+    event.stopPropagation();
+    copy(id, `Copied ${what}`);
+  }}>
     ${whole ? id : shortId(id)}<${Icon} name="copy" /><span class="hidden">Copy ${what}</span>
   </button>`;
 

@@ -3,13 +3,13 @@
 import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
-/** @param {{title: string, onClose: () => void, wide?: boolean}} props */
+/** @param {{title: string, onClose: () => void, wide?: boolean, children?: any}} props */
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
   // before the next key press, which may follow at once: after painting, it would miss the dialog
   useLayoutEffect(() => {
-    const before = document.activeElement;
+    const before = /** @type {HTMLElement | null} */ (document.activeElement);
     const dialog = ref.current;
     dialog.showModal();
     return () => {
@@ -18,7 +18,10 @@ export function Dialog({ title, onClose, wide = false, children }) {
     };
   }, []);
   return html`<dialog ref=${ref} class=${wide ? "dialog wide" : "dialog"} aria-labelledby=${heading}
-      onCancel=${(event) => { event.preventDefault(); onClose(); }}
+      onCancel=${(event) => {
+        event.preventDefault();
+        onClose();
+      }}
       onMouseDown=${(event) => event.target === ref.current && onClose()}>
     <div class="dialog-body">
       <h2 id=${heading}>${title}</h2>
@@ -27,7 +30,7 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-const question = createStore(null);
+const question = createStore(/** @type {any} */ (null));
 
 /**
  * Ask before doing something that is hard to undo.
@@ -37,7 +40,13 @@ const question = createStore(null);
  */
 export function confirm(what) {
   return new Promise((resolve) => {
-    question.set({ ...what, answer: (value) => { question.set(null); resolve(value); } });
+    question.set({
+      ...what,
+      answer: (value) => {
+        question.set(null);
+        resolve(value);
+      },
+    });
   });
 }
 
@@ -58,7 +67,12 @@ export function Confirmations() {
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const alive = useRef(true);
-  useEffect(() => () => { alive.current = false; }, []);
+  useEffect(
+    () => () => {
+      alive.current = false;
+    },
+    [],
+  );
   const click = async () => {
     if (busy) return;
     setBusy(true);

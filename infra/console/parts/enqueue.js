@@ -10,10 +10,24 @@ import { html, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 import { tell } from "./toasts.js";
 
-const COPIED = ["queue", "priority", "max_attempts", "concurrency_key", "session_id", "timeout_seconds", "schema_version", "tags"];
+const COPIED = [
+  "queue",
+  "priority",
+  "max_attempts",
+  "concurrency_key",
+  "session_id",
+  "timeout_seconds",
+  "schema_version",
+  "tags",
+];
 
 /** What a duplicate takes over: how it runs, but neither its keys against repetition nor its family. */
-const ofLike = (job) => Object.fromEntries(COPIED.filter((name) => job[name] !== null && job[name] !== undefined && job[name].length !== 0).map((name) => [name, job[name]]));
+const ofLike = (job) =>
+  Object.fromEntries(
+    COPIED.filter(
+      (name) => job[name] !== null && job[name] !== undefined && job[name].length !== 0,
+    ).map((name) => [name, job[name]]),
+  );
 
 /** @param {{workspaceId: string, like?: object, type?: string, onClose: () => void}} props `like` is a job. */
 export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
@@ -31,9 +45,12 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
   const names = known.value?.types.map((one) => one.job_type) ?? [];
   const chosen = names.includes(type.trim()) ? type.trim() : null;
-  const one = useRead((signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)), [workspaceId, chosen]);
+  const one = useRead(
+    (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
+    [workspaceId, chosen],
+  );
   const fields = one.value?.payload_schema ? fieldsOf(one.value.payload_schema) : null;
-  const isForm = Boolean(fields) && !asText;
+  const isForm = fields !== null && !asText;
   useEffect(() => {
     if (fields) setDraft(draftOf(fields, like?.job_type === chosen ? like.payload : {}));
   }, [one.value]);
@@ -48,7 +65,8 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     if (isForm) {
       const made = payloadOf(fields, draft ?? {});
       setProblems(made.problems);
-      if (Object.keys(made.problems).length > 0) return setProblem("Some fields need another value.");
+      if (Object.keys(made.problems).length > 0)
+        return setProblem("Some fields need another value.");
       payload = made.payload;
     } else {
       try {
@@ -58,11 +76,18 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       }
     }
     setBusy(true);
-    const words = tags.split(",").map((tag) => tag.trim()).filter(Boolean);
+    const words = tags
+      .split(",")
+      .map((tag) => tag.trim())
+      .filter(Boolean);
     try {
       const job = await api.create({
-        workspace_id: workspaceId, job_type: type.trim(), payload,
-        ...(delay && { delay_seconds: Number(delay) }), ...(like && ofLike(like)), ...(words.length > 0 && { tags: words }),
+        workspace_id: workspaceId,
+        job_type: type.trim(),
+        payload,
+        ...(delay && { delay_seconds: Number(delay) }),
+        ...(like && ofLike(like)),
+        ...(words.length > 0 && { tags: words }),
       });
       if (job.warning) tell(job.warning);
       onClose();
@@ -79,10 +104,13 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       <datalist id=${listId}>${names.map((name) => html`<option value=${name} key=${name}></option>`)}</datalist>
       ${one.value?.description && html`<p class="muted small">${one.value.description}</p>`}
       ${one.value && !one.value.served && html`<p class="notice stale" role="status">No worker that runs now serves this type: the job waits until one does.</p>`}
-      ${isForm ? html`<fieldset class="payload-fields"><legend>Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button></legend>
-          ${draft && fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
-        : html`<label class="field"><span>Payload, JSON</span><textarea rows="8" class="mono" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
-          ${fields && html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>As a form</button>`}`}
+      ${
+        isForm
+          ? html`<fieldset class="payload-fields"><legend>Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button></legend>
+          ${draft && fields?.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
+          : html`<label class="field"><span>Payload, JSON</span><textarea rows="8" class="mono" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
+          ${fields && html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>As a form</button>`}`
+      }
       <div class="field-grid">
         <label class="field"><span>Start after, seconds (empty for at once)</span><input type="number" min="0" step="1" value=${delay} onInput=${(event) => setDelay(event.target.value)} /></label>
         <label class="field"><span>Tags, with commas</span><input type="text" autocomplete="off" value=${tags} onInput=${(event) => setTags(event.target.value)} /></label>
@@ -97,11 +125,17 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
 function Field({ field, value, problem, onChange }) {
   const { name, kind, hint, isRequired, choices, schema } = field;
   const about = useId();
-  const common = { "aria-describedby": hint || problem ? about : undefined, "aria-invalid": problem ? "true" : undefined, onInput: (event) => onChange(event.target.value) };
-  const input = kind === "choice" || kind === "flag"
-    ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "leave out"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
-    : kind === "long" || kind === "json" ? html`<textarea rows=${kind === "json" ? 3 : 4} class=${kind === "json" ? "mono" : ""} value=${value} ...${common}></textarea>`
-    : html`<input type=${kind === "number" ? "number" : "text"} step=${schema.type === "integer" ? "1" : "any"} autocomplete="off" value=${value} ...${common} />`;
+  const common = {
+    "aria-describedby": hint || problem ? about : undefined,
+    "aria-invalid": problem ? "true" : undefined,
+    onInput: (event) => onChange(event.target.value),
+  };
+  const input =
+    kind === "choice" || kind === "flag"
+      ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "leave out"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
+      : kind === "long" || kind === "json"
+        ? html`<textarea rows=${kind === "json" ? 3 : 4} class=${kind === "json" ? "mono" : ""} value=${value} ...${common}></textarea>`
+        : html`<input type=${kind === "number" ? "number" : "text"} step=${schema.type === "integer" ? "1" : "any"} autocomplete="off" value=${value} ...${common} />`;
   return html`<label class="field"><span><span class="mono">${name}</span>${isRequired ? html` <span class="muted">required</span>` : ""}${kind === "json" ? html` <span class="muted">JSON</span>` : ""}</span>${input}
     ${(hint || problem) && html`<span id=${about} class=${problem ? "problem small" : "muted small"}>${problem ? `${name} ${problem}` : hint}</span>`}</label>`;
 }

@@ -7,7 +7,14 @@ import { Dialog } from "./dialog.js";
 import { tell } from "./toasts.js";
 
 /** Ranges of creation by the word in the address. */
-export const SINCE = { "15m": "15 minutes", "1h": "1 hour", "6h": "6 hours", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
+export const SINCE = {
+  "15m": "15 minutes",
+  "1h": "1 hour",
+  "6h": "6 hours",
+  "24h": "24 hours",
+  "7d": "7 days",
+  "30d": "30 days",
+};
 const MINUTES = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
 
 /** The instant a range begins, to the minute, so that it is the same for a while; an instant is itself. */
@@ -35,9 +42,16 @@ const read = () => {
 const views = createStore(read());
 views.subscribe((list) => localStorage.setItem(KEY, JSON.stringify(list)));
 
+/** @type {Array<[name: string, label: string, attributes: object]>} */
 const FIELDS = [
-  ["job_type", "Type", { class: "mono" }], ["tag", "Tag", {}], ["error", "Error contains", {}], ["version", "Version of the code", {}], ["worker_id", "Worker", { class: "mono" }], ["queue", "Queue", {}],
-  ["payload", "Payload has, JSON", { class: "mono", placeholder: '{"customer": 7}' }], ["min_run_ms", "Ran at least, ms", { type: "number", min: "0", step: "1" }],
+  ["job_type", "Type", { class: "mono" }],
+  ["tag", "Tag", {}],
+  ["error", "Error contains", {}],
+  ["version", "Version of the code", {}],
+  ["worker_id", "Worker", { class: "mono" }],
+  ["queue", "Queue", {}],
+  ["payload", "Payload has, JSON", { class: "mono", placeholder: '{"customer": 7}' }],
+  ["min_run_ms", "Ran at least, ms", { type: "number", min: "0", step: "1" }],
 ];
 
 /** @param {{filter: object, onFilter: (changes: object) => void}} props */
@@ -48,14 +62,19 @@ export function Filters({ filter, onFilter }) {
 }
 
 function FilterDialog({ filter, onFilter, onClose }) {
-  const [draft, setDraft] = useState(Object.fromEntries([...FIELDS.map(([name]) => name), "since"].map((name) => [name, filter[name] ?? ""])));
+  const [draft, setDraft] = useState(
+    Object.fromEntries(
+      [...FIELDS.map(([name]) => name), "since"].map((name) => [name, filter[name] ?? ""]),
+    ),
+  );
   const [problem, setProblem] = useState(null);
   const kept = useStore(views);
   const [name, setName] = useState("");
   const apply = (event) => {
     event.preventDefault();
     try {
-      if (draft.payload && typeof JSON.parse(draft.payload) !== "object") throw new Error("it must be an object");
+      if (draft.payload && typeof JSON.parse(draft.payload) !== "object")
+        throw new Error("it must be an object");
     } catch (error) {
       setProblem(`The payload is not JSON: ${error.message}`);
       return;
@@ -69,7 +88,10 @@ function FilterDialog({ filter, onFilter, onClose }) {
     onClose();
   };
   const keep = () => {
-    views.set([...kept.filter(([known]) => known !== name.trim()), [name.trim(), place.get().query.toString()]]);
+    views.set([
+      ...kept.filter(([known]) => known !== name.trim()),
+      [name.trim(), place.get().query.toString()],
+    ]);
     tell(`The view ${name.trim()} is kept in this browser; its address can be shared`);
     setName("");
   };
@@ -83,9 +105,17 @@ function FilterDialog({ filter, onFilter, onClose }) {
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary">Apply</button></div>
     </form>
     <section aria-label="Views"><h3>Views</h3>
-      <ul class="views">${[...BUILT_IN, ...kept].map(([word, query], index) => html`<li key=${word}><button type="button" class="quiet" onClick=${() => show(query)}>${word}</button>
-        ${index >= BUILT_IN.length && html`<button type="button" class="quiet" aria-label=${`Forget the view ${word}`} onClick=${() => views.set(kept.filter(([known]) => known !== word))}>Forget</button>`}</li>`)}</ul>
-      <form class="bar" onSubmit=${(event) => { event.preventDefault(); if (name.trim()) keep(); }}><label class="field-inline grow"><span class="hidden">Name of a view</span><input type="text" maxlength="60" placeholder="Keep what is shown now as…" value=${name} onInput=${(event) => setName(event.target.value)} /></label>
+      <ul class="views">${[...BUILT_IN, ...kept].map(
+        (
+          [word, query],
+          index,
+        ) => html`<li key=${word}><button type="button" class="quiet" onClick=${() => show(query)}>${word}</button>
+        ${index >= BUILT_IN.length && html`<button type="button" class="quiet" aria-label=${`Forget the view ${word}`} onClick=${() => views.set(kept.filter(([known]) => known !== word))}>Forget</button>`}</li>`,
+      )}</ul>
+      <form class="bar" onSubmit=${(event) => {
+        event.preventDefault();
+        if (name.trim()) keep();
+      }}><label class="field-inline grow"><span class="hidden">Name of a view</span><input type="text" maxlength="60" placeholder="Keep what is shown now as…" value=${name} onInput=${(event) => setName(event.target.value)} /></label>
         <button type="submit" disabled=${!name.trim()}>Keep</button></form>
     </section>
   <//>`;

@@ -11,19 +11,22 @@ import { tellFailure } from "./toasts.js";
 const ROW = 24;
 const LEVELS = ["debug", "info", "warning", "error"];
 
-const asText = (line) => `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
+const asText = (line) =>
+  `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
 const hasMore = (line) => line.metadata && Object.keys(line.metadata).length > 0;
 
 /** The log lines among a job's events, for who has no more than those. */
 export function linesOf(events) {
-  return events.filter((event) => event.type === "job.log" && event.data?.log).map(({ seq, at, data: { log } }) => ({
-    key: seq,
-    at: log.at ?? at,
-    level: LEVELS.includes(log.level) ? log.level : "info",
-    attempt: log.attempt,
-    message: String(log.message ?? ""),
-    metadata: log.metadata,
-  }));
+  return events
+    .filter((event) => event.type === "job.log" && event.data?.log)
+    .map(({ seq, at, data: { log } }) => ({
+      key: seq,
+      at: log.at ?? at,
+      level: LEVELS.includes(log.level) ? log.level : "info",
+      attempt: log.attempt,
+      message: String(log.message ?? ""),
+      metadata: log.metadata,
+    }));
 }
 
 /**
@@ -31,7 +34,13 @@ export function linesOf(events) {
  *   live?: boolean, earlier?: (() => Promise) | null, all?: () => Promise<object[]>}} props `name`
  *   names the downloaded file; `earlier` reads more, `all` everything, both in the lines' order.
  */
-export function JobLog({ lines, name = "job", live = false, earlier = null, all = async () => lines }) {
+export function JobLog({
+  lines,
+  name = "job",
+  live = false,
+  earlier = null,
+  all = async () => lines,
+}) {
   const [least, setLeast] = useState("debug");
   const [text, setText] = useState("");
   const [open, setOpen] = useState(null);
@@ -45,16 +54,27 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
   const shown = useMemo(() => {
     const from = LEVELS.indexOf(least);
     const wanted = text.trim().toLowerCase();
-    return lines.filter((line) => (attempt === null || line.attempt === attempt) && LEVELS.indexOf(line.level) >= from && (!wanted || line.message.toLowerCase().includes(wanted) || (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))));
+    return lines.filter(
+      (line) =>
+        (attempt === null || line.attempt === attempt) &&
+        LEVELS.indexOf(line.level) >= from &&
+        (!wanted ||
+          line.message.toLowerCase().includes(wanted) ||
+          (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))),
+    );
   }, [lines, least, text, attempt]);
-  const { ref, box, first, last, before, after } = useVirtual({ count: shown.length, rowHeight: ROW });
+  const { ref, box, first, last, before, after } = useVirtual({
+    count: shown.length,
+    rowHeight: ROW,
+  });
   const followed = useRef(true);
   followed.current = follow;
   useEffect(() => {
     if (followed.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length, follow]);
   const onScroll = ({ currentTarget }) => {
-    const atEnd = currentTarget.scrollHeight - currentTarget.scrollTop - currentTarget.clientHeight < ROW * 2;
+    const atEnd =
+      currentTarget.scrollHeight - currentTarget.scrollTop - currentTarget.clientHeight < ROW * 2;
     if (atEnd !== followed.current) setFollow(atEnd);
   };
   const save = async () => {
@@ -81,12 +101,15 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
     </div>
-    ${lines.length === 0
-      ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`
-      : html`<div class="log-lines" ref=${ref} onScroll=${onScroll} tabindex="0" style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }} role="log" aria-live="off" aria-label="Log lines">
+    ${
+      lines.length === 0
+        ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`
+        : html`<div class="log-lines" ref=${ref} onScroll=${onScroll} tabindex="0" style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }} role="log" aria-live="off" aria-label="Log lines">
           <div style=${{ height: `${before}px` }}></div>
           ${shown.slice(first, last).map(
-            (line) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}
+            (
+              line,
+            ) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}
                 onClick=${() => setOpen(open === line.key ? null : line.key)}>
               <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at).slice(0, 8)}<span class="log-ms">${clock(line.at).slice(8)}</span></time>
               <span class="log-level" title=${line.level}>${line.level[0]}<span class="log-word">${line.level.slice(1)}</span></span>
@@ -94,11 +117,15 @@ export function JobLog({ lines, name = "job", live = false, earlier = null, all 
             </button>`,
           )}
           <div style=${{ height: `${after}px` }}></div>
-        </div>`}
-    ${chosen && html`<div class="log-open">
+        </div>`
+    }
+    ${
+      chosen &&
+      html`<div class="log-open">
       <div class="bar"><span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
         <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button></div>
       <pre tabindex="0" aria-label="Log line">${chosen.message}${hasMore(chosen) ? `\n${pretty(chosen.metadata)}` : ""}</pre>
-    </div>`}
+    </div>`
+    }
   </div>`;
 }

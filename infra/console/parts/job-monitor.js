@@ -8,7 +8,16 @@ import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { ALL } from "../lib/scope.js";
 import { NAMES, nextRunOf, STATES, stateOfJob, statusOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
-import { classes, hooks, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import {
+  classes,
+  hooks,
+  html,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
 import { confirm } from "./dialog.js";
@@ -19,18 +28,35 @@ import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { tell, tellFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
-const CHIPS = [["job_type", "type"], ["queue", "queue"], ["parent_id", "parent"], ["tag", "tag"], ["version", "version"], ["worker_id", "worker"], ["error", "error"], ["payload", "payload"], ["min_run_ms", "ran at least", (ms) => duration(Number(ms))], ["since", "since", (word) => SINCE[word] ?? word]];
+/** @type {Array<[name: string, word: string, say?: (value: string) => string]>} */
+const CHIPS = [
+  ["job_type", "type"],
+  ["queue", "queue"],
+  ["parent_id", "parent"],
+  ["tag", "tag"],
+  ["version", "version"],
+  ["worker_id", "worker"],
+  ["error", "error"],
+  ["payload", "payload"],
+  ["min_run_ms", "ran at least", (ms) => duration(Number(ms))],
+  ["since", "since", (word) => SINCE[word] ?? word],
+];
 const COLUMNS = { next: "next_run_at", created: "created_at", ran: "run_ms" };
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
- * @param {{workspaceId: string, filter: {state?, job_type?, queue?, parent_id?, tag?, version?, worker_id?, error?, payload?,
- *   min_run_ms?, since?, search?, sort?, order?}, onFilter: (changes:
- *   object) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
+ * @typedef {{[name in "state" | "job_type" | "queue" | "parent_id" | "tag" | "version" | "worker_id" | "error" | "payload" |
+ *   "min_run_ms" | "since" | "search" | "sort" | "order"]?: string}} Filter
+ */
+/**
+ * @param {{workspaceId: string, filter: any, onFilter: (changes: Filter) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
  *   that it can live in the address; `hrefOf` gives the address of a job's page.
  */
 export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/jobs/${id}` }) {
-  const { list, state } = useJobList(workspaceId, useMemo(() => queryOf(filter), [JSON.stringify(filter)]));
+  const { list, state } = useJobList(
+    workspaceId,
+    useMemo(() => queryOf(filter), [JSON.stringify(filter)]),
+  );
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
   const rowHeight = useStore(density);
@@ -41,14 +67,16 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   ids.current = onScreen.map((row) => row.id);
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => {
-    if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30) list.current?.more();
+    if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30)
+      list.current?.more();
   }, [view.last, rows.length, state.isAll, state.isLoadingMore, state.error]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, JSON.stringify(filter)]);
-  const toggle = (id) => setChosen((now) => {
-    const next = new Set(now);
-    if (!next.delete(id)) next.add(id);
-    return next;
-  });
+  const toggle = (id) =>
+    setChosen((now) => {
+      const next = new Set(now);
+      if (!next.delete(id)) next.add(id);
+      return next;
+    });
   const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
   return html`<div class="monitor">
@@ -58,7 +86,14 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       ${!isOfAll && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
       ${CHIPS.filter(([name]) => filter[name]).map(([name, word, say]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(filter[name]) : (say?.(filter[name]) ?? filter[name])} <${Icon} name="cross" /></button>`)}
       <span class="spacer"></span>
-      ${state.newer > 0 && !state.isPaused && html`<button type="button" class="quiet" onClick=${() => { if (view.box.current) view.box.current.scrollTop = 0; list.current.refresh(); }}>${counted(state.newer, "newer job")}</button>`}
+      ${
+        state.newer > 0 &&
+        !state.isPaused &&
+        html`<button type="button" class="quiet" onClick=${() => {
+          if (view.box.current) view.box.current.scrollTop = 0;
+          list.current.refresh();
+        }}>${counted(state.newer, "newer job")}</button>`
+      }
       <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
         ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
       </button>
@@ -73,10 +108,14 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
           <th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${allShown} onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded jobs</span></label></th>
           <th scope="col" class="c-job">Job</th>${isOfAll && html`<th scope="col" class="c-workspace">Workspace</th>`}<th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
           <th scope="col" class="c-num num">Attempt</th>
-          ${isOfAll ? html`<th scope="col" class="c-time">Next run</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Ran</th>` : html`
+          ${
+            isOfAll
+              ? html`<th scope="col" class="c-time">Next run</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Ran</th>`
+              : html`
           <${SortHead} column="next" className="c-time c-next" first="asc" filter=${filter} onFilter=${onFilter}>Next run<//>
           <${SortHead} column="created" className="c-time" filter=${filter} onFilter=${onFilter}>Created<//>
-          <${SortHead} column="ran" className="c-num c-took num" filter=${filter} onFilter=${onFilter}>Ran<//>`}<th scope="col" class="c-id">Id</th>
+          <${SortHead} column="ran" className="c-num c-took num" filter=${filter} onFilter=${onFilter}>Ran<//>`
+          }<th scope="col" class="c-id">Id</th>
         </tr></thead>
         <tbody onKeyDown=${moveByArrows}>
           ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
@@ -94,10 +133,23 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
 function Groups({ counts, chosen, onFilter }) {
   // of all workspaces only what is live and what failed is counted: no sum then
   const states = counts?.states;
-  const total = states && NAMES.every((name) => name in states) ? NAMES.reduce((sum, name) => sum + states[name], 0) : null;
-  const isMore = (name) => counts?.more?.length > 0 && (name ? counts.more.includes(statusOf(name) ?? "pending") : true);
-  const entry = (name, word, count, tone) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(chosen ?? "") === name ? "true" : undefined}
-      href=${hrefWith(name)} onClick=${(event) => { if (event.metaKey || event.ctrlKey || event.button !== 0) return; event.preventDefault(); onFilter({ state: name }); }}>
+  const total =
+    states && NAMES.every((name) => name in states)
+      ? NAMES.reduce((sum, name) => sum + states[name], 0)
+      : null;
+  const isMore = (name) =>
+    counts?.more?.length > 0 && (name ? counts.more.includes(statusOf(name) ?? "pending") : true);
+  const entry = (
+    name,
+    word,
+    count,
+    tone,
+  ) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(chosen ?? "") === name ? "true" : undefined}
+      href=${hrefWith(name)} onClick=${(event) => {
+        if (event.metaKey || event.ctrlKey || event.button !== 0) return;
+        event.preventDefault();
+        onFilter({ state: name });
+      }}>
     <span class="group-word">${word}</span>${(count ?? null) !== null && html`<span class="group-count num">${number(count)}${isMore(name) ? "+" : ""}</span>`}
   </a>`;
   return html`<nav class="groups" aria-label="Jobs by state">
@@ -114,8 +166,13 @@ function hrefWith(state) {
 }
 
 /** What the list asks for: times as instants, a range as a beginning, sorting only where it is another. */
+/** @param {Filter} filter */
 function queryOf({ since, sort, order, ...rest }) {
-  return { ...rest, ...(since && { created_after: beginOf(since) }), ...(sort && sort !== "created_at" && { sort, order: order ?? "desc" }) };
+  return {
+    ...rest,
+    ...(since && { created_after: beginOf(since) }),
+    ...(sort && sort !== "created_at" && { sort, order: order ?? "desc" }),
+  };
 }
 
 /** A column that the list can be sorted by. */
@@ -123,12 +180,23 @@ function SortHead({ column, className, children, filter, onFilter, first = "desc
   const by = COLUMNS[column];
   const isOn = (filter.sort ?? "created_at") === by;
   const order = filter.order ?? "desc";
-  const next = isOn && by !== "created_at" ? (order === first ? { order: first === "desc" ? "asc" : "desc" } : { sort: "", order: "" }) : by === "created_at" ? { sort: "", order: "" } : { sort: by, order: first };
+  const next =
+    isOn && by !== "created_at"
+      ? order === first
+        ? { order: first === "desc" ? "asc" : "desc" }
+        : { sort: "", order: "" }
+      : by === "created_at"
+        ? { sort: "", order: "" }
+        : { sort: by, order: first };
   return html`<th scope="col" class=${className} aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}><button type="button" class="sort" onClick=${() => onFilter(next)}>${children}<span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span></button></th>`;
 }
 
 /** A search field that waits for a pause in typing; `/` goes to it. */
-export function SearchBox({ value, onChange, placeholder = "Search type, error, tag, payload, key or id" }) {
+export function SearchBox({
+  value,
+  onChange,
+  placeholder = "Search type, error, tag, payload, key or id",
+}) {
   const [text, setText] = useState(value);
   const input = useRef(null);
   const sent = useRef(value);
@@ -157,7 +225,8 @@ export function SearchBox({ value, onChange, placeholder = "Search type, error, 
 function Body({ state, filter, onFilter, retry }) {
   if (state.rows.length > 0) return null;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
-  if (state.error) return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
+  if (state.error)
+    return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
   if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
     return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])))}>Show all jobs</button><//>`;
@@ -166,8 +235,13 @@ function Body({ state, filter, onFilter, retry }) {
 }
 
 /** A failed job's error, a running one's stage, else the beginning of the payload. */
-const hasTrouble = (row) => Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
-const second = (row) => (hasTrouble(row) ? row.error_message : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || glimpse(row.payload));
+const hasTrouble = (row) =>
+  Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
+const second = (row) =>
+  hasTrouble(row)
+    ? row.error_message
+    : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) ||
+      glimpse(row.payload);
 
 function Row({ row, index, isChosen, toggle, href, isOfAll }) {
   return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
@@ -187,16 +261,22 @@ function Row({ row, index, isChosen, toggle, href, isOfAll }) {
 
 /** How long it ran, over all its runs; of a running one until now. */
 function Ran({ row }) {
-  const earlier = Number(row.run_ms ?? (row.status === "processing" ? 0 : row.times?.run_ms) ?? Number.NaN);
+  const earlier = Number(
+    row.run_ms ?? (row.status === "processing" ? 0 : row.times?.run_ms) ?? Number.NaN,
+  );
   const since = row.running_since ?? (row.attempts <= 1 ? row.started_at : null);
-  if (row.status === "processing" && since) return html`<${Took} from=${since} before=${row.running_since ? earlier || 0 : 0} />`;
-  return row.started_at && Number.isFinite(earlier) ? duration(earlier) : html`<span class="none">–</span>`;
+  if (row.status === "processing" && since)
+    return html`<${Took} from=${since} before=${row.running_since ? earlier || 0 : 0} />`;
+  return row.started_at && Number.isFinite(earlier)
+    ? duration(earlier)
+    : html`<span class="none">–</span>`;
 }
 
 /** Progress does not travel on the workspace's topic: a running row on screen follows its job. */
 function LiveProgress({ row }) {
   const { job } = useJobStatus({ jobId: row.id });
-  const newer = job && job.last_seq >= (row.last_seq ?? 0) && job.status === "processing" ? job : row;
+  const newer =
+    job && job.last_seq >= (row.last_seq ?? 0) && job.status === "processing" ? job : row;
   return html`<${JobProgress} job=${newer} compact />`;
 }
 
@@ -222,12 +302,22 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const live = picked.filter((row) => LIVE.has(row.status));
   const failed = picked.filter((row) => row.status === "failed");
   const cancelled = picked.filter((row) => row.status === "cancelled");
-  const plain = Object.entries(filter).every(([name, value]) => !value || ["state", "job_type", "queue", "tag", "sort", "order"].includes(name));
-  const matching = total?.states && filter.state && plain && !filter.tag ? total.states[filter.state] : 0;
-  const all = total?.more?.includes(statusOf(filter.state) ?? "pending") ? `${number(matching)}+ jobs` : counted(matching, "job");
-  const where = Object.fromEntries(Object.entries({ state: filter.state, job_type: filter.job_type, queue: filter.queue }).filter(([, value]) => value));
+  const plain = Object.entries(filter).every(
+    ([name, value]) =>
+      !value || ["state", "job_type", "queue", "tag", "sort", "order"].includes(name),
+  );
+  const matching =
+    total?.states && filter.state && plain && !filter.tag ? total.states[filter.state] : 0;
+  const all = total?.more?.includes(statusOf(filter.state) ?? "pending")
+    ? `${number(matching)}+ jobs`
+    : counted(matching, "job");
+  const where = Object.fromEntries(
+    Object.entries({ state: filter.state, job_type: filter.job_type, queue: filter.queue }).filter(
+      ([, value]) => value,
+    ),
+  );
 
-  const act = async ({ title, text, action, danger, run, done }) => {
+  const act = async ({ title, text, action, danger = false, run, done }) => {
     if (!(await confirm({ title, text, action, danger }))) return;
     try {
       tell(done(await run()));
@@ -251,34 +341,85 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
     let count = 0;
     // of all workspaces: each is opened first, which is written down
     for (const id of new Set(rows.map((row) => row.workspace_id))) {
-      if (workspaceId === ALL) await operator.open({ workspace_id: id, reason: "several jobs at once" });
+      if (workspaceId === ALL)
+        await operator.open({ workspace_id: id, reason: "several jobs at once" });
       const own = rows.filter((row) => row.workspace_id === id);
-      for (let at = 0; at < own.length; at += 1000) count += (await call(id, { ids: own.slice(at, at + 1000).map((row) => row.id) })).count;
+      for (let at = 0; at < own.length; at += 1000)
+        count += (await call(id, { ids: own.slice(at, at + 1000).map((row) => row.id) })).count;
     }
     return count;
   };
   const retryEach = async (rows) => {
-    if (workspaceId === ALL) for (const id of new Set(rows.map((row) => row.workspace_id))) await operator.open({ workspace_id: id, reason: "several jobs at once" });
+    if (workspaceId === ALL)
+      for (const id of new Set(rows.map((row) => row.workspace_id)))
+        await operator.open({ workspace_id: id, reason: "several jobs at once" });
     return (await Promise.all(rows.map((row) => api.retry(row.id)))).length;
   };
-  const cancelPicked = () => act({ title: `Cancel ${counted(live.length, "job")}?`, text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.", action: `Cancel ${counted(live.length, "job")}`, danger: true, run: () => chunks(api.cancelMany, live), done: (count) => `Cancelled ${counted(count, "job")}` });
-  const redrivePicked = () => act({ title: `Redrive ${counted(failed.length, "job")}?`, text: "Each starts again with fresh attempts; finished steps are kept.", action: `Redrive ${counted(failed.length, "job")}`, run: () => chunks(api.redriveMany, failed), done: (count) => `Redriven ${counted(count, "job")}` });
-  const retryPicked = () => act({ title: `Retry ${counted(cancelled.length, "job")}?`, text: "Cancelled jobs start again with fresh attempts.", action: `Retry ${counted(cancelled.length, "job")}`, run: () => retryEach(cancelled), done: (count) => `Retried ${counted(count, "job")}` });
-  const cancelAll = () => act({ title: `Cancel all ${all}?`, text: `Every ${STATES[filter.state].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`, action: `Cancel ${all}`, danger: true, run: () => repeat(api.cancelMany, where), done: (count) => `Cancelled ${counted(count, "job")}` });
-  const redriveAll = () => act({ title: `Redrive all ${all}?`, text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.", action: `Redrive ${all}`, run: () => repeat(api.redriveMany, where), done: (count) => `Redriven ${counted(count, "job")}` });
+  const cancelPicked = () =>
+    act({
+      title: `Cancel ${counted(live.length, "job")}?`,
+      text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.",
+      action: `Cancel ${counted(live.length, "job")}`,
+      danger: true,
+      run: () => chunks(api.cancelMany, live),
+      done: (count) => `Cancelled ${counted(count, "job")}`,
+    });
+  const redrivePicked = () =>
+    act({
+      title: `Redrive ${counted(failed.length, "job")}?`,
+      text: "Each starts again with fresh attempts; finished steps are kept.",
+      action: `Redrive ${counted(failed.length, "job")}`,
+      run: () => chunks(api.redriveMany, failed),
+      done: (count) => `Redriven ${counted(count, "job")}`,
+    });
+  const retryPicked = () =>
+    act({
+      title: `Retry ${counted(cancelled.length, "job")}?`,
+      text: "Cancelled jobs start again with fresh attempts.",
+      action: `Retry ${counted(cancelled.length, "job")}`,
+      run: () => retryEach(cancelled),
+      done: (count) => `Retried ${counted(count, "job")}`,
+    });
+  const cancelAll = () =>
+    act({
+      title: `Cancel all ${all}?`,
+      text: `Every ${STATES[filter.state].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`,
+      action: `Cancel ${all}`,
+      danger: true,
+      run: () => repeat(api.cancelMany, where),
+      done: (count) => `Cancelled ${counted(count, "job")}`,
+    });
+  const redriveAll = () =>
+    act({
+      title: `Redrive all ${all}?`,
+      text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.",
+      action: `Redrive ${all}`,
+      run: () => repeat(api.redriveMany, where),
+      done: (count) => `Redriven ${counted(count, "job")}`,
+    });
 
-  const offersAll = workspaceId !== ALL && matching > 0 && !(filter.state === "completed" || filter.state === "cancelled");
+  const offersAll =
+    workspaceId !== ALL &&
+    matching > 0 &&
+    !(filter.state === "completed" || filter.state === "cancelled");
   if (picked.length === 0 && !offersAll) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[filter.state].word.toLowerCase()}`}</span>
     <span class="spacer"></span>
-    ${picked.length > 0 && html`
+    ${
+      picked.length > 0 &&
+      html`
       ${live.length > 0 && html`<button type="button" class="danger" onClick=${cancelPicked}>Cancel ${number(live.length)}</button>`}
       ${failed.length > 0 && html`<button type="button" onClick=${redrivePicked}>Redrive ${number(failed.length)}</button>`}
       ${cancelled.length > 0 && html`<button type="button" onClick=${retryPicked}>Retry ${number(cancelled.length)}</button>`}
-      <button type="button" class="quiet" onClick=${clear}>Clear</button>`}
-    ${picked.length === 0 && offersAll && (filter.state === "failed"
-      ? html`<button type="button" onClick=${redriveAll}>Redrive all ${number(matching)}</button>`
-      : html`<button type="button" class="quiet" onClick=${cancelAll}>Cancel all ${number(matching)}</button>`)}
+      <button type="button" class="quiet" onClick=${clear}>Clear</button>`
+    }
+    ${
+      picked.length === 0 &&
+      offersAll &&
+      (filter.state === "failed"
+        ? html`<button type="button" onClick=${redriveAll}>Redrive all ${number(matching)}</button>`
+        : html`<button type="button" class="quiet" onClick=${cancelAll}>Cancel all ${number(matching)}</button>`)
+    }
   </div>`;
 }

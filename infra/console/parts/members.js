@@ -37,29 +37,67 @@ export function Members({ workspace }) {
   };
   return html`<section class="card" aria-labelledby="h-members">
     <div class="bar"><h2 id="h-members">Members</h2><span class="spacer"></span>${mayManage && html`<button type="button" class="quiet" onClick=${() => setInviting(true)}>Invite a person</button>`}</div>
-    ${found.value ? html`<${People} workspace=${workspace} found=${found.value} mayManage=${mayManage} act=${act} />`
-      : found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The members could not be read" />` : html`<${Loading} what="Reading members" />`}
-    ${inviting && html`<${Invite} workspace=${workspace} onClose=${(done) => { setInviting(false); if (done) found.refresh(); }} />`}
+    ${
+      found.value
+        ? html`<${People} workspace=${workspace} found=${found.value} mayManage=${mayManage} act=${act} />`
+        : found.error
+          ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The members could not be read" />`
+          : html`<${Loading} what="Reading members" />`
+    }
+    ${
+      inviting &&
+      html`<${Invite} workspace=${workspace} onClose=${(done) => {
+        setInviting(false);
+        if (done) found.refresh();
+      }} />`
+    }
   </section>`;
 }
 
 function People({ workspace, found, mayManage, act }) {
   const name = (one) => one.email ?? one.user_id;
-  const change = (one, role) => act("Not changed", () => operations.setMember(workspace.id, one.email, role), `${name(one)} is now a ${role}`);
+  const change = (one, role) =>
+    act(
+      "Not changed",
+      () => operations.setMember(workspace.id, one.email, role),
+      `${name(one)} is now a ${role}`,
+    );
   const remove = async (one, isInvited) => {
-    const title = isInvited ? `Withdraw the invitation of ${one.email}?` : `Remove ${name(one)} from ${workspace.name}?`;
-    const text = isInvited ? "They can then no longer join with it." : "They see none of its jobs any more; jobs they enqueued stay.";
-    if (await confirm({ title, text, action: isInvited ? "Withdraw the invitation" : "Remove the member", danger: true })) await act("Not removed", () => operations.removeMember(workspace.id, one.user_id ?? one.email), `${name(one)} is removed`);
+    const title = isInvited
+      ? `Withdraw the invitation of ${one.email}?`
+      : `Remove ${name(one)} from ${workspace.name}?`;
+    const text = isInvited
+      ? "They can then no longer join with it."
+      : "They see none of its jobs any more; jobs they enqueued stay.";
+    if (
+      await confirm({
+        title,
+        text,
+        action: isInvited ? "Withdraw the invitation" : "Remove the member",
+        danger: true,
+      })
+    )
+      await act(
+        "Not removed",
+        () => operations.removeMember(workspace.id, one.user_id ?? one.email),
+        `${name(one)} is removed`,
+      );
   };
   return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Members"><table class="table">
       <thead><tr><th scope="col">Person</th><th scope="col">Role</th><th scope="col">Since</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-      <tbody>${found.members.map((one) => html`<tr key=${one.user_id}><th scope="row" class="wrap">${name(one)}</th>
+      <tbody>${found.members.map(
+        (one) => html`<tr key=${one.user_id}><th scope="row" class="wrap">${name(one)}</th>
           <td>${mayManage && one.email ? html`<select aria-label=${`Role of ${one.email}`} value=${one.role} onChange=${(event) => change(one, event.target.value)}>${Object.entries(ROLES).map(([value, label]) => html`<option value=${value} key=${value}>${label}</option>`)}</select>` : ROLES[one.role]}</td>
           <td><${When} at=${one.created_at} /></td>
-          <td class="num">${mayManage && html`<button type="button" class="quiet" aria-label=${`Remove ${name(one)}`} onClick=${() => remove(one, false)}>Remove</button>`}</td></tr>`)}
-        ${found.invitations.map((one) => html`<tr key=${one.email}><th scope="row" class="wrap">${one.email}</th><td>${ROLES[one.role]}</td>
+          <td class="num">${mayManage && html`<button type="button" class="quiet" aria-label=${`Remove ${name(one)}`} onClick=${() => remove(one, false)}>Remove</button>`}</td></tr>`,
+      )}
+        ${found.invitations.map(
+          (
+            one,
+          ) => html`<tr key=${one.email}><th scope="row" class="wrap">${one.email}</th><td>${ROLES[one.role]}</td>
           <td><${Tag} tone="waiting">Invited<//> <span class="muted small">ends <${When} at=${one.expires_at} /></span></td>
-          <td class="num"><button type="button" class="quiet" aria-label=${`Withdraw the invitation of ${one.email}`} onClick=${() => remove(one, true)}>Withdraw</button></td></tr>`)}</tbody></table></div>
+          <td class="num"><button type="button" class="quiet" aria-label=${`Withdraw the invitation of ${one.email}`} onClick=${() => remove(one, true)}>Withdraw</button></td></tr>`,
+        )}</tbody></table></div>
     ${!mayManage && html`<p class="muted small">A manager may invite and remove people.</p>`}
     ${found.changes.length > 0 && html`<details class="more"><summary>Changes</summary><ul class="small">${found.changes.map((one) => html`<li key=${`${one.created_at} ${one.action} ${one.email}`}><${When} at=${one.created_at} /> ${one.actor ?? "the operator"} ${ACTIONS[one.action] ?? one.action} ${one.action === "invitation_accepted" ? "" : (one.email ?? one.user_id ?? "")}${one.role && one.action === "role_changed" ? ` to ${one.role}` : ""}</li>`)}</ul></details>`}`;
 }
@@ -85,7 +123,10 @@ function Invite({ workspace, onClose }) {
       <div class="actions"><button type="button" class="primary" autofocus onClick=${() => onClose(true)}>Done</button></div><//>`;
   }
   return html`<${Dialog} title=${`Invite a person to ${workspace.name}`} onClose=${() => onClose(false)}>
-    <form class="stack" onSubmit=${(event) => { event.preventDefault(); save(); }}>
+    <form class="stack" onSubmit=${(event) => {
+      event.preventDefault();
+      save();
+    }}>
       <label class="field"><span>Mail address</span><input type="email" required maxlength="254" autofocus value=${email} onInput=${(event) => setEmail(event.target.value)} /></label>
       <label class="field"><span>Role</span><select value=${role} onChange=${(event) => setRole(event.target.value)}>
         <option value="member">Member: creates, reads and cancels jobs</option><option value="manager">Manager: also limits, pauses, schedules and people</option></select></label>

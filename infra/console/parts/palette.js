@@ -15,7 +15,13 @@ export function Palette({ commands }) {
   const open = useStore(isOpen);
   useLayoutEffect(() => {
     const toggle = (event) => {
-      if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey) return;
+      if (
+        event.key.toLowerCase() !== "k" ||
+        !(event.ctrlKey || event.metaKey) ||
+        event.shiftKey ||
+        event.altKey
+      )
+        return;
       event.preventDefault();
       isOpen.set((now) => !now);
     };
@@ -25,12 +31,16 @@ export function Palette({ commands }) {
   return open ? html`<${Open} commands=${commands} />` : null;
 }
 
-const matches = (label, text) => text.toLowerCase().split(/\s+/).every((word) => label.toLowerCase().includes(word));
+const matches = (label, text) =>
+  text
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => label.toLowerCase().includes(word));
 
 function Open({ commands }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  const [found, setFound] = useState({ text: "", jobs: [] });
+  const [found, setFound] = useState({ text: "", jobs: /** @type {any[]} */ ([]) });
   const listId = useId();
   const list = useRef(null);
   useEffect(() => {
@@ -39,19 +49,37 @@ function Open({ commands }) {
     const controller = new AbortController();
     const timer = setTimeout(async () => {
       // a palette without jobs still goes to pages
-      const page = await api.list({ workspace_id: session.get().workspace?.id, search: wanted, limit: 6 }, controller.signal).catch(() => ({ jobs: [] }));
+      const page = await api
+        .list(
+          { workspace_id: session.get().workspace?.id, search: wanted, limit: 6 },
+          controller.signal,
+        )
+        .catch(() => ({ jobs: [] }));
       if (!controller.signal.aborted) setFound({ text, jobs: page.jobs });
     }, 200);
-    return () => { controller.abort(); clearTimeout(timer); };
+    return () => {
+      controller.abort();
+      clearTimeout(timer);
+    };
   }, [text]);
-  const entries = useMemo(() => [
-    ...commands.filter(({ label }) => matches(label, text)),
-    // Enter must never open what an earlier text had found
-    ...(found.text === text ? found.jobs : []).map((job) => ({ label: `${job.job_type} ${shortId(job.id)}`, hint: job.status, run: () => navigate(`/jobs/${job.id}`) })),
-  ], [commands, text, found]);
+  const entries = useMemo(
+    () => [
+      ...commands.filter(({ label }) => matches(label, text)),
+      // Enter must never open what an earlier text had found
+      ...(found.text === text ? found.jobs : []).map((job) => ({
+        label: `${job.job_type} ${shortId(job.id)}`,
+        hint: job.status,
+        run: () => navigate(`/jobs/${job.id}`),
+      })),
+    ],
+    [commands, text, found],
+  );
   const chosen = Math.min(at, entries.length - 1);
   const close = () => isOpen.set(false);
-  const run = (entry) => { close(); entry?.run(); };
+  const run = (entry) => {
+    close();
+    entry?.run();
+  };
   useEffect(() => list.current?.children[chosen]?.scrollIntoView({ block: "nearest" }), [chosen]);
   const onKey = (event) => {
     if (event.key === "ArrowDown") setAt(Math.min(entries.length - 1, chosen + 1));
@@ -63,13 +91,24 @@ function Open({ commands }) {
   return html`<${Dialog} title="Go to" onClose=${close}>
     <input class="palette-input" type="text" role="combobox" aria-expanded=${String(entries.length > 0)} aria-controls=${entries.length ? listId : undefined} aria-autocomplete="list"
       aria-activedescendant=${entries.length ? `${listId}-${chosen}` : undefined} aria-label="Type a page, an action, or a job" autofocus autocomplete="off"
-      placeholder="A page, an action, or a job" value=${text} onInput=${(event) => { setText(event.target.value); setAt(0); }} onKeyDown=${onKey} />
-    ${entries.length > 0 && html`<ul class="palette-list" role="listbox" id=${listId} aria-label="Results" ref=${list}>
-      ${entries.map((entry, index) => html`<li key=${`${entry.label}${index}`} id=${`${listId}-${index}`} role="option" aria-selected=${index === chosen}
+      placeholder="A page, an action, or a job" value=${text} onInput=${(event) => {
+        setText(event.target.value);
+        setAt(0);
+      }} onKeyDown=${onKey} />
+    ${
+      entries.length > 0 &&
+      html`<ul class="palette-list" role="listbox" id=${listId} aria-label="Results" ref=${list}>
+      ${entries.map(
+        (
+          entry,
+          index,
+        ) => html`<li key=${`${entry.label}${index}`} id=${`${listId}-${index}`} role="option" aria-selected=${index === chosen}
           onMouseMove=${() => setAt(index)} onClick=${() => run(entry)}>
         <span>${entry.label}</span>${entry.hint && html`<span class="muted small">${entry.hint}</span>`}
-      </li>`)}
-    </ul>`}
+      </li>`,
+      )}
+    </ul>`
+    }
     ${entries.length === 0 && html`<p class="muted pad">Nothing by that name.</p>`}
   <//>`;
 }

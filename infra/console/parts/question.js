@@ -7,8 +7,12 @@ import { ActionButton } from "./dialog.js";
 import { tell, tellFailure } from "./toasts.js";
 import { When } from "./when.js";
 
-const label = (option) => (typeof option === "object" && option !== null ? (option.label ?? option.value ?? pretty(option)) : String(option));
-const valueOf = (option) => (typeof option === "object" && option !== null && "value" in option ? option.value : option);
+const label = (option) =>
+  typeof option === "object" && option !== null
+    ? (option.label ?? option.value ?? pretty(option))
+    : String(option);
+const valueOf = (option) =>
+  typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
 /** @param {{jobId: string, wait: object, onAnswered: () => void}} props `wait` as in `job_steps`. */
 export function Question({ jobId, wait, onAnswered }) {
@@ -30,11 +34,17 @@ export function Question({ jobId, wait, onAnswered }) {
   return html`<section class="card question" aria-label="Question">
     <p class="question-text">${question}</p>
     ${options.length > 0 && html`<div class="actions start">${options.map((option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>${label(option)}<//>`)}</div>`}
-    ${options.length === 0 && html`<form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim() && !busy) send(text.trim()); }}>
+    ${
+      options.length === 0 &&
+      html`<form class="answer" onSubmit=${(event) => {
+        event.preventDefault();
+        if (text.trim() && !busy) send(text.trim());
+      }}>
       <label class="grow"><span class="hidden">Your answer</span>
         <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
-    </form>`}
+    </form>`
+    }
     ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues by itself <${When} at=${wait.timeout_at} />.</p>`}
   </section>`;
 }

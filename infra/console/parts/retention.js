@@ -12,7 +12,8 @@ const OUTCOMES = ["completed", "cancelled", "failed"];
 const kept = (days) => (days === 0 ? "removed at once" : counted(days, "day"));
 
 /** Sums over days, by outcome. Pure. */
-export const removedIn = (days) => OUTCOMES.map((outcome) => days.reduce((sum, day) => sum + day[outcome], 0));
+export const removedIn = (days) =>
+  OUTCOMES.map((outcome) => days.reduce((sum, day) => sum + day[outcome], 0));
 
 /** @param {{workspaceId: string}} props */
 export function Retention({ workspaceId }) {
@@ -21,7 +22,10 @@ export function Retention({ workspaceId }) {
 }
 
 function body(found) {
-  if (!found.value) return found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The retention could not be read" />` : html`<${Loading} what="Reading retention" />`;
+  if (!found.value)
+    return found.error
+      ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The retention could not be read" />`
+      : html`<${Loading} what="Reading retention" />`;
   const { days, types, removed, checked_at: checkedAt } = found.value;
   const sums = removedIn(removed);
   const last = removed[0];

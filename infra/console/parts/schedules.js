@@ -10,7 +10,17 @@ import { Empty, Failed, Loading } from "./states-of-view.js";
 import { tell, tellFailure } from "./toasts.js";
 import { When } from "./when.js";
 
-const EDITABLE = ["name", "cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
+const EDITABLE = [
+  "name",
+  "cron",
+  "timezone",
+  "job_type",
+  "payload",
+  "options",
+  "missed",
+  "enabled",
+];
+/** @type {(schedule: any) => any} */
 const asPut = (schedule) => Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]));
 
 /** @param {{workspace: {id, role}}} props */
@@ -28,19 +38,50 @@ export function Schedules({ workspace }) {
     list.refresh();
   };
   const remove = async (schedule) => {
-    if (await confirm({ title: `Delete ${schedule.name}?`, text: "It enqueues nothing any more; the jobs it made stay.", action: "Delete the schedule", danger: true })) await act("Not deleted", () => operations.deleteSchedule(workspace.id, schedule.name), `${schedule.name} is deleted`);
+    if (
+      await confirm({
+        title: `Delete ${schedule.name}?`,
+        text: "It enqueues nothing any more; the jobs it made stay.",
+        action: "Delete the schedule",
+        danger: true,
+      })
+    )
+      await act(
+        "Not deleted",
+        () => operations.deleteSchedule(workspace.id, schedule.name),
+        `${schedule.name} is deleted`,
+      );
   };
   const head = html`<div class="bar"><h2 id="h-schedules">Schedules</h2><span class="spacer"></span>${mayManage && html`<button type="button" class="quiet" onClick=${() => setEditing({})}>Add a schedule</button>`}</div>`;
   return html`<section class="card" aria-labelledby="h-schedules">${head}
-    ${!list.value ? (list.error ? html`<${Failed} error=${list.error} retry=${list.refresh} what="The schedules could not be read" />` : html`<${Loading} what="Reading schedules" />`)
-      : list.value.length === 0 ? html`<${Empty} title="No schedules">Jobs that the clock should enqueue stand here with their next run.<//>`
-      : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Schedules"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">When</th><th scope="col">Job</th><th scope="col">Next run</th><th scope="col">Last job</th><th scope="col">State</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-        <tbody>${list.value.map((one) => html`<tr key=${one.id}><th scope="row">${one.name}</th><td class="mono small">${one.cron} <span class="muted">${one.timezone}</span></td><td>${one.job_type}</td>
+    ${
+      !list.value
+        ? list.error
+          ? html`<${Failed} error=${list.error} retry=${list.refresh} what="The schedules could not be read" />`
+          : html`<${Loading} what="Reading schedules" />`
+        : list.value.length === 0
+          ? html`<${Empty} title="No schedules">Jobs that the clock should enqueue stand here with their next run.<//>`
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Schedules"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">When</th><th scope="col">Job</th><th scope="col">Next run</th><th scope="col">Last job</th><th scope="col">State</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+        <tbody>${list.value.map(
+          (
+            one,
+          ) => html`<tr key=${one.id}><th scope="row">${one.name}</th><td class="mono small">${one.cron} <span class="muted">${one.timezone}</span></td><td>${one.job_type}</td>
           <td>${one.enabled ? html`<${When} at=${one.next_at} />` : "–"}</td><td>${one.last_job_id ? html`<a class="mono" href=${`/jobs/${one.last_job_id}`}>${shortId(one.last_job_id)}</a>` : "–"}</td>
           <td>${one.problem ? html`<${Tag} tone="failed">Problem<//> <span class="wrap">${one.problem}</span>` : one.enabled ? html`<${Tag} tone="completed">On<//>` : html`<${Tag} tone="pending">Off<//>`}</td>
-          <td class="num">${mayManage && html`<${ActionButton} className="quiet" aria-label=${`${one.enabled ? "Switch off" : "Switch on"} ${one.name}`} run=${() => act("Not changed", () => operations.putSchedule(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}>${one.enabled ? "Switch off" : "Switch on"}<//>
-            <button type="button" class="quiet" aria-label=${`Edit ${one.name}`} onClick=${() => setEditing(one)}>Edit</button><button type="button" class="quiet" aria-label=${`Delete ${one.name}`} onClick=${() => remove(one)}>Delete</button>`}</td></tr>`)}</tbody></table></div>`}
-    ${editing && html`<${Editor} like=${editing} workspaceId=${workspace.id} onClose=${(saved) => { setEditing(null); if (saved) list.refresh(); }} />`}
+          <td class="num">${
+            mayManage &&
+            html`<${ActionButton} className="quiet" aria-label=${`${one.enabled ? "Switch off" : "Switch on"} ${one.name}`} run=${() => act("Not changed", () => operations.putSchedule(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}>${one.enabled ? "Switch off" : "Switch on"}<//>
+            <button type="button" class="quiet" aria-label=${`Edit ${one.name}`} onClick=${() => setEditing(one)}>Edit</button><button type="button" class="quiet" aria-label=${`Delete ${one.name}`} onClick=${() => remove(one)}>Delete</button>`
+          }</td></tr>`,
+        )}</tbody></table></div>`
+    }
+    ${
+      editing &&
+      html`<${Editor} like=${editing} workspaceId=${workspace.id} onClose=${(saved) => {
+        setEditing(null);
+        if (saved) list.refresh();
+      }} />`
+    }
   </section>`;
 }
 
@@ -55,22 +96,44 @@ function NextRuns({ workspaceId, cron, timezone }) {
     return () => clearTimeout(timer);
   }, [cron, timezone]);
   const isWhole = LOOKS_WHOLE.test(wanted.cron) && wanted.timezone.trim() !== "";
-  const runs = useRead((signal) => (isWhole ? operations.nextRuns(workspaceId, { ...wanted, count: 3 }, signal) : Promise.resolve(null)), [workspaceId, wanted.cron, wanted.timezone]);
-  const text = runs.error ? runs.error.message : runs.value ? runs.value.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never" : "…";
+  const runs = useRead(
+    (signal) =>
+      isWhole
+        ? operations.nextRuns(workspaceId, { ...wanted, count: 3 }, signal)
+        : Promise.resolve(null),
+    [workspaceId, wanted.cron, wanted.timezone],
+  );
+  const text = runs.error
+    ? runs.error.message
+    : runs.value
+      ? runs.value.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never"
+      : "…";
   return html`<p class="hint num" aria-live="polite">Next runs: ${isWhole ? text : "…"}</p>`;
 }
 
 function Editor({ like, workspaceId, onClose }) {
-  const [draft, setDraft] = useState({ name: like.name ?? "", cron: like.cron ?? "0 * * * *", timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC", job_type: like.job_type ?? "", payload: pretty(like.payload ?? {}), missed: like.missed ?? "once" });
+  const [draft, setDraft] = useState({
+    name: like.name ?? "",
+    cron: like.cron ?? "0 * * * *",
+    timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC",
+    job_type: like.job_type ?? "",
+    payload: pretty(like.payload ?? {}),
+    missed: like.missed ?? "once",
+  });
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
   const change = (name, { target: { value } }) => setDraft((now) => ({ ...now, [name]: value }));
-  const field = (name, label, more = {}) => html`<label class="field"><span>${label}</span><input type="text" required value=${draft[name]} onInput=${(event) => change(name, event)} ...${more} /></label>`;
+  const field = (name, label, more = {}) =>
+    html`<label class="field"><span>${label}</span><input type="text" required value=${draft[name]} onInput=${(event) => change(name, event)} ...${more} /></label>`;
   const save = async (event) => {
     event.preventDefault();
     setBusy(true);
     try {
-      const made = await operations.putSchedule(workspaceId, { ...(like.id && asPut(like)), ...draft, payload: JSON.parse(draft.payload) });
+      const made = await operations.putSchedule(workspaceId, {
+        ...(like.id && asPut(like)),
+        ...draft,
+        payload: JSON.parse(draft.payload),
+      });
       tell(`${made.name} is saved`);
       onClose(true);
     } catch (error) {

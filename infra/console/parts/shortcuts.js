@@ -7,10 +7,36 @@ import { Dialog } from "./dialog.js";
 const isOpen = createStore(false);
 export const openShortcuts = () => isOpen.set(true);
 
+/** @type {Array<[where: string, keys: Array<[key: string, does: string]>]>} */
 const KEYS = [
-  ["Everywhere", [["Ctrl K", "Go to a page, an action or a job"], ["/", "Search this list"], ["?", "This help"], ["Esc", "Close what is open"]]],
-  ["In lists", [["↑ ↓", "Row by row"], ["Enter", "Open the row"], ["Space", "Select it, on its box"]]],
-  ["In a waterfall", [["↑ ↓", "Row by row"], ["← →", "Fold and unfold, or move in time"], ["+ −", "Zoom in and out"], ["Z", "Zoom to the row"], ["0", "Show the whole"], ["Enter", "Open the child job"]]],
+  [
+    "Everywhere",
+    [
+      ["Ctrl K", "Go to a page, an action or a job"],
+      ["/", "Search this list"],
+      ["?", "This help"],
+      ["Esc", "Close what is open"],
+    ],
+  ],
+  [
+    "In lists",
+    [
+      ["↑ ↓", "Row by row"],
+      ["Enter", "Open the row"],
+      ["Space", "Select it, on its box"],
+    ],
+  ],
+  [
+    "In a waterfall",
+    [
+      ["↑ ↓", "Row by row"],
+      ["← →", "Fold and unfold, or move in time"],
+      ["+ −", "Zoom in and out"],
+      ["Z", "Zoom to the row"],
+      ["0", "Show the whole"],
+      ["Enter", "Open the child job"],
+    ],
+  ],
 ];
 
 /** Where the help appears; once, in the shell. */
@@ -18,7 +44,14 @@ export function Shortcuts() {
   const open = useStore(isOpen);
   useLayoutEffect(() => {
     const onKey = (event) => {
-      if (event.key !== "?" || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
+      if (
+        event.key !== "?" ||
+        event.ctrlKey ||
+        event.metaKey ||
+        event.altKey ||
+        event.target.closest("input, textarea, select, dialog")
+      )
+        return;
       event.preventDefault();
       isOpen.set(true);
     };

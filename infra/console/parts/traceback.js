@@ -4,7 +4,13 @@ import { safeUrl } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { copy } from "./copy.js";
 
-const NAMES = { error: "error", message: "message", place: "place", version: "version of the code", worker_id: "worker" };
+const NAMES = {
+  error: "error",
+  message: "message",
+  place: "place",
+  version: "version of the code",
+  worker_id: "worker",
+};
 
 /** CloudWatch's page of a log stream, narrowed to the request where it is known; null without a group. */
 export function cloudWatchOf(origin) {
@@ -12,19 +18,29 @@ export function cloudWatchOf(origin) {
   const twice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const base = `https://${origin.region}.console.aws.amazon.com/cloudwatch/home?region=${origin.region}#logsV2:log-groups/log-group/${twice(origin.log_group)}`;
   const filter = origin.request_id ? `$3FfilterPattern$3D${twice(`"${origin.request_id}"`)}` : "";
-  return safeUrl(`${base}/log-events${origin.log_stream ? `/${twice(origin.log_stream)}` : ""}${filter}`);
+  return safeUrl(
+    `${base}/log-events${origin.log_stream ? `/${twice(origin.log_stream)}` : ""}${filter}`,
+  );
 }
 
 /** The place in short: file:line of the innermost own frame. */
-export const placeOf = (traceback) => (traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null);
+export const placeOf = (traceback) =>
+  traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
 
-const asText = (traceback) => [...(traceback.frames ?? [])].map((one) => `${one.file}:${one.line} in ${one.function}${one.code ? `\n    ${one.code}` : ""}`).join("\n");
+const asText = (traceback) =>
+  [...(traceback.frames ?? [])]
+    .map(
+      (one) => `${one.file}:${one.line} in ${one.function}${one.code ? `\n    ${one.code}` : ""}`,
+    )
+    .join("\n");
 
 /** @param {{traceback: object}} props `{frames: [{file, line, function, code, own}], causes, left_out}` */
 export function Traceback({ traceback }) {
   const frames = traceback.frames ?? [];
-  return html`<div class="traceback"><ol aria-label="Traceback">${frames.map((one, index) => html`<li key=${index} data-own=${one.own ? "" : undefined}>
-      <span class="mono frame-place">${one.file}:<strong>${one.line}</strong></span> <span class="muted">in</span> <span class="mono">${one.function}</span>${one.code && html`<pre>${one.code}</pre>`}</li>`)}</ol>
+  return html`<div class="traceback"><ol aria-label="Traceback">${frames.map(
+    (one, index) => html`<li key=${index} data-own=${one.own ? "" : undefined}>
+      <span class="mono frame-place">${one.file}:<strong>${one.line}</strong></span> <span class="muted">in</span> <span class="mono">${one.function}</span>${one.code && html`<pre>${one.code}</pre>`}</li>`,
+  )}</ol>
     ${traceback.left_out > 0 && html`<p class="muted small">${traceback.left_out} frames of libraries left out.</p>`}
     ${(traceback.causes ?? []).map((cause, index) => html`<p class="small" key=${index}><span class="muted">Caused by</span> <span class="mono">${typeof cause === "string" ? cause : `${cause.type ?? ""}${cause.message ? `: ${cause.message}` : ""}`}</span></p>`)}
     <button type="button" class="quiet" onClick=${() => copy(asText(traceback), "Copied the traceback")}>Copy the traceback</button></div>`;
@@ -33,7 +49,8 @@ export function Traceback({ traceback }) {
 /** What differs from the failed attempt before; nothing when it failed the same way. */
 export function Differs({ differs }) {
   if (!differs) return null;
-  if (differs.length === 0) return html`<p class="muted small">Failed as the attempt before did.</p>`;
+  if (differs.length === 0)
+    return html`<p class="muted small">Failed as the attempt before did.</p>`;
   return html`<p class="small">Unlike the attempt before: ${differs.map((one, index) => html`${index > 0 ? "; " : ""}<span key=${one.what}>another ${NAMES[one.what] ?? one.what} <span class="muted">(${String(one.before ?? "none")} → ${String(one.now ?? "none")})</span></span>`)}.</p>`;
 }
 

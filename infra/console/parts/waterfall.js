@@ -10,11 +10,19 @@ const MOST_ROWS = 400;
 const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
 
 /** A round duration: 5 s, 2 min, 1 h. */
-const roundly = (ms) => (ms < 0 ? `−${roundly(-ms)}` : duration(ms).replace(/\.0 s$/, " s").replace(/ 00 (s|min)$/, "").replace(/ 0 h$/, ""));
+const roundly = (ms) =>
+  ms < 0
+    ? `−${roundly(-ms)}`
+    : duration(ms)
+        .replace(/\.0 s$/, " s")
+        .replace(/ 00 (s|min)$/, "")
+        .replace(/ 0 h$/, "");
 
 /** What a row says without its bar. */
 function sayRow(row, origin) {
-  const took = row.isRunning ? `for ${duration(row.to - row.from)} so far` : duration(row.to - row.from);
+  const took = row.isRunning
+    ? `for ${duration(row.to - row.from)} so far`
+    : duration(row.to - row.from);
   return `${row.word}, ${took}, from ${roundly(Math.round(row.from - origin))}${row.isCritical ? ", on the critical path" : ""}`;
 }
 
@@ -34,25 +42,31 @@ export function Waterfall({ trace, now }) {
     const next = zoomed(shown, whole, factor, centre);
     setView(next.from <= whole.from && next.to >= whole.to ? null : next);
   };
-  const toggle = (row) => setFolded(({ closed, opened }) => {
-    const next = { closed: new Set(closed), opened: new Set(opened) };
-    next[row.isOpen ? "opened" : "closed"].delete(row.key);
-    next[row.isOpen ? "closed" : "opened"].add(row.key);
-    return next;
-  });
+  const toggle = (row) =>
+    setFolded(({ closed, opened }) => {
+      const next = { closed: new Set(closed), opened: new Set(opened) };
+      next[row.isOpen ? "opened" : "closed"].delete(row.key);
+      next[row.isOpen ? "closed" : "opened"].add(row.key);
+      return next;
+    });
   return html`<div class="waterfall">
     <div class="bar">
       <${Sums} sums=${sums} isLive=${!trace.jobs[0].finished_at} />
       <span class="spacer"></span>
-      <div class="zoom">${!asTable && html`
+      <div class="zoom">${
+        !asTable &&
+        html`
         <button type="button" class="quiet" aria-label="Zoom out" disabled=${!view} onClick=${() => zoom(2)}>−</button>
         <button type="button" class="quiet" aria-label="Zoom in" onClick=${() => zoom(0.5)}>+</button>
-        <button type="button" class="quiet" disabled=${!view} onClick=${() => setView(null)}>Whole</button>`}
+        <button type="button" class="quiet" disabled=${!view} onClick=${() => setView(null)}>Whole</button>`
+      }
         <button type="button" class="quiet" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button></div>
     </div>
-    ${asTable
-      ? html`<${AsTable} rows=${rows} origin=${origin} />`
-      : html`<${Chart} rows=${rows} view=${shown} whole=${whole} origin=${origin} setView=${setView} zoom=${zoom} toggle=${toggle} chosen=${chosen} setChosen=${setChosen} />`}
+    ${
+      asTable
+        ? html`<${AsTable} rows=${rows} origin=${origin} />`
+        : html`<${Chart} rows=${rows} view=${shown} whole=${whole} origin=${origin} setView=${setView} zoom=${zoom} toggle=${toggle} chosen=${chosen} setChosen=${setChosen} />`
+    }
     ${(all.length > MOST_ROWS || trace.more) && html`<p class="muted small num">The first ${counted(Math.min(all.length, MOST_ROWS), "row")}; ${trace.more ? "children beyond the 300th are in their list" : "fold something to see the rest"}.</p>`}
     ${!asTable && html`<p class="muted small waterfall-legend"><span class="key-critical" aria-hidden="true"></span> Critical path<span class="key-queued" aria-hidden="true"></span> Queued or backing off<span class="key-wait" aria-hidden="true"></span> Waiting, without a worker</p>`}
   </div>`;
@@ -60,7 +74,10 @@ export function Waterfall({ trace, now }) {
 
 function Sums({ sums, isLive }) {
   const parts = [
-    ["Queued", sums.queued], [sums.runs > 1 ? `Ran in ${sums.runs} runs` : "Ran", sums.run], ["Waited", sums.wait], ["Backed off", sums.backoff],
+    ["Queued", sums.queued],
+    [sums.runs > 1 ? `Ran in ${sums.runs} runs` : "Ran", sums.run],
+    ["Waited", sums.wait],
+    ["Backed off", sums.backoff],
   ].filter(([, ms], index) => ms > 0 || index === 1);
   return html`<p class="sums">${parts.map(([word, ms]) => html`<span key=${word}><span class="muted">${word}</span> <span class="num strong">${duration(ms)}</span></span>`)}
     <span><span class="muted">${isLive ? "So far" : "Total"}</span> <span class="num strong">${duration(sums.total)}</span></span></p>`;
@@ -79,10 +96,20 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const row = rows[at];
     const moves = {
-      ArrowDown: () => focusOn(at + 1), ArrowUp: () => focusOn(at - 1), Home: () => focusOn(0), End: () => focusOn(rows.length - 1),
-      ArrowRight: () => (row?.hasMore && !row.isOpen ? toggle(row) : setView(moved(view, whole, 0.2))),
-      ArrowLeft: () => (row?.hasMore && row.isOpen && row.level > 0 ? toggle(row) : setView(moved(view, whole, -0.2))),
-      "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: () => setView(null),
+      ArrowDown: () => focusOn(at + 1),
+      ArrowUp: () => focusOn(at - 1),
+      Home: () => focusOn(0),
+      End: () => focusOn(rows.length - 1),
+      ArrowRight: () =>
+        row?.hasMore && !row.isOpen ? toggle(row) : setView(moved(view, whole, 0.2)),
+      ArrowLeft: () =>
+        row?.hasMore && row.isOpen && row.level > 0
+          ? toggle(row)
+          : setView(moved(view, whole, -0.2)),
+      "+": () => zoom(0.5),
+      "=": () => zoom(0.5),
+      "-": () => zoom(2),
+      0: () => setView(null),
       z: () => row && setView(padded(row, whole)),
       Enter: () => row && row.level > 0 && row.kind === "job" && navigate(`/jobs/${row.jobId}`),
     };
@@ -95,13 +122,20 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     return Math.max(0, Math.min(1, (event.clientX - left) / width));
   };
   const drag = {
-    onPointerDown: (event) => { event.currentTarget.setPointerCapture(event.pointerId); setDragged([share(event), share(event)]); },
+    onPointerDown: (event) => {
+      event.currentTarget.setPointerCapture(event.pointerId);
+      setDragged([share(event), share(event)]);
+    },
     onPointerMove: (event) => dragged && setDragged([dragged[0], share(event)]),
     onPointerUp: () => {
       if (!dragged) return;
       const [from, to] = [Math.min(...dragged), Math.max(...dragged)];
       setDragged(null);
-      if (to - from > 0.01) setView({ from: view.from + (view.to - view.from) * from, to: view.from + (view.to - view.from) * to });
+      if (to - from > 0.01)
+        setView({
+          from: view.from + (view.to - view.from) * from,
+          to: view.from + (view.to - view.from) * to,
+        });
     },
     onPointerCancel: () => setDragged(null),
   };
@@ -112,13 +146,17 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
       const track = element.querySelector(".waterfall-axis").getBoundingClientRect();
-      zoom(event.deltaY > 0 ? 1.25 : 0.8, Math.max(0, Math.min(1, (event.clientX - track.left) / track.width)));
+      zoom(
+        event.deltaY > 0 ? 1.25 : 0.8,
+        Math.max(0, Math.min(1, (event.clientX - track.left) / track.width)),
+      );
     };
     element.addEventListener("wheel", wheel, { passive: false });
     return () => element.removeEventListener("wheel", wheel);
   });
   const ticks = ticksOf(view, origin);
-  const placed = (offset) => placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
+  const placed = (offset) =>
+    placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true"><span class="waterfall-name"></span>
       <div class="waterfall-axis" title="Drag to zoom in" ...${drag}>
@@ -126,8 +164,13 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
         ${dragged && html`<span class="waterfall-drag" style=${{ left: `${Math.min(...dragged) * 100}%`, width: `${Math.abs(dragged[1] - dragged[0]) * 100}%` }}></span>`}
       </div></div>
     <div role="treegrid" aria-label="Waterfall" aria-rowcount=${rows.length} class="waterfall-rows">
-      ${rows.map((row, index) => html`<${Line} key=${row.key} row=${row} view=${view} origin=${origin} ticks=${ticks} placed=${placed} toggle=${toggle}
-        isFirst=${chosen && at >= 0 ? row.key === chosen : index === 0} choose=${() => setChosen(row.key)} />`)}
+      ${rows.map(
+        (
+          row,
+          index,
+        ) => html`<${Line} key=${row.key} row=${row} view=${view} origin=${origin} ticks=${ticks} placed=${placed} toggle=${toggle}
+        isFirst=${chosen && at >= 0 ? row.key === chosen : index === 0} choose=${() => setChosen(row.key)} />`,
+      )}
     </div>
   </div>`;
 }
@@ -139,7 +182,10 @@ function padded({ from, to }, whole) {
 }
 
 function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
-  const label = row.isRunning && row.kind !== "job" ? `${duration(row.to - row.from)}…` : duration(row.to - row.from);
+  const label =
+    row.isRunning && row.kind !== "job"
+      ? `${duration(row.to - row.from)}…`
+      : duration(row.to - row.from);
   const place = placeOf(row, view);
   const end = place ? place.left + place.width : 0;
   return html`<div role="row" class=${classes("waterfall-row", row.isCritical && "critical")} data-key=${row.key} data-kind=${row.kind} data-tone=${row.tone} aria-level=${row.level + 1}
@@ -153,22 +199,36 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
       ${ticks.map((offset) => html`<span key=${offset} class="waterfall-line" style=${{ left: `${placed(offset)}%` }}></span>`)}
       ${row.bars.map((bar, index) => {
         const spot = placeOf(bar, view);
-        return spot && html`<span key=${index} class="waterfall-bar" data-span=${bar.kind} data-tone=${bar.attempt ? toneOf(bar.attempt) : row.tone}
+        return (
+          spot &&
+          html`<span key=${index} class="waterfall-bar" data-span=${bar.kind} data-tone=${bar.attempt ? toneOf(bar.attempt) : row.tone}
           data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined} style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
-          title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`;
+          title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`
+        );
       })}
       ${place && html`<span class="waterfall-time num" data-side=${end > 84 ? (place.left > 16 ? "before" : "inside") : "after"} style=${end > 84 ? (place.left > 16 ? { right: `${100 - place.left}%` } : { right: "0" }) : { left: `${end}%` }}>${label}${row.until > row.to && row.isRunning ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>` : ""}</span>`}
     </div>
   </div>`;
 }
 
-const toneOf = (attempt) => ({ retry: "failed", failed: "failed", lost: "failed", completed: "completed", cancelled: "cancelled" })[attempt.outcome] ?? (attempt.ended_at ? "pending" : "processing");
+const toneOf = (attempt) =>
+  ({
+    retry: "failed",
+    failed: "failed",
+    lost: "failed",
+    completed: "completed",
+    cancelled: "cancelled",
+  })[attempt.outcome] ?? (attempt.ended_at ? "pending" : "processing");
 
 function AsTable({ rows, origin }) {
   return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Waterfall as a table"><table class="table">
     <thead><tr><th scope="col">What</th><th scope="col">State</th><th scope="col" class="num">From</th><th scope="col" class="num">Took</th><th scope="col">Critical</th><th scope="col">Error</th></tr></thead>
-    <tbody>${rows.map((row) => html`<tr key=${row.key}><th scope="row" class="waterfall-name" data-level=${Math.min(row.level, 6)}>${row.kind === "job" && row.level > 0 ? html`<a href=${`/jobs/${row.jobId}`}>${row.name}</a>` : row.name}</th>
+    <tbody>${rows.map(
+      (
+        row,
+      ) => html`<tr key=${row.key}><th scope="row" class="waterfall-name" data-level=${Math.min(row.level, 6)}>${row.kind === "job" && row.level > 0 ? html`<a href=${`/jobs/${row.jobId}`}>${row.name}</a>` : row.name}</th>
       <td>${row.word}</td><td class="num" title=${utc(new Date(row.from).toISOString())}>${roundly(Math.round(row.from - origin))}</td><td class="num">${duration(row.to - row.from)}${row.isRunning ? "…" : ""}</td>
-      <td>${row.isCritical ? html`<${Icon} name="check" /><span class="hidden">yes</span>` : ""}</td><td class="wrap">${row.error ?? ""}</td></tr>`)}</tbody>
+      <td>${row.isCritical ? html`<${Icon} name="check" /><span class="hidden">yes</span>` : ""}</td><td class="wrap">${row.error ?? ""}</td></tr>`,
+    )}</tbody>
   </table></div>`;
 }

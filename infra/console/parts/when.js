@@ -7,7 +7,8 @@ const watchers = new Set();
 let timer = null;
 
 function beat() {
-  if (document.visibilityState === "visible") for (const watcher of [...watchers]) watcher(Date.now());
+  if (document.visibilityState === "visible")
+    for (const watcher of [...watchers]) watcher(Date.now());
 }
 
 /** The present, once a second; one timer for the whole page. */
@@ -53,4 +54,8 @@ function Instant({ at }) {
 
 /** A sentence whose instants are short, with the whole of each in its title. */
 export const Sentence = ({ text }) =>
-  String(text ?? "").split(INSTANT).map((part, index) => (index % 2 === 1 ? html`<${Instant} key=${index} at=${`${part.replace(" ", "T")}Z`} />` : part));
+  String(text ?? "")
+    .split(INSTANT)
+    .map((part, index) =>
+      index % 2 === 1 ? html`<${Instant} key=${index} at=${`${part.replace(" ", "T")}Z`} />` : part,
+    );

@@ -15,15 +15,29 @@ export function WorkspaceLimits({ workspace }) {
   const limits = useRead(() => operations.limits(workspace.id), [workspace.id]);
   const [own, setOwn] = useState(null);
   usePolling(limits, EVERY_MS);
-  if (!limits.value) return html`<section class="card" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>${limits.error ? html`<${Failed} error=${limits.error} retry=${limits.refresh} what="The limits could not be read" />` : html`<${Loading} what="Reading limits" />`}</section>`;
-  const { running, max_running: most, own_max_running: ownMost, max_pending: pending, default_max_pending: usual, weight } = limits.value;
+  if (!limits.value)
+    return html`<section class="card" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>${limits.error ? html`<${Failed} error=${limits.error} retry=${limits.refresh} what="The limits could not be read" />` : html`<${Loading} what="Reading limits" />`}</section>`;
+  const {
+    running,
+    max_running: most,
+    own_max_running: ownMost,
+    max_pending: pending,
+    default_max_pending: usual,
+    weight,
+  } = limits.value;
   const limit = least(most, ownMost);
   const save = async (event) => {
     event.preventDefault();
     const text = String(own ?? "").trim();
     try {
-      await operations.setLimits(workspace.id, { own_max_running: text === "" ? null : Number(text) });
-      tell(text === "" ? "The workspace's own limit is lifted" : `At most ${text} jobs of ${workspace.name} run at once`);
+      await operations.setLimits(workspace.id, {
+        own_max_running: text === "" ? null : Number(text),
+      });
+      tell(
+        text === ""
+          ? "The workspace's own limit is lifted"
+          : `At most ${text} jobs of ${workspace.name} run at once`,
+      );
       setOwn(null);
       limits.refresh();
     } catch (error) {
@@ -35,7 +49,10 @@ export function WorkspaceLimits({ workspace }) {
     ${Number.isFinite(limit) && limit > 0 && html`<meter min="0" max=${limit} high=${limit * 0.9} value=${running} aria-label=${`${running} of ${limit} running`}></meter>`}
     <span class="muted num">at most ${number(pending ?? usual)} pending${weight === 1 ? "" : `, weighs ${number(weight)} when workspaces compete for workers`}</span>
     <span class="spacer"></span>
-    ${workspace.role === "manager" && html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="0" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(event) => setOwn(event.target.value)} /></label>
-      <button type="submit" disabled=${own === null}>Set</button></form>`}
+    ${
+      workspace.role === "manager" &&
+      html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="0" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(event) => setOwn(event.target.value)} /></label>
+      <button type="submit" disabled=${own === null}>Set</button></form>`
+    }
   </section>`;
 }

@@ -13,7 +13,13 @@ const PAGE = 50;
 
 const readPage = async (workspace, before, signal) => {
   if (isAll(workspace)) return operator.actions(before, signal);
-  return (await unwrap(data().rpc("list_actions", { p_workspace_id: workspace.id, p_before: before }).abortSignal(signal))).actions;
+  return (
+    await unwrap(
+      data()
+        .rpc("list_actions", { p_workspace_id: workspace.id, p_before: before })
+        .abortSignal(signal),
+    )
+  ).actions;
 };
 
 export default function Activity({ workspace }) {
@@ -21,9 +27,15 @@ export default function Activity({ workspace }) {
   const read = useRead((signal) => readPage(workspace, before, signal), [workspace.id, before]);
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Activity</h1><span class="muted">${workspace.name}</span></header>
     <section class="card" aria-label="Actions">
-      ${!read.value ? (read.error ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The activity could not be read" />` : html`<${Loading} what="Reading activity" />`)
-        : read.value.length === 0 ? html`<${Empty} title="Nothing was done yet">Cancels, retries, answers and pauses appear here with the person, and each time someone on call looked inside.<//>`
-        : html`<${Actions} actions=${read.value} isAll=${isAll(workspace)} />`}
+      ${
+        !read.value
+          ? read.error
+            ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The activity could not be read" />`
+            : html`<${Loading} what="Reading activity" />`
+          : read.value.length === 0
+            ? html`<${Empty} title="Nothing was done yet">Cancels, retries, answers and pauses appear here with the person, and each time someone on call looked inside.<//>`
+            : html`<${Actions} actions=${read.value} isAll=${isAll(workspace)} />`
+      }
       <div class="bar">${before && html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>Latest</button>`}
         ${read.value?.length === PAGE && html`<button type="button" class="quiet" onClick=${() => setBefore(read.value.at(-1).id)}>Earlier</button>`}</div>
     </section>

@@ -13,22 +13,43 @@ import NotFound from "./not-found.js";
 export const title = () => "Break it";
 
 const WAYS = [
-  ["kill-worker", "Kill the worker", "Its jobs are leased again when their leases expire; what it had settled stays settled."],
-  ["freeze-worker", "Freeze the worker", "It comes back as a zombie: nothing it then sends about expired jobs is stored."],
+  [
+    "kill-worker",
+    "Kill the worker",
+    "Its jobs are leased again when their leases expire; what it had settled stays settled.",
+  ],
+  [
+    "freeze-worker",
+    "Freeze the worker",
+    "It comes back as a zombie: nothing it then sends about expired jobs is stored.",
+  ],
   ["restart-postgres", "Crash Postgres", "Committed jobs are all there after the recovery."],
   ["kill-realtime", "Kill Realtime", "Watchers poll, say so, and miss nothing."],
-  ["drop-messages", "Drop Realtime messages", "For 20 s nothing is broadcast; watchers find what they miss by reading."],
-  ["expire-leases", "Expire all leases", "Running jobs are reclaimed; their holders are told that the lease is lost."],
+  [
+    "drop-messages",
+    "Drop Realtime messages",
+    "For 20 s nothing is broadcast; watchers find what they miss by reading.",
+  ],
+  [
+    "expire-leases",
+    "Expire all leases",
+    "Running jobs are reclaimed; their holders are told that the lease is lost.",
+  ],
   ["jump-clock", "Jump the clock", "Delayed jobs and retries are due now."],
 ];
 const EVERY_MS = 1000;
 
 /** What was done and what became of the API since; kept while the console is open. */
-const diary = createStore([]);
-const note = (text, tone) => diary.set((lines) => [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30));
+const diary = createStore(/** @type {any[]} */ ([]));
+const note = (text, tone) =>
+  diary.set((lines) => [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30));
 
 async function breakBy(way) {
-  const answer = await fetch(`/local/break/${way}`, { method: "POST", headers: { "X-Break-Token": settings().breakToken }, signal: AbortSignal.timeout(5000) });
+  const answer = await fetch(`/local/break/${way}`, {
+    method: "POST",
+    headers: { "X-Break-Token": settings().breakToken },
+    signal: AbortSignal.timeout(5000),
+  });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.error);
   return body.done;
@@ -36,11 +57,18 @@ async function breakBy(way) {
 
 /** Asks for readiness each second and writes down when the answer changes. */
 function useReadiness() {
-  const health = useRead((signal) => operations.health(AbortSignal.any([signal, AbortSignal.timeout(2500)])), []);
+  const health = useRead(
+    (signal) => operations.health(AbortSignal.any([signal, AbortSignal.timeout(2500)])),
+    [],
+  );
   const word = health.error ? "away" : (health.value?.status ?? "…");
   usePolling(health, EVERY_MS);
   useEffect(() => {
-    if (word !== "…") note(word === "away" ? "The API does not answer." : `Readiness: ${word.replace("_", " ")}.`, word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed");
+    if (word !== "…")
+      note(
+        word === "away" ? "The API does not answer." : `Readiness: ${word.replace("_", " ")}.`,
+        word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed",
+      );
   }, [word]);
   return word;
 }
@@ -48,7 +76,11 @@ function useReadiness() {
 export default function BreakIt({ workspace, apps }) {
   const query = useQuery();
   if (!settings().breakToken) return html`<${NotFound} />`;
-  const filter = { status: query.get("status") || undefined, search: query.get("search") || undefined, job_type: query.get("job_type") || undefined };
+  const filter = {
+    status: query.get("status") || undefined,
+    search: query.get("search") || undefined,
+    job_type: query.get("job_type") || undefined,
+  };
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Break it</h1><span class="muted">this machine's stack only</span></header>
     <${Ways} workspace=${workspace} more=${apps.flatMap((app) => app.breakIt ?? [])} />

@@ -20,12 +20,20 @@ export default function Failures({ workspace }) {
 /** One line a fault, with how many workspaces it hit; a line's latest job leads inside. */
 function OfAll() {
   const read = useRead((signal) => operator.failures(signal), []);
-  if (!read.value) return read.error ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The failures could not be read" />` : html`<${Loading} what="Reading failures" />`;
+  if (!read.value)
+    return read.error
+      ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The failures could not be read" />`
+      : html`<${Loading} what="Reading failures" />`;
   const { groups, more } = read.value;
-  if (groups.length === 0) return html`<${Empty} title="No failed jobs">Jobs that run out of attempts, or that cannot succeed, are kept here.<//>`;
+  if (groups.length === 0)
+    return html`<${Empty} title="No failed jobs">Jobs that run out of attempts, or that cannot succeed, are kept here.<//>`;
   return html`${more && html`<p class="muted small">Of the latest ${number(10_000)}.</p>`}
     <div class="scroll-x" tabindex="0" role="group" aria-label="Dead letters"><table class="table"><thead><tr><th scope="col" class="num">Jobs</th><th scope="col" class="num">Workspaces</th><th scope="col">Type</th><th scope="col">Error</th><th scope="col">First</th><th scope="col">Latest</th></tr></thead>
-    <tbody>${groups.map((group) => html`<tr key=${`${group.job_type} ${group.error_fingerprint}`}><td class="num strong">${number(group.jobs)}</td><td class="num" title=${counted(group.workspaces, "workspace")}>${number(group.workspaces)}</td>
+    <tbody>${groups.map(
+      (
+        group,
+      ) => html`<tr key=${`${group.job_type} ${group.error_fingerprint}`}><td class="num strong">${number(group.jobs)}</td><td class="num" title=${counted(group.workspaces, "workspace")}>${number(group.workspaces)}</td>
       <td class="wrap"><a href=${`/jobs?state=failed&job_type=${encodeURIComponent(group.job_type)}`}>${group.job_type}</a></td>
-      <td class="wrap wide"><a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>${group.error_message ?? "no message"}</a></td><td><${When} at=${group.first_at} /></td><td><${When} at=${group.last_at} /></td></tr>`)}</tbody></table></div>`;
+      <td class="wrap wide"><a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>${group.error_message ?? "no message"}</a></td><td><${When} at=${group.first_at} /></td><td><${When} at=${group.last_at} /></td></tr>`,
+    )}</tbody></table></div>`;
 }

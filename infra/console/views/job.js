@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
-import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
+import { counted, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { remedyOf } from "../lib/remedies.js";
@@ -19,6 +19,7 @@ import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
+import { Steps, useSteps } from "../parts/steps.js";
 import { tell, tellFailure } from "../parts/toasts.js";
 import { placeOf } from "../parts/traceback.js";
 import { Waterfall } from "../parts/waterfall.js";
@@ -30,24 +31,42 @@ const useJobStatus = makeUseJobStatus(hooks, supabase);
 const CHILDREN_MS = 2000;
 const EXPLAIN_MS = 5000;
 const TRACE_MS = 2000;
-const MOST_STEPS = 100;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /** Attempts, steps, children: read when the job changes state, not with every progress. */
 function useDetails(job) {
-  const stamp = job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
-  const attempts = useRead((signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const steps = useRead((signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const children = useRead((signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const explained = useRead((signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
-  const trace = useRead((signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)), [job?.id]);
+  const stamp =
+    job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
+  const attempts = useRead(
+    (signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const steps = useSteps(job?.id);
+  const children = useRead(
+    (signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const explained = useRead(
+    (signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
+  const trace = useRead(
+    (signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)),
+    [job?.id],
+  );
   // steps and children are no events of this job
   usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
   // a child's progress is no event of its parent
-  usePolling(children, children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null);
+  usePolling(
+    children,
+    children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null,
+  );
   // why it does not run depends on others, whose changes are no events of this job
-  usePolling(explained, job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null);
+  usePolling(
+    explained,
+    job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null,
+  );
   const seen = useRef(stamp);
   useEffect(() => {
     if (seen.current === stamp) return;
@@ -71,16 +90,21 @@ export default function JobPage(props) {
 /** For people on call: whether the job is one of theirs is asked before it is followed. */
 function LookedFor(props) {
   const found = useRead(() => api.byIds([props.id]), [props.id]);
-  if (!found.value) return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
-  return found.value.length > 0 ? html`<${Watched} ...${props} />` : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
+  if (!found.value)
+    return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+  return found.value.length > 0
+    ? html`<${Watched} ...${props} />`
+    : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
 }
 
 function Watched({ id, workspace }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
   const { job, missing, problem, freshness } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
-  if (!job && problem) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
-  if (!job) return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
+  if (!job && problem)
+    return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
+  if (!job)
+    return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
 }
 
@@ -119,7 +143,13 @@ function Loaded({ watch, job, freshness, workspace }) {
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
     <${Remedy} job=${job} explained=${explained.value} attempts=${attempts.value ?? []} trace=${trace.value} workspace=${workspace} />
     ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
-    ${wait?.kind === "ask" && html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => { watch.refresh(); steps.refresh(); }} />`}
+    ${
+      wait?.kind === "ask" &&
+      html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => {
+        watch.refresh();
+        steps.refresh();
+      }} />`
+    }
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
@@ -146,12 +176,22 @@ function Explained({ explained, job, isAsking }) {
 
 /** What to do about it, where something can be done. */
 function Remedy({ job, explained, attempts, trace, workspace }) {
-  const failed = trace?.jobs.slice(1).filter((child) => child.status === "failed").at(-1) ?? null;
+  const failed =
+    trace?.jobs
+      .slice(1)
+      .filter((child) => child.status === "failed")
+      .at(-1) ?? null;
   const child = failed && job.error_data?.type?.endsWith("ChildrenFailed") ? failed : null;
-  const read = useRead((signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])), [child?.id]);
+  const read = useRead(
+    (signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])),
+    [child?.id],
+  );
   const placeIn = (list) => placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
   const remedy = remedyOf({
-    job, explained: explained?.status === job.status ? explained : null, place: placeIn(attempts), isManager: workspace?.role !== "member",
+    job,
+    explained: explained?.status === job.status ? explained : null,
+    place: placeIn(attempts),
+    isManager: workspace?.role !== "member",
     failedChild: child && { id: child.id, place: placeIn(read.value ?? []) },
   });
   if (!remedy) return null;
@@ -161,12 +201,18 @@ function Remedy({ job, explained, attempts, trace, workspace }) {
 /** Until the database's own sentence is here. */
 function plainly(job) {
   switch (job.status) {
-    case "pending": return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
-    case "processing": return `Attempt ${job.attempts} is running.`;
-    case "waiting": return "Waiting, without holding a worker.";
-    case "completed": return `Completed in attempt ${job.attempts}.`;
-    case "failed": return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}; kept as a dead letter.`;
-    default: return `The job is ${job.status}.`;
+    case "pending":
+      return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
+    case "processing":
+      return `Attempt ${job.attempts} is running.`;
+    case "waiting":
+      return "Waiting, without holding a worker.";
+    case "completed":
+      return `Completed in attempt ${job.attempts}.`;
+    case "failed":
+      return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}; kept as a dead letter.`;
+    default:
+      return `The job is ${job.status}.`;
   }
 }
 
@@ -182,7 +228,18 @@ function Actions({ job, watch, duplicate }) {
     }
   };
   const cancel = async () => {
-    if (!(await confirm({ title: "Cancel this job?", text: job.status === "processing" ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too." : "It ends at once. Its live child jobs are cancelled too.", action: "Cancel 1 job", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Cancel this job?",
+        text:
+          job.status === "processing"
+            ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too."
+            : "It ends at once. Its live child jobs are cancelled too.",
+        action: "Cancel 1 job",
+        danger: true,
+      }))
+    )
+      return;
     await act("Not cancelled", () => watch.cancel())();
   };
   const isLive = !ENDED.has(job.status);
@@ -202,8 +259,11 @@ function Timeline({ job, trace, attempts, events }) {
   const list = attempts.value ?? [];
   return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
     ${trace.value ? html`<${Waterfall} trace=${trace.value} now=${now} />` : trace.error ? html`<${Failed} error=${trace.error} retry=${trace.refresh} what="The timeline could not be read" />` : html`<${Loading} what="Reading the timeline" />`}
-    ${list.length > 0 && html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
-      <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`}
+    ${
+      list.length > 0 &&
+      html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
+      <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`
+    }
   </section>`;
 }
 
@@ -212,20 +272,12 @@ function EventList({ events }) {
   return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
 }
 
-function Steps({ steps, trace }) {
-  const list = steps.value?.steps ?? [];
-  if (list.length === 0) return null;
-  const spans = new Map(trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]));
-  return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
-    <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
-    ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
-    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(spans.get(step.name))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
-  </section>`;
-}
-
 /** What people did to it; nothing is shown where nobody did anything. */
 function Activity({ job }) {
-  const read = useRead((signal) => api.actions(job.id, signal), [job.id, job.status, job.generation, job.cancel_requested_at]);
+  const read = useRead(
+    (signal) => api.actions(job.id, signal),
+    [job.id, job.status, job.generation, job.cancel_requested_at],
+  );
   if (!read.value?.length) return null;
   return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
 }
@@ -233,7 +285,9 @@ function Activity({ job }) {
 /** Somebody by their mail address, where the reader may know it. */
 function Person({ id }) {
   const read = useRead(() => people([id]), [id]);
-  return read.value?.[id] ? html`<span title=${id}>${read.value[id]}</span>` : html`<${CopyId} id=${id} what="user id" />`;
+  return read.value?.[id]
+    ? html`<span title=${id}>${read.value[id]}</span>`
+    : html`<${CopyId} id=${id} what="user id" />`;
 }
 
 function Children({ list, parentId }) {
@@ -258,7 +312,11 @@ function Branch({ of: children, all }) {
 const hasFailed = (job) => job.status === "failed" && Boolean(job.error_message);
 
 function Facts({ job }) {
-  const fact = (name, value) => value !== null && value !== undefined && value !== false && html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  const fact = (name, value) =>
+    value !== null &&
+    value !== undefined &&
+    value !== false &&
+    html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact("Created", html`<${When} at=${job.created_at} />`)}

@@ -8,7 +8,22 @@ import { JobMonitor } from "../parts/job-monitor.js";
 
 export const title = () => "Jobs";
 
-const FILTERS = ["state", "job_type", "queue", "parent_id", "tag", "version", "worker_id", "error", "payload", "min_run_ms", "since", "search", "sort", "order"];
+const FILTERS = [
+  "state",
+  "job_type",
+  "queue",
+  "parent_id",
+  "tag",
+  "version",
+  "worker_id",
+  "error",
+  "payload",
+  "min_run_ms",
+  "since",
+  "search",
+  "sort",
+  "order",
+];
 
 export default function Jobs({ workspace }) {
   const query = useQuery();

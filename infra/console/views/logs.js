@@ -14,24 +14,54 @@ export const title = () => "Logs";
 const LEVELS = ["debug", "info", "warning", "error"];
 
 const search = async (workspaceId, filter, before, signal) =>
-  unwrap(data().rpc("search_logs", { p_workspace_id: workspaceId, p_filter: filter, p_before: before, p_limit: 200 }).abortSignal(signal));
+  unwrap(
+    data()
+      .rpc("search_logs", {
+        p_workspace_id: workspaceId,
+        p_filter: filter,
+        p_before: before,
+        p_limit: 200,
+      })
+      .abortSignal(signal),
+  );
 
 export default function Logs({ workspace }) {
   const query = useQuery();
-  const wanted = { search: query.get("search") ?? "", level: query.get("level") ?? "", job_type: query.get("job_type") ?? "", since: query.get("since") ?? "" };
-  const filter = Object.fromEntries(Object.entries({ ...wanted, since: wanted.since && beginOf(wanted.since), level: wanted.level === "debug" ? "" : wanted.level }).filter(([, value]) => value));
+  const wanted = {
+    search: query.get("search") ?? "",
+    level: query.get("level") ?? "",
+    job_type: query.get("job_type") ?? "",
+    since: query.get("since") ?? "",
+  };
+  const filter = Object.fromEntries(
+    Object.entries({
+      ...wanted,
+      since: wanted.since && beginOf(wanted.since),
+      level: wanted.level === "debug" ? "" : wanted.level,
+    }).filter(([, value]) => value),
+  );
   const key = JSON.stringify([workspace.id, wanted]);
   const [pages, setPages] = useState([null]);
   useEffect(() => setPages([null]), [key]);
-  const read = useRead((signal) => search(workspace.id, filter, pages.at(-1), signal), [key, pages.length]);
+  const read = useRead(
+    (signal) => search(workspace.id, filter, pages.at(-1), signal),
+    [key, pages.length],
+  );
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Logs</h1><span class="muted">of all jobs of ${workspace.name}</span></header>
     <div class="bar"><${SearchBox} value=${wanted.search} onChange=${(text) => setQuery({ search: text })} placeholder="Search log lines" />
       <label class="field-inline"><span>Level</span><select value=${wanted.level || "debug"} onChange=${(event) => setQuery({ level: event.target.value === "debug" ? "" : event.target.value })}>${LEVELS.map((level) => html`<option value=${level} key=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}</select></label>
       <label class="field-inline"><span>Within</span><select value=${wanted.since} onChange=${(event) => setQuery({ since: event.target.value })}><option value="">any time</option>${Object.entries(SINCE).map(([word, long]) => html`<option value=${word} key=${word}>the last ${long}</option>`)}</select></label>
       ${wanted.job_type && html`<button type="button" class="chip" onClick=${() => setQuery({ job_type: "" })}>type: ${wanted.job_type} ×</button>`}</div>
     <section class="card" aria-label="Log lines">
-      ${!read.value ? (read.error ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The log lines could not be read" />` : html`<${Loading} what="Searching log lines" />`)
-        : read.value.lines.length === 0 ? html`<${Empty} title=${read.value.next ? "None in the lines looked at so far" : "No log line matches"} />` : html`<${Lines} lines=${read.value.lines} />`}
+      ${
+        !read.value
+          ? read.error
+            ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The log lines could not be read" />`
+            : html`<${Loading} what="Searching log lines" />`
+          : read.value.lines.length === 0
+            ? html`<${Empty} title=${read.value.next ? "None in the lines looked at so far" : "No log line matches"} />`
+            : html`<${Lines} lines=${read.value.lines} />`
+      }
       <div class="bar">${pages.length > 1 && html`<button type="button" class="quiet" onClick=${() => setPages(pages.slice(0, -1))}>Later lines</button>`}
         ${read.value?.next && html`<button type="button" class="quiet" onClick=${() => setPages([...pages, read.value.next])}>Earlier lines</button>`}</div>
     </section>
@@ -41,8 +71,10 @@ export default function Logs({ workspace }) {
 const hasMore = (line) => line.metadata && Object.keys(line.metadata).length > 0;
 
 function Lines({ lines }) {
-  return html`<ul class="found-lines">${lines.map((line) => html`<li key=${line.id} class="found-line" data-level=${line.log_level}>
+  return html`<ul class="found-lines">${lines.map(
+    (line) => html`<li key=${line.id} class="found-line" data-level=${line.log_level}>
     <time datetime=${line.created_at} title=${utc(line.created_at)}>${utc(line.created_at).slice(5, 11)}${clock(line.created_at).slice(0, 12)}</time>
     <span class="log-level">${line.log_level}</span><a href=${`/jobs/${line.job_id}`} title=${`attempt ${line.attempt}`}>${line.job_type} <span class="mono small">${shortId(line.job_id)}</span></a>
-    <span class="log-text">${line.message}${hasMore(line) && html` <details class="more inline"><summary>more</summary><pre>${pretty(line.metadata)}</pre></details>`}</span></li>`)}</ul>`;
+    <span class="log-text">${line.message}${hasMore(line) && html` <details class="more inline"><summary>more</summary><pre>${pretty(line.metadata)}</pre></details>`}</span></li>`,
+  )}</ul>`;
 }

@@ -25,8 +25,14 @@ export default function Operations({ workspace }) {
   const [minutes, words] = RANGES[range];
   const isInternal = query.get("internal") === "1";
   const scope = isAll(workspace) ? null : workspace.id;
-  const stats = useRead((signal) => operations.stats(scope, Math.min(minutes, 1440), signal), [scope, minutes]);
-  const series = useRead((signal) => operations.series(scope, minutes, isInternal, signal), [scope, minutes, isInternal]);
+  const stats = useRead(
+    (signal) => operations.stats(scope, Math.min(minutes, 1440), signal),
+    [scope, minutes],
+  );
+  const series = useRead(
+    (signal) => operations.series(scope, minutes, isInternal, signal),
+    [scope, minutes, isInternal],
+  );
   const health = useRead((signal) => operations.health(signal), []);
   for (const read of [stats, series, health]) usePolling(read, EVERY_MS);
   const failed = [stats, series].find((read) => read.error);
@@ -42,11 +48,21 @@ export default function Operations({ workspace }) {
   </div>`;
 }
 
-const VERDICTS = { pass: ["completed", "OK"], warn: ["waiting", "Warning"], fail: ["failed", "Failing"] };
-const CHECKS = { database: "Database", queue_depth: "Queue depth", oldest_due: "Oldest due job", last_tick: "Last tick" };
+const VERDICTS = {
+  pass: ["completed", "OK"],
+  warn: ["waiting", "Warning"],
+  fail: ["failed", "Failing"],
+};
+const CHECKS = {
+  database: "Database",
+  queue_depth: "Queue depth",
+  oldest_due: "Oldest due job",
+  last_tick: "Last tick",
+};
 
 function Readiness({ health }) {
-  if (!health.value && health.error) return html`<${Failed} error=${health.error} retry=${health.refresh} what="Readiness could not be read" />`;
+  if (!health.value && health.error)
+    return html`<${Failed} error=${health.error} retry=${health.refresh} what="Readiness could not be read" />`;
   return html`<section class="grid-cards" aria-label="Readiness">
     ${Object.entries(CHECKS).map(([name, label]) => {
       const check = health.value?.checks?.[name];
@@ -57,15 +73,32 @@ function Readiness({ health }) {
 }
 
 /** Colours of lines that stand for types; as many as `busiest` gives. */
-const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5", "--line-6", "--line-7", "--line-8"];
+const COLOURS = [
+  "--line-1",
+  "--line-2",
+  "--line-3",
+  "--line-4",
+  "--line-5",
+  "--line-6",
+  "--line-7",
+  "--line-8",
+];
 
 function Numbers({ stats, series, words, workspace, refresh }) {
   const folded = useMemo(() => fold(series), [series]);
   const { at, totals, sums, depth, types } = folded;
   const lines = busiest(types);
   const colour = (index) => COLOURS[index % COLOURS.length];
-  const shares = lines.map(([name, type], index) => ({ name, colour: colour(index), values: type.completed.map((_, point) => { const share = success({ completed: type.completed[point], failed: type.failed[point] }); return Number.isNaN(share) ? null : share; }) }));
-  const figure = (name, value, note) => html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
+  const shares = lines.map(([name, type], index) => ({
+    name,
+    colour: colour(index),
+    values: type.completed.map((_, point) => {
+      const share = success({ completed: type.completed[point], failed: type.failed[point] });
+      return Number.isNaN(share) ? null : share;
+    }),
+  }));
+  const figure = (name, value, note) =>
+    html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
   const isEmpty = types.size === 0;
   return html`
     <section class="grid-cards" aria-label="Totals">
@@ -79,17 +112,27 @@ function Numbers({ stats, series, words, workspace, refresh }) {
     </section>
     <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
     ${isEmpty && html`<section class="card"><${Empty} title=${`No job ran in the last ${words}`}>Choose a longer range, or enqueue one.<//></section>`}
-    ${!isEmpty && html`<div class="charts">
+    ${
+      !isEmpty &&
+      html`<div class="charts">
       <section class="card" aria-labelledby="h-through"><h2 id="h-through">Throughput</h2><${Chart} label="Jobs" at=${at} lines=${[
-        { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] }, { name: "Completed", values: totals.completed, colour: "--completed" }, { name: "Failed", values: totals.failed, colour: "--failed" }]} /></section>
+        { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] },
+        { name: "Completed", values: totals.completed, colour: "--completed" },
+        { name: "Failed", values: totals.failed, colour: "--failed" },
+      ]} /></section>
       <section class="card" aria-labelledby="h-depth"><h2 id="h-depth">Queue depth</h2><${Chart} label="Jobs that had not ended" at=${at} lines=${[{ name: "Not ended", values: depth, colour: "--processing" }]} /></section>
       <section class="card" aria-labelledby="h-wait"><h2 id="h-wait">Queue time, p95</h2><${Chart} label="Queue time" at=${at} most=${100} format=${duration} lines=${lines.map(([name, type], index) => ({ name, values: type.wait, colour: colour(index) }))} /></section>
       <section class="card" aria-labelledby="h-success"><h2 id="h-success">Success</h2><${Chart} label="Share that completed" at=${at} most=${1} format=${percent} lines=${shares} /></section>
-    </div>`}
+    </div>`
+    }
     <section class="card" aria-labelledby="h-types"><h2 id="h-types">By type</h2><${ByType} types=${types} stats=${stats} /></section>`;
 }
 
-const PERCENTILES = [["p50_ms", "p50"], ["p95_ms", "p95"], ["p99_ms", "p99"]];
+const PERCENTILES = [
+  ["p50_ms", "p50"],
+  ["p95_ms", "p95"],
+  ["p99_ms", "p99"],
+];
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 
 function ByType({ types, stats }) {
@@ -100,7 +143,11 @@ function ByType({ types, stats }) {
       <th scope="colgroup" colspan="3" class="num group-head">Queue time</th><th scope="colgroup" colspan="3" class="num group-head">Run time</th></tr>
       <tr>${["wait", "run"].flatMap((name) => PERCENTILES.map(([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>${word}</th>`))}</tr></thead>
     <tbody>${rows.map(([type, counts]) => {
-      const line = { completed: total(counts.completed), failed: total(counts.failed), retried: total(counts.retried) };
+      const line = {
+        completed: total(counts.completed),
+        failed: total(counts.failed),
+        retried: total(counts.retried),
+      };
       const known = stats.types?.[type];
       return html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
         <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
@@ -114,7 +161,16 @@ function Pauses({ stats, workspace, refresh }) {
   const others = pauses.filter((pause) => pause.kind !== "workspace");
   const [reason, setReason] = useState("");
   const change = async (paused) => {
-    if (paused && !(await confirm({ title: `Pause ${workspace.name}?`, text: `No job of ${workspace.name} starts until you resume. Running jobs continue, new ones wait.`, action: "Pause the workspace", danger: true }))) return;
+    if (
+      paused &&
+      !(await confirm({
+        title: `Pause ${workspace.name}?`,
+        text: `No job of ${workspace.name} starts until you resume. Running jobs continue, new ones wait.`,
+        action: "Pause the workspace",
+        danger: true,
+      }))
+    )
+      return;
     try {
       await operations.pause(workspace.id, paused, reason);
       tell(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
@@ -124,7 +180,10 @@ function Pauses({ stats, workspace, refresh }) {
     }
   };
   if (isAll(workspace)) {
-    return pauses.length > 0 && html`<section class="card bar" aria-label="Pause"><${Tag} tone="waiting">Paused<//><span>${counted(pauses.length, "pause")}: ${pauses.map((pause) => `${pause.kind.replace("_", " ")} ${pause.name}${pause.reason ? ` (${pause.reason})` : ""}`).join(", ")}.</span></section>`;
+    return (
+      pauses.length > 0 &&
+      html`<section class="card bar" aria-label="Pause"><${Tag} tone="waiting">Paused<//><span>${counted(pauses.length, "pause")}: ${pauses.map((pause) => `${pause.kind.replace("_", " ")} ${pause.name}${pause.reason ? ` (${pause.reason})` : ""}`).join(", ")}.</span></section>`
+    );
   }
   const mayPause = workspace.role !== "member";
   return html`<section class="card bar" aria-label="Pause">
@@ -132,8 +191,12 @@ function Pauses({ stats, workspace, refresh }) {
     <span>${own ? html`No job of ${workspace.name} starts${own.reason && `: ${own.reason}`}.` : html`Jobs of ${workspace.name} start as soon as they are due.`}
       ${others.length > 0 && ` Paused besides: ${others.map((pause) => pause.job_type ?? pause.name).join(", ")}.`}</span>
     <span class="spacer"></span>
-    ${mayPause && !own && html`<label class="field-inline"><span class="hidden">Reason for the pause</span><input type="text" placeholder="Reason, if any" value=${reason} onInput=${(event) => setReason(event.target.value)} /></label>
-      <${ActionButton} run=${() => change(true)}>Pause<//>`}
+    ${
+      mayPause &&
+      !own &&
+      html`<label class="field-inline"><span class="hidden">Reason for the pause</span><input type="text" placeholder="Reason, if any" value=${reason} onInput=${(event) => setReason(event.target.value)} /></label>
+      <${ActionButton} run=${() => change(true)}>Pause<//>`
+    }
     ${mayPause && own && html`<${ActionButton} className="primary" run=${() => change(false)}>Resume<//>`}
     ${!mayPause && html`<span class="muted small">A manager may pause the workspace.</span>`}
   </section>`;

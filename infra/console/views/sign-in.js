@@ -26,14 +26,24 @@ export function SignIn() {
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">Background jobs, seen and steered.</p>
     ${reason && html`<p class="notice stale" role="status">${reason}</p>`}
-    ${demo.length > 0 && html`<section class="card" aria-labelledby="demo-heading">
+    ${
+      demo.length > 0 &&
+      html`<section class="card" aria-labelledby="demo-heading">
       <h2 id="demo-heading">Demo accounts</h2>
       <p class="muted small">This is a local stack: one click signs in.</p>
-      <div class="demo">${demo.map((account) => html`<button type="button" key=${account.email} disabled=${busy} onClick=${() => enter(account.email, account.password)}>
+      <div class="demo">${demo.map(
+        (
+          account,
+        ) => html`<button type="button" key=${account.email} disabled=${busy} onClick=${() => enter(account.email, account.password)}>
         <span>${account.label}</span><span class="muted small">${account.email}</span>
-      </button>`)}</div>
-    </section>`}
-    <form class="card stack" onSubmit=${(event) => { event.preventDefault(); enter(email, password); }}>
+      </button>`,
+      )}</div>
+    </section>`
+    }
+    <form class="card stack" onSubmit=${(event) => {
+      event.preventDefault();
+      enter(email, password);
+    }}>
       <label class="field"><span>Email</span>
         <input type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} /></label>
       <label class="field"><span>Password</span>

@@ -32,8 +32,13 @@ export default function TypePage({ name, workspace }) {
 
 function Loaded({ type }) {
   const { day, limits } = type;
-  const figure = (label, value, note) => html`<div class="card figure"><p class="figure-name muted">${label}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
-  const fact = (label, value) => value !== null && value !== undefined && value !== false && html`<div><dt>${label}</dt><dd class="num">${value}</dd></div>`;
+  const figure = (label, value, note) =>
+    html`<div class="card figure"><p class="figure-name muted">${label}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
+  const fact = (label, value) =>
+    value !== null &&
+    value !== undefined &&
+    value !== false &&
+    html`<div><dt>${label}</dt><dd class="num">${value}</dd></div>`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
     ${type.paused_at && html`<p class="notice stale" role="status">Paused <${When} at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}</p>`}
@@ -46,10 +51,18 @@ function Loaded({ type }) {
     </section>
     <div class="columns"><div class="column main">
       <section class="card" aria-labelledby="h-schema"><h2 id="h-schema">Payload schema</h2>${type.payload_schema ? html`<${JsonView} value=${type.payload_schema} label="Payload schema" />` : html`<${Empty} title="Any object">The type declares no schema.<//>`}</section>
-      <section class="card" aria-labelledby="h-serving"><h2 id="h-serving">Workers</h2>${type.serving.length === 0 ? html`<${Empty} title="No worker has served it in 30 days" />` : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Workers"><table class="table"><thead><tr><th scope="col">Worker</th><th scope="col">Version</th><th scope="col">Since</th><th scope="col">Last seen</th><th scope="col">Queues</th></tr></thead>
-        <tbody>${type.serving.map((one) => html`<tr key=${one.worker_id}><th scope="row" class="mono small wrap">${one.worker_id}</th><td>${one.version ?? "–"}</td><td><${When} at=${one.started_at} /></td><td><${When} at=${one.seen_at} /></td><td>${one.queues?.join(", ") ?? "all"}</td></tr>`)}</tbody></table></div>`}</section>
-      <section class="card" aria-labelledby="h-schedules"><h2 id="h-schedules">Schedules</h2>${type.schedules.length === 0 ? html`<${Empty} title="No schedules" />` : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Schedules"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">When</th><th scope="col">Next run</th><th scope="col">State</th><th scope="col">Source</th></tr></thead>
-        <tbody>${type.schedules.map((one) => html`<tr key=${one.name}><th scope="row">${one.name}</th><td class="mono small">${one.cron} <span class="muted">${one.timezone}</span></td><td>${one.enabled ? html`<${When} at=${one.next_at} />` : "–"}</td><td>${one.problem ? html`<${Tag} tone="failed">Problem<//> ${one.problem}` : html`<${Tag} tone=${one.enabled ? "completed" : "pending"}>${one.enabled ? "On" : "Off"}<//>`}</td><td class="mono small wrap">${one.source ?? "by a person"}</td></tr>`)}</tbody></table></div>`}</section>
+      <section class="card" aria-labelledby="h-serving"><h2 id="h-serving">Workers</h2>${
+        type.serving.length === 0
+          ? html`<${Empty} title="No worker has served it in 30 days" />`
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Workers"><table class="table"><thead><tr><th scope="col">Worker</th><th scope="col">Version</th><th scope="col">Since</th><th scope="col">Last seen</th><th scope="col">Queues</th></tr></thead>
+        <tbody>${type.serving.map((one) => html`<tr key=${one.worker_id}><th scope="row" class="mono small wrap">${one.worker_id}</th><td>${one.version ?? "–"}</td><td><${When} at=${one.started_at} /></td><td><${When} at=${one.seen_at} /></td><td>${one.queues?.join(", ") ?? "all"}</td></tr>`)}</tbody></table></div>`
+      }</section>
+      <section class="card" aria-labelledby="h-schedules"><h2 id="h-schedules">Schedules</h2>${
+        type.schedules.length === 0
+          ? html`<${Empty} title="No schedules" />`
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Schedules"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">When</th><th scope="col">Next run</th><th scope="col">State</th><th scope="col">Source</th></tr></thead>
+        <tbody>${type.schedules.map((one) => html`<tr key=${one.name}><th scope="row">${one.name}</th><td class="mono small">${one.cron} <span class="muted">${one.timezone}</span></td><td>${one.enabled ? html`<${When} at=${one.next_at} />` : "–"}</td><td>${one.problem ? html`<${Tag} tone="failed">Problem<//> ${one.problem}` : html`<${Tag} tone=${one.enabled ? "completed" : "pending"}>${one.enabled ? "On" : "Off"}<//>`}</td><td class="mono small wrap">${one.source ?? "by a person"}</td></tr>`)}</tbody></table></div>`
+      }</section>
     </div><section class="column side" aria-label="Facts"><dl class="facts card">
       ${fact("Queue", type.queue)}${fact("Schema version", type.version)}${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}
       ${fact("Timeout", duration(limits.timeout_seconds * 1000))}${fact("Lease", duration(limits.lease_seconds * 1000))}${fact("Attempts", limits.max_attempts)}

@@ -14,7 +14,11 @@ const EVERY_MS = 3000;
 const STATES = {
   busy: ["processing", "Busy", "It runs jobs."],
   idle: ["completed", "Idle", "It has free slots and asks for jobs."],
-  ended: ["cancelled", "Ended", "Its run is over; the next one begins with the next wake-up or minute."],
+  ended: [
+    "cancelled",
+    "Ended",
+    "Its run is over; the next one begins with the next wake-up or minute.",
+  ],
   silent: ["waiting", "Silent", "Not seen for three minutes, without having said that it ends."],
   lost: ["failed", "Lost", "Every lease it holds has expired: its jobs are given to others."],
 };
@@ -29,9 +33,13 @@ export default function Workers() {
 }
 
 function List({ workers }) {
-  if (workers.length === 0) return html`<section class="card"><${Empty} title="No worker in the last hour">Jobs wait until one runs. Check the schedule that starts it, and its log.<//></section>`;
+  if (workers.length === 0)
+    return html`<section class="card"><${Empty} title="No worker in the last hour">Jobs wait until one runs. Check the schedule that starts it, and its log.<//></section>`;
   const busy = workers.reduce((sum, one) => sum + one.busy_slots, 0);
-  const free = workers.reduce((sum, one) => sum + (one.state === "busy" || one.state === "idle" ? (one.free_slots ?? 0) : 0), 0);
+  const free = workers.reduce(
+    (sum, one) => sum + (one.state === "busy" || one.state === "idle" ? (one.free_slots ?? 0) : 0),
+    0,
+  );
   return html`<section class="card" aria-labelledby="h-workers"><div class="bar"><h2 id="h-workers">${counted(workers.length, "worker")}</h2><span class="muted small num">${number(busy)} busy, ${number(free)} free slots</span></div>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Workers"><table class="table"><thead><tr><th scope="col">Worker</th><th scope="col">State</th><th scope="col">Version</th><th scope="col" class="num">Slots</th><th scope="col">Last seen</th><th scope="col" class="num">Runs</th><th scope="col" class="num">Leased</th><th scope="col">Running now</th></tr></thead>
     <tbody>${workers.map((one) => {

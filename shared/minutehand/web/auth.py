@@ -1,64 +1,19 @@
-"""Who is calling: a user by a JWT, verified by `minutehand.web.tokens`, or a worker by its token.
+"""Who is calling, as an argument of routes: a user by a JWT, or the holder of a guest session.
 
-The verified token is forwarded to the Data API as it is, so that row level security decides
-what its holder may see; nothing here grants access to a row.
+`tokens` verifies; what was verified is a `caller.Caller`. Nothing here grants access to a row.
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
+from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from minutehand.queue.keys import is_guest_session
+from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import unauthorized
-
-if TYPE_CHECKING:
-    from minutehand.web.services import Services
-
-
-class InvalidToken(Exception):
-    """A token was refused; the text is safe to show to its holder."""
-
-
-@dataclass(frozen=True)
-class Caller:
-    """A signed-in user, or a project's own service (`role` = service_role, no `user_id`)."""
-
-    user_id: UUID | None
-    role: str
-    token: str = field(repr=False)
-    expires_at: datetime
-    is_anonymous: bool = False
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def subject(self) -> UUID:
-        """The user's id; only for callers that came through `require_caller`."""
-        if self.user_id is None:
-            raise unauthorized("this route takes a user's token", presented=True)
-        return self.user_id
-
-
-def token_of(caller: Caller | None) -> str | None:
-    """The caller's own token; None for a guest."""
-    return caller.token if caller is not None else None
-
-
-def token_matches(offered: str, accepted: Iterable[str]) -> bool:
-    """Whether `offered` is one of `accepted`, in a time that tells nothing about either."""
-    matches = False
-    for token in accepted:
-        # no short cut: a match on the first must cost what a match on the last costs
-        matches |= hmac.compare_digest(offered.encode(), token.encode())
-    return matches
-
+from minutehand.web.services import Services
 
 _bearer = HTTPBearer(
     auto_error=False,

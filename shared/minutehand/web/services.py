@@ -17,7 +17,7 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.web.auth import Caller, token_of
+from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError
 from minutehand.web.hub import EventHub
 from minutehand.web.limits import CallerLimits

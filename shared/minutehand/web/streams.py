@@ -14,7 +14,7 @@ from fastapi import Request
 
 from minutehand.clock import Clock
 from minutehand.queue.models import FeedPage
-from minutehand.web.auth import Caller, token_of
+from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import unavailable
 from minutehand.web.feeds import HistoryFeed
 from minutehand.web.services import Services

@@ -1,7 +1,7 @@
 """User JWTs: verified with the project's published keys, or its legacy shared secret.
 
 PyJWT and cryptography cost 60 ms of a cold start, so `Services` imports this module when the
-first token arrives; whose token it is, is left to `minutehand.web.auth`.
+first token arrives; `minutehand.web.auth` hands its holder to routes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jwt
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.lean_httpx import httpx
-from minutehand.web.auth import Caller, InvalidToken
+from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError, unavailable
 
 logger = logging.getLogger(__name__)

@@ -37,6 +37,8 @@ from minutehand.worker.threads import run_in_thread
 logger = logging.getLogger(__name__)
 
 TOLERATED_SKEW = timedelta(seconds=2)
+#: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
+LeaseKey = tuple[JobId, int]
 Spawn = Callable[[JobId, int, str, Sequence[NewJob]], Awaitable[list[JobId]]]
 ReadSteps = Callable[[JobId, int], Awaitable[dict[str, Any]]]
 
@@ -74,6 +76,7 @@ class Attempt:
         self.kind = kind
         self.job_id = lease.job.id
         self.fence = lease.fence
+        self.key: LeaseKey = (self.job_id, self.fence)
         self.job_type = lease.job.job_type
         self.news = News(clock)
         self.renewed_at = sent_at

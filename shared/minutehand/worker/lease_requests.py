@@ -27,6 +27,8 @@ class LeaseRequests:
     REFUSED_PAUSE_SECONDS = 5.0
     #: How long lease calls go under one id: a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
+    #: Answers in a row that had none of what was due at once, after which a tick may leave.
+    VAIN_MAX = 6
 
     def __init__(
         self,
@@ -112,6 +114,14 @@ class LeaseRequests:
             # what is due but never comes, e.g. because its row is locked, is asked for ever less
             self._vain = 0 if response.leases else min(8, self._vain + 1)
             self.put_off(max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain))
+
+    @property
+    def is_due_now(self) -> bool:
+        """Whether the last answer said that work is there which another held at that moment.
+
+        False again after `VAIN_MAX` such answers, together about a second: that other one has it.
+        """
+        return self._summary.next_due_in_ms == 0 and self._vain < self.VAIN_MAX
 
     def next_due_by(self, now: float) -> bool:
         """Whether something has fallen due by `now`."""

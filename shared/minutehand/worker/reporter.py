@@ -14,9 +14,9 @@ from typing import Any
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.models import JobId, ReportItem, ReportResult
+from minutehand.queue.models import ReportItem, ReportResult
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.attempt import Attempt
+from minutehand.worker.attempt import Attempt, LeaseKey
 from minutehand.worker.context import Taken
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ class Reporter:
     def __init__(
         self,
         queue: WorkerQueue,
-        running: Mapping[JobId, Attempt],
+        running: Mapping[LeaseKey, Attempt],
         *,
         worker_id: str,
         tick_id: str,
         clock: Clock,
         interval: float = 0.25,
-        settling: Mapping[JobId, Attempt] | None = None,
+        settling: Mapping[LeaseKey, Attempt] | None = None,
     ) -> None:
         self._queue = queue
         self._running = running

@@ -16,7 +16,6 @@ from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import (
     ErrorInfo,
-    JobId,
     LeaseRequest,
     LeaseResponse,
     SettleItem,
@@ -24,7 +23,7 @@ from minutehand.queue.models import (
     SettleResult,
 )
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.attempt import Attempt
+from minutehand.worker.attempt import Attempt, LeaseKey
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.summary import TickSummary
 
@@ -62,7 +61,7 @@ class Settler:
     async def settle(
         self,
         items: Sequence[SettleItem],
-        attempts: Mapping[JobId, Attempt],
+        attempts: Mapping[LeaseKey, Attempt],
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
         """Settle `items`; with `lease`, take the next jobs in the same round trip as the last.
@@ -94,7 +93,7 @@ class Settler:
     async def _settle_batch(
         self,
         items: Sequence[SettleItem],
-        attempts: Mapping[JobId, Attempt],
+        attempts: Mapping[LeaseKey, Attempt],
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
         try:
@@ -144,7 +143,7 @@ class Settler:
     async def _settle_apart(
         self,
         items: Sequence[SettleItem],
-        attempts: Mapping[JobId, Attempt],
+        attempts: Mapping[LeaseKey, Attempt],
         error: QueueError,
     ) -> None:
         """One item was refused and the batch with it: settle them alone."""
@@ -187,7 +186,7 @@ class Settler:
         self,
         items: Sequence[SettleItem],
         results: Sequence[SettleResult],
-        attempts: Mapping[JobId, Attempt],
+        attempts: Mapping[LeaseKey, Attempt],
     ) -> None:
         told = {(result.job_id, result.fence): result for result in results}
         for item in items:
@@ -199,7 +198,7 @@ class Settler:
                 self._summary.cancelled += 1
             else:
                 self._summary.lost += 1
-            attempt = attempts.get(item.job_id)
+            attempt = attempts.get((item.job_id, item.fence))
             if attempt is not None:
                 self._log(attempt, item, outcome, result)
 

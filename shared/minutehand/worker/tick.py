@@ -18,6 +18,7 @@ from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import (
     ErrorInfo,
     JobId,
+    Lease,
     LeaseRequest,
     LeaseResponse,
     NewJob,
@@ -26,7 +27,7 @@ from minutehand.queue.models import (
     UnreadableLease,
 )
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.attempt import Attempt
+from minutehand.worker.attempt import Attempt, LeaseKey
 from minutehand.worker.containment import contained
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
@@ -81,8 +82,8 @@ class Tick:
         self.wait_ms: list[float] = []
         self.run_ms: list[float] = []
         self._runs = 0
-        self._running: dict[JobId, Attempt] = {}
-        self._settling: dict[JobId, Attempt] = {}
+        self._running: dict[LeaseKey, Attempt] = {}
+        self._settling: dict[LeaseKey, Attempt] = {}
         self._ended: list[Attempt] = []
         self._unstarted: list[SettleItem] = []
         self._pulse = asyncio.Event()
@@ -235,7 +236,7 @@ class Tick:
         now = self._clock.monotonic()
         if not self._may_lease(now):
             return False
-        if self._woken or self._maintenance.is_wanted:
+        if self._woken or self._maintenance.is_wanted or self._lease_requests.is_due_now:
             return True
         next_due_at = self._lease_requests.next_due_at
         if next_due_at is None or next_due_at >= self._deadlines.stop_leasing:
@@ -306,8 +307,9 @@ class Tick:
         for broken in response.unreadable:
             self._refuse(broken)
         for lease in response.leases:
-            if lease.job.id in self._running:
+            if (lease.job.id, lease.fence) in self._running:
                 continue  # a repeated answer
+            self._stop_earlier(lease)
             self.summary.leased += 1
             if now >= self._deadlines.stop_working:
                 self._unstarted.append(
@@ -329,7 +331,7 @@ class Tick:
             )
             if lease.job.attempts == 1 and len(self.wait_ms) < 100:
                 self.wait_ms.append(round(attempt.queued_seconds * 1000, 1))
-            self._running[attempt.job_id] = attempt
+            self._running[attempt.key] = attempt
             attempt.company = len(self._running)
             logger.info(
                 "Processing job %s (type: %s)",
@@ -348,6 +350,12 @@ class Tick:
             if self._watchdog is not None:
                 self._watchdog.start()
             self._reporter.announce()
+
+    def _stop_earlier(self, lease: Lease) -> None:
+        """Stop an attempt of the same job: its lease was taken back before this one was given."""
+        for attempt in self._running.values():
+            if attempt.job_id == lease.job.id and attempt.ending is None:
+                attempt.stop("lost")
 
     def _refuse(self, lease: UnreadableLease) -> None:
         """Make a job that this worker cannot read a dead letter, to be redriven once it can."""
@@ -398,7 +406,7 @@ class Tick:
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
             company = (attempt.company + len(self._running)) / 2
-            self._running.pop(attempt.job_id, None)
+            self._running.pop(attempt.key, None)
             share = attempt.duration_seconds * self._options.usd_per_second / max(1.0, company)
             item = attempt.settlement(cost_usd=share)
             if item is None:
@@ -409,7 +417,7 @@ class Tick:
                     self.run_ms.append(item.duration_ms or 0.0)
             self._runs += 1
             self.summary.busy_ms += attempt.duration_seconds * 1000
-        attempts = {attempt.job_id: attempt for attempt in ended}
+        attempts = {attempt.key: attempt for attempt in ended}
         sent_at = self._clock.monotonic()
         lease = None
         if self._may_lease(sent_at):
@@ -452,7 +460,7 @@ class Tick:
             loop,
             renew=self._renew_all if self._renew_outside else None,
             renew_after=self._options.renew_outside_seconds,
-            running=lambda: [(job_id, at.job_type) for job_id, at in tuple(self._running.items())],
+            running=lambda: [(at.job_id, at.job_type) for at in tuple(self._running.values())],
         )
         # by a timer of its own: the deadline must be heard while a call hangs
         deadline = None

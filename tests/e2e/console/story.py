@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -22,7 +23,7 @@ LINES = [
 ]
 
 
-def at(percentage: int, stage: str, message: str) -> dict[str, object]:
+def at(percentage: int, stage: str, message: str) -> dict[str, Any]:
     """Progress as a processor would word it."""
     return {"progress": {"percentage": percentage, "stage": stage, "message": message}}
 
@@ -152,7 +153,10 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
     for n in range(9):
         [lease] = mails.lease()
         mails.report(lease, 100)
-        error = {"type": "Refused", "message": f"mailbox team-{n}@acme.test is full (552)"}
+        error: dict[str, Any] = {
+            "type": "Refused",
+            "message": f"mailbox team-{n}@acme.test is full (552)",
+        }
         if n % 4 == 3:
             mails.settle(lease, "failed", error=error)
         else:
@@ -164,7 +168,11 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         mails.report(lease, None, "Rendering", "Handing over to the mail server")
         mails.report(lease, **at(20, "deliver", "Handing over to the mail server"))
         mails.report(lease, logs=[{"level": "error", "message": "552 mailbox is full"}])
-        error = {"type": "Refused", "message": "552 mailbox is full", "data": {"code": 552}}
+        error = {
+            "type": "Refused",
+            "message": "552 mailbox is full",
+            "data": {"code": 552},
+        }
         mails.settle(lease, "retry", error=error, retry_after_seconds=0)
     asking = reports.enqueue({"month": "2026-09"})
     [lease] = reports.lease()

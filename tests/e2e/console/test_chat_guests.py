@@ -90,7 +90,7 @@ def test_a_visitor_talks_works_and_is_shown_out(
     expect(member.page.locator("[data-kind=result]")).to_be_visible()
     expect(member.page.locator("[data-item]").nth(1)).to_have_attribute("data-status", "cancelled")
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         visitor.settle()
         found += violations(page, repository)
         picture(page, f"chat-guest-narrow-{scheme}")

@@ -87,7 +87,7 @@ def test_a_chat_with_work_in_it(
     assert page.locator("main img").count() == 0
     assert page.locator("main b").count() == 0
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         visitor.settle()
         found += violations(page, repository)
         picture(page, f"chat-wide-{scheme}")

@@ -57,7 +57,7 @@ def test_a_prompt_is_planned_before_ones_eyes(
     assert page.locator("main img[src=x]").count() == 0
     found: list[Any] = []
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         visitor.settle()
         found += violations(page, repository)
         picture(page, f"plan-report-wide-{scheme}")

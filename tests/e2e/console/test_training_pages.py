@@ -63,7 +63,7 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     assert any("turn off the power" in text for text in video.evaluate(cues))
     assert page.locator("main img").count() == 0
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         visitor.settle()
         found += violations(page, repository)
         picture(page, f"training-wide-{scheme}")

@@ -323,7 +323,8 @@ async def test_a_workspace_tells_each_state_change_once_and_in_order(
 async def test_a_session_without_a_job_is_waited_for(
     stack: RunningStack, worker: HandWorker, access: dict[str, Any]
 ) -> None:
-    session, told = f"s-{uuid4().hex[:8]}", []
+    session = f"s-{uuid4().hex[:8]}"
+    told: list[Any] = []
     async with asyncio.timeout(60), watch_session(session, **access) as watcher:
         reading = asyncio.create_task(read_until(watcher, told, lambda: len(told) >= 4))
         await becomes(watcher, lambda freshness: freshness in {"live", "polling"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from minutehand.queue.models import (
     LogLine,
     ReportItem,
     SettleItem,
+    StepResult,
 )
 from tests.support.stacks import RunningStack
 
@@ -97,22 +98,33 @@ class Hand:
         return [made.job for made in (await self.user.enqueue_many(ACME_ID, jobs)).jobs]
 
     async def lease(self, limit: int = 1) -> list[Lease]:
-        """Take jobs."""
-        request = LeaseRequest(
-            worker_id=self.worker_id,
-            tick_id=str(uuid.uuid4()),
-            call=1,
-            limit=limit,
-            job_types=(self.job_type,),
-        )
-        return list((await self.queue.lease(request)).leases)
+        """Take jobs; asks again, as a worker does, where the stack's own worker was in between."""
+        tick_id = str(uuid.uuid4())
+        for call in range(1, 100):
+            request = LeaseRequest(
+                worker_id=self.worker_id,
+                tick_id=tick_id,
+                call=call,
+                limit=limit,
+                job_types=(self.job_type,),
+            )
+            response = await self.queue.lease(request)
+            if response.leases or response.next_due_in_ms != 0:
+                break
+            await asyncio.sleep(0.02)
+        return list(response.leases)
 
-    async def report(self, lease: Lease, percentage: float, *lines: str) -> None:
-        """Report progress and log lines."""
+    async def report(
+        self, lease: Lease, percentage: float, *lines: str, steps: Mapping[str, Any] | None = None
+    ) -> None:
+        """Report progress, log lines and results of steps by name."""
         item = ReportItem(
             job_id=lease.job.id,
             fence=lease.fence,
             progress=Progress(percentage=percentage),
+            steps=tuple(
+                StepResult(name=name, result=result) for name, result in (steps or {}).items()
+            ),
             logs=tuple(LogLine(level="info", message=line) for line in lines),
         )
         await self.queue.report([item], worker_id=self.worker_id, tick_id=str(uuid.uuid4()))

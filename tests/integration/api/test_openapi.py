@@ -78,7 +78,7 @@ async def test_every_protected_operation_refuses_a_guest_and_says_so_in_the_docu
         )
 
 
-ODD_VALUES = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
+ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
 
 
 class Maker:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from minutehand.apps.beacon.models import SCHEMAS, JobSpec, schema_of
 from minutehand.apps.beacon.responses import OutputRejected, read_output
-from tests.integration.beacon.conftest import ACME, Station
-from tests.support.project import Project
+from tests.integration.beacon.conftest import Station
+from tests.support.project import ACME, Project
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

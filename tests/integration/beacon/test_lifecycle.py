@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.integration.beacon.conftest import ACME, EVE, GLOBEX, Providers, Station
+from tests.integration.beacon.conftest import EVE, GLOBEX, Providers, Station
 from tests.support.killable import until
+from tests.support.project import ACME
 
 
 async def test_a_job_goes_from_created_to_completed(station: Station) -> None:

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.beacon.conftest import ACME, EVE, Providers, Station
-from tests.support.project import Project
+from tests.integration.beacon.conftest import EVE, Providers, Station
+from tests.support.project import ACME, Project
 
 
 def row_of(project: Project, job: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.beacon.conftest import ACME, Providers, Station
+from tests.integration.beacon.conftest import Providers, Station
 from tests.support.killable import until
+from tests.support.project import ACME
 
 
 def by_region(state: dict[str, Any]) -> dict[str, dict[str, Any]]:

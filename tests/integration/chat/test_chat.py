@@ -16,8 +16,8 @@ from minutehand.config import Settings
 from minutehand.queue.client import QueueClient
 from minutehand.queue.errors import QueueError
 from minutehand.web.shared_reads import SharedReads
-from tests.integration.chat.conftest import ACME, BOB, EVE, NOTES, Harness
-from tests.support.project import ADA, Project
+from tests.integration.chat.conftest import BOB, EVE, NOTES, Harness
+from tests.support.project import ACME, ADA, Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
 

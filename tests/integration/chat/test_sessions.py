@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from tests.integration.chat.conftest import ACME, BOB, EVE, Harness
-from tests.support.project import ADA, Project
+from tests.integration.chat.conftest import BOB, EVE, Harness
+from tests.support.project import ACME, ADA, Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SESSION = "an-unguessable-session-id"

@@ -23,7 +23,7 @@ from minutehand.cli.doctor.command import deployed_patient
 from minutehand.cli.doctor.command import run as run_check
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Verdict
 from minutehand.deploy import console
-from minutehand.deploy.parameters import parameter_name
+from minutehand.deploy.parameters import parameter_name, write_parameters
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from tests.support.command import app
@@ -59,7 +59,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def client(service: str) -> Any:
-    return boto3.client(service, region_name="us-east-1")
+    return boto3.client(service, region_name="us-east-1")  # type: ignore[call-overload]
 
 
 def test_placeholders_are_named_before_anything_is_built() -> None:
@@ -169,7 +169,7 @@ def test_doctor_sees_incomplete_and_plain_parameters(aws: None) -> None:
     assert "plain String" in finding(CHECKS["parameters"]).detail
 
     deploy_plan = deploy.Plan("dev", "us-east-1", SECRETS)
-    deploy.write_parameters(ssm, "dev", deploy_plan.secrets)
+    write_parameters(ssm, "dev", deploy_plan.secrets)
     assert finding(CHECKS["parameters"]).verdict is Verdict.OK
 
 
@@ -207,7 +207,7 @@ def test_doctor_looks_at_what_the_stage_runs_with(
     client("cloudformation").create_stack(
         StackName="minutehand-dev", TemplateBody=json.dumps(stack)
     )
-    deploy.write_parameters(client("ssm"), "dev", SECRETS)
+    write_parameters(client("ssm"), "dev", SECRETS)
     file = tmp_path / "prod.env"
     file.write_text("SUPABASE_URL=https://named.supabase.co\nAPI_URL=   # not yet\n")
 

@@ -49,6 +49,8 @@ def hosted(postgres: Postgres, tmp_path: Path) -> Iterator[HostedProject]:
             for name in (HOSTED, ELSEWHERE):
                 drop(connection, name)
             connection.execute(f"drop role {LOGIN_ROLE}".encode())
+            # roles are the server's, which the tests after this one share
+            migrations.set_project_owner(postgres.url(), postgres.password)
 
 
 def versions(postgres: Postgres, database: str) -> list[str]:

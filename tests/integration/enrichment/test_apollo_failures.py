@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.integration.enrichment.conftest import ACME, INITECH, NOBODY_LTD, Office
-from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
+from tests.integration.enrichment.conftest import INITECH, NOBODY_LTD, Office
+from tests.support.misbehaving import Fault
+from tests.support.project import ACME
+from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,8 @@ import uuid
 import psycopg
 import pytest
 
-from tests.integration.enrichment.conftest import (
-    ACME,
-    BOB,
-    EVE,
-    INITECH,
-    PETER,
-    ROBERT,
-    SOYLENT,
-    Office,
-)
+from tests.integration.enrichment.conftest import BOB, EVE, INITECH, PETER, ROBERT, SOYLENT, Office
+from tests.support.project import ACME
 
 
 def jobs(office: Office, job_type: str = "enrich_account") -> list[dict[str, object]]:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from minutehand.queue.errors import LeaseLost
-from tests.integration.enrichment.conftest import ACME, INITECH, Office
-from tests.unit.enrichment.apollo_server import KEY, ApolloServer, Fault
+from tests.integration.enrichment.conftest import INITECH, Office
+from tests.support.misbehaving import Fault
+from tests.support.project import ACME
+from tests.unit.enrichment.apollo_server import KEY, ApolloServer
 
 
 @pytest.fixture(autouse=True)

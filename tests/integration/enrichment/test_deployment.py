@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from minutehand.config import Settings
 from minutehand.local.ports import reserve_port
-from tests.integration.enrichment.conftest import ACME, INITECH, Office
-from tests.support.project import Project
+from tests.integration.enrichment.conftest import INITECH, Office
+from tests.support.project import ACME, Project
 
 PATH = f"/api/workspaces/{ACME}/settings"
 
@@ -36,7 +38,7 @@ async def test_what_is_not_configured_is_a_503_that_says_so(
     lacking: dict[str, None],
     method: str,
     path: str,
-    options: dict[str, object],
+    options: dict[str, Any],
 ) -> None:
     """A 500 would send people looking for a bug instead of a variable."""
     async with Office(settings.model_copy(update=lacking), project).open() as office:

@@ -7,15 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.integration.enrichment.conftest import (
-    ACME,
-    EVE,
-    GLOBEX,
-    INITECH,
-    NOBODY_LTD,
-    SOYLENT,
-    Office,
-)
+from tests.integration.enrichment.conftest import EVE, GLOBEX, INITECH, NOBODY_LTD, SOYLENT, Office
+from tests.support.project import ACME
 
 LOGS = [
     "Starting enrichment for account…",

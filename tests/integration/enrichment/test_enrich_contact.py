@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 
-from tests.integration.enrichment.conftest import ACME, PETER, ROBERT, Office
+from tests.integration.enrichment.conftest import PETER, ROBERT, Office
+from tests.support.project import ACME
 
 
 async def test_a_contact_is_filled_with_what_apollo_knows(office: Office) -> None:

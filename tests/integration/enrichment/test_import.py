@@ -16,15 +16,8 @@ from minutehand.apps.enrichment.import_processor import ImportProcessor
 from minutehand.apps.enrichment.models import ImportAccounts
 from minutehand.queue.errors import LeaseLost
 from minutehand.worker import Registry, TickOptions, Worker
-from tests.integration.enrichment.conftest import (
-    ACME,
-    BOB,
-    BUCKET,
-    EVE,
-    GLOBEX,
-    INITECH,
-    Office,
-)
+from tests.integration.enrichment.conftest import BOB, BUCKET, EVE, GLOBEX, INITECH, Office
+from tests.support.project import ACME
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +64,10 @@ def accounts(office: Office) -> dict[str, dict[str, Any]]:
 
 def counts(found: dict[str, Any]) -> tuple[int, int, int, int]:
     """Read, created, updated, failed."""
-    return tuple(found[f"rows_{word}"] for word in ("read", "created", "updated", "failed"))  # type: ignore[return-value]
+    read, created, updated, failed = (
+        found[f"rows_{word}"] for word in ("read", "created", "updated", "failed")
+    )
+    return read, created, updated, failed
 
 
 async def test_rows_become_accounts_and_known_domains_are_updated(office: Office) -> None:
@@ -428,7 +424,11 @@ async def test_a_bare_csv_is_told_what_is_taken(office: Office) -> None:
     assert "multipart/form-data" in answer.json()["error"]
     assert "application/json" in answer.json()["error"]
 
-    for options in ({"content": b"x", "headers": {"Content-Type": "text/csv"}}, {"json": {}}):
+    ways: list[dict[str, Any]] = [
+        {"content": b"x", "headers": {"Content-Type": "text/csv"}},
+        {"json": {}},
+    ]
+    for options in ways:
         answer = await office.call("POST", f"/api/accounts/import?workspace_id={ACME}", **options)
         assert answer.status_code == 422
         assert [(one["field"], one["location"]) for one in answer.json()["detail"]] == [

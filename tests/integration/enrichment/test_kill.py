@@ -8,8 +8,9 @@ import boto3
 import psutil
 import pytest
 
-from tests.integration.enrichment.conftest import ACME, BUCKET, INITECH, Office
+from tests.integration.enrichment.conftest import BUCKET, INITECH, Office
 from tests.support.killable import Killable, until
+from tests.support.project import ACME
 
 
 @pytest.fixture

@@ -117,13 +117,13 @@ def test_credits_add_up_in_any_order_of_events(seeded: Database) -> None:
     with seeded.connect() as connection:
         connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
 
-        def machine() -> Ledger:
-            made = Ledger()
-            made.connection = connection
-            return made
+        class Connected(Ledger):
+            def __init__(self) -> None:
+                super().__init__()
+                self.connection = connection
 
         run_state_machine_as_test(
-            machine,
+            Connected,
             settings=settings(
                 max_examples=40,
                 stateful_step_count=25,

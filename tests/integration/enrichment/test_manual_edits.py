@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from minutehand.apps.enrichment.apollo_offline import OfflineApollo
-from tests.integration.enrichment.conftest import ADA, BOB, INITECH, PETER, Office
+from tests.integration.enrichment.conftest import BOB, INITECH, PETER, Office
+from tests.support.project import ADA
 
 
 class Pause:

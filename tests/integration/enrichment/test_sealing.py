@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from minutehand.apps.enrichment.services import key_context
 from minutehand.aws.sealing import PURPOSE, FileDataKeys, KmsDataKeys, Sealer, key_id_of
 from minutehand.config import Settings
-from tests.integration.enrichment.conftest import ACME, INITECH, Office
-from tests.support.project import Project
+from tests.integration.enrichment.conftest import INITECH, Office
+from tests.support.project import ACME, Project
 
 PATH = f"/api/workspaces/{ACME}/settings"
 

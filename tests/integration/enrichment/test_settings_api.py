@@ -6,8 +6,10 @@ import uuid
 
 import pytest
 
-from tests.integration.enrichment.conftest import ACME, BOB, EVE, GLOBEX, INITECH, Office
-from tests.unit.enrichment.apollo_server import MASTER_KEY, ApolloServer, Fault
+from tests.integration.enrichment.conftest import BOB, EVE, GLOBEX, INITECH, Office
+from tests.support.misbehaving import Fault
+from tests.support.project import ACME
+from tests.unit.enrichment.apollo_server import MASTER_KEY, ApolloServer
 
 PATH = f"/api/workspaces/{ACME}/settings"
 SECRET = "test-key-very-secret-9876"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.integration.enrichment.conftest import ACME, ADA, BOB, EVE, GLOBEX, INITECH
+from tests.integration.enrichment.conftest import BOB, EVE, GLOBEX, INITECH
 from tests.support.databases import Database
+from tests.support.project import ACME, ADA
 
 TABLES = ["workspace_settings", "accounts", "contacts", "account_imports", "account_import_errors"]
 USER_FUNCTIONS = {

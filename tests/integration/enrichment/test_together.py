@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from tests.integration.enrichment.conftest import ACME, ADA, BOB, Office
+from tests.integration.enrichment.conftest import BOB, Office
+from tests.support.project import ACME, ADA
 
 ACCOUNTS = [f"ac000000-0000-4000-8000-00000000000{n}" for n in range(1, 9)]
 

@@ -1,7 +1,9 @@
 """A handler whose import fails."""
 
-import module_that_is_not_in_the_zip
+from typing import Any
+
+import module_that_is_not_in_the_zip  # type: ignore[import-not-found]
 
 
-def handler(event, context):
+def handler(event: Any, context: Any) -> Any:
     return module_that_is_not_in_the_zip

@@ -6,12 +6,13 @@ import pathlib
 import sys
 import threading
 import time
+from typing import Any
 
 CALLS = 0
 LOADED_AT = time.monotonic()
 
 
-def count(event, context):
+def count(event: dict[str, Any], context: Any) -> Any:
     """Answer what this environment knows of itself."""
     global CALLS
     CALLS += 1
@@ -33,7 +34,7 @@ def count(event, context):
     }
 
 
-def hang(event, context):
+def hang(event: dict[str, Any], context: Any) -> Any:
     """Sleep past any deadline; the `finally` must never run."""
     path = pathlib.Path(event["mark"])
     path.write_text("entered")
@@ -43,12 +44,12 @@ def hang(event, context):
         path.write_text("finally ran")
 
 
-def crash(event, context):
+def crash(event: dict[str, Any], context: Any) -> Any:
     """End the process in the middle of an invocation."""
     os._exit(7)
 
 
-def fail(event, context):
+def fail(event: dict[str, Any], context: Any) -> Any:
     """Raise, after leaving a line per try."""
     with pathlib.Path(event["mark"]).open("a") as marks:
         marks.write("tried\n")
@@ -56,7 +57,7 @@ def fail(event, context):
     raise ValueError("this handler always fails")
 
 
-def background(event, context):
+def background(event: dict[str, Any], context: Any) -> Any:
     """Start a thread that counts in a file for ever; frozen, it cannot count.
 
     Returns once it has counted on, however slow the machine is.
@@ -64,7 +65,7 @@ def background(event, context):
     path = pathlib.Path(event["mark"])
     before = path.stat().st_size if path.exists() else 0
 
-    def run():
+    def run() -> None:
         # one byte per beat: a freeze in the middle of a rewrite would leave an empty file
         with path.open("ab", buffering=0) as file:
             while True:
@@ -78,7 +79,7 @@ def background(event, context):
     return {"pid": os.getpid()}
 
 
-def http(event, context):
+def http(event: dict[str, Any], context: Any) -> Any:
     """Show the event, and answer in the HTTP API's own format."""
     if event.get("rawPath") == "/bare":
         return {"plain": True}
@@ -105,6 +106,6 @@ def http(event, context):
     }
 
 
-def modules(event, context):
+def modules(event: dict[str, Any], context: Any) -> Any:
     """Which of the named modules this process could import."""
     return {"argv": sys.argv, "path": sys.path}

@@ -23,7 +23,7 @@ from tests.support.fake_aws import fake_aws
 
 HERE = Path(__file__).parent
 QUEUE = "test-worker-failures"
-KEYS = {
+KEYS: dict[str, Any] = {
     "region_name": "us-east-1",
     "aws_access_key_id": "test",
     "aws_secret_access_key": "test",

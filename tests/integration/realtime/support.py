@@ -194,7 +194,8 @@ class Socket:
             frame = await self.receive()
             if frame["event"] == "phx_reply" and frame["ref"] == ref:
                 self.pending[:0] = skipped
-                return frame["payload"]
+                payload: dict[str, Any] = frame["payload"]
+                return payload
             skipped.append(frame)
 
     async def silence(self, seconds: float = QUIET) -> None:
@@ -231,7 +232,7 @@ class Socket:
     async def is_alive(self) -> bool:
         """A heartbeat is answered."""
         ref = await self.push("phoenix", "heartbeat", {})
-        return (await self.reply_to(ref))["status"] == "ok"
+        return bool((await self.reply_to(ref))["status"] == "ok")
 
 
 def decode(data: str | bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from realtime import AsyncRealtimeClient
+from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 
 from tests.integration.realtime.support import (
     ADA,
@@ -629,7 +629,8 @@ async def test_the_python_client_gets_changes(server: Server, sql: psycopg.Conne
     received: asyncio.Queue[Any] = asyncio.Queue()
     ready = asyncio.Event()
     channel = client.channel(unique())
-    channel.on_postgres_changes("*", received.put_nowait, table="open_items", schema="public")
+    every = RealtimePostgresChangesListenEvent.All
+    channel.on_postgres_changes(every, received.put_nowait, table="open_items", schema="public")
     channel.on_system(lambda _: ready.set())
     await channel.subscribe()
     await asyncio.wait_for(ready.wait(), 60)

@@ -243,7 +243,8 @@ async def test_the_python_client_sees_who_is_there(server: Server, connect: Any)
     topic, other = unique(), await connect()
     client = AsyncRealtimeClient(f"{server.http}/realtime/v1", token=PUBLISHABLE)
     changes: asyncio.Queue[str] = asyncio.Queue()
-    channel = client.channel(topic, {"config": {"presence": {"key": "py", "enabled": True}}})  # type: ignore[typeddict-item]
+    options: Any = {"config": {"presence": {"key": "py", "enabled": True}}}
+    channel = client.channel(topic, options)
     channel.on_presence_join(lambda key, _, __: changes.put_nowait(f"+{key}"))
     channel.on_presence_leave(lambda key, _, __: changes.put_nowait(f"-{key}"))
     await channel.subscribe()

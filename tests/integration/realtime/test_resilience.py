@@ -215,6 +215,7 @@ async def test_odd_messages_on_a_joined_topic_do_no_harm(connect: Any) -> None:
     socket, topic = await connect(), unique()
     await socket.joined(topic)
 
+    payload: Any
     for event in ("unknown", "broadcast", "presence", "access_token", "phx_close", "phx_reply"):
         for payload in (None, 1, "text", [], {}, {"payload": []}, {"access_token": {}}):
             if event != "presence" or payload is None:
@@ -315,7 +316,7 @@ async def test_ten_thousand_joins_are_answered(connect: Any) -> None:
     async def join_many(socket: Socket) -> list[str]:
         refs = [str(1000 + n) for n in range(500)]
         for ref in refs:
-            body = {"config": {}}
+            body: dict[str, Any] = {"config": {}}
             await socket.push(f"realtime:flood:{ref}", "phx_join", body, join_ref=ref, ref=ref)
         statuses = []
         for _ in refs:

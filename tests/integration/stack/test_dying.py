@@ -16,14 +16,8 @@ import psycopg
 import pytest
 
 from minutehand.local.postgres import Postgres
-from tests.support.stacks import (
-    ROOT,
-    RunningStack,
-    end,
-    is_ready,
-    launch,
-    wait_ready,
-)
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack, end, is_ready, launch, wait_ready
 
 pytestmark = pytest.mark.stack
 

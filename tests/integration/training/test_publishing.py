@@ -10,8 +10,9 @@ from minutehand.apps.training import stages
 from minutehand.apps.training.mux import Mux
 from minutehand.config import Settings
 from tests.integration.training.conftest import SAMPLE, QuickEar, Studio
+from tests.support.misbehaving import Fault
 from tests.support.project import Project
-from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer
+from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, MuxServer
 
 
 @pytest.fixture

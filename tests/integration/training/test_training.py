@@ -114,14 +114,15 @@ async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings:
 async def test_what_may_not_be_uploaded_is_refused_before_its_bytes(studio: Studio) -> None:
     """By type and by size, as the operator sets them; and an empty file."""
     refused = {}
-    for name, more in {
+    uploads: dict[str, dict[str, Any]] = {
         "page": {"content_type": "text/html"},
         "script": {"content_type": "application/x-sh"},
         "large": {"size": 6 * 1024**3},
         "empty": {"size": 0},
         "lied": {"size": -1},
         "strange": {"workspace_id": "22222222-2222-4222-8222-222222222222"},
-    }.items():
+    }
+    for name, more in uploads.items():
         body = {**DESCRIBED, "size": 10, **more}
         answer = await studio.call("POST", "/api/uploads", json=body)
         refused[name] = (answer.status_code, answer.json()["code"])

@@ -28,7 +28,7 @@ async def http(project: Project, worker: Worker) -> AsyncIterator[httpx.AsyncCli
     """A client of the ASGI app over this test's worker."""
     app = build_app(project.settings, worker)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app),  # type: ignore[arg-type] - any ASGI app will do
+        transport=httpx.ASGITransport(app),
         base_url="http://worker",
     ) as client:
         yield client

@@ -25,6 +25,7 @@ from minutehand.worker import (
     Worker,
 )
 from minutehand.worker.lease_requests import LeaseRequests
+from tests.support.killable import until
 from tests.support.project import ACME, Project
 
 
@@ -370,6 +371,39 @@ async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
     assert (job.status, job.result, job.attempts) == ("completed", {"by": 2}, 2)
     assert (await ada.logs(job_id)).logs == ()
     assert project.event_types(job_id).count("completed") == 1
+
+
+async def test_a_worker_that_lost_a_job_may_be_the_one_that_gets_it_again(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """While its first attempt still runs: the new lease is another one, not a repeated answer."""
+    started, handed_on = asyncio.Event(), asyncio.Event()
+
+    @registry.processor("slow", payload=Nothing, lease=6)
+    async def slow(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
+        if job.attempt > 1:
+            handed_on.set()
+            return {"by": job.attempt}
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.wait_for(handed_on.wait(), 30)
+        return {"by": 1}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "slow")).job.id
+    ticking = asyncio.create_task(worker.tick(budget_seconds=60))
+    await asyncio.wait_for(started.wait(), 60)
+    project.run_sql("""
+        update queue.leases set expires_at = now() - interval '1 second';
+        select queue.reclaim(array(select job_id from queue.leases), now());
+    """)
+    summary = await asyncio.wait_for(ticking, 60)
+
+    assert (summary.leased, summary.completed, summary.lost) == (2, 1, 1)
+    job = await ada.get_job(job_id)
+    assert (job.status, job.result, job.attempts) == ("completed", {"by": 2}, 2)
 
 
 async def test_a_job_that_cannot_be_read_takes_nobody_along(
@@ -725,3 +759,26 @@ async def test_a_failing_job_becomes_a_dead_letter_after_its_attempts(
     mended = await ada.get_job(job_id)
     assert (mended.status, mended.result) == ("completed", "mended")
     assert project.event_types(job_id)[-1] == "completed"
+
+
+async def test_a_tick_stays_while_another_lease_holds_what_is_due(
+    project: Project, worker: Worker, registry: Registry, ada: UserQueue
+) -> None:
+    """One that left at once would leave a job just enqueued to the next minute's tick."""
+
+    @registry.processor("brief", payload=Nothing)
+    async def brief(job: Job[Nothing], ctx: JobContext) -> None:
+        """Nothing to do."""
+
+    await worker.register()
+    with project.database.connect() as other:
+        other.autocommit = False
+        other.execute("select queue.try_lock('partitions')")
+        await ada.enqueue(ACME, "brief")
+        ticking = asyncio.create_task(
+            worker.tick(budget_seconds=60, options=TickOptions(linger_seconds=0))
+        )
+        await until(lambda: project.rows("select 1 from queue.ticks where last_call >= 2"))
+        other.rollback()
+
+    assert (await ticking).completed == 1

@@ -334,7 +334,7 @@ async def test_a_worker_whose_clock_is_wrong_does_no_harm(
     @registry.processor("nap", payload=Nothing)
     async def nap(job: Job[Nothing], ctx: JobContext) -> str:
         await ctx.sleep(0.4)
-        return await ctx.ask("Well?", timeout=0.4, default="nobody")
+        return str(await ctx.ask("Well?", timeout=0.4, default="nobody"))
 
     wrong = ShiftedClock(SystemClock(), timedelta(hours=hours))
     worker = Worker(

@@ -28,7 +28,8 @@ from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint
 from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError, Settings
-from tests.unit.ai.speech_server import KEY, Fault, SpeechServer
+from tests.support.misbehaving import Fault
+from tests.unit.ai.speech_server import KEY, SpeechServer
 
 SECOND = b"\x01\x02" * 16_000
 

@@ -13,7 +13,7 @@ import pytest
 from minutehand.apps.beacon.models import Head
 from minutehand.apps.beacon.signing import SigningKey
 from minutehand.apps.beacon.verify import read_given, read_keys, verify
-from minutehand.local.parts import node_binary
+from minutehand.node import node_binary
 from tests.support.paths import ROOT
 from tests.unit.beacon.signed import AT, jwks, make_bundle, resigned
 from tests.unit.beacon.test_verify import ANSWER, tampered

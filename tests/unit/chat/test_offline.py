@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from minutehand.apps.chat.classifier import classify
-from minutehand.apps.chat.models import Said, Text
+from minutehand.apps.chat.models import Found, Said, Text
 from minutehand.apps.chat.offline import answers, artefact, instant, texts, work
 from minutehand.apps.chat.offline.tables import Data, find_data
 
@@ -160,7 +160,7 @@ def test_a_page_shows_markup_as_text() -> None:
     data = Data(series=[(bad, 1, bad)], events=[(bad, bad)], columns=[bad, "b"], rows=[[bad, "1"]])
     for kind in ("dashboard", "timeline", "table", "chart", "report"):
         for chart in ("bar", "line", "pie"):
-            page = artefact.Page(kind, bad, data, artefact.Look(name=bad), [bad], [bad], chart)  # type: ignore[arg-type]
+            page = artefact.Page(kind, bad, data, artefact.Look(name=bad), [bad], [bad], chart)
             assert "<script>alert" not in artefact.render(page)
 
 
@@ -185,9 +185,7 @@ def test_a_page_is_fed_by_the_research_before_it() -> None:
     found = work.research_result(asked, [], passages)
     fed = task(
         "Build me a dashboard",
-        found=[
-            work.Found(title=asked.item.title, text=found.text, data={"sources": found.sources})
-        ],
+        found=[Found(title=asked.item.title, text=found.text, data={"sources": found.sources})],
     )
     page = work.build(fed).page
     assert page is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -30,7 +31,7 @@ def values(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
-def rotate(file: Path, *more: str) -> tuple[int, dict[str, str], str]:
+def rotate(file: Path, *more: str) -> tuple[int, dict[str, Any], str]:
     arguments = ["token", "rotate", "--secrets", str(file), "--json", *more]
     result = CliRunner().invoke(app, arguments)
     words = result.stdout if result.exit_code == 0 else result.stderr

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutehand.cli.jobs import read_payload, seconds_of
+from minutehand.cli.jobs import read_payload
 from minutehand.cli.scaffold import scaffold
 from minutehand.cli.watch import result_of, sentence
 from minutehand.terminal.connection import CommandFailed, load_values, read_env_file
 from minutehand.terminal.events import Event, events_of
+from minutehand.terminal.options import seconds_of
 from minutehand.terminal.output import Output, ago
 from tests.support.paths import ROOT
 

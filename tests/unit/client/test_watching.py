@@ -71,6 +71,7 @@ async def test_a_project_that_is_away_is_said_to_be_offline() -> None:
         async with watcher:
             await watcher.refresh()
 
-            assert watcher.freshness == "offline"
+            freshness: str = watcher.freshness
+            assert freshness == "offline"
             assert isinstance(watcher.error, QueueUnavailable)
         assert [event async for event in watcher] == []

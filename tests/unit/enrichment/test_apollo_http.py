@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -18,13 +19,14 @@ from minutehand.apps.enrichment.apollo_http import HttpApollo, connect
 from minutehand.queue.data_api import encode
 from minutehand.worker import trace
 from minutehand.worker.plain import plain
-from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer, Fault
+from tests.support.misbehaving import Fault
+from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer
 
 IMPATIENT = 0.3
 
 
 @pytest.fixture
-async def client(apollo: ApolloServer):
+async def client(apollo: ApolloServer) -> AsyncIterator[HttpApollo]:
     client = HttpApollo(KEY, base_url=apollo.base_url, answer_seconds=IMPATIENT)
     yield client
     await client.aclose()

@@ -92,10 +92,12 @@ def test_rates_prices_and_costs_are_told_apart() -> None:
     )
 
     assert [(price.item, price.per, price.amount) for price in facts.prices] == [
-        ("catering", "guest", 38), ("tents", "tent", 150), ("gift", "speaker", 25),
-    ]  # fmt: skip
-    assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", 900)]
-    assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", 20)]
+        ("catering", "guest", Decimal(38)),
+        ("tents", "tent", Decimal(150)),
+        ("gift", "speaker", Decimal(25)),
+    ]
+    assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", Decimal(900))]
+    assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", Decimal(20))]
     assert facts.budget is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_a_result_of_none_is_left_out() -> None:
 
 def test_a_lease_that_no_model_fits_is_set_apart_from_the_others() -> None:
     """One job must not take those leased beside it along."""
-    good = {
+    good: dict[str, Any] = {
         "job": {
             "id": "a",
             "workspace_id": "w",

@@ -70,7 +70,7 @@ def test_the_key_names_the_algorithm_never_the_token() -> None:
     """A public key must not become an HMAC secret, and `none` is no signature."""
     public = JWK["x"] + JWK["y"]  # what everyone can know
     forged = jwt.encode(claims(), public, "HS256", headers={"kid": "k1"})
-    unsigned = jwt.encode(claims(), None, "none")
+    unsigned = jwt.encode(claims(), "", "none")
     strict = verifier(jwks=json.dumps({"keys": [JWK]}))
 
     for token, code in ((forged, "JwtSignatureError"), (unsigned, "JwtSignerError")):

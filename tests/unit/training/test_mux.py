@@ -10,7 +10,8 @@ import pytest
 
 from minutehand.apps.training.errors import StageError
 from minutehand.apps.training.mux import Mux
-from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, Fault, MuxServer
+from tests.support.misbehaving import Fault
+from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, MuxServer
 
 VIDEO = bytes(range(256)) * 40
 

@@ -35,7 +35,8 @@ class Realtime:
 
     async def start(self) -> None:
         self._server = await serve(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        [listener] = self._server.sockets
+        self.port = listener.getsockname()[1]
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -52,7 +53,9 @@ class Realtime:
                 refused = name in self.refuse
                 self.joins[name] = frame["ref"]
                 status = "error" if refused else "ok"
-                response = {"reason": "Unauthorized: …"} if refused else {"postgres_changes": []}
+                response: dict[str, Any] = (
+                    {"reason": "Unauthorized: …"} if refused else {"postgres_changes": []}
+                )
                 await self.push(
                     frame["topic"],
                     "phx_reply",

@@ -25,7 +25,8 @@ from minutehand.apps.chat.services import Chat
 from minutehand.apps.chat.session_routes import SessionRoutes
 from minutehand.queue.models import FeedPage
 from minutehand.web import paging
-from minutehand.web.auth import GuestSessionId, SignedIn, Somebody, token_of
+from minutehand.web.auth import GuestSessionId, SignedIn, Somebody
+from minutehand.web.caller import token_of
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE

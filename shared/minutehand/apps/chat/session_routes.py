@@ -25,7 +25,8 @@ from minutehand.apps.chat.offline.artefact import POLICY
 from minutehand.apps.chat.services import Chat
 from minutehand.apps.chat.session_feed import SessionFeed
 from minutehand.apps.chat.store import SessionStore
-from minutehand.web.auth import Caller, GuestCredentials, bearer_token, stream_caller, token_of
+from minutehand.web.auth import GuestCredentials, bearer_token, stream_caller
+from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import (
     ApiError,
     invalid_argument,

@@ -37,14 +37,8 @@ from minutehand.apps.plans.report import compose, html, markdown
 from minutehand.apps.plans.services import Plans
 from minutehand.apps.plans.store import CallerStore
 from minutehand.queue.keys import is_guest_session
-from minutehand.web.auth import (
-    Caller,
-    GuestCredentials,
-    GuestSessionId,
-    bearer_token,
-    token_of,
-    verify,
-)
+from minutehand.web.auth import GuestCredentials, GuestSessionId, bearer_token, verify
+from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import (
     FieldProblem,
     not_found,

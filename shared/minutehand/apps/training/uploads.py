@@ -36,7 +36,8 @@ from minutehand.aws.uploads import (
 from minutehand.config import ConfigurationError
 from minutehand.queue.errors import QueueError
 from minutehand.web import paging
-from minutehand.web.auth import Caller, SignedIn
+from minutehand.web.auth import SignedIn
+from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError, invalid_argument, not_found, unavailable
 from minutehand.web.services import Provided, Services
 

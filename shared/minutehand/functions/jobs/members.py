@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path
 
 from minutehand.functions.jobs.models import Body
 from minutehand.queue.members import Members, Role, SetMember, WorkspaceMembers
-from minutehand.web.auth import Caller, SignedIn
+from minutehand.web.auth import SignedIn
+from minutehand.web.caller import Caller
 from minutehand.web.services import Provided, Services
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}/members", tags=["workspaces"])

@@ -24,8 +24,9 @@ from minutehand.queue.steering import (
     WorkspaceLimits,
     WorkspaceSteering,
 )
-from minutehand.web.auth import Caller, SignedIn
+from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Payload
+from minutehand.web.caller import Caller
 from minutehand.web.errors import FieldProblem, invalid_argument, validation_failed
 from minutehand.web.foreign import standing_on
 from minutehand.web.services import Provided, Services

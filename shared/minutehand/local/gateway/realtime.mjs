@@ -16,7 +16,10 @@ export function proxyRequest(incoming, outgoing) {
       headers: incoming.headers,
     },
     (answer) => {
-      outgoing.writeHead(answer.statusCode, { "access-control-allow-origin": "*", ...answer.headers });
+      outgoing.writeHead(answer.statusCode, {
+        "access-control-allow-origin": "*",
+        ...answer.headers,
+      });
       answer.pipe(outgoing);
     },
   );
@@ -37,7 +40,8 @@ export function proxyUpgrade(incoming, socket, head) {
     socket.destroy();
   };
   upstream.on("error", () => {
-    if (socket.writable) socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n");
+    if (socket.writable)
+      socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n");
     end();
   });
   socket.on("error", end);

@@ -23,15 +23,19 @@ function answerLocally(path) {
 // as the hosted gateway: a publishable or secret key is no JWT and goes as `apikey`; as a bearer it is
 // let through only where both are the same, which is how supabase-js sends the publishable one
 function refuseKeyAsBearer(request) {
-  const [, key] = /^bearer (sb_(?:secret|publishable)_.*)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
-  if (!key || (key === request.headers.get("apikey") && key.startsWith("sb_publishable_"))) return null;
+  const [, key] =
+    /^bearer (sb_(?:secret|publishable)_.*)$/i.exec(request.headers.get("authorization") ?? "") ??
+    [];
+  if (!key || (key === request.headers.get("apikey") && key.startsWith("sb_publishable_")))
+    return null;
   const message = "Expected 3 parts in JWT; got 1";
   return Response.json({ code: "PGRST301", message, details: null, hint: null }, { status: 401 });
 }
 
 async function answer(request) {
   const { pathname } = new URL(request.url);
-  const response = answerLocally(pathname) ?? refuseKeyAsBearer(request) ?? (await database.fetch(request));
+  const response =
+    answerLocally(pathname) ?? refuseKeyAsBearer(request) ?? (await database.fetch(request));
   if (response.headers.has("access-control-allow-origin")) return response;
   const headers = new Headers(response.headers);
   headers.set("access-control-allow-origin", "*");

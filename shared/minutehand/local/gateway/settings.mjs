@@ -14,7 +14,9 @@ export const settings = Object.freeze({
   publishableKey: need("SUPABASE_PUBLISHABLE_KEY"),
   secretKey: need("SUPABASE_SECRET_KEY"),
   // as `[api] schemas` of config.toml: the first is meant where a request names none
-  schemas: [...new Set(["public", ...(process.env.MINUTEHAND_SCHEMA ?? "").split(",")])].filter(Boolean),
+  schemas: [...new Set(["public", ...(process.env.MINUTEHAND_SCHEMA ?? "").split(",")])].filter(
+    Boolean,
+  ),
   siteUrl: process.env.CONSOLE_URL ?? "http://127.0.0.1:8000",
   // well above the longest statement_timeout: a call that passes it will never be answered
   requestTimeoutMs: Number(process.env.GATEWAY_REQUEST_TIMEOUT_MS ?? 65_000),

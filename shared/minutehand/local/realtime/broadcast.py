@@ -8,20 +8,16 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from minutehand.local.realtime.limits import Limits, MessageRate
+from minutehand.local.realtime.member import PREFIX, Member
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.presence import PresenceState
 from minutehand.local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
 from minutehand.queue.keys import sayable
 
-if TYPE_CHECKING:
-    from minutehand.local.realtime.channels import Channel
-
 logger = logging.getLogger(__name__)
 
-PREFIX = "realtime:"
 _MESSAGES_TABLE = re.compile(r"messages(_\d{4}_\d{2}_\d{2})?")
 _REMEMBERED_ROWS = 20_000
 
@@ -34,7 +30,7 @@ class Room:
     def __init__(self, topic: str, private: bool) -> None:
         self.topic = topic
         self.private = private
-        self.members: dict[Channel, None] = {}
+        self.members: dict[Member, None] = {}
         self.presence = PresenceState()
 
 
@@ -49,7 +45,7 @@ class Rooms:
     def __len__(self) -> int:
         return len(self._rooms)
 
-    def enter(self, channel: Channel) -> Room:
+    def enter(self, channel: Member) -> Room:
         """Add a channel to its room."""
         key = (channel.topic, channel.private)
         room = self._rooms.get(key)
@@ -58,7 +54,7 @@ class Rooms:
         room.members[channel] = None
         return room
 
-    def leave(self, channel: Channel) -> None:
+    def leave(self, channel: Member) -> None:
         """Remove a channel; an empty room is forgotten."""
         room = self._rooms.get((channel.topic, channel.private))
         if room is None:
@@ -77,7 +73,7 @@ class Rooms:
         private: bool,
         message: Fanout,
         *,
-        exclude: Channel | None = None,
+        exclude: Member | None = None,
         message_id: str | None = None,
     ) -> None:
         """Send a broadcast to every member that may read broadcasts."""

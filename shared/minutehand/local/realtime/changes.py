@@ -12,24 +12,21 @@ import logging
 import re
 import uuid
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
-from minutehand.local.realtime.broadcast import PREFIX
 from minutehand.local.realtime.database import Connection, Database, DatabaseUnavailable, connect
 from minutehand.local.realtime.filters import Entry, InvalidEntry, parse_entry
+from minutehand.local.realtime.flow import Flow
 from minutehand.local.realtime.join import change_id
+from minutehand.local.realtime.limits import Limits, MessageRate
+from minutehand.local.realtime.member import PREFIX, Member
 from minutehand.local.realtime.pgoutput import Change, Relation, Unchanged, Value
 from minutehand.local.realtime.pgwire import Endpoint, describe
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.serializer import Fanout, dump
 from minutehand.local.realtime.visibility import Visibility
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.channels import Channel
-    from minutehand.local.realtime.flow import Flow
-    from minutehand.local.realtime.limits import Limits, MessageRate
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +106,8 @@ class PostgresChanges:
         self._limits = limits
         self._rate = rate
         self._flow = flow
-        self._subscriptions: dict[Channel, Subscription] = {}
-        self._listeners: dict[str, tuple[Channel, int]] = {}
+        self._subscriptions: dict[Member, Subscription] = {}
+        self._listeners: dict[str, tuple[Member, int]] = {}
         self._entries: dict[str, tuple[Entry, str]] = {}
         self._gone: set[str] = set()
         self._cleaning: asyncio.Task[None] | None = None
@@ -147,14 +144,14 @@ class PostgresChanges:
 
     # --------------------------------------------------------------------- subscriptions
 
-    def subscribe(self, channel: Channel) -> None:
+    def subscribe(self, channel: Member) -> None:
         """Subscribe a joined channel in the background and tell it how that went."""
         self._drop(channel)
         subscription = self._subscriptions[channel] = Subscription({})
         subscription.task = asyncio.create_task(self._subscribe_and_tell(channel, subscription))
         self._keep(subscription.task)
 
-    def unsubscribe(self, channel: Channel) -> None:
+    def unsubscribe(self, channel: Member) -> None:
         """Forget a channel; its rows are deleted soon."""
         if channel in self._subscriptions:
             self._drop(channel)
@@ -162,7 +159,7 @@ class PostgresChanges:
                 loop = asyncio.get_running_loop()
                 self._lingering = loop.call_later(_LINGER_SECONDS, self._stop_when_unused)
 
-    async def subscribe_and_wait(self, channel: Channel, seconds: float) -> None:
+    async def subscribe_and_wait(self, channel: Member, seconds: float) -> None:
         """Subscribe before the join is answered.
 
         Raises:
@@ -181,11 +178,11 @@ class PostgresChanges:
             raise SubscriptionRefused(f"RealtimeDisabledForConfiguration: {error}") from error
         asyncio.get_running_loop().call_soon(self._tell_subscribed, channel)
 
-    def _tell_subscribed(self, channel: Channel) -> None:
+    def _tell_subscribed(self, channel: Member) -> None:
         if not channel.closed:
             channel.push_system("postgres_changes", "ok", "Subscribed to PostgreSQL")
 
-    async def _subscribe_and_tell(self, channel: Channel, subscription: Subscription) -> None:
+    async def _subscribe_and_tell(self, channel: Member, subscription: Subscription) -> None:
         while not channel.closed:
             try:
                 await self._subscribe(channel, subscription)
@@ -202,7 +199,7 @@ class PostgresChanges:
                 self._tell_subscribed(channel)
                 return
 
-    async def _subscribe(self, channel: Channel, subscription: Subscription) -> None:
+    async def _subscribe(self, channel: Member, subscription: Subscription) -> None:
         entries = [(parse_entry(raw), change_id(raw)) for raw in channel.request.changes]
         async with asyncio.timeout(_START_SECONDS):
             await self._ensure_streaming()
@@ -247,7 +244,7 @@ class PostgresChanges:
                     )
             await connection.execute("commit")
 
-    def _drop(self, channel: Channel) -> None:
+    def _drop(self, channel: Member) -> None:
         subscription = self._subscriptions.pop(channel, None)
         if subscription is None:
             return
@@ -361,7 +358,7 @@ class PostgresChanges:
         return self._connection
 
     def _send(self, wal: str, ids: list[str], errors: list[str]) -> None:
-        by_channel: dict[Channel, list[int]] = defaultdict(list)
+        by_channel: dict[Member, list[int]] = defaultdict(list)
         for key in ids:
             listener = self._listeners.get(key)
             if listener is not None and not listener[0].closed:

@@ -10,13 +10,14 @@ import json
 import logging
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minutehand.local.realtime.authorization import ALL, Rights
-from minutehand.local.realtime.broadcast import PREFIX
 from minutehand.local.realtime.database import DatabaseUnavailable
+from minutehand.local.realtime.hub import Hub
 from minutehand.local.realtime.join import JoinRefused, JoinRequest
 from minutehand.local.realtime.limits import CallWindow
+from minutehand.local.realtime.member import PREFIX, Socket
 from minutehand.local.realtime.presence import diff_message
 from minutehand.local.realtime.serializer import (
     JSON,
@@ -32,10 +33,6 @@ from minutehand.local.realtime.serializer import (
 from minutehand.local.realtime.tokens import Token, TokenError
 from minutehand.queue.keys import sayable
 
-if TYPE_CHECKING:
-    from minutehand.local.realtime.server import Hub
-    from minutehand.local.realtime.session import Session
-
 logger = logging.getLogger(__name__)
 
 _HELD_MESSAGES = 1000
@@ -50,7 +47,7 @@ class Channel:
     """A joined topic. Its socket's session calls `handle` with one message at a time."""
 
     def __init__(
-        self, session: Session, hub: Hub, topic: str, join_ref: str | None, request: JoinRequest
+        self, session: Socket, hub: Hub, topic: str, join_ref: str | None, request: JoinRequest
     ) -> None:
         self.session = session
         self.hub = hub

@@ -14,7 +14,8 @@ import http
 import logging
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import Protocol as Interface
+from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
 import h11
@@ -22,11 +23,10 @@ from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_TEXT, Frame
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from minutehand.local.realtime.flow import PATIENCE_SECONDS
+from minutehand.local.realtime.hub import Hub
+from minutehand.local.realtime.limits import Limits
 from minutehand.local.realtime.serializer import websocket_frame
 from minutehand.local.realtime.session import Session
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.server import RealtimeServer
 
 logger = logging.getLogger(__name__)
 # the parser logs through its caller; what matters is logged here
@@ -61,10 +61,35 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Listener(Interface):
+    """What a connection asks of the server that accepted it."""
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes and times."""
+
+    @property
+    def hub(self) -> Hub:
+        """What every session shares."""
+
+    @property
+    def connections(self) -> set[Connection]:
+        """The open connections, of which each is one."""
+
+    async def respond(self, request: Request) -> Response:
+        """Answer an ordinary request."""
+
+    async def open_socket(self, connection: Connection, request: Request) -> Response | None:
+        """Upgrade, or say why not."""
+
+    def session_ended(self, session: Session) -> None:
+        """A socket is gone."""
+
+
 class Connection(asyncio.Protocol):
     """The server's side of one TCP connection."""
 
-    def __init__(self, server: RealtimeServer) -> None:
+    def __init__(self, server: Listener) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)

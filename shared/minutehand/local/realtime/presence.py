@@ -9,12 +9,10 @@ import base64
 import dataclasses
 import itertools
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from minutehand.local.realtime.member import Member
 from minutehand.local.realtime.serializer import Fanout, dump
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.channels import Channel
 
 Metas = dict[str, dict[str, list[dict[str, Any]]]]
 
@@ -40,7 +38,7 @@ class PresenceState:
     """The present members of one room, in the order they came."""
 
     def __init__(self) -> None:
-        self._tracked: dict[Channel, Tracked] = {}
+        self._tracked: dict[Member, Tracked] = {}
 
     def state(self) -> Metas:
         """Every key with its metas; empty when nobody is there."""
@@ -49,7 +47,7 @@ class PresenceState:
             metas.setdefault(tracked.key, {"metas": []})["metas"].append(tracked.meta)
         return metas
 
-    def track(self, channel: Channel, key: str, payload: dict[str, Any]) -> dict[str, Metas] | None:
+    def track(self, channel: Member, key: str, payload: dict[str, Any]) -> dict[str, Metas] | None:
         """Track or update; None when nothing changed, else the diff."""
         before = self._tracked.get(channel)
         if before is not None and before.payload == payload:
@@ -62,7 +60,7 @@ class PresenceState:
         tracked = self._tracked[channel] = Tracked(key, payload, meta)
         return {"joins": _one(tracked), "leaves": leaves}
 
-    def untrack(self, channel: Channel) -> dict[str, Metas] | None:
+    def untrack(self, channel: Member) -> dict[str, Metas] | None:
         """Forget a channel; None when it tracked nothing, else the diff."""
         before = self._tracked.pop(channel, None)
         return None if before is None else {"joins": {}, "leaves": _one(before)}

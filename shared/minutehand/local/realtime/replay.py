@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import psycopg
 
-from minutehand.local.realtime.broadcast import PREFIX
 from minutehand.local.realtime.database import Database
 from minutehand.local.realtime.join import REPLAY_FAILED, JoinRefused, Replay
+from minutehand.local.realtime.member import PREFIX, Member
 from minutehand.local.realtime.serializer import BINARY, JSON, UserBroadcast
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.channels import Channel
 
 _NEWEST = """
   select id::text, event, payload::text, binary_payload
@@ -26,7 +21,7 @@ _NEWEST = """
 """
 
 
-async def read_replay(database: Database, channel: Channel, replay: Replay) -> list[UserBroadcast]:
+async def read_replay(database: Database, channel: Member, replay: Replay) -> list[UserBroadcast]:
     """The newest messages since a time, oldest first; their ids are noted on the channel.
 
     Raises:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
-from minutehand.local.realtime.broadcast import PREFIX
 from minutehand.local.realtime.connection import Request, Response
 from minutehand.local.realtime.database import DatabaseUnavailable
+from minutehand.local.realtime.hub import Hub
+from minutehand.local.realtime.member import PREFIX
 from minutehand.local.realtime.serializer import (
     BINARY,
     JSON,
@@ -19,9 +20,6 @@ from minutehand.local.realtime.serializer import (
     load,
 )
 from minutehand.local.realtime.tokens import Token, TokenError
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.server import Hub
 
 logger = logging.getLogger(__name__)
 

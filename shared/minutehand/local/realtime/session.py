@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minutehand.local.realtime.broadcast import PREFIX
 from minutehand.local.realtime.changes import SubscriptionRefused
 from minutehand.local.realtime.channels import Channel
 from minutehand.local.realtime.database import DatabaseUnavailable
+from minutehand.local.realtime.hub import Hub
 from minutehand.local.realtime.join import JoinRefused, parse_join
+from minutehand.local.realtime.member import PREFIX, Member
 from minutehand.local.realtime.replay import read_replay
 from minutehand.local.realtime.serializer import (
     Inbound,
@@ -24,9 +25,6 @@ from minutehand.local.realtime.serializer import (
     reply,
 )
 from minutehand.local.realtime.tokens import Token
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.server import Hub
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +204,7 @@ class Session:
 
     # ------------------------------------------------------------------------------ end
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, channel: Member) -> None:
         """Take a channel that is closing off the socket."""
         if self.channels.get(channel.full_topic) is channel:
             del self.channels[channel.full_topic]

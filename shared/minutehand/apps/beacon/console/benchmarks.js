@@ -18,15 +18,29 @@ export const title = () => "Benchmarks";
 
 export default function Benchmarks({ workspace }) {
   const [pages, setPages] = useState([undefined]);
-  const jobs = useRead((signal) => Promise.all(pages.map((cursor) => beacon.jobs(workspace.id, cursor, signal))), [workspace.id, pages.length]);
+  const jobs = useRead(
+    (signal) => Promise.all(pages.map((cursor) => beacon.jobs(workspace.id, cursor, signal))),
+    [workspace.id, pages.length],
+  );
   const dead = useRead((signal) => beacon.deadLetters(workspace.id, signal), [workspace.id]);
   const [writing, setWriting] = useState(false);
   const [freshness, setFreshness] = useState("catching-up");
   useEffect(() => {
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; jobs.refresh(); }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, { onEvent: soon, onResync: ({ first }) => (first ? undefined : soon()), onChange: (changed) => setFreshness(changed.freshness) });
-    return () => { clearTimeout(timer); watch.close(); };
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        jobs.refresh();
+      }, 400));
+    const watch = watchWorkspace(supabase(), workspace.id, {
+      onEvent: soon,
+      onResync: ({ first }) => (first ? undefined : soon()),
+      onChange: (changed) => setFreshness(changed.freshness),
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [workspace.id]);
   const redrive = async () => {
     try {
@@ -43,16 +57,35 @@ export default function Benchmarks({ workspace }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Benchmarks</h1><span class="spacer"></span><${Freshness} value=${freshness} />
       <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button></header>
-    ${dead.value?.length > 0 && html`<section class="card stack" aria-labelledby="h-dead"><div class="bar"><h2 id="h-dead">Not queued</h2><span class="spacer"></span><${ActionButton} run=${redrive}>Redrive ${counted(dead.value.length, "dead letter")}<//></div>
-      <ul class="stack">${dead.value.map((one) => html`<li key=${one.id}><a href=${`/benchmarks/${one.job_id}`}><code>${one.message.jobspec_id ?? one.job_id}</code></a> <span class="problem wrap">${one.error}</span></li>`)}</ul></section>`}
+    ${
+      dead.value?.length > 0 &&
+      html`<section class="card stack" aria-labelledby="h-dead"><div class="bar"><h2 id="h-dead">Not queued</h2><span class="spacer"></span><${ActionButton} run=${redrive}>Redrive ${counted(dead.value.length, "dead letter")}<//></div>
+      <ul class="stack">${dead.value.map((one) => html`<li key=${one.id}><a href=${`/benchmarks/${one.job_id}`}><code>${one.message.jobspec_id ?? one.job_id}</code></a> <span class="problem wrap">${one.error}</span></li>`)}</ul></section>`
+    }
     <section class="card" aria-label="Jobs">
-      ${jobs.value ? html`${jobs.isStale && html`<${Stale} error=${jobs.error} retry=${jobs.refresh} />`}${shown.length === 0
-        ? html`<${Empty} title="No benchmarks yet">Write down questions and regions; each region answers them, and each execution gets a signed receipt.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Jobs"><table class="table"><thead><tr><th scope="col">Job</th><th scope="col">State</th><th scope="col">Regions</th><th scope="col">Submitted</th></tr></thead>
-          <tbody>${shown.map((job) => html`<tr key=${job.id} data-job=${job.jobspec_id}><th scope="row" class="wrap"><a href=${`/benchmarks/${job.id}`}>${job.jobspec_id}</a> <span class="muted small">v${job.version}</span></th><td><${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//></td>
-            <td class="wrap">${regionsOf(job).map(([region, states]) => `${region} ${states.filter((state) => state === "completed").length}/${states.length}`).join(", ")}</td><td><${When} at=${job.created_at} /></td></tr>`)}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older jobs</button></div>`}`}`
-        : jobs.error ? html`<${Failed} error=${jobs.error} retry=${jobs.refresh} what="The jobs could not be read" />` : html`<${Loading} what="Reading the jobs" />`}
+      ${
+        jobs.value
+          ? html`${jobs.isStale && html`<${Stale} error=${jobs.error} retry=${jobs.refresh} />`}${
+              shown.length === 0
+                ? html`<${Empty} title="No benchmarks yet">Write down questions and regions; each region answers them, and each execution gets a signed receipt.<//>`
+                : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Jobs"><table class="table"><thead><tr><th scope="col">Job</th><th scope="col">State</th><th scope="col">Regions</th><th scope="col">Submitted</th></tr></thead>
+          <tbody>${shown.map(
+            (
+              job,
+            ) => html`<tr key=${job.id} data-job=${job.jobspec_id}><th scope="row" class="wrap"><a href=${`/benchmarks/${job.id}`}>${job.jobspec_id}</a> <span class="muted small">v${job.version}</span></th><td><${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//></td>
+            <td class="wrap">${regionsOf(job)
+              .map(
+                ([region, states]) =>
+                  `${region} ${states.filter((state) => state === "completed").length}/${states.length}`,
+              )
+              .join(", ")}</td><td><${When} at=${job.created_at} /></td></tr>`,
+          )}</tbody></table></div>
+          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older jobs</button></div>`}`
+            }`
+          : jobs.error
+            ? html`<${Failed} error=${jobs.error} retry=${jobs.refresh} what="The jobs could not be read" />`
+            : html`<${Loading} what="Reading the jobs" />`
+      }
     </section>
     ${writing && html`<${SubmitDialog} workspaceId=${workspace.id} onClose=${() => setWriting(false)} onSubmitted=${(job) => navigate(`/benchmarks/${job.id}`)} />`}
   </div>`;
@@ -61,6 +94,7 @@ export default function Benchmarks({ workspace }) {
 /** The states of a job's executions by region, in the spec's order. */
 function regionsOf(job) {
   const found = new Map();
-  for (const { region, status } of job.executions) found.set(region, [...(found.get(region) ?? []), status]);
+  for (const { region, status } of job.executions)
+    found.set(region, [...(found.get(region) ?? []), status]);
   return [...found];
 }

@@ -5,13 +5,24 @@ import { request } from "../../api.js";
 const at = (id, more = "") => `/api/v1/jobs/${encodeURIComponent(id)}${more}`;
 
 export const beacon = {
-  jobs: (workspaceId, cursor, signal) => request("GET", "/api/v1/jobs", { query: { workspace_id: workspaceId, limit: 25, cursor }, signal }),
+  jobs: (workspaceId, cursor, signal) =>
+    request("GET", "/api/v1/jobs", {
+      query: { workspace_id: workspaceId, limit: 25, cursor },
+      signal,
+    }),
   job: (id, signal) => request("GET", at(id), { signal }),
   submit: (body) => request("POST", "/api/v1/jobs", { body }),
   cancel: (id) => request("POST", at(id, "/cancel")),
   bundle: (id, signal) => request("GET", at(id, "/bundle"), { signal }),
-  deadLetters: async (workspaceId, signal) => (await request("GET", "/api/v1/outbox", { query: { workspace_id: workspaceId, status: "dead", limit: 20 }, signal })).messages,
-  redrive: (workspaceId) => request("POST", "/api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
+  deadLetters: async (workspaceId, signal) =>
+    (
+      await request("GET", "/api/v1/outbox", {
+        query: { workspace_id: workspaceId, status: "dead", limit: 20 },
+        signal,
+      })
+    ).messages,
+  redrive: (workspaceId) =>
+    request("POST", "/api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
   keys: () => request("GET", "/api/v1/keys"),
   verify: (bundle) => request("POST", "/api/v1/receipts/verify", { body: bundle }),
 };
@@ -30,4 +41,8 @@ export const isOver = (status) => ["completed", "failed", "cancelled"].includes(
 
 /** A spec's questions as they are put: `{question_id, question, category}`, in order. */
 export const asked = (spec) =>
-  spec.questions.map((one, index) => (typeof one === "string" ? { question_id: `q${index + 1}`, question: one, category: null } : { question_id: one.id, question: one.question, category: one.category }));
+  spec.questions.map((one, index) =>
+    typeof one === "string"
+      ? { question_id: `q${index + 1}`, question: one, category: null }
+      : { question_id: one.id, question: one.question, category: one.category },
+  );

@@ -18,13 +18,23 @@ export function differences(base, text) {
   const common = new Uint16Array((a.length + 1) * width);
   for (let i = a.length - 1; i >= 0; i--)
     for (let j = b.length - 1; j >= 0; j--)
-      common[i * width + j] = a[i] === b[j] ? common[(i + 1) * width + j + 1] + 1 : Math.max(common[(i + 1) * width + j], common[i * width + j + 1]);
+      common[i * width + j] =
+        a[i] === b[j]
+          ? common[(i + 1) * width + j + 1] + 1
+          : Math.max(common[(i + 1) * width + j], common[i * width + j + 1]);
   const runs = [];
-  const push = (kind, word) => (runs.at(-1)?.kind === kind ? (runs.at(-1).text += word) : runs.push({ kind, text: word }));
+  const push = (kind, word) =>
+    runs.at(-1)?.kind === kind ? (runs.at(-1).text += word) : runs.push({ kind, text: word });
   let [i, j] = [0, 0];
   while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && a[i] === b[j]) push("same", a[i++], j++);
-    else if (j >= b.length || (i < a.length && common[(i + 1) * width + j] >= common[i * width + j + 1])) push("removed", a[i++]);
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      push("same", a[i++]);
+      j++;
+    } else if (
+      j >= b.length ||
+      (i < a.length && common[(i + 1) * width + j] >= common[i * width + j + 1])
+    )
+      push("removed", a[i++]);
     else push("added", b[j++]);
   }
   return runs;

@@ -15,7 +15,7 @@ import { Answers } from "./answers.js";
 import { beacon, isOver, STATES } from "./data.js";
 import { Receipts } from "./receipts.js";
 
-const UNPUBLISHED_MS = 1000; // before the queue has it there is nothing to follow
+const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
 
 export const title = () => "Benchmark";
 
@@ -23,25 +23,52 @@ export default function JobPage({ id }) {
   const found = useRead((signal) => beacon.job(id, signal), [id]);
   const [freshness, setFreshness] = useState("catching-up");
   const job = found.value;
+  const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
   useEffect(() => {
-    if (!job) return undefined;
+    if (!published) return undefined;
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 250));
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 250));
     // the job and its executions share a session
-    const watch = watchSession(supabase(), `beacon:${job.id}`, { onEvent: soon, onChange: (state) => { setFreshness(state.freshness); soon(); } });
-    return () => { clearTimeout(timer); watch.close(); };
-  }, [job?.id]);
+    const watch = watchSession(supabase(), `beacon:${job.id}`, {
+      onEvent: soon,
+      onChange: (state) => {
+        setFreshness(state.freshness);
+        soon();
+      },
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
+  }, [job?.id, published]);
   useEffect(() => {
     if (job?.status !== "created") return undefined;
     const timer = setInterval(found.refresh, UNPUBLISHED_MS);
     return () => clearInterval(timer);
   }, [job?.status]);
   const issued = job?.executions.filter((one) => one.receipt_id).length ?? 0;
-  const bundle = useRead(async (signal) => (issued > 0 ? beacon.bundle(id, signal) : null), [id, issued]);
-  if (found.error?.status === 404 || found.error?.status === 422) return html`<${NotFound} what="job" />`;
-  if (!job) return html`<div class="page"><h1 tabindex="-1">Benchmark</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+  const bundle = useRead(
+    async (signal) => (issued > 0 ? beacon.bundle(id, signal) : null),
+    [id, issued],
+  );
+  if (found.error?.status === 404 || found.error?.status === 422)
+    return html`<${NotFound} what="job" />`;
+  if (!job)
+    return html`<div class="page"><h1 tabindex="-1">Benchmark</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
   const cancel = async () => {
-    if (!(await confirm({ title: "Cancel this job?", text: `Of ${counted(job.executions.length, "execution")}, those that are completed keep their receipts.`, action: "Cancel the job", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Cancel this job?",
+        text: `Of ${counted(job.executions.length, "execution")}, those that are completed keep their receipts.`,
+        action: "Cancel the job",
+        danger: true,
+      }))
+    )
+      return;
     try {
       await beacon.cancel(job.id);
       found.refresh();
@@ -51,7 +78,7 @@ export default function JobPage({ id }) {
   };
   const { constraints } = job.spec;
   return html`<article class="page">
-    <header class="page-head"><div><p class="crumb"><a href="/benchmarks">Benchmarks</a> / ${job.spec.benchmark.name}</p><h1 tabindex="-1" class="wrap">${job.jobspec_id} <span class="muted small">v${job.version}</span></h1></div><${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//><span class="spacer"></span><${Freshness} value=${freshness} />
+    <header class="page-head"><div><p class="crumb"><a href="/benchmarks">Benchmarks</a> / ${job.spec.benchmark.name}</p><h1 tabindex="-1" class="wrap">${job.jobspec_id} <span class="muted small">v${job.version}</span></h1></div><${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//><span class="spacer"></span>${published && html`<${Freshness} value=${freshness} />`}
       ${job.queue_job_id && html`<a href=${`/jobs/${job.queue_job_id}`}>Its job</a>`}${!isOver(job.status) && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}</header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <p class="muted wrap">${counted(job.spec.questions.length, "question")} · ${counted(constraints.regions.length, "region")}, ${constraints.min_regions} needed · submitted <${When} at=${job.created_at} /></p>

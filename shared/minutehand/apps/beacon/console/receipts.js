@@ -10,18 +10,26 @@ import { tellFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 import { isAble, verify } from "./verification.js";
 
-const VERDICTS = { passed: "Verified", failed: "Not what was signed", not_made: "Not wholly checked" };
+const VERDICTS = {
+  passed: "Verified",
+  failed: "Not what was signed",
+  not_made: "Not wholly checked",
+};
 const MARKS = { passed: ["✓", "completed"], failed: ["✗", "failed"], not_made: ["–", "waiting"] };
 
 /** @param {{job: object, bundle: {value, error, refresh}}} props */
 export function Receipts({ job, bundle }) {
   const [report, setReport] = useState(null);
-  if (!bundle.value) return html`<section class="card"><h2>Receipts</h2>${bundle.error ? html`<${Failed} error=${bundle.error} retry=${bundle.refresh} what="The receipts could not be read" />` : html`<${Loading} what="Reading receipts" />`}</section>`;
-  const save = (name, value) => download(name, `${JSON.stringify(value, null, 1)}\n`, "application/json");
+  if (!bundle.value)
+    return html`<section class="card"><h2>Receipts</h2>${bundle.error ? html`<${Failed} error=${bundle.error} retry=${bundle.refresh} what="The receipts could not be read" />` : html`<${Loading} what="Reading receipts" />`}</section>`;
+  const save = (name, value) =>
+    download(name, `${JSON.stringify(value, null, 1)}\n`, "application/json");
   const check = async () => {
     try {
       const able = await isAble();
-      const found = able ? await verify(bundle.value, await beacon.keys()) : await beacon.verify(bundle.value);
+      const found = able
+        ? await verify(bundle.value, await beacon.keys())
+        : await beacon.verify(bundle.value);
       setReport({ ...found, by: able ? "this browser" : "the server, as this browser cannot" });
     } catch (error) {
       tellFailure("Not verified", error);

@@ -14,7 +14,14 @@ function questionOf(line, index) {
 
 /** @param {{workspaceId: string, onClose: () => void, onSubmitted: (job: object) => void}} props */
 export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
-  const [form, setForm] = useState({ name: "", regions: "us-east, eu-west", least: "1", models: "", questions: "", stragglers: "keep" });
+  const [form, setForm] = useState({
+    name: "",
+    regions: "us-east, eu-west",
+    least: "1",
+    models: "",
+    questions: "",
+    stragglers: "keep",
+  });
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
   const set = (name) => (event) => setForm({ ...form, [name]: event.target.value });
@@ -22,18 +29,33 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     event.preventDefault();
     setBusy(true);
     setProblem(null);
-    const slug = form.name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 60) || "benchmark";
+    const slug =
+      form.name
+        .toLowerCase()
+        .replace(/[^a-z0-9]+/g, "-")
+        .replace(/^-+|-+$/g, "")
+        .slice(0, 60) || "benchmark";
     const models = words(form.models);
     try {
-      onSubmitted(await beacon.submit({
-        workspace_id: workspaceId,
-        jobspec_id: `${slug}-${Date.now().toString(36)}`,
-        version: "1",
-        benchmark: { name: form.name.trim() },
-        constraints: { regions: words(form.regions), min_regions: Number(form.least), stragglers: form.stragglers },
-        questions: form.questions.split("\n").map((line) => line.trim()).filter(Boolean).map(questionOf),
-        ...(models.length > 0 && { models }),
-      }));
+      onSubmitted(
+        await beacon.submit({
+          workspace_id: workspaceId,
+          jobspec_id: `${slug}-${Date.now().toString(36)}`,
+          version: "1",
+          benchmark: { name: form.name.trim() },
+          constraints: {
+            regions: words(form.regions),
+            min_regions: Number(form.least),
+            stragglers: form.stragglers,
+          },
+          questions: form.questions
+            .split("\n")
+            .map((line) => line.trim())
+            .filter(Boolean)
+            .map(questionOf),
+          ...(models.length > 0 && { models }),
+        }),
+      );
     } catch (error) {
       setProblem(error.message);
       setBusy(false);

@@ -7,7 +7,10 @@ const AHEAD_SECONDS = 3600; // how far ahead of this clock a receipt may say it 
 export function canonical(value) {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
-  return `{${Object.keys(value).sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`).join(",")}}`;
+  return `{${Object.keys(value)
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`)
+    .join(",")}}`;
 }
 
 function bytesOf(base64url) {
@@ -15,14 +18,19 @@ function bytesOf(base64url) {
   return Uint8Array.from(text, (sign) => sign.charCodeAt(0));
 }
 
-const base64url = (bytes) => btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const base64url = (bytes) =>
+  btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 
 async function sha256(text) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", utf8.encode(text)));
 }
 
 /** `sha256:<hex>` of a text. */
-export const digest = async (text) => `sha256:${[...(await sha256(text))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+export const digest = async (text) =>
+  `sha256:${[...(await sha256(text))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
 async function keysById(jwks) {
   const found = new Map();
@@ -31,7 +39,9 @@ async function keysById(jwks) {
     const thumbprint = base64url(await sha256(canonical({ crv, kty, x })));
     if (thumbprint !== kid) throw new Error(`the key ${kid} is not the one its id says`);
     if (found.has(kid)) throw new Error(`the key ${kid} occurs twice in the set`);
-    const key = await crypto.subtle.importKey("jwk", { kty, crv, x }, { name: "Ed25519" }, false, ["verify"]);
+    const key = await crypto.subtle.importKey("jwk", { kty, crv, x }, { name: "Ed25519" }, false, [
+      "verify",
+    ]);
     found.set(kid, { key, nbf, exp });
   }
   return found;
@@ -52,21 +62,60 @@ async function checkReceipt(receipt, jobspec, keys) {
   const subject = `receipt ${receipt.number}`;
   const checks = [];
   const skip = (check, detail) => checks.push({ subject, check, state: "not_made", detail });
-  const note = (check, holds, detail, problem) => checks.push({ subject, check, state: holds ? "passed" : "failed", detail: holds ? detail : problem });
-  note("form", receipt.format === "minutehand-beacon-receipt/1", receipt.format, "it is not a receipt");
+  const note = (check, holds, detail, problem) =>
+    checks.push({
+      subject,
+      check,
+      state: holds ? "passed" : "failed",
+      detail: holds ? detail : problem,
+    });
+  note(
+    "form",
+    receipt.format === "minutehand-beacon-receipt/1",
+    receipt.format,
+    "it is not a receipt",
+  );
   const known = keys.get(receipt.key_id);
-  const verified = known && (await crypto.subtle.verify({ name: "Ed25519" }, known.key, bytesOf(signature), utf8.encode(canonical(signed))));
-  note("signature", Boolean(verified), `by key ${receipt.key_id}`, known ? "the signature does not verify" : "the key is not among the published ones");
+  const verified =
+    known &&
+    (await crypto.subtle.verify(
+      { name: "Ed25519" },
+      known.key,
+      bytesOf(signature),
+      utf8.encode(canonical(signed)),
+    ));
+  note(
+    "signature",
+    Boolean(verified),
+    `by key ${receipt.key_id}`,
+    known ? "the signature does not verify" : "the key is not among the published ones",
+  );
   if (verified) {
     const at = Date.parse(receipt.issued_at) / 1000;
-    const problem = at > Date.now() / 1000 + AHEAD_SECONDS ? "the receipt says it was signed in the future, by the clock here"
-      : at < (known.nbf ?? 0) ? "the key was not yet valid when the receipt says it was signed"
-        : at <= (known.exp ?? at) ? null : "the key was no longer valid when the receipt says it was signed";
+    const problem =
+      at > Date.now() / 1000 + AHEAD_SECONDS
+        ? "the receipt says it was signed in the future, by the clock here"
+        : at < (known.nbf ?? 0)
+          ? "the key was not yet valid when the receipt says it was signed"
+          : at <= (known.exp ?? at)
+            ? null
+            : "the key was no longer valid when the receipt says it was signed";
     note("key", problem === null, "valid when it was signed", problem);
   }
-  note("output", (await digest(canonical(receipt.output))) === receipt.hashes.output, `${receipt.output.data.responses.length} answers`, "the output is not the one signed for");
+  note(
+    "output",
+    (await digest(canonical(receipt.output))) === receipt.hashes.output,
+    `${receipt.output.data.responses.length} answers`,
+    "the output is not the one signed for",
+  );
   if (!jobspec) skip("jobspec", "the job spec is not in the bundle");
-  else note("jobspec", (await digest(canonical(jobspec))) === receipt.hashes.jobspec, "", "the job spec is not the one signed for");
+  else
+    note(
+      "jobspec",
+      (await digest(canonical(jobspec))) === receipt.hashes.jobspec,
+      "",
+      "the job spec is not the one signed for",
+    );
   return { subject, receipt, digest: await digest(canonical(receipt)), checks };
 }
 
@@ -77,17 +126,43 @@ async function checkReceipt(receipt, jobspec, keys) {
 export async function verify(bundle, jwks) {
   const keys = await keysById(jwks);
   const read = [];
-  for (const receipt of bundle.receipts) read.push(await checkReceipt(receipt, bundle.jobspec, keys));
+  for (const receipt of bundle.receipts)
+    read.push(await checkReceipt(receipt, bundle.jobspec, keys));
   const checks = read.flatMap((one) => one.checks);
   const byNumber = new Map(read.map((one) => [one.receipt.number, one]));
   for (const { subject, receipt } of read) {
     const before = byNumber.get(receipt.number - 1);
     const { previous } = receipt.hashes;
-    if (receipt.number === 1) checks.push({ subject, check: "chain", state: previous === null ? "passed" : "failed", detail: "the chain begins here" });
-    else if (!before) checks.push({ subject, check: "chain", state: "not_made", detail: `receipt ${receipt.number - 1} is not in the bundle` });
-    else checks.push({ subject, check: "chain", state: before.digest === previous ? "passed" : "failed", detail: `after receipt ${receipt.number - 1}` });
+    if (receipt.number === 1)
+      checks.push({
+        subject,
+        check: "chain",
+        state: previous === null ? "passed" : "failed",
+        detail: "the chain begins here",
+      });
+    else if (!before)
+      checks.push({
+        subject,
+        check: "chain",
+        state: "not_made",
+        detail: `receipt ${receipt.number - 1} is not in the bundle`,
+      });
+    else
+      checks.push({
+        subject,
+        check: "chain",
+        state: before.digest === previous ? "passed" : "failed",
+        detail: `after receipt ${receipt.number - 1}`,
+      });
   }
   // the receipt before the bundle's first one is another job's
   const whole = checks.every(({ state, check }) => state !== "not_made" || check === "chain");
-  return { verdict: checks.some(({ state }) => state === "failed") ? "failed" : whole ? "passed" : "not_made", checks };
+  return {
+    verdict: checks.some(({ state }) => state === "failed")
+      ? "failed"
+      : whole
+        ? "passed"
+        : "not_made",
+    checks,
+  };
 }

@@ -14,7 +14,15 @@ export const title = () => "Conversation";
 export default function ChatPage({ id, user, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Conversation" />`;
-  const removeIt = () => remove({ title: "Delete this conversation?", text: "What was said goes for good, and work that is under way is cancelled." }, () => chat.remove(id), () => navigate("/chat"));
+  const removeIt = () =>
+    remove(
+      {
+        title: "Delete this conversation?",
+        text: "What was said goes for good, and work that is under way is cancelled.",
+      },
+      () => chat.remove(id),
+      () => navigate("/chat"),
+    );
   return html`<${Conversation} key=${id} id=${id} functions=${chat} user=${user} crumb=${html`<a href="/chat">Chat</a>`}
     gone=${html`<${NotFound} what="conversation" />`}
     tools=${(conversation, refresh) => html`<${Tools} conversation=${conversation} user=${user} isManager=${workspace.role === "manager"} refresh=${refresh} remove=${removeIt} />`} />`;
@@ -23,7 +31,10 @@ export default function ChatPage({ id, user, workspace }) {
 function Tools({ conversation, user, isManager, refresh, remove }) {
   const [open, setOpen] = useState(null);
   const isShared = Boolean(conversation.shared_until);
-  const close = () => { setOpen(null); refresh(); };
+  const close = () => {
+    setOpen(null);
+    refresh();
+  };
   return html`
     ${(isManager || isShared) && html`<button type="button" onClick=${() => setOpen("share")}>${isShared ? "Shared with a guest" : "Share with a guest"}</button>`}
     ${(isManager || conversation.created_by === user.id) && html`<button type="button" onClick=${() => setOpen("rename")}>Rename</button><${ActionButton} className="danger" run=${remove}>Delete<//>`}

@@ -14,8 +14,14 @@ export function Composer({ onSend }) {
   // the same id for the same words: sent twice, it is one message
   const [clientId, setClientId] = useState(newKey);
   const box = useRef(null);
-  const change = (changes) => { setForm({ ...form, ...changes }); setClientId(newKey()); };
-  const changeText = (index, changes) => { setTexts(texts.map((one, place) => (place === index ? { ...one, ...changes } : one))); setClientId(newKey()); };
+  const change = (changes) => {
+    setForm({ ...form, ...changes });
+    setClientId(newKey());
+  };
+  const changeText = (index, changes) => {
+    setTexts(texts.map((one, place) => (place === index ? { ...one, ...changes } : one)));
+    setClientId(newKey());
+  };
   useLayoutEffect(() => {
     const field = box.current;
     field.style.height = "auto";
@@ -28,8 +34,12 @@ export function Composer({ onSend }) {
     setProblem(null);
     try {
       await onSend({
-        text: form.text.trim(), mode: form.mode, client_id: clientId,
-        documents: texts.filter(({ text }) => text.trim()).map(({ title, text }, index) => ({ title: title.trim() || `Text ${index + 1}`, text })),
+        text: form.text.trim(),
+        mode: form.mode,
+        client_id: clientId,
+        documents: texts
+          .filter(({ text }) => text.trim())
+          .map(({ title, text }, index) => ({ title: title.trim() || `Text ${index + 1}`, text })),
       });
       setForm({ ...EMPTY, mode: form.mode });
       setTexts([]);
@@ -45,10 +55,18 @@ export function Composer({ onSend }) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
   };
   return html`<form onSubmit=${submit} aria-label="New message">
-    ${texts.map((one, index) => html`<fieldset key=${one.key} class="card stack"><legend>Text ${index + 1}</legend>
+    ${texts.map(
+      (
+        one,
+        index,
+      ) => html`<fieldset key=${one.key} class="card stack"><legend>Text ${index + 1}</legend>
       <label class="field"><span>Title</span><input type="text" maxlength="200" value=${one.title} onInput=${(event) => changeText(index, { title: event.target.value })} /></label>
       <label class="field"><span>Text</span><textarea rows="3" maxlength="20000" value=${one.text} onInput=${(event) => changeText(index, { text: event.target.value })}></textarea></label>
-      <div class="actions start"><button type="button" class="quiet" onClick=${() => { setTexts(texts.filter((other) => other !== one)); setClientId(newKey()); }}>Remove text ${index + 1}</button></div></fieldset>`)}
+      <div class="actions start"><button type="button" class="quiet" onClick=${() => {
+        setTexts(texts.filter((other) => other !== one));
+        setClientId(newKey());
+      }}>Remove text ${index + 1}</button></div></fieldset>`,
+    )}
     <label><span class="hidden">Message</span><textarea ref=${box} rows="2" maxlength="8000" placeholder="Say something; Enter sends it" value=${form.text} onInput=${(event) => change({ text: event.target.value })} onKeyDown=${onKeyDown}></textarea></label>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="bar"><label class="field-inline"><span aria-hidden="true">Answer</span><select aria-label="Answer" value=${form.mode} onChange=${(event) => change({ mode: event.target.value })}>

@@ -17,16 +17,34 @@ export const title = () => "Chat";
 
 export default function Conversations({ workspace }) {
   const [pages, setPages] = useState([undefined]);
-  const found = useRead((signal) => Promise.all(pages.map((after) => chat.list(workspace.id, after, signal))), [workspace.id, pages.length]);
+  const found = useRead(
+    (signal) => Promise.all(pages.map((after) => chat.list(workspace.id, after, signal))),
+    [workspace.id, pages.length],
+  );
   const [freshness, setFreshness] = useState("catching-up");
   useEffect(() => {
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, { onEvent: soon, onResync: ({ first }) => (first ? undefined : soon()), onChange: (changed) => setFreshness(changed.freshness) });
-    return () => { clearTimeout(timer); watch.close(); };
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 400));
+    const watch = watchWorkspace(supabase(), workspace.id, {
+      onEvent: soon,
+      onResync: ({ first }) => (first ? undefined : soon()),
+      onChange: (changed) => setFreshness(changed.freshness),
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [workspace.id]);
   // a conversation that was written in meanwhile has moved up, and is on two pages
-  const shown = [...new Map((found.value ?? []).flatMap((page) => page.conversations).map((one) => [one.id, one])).values()];
+  const shown = [
+    ...new Map(
+      (found.value ?? []).flatMap((page) => page.conversations).map((one) => [one.id, one]),
+    ).values(),
+  ];
   const more = found.value?.at(-1)?.next;
   const begin = async () => {
     try {
@@ -42,11 +60,19 @@ export default function Conversations({ workspace }) {
       ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
       ${!found.value && found.error && html`<${Failed} error=${found.error} retry=${found.refresh} what="The conversations could not be read" />`}
       ${!found.value && !found.error && html`<${Loading} what="Reading the conversations" />`}
-      ${found.value && (shown.length === 0 ? html`<${Empty} title="Nothing said yet">Begin a conversation. What takes longer is done in the background, asks you when it has to, and posts its result.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Conversations"><table class="table"><thead><tr><th scope="col">Conversation</th><th scope="col">State</th><th scope="col">Latest message</th></tr></thead>
-          <tbody>${shown.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/chat/${one.id}`}>${titleOf(one)}</a><div class="muted small">${counted(one.messages, "message")}</div></th>
-            <td><${Tag} tone=${standing(one).tone}>${standing(one).word}<//></td><td><${When} at=${one.last_message_at} /></td></tr>`)}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older conversations</button></div>`}`)}
+      ${
+        found.value &&
+        (shown.length === 0
+          ? html`<${Empty} title="Nothing said yet">Begin a conversation. What takes longer is done in the background, asks you when it has to, and posts its result.<//>`
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Conversations"><table class="table"><thead><tr><th scope="col">Conversation</th><th scope="col">State</th><th scope="col">Latest message</th></tr></thead>
+          <tbody>${shown.map(
+            (
+              one,
+            ) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/chat/${one.id}`}>${titleOf(one)}</a><div class="muted small">${counted(one.messages, "message")}</div></th>
+            <td><${Tag} tone=${standing(one).tone}>${standing(one).word}<//></td><td><${When} at=${one.last_message_at} /></td></tr>`,
+          )}</tbody></table></div>
+          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older conversations</button></div>`}`)
+      }
     </section>
   </div>`;
 }

@@ -12,7 +12,8 @@ import { routesOf, namedBy, newKey, titleOf } from "./data.js";
 export const title = () => "Conversation";
 
 /** One sentence for what is missing, closed, over or mistyped: they must look alike. */
-const Closed = () => html`<article class="page chat"><header class="page-head"><h1 tabindex="-1">No open conversation</h1></header>
+const Closed =
+  () => html`<article class="page chat"><header class="page-head"><h1 tabindex="-1">No open conversation</h1></header>
   <p role="alert">This link leads to no open conversation: it has ended, was closed, or is not complete. Ask the sender for a new one.</p></article>`;
 
 export default function GuestPage() {
@@ -22,7 +23,9 @@ export default function GuestPage() {
     addEventListener("hashchange", look);
     return () => removeEventListener("hashchange", look);
   }, []);
-  return named.guestSession ? html`<${GuestSession} key=${named.guestSession} guestSession=${named.guestSession} id=${named.id} />` : html`<${Closed} />`;
+  return named.guestSession
+    ? html`<${GuestSession} key=${named.guestSession} guestSession=${named.guestSession} id=${named.id} />`
+    : html`<${Closed} />`;
 }
 
 function GuestSession({ guestSession, id }) {
@@ -33,13 +36,17 @@ function GuestSession({ guestSession, id }) {
     if ([401, 404, 422].includes(found.error.status)) return html`<${Closed} />`;
     return html`<article class="page chat"><h1 tabindex="-1">Conversation</h1><${Failed} error=${found.error} retry=${found.refresh} what="The conversation could not be read" /></article>`;
   }
-  if (!found.value) return html`<article class="page chat"><h1 tabindex="-1">Conversation</h1><${Loading} what="Reading the conversation" /></article>`;
+  if (!found.value)
+    return html`<article class="page chat"><h1 tabindex="-1">Conversation</h1><${Loading} what="Reading the conversation" /></article>`;
   const all = found.value.conversations;
   const shown = id ?? begun ?? all[0]?.id;
   if (!shown) return html`<${Beginning} functions=${functions} onBegun=${setBegun} />`;
   const others = all.filter((one) => one.id !== shown);
-  return html`${others.length > 0 && html`<nav class="chat-others" aria-label="Other conversations"><span class="muted">Other conversations:</span>
-      ${others.map((one) => html`<a key=${one.id} class="wrap" href=${`#${guestSession}/${one.id}`}>${titleOf(one)}</a>`)}</nav>`}
+  return html`${
+    others.length > 0 &&
+    html`<nav class="chat-others" aria-label="Other conversations"><span class="muted">Other conversations:</span>
+      ${others.map((one) => html`<a key=${one.id} class="wrap" href=${`#${guestSession}/${one.id}`}>${titleOf(one)}</a>`)}</nav>`
+  }
     <${Conversation} key=${shown} id=${shown} functions=${functions} gone=${html`<${Closed} />`}
       tools=${(conversation) => conversation.shared_until && html`<span class="muted small">This link ends <${When} at=${conversation.shared_until} /></span>`} />`;
 }

@@ -5,17 +5,21 @@
  * message from the n-th character (code point) on. Pieces overlap, so that some may be missed.
  *
  * @param {{from: number, text: string}} known What was joined so far.
- * @param {{stage?: string, message?: string} | null} progress
+ * @param {{stage?: string | null, message?: string | null} | null} progress
  */
 export function joined(known, progress) {
   const place = /^text:(\d+)$/.exec(progress?.stage ?? "")?.[1];
   // another stage is another attempt's: what the one before it wrote is lost
-  if (place === undefined) return progress?.stage && !progress.stage.startsWith("text:") ? { from: 0, text: "" } : known;
+  if (place === undefined || !progress)
+    return progress?.stage && !progress.stage.startsWith("text:") ? { from: 0, text: "" } : known;
   const from = Number(place);
   const points = [...known.text];
   const isBeyond = from < known.from || from > known.from + points.length;
   if (points.length === 0 || isBeyond) return { from, text: progress.message ?? "" };
-  return { from: known.from, text: points.slice(0, from - known.from).join("") + (progress.message ?? "") };
+  return {
+    from: known.from,
+    text: points.slice(0, from - known.from).join("") + (progress.message ?? ""),
+  };
 }
 
 /** Messages of several reads, each once and in order. */

@@ -47,7 +47,16 @@ export function ComingReply({ reply, live, text, onStop, onRetry }) {
   const status = isNewer ? live.status : reply.status;
   const words = text?.text ? `${text.from > 0 ? "… " : ""}${text.text}` : "";
   const isStopped = status === "failed" || status === "cancelled";
-  const does = status === "failed" ? "could not answer" : status === "cancelled" ? "was stopped" : words ? "is writing…" : status === "processing" ? "is thinking…" : "will answer soon";
+  const does =
+    status === "failed"
+      ? "could not answer"
+      : status === "cancelled"
+        ? "was stopped"
+        : words
+          ? "is writing…"
+          : status === "processing"
+            ? "is thinking…"
+            : "will answer soon";
   const error = (isNewer ? live.error_message : null) ?? reply.error_message;
   return html`<article class="chat-bubble" data-reply=${reply.job_id} data-status=${status}>
     <div class="chat-head"><span class="strong">Assistant</span><span>${does}</span></div>

@@ -7,7 +7,12 @@ import { When } from "../../parts/when.js";
 import { chat, linkOf } from "./data.js";
 
 const DAY = 86_400;
-const SPANS = [[3600, "an hour"], [DAY, "a day"], [7 * DAY, "a week"], [30 * DAY, "thirty days"]];
+const SPANS = [
+  [3600, "an hour"],
+  [DAY, "a day"],
+  [7 * DAY, "a week"],
+  [30 * DAY, "thirty days"],
+];
 
 /** @param {{of: object, isManager: boolean, onClose: () => void, onChanged: () => void}} props */
 export function ShareDialog({ of, isManager, onClose, onChanged }) {

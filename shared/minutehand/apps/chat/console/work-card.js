@@ -8,7 +8,13 @@ import { JobProgress } from "../../parts/job-progress.js";
 import { When } from "../../parts/when.js";
 import { isOver } from "./data.js";
 
-const KINDS = { research: "Research", summarise: "Summary", compare: "Comparison", draft: "Draft", build: "Build" };
+const KINDS = {
+  research: "Research",
+  summarise: "Summary",
+  compare: "Comparison",
+  draft: "Draft",
+  build: "Build",
+};
 
 /**
  * @param {{item: object, live?: object, href: string | null, onAnswer: (text: string) => Promise<void>,
@@ -21,9 +27,14 @@ export function WorkCard({ item, live, href, onAnswer, onCancel, onRetry }) {
   const progress = (isNewer ? live.progress : item.progress) ?? null;
   // the text being written is the result's, and comes as a message
   const isAsking = status === "waiting" && item.question;
-  const words = isAsking ? "Waits for your answer" : progress?.stage?.startsWith("text:") ? "Writing the result" : progress?.message;
+  const words = isAsking
+    ? "Waits for your answer"
+    : progress?.stage?.startsWith("text:")
+      ? "Writing the result"
+      : progress?.message;
   const shown = { ...progress, message: words };
-  const isStopping = Boolean(live?.cancel_requested_at ?? item.cancel_requested_at) && !isOver(status);
+  const isStopping =
+    Boolean(live?.cancel_requested_at ?? item.cancel_requested_at) && !isOver(status);
   return html`<section class=${isAsking ? "card question" : "card"} id=${`work-${item.work_item_id}`} tabindex="-1" data-item=${item.work_item_id} data-status=${status} aria-label=${`${KINDS[item.kind]}: ${stateOf(status).word}`}>
     <div class="bar"><span class="strong wrap grow">${item.title}</span><${StateBadge} status=${status} cancelling=${isStopping} /></div>
     ${!isOver(status) && html`<${JobProgress} job=${{ status, progress: shown }} />`}
@@ -42,7 +53,10 @@ function Asking({ of, onAnswer }) {
   return html`
     <p class="question-text">${of.question}</p>
     ${of.question_options && html`<div class="actions start" role="group" aria-label="Answers">${of.question_options.map((option) => html`<${ActionButton} key=${option} run=${() => onAnswer(option)}>${option}<//>`)}</div>`}
-    <form class="answer" onSubmit=${(event) => { event.preventDefault(); if (text.trim()) onAnswer(text.trim()); }}>
+    <form class="answer" onSubmit=${(event) => {
+      event.preventDefault();
+      if (text.trim()) onAnswer(text.trim());
+    }}>
       <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder=${of.question_options ? "Or in your own words" : "Your answer"} onInput=${(event) => setText(event.target.value)}></textarea></label>
       <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button></form>
     ${of.question_expires_at && html`<p class="muted small">If no one answers, it takes “${of.question_default}” <${When} at=${of.question_expires_at} />.</p>`}`;

@@ -24,9 +24,14 @@ export default function AccountPage({ id, workspace }) {
   const account = useRead(() => byId("accounts", id), [id]);
   const contacts = useRead(() => contactsOf(id), [id]);
   const history = useRead(() => jobsOf("enrich_account", "account_id", id), [id]);
-  const refresh = () => { account.refresh(); history.refresh(); contacts.refresh(); };
+  const refresh = () => {
+    account.refresh();
+    history.refresh();
+    contacts.refresh();
+  };
   useNews(workspace.id, refresh);
-  if (account.value === undefined) return html`<div class="page"><h1 tabindex="-1">Account</h1>${account.error ? html`<${Failed} error=${account.error} retry=${account.refresh} what="The account could not be read" />` : html`<${Loading} what="Reading the account" />`}</div>`;
+  if (account.value === undefined)
+    return html`<div class="page"><h1 tabindex="-1">Account</h1>${account.error ? html`<${Failed} error=${account.error} retry=${account.refresh} what="The account could not be read" />` : html`<${Loading} what="Reading the account" />`}</div>`;
   if (account.value === null) return html`<${NotFound} what="account" />`;
   return html`<${Loaded} account=${account.value} isStale=${account.isStale} error=${account.error} contacts=${contacts} history=${history} refresh=${refresh} />`;
 }
@@ -37,12 +42,22 @@ function useNews(workspaceId, refresh) {
   latest.current = refresh;
   useEffect(() => {
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; latest.current(); }, 300));
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        latest.current();
+      }, 300));
     const watch = watchWorkspace(supabase(), workspaceId, {
-      onEvent: ({ type, data }) => ((type === "job.created" && data.job_type === "enrich_account") || type === "job.completed") && soon(),
+      onEvent: ({ type, data }) =>
+        ((type === "job.created" && data.job_type === "enrich_account") ||
+          type === "job.completed") &&
+        soon(),
       onResync: ({ first }) => (first ? undefined : soon()),
     });
-    return () => { clearTimeout(timer); watch.close(); };
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [workspaceId]);
 }
 
@@ -63,11 +78,24 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
     <div class="columns">
       <div class="column main"><${Fields} account=${account} onSaved=${refresh} />
         <section class="card" aria-labelledby="h-people"><h2 id="h-people">Contacts</h2>
-          ${contacts.value?.length ? html`<ul class="people">${contacts.value.map((contact) => html`<li key=${contact.id}><span class="strong">${contact.name ?? contact.email}</span> <span class="muted">${contact.title ?? ""}</span></li>`)}</ul>`
-            : contacts.error ? html`<${Failed} error=${contacts.error} retry=${contacts.refresh} />` : html`<p class="muted">No contacts yet.</p>`}</section></div>
+          ${
+            contacts.value?.length
+              ? html`<ul class="people">${contacts.value.map((contact) => html`<li key=${contact.id}><span class="strong">${contact.name ?? contact.email}</span> <span class="muted">${contact.title ?? ""}</span></li>`)}</ul>`
+              : contacts.error
+                ? html`<${Failed} error=${contacts.error} retry=${contacts.refresh} />`
+                : html`<p class="muted">No contacts yet.</p>`
+          }</section></div>
       <section class="column side" aria-labelledby="h-runs"><div class="card"><h2 id="h-runs">Enrichment jobs</h2>
-        ${history.value?.length ? html`<ul class="runs">${history.value.map((job) => html`<li key=${job.id}><a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge} status=${job.status} />
-          <span class="muted num">${job.finished_at && job.started_at ? duration(Date.parse(job.finished_at) - Date.parse(job.started_at)) : ""}</span></li>`)}</ul>` : html`<p class="muted">None yet.</p>`}</div></section>
+        ${
+          history.value?.length
+            ? html`<ul class="runs">${history.value.map(
+                (
+                  job,
+                ) => html`<li key=${job.id}><a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge} status=${job.status} />
+          <span class="muted num">${job.finished_at && job.started_at ? duration(Date.parse(job.finished_at) - Date.parse(job.started_at)) : ""}</span></li>`,
+              )}</ul>`
+            : html`<p class="muted">None yet.</p>`
+        }</div></section>
     </div>
   </article>`;
 }
@@ -87,12 +115,26 @@ function LatestJob({ id, onEnd }) {
   return html`<section class="card live-job" aria-label="Running enrichment"><div class="bar"><${StateBadge} status=${job.status} /><a href=${`/jobs/${id}`}>Enrichment</a><span class="spacer"></span><${Freshness} value=${freshness} /></div><${JobProgress} job=${job} /></section>`;
 }
 
-const FIELDS = [["name", "Name"], ["domain", "Domain"], ["industry", "Industry"], ["employee_count", "Employees", "number"], ["annual_revenue", "Annual revenue, US$", "number"], ["city", "City"], ["state", "State"], ["country", "Country"]];
+const FIELDS = [
+  ["name", "Name"],
+  ["domain", "Domain"],
+  ["industry", "Industry"],
+  ["employee_count", "Employees", "number"],
+  ["annual_revenue", "Annual revenue, US$", "number"],
+  ["city", "City"],
+  ["state", "State"],
+  ["country", "Country"],
+];
 
 function Fields({ account, onSaved }) {
   const [draft, setDraft] = useState(null);
   const [problem, setProblem] = useState(null);
-  const shown = (name, kind) => (account[name] === null || account[name] === undefined ? "–" : kind === "number" ? number(Number(account[name])) : account[name]);
+  const shown = (name, kind) =>
+    account[name] === null || account[name] === undefined
+      ? "–"
+      : kind === "number"
+        ? number(Number(account[name]))
+        : account[name];
   const save = async (event) => {
     event.preventDefault();
     const changes = {};
@@ -119,8 +161,19 @@ function Fields({ account, onSaved }) {
         <div><dt>Source</dt><dd>${account.metadata?.apollo_source ?? "–"}</dd></div></dl></section>`;
   }
   return html`<form class="card stack" onSubmit=${save} aria-label="Edit company">
-    ${FIELDS.map(([name, label, kind]) => html`<label class="field" key=${name}><span>${label}</span><input type=${kind ?? "text"} min="0" step="any" required=${name === "name"} value=${draft[name] ?? ""} onInput=${(event) => { const { value } = event.target; setDraft((now) => ({ ...now, [name]: value })); }} /></label>`)}
+    ${FIELDS.map(
+      ([name, label, kind]) =>
+        html`<label class="field" key=${name}><span>${label}</span><input type=${kind ?? "text"} min="0" step="any" required=${name === "name"} value=${draft[name] ?? ""} onInput=${(
+          event,
+        ) => {
+          const { value } = event.target;
+          setDraft((now) => ({ ...now, [name]: value }));
+        }} /></label>`,
+    )}
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    <div class="actions"><button type="button" onClick=${() => { setDraft(null); setProblem(null); }}>Discard</button><button type="submit" class="primary">Save</button></div>
+    <div class="actions"><button type="button" onClick=${() => {
+      setDraft(null);
+      setProblem(null);
+    }}>Discard</button><button type="submit" class="primary">Save</button></div>
   </form>`;
 }

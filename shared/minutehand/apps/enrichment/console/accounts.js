@@ -18,28 +18,62 @@ export const title = () => "Accounts";
 
 const place = (row) => [row.city, row.state, row.country].filter(Boolean).join(", ");
 
-export const Enriched = ({ row }) => (row.enriched_at ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />` : html`<${Tag} tone="pending">Not yet<//>`);
+export const Enriched = ({ row }) =>
+  row.enriched_at
+    ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />`
+    : html`<${Tag} tone="pending">Not yet<//>`;
 
 const COLUMNS = [
-  { head: "Name", width: "26%", cell: (row) => html`<a class="row-link strong" href=${`/accounts/${row.id}`}>${row.name}</a>` },
-  { head: "Domain", wide: true, cell: (row) => (safeUrl(`https://${row.domain}`) && row.domain ? row.domain : "–") },
+  {
+    head: "Name",
+    width: "26%",
+    cell: (row) => html`<a class="row-link strong" href=${`/accounts/${row.id}`}>${row.name}</a>`,
+  },
+  {
+    head: "Domain",
+    wide: true,
+    cell: (row) => (safeUrl(`https://${row.domain}`) && row.domain ? row.domain : "–"),
+  },
   { head: "Industry", wide: true, cell: (row) => row.industry ?? "–" },
-  { head: "Employees", num: true, wide: true, width: "7rem", cell: (row) => number(row.employee_count) },
+  {
+    head: "Employees",
+    num: true,
+    wide: true,
+    width: "7rem",
+    cell: (row) => number(row.employee_count),
+  },
   { head: "Place", wide: true, cell: (row) => place(row) || "–" },
   { head: "Enrichment", width: "12rem", cell: (row) => html`<${Enriched} row=${row} />` },
 ];
 
 export default function Accounts({ workspace }) {
   const query = useQuery();
-  const filter = { search: query.get("search") || undefined, enriched: query.get("enriched") || undefined };
-  const records = useRecords("accounts", workspace.id, filter, ["enrich_account", "import_accounts"]);
+  const filter = {
+    search: query.get("search") || undefined,
+    enriched: query.get("enriched") || undefined,
+  };
+  const records = useRecords("accounts", workspace.id, filter, [
+    "enrich_account",
+    "import_accounts",
+  ]);
   const [chosen, setChosen] = useState(new Set());
   const [importing, setImporting] = useState(false);
   const enrichAll = async (selection, count) => {
-    if (count > 1 && !(await confirm({ title: `Enrich ${counted(count, "account")}?`, text: "One job per account; accounts whose job is under way get no second one. Each answered lookup costs Apollo credits.", action: `Enrich ${counted(count, "account")}` }))) return;
+    if (
+      count > 1 &&
+      !(await confirm({
+        title: `Enrich ${counted(count, "account")}?`,
+        text: "One job per account; accounts whose job is under way get no second one. Each answered lookup costs Apollo credits.",
+        action: `Enrich ${counted(count, "account")}`,
+      }))
+    )
+      return;
     try {
       const made = await enrichment.selection(workspace.id, selection);
-      tell(`${counted(made.created, "job")} enqueued${made.deduplicated ? `, ${number(made.deduplicated)} under way already` : ""}`, { href: "/jobs?job_type=enrich_account", label: "See the jobs" });
+      tell(
+        `${counted(made.created, "job")} enqueued${made.deduplicated ? `, ${number(made.deduplicated)} under way already` : ""}`,
+        { href: "/jobs?job_type=enrich_account", label: "See the jobs" },
+      );
       setChosen(new Set());
     } catch (error) {
       tellFailure("Not enriched", error);
@@ -54,9 +88,12 @@ export default function Accounts({ workspace }) {
       <label class="field-inline"><span>Enriched</span><select value=${filter.enriched ?? ""} onChange=${(event) => setQuery({ enriched: event.target.value })}>
         <option value="">all</option><option value="yes">yes</option><option value="no">not yet</option></select></label>
       <span class="spacer"></span>
-      ${ids.length > 0 && html`<span class="num">${counted(ids.length, "account")} selected</span>
+      ${
+        ids.length > 0 &&
+        html`<span class="num">${counted(ids.length, "account")} selected</span>
         <${ActionButton} className="primary" run=${() => enrichAll({ account_ids: ids.slice(0, 1000) }, Math.min(1000, ids.length))}>Enrich ${number(Math.min(1000, ids.length))}<//>
-        <button type="button" class="quiet" onClick=${() => setChosen(new Set())}>Clear</button>`}
+        <button type="button" class="quiet" onClick=${() => setChosen(new Set())}>Clear</button>`
+      }
     </div>
     <${RecordTable} label="Accounts" records=${records} columns=${COLUMNS} chosen=${chosen} setChosen=${setChosen} nameOf=${(row) => row.name}
       empty=${html`<${Empty} title=${filter.search || filter.enriched ? "No account matches" : "No accounts yet"}>${filter.search || filter.enriched ? "" : "Import a CSV file with names and domains to begin."}<//>`} />

@@ -26,16 +26,39 @@ async function enrich(row) {
 const nameOf = (row) => row.name ?? row.email ?? "unnamed contact";
 
 /** A profile's address as a link, if it is one at all. */
-const Profile = ({ url }) => (safeUrl(url) ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>` : (url ?? "–"));
+const Profile = ({ url }) =>
+  safeUrl(url)
+    ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
+    : (url ?? "–");
 
 const COLUMNS = [
   { head: "Name", cell: (row) => html`<span class="strong">${nameOf(row)}</span>` },
   { head: "Email", wide: true, cell: (row) => row.email ?? "–" },
   { head: "Title", wide: true, cell: (row) => row.title ?? "–" },
-  { head: "Account", wide: true, cell: (row) => (row.accounts ? html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>` : "–") },
-  { head: "LinkedIn", wide: true, width: "7rem", cell: (row) => html`<${Profile} url=${row.linkedin_url} />` },
-  { head: "Enrichment", width: "12rem", wide: true, cell: (row) => html`<${Enriched} row=${row} />` },
-  { head: html`<span class="hidden">Actions</span>`, width: "6rem", cell: (row) => html`<${ActionButton} className="small" run=${() => enrich(row)} aria-label=${`Enrich ${nameOf(row)}`}>Enrich<//>` },
+  {
+    head: "Account",
+    wide: true,
+    cell: (row) =>
+      row.accounts ? html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>` : "–",
+  },
+  {
+    head: "LinkedIn",
+    wide: true,
+    width: "7rem",
+    cell: (row) => html`<${Profile} url=${row.linkedin_url} />`,
+  },
+  {
+    head: "Enrichment",
+    width: "12rem",
+    wide: true,
+    cell: (row) => html`<${Enriched} row=${row} />`,
+  },
+  {
+    head: html`<span class="hidden">Actions</span>`,
+    width: "6rem",
+    cell: (row) =>
+      html`<${ActionButton} className="small" run=${() => enrich(row)} aria-label=${`Enrich ${nameOf(row)}`}>Enrich<//>`,
+  },
 ];
 
 export default function Contacts({ workspace }) {

@@ -3,26 +3,48 @@
 import { request, supabase, unwrap } from "../../api.js";
 
 export const PAGE = 100;
-const TEXT = { accounts: ["name", "domain", "industry", "city", "country"], contacts: ["name", "email", "title"] };
+const TEXT = {
+  accounts: ["name", "domain", "industry", "city", "country"],
+  contacts: ["name", "email", "title"],
+};
 
 /**
  * A page of records by name, the nameless last, after a cursor `{name, id}`; `search` matches any
  * text column.
+ *
+ * @param {"accounts" | "contacts"} table
+ * @param {string} workspaceId
+ * @param {{search?: string, enriched?: string, cursor?: {name: string | null, id: string} | null}} [filter]
  */
 export async function page(table, workspaceId, { search, enriched, cursor } = {}) {
   const select = () => {
-    let query = supabase().from(table).select(table === "contacts" ? "*,accounts(id,name)" : "*").eq("workspace_id", workspaceId);
-    if (search) query = query.or(TEXT[table].map((column) => `${column}.ilike.*${plain(search)}*`).join(","));
+    let query = supabase()
+      .from(table)
+      .select(table === "contacts" ? "*,accounts(id,name)" : "*")
+      .eq("workspace_id", workspaceId);
+    if (search)
+      query = query.or(TEXT[table].map((column) => `${column}.ilike.*${plain(search)}*`).join(","));
     if (enriched === "yes") query = query.not("enriched_at", "is", null);
     if (enriched === "no") query = query.is("enriched_at", null);
     return query;
   };
   const rows = [];
   for (const narrow of stretches(cursor)) {
-    if (rows.length <= PAGE) rows.push(...(await unwrap(narrow(select()).order("name").order("id").limit(PAGE + 1 - rows.length))));
+    if (rows.length <= PAGE)
+      rows.push(
+        ...(await unwrap(
+          narrow(select())
+            .order("name")
+            .order("id")
+            .limit(PAGE + 1 - rows.length),
+        )),
+      );
   }
   const last = rows[PAGE - 1];
-  return { rows: rows.slice(0, PAGE), next: rows.length > PAGE ? { name: last.name, id: last.id } : null };
+  return {
+    rows: rows.slice(0, PAGE),
+    next: rows.length > PAGE ? { name: last.name, id: last.id } : null,
+  };
 }
 
 /** What follows a cursor, one stretch after the other: `or` would need quotes, see `plain`. */
@@ -30,25 +52,43 @@ function stretches(cursor) {
   if (!cursor) return [(query) => query];
   const nameless = (query) => query.is("name", null);
   if (cursor.name === null) return [(query) => nameless(query).gt("id", cursor.id)];
-  return [(query) => query.eq("name", cursor.name).gt("id", cursor.id), (query) => query.gt("name", cursor.name), nameless];
+  return [
+    (query) => query.eq("name", cursor.name).gt("id", cursor.id),
+    (query) => query.gt("name", cursor.name),
+    nameless,
+  ];
 }
 
 /** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
-export const byId = async (table, id) => (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
-export const contactsOf = (accountId) => unwrap(supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200));
+export const byId = async (table, id) =>
+  (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
+export const contactsOf = (accountId) =>
+  unwrap(
+    supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200),
+  );
 export const jobsOf = (type, name, id) =>
-  unwrap(supabase().from("jobs").select("*").eq("job_type", type).eq(`payload->>${name}`, id).order("created_at", { ascending: false }).limit(5));
+  unwrap(
+    supabase()
+      .from("jobs")
+      .select("*")
+      .eq("job_type", type)
+      .eq(`payload->>${name}`, id)
+      .order("created_at", { ascending: false })
+      .limit(5),
+  );
 
 /** Change a record's fields as a person does: enrichment will not overwrite them. */
-export const edit = (table, id, changes) => unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
+export const edit = (table, id, changes) =>
+  unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
 export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
 
 export const enrichment = {
   account: (id) => request("POST", `/api/accounts/${id}/enrich`),
   contact: (id) => request("POST", `/api/contacts/${id}/enrich`),
-  selection: (workspaceId, selection) => request("POST", "/api/accounts/enrich", { body: { workspace_id: workspaceId, ...selection } }),
+  selection: (workspaceId, selection) =>
+    request("POST", "/api/accounts/enrich", { body: { workspace_id: workspaceId, ...selection } }),
 };
 
 export const imports = {
@@ -62,9 +102,26 @@ export const imports = {
   get: (id, signal) => request("GET", `/api/accounts/imports/${id}`, { signal }),
   /** The first rows that were refused, and why. */
   firstErrors: (id, signal) =>
-    unwrap(supabase().from("account_import_errors").select("row_number,field,problem,line").eq("import_id", id).order("row_number").limit(20).abortSignal(signal)),
+    unwrap(
+      supabase()
+        .from("account_import_errors")
+        .select("row_number,field,problem,line")
+        .eq("import_id", id)
+        .order("row_number")
+        .limit(20)
+        .abortSignal(signal),
+    ),
   recent: (workspaceId, signal) =>
-    unwrap(supabase().from("account_imports").select("id,file_name,created_at,finished_at,rows_read,rows_failed").eq("workspace_id", workspaceId).order("created_at", { ascending: false }).order("id", { ascending: false }).limit(5).abortSignal(signal)),
+    unwrap(
+      supabase()
+        .from("account_imports")
+        .select("id,file_name,created_at,finished_at,rows_read,rows_failed")
+        .eq("workspace_id", workspaceId)
+        .order("created_at", { ascending: false })
+        .order("id", { ascending: false })
+        .limit(5)
+        .abortSignal(signal),
+    ),
   errors: (id) => request("GET", `/api/accounts/imports/${id}/errors.csv`, { as: "blob" }),
 };
 
@@ -74,5 +131,8 @@ export const apiSettings = {
   get: (workspaceId, signal) => request("GET", settingsPath(workspaceId), { signal }),
   put: (workspaceId, changes) => request("PUT", settingsPath(workspaceId), { body: changes }),
   removeKey: (workspaceId) => request("DELETE", settingsPath(workspaceId)),
-  test: (workspaceId, key) => request("POST", `${settingsPath(workspaceId)}/test-connection`, { body: key ? { apollo_api_key: key } : {} }),
+  test: (workspaceId, key) =>
+    request("POST", `${settingsPath(workspaceId)}/test-connection`, {
+      body: key ? { apollo_api_key: key } : {},
+    }),
 };

@@ -37,7 +37,10 @@ export function ImportDialog({ workspaceId, onClose, onStarted }) {
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy || !file}>${busy ? "Uploading…" : "Import"}</button></div>
     </form>
-    ${recent.value?.length > 0 && html`<section aria-labelledby="h-recent"><h3 id="h-recent" class="small muted">Earlier imports</h3>
-      <ul class="runs">${recent.value.map((one) => html`<li key=${one.id}><a class="wrap" href=${`/accounts/import/${one.id}`} onClick=${onClose}>${one.file_name}</a> <span class="muted small num">${counted(one.rows_read, "row")}${one.rows_failed > 0 && `, ${one.rows_failed} refused`}${!one.finished_at && ", unfinished"} · <${When} at=${one.created_at} /></span></li>`)}</ul></section>`}
+    ${
+      recent.value?.length > 0 &&
+      html`<section aria-labelledby="h-recent"><h3 id="h-recent" class="small muted">Earlier imports</h3>
+      <ul class="runs">${recent.value.map((one) => html`<li key=${one.id}><a class="wrap" href=${`/accounts/import/${one.id}`} onClick=${onClose}>${one.file_name}</a> <span class="muted small num">${counted(one.rows_read, "row")}${one.rows_failed > 0 && `, ${one.rows_failed} refused`}${!one.finished_at && ", unfinished"} · <${When} at=${one.created_at} /></span></li>`)}</ul></section>`
+    }
   <//>`;
 }

@@ -24,8 +24,10 @@ export default function ImportPage({ id }) {
   useEffect(() => {
     if (watch.job) found.refresh();
   }, [watch.status, percentage(watch.progress)]);
-  if (found.error?.status === 404 || found.error?.status === 422) return html`<${NotFound} what="import" />`;
-  if (!found.value) return html`<div class="page"><h1 tabindex="-1">Import</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The import could not be read" />` : html`<${Loading} what="Reading the import" />`}</div>`;
+  if (found.error?.status === 404 || found.error?.status === 422)
+    return html`<${NotFound} what="import" />`;
+  if (!found.value)
+    return html`<div class="page"><h1 tabindex="-1">Import</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The import could not be read" />` : html`<${Loading} what="Reading the import" />`}</div>`;
   const one = found.value;
   const getErrors = async () => {
     try {
@@ -34,7 +36,8 @@ export default function ImportPage({ id }) {
       tellFailure("The refused rows could not be downloaded", error);
     }
   };
-  const figure = (name, value, note) => html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num" data-figure=${name}>${number(value)}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
+  const figure = (name, value, note) =>
+    html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num" data-figure=${name}>${number(value)}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
   return html`<article class="page">
     <header class="page-head"><div><p class="crumb"><a href="/accounts">Accounts</a> / Import</p><h1 tabindex="-1">${one.file_name}</h1></div>
       ${watch.job && html`<${StateBadge} status=${watch.job.status} />`}<span class="spacer"></span>${watch.job && html`<${Freshness} value=${watch.freshness} />`}
@@ -55,9 +58,14 @@ export default function ImportPage({ id }) {
 function Refused({ id, count }) {
   const rows = useRead((signal) => imports.firstErrors(id, signal), [id, Math.min(count, 20)]);
   return html`<section class="card" aria-labelledby="h-refused"><h2 id="h-refused">Refused rows</h2>
-    ${!rows.value ? (rows.error ? html`<${Failed} error=${rows.error} retry=${rows.refresh} what="The refused rows could not be read" />` : html`<${Loading} what="Reading refused rows" />`)
-      : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Refused rows"><table class="table"><thead><tr><th scope="col" class="num">Row</th><th scope="col">Column</th><th scope="col">Problem</th><th scope="col">As it stands in the file</th></tr></thead>
+    ${
+      !rows.value
+        ? rows.error
+          ? html`<${Failed} error=${rows.error} retry=${rows.refresh} what="The refused rows could not be read" />`
+          : html`<${Loading} what="Reading refused rows" />`
+        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Refused rows"><table class="table"><thead><tr><th scope="col" class="num">Row</th><th scope="col">Column</th><th scope="col">Problem</th><th scope="col">As it stands in the file</th></tr></thead>
         <tbody>${rows.value.map((row) => html`<tr key=${row.row_number}><th scope="row" class="num">${number(row.row_number)}</th><td>${row.field ?? "–"}</td><td class="wrap">${row.problem}</td><td class="wrap wide"><code class="clamp" title=${row.line}>${row.line}</code></td></tr>`)}</tbody></table></div>
-        ${count > rows.value.length && html`<p class="muted small">The first ${number(rows.value.length)} of ${number(count)}; the file has them all.</p>`}`}
+        ${count > rows.value.length && html`<p class="muted small">The first ${number(rows.value.length)} of ${number(count)}; the file has them all.</p>`}`
+    }
   </section>`;
 }

@@ -18,8 +18,22 @@ export default {
     { path: "/workspace/settings/api", load: () => import("./settings.js") },
   ],
   breakIt: [
-    { label: "Enrich every account", promise: "Work to break: one job per account, a second each.", run: acting("giveWork"), isSafe: true },
-    { label: "Make Apollo refuse the key", promise: "Jobs fail at once with the vendor's reason; the dead letters wait for a redrive.", run: acting("refuseKey") },
-    { label: "Give Apollo a working key", promise: "Redrive the dead letters after it.", run: acting("acceptKey"), isSafe: true },
+    {
+      label: "Enrich every account",
+      promise: "Work to break: one job per account, a second each.",
+      run: acting("giveWork"),
+      isSafe: true,
+    },
+    {
+      label: "Make Apollo refuse the key",
+      promise: "Jobs fail at once with the vendor's reason; the dead letters wait for a redrive.",
+      run: acting("refuseKey"),
+    },
+    {
+      label: "Give Apollo a working key",
+      promise: "Redrive the dead letters after it.",
+      run: acting("acceptKey"),
+      isSafe: true,
+    },
   ],
 };

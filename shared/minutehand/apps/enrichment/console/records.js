@@ -8,7 +8,9 @@ import { page } from "./data.js";
 /** The records of a table under a filter: `{rows, next, error, isLoading, more, refresh, freshness}`. */
 export function useRecords(table, workspaceId, filter, jobTypes) {
   const key = JSON.stringify([table, workspaceId, filter]);
-  const [state, setState] = useState({ rows: [], next: null, error: null, isLoading: true });
+  const [state, setState] = useState(
+    /** @type {any} */ ({ rows: [], next: null, error: null, isLoading: true }),
+  );
   const [freshness, setFreshness] = useState("catching-up");
   const turn = useRef(0);
   const now = useRef(state);
@@ -24,7 +26,8 @@ export function useRecords(table, workspaceId, filter, jobTypes) {
         found = await page(table, workspaceId, { ...filter, cursor: found.next });
         rows.push(...found.rows);
       }
-      if (mine === turn.current) setState({ rows, next: found.next, error: null, isLoading: false });
+      if (mine === turn.current)
+        setState({ rows, next: found.next, error: null, isLoading: false });
     } catch (error) {
       if (mine === turn.current) setState((before) => ({ ...before, error, isLoading: false }));
     }
@@ -35,21 +38,36 @@ export function useRecords(table, workspaceId, filter, jobTypes) {
     setState((before) => ({ ...before, isLoading: true }));
     try {
       const found = await page(table, workspaceId, { ...filter, cursor: now.current.next });
-      if (mine === turn.current) setState((before) => ({ rows: [...before.rows, ...found.rows], next: found.next, error: null, isLoading: false }));
+      if (mine === turn.current)
+        setState((before) => ({
+          rows: [...before.rows, ...found.rows],
+          next: found.next,
+          error: null,
+          isLoading: false,
+        }));
     } catch (error) {
       if (mine === turn.current) setState((before) => ({ ...before, error, isLoading: false }));
     }
   };
-  useEffect(() => { load(false); }, [key]);
+  useEffect(() => {
+    load(false);
+  }, [key]);
   useEffect(() => {
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; load(true); }, 400));
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        load(true);
+      }, 400));
     const watch = watchWorkspace(supabase(), workspaceId, {
       onEvent: ({ type }) => type === "job.completed" && soon(),
       onResync: ({ first }) => (first ? undefined : soon()),
       onChange: (changed) => setFreshness(changed.freshness),
     });
-    return () => { clearTimeout(timer); watch.close(); };
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [key, String(jobTypes)]);
   return { ...state, freshness, more, refresh: () => load(true) };
 }

@@ -16,8 +16,13 @@ export default function Settings({ workspace }) {
   const found = useRead((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
   return html`<div class="page narrow">
     <header class="page-head"><h1 tabindex="-1">API settings</h1></header>
-    ${found.value ? html`<${Loaded} settings=${found.value} workspace=${workspace} refresh=${found.refresh} />`
-      : found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The settings could not be read" />` : html`<${Loading} what="Reading settings" />`}
+    ${
+      found.value
+        ? html`<${Loaded} settings=${found.value} workspace=${workspace} refresh=${found.refresh} />`
+        : found.error
+          ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The settings could not be read" />`
+          : html`<${Loading} what="Reading settings" />`
+    }
   </div>`;
 }
 
@@ -48,7 +53,15 @@ function Loaded({ settings, workspace, refresh }) {
     }
   };
   const remove = async () => {
-    if (!(await confirm({ title: "Remove the Apollo key?", text: `Enrichment of ${workspace.name} fails until a new key is saved.`, action: "Remove the key", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Remove the Apollo key?",
+        text: `Enrichment of ${workspace.name} fails until a new key is saved.`,
+        action: "Remove the key",
+        danger: true,
+      }))
+    )
+      return;
     try {
       await apiSettings.removeKey(workspace.id);
       tell("The key is removed");
@@ -62,7 +75,12 @@ function Loaded({ settings, workspace, refresh }) {
       <div class="bar"><h2 id="h-apollo">Apollo</h2>
         ${state.configured ? html`<${Tag} tone="completed">Configured<//><span class="muted">ends in <span class="mono">${state.last4 ?? "····"}</span></span>` : html`<${Tag} tone="waiting">Not configured<//>`}
         <span class="spacer"></span>${settings.updated_at && html`<span class="muted small">changed <${When} at=${settings.updated_at} /></span>`}</div>
-      ${mayManage ? html`<form class="stack" onSubmit=${(event) => { event.preventDefault(); save({ apollo_api_key: key.trim() }, "The key is saved"); }}>
+      ${
+        mayManage
+          ? html`<form class="stack" onSubmit=${(event) => {
+              event.preventDefault();
+              save({ apollo_api_key: key.trim() }, "The key is saved");
+            }}>
           <label class="field"><span>${state.configured ? "New API key" : "API key"}</span>
             <input type="password" autocomplete="off" spellcheck="false" value=${key} onInput=${(event) => setKey(event.target.value)} placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
             <span class="hint">It is sealed before it is stored, and cannot be read back by anybody.</span></label>
@@ -71,7 +89,9 @@ function Loaded({ settings, workspace, refresh }) {
           <div class="actions start"><button type="submit" class="primary" disabled=${!key.trim()}>Save</button>
             <${ActionButton} run=${test} disabled=${!state.configured && !key.trim()}>Test connection<//>
             ${state.configured && html`<button type="button" class="danger" onClick=${remove}>Remove key</button>`}</div>
-        </form>` : html`<p class="muted">A manager of the workspace keeps the key.</p>`}
+        </form>`
+          : html`<p class="muted">A manager of the workspace keeps the key.</p>`
+      }
     </section>
     <section class="card stack" aria-labelledby="h-auto"><h2 id="h-auto">Enrichment</h2>
       <label class="check"><input type="checkbox" checked=${settings.apollo_auto_enrich} disabled=${!mayManage} onChange=${(event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive</label>
@@ -82,6 +102,7 @@ function Loaded({ settings, workspace, refresh }) {
 }
 
 function TestResult({ result }) {
-  if (result.ok) return html`<p role="status"><${Tag} tone="completed">Connected<//> ${result.credits_remaining === null ? "The key may not read its balance." : `${number(result.credits_remaining)} credits remaining`}${result.source === "offline" && html` <span class="muted">(offline client)</span>`}</p>`;
+  if (result.ok)
+    return html`<p role="status"><${Tag} tone="completed">Connected<//> ${result.credits_remaining === null ? "The key may not read its balance." : `${number(result.credits_remaining)} credits remaining`}${result.source === "offline" && html` <span class="muted">(offline client)</span>`}</p>`;
   return html`<p role="alert"><${Tag} tone="failed">Failed<//> ${result.message ?? result.reason}${result.retry_after_seconds && ` Try again in ${Math.ceil(result.retry_after_seconds)} s.`}</p>`;
 }

@@ -5,11 +5,20 @@ import { request, supabase } from "../../api.js";
 const at = (id, more = "") => `/api/plans/${encodeURIComponent(id)}${more}`;
 
 export const plans = {
-  list: (workspaceId, after, signal) => request("GET", "/api/plans", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+  list: (workspaceId, after, signal) =>
+    request("GET", "/api/plans", {
+      query: { workspace_id: workspaceId, limit: 25, after },
+      signal,
+    }),
   create: (plan) => request("POST", "/api/plans", { body: plan }),
   read: (id, signal) => request("GET", at(id), { signal }),
-  events: (id, after) => request("GET", at(id, "/stream"), { query: { after }, headers: { Accept: "application/json" } }),
-  report: (id, signal) => request("GET", at(id, "/report"), { headers: { Accept: "application/json" }, signal }),
+  events: (id, after) =>
+    request("GET", at(id, "/stream"), {
+      query: { after },
+      headers: { Accept: "application/json" },
+    }),
+  report: (id, signal) =>
+    request("GET", at(id, "/report"), { headers: { Accept: "application/json" }, signal }),
   files: (id, signal) => request("GET", at(id, "/files"), { signal }),
   file: (id, name) => request("GET", at(id, `/files/${encodeURIComponent(name)}`), { as: "blob" }),
   zip: (id) => request("GET", at(id, "/zip"), { as: "blob" }),
@@ -21,8 +30,16 @@ export const plans = {
 
 export const SPEEDS = [
   { value: "fast_but_skip_details", label: "Fast", hint: "15 stages; details are left out" },
-  { value: "balanced_speed_and_detail", label: "Balanced", hint: "with resource load, what-if and communication" },
-  { value: "all_details_but_slow", label: "All details", hint: "with steps, sensitivity and quality" },
+  {
+    value: "balanced_speed_and_detail",
+    label: "Balanced",
+    hint: "with resource load, what-if and communication",
+  },
+  {
+    value: "all_details_but_slow",
+    label: "All details",
+    hint: "with steps, sensitivity and quality",
+  },
 ];
 export const speedOf = (value) => SPEEDS.find((speed) => speed.value === value)?.label ?? value;
 
@@ -62,7 +79,10 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
     if (!closed) timer = setTimeout(read, wait);
   };
   async function read() {
-    if (reading) { again = true; return; }
+    if (reading) {
+      again = true;
+      return;
+    }
     reading = true;
     try {
       let page;
@@ -82,7 +102,11 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
       else onFreshness(joined ? "live" : "polling");
     } catch (error) {
       if (closed) return;
-      if (error.status === 404) { close(); onGone(); return; }
+      if (error.status === 404) {
+        close();
+        onGone();
+        return;
+      }
       onFreshness("polling");
     } finally {
       reading = false;
@@ -96,7 +120,10 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
       onFreshness("catching-up");
     }
     if (event !== "plan_deleted") schedule(100);
-    else if (payload.plan_id === plan.plan_id) { close(); onGone(); } // to read on would be a 404
+    else if (payload.plan_id === plan.plan_id) {
+      close();
+      onGone();
+    } // to read on would be a 404
   };
   channel.on("broadcast", { event: "*" }, hear).subscribe((status) => {
     joined = status === "SUBSCRIBED";
@@ -118,8 +145,19 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
  * @param {number} now Milliseconds, for stages that are running.
  */
 export function timeline(stages, now) {
-  const times = stages.filter((stage) => stage.started_at).map((stage) => ({ name: stage.name, from: Date.parse(stage.started_at), to: stage.ended_at ? Date.parse(stage.ended_at) : now }));
+  const times = stages
+    .filter((stage) => stage.started_at)
+    .map((stage) => ({
+      name: stage.name,
+      from: Date.parse(stage.started_at),
+      to: stage.ended_at ? Date.parse(stage.ended_at) : now,
+    }));
   const first = Math.min(...times.map((one) => one.from));
   const span = Math.max(1, Math.max(...times.map((one) => one.to)) - first);
-  return new Map(times.map(({ name, from, to }) => [name, { left: (100 * (from - first)) / span, width: Math.max(1, (100 * (to - from)) / span) }]));
+  return new Map(
+    times.map(({ name, from, to }) => [
+      name,
+      { left: (100 * (from - first)) / span, width: Math.max(1, (100 * (to - from)) / span) },
+    ]),
+  );
 }

@@ -19,7 +19,14 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
     setBusy(true);
     setProblem(null);
     try {
-      onCreated(await plans.create({ workspace_id: workspaceId, prompt: prompt.trim(), speed_vs_detail: speed, idempotency_key: attempt }));
+      onCreated(
+        await plans.create({
+          workspace_id: workspaceId,
+          prompt: prompt.trim(),
+          speed_vs_detail: speed,
+          idempotency_key: attempt,
+        }),
+      );
     } catch (error) {
       setProblem(error.message);
       setBusy(false);
@@ -28,9 +35,20 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
   return html`<${Dialog} title="New plan" onClose=${onClose} wide>
     <form class="stack" onSubmit=${submit}>
       <label class="field"><span>Prompt <span class="hint">what, how much, by when, for how much, by how many people</span></span>
-        <textarea rows="6" required maxlength="8000" value=${prompt} placeholder="Organise a one-day fair for 200 guests on 12 June 2027 with a budget of EUR 9,000." onInput=${(event) => { setPrompt(event.target.value); setAttempt(key()); }}></textarea></label>
+        <textarea rows="6" required maxlength="8000" value=${prompt} placeholder="Organise a one-day fair for 200 guests on 12 June 2027 with a budget of EUR 9,000." onInput=${(
+          event,
+        ) => {
+          setPrompt(event.target.value);
+          setAttempt(key());
+        }}></textarea></label>
       <fieldset class="stack"><legend>Speed and detail</legend>
-        ${SPEEDS.map(({ value, label, hint }) => html`<label key=${value} class="field-inline"><input type="radio" name="speed" value=${value} checked=${speed === value} onChange=${() => { setSpeed(value); setAttempt(key()); }} /> ${label} <span class="hint">${hint}</span></label>`)}
+        ${SPEEDS.map(
+          ({ value, label, hint }) =>
+            html`<label key=${value} class="field-inline"><input type="radio" name="speed" value=${value} checked=${speed === value} onChange=${() => {
+              setSpeed(value);
+              setAttempt(key());
+            }} /> ${label} <span class="hint">${hint}</span></label>`,
+        )}
       </fieldset>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy}>${busy ? "Creating…" : "Plan it"}</button></div>

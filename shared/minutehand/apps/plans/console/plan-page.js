@@ -24,21 +24,40 @@ export default function PlanPage({ id }) {
   useEffect(() => {
     if (!plan) return undefined;
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 200));
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 200));
     setEvents([]);
     const watch = watchPlan(plan, {
-      onEvents: (more) => { setEvents((before) => [...before, ...more]); soon(); },
+      onEvents: (more) => {
+        setEvents((before) => [...before, ...more]);
+        soon();
+      },
       onFreshness: setFreshness,
       onGone: () => setIsGone(true),
     });
-    return () => { clearTimeout(timer); watch.close(); };
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [plan?.plan_id]);
   const done = plan?.stages.filter((stage) => stage.status === "completed").length ?? 0;
-  const report = useRead(async (signal) => (plan ? plans.report(id, signal) : null), [id, done, plan?.status, plan?.run]);
-  const files = useRead(async (signal) => (plan && isOver(plan.status) ? plans.files(id, signal) : null), [id, plan?.status, plan?.run]);
-  if (isGone) return html`<div class="page"><h1 tabindex="-1">Plan</h1><p>This plan was deleted.</p><p><a href="/plans">All plans</a></p></div>`;
-  if (found.error?.status === 404 || found.error?.status === 422) return html`<${NotFound} what="plan" />`;
-  if (!plan) return html`<div class="page"><h1 tabindex="-1">Plan</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The plan could not be read" />` : html`<${Loading} what="Reading the plan" />`}</div>`;
+  const report = useRead(
+    async (signal) => (plan ? plans.report(id, signal) : null),
+    [id, done, plan?.status, plan?.run],
+  );
+  const files = useRead(
+    async (signal) => (plan && isOver(plan.status) ? plans.files(id, signal) : null),
+    [id, plan?.status, plan?.run],
+  );
+  if (isGone)
+    return html`<div class="page"><h1 tabindex="-1">Plan</h1><p>This plan was deleted.</p><p><a href="/plans">All plans</a></p></div>`;
+  if (found.error?.status === 404 || found.error?.status === 422)
+    return html`<${NotFound} what="plan" />`;
+  if (!plan)
+    return html`<div class="page"><h1 tabindex="-1">Plan</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The plan could not be read" />` : html`<${Loading} what="Reading the plan" />`}</div>`;
   const act = (what, failure) => async () => {
     try {
       await what();
@@ -48,11 +67,30 @@ export default function PlanPage({ id }) {
     found.refresh();
   };
   const remove = async () => {
-    if (!(await confirm({ title: "Delete this plan?", text: "Its report and files go with it. This cannot be undone.", action: "Delete plan", danger: true }))) return;
-    await act(async () => { await plans.remove(id); tell("Plan deleted"); navigate("/plans"); }, "Not deleted")();
+    if (
+      !(await confirm({
+        title: "Delete this plan?",
+        text: "Its report and files go with it. This cannot be undone.",
+        action: "Delete plan",
+        danger: true,
+      }))
+    )
+      return;
+    await act(async () => {
+      await plans.remove(id);
+      tell("Plan deleted");
+      navigate("/plans");
+    }, "Not deleted")();
   };
-  const restart = act(async () => { await plans.restart(id); tell("Restarted; finished stages are kept"); }, "Not restarted");
-  const regenerate = (stage) => act(async () => navigate(`/plans/${(await plans.regenerate(id, stage)).plan_id}`), "Not regenerated")();
+  const restart = act(async () => {
+    await plans.restart(id);
+    tell("Restarted; finished stages are kept");
+  }, "Not restarted");
+  const regenerate = (stage) =>
+    act(
+      async () => navigate(`/plans/${(await plans.regenerate(id, stage)).plan_id}`),
+      "Not regenerated",
+    )();
   const { word, tone } = STATES[plan.status];
   return html`<article class="page">
     <header class="page-head"><div class="grow"><p class="crumb"><a href="/plans">Plans</a> / created <${When} at=${plan.created_at} /></p><h1 tabindex="-1" class="wrap">${plan.prompt.length > 160 ? `${plan.prompt.slice(0, 159)}…` : plan.prompt}</h1></div></header>
@@ -67,9 +105,13 @@ export default function PlanPage({ id }) {
     ${plan.error && html`<div class="notice failed" role="alert"><p class="wrap">${plan.error.reason}</p></div>`}
     <${Stages} plan=${plan} regenerate=${isOver(plan.status) ? regenerate : null} />
     <${Log} events=${events} />
-    ${report.value && done > 0 && html`<section class="card stack" aria-labelledby="h-report">
+    ${
+      report.value &&
+      done > 0 &&
+      html`<section class="card stack" aria-labelledby="h-report">
       <h2 id="h-report">${isOver(plan.status) ? "Report" : "Report so far"}</h2>
-      <${PlanReport} report=${report.value} over=${isOver(plan.status)} /></section>`}
+      <${PlanReport} report=${report.value} over=${isOver(plan.status)} /></section>`
+    }
     ${!report.value && report.error && html`<${Failed} error=${report.error} retry=${report.refresh} what="The report could not be read" />`}
     ${files.value && html`<${Files} id=${id} files=${files.value.files} act=${act} />`}
   </article>`;
@@ -77,13 +119,18 @@ export default function PlanPage({ id }) {
 
 function Stages({ plan, regenerate }) {
   const bars = timeline(plan.stages, Date.now());
-  const running = plan.stages.filter((stage) => stage.status === "running").map((stage) => stage.title);
+  const running = plan.stages
+    .filter((stage) => stage.status === "running")
+    .map((stage) => stage.title);
   const titles = new Map(plan.stages.map((stage) => [stage.name, stage.title]));
   return html`<section class="card" aria-labelledby="h-stages"><h2 id="h-stages">Stages</h2>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Stages on a timeline"><table class="table"><thead><tr><th scope="col">Stage</th><th scope="col">State</th><th scope="col">Needs</th><th scope="col" style=${{ minWidth: "12rem" }}>When</th><th scope="col">Seconds</th>${regenerate && html`<th scope="col"><span class="hidden">Actions</span></th>`}</tr></thead>
       <tbody>${plan.stages.map((stage) => {
         const bar = bars.get(stage.name);
-        const needs = stage.needs.length > 6 ? "all others" : stage.needs.map((name) => titles.get(name)).join(", ");
+        const needs =
+          stage.needs.length > 6
+            ? "all others"
+            : stage.needs.map((name) => titles.get(name)).join(", ");
         return html`<tr key=${stage.name} data-stage=${stage.name} data-state=${stage.status}><th scope="row">${stage.title}${stage.reason && html`<p class="muted small wrap">${stage.reason}</p>`}</th>
           <td><${Tag} tone=${STATES[stage.status].tone}>${STATES[stage.status].word}<//></td><td class="muted small wrap">${needs}</td>
           <td>${bar && html`<div style=${{ marginInlineStart: `${Math.min(99, bar.left)}%`, width: `${Math.min(100 - Math.min(99, bar.left), bar.width)}%`, height: ".6rem", borderRadius: "2px", background: "currentColor", opacity: 0.6 }}></div>`}</td>
@@ -96,7 +143,9 @@ function Stages({ plan, regenerate }) {
 
 function Log({ events }) {
   const ref = useRef(null);
-  useEffect(() => { if (ref.current) ref.current.scrollTop = ref.current.scrollHeight; }, [events.length]);
+  useEffect(() => {
+    if (ref.current) ref.current.scrollTop = ref.current.scrollHeight;
+  }, [events.length]);
   return html`<section class="card" aria-labelledby="h-log"><h2 id="h-log">Events</h2>
     <div ref=${ref} class="scroll-x" tabindex="0" role="log" aria-labelledby="h-log" style=${{ maxHeight: "16rem", overflowY: "auto" }}>
       <ol class="mono small" data-events=${events.length}>${events.map((event) => html`<li key=${event.seq} class="wrap"><span class="muted num">${event.seq}</span> ${event.type} ${event.data.stage ?? ""} ${event.data.message ?? event.data.name ?? event.data.reason ?? ""}</li>`)}</ol></div>

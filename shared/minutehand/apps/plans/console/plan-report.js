@@ -8,23 +8,36 @@ const TONES = { good: "completed", doubtful: "waiting", bad: "failed" };
 /** @param {{report: object, over: boolean}} props `report` as the API composes it. */
 export function PlanReport({ report, over }) {
   return html`
-    ${over && report.partial && html`<div class="notice failed" role="note" data-partial><div><p class="strong">This report is partial. What is missing, and why:</p>
-      <ul style=${BULLETS}>${report.missing.map((one) => html`<li key=${one.stage} class="wrap">${one.title}: ${one.reason}</li>`)}</ul></div></div>`}
+    ${
+      over &&
+      report.partial &&
+      html`<div class="notice failed" role="note" data-partial><div><p class="strong">This report is partial. What is missing, and why:</p>
+      <ul style=${BULLETS}>${report.missing.map((one) => html`<li key=${one.stage} class="wrap">${one.title}: ${one.reason}</li>`)}</ul></div></div>`
+    }
     <p class="muted small" data-notice>${report.notice}</p>
-    ${report.chapters.map((chapter) => html`<section key=${chapter.stage} data-chapter=${chapter.stage} style=${{ minWidth: 0 }}><h3>${chapter.title}</h3>
+    ${report.chapters.map(
+      (
+        chapter,
+      ) => html`<section key=${chapter.stage} data-chapter=${chapter.stage} style=${{ minWidth: 0 }}><h3>${chapter.title}</h3>
       ${chapter.blocks.map((block, index) => html`<${Block} key=${index} of=${block} />`)}
-      ${chapter.model && html`<p class="muted small">Text by ${chapter.model}.</p>`}</section>`)}`;
+      ${chapter.model && html`<p class="muted small">Text by ${chapter.model}.</p>`}</section>`,
+    )}`;
 }
 
 function Block({ of }) {
-  if (of.kind === "verdict") return html`<p class=${`notice ${TONES[of.tone] ?? "pending"} wrap strong`}>${of.text}</p>`;
+  if (of.kind === "verdict")
+    return html`<p class=${`notice ${TONES[of.tone] ?? "pending"} wrap strong`}>${of.text}</p>`;
   if (of.kind === "heading") return html`<h4>${of.text}</h4>`;
-  if (of.kind === "list") return html`<ul style=${BULLETS}>${of.items.map((item, index) => html`<li key=${index} class="wrap">${item}</li>`)}</ul>`;
+  if (of.kind === "list")
+    return html`<ul style=${BULLETS}>${of.items.map((item, index) => html`<li key=${index} class="wrap">${item}</li>`)}</ul>`;
   if (of.kind === "table") return html`<${Table} of=${of} />`;
-  if (of.kind === "chart") return html`<div class="scroll-x" tabindex="0" role="group" aria-label=${of.text}><img src=${`data:image/svg+xml;charset=utf-8,${encodeURIComponent(of.svg)}`} alt=${of.text} style=${{ minWidth: "40rem", width: "100%" }} /></div>`;
+  if (of.kind === "chart")
+    return html`<div class="scroll-x" tabindex="0" role="group" aria-label=${of.text}><img src=${`data:image/svg+xml;charset=utf-8,${encodeURIComponent(of.svg)}`} alt=${of.text} style=${{ minWidth: "40rem", width: "100%" }} /></div>`;
   return html`<p class="wrap">${of.text}</p>`;
 }
 
-const Table = ({ of }) => html`<div class="scroll-x" tabindex="0" role="group" aria-label=${of.head.filter(Boolean).join(", ") || "Key figures"}><table class="table">
+const Table = ({
+  of,
+}) => html`<div class="scroll-x" tabindex="0" role="group" aria-label=${of.head.filter(Boolean).join(", ") || "Key figures"}><table class="table">
   ${of.head.some(Boolean) && html`<thead><tr>${of.head.map((cell, index) => html`<th key=${index} scope="col">${cell || html`<span class="hidden">Remark</span>`}</th>`)}</tr></thead>`}
   <tbody>${of.rows.map((row, index) => html`<tr key=${index}>${row.map((cell, place) => html`<td key=${place} class="wrap">${cell}</td>`)}</tr>`)}</tbody></table></div>`;

@@ -15,14 +15,28 @@ export const title = () => "Plans";
 
 export default function Plans({ workspace }) {
   const [pages, setPages] = useState([undefined]);
-  const found = useRead((signal) => Promise.all(pages.map((after) => plans.list(workspace.id, after, signal))), [workspace.id, pages.length]);
+  const found = useRead(
+    (signal) => Promise.all(pages.map((after) => plans.list(workspace.id, after, signal))),
+    [workspace.id, pages.length],
+  );
   const [isWriting, setIsWriting] = useState(false);
   const [freshness, setFreshness] = useState("catching-up");
   useEffect(() => {
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, { onEvent: soon, onResync: ({ first }) => (first ? undefined : soon()), onChange: (changed) => setFreshness(changed.freshness) });
-    return () => { clearTimeout(timer); watch.close(); };
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 400));
+    const watch = watchWorkspace(supabase(), workspace.id, {
+      onEvent: soon,
+      onResync: ({ first }) => (first ? undefined : soon()),
+      onChange: (changed) => setFreshness(changed.freshness),
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [workspace.id]);
   const shown = found.value?.flatMap((page) => page.plans) ?? [];
   const more = found.value?.at(-1)?.next;
@@ -33,10 +47,14 @@ export default function Plans({ workspace }) {
       ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
       ${!found.value && found.error && html`<${Failed} error=${found.error} retry=${found.refresh} what="The plans could not be read" />`}
       ${!found.value && !found.error && html`<${Loading} what="Reading the plans" />`}
-      ${found.value && (shown.length === 0 ? html`<${Empty} title="Nothing planned yet">Describe what is to be done; the plan is computed stage by stage while you watch, and there is a report whatever happens.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Plans"><table class="table"><thead><tr><th scope="col">Prompt</th><th scope="col">State</th><th scope="col">Created</th></tr></thead>
+      ${
+        found.value &&
+        (shown.length === 0
+          ? html`<${Empty} title="Nothing planned yet">Describe what is to be done; the plan is computed stage by stage while you watch, and there is a report whatever happens.<//>`
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Plans"><table class="table"><thead><tr><th scope="col">Prompt</th><th scope="col">State</th><th scope="col">Created</th></tr></thead>
           <tbody>${shown.map((plan) => html`<tr key=${plan.plan_id}><th scope="row" class="wrap"><a href=${`/plans/${plan.plan_id}`}>${plan.prompt.length > 120 ? `${plan.prompt.slice(0, 119)}…` : plan.prompt}</a></th><td><${Tag} tone=${STATES[plan.status].tone}>${STATES[plan.status].word}<//></td><td><${When} at=${plan.created_at} /></td></tr>`)}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older plans</button></div>`}`)}
+          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older plans</button></div>`}`)
+      }
     </section>
     ${isWriting && html`<${PlanDialog} workspaceId=${workspace.id} onClose=${() => setIsWriting(false)} onCreated=${(plan) => navigate(`/plans/${plan.plan_id}`)} />`}
   </div>`;

@@ -16,9 +16,13 @@ export function trainingClient(request) {
      * @returns {Promise<string>} The job's id; the same one when called again.
      */
     async createTranscriptionJob(userId, companyId, audioUrl, trainingId) {
-      const made = await request("POST", `/api/trainings/${encodeURIComponent(trainingId)}/transcription`, {
-        body: { user_id: userId, company_id: companyId, audio_url: audioUrl },
-      });
+      const made = await request(
+        "POST",
+        `/api/trainings/${encodeURIComponent(trainingId)}/transcription`,
+        {
+          body: { user_id: userId, company_id: companyId, audio_url: audioUrl },
+        },
+      );
       return made.job_id;
     },
   };
@@ -38,7 +42,12 @@ export function trainingClientOf(api, token) {
       body: JSON.stringify(body),
     });
     const told = await answer.json();
-    if (!answer.ok) throw Object.assign(new Error(told.error), { status: answer.status, code: told.code, detail: told.detail });
+    if (!answer.ok)
+      throw Object.assign(new Error(told.error), {
+        status: answer.status,
+        code: told.code,
+        detail: told.detail,
+      });
     return told;
   });
 }

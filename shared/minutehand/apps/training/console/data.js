@@ -17,12 +17,23 @@ export const uploads = {
 };
 
 export const trainings = {
-  list: (workspaceId, after, signal) => request("GET", "/api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+  list: (workspaceId, after, signal) =>
+    request("GET", "/api/trainings", {
+      query: { workspace_id: workspaceId, limit: 25, after },
+      signal,
+    }),
   read: (id, signal) => request("GET", at(id), { signal }),
   transcript: (id, signal) => request("GET", at(id, "/transcript"), { signal }),
-  procedure: (id, version, signal) => request("GET", at(id, "/procedure"), { query: { version }, signal }),
-  markdown: (id, version) => request("GET", at(id, "/procedure"), { query: { version }, headers: { Accept: "text/markdown" }, as: "blob" }),
-  save: (id, version, procedure) => request("PUT", at(id, "/procedure"), { body: { base_version: version, procedure } }),
+  procedure: (id, version, signal) =>
+    request("GET", at(id, "/procedure"), { query: { version }, signal }),
+  markdown: (id, version) =>
+    request("GET", at(id, "/procedure"), {
+      query: { version },
+      headers: { Accept: "text/markdown" },
+      as: "blob",
+    }),
+  save: (id, version, procedure) =>
+    request("PUT", at(id, "/procedure"), { body: { base_version: version, procedure } }),
   video: (id, signal) => request("GET", at(id, "/video"), { signal }),
   cancel: (id) => request("POST", at(id, "/cancel")),
   retry: (id) => request("POST", at(id, "/retry")),
@@ -33,20 +44,33 @@ const MOST = 100;
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
 
 export const monitor = {
-  /** The jobs of a training or of all, the latest first, each with its training's title. */
+  /**
+   * The jobs of a training or of all, the latest first, each with its training's title.
+   *
+   * @param {{workspaceId: string, trainingId?: string, status?: string, type?: string}} wanted
+   * @param {AbortSignal} signal
+   */
   async jobs({ workspaceId, trainingId, status, type }, signal) {
     let asked = supabase().from("background_jobs").select("*").eq("company_id", workspaceId);
     if (trainingId) asked = asked.eq("training_id", trainingId);
     if (status) asked = asked.eq("status", status);
     if (type) asked = asked.eq("job_type", type);
-    const rows = await unwrap(asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal));
+    const rows = await unwrap(
+      asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal),
+    );
     const ids = [...new Set(rows.map((row) => row.training_id))];
-    const named = ids.length === 0 ? [] : await unwrap(supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal));
+    const named =
+      ids.length === 0
+        ? []
+        : await unwrap(
+            supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal),
+          );
     const titles = new Map(named.map((one) => [one.id, one.title]));
     return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
   },
   /** Jobs that have been due for more than ten minutes and were not started, and why. */
-  stuck: (workspaceId, signal) => request("GET", "/api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
+  stuck: (workspaceId, signal) =>
+    request("GET", "/api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
   MOST,
 };
 
@@ -78,39 +102,84 @@ export function picture(training, live) {
   const stored = new Map(training.stages.map((stage) => [stage.name, stage]));
   const jobs = new Map(training.jobs.map((job) => [job.job_type, { ...job, ...live.get(job.id) }]));
   const chunks = stored.get("audio")?.result?.chunks?.length ?? 0;
-  const next = STAGES.find(([name, , type]) => type === "transcription" && stored.get(name)?.status !== "completed")?.[0];
+  const next = STAGES.find(
+    ([name, , type]) => type === "transcription" && stored.get(name)?.status !== "completed",
+  )?.[0];
   return STAGES.map(([name, title, type]) => {
     const stage = stored.get(name);
-    if (stage?.status === "completed") return { name, title, state: "completed", stage, done: 100, words: summary(name, stage.result) };
+    if (stage?.status === "completed")
+      return {
+        name,
+        title,
+        state: "completed",
+        stage,
+        done: 100,
+        words: summary(name, stage.result),
+      };
     const job = jobs.get(type);
     const isNext = type !== "transcription" || name === next;
     if (job && isNext && LIVE.has(job.status)) {
-      const error = job.status === "pending" && job.next_retry_at ? job.error_message ?? job.error : null;
-      if (name === "transcribe" && chunks > 0) return { name, title, state: "running", done: (training.heard / chunks) * 100, words: `${training.heard} of ${chunks} stretches`, error };
-      return { name, title, state: "running", done: job.progress?.percentage ?? 0, words: job.progress?.message ?? "", error };
+      const error =
+        job.status === "pending" && job.next_retry_at ? (job.error_message ?? job.error) : null;
+      if (name === "transcribe" && chunks > 0)
+        return {
+          name,
+          title,
+          state: "running",
+          done: (training.heard / chunks) * 100,
+          words: `${training.heard} of ${chunks} stretches`,
+          error,
+        };
+      return {
+        name,
+        title,
+        state: "running",
+        done: job.progress?.percentage ?? 0,
+        words: job.progress?.message ?? "",
+        error,
+      };
     }
-    if (stage?.status === "failed") return { name, title, state: "failed", stage, why: stage.reason };
+    if (stage?.status === "failed")
+      return { name, title, state: "failed", stage, why: stage.reason };
     return { name, title, state: isOver(training.status) ? "missing" : "pending" };
   });
 }
 
 function summary(name, result) {
-  if (name === "verify") return [result.seconds === null ? null : clock(result.seconds), result.width && `${result.width} × ${result.height}`, result.video, result.audio].filter(Boolean).join(" · ");
-  if (name === "audio") return `${clock(result.seconds)} in ${result.chunks.length === 1 ? "one stretch" : `${result.chunks.length} stretches`}`;
+  if (name === "verify")
+    return [
+      result.seconds === null ? null : clock(result.seconds),
+      result.width && `${result.width} × ${result.height}`,
+      result.video,
+      result.audio,
+    ]
+      .filter(Boolean)
+      .join(" · ");
+  if (name === "audio")
+    return `${clock(result.seconds)} in ${result.chunks.length === 1 ? "one stretch" : `${result.chunks.length} stretches`}`;
   if (name === "transcribe") return `${result.words} words by ${result.engine}`;
   if (name === "procedure") return `${result.steps} steps by ${result.author}`;
-  return result.host === "mux" ? `At the video host as ${result.playback_id ?? result.asset_id}` : result.note;
+  return result.host === "mux"
+    ? `At the video host as ${result.playback_id ?? result.asset_id}`
+    : result.note;
 }
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */
 export function clock(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
-  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, String(whole % 60).padStart(2, "0")];
+  const [hours, minutes, rest] = [
+    Math.floor(whole / 3600),
+    Math.floor(whole / 60) % 60,
+    String(whole % 60).padStart(2, "0"),
+  ];
   return hours > 0 ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
 /** The seconds a time says, as `1:02:03`, `4:05` or `12.5`; NaN when it says none. */
 export function secondsOf(text) {
   if (!/^\d+(:[0-5]?\d){0,2}(\.\d+)?$/.test(text.trim())) return Number.NaN;
-  return text.trim().split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+  return text
+    .trim()
+    .split(":")
+    .reduce((sum, part) => sum * 60 + Number(part), 0);
 }

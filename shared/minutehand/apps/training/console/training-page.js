@@ -32,10 +32,18 @@ const MARKS = {
 export default function TrainingPage({ id, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Training" />`;
-  const removeIt = (named) => remove({ title: "Delete the training?", text: "The video, its transcript and every version of its procedure are gone for good." }, () => trainings.remove(id), () => {
-    tell(`${named} is deleted`);
-    navigate("/trainings");
-  });
+  const removeIt = (named) =>
+    remove(
+      {
+        title: "Delete the training?",
+        text: "The video, its transcript and every version of its procedure are gone for good.",
+      },
+      () => trainings.remove(id),
+      () => {
+        tell(`${named} is deleted`);
+        navigate("/trainings");
+      },
+    );
   return html`<${Training} id=${id} workspace=${workspace} remove=${removeIt} />`;
 }
 
@@ -51,24 +59,38 @@ function Training({ id, workspace, remove }) {
     if (!session) return undefined;
     let timer = null;
     let known = "";
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 250));
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 250));
     const watch = watchSession(supabase(), session, {
       onEvent: (event) => event.type !== "job.progress" && soon(),
       onChange: (state) => {
         setFreshness(state.freshness);
         setLive(new Map(state.jobs.map((job) => [job.id, job])));
         // a job that was made just now is read with its first events, which are then not told
-        const now = state.jobs.map((job) => `${job.id} ${job.status} ${job.progress?.stage}`).join();
+        const now = state.jobs
+          .map((job) => `${job.id} ${job.status} ${job.progress?.stage}`)
+          .join();
         if (now !== known) soon();
         known = now;
       },
     });
-    return () => { clearTimeout(timer); watch.close(); };
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [session]);
   const heard = training?.heard ?? 0;
-  const transcript = useRead(async (signal) => (heard > 0 ? trainings.transcript(id, signal) : null), [id, heard]);
-  if (found.error?.status === 404 || found.error?.status === 422) return html`<${NotFound} what="training" />`;
-  if (!training) return html`<div class="page"><h1 tabindex="-1">Training</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The training could not be read" />` : html`<${Loading} what="Reading the training" />`}</div>`;
+  const transcript = useRead(
+    async (signal) => (heard > 0 ? trainings.transcript(id, signal) : null),
+    [id, heard],
+  );
+  if (found.error?.status === 404 || found.error?.status === 422)
+    return html`<${NotFound} what="training" />`;
+  if (!training)
+    return html`<div class="page"><h1 tabindex="-1">Training</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The training could not be read" />` : html`<${Loading} what="Reading the training" />`}</div>`;
   const act = async (what, failure) => {
     try {
       await what();
@@ -78,13 +100,23 @@ function Training({ id, workspace, remove }) {
     found.refresh();
   };
   const cancel = async () => {
-    if (!(await confirm({ title: "Stop the work?", text: "What is finished stays, and the rest can be taken up again later.", action: "Stop", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Stop the work?",
+        text: "What is finished stays, and the rest can be taken up again later.",
+        action: "Stop",
+        danger: true,
+      }))
+    )
+      return;
     await act(() => trainings.cancel(id), "Not stopped");
   };
   const { word, tone } = STATES[training.status];
   const isStopping = Boolean(training.cancel_requested_at) && !isOver(training.status);
   const lines = picture(training, live);
-  const isThere = training.stages.some((stage) => stage.name === "verify" && stage.status === "completed");
+  const isThere = training.stages.some(
+    (stage) => stage.name === "verify" && stage.status === "completed",
+  );
   const jump = (seconds) => player.current?.jump(seconds);
   return html`<article class="page">
     <header class="page-head"><div class="grow"><p class="crumb"><a href="/trainings">Training</a> / uploaded <${When} at=${training.created_at} /></p><h1 tabindex="-1" class="wrap">${training.title}</h1></div></header>
@@ -95,20 +127,28 @@ function Training({ id, workspace, remove }) {
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${training.status === "failed" && training.reason && html`<p class="notice failed wrap" role="alert"><span class="strong">It failed</span>${training.reason}</p>`}
     <section class="card" aria-labelledby="h-stages"><h2 id="h-stages">Stages</h2>
-      <ol class="stack">${lines.map((line) => html`<li key=${line.name} data-stage=${line.name} data-state=${line.state}>
+      <ol class="stack">${lines.map(
+        (line) => html`<li key=${line.name} data-stage=${line.name} data-state=${line.state}>
         <div class="bar"><span class="strong">${line.title}</span><${Tag} tone=${MARKS[line.state].tone}>${MARKS[line.state].word}<//>${line.words && html`<span class="muted small wrap">${line.words}</span>`}</div>
         ${line.state === "running" && html`<${Bar} label=${line.title} done=${line.done} />`}
         ${line.error && html`<p class="muted small wrap">Is tried again: ${line.error}</p>`}
-        ${line.why && html`<p class="muted small wrap">${line.why}</p>`}</li>`)}</ol>
-      <p class="hidden" role="status">${lines.filter((line) => line.state === "running").map((line) => `Under way: ${line.title}`).join(". ")}</p>
+        ${line.why && html`<p class="muted small wrap">${line.why}</p>`}</li>`,
+      )}</ol>
+      <p class="hidden" role="status">${lines
+        .filter((line) => line.state === "running")
+        .map((line) => `Under way: ${line.title}`)
+        .join(". ")}</p>
     </section>
     <div style=${{ display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(min(26rem, 100%), 1fr))", gap: ".75rem", alignItems: "start" }}>
     ${isThere && html`<${Video} handle=${player} id=${id} title=${training.title} said=${transcript.value?.segments ?? NOTHING} />`}
     ${training.version && html`<${ProcedureCard} id=${id} latest=${training.version} jump=${jump} now=${() => player.current?.now() ?? 0} onSaved=${found.refresh} />`}
     </div>
     <${JobMonitor} workspaceId=${workspace.id} trainingId=${id} filter=${filter} onFilter=${(changes) => setFilter({ ...filter, ...changes })} />
-    ${transcript.value && html`<section class="card stack" aria-labelledby="h-transcript"><div class="bar"><h2 id="h-transcript">Transcript${transcript.value.complete ? "" : " so far"}</h2><span class="muted small wrap">heard by ${transcript.value.engine}${transcript.value.offline ? "; it mishears: read it beside the video" : ""}</span></div>
-      <ol class="stack" style=${{ maxHeight: "24rem", overflow: "auto" }} tabindex="0" aria-label="Transcript">${transcript.value.segments.map((said, index) => html`<li key=${index} class="bar" style=${{ flexWrap: "nowrap", alignItems: "baseline" }}><button type="button" class="quiet num" onClick=${() => jump(said.start)} aria-label=${`Play from ${clock(said.start)}`}>${clock(said.start)}</button><span class="wrap">${said.text}</span></li>`)}</ol></section>`}
+    ${
+      transcript.value &&
+      html`<section class="card stack" aria-labelledby="h-transcript"><div class="bar"><h2 id="h-transcript">Transcript${transcript.value.complete ? "" : " so far"}</h2><span class="muted small wrap">heard by ${transcript.value.engine}${transcript.value.offline ? "; it mishears: read it beside the video" : ""}</span></div>
+      <ol class="stack" style=${{ maxHeight: "24rem", overflow: "auto" }} tabindex="0" aria-label="Transcript">${transcript.value.segments.map((said, index) => html`<li key=${index} class="bar" style=${{ flexWrap: "nowrap", alignItems: "baseline" }}><button type="button" class="quiet num" onClick=${() => jump(said.start)} aria-label=${`Play from ${clock(said.start)}`}>${clock(said.start)}</button><span class="wrap">${said.text}</span></li>`)}</ol></section>`
+    }
     ${!transcript.value && transcript.error && html`<${Failed} error=${transcript.error} retry=${transcript.refresh} what="The transcript could not be read" />`}
   </article>`;
 }

@@ -17,16 +17,32 @@ export const title = () => "Training";
 
 export default function Trainings({ workspace, user }) {
   const [pages, setPages] = useState([undefined]);
-  const found = useRead((signal) => Promise.all(pages.map((after) => trainings.list(workspace.id, after, signal))), [workspace.id, pages.length]);
+  const found = useRead(
+    (signal) => Promise.all(pages.map((after) => trainings.list(workspace.id, after, signal))),
+    [workspace.id, pages.length],
+  );
   const [isAdding, setIsAdding] = useState(false);
   const [freshness, setFreshness] = useState("catching-up");
   useEffect(() => {
     let timer = null;
-    const soon = () => (timer ??= setTimeout(() => { timer = null; found.refresh(); }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, { onEvent: soon, onResync: ({ first }) => (first ? undefined : soon()), onChange: (changed) => setFreshness(changed.freshness) });
-    return () => { clearTimeout(timer); watch.close(); };
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        found.refresh();
+      }, 400));
+    const watch = watchWorkspace(supabase(), workspace.id, {
+      onEvent: soon,
+      onResync: ({ first }) => (first ? undefined : soon()),
+      onChange: (changed) => setFreshness(changed.freshness),
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
   }, [workspace.id]);
-  useEffect(() => { recall({ workspaceId: workspace.id, owner: user.id, onStarted: started }); }, [workspace.id, user.id]);
+  useEffect(() => {
+    recall({ workspaceId: workspace.id, owner: user.id, onStarted: started });
+  }, [workspace.id, user.id]);
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
   const more = found.value?.at(-1)?.next;
   // percentages are not pushed to who watches a workspace
@@ -39,10 +55,14 @@ export default function Trainings({ workspace, user }) {
       ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
       ${!found.value && found.error && html`<${Failed} error=${found.error} retry=${found.refresh} what="The videos could not be read" />`}
       ${!found.value && !found.error && html`<${Loading} what="Reading the videos" />`}
-      ${found.value && (shown.length === 0 ? html`<${Empty} title="No videos yet">Upload a video of someone at work: its words are written down, and a procedure is made of them, step by step, each with its place in the video.<//>`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Videos"><table class="table"><thead><tr><th scope="col">Title</th><th scope="col">State</th><th scope="col">Progress</th><th scope="col">Uploaded</th></tr></thead>
+      ${
+        found.value &&
+        (shown.length === 0
+          ? html`<${Empty} title="No videos yet">Upload a video of someone at work: its words are written down, and a procedure is made of them, step by step, each with its place in the video.<//>`
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Videos"><table class="table"><thead><tr><th scope="col">Title</th><th scope="col">State</th><th scope="col">Progress</th><th scope="col">Uploaded</th></tr></thead>
           <tbody>${shown.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/trainings/${one.id}`}>${one.title}</a>${one.reason && html`<span class="muted small wrap"> ${one.reason}</span>`}</th><td><${Tag} tone=${STATES[one.status].tone}>${STATES[one.status].word}<//></td><td style=${{ minWidth: "8rem" }}><${Bar} label=${`Progress of ${one.title}`} done=${one.progress_percentage ?? 0} tone=${STATES[one.status].tone} /></td><td><${When} at=${one.created_at} /></td></tr>`)}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older videos</button></div>`}`)}
+          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older videos</button></div>`}`)
+      }
     </section>
     ${isAdding && html`<${UploadDialog} workspaceId=${workspace.id} owner=${user.id} onClose=${() => setIsAdding(false)} />`}
   </div>`;

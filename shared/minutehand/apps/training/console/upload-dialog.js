@@ -17,7 +17,13 @@ export function UploadDialog({ workspaceId, owner, onClose }) {
   const choose = (chosen) => {
     setFile(chosen);
     setProblem(chosen && chosen.size === 0 ? "This file is empty" : null);
-    if (chosen && !title.trim()) setTitle(chosen.name.replace(/\.[^.]*$/, "").replace(/[-_]+/g, " ").slice(0, 200));
+    if (chosen && !title.trim())
+      setTitle(
+        chosen.name
+          .replace(/\.[^.]*$/, "")
+          .replace(/[-_]+/g, " ")
+          .slice(0, 200),
+      );
   };
   const takeSample = async () => {
     setProblem(null);

@@ -13,21 +13,44 @@ const PATIENCE = 20; // calls of the API while it asks to come back
 const PART_TIMEOUT_MS = 15 * 60_000;
 
 /** Uploads that have not ended: `{id, title, name, size, sent, state, problem, workspaceId}`; state is sending, paused, waiting (for its file) or finishing. */
-export const running = createStore(kept().map((one) => ({ ...one, sent: 0, state: "waiting", problem: null })));
+export const running = createStore(
+  kept().map((one) => ({ ...one, sent: 0, state: "waiting", problem: null })),
+);
 const files = new Map(); // an upload's file and what is being sent of it: no reload keeps these
 const sending = new Map();
 
 function kept() {
   try {
     const found = JSON.parse(localStorage.getItem(KEPT) ?? "[]");
-    return Array.isArray(found) ? found.filter((one) => typeof one?.id === "string" && typeof one.name === "string" && typeof one.title === "string") : [];
+    return Array.isArray(found)
+      ? found.filter(
+          (one) =>
+            typeof one?.id === "string" &&
+            typeof one.name === "string" &&
+            typeof one.title === "string",
+        )
+      : [];
   } catch {
     return []; // somebody else's, or an older version's
   }
 }
 
 function keep() {
-  localStorage.setItem(KEPT, JSON.stringify(running.get().map(({ id, title, name, size, modified, workspaceId, owner, sums }) => ({ id, title, name, size, modified, workspaceId, owner, sums }))));
+  localStorage.setItem(
+    KEPT,
+    JSON.stringify(
+      running.get().map(({ id, title, name, size, modified, workspaceId, owner, sums }) => ({
+        id,
+        title,
+        name,
+        size,
+        modified,
+        workspaceId,
+        owner,
+        sums,
+      })),
+    ),
+  );
 }
 
 function change(id, changes) {
@@ -43,15 +66,42 @@ function forget(id) {
 
 /** Begin an upload, and start the training when it is complete. */
 export async function begin({ workspaceId, owner, title, file, onStarted }) {
-  const made = await uploads.create({ workspace_id: workspaceId, title, filename: file.name || "video", content_type: typeOf(file), size: file.size });
+  const made = await uploads.create({
+    workspace_id: workspaceId,
+    title,
+    filename: file.name || "video",
+    content_type: typeOf(file),
+    size: file.size,
+  });
   files.set(made.id, file);
-  running.set((now) => [...now, { id: made.id, title, name: file.name, size: file.size, modified: file.lastModified, workspaceId, owner, sums: {}, sent: 0, state: "sending", problem: null }]);
+  running.set((now) => [
+    ...now,
+    {
+      id: made.id,
+      title,
+      name: file.name,
+      size: file.size,
+      modified: file.lastModified,
+      workspaceId,
+      owner,
+      sums: {},
+      sent: 0,
+      state: "sending",
+      problem: null,
+    },
+  ]);
   keep();
   send(made.id, onStarted);
 }
 
 // browsers do not know the type of every container that people record in
-const TYPES = { mkv: "video/x-matroska", mov: "video/quicktime", avi: "video/x-msvideo", ts: "video/mp2t", flac: "audio/flac" };
+const TYPES = {
+  mkv: "video/x-matroska",
+  mov: "video/quicktime",
+  avi: "video/x-msvideo",
+  ts: "video/mp2t",
+  flac: "audio/flac",
+};
 
 function typeOf(file) {
   if (/^[a-z0-9.+-]+\/[a-z0-9.+-]+$/.test(file.type)) return file.type;
@@ -60,25 +110,35 @@ function typeOf(file) {
 
 /** Ask the server about the uploads of an earlier visit, and complete those that have arrived. */
 export async function recall({ workspaceId, owner, onStarted }) {
-  const waiting = running.get().filter((one) => one.state === "waiting" && one.workspaceId === workspaceId && one.owner === owner);
-  await Promise.all(waiting.map(async (one) => {
-    try {
-      const found = await patiently(() => uploads.read(one.id));
-      if (found.training) {
-        forget(one.id);
-        onStarted?.(found.training);
-      } else if (found.missing.length === 0 && Object.keys(one.sums ?? {}).length === found.part_count) await finish(one.id, found, onStarted);
-      else change(one.id, { sent: arrivedOf(found) });
-    } catch (error) {
-      if (error.status === 404) forget(one.id);
-      else change(one.id, { problem: error.message });
-    }
-  }));
+  const waiting = running
+    .get()
+    .filter(
+      (one) => one.state === "waiting" && one.workspaceId === workspaceId && one.owner === owner,
+    );
+  await Promise.all(
+    waiting.map(async (one) => {
+      try {
+        const found = await patiently(() => uploads.read(one.id));
+        if (found.training) {
+          forget(one.id);
+          onStarted?.(found.training);
+        } else if (
+          found.missing.length === 0 &&
+          Object.keys(one.sums ?? {}).length === found.part_count
+        )
+          await finish(one.id, found, onStarted);
+        else change(one.id, { sent: arrivedOf(found) });
+      } catch (error) {
+        if (error.status === 404) forget(one.id);
+        else change(one.id, { problem: error.message });
+      }
+    }),
+  );
 }
 
 function stopSending(id) {
   sending.get(id)?.abort();
-  sending.delete(id); // so that to go on at once begins anew, not waits for what was stopped
+  sending.delete(id); // so that resuming at once begins again, and does not wait for what was stopped
 }
 
 /** Stop sending; what has arrived stays. */
@@ -87,12 +147,20 @@ export function pause(id) {
   change(id, { state: "paused" });
 }
 
-/** Go on. After a reload `file` must be the one that was begun with. */
+/**
+ * Continue. After a reload `file` must be the one that it began with.
+ *
+ * @param {string} id
+ * @param {{file?: File, onStarted?: (training: any) => void}} [options]
+ */
 export async function resume(id, { file, onStarted } = {}) {
   const one = running.get().find((each) => each.id === id);
   if (!one) return;
   if (file) {
-    if (file.name !== one.name || file.size !== one.size || file.lastModified !== one.modified) throw new Error(`That is not the file this upload was begun with: ${one.name}, ${one.size} bytes`);
+    if (file.name !== one.name || file.size !== one.size || file.lastModified !== one.modified)
+      throw new Error(
+        `That is not the file this upload was begun with: ${one.name}, ${one.size} bytes`,
+      );
     files.set(id, file);
   }
   await send(id, onStarted);
@@ -134,13 +202,17 @@ async function finish(id, upload, onStarted) {
   change(id, { state: "finishing" });
   const { sums } = running.get().find((each) => each.id === id) ?? {};
   if (!sums) return;
-  const done = upload.training ? upload : await patiently(async () => uploads.complete(id, await sumOf(sums, upload.part_count)));
+  const done = upload.training
+    ? upload
+    : await patiently(async () => uploads.complete(id, await sumOf(sums, upload.part_count)));
   forget(id);
   onStarted?.(done.training);
 }
 
-const arrivedOf = (upload) => upload.size_bytes - upload.missing.reduce((sum, number) => sum + bytesIn(upload, number), 0);
-const bytesIn = (upload, number) => Math.min(upload.part_bytes, upload.size_bytes - (number - 1) * upload.part_bytes);
+const arrivedOf = (upload) =>
+  upload.size_bytes - upload.missing.reduce((sum, number) => sum + bytesIn(upload, number), 0);
+const bytesIn = (upload, number) =>
+  Math.min(upload.part_bytes, upload.size_bytes - (number - 1) * upload.part_bytes);
 
 /** Repeat a call while the server asks for it: 503, 429 and no answer at all. */
 async function patiently(call, signal) {
@@ -150,7 +222,9 @@ async function patiently(call, signal) {
     } catch (error) {
       const isPassing = error.status === 503 || error.status === 429 || error.status === 0;
       if (signal?.aborted || !isPassing || attempt >= PATIENCE) throw error;
-      await new Promise((resolve) => setTimeout(resolve, (error.retryAfter ?? Math.min(30, 2 ** attempt / 2)) * 1000));
+      await new Promise((resolve) =>
+        setTimeout(resolve, (error.retryAfter ?? Math.min(30, 2 ** attempt / 2)) * 1000),
+      );
     }
   }
 }
@@ -187,14 +261,17 @@ async function sendParts(id, signal) {
   let arrived = arrivedOf(upload);
   const partial = new Map();
   const tell = () => {
-    if (!signal.aborted) change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
+    if (!signal.aborted)
+      change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
   };
   const signed = new Map();
   let signing = null;
   const urlOf = async (number) => {
     while (!signed.has(number)) {
       // one request for the next few, however many senders ask
-      signing ??= signNext([number, ...left.slice(0, SIGNED_AT_ONCE - 1)]).finally(() => { signing = null; });
+      signing ??= signNext([number, ...left.slice(0, SIGNED_AT_ONCE - 1)]).finally(() => {
+        signing = null;
+      });
       await signing;
     }
     const part = signed.get(number);
@@ -203,7 +280,8 @@ async function sendParts(id, signal) {
   };
   const signNext = async (numbers) => {
     const parts = [];
-    for (const part_number of numbers) parts.push({ part_number, checksum: await sumsOf(part_number) });
+    for (const part_number of numbers)
+      parts.push({ part_number, checksum: await sumsOf(part_number) });
     const answer = await patiently(() => uploads.sign(id, parts, signal), signal);
     for (const part of answer.parts) signed.set(part.part_number, part);
   };
@@ -213,7 +291,15 @@ async function sendParts(id, signal) {
       const from = (number - 1) * upload.part_bytes;
       for (let attempt = 1; ; attempt += 1) {
         try {
-          await put(await urlOf(number), file.slice(from, from + bytesOf(number)), signal, (bytes) => { partial.set(number, bytes); tell(); });
+          await put(
+            await urlOf(number),
+            file.slice(from, from + bytesOf(number)),
+            signal,
+            (bytes) => {
+              partial.set(number, bytes);
+              tell();
+            },
+          );
           break;
         } catch (error) {
           partial.delete(number);
@@ -236,7 +322,7 @@ async function sendParts(id, signal) {
 
 // XMLHttpRequest, since fetch does not tell how much of a body has been sent
 function put({ url, headers }, body, signal, onBytes) {
-  return new Promise((resolve, reject) => {
+  return new Promise((/** @type {(value?: void) => void} */ resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for
     const call = new XMLHttpRequest();
     const stop = () => call.abort();

@@ -10,7 +10,12 @@ import { tell, tellFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 import { abort, pause, resume, running } from "./upload.js";
 
-const WORDS = { sending: ["Uploading", "processing"], paused: ["Paused", "waiting"], waiting: ["Interrupted", "waiting"], finishing: ["Completing", "processing"] };
+const WORDS = {
+  sending: ["Uploading", "processing"],
+  paused: ["Paused", "waiting"],
+  waiting: ["Interrupted", "waiting"],
+  finishing: ["Completing", "processing"],
+};
 
 /** What follows an upload's end: its training's page, or why there is none. */
 export function started(made, error) {
@@ -21,7 +26,9 @@ export function started(made, error) {
 
 /** @param {{workspaceId: string, owner: string}} props */
 export function Uploading({ workspaceId, owner }) {
-  const mine = useStore(running).filter((one) => one.workspaceId === workspaceId && one.owner === owner);
+  const mine = useStore(running).filter(
+    (one) => one.workspaceId === workspaceId && one.owner === owner,
+  );
   if (mine.length === 0) return null;
   const goOn = async (id, file) => {
     try {
@@ -31,7 +38,15 @@ export function Uploading({ workspaceId, owner }) {
     }
   };
   const giveUp = async (one) => {
-    if (!(await confirm({ title: "Abort the upload?", text: `What has arrived of ${one.name} is thrown away.`, action: "Abort", danger: true }))) return;
+    if (
+      !(await confirm({
+        title: "Abort the upload?",
+        text: `What has arrived of ${one.name} is thrown away.`,
+        action: "Abort",
+        danger: true,
+      }))
+    )
+      return;
     try {
       await abort(one.id);
     } catch (error) {
@@ -39,12 +54,17 @@ export function Uploading({ workspaceId, owner }) {
     }
   };
   return html`<section class="card stack" aria-labelledby="h-uploads"><h2 id="h-uploads">Uploads</h2>
-    <ul class="stack">${mine.map((one) => html`<li key=${one.id} class="stack" data-upload=${one.state}>
+    <ul class="stack">${mine.map(
+      (one) => html`<li key=${one.id} class="stack" data-upload=${one.state}>
       <div class="bar"><span class="strong wrap">${one.title}</span><${Tag} tone=${WORDS[one.state][1]}>${WORDS[one.state][0]}<//><span class="muted small num wrap">${one.name} · ${one.state === "waiting" ? bytes(one.size) : `${bytes(one.sent)} of ${bytes(one.size)}`}</span><span class="spacer"></span>
         ${one.state === "sending" && html`<button type="button" onClick=${() => pause(one.id)}>Pause</button>`}
         ${one.state === "paused" && html`<${ActionButton} className="primary" run=${() => goOn(one.id)}>Resume<//>`}
         ${one.state !== "finishing" && html`<${ActionButton} className="danger" run=${() => giveUp(one)}>Abort<//>`}</div>
-      ${one.state === "waiting" ? html`<label class="field"><span>Choose ${one.name} again to go on <span class="hint">what has arrived is not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && goOn(one.id, event.target.files[0])} /></label>`
-        : html`<${Bar} label=${`Upload of ${one.title}`} done=${one.size > 0 ? (one.sent / one.size) * 100 : 0} tone=${WORDS[one.state][1]} />`}
-      ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}</li>`)}</ul></section>`;
+      ${
+        one.state === "waiting"
+          ? html`<label class="field"><span>Choose ${one.name} again to go on <span class="hint">what has arrived is not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && goOn(one.id, event.target.files[0])} /></label>`
+          : html`<${Bar} label=${`Upload of ${one.title}`} done=${one.size > 0 ? (one.sent / one.size) * 100 : 0} tone=${WORDS[one.state][1]} />`
+      }
+      ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}</li>`,
+    )}</ul></section>`;
 }

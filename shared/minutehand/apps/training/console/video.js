@@ -7,7 +7,8 @@ import { Failed, Loading } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
 // a cue's text is markup of a kind
-const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const plain = (text) =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 /** @param {{id: string, title: string, handle: {current: object}, said: {start: number, end: number, text: string}[]}} props `handle` gets `jump(seconds)` and `now()`. */
 export function Video({ id, title, handle, said }) {
@@ -29,9 +30,11 @@ export function Video({ id, title, handle, said }) {
   useEffect(() => {
     if (!isThere || said.length === 0) return;
     // made here and not loaded: the policy lets no file of ours be made up on the page
-    const track = element.current.textTracks[0] ?? element.current.addTextTrack("captions", "Transcript");
+    const track =
+      element.current.textTracks[0] ?? element.current.addTextTrack("captions", "Transcript");
     for (const cue of [...(track.cues ?? [])]) track.removeCue(cue);
-    for (const { start, end, text } of said) track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
+    for (const { start, end, text } of said)
+      track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
     if (track.mode === "disabled") track.mode = "hidden";
   }, [isThere, said]);
   const expired = () => {
@@ -41,11 +44,17 @@ export function Video({ id, title, handle, said }) {
     found.refresh();
   };
   const loaded = () => {
-    if (wanted.current > 0 && element.current.currentTime === 0) element.current.currentTime = wanted.current;
+    if (wanted.current > 0 && element.current.currentTime === 0)
+      element.current.currentTime = wanted.current;
   };
   return html`<section class="card stack" aria-labelledby="h-video"><h2 id="h-video">Video</h2>
-    ${found.value ? html`<video ref=${element} src=${found.value.url} controls preload="metadata" playsinline aria-label=${`Video: ${title}`} onError=${expired} onLoadedMetadata=${loaded} style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
+    ${
+      found.value
+        ? html`<video ref=${element} src=${found.value.url} controls preload="metadata" playsinline aria-label=${`Video: ${title}`} onError=${expired} onLoadedMetadata=${loaded} style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
       ${found.value.note && html`<p class="notice stale wrap" role="status">${found.value.note}</p>`}
       ${found.value.host === "mux" && html`<p class="muted small wrap">At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.</p>`}`
-      : found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The video cannot be played" />` : html`<${Loading} what="Fetching the video's address" />`}</section>`;
+        : found.error
+          ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The video cannot be played" />`
+          : html`<${Loading} what="Fetching the video's address" />`
+    }</section>`;
 }

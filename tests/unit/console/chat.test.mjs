@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { joined, merged } from "../../../../shared/minutehand/apps/chat/console/join.js";
+import { joined, merged } from "../../../shared/minutehand/apps/chat/console/join.js";
 
 const NOTHING = { from: 0, text: "" };
 const piece = (from, message) => ({ stage: `text:${from}`, message });
@@ -22,7 +22,10 @@ test("a text that begins anew replaces the old one", () => {
 test("who comes late, or missed too much, has the end", () => {
   assert.deepEqual(joined(NOTHING, piece(900, "the end")), { from: 900, text: "the end" });
   assert.deepEqual(joined({ from: 0, text: "abc" }, piece(10, "xyz")), { from: 10, text: "xyz" });
-  assert.deepEqual(joined({ from: 10, text: "xyz" }, piece(4, "abcdefxyz")), { from: 4, text: "abcdefxyz" });
+  assert.deepEqual(joined({ from: 10, text: "xyz" }, piece(4, "abcdefxyz")), {
+    from: 4,
+    text: "abcdefxyz",
+  });
 });
 
 test("other progress leaves what is known", () => {
@@ -41,6 +44,9 @@ test("a second attempt's text is not joined to the first one's", () => {
 });
 
 test("messages are merged by their place", () => {
-  const pages = [[{ seq: 2, text: "old" }, { seq: 3 }], [{ seq: 1 }, { seq: 2, text: "new" }]];
+  const pages = [
+    [{ seq: 2, text: "old" }, { seq: 3 }],
+    [{ seq: 1 }, { seq: 2, text: "new" }],
+  ];
   assert.deepEqual(merged(...pages), [{ seq: 1 }, { seq: 2, text: "new" }, { seq: 3 }]);
 });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { JobWatch } from "../../../../infra/console/lib/jobs/watch-job.js";
+import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { randomness, sleep, until, World } from "./world.mjs";
 
 const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, joinPatience: 40 };
@@ -10,7 +10,10 @@ const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, 
 function watching(world, options = {}) {
   const told = [];
   const watch = new JobWatch({}, world.reads, world.topics, "j1", {
-    ...FAST, history: true, onEvent: (event) => told.push(event), ...options,
+    ...FAST,
+    history: true,
+    onEvent: (event) => told.push(event),
+    ...options,
   });
   watch.start();
   return { watch, told };
@@ -142,7 +145,8 @@ test("a wait for the end of a deleted job, or of one no longer watched, is refus
 
 test("without history only what happens from now on is told, over the present row", async () => {
   const world = new World();
-  for (const percentage of [10, 20, 30]) world.commit("job.progress", { status: "processing", progress: { percentage } });
+  for (const percentage of [10, 20, 30])
+    world.commit("job.progress", { status: "processing", progress: { percentage } });
   const { watch, told } = watching(world, { history: false });
   world.connect();
   await until(() => watch.freshness === "live", "live");
@@ -185,6 +189,19 @@ test("a row read ahead of its events is not live until they are told", async () 
   await reading;
 
   assert.deepEqual([watch.freshness, told.length], ["live", 2]);
+  watch.close();
+});
+
+test("a history whose beginning retention took is told from where it begins", async () => {
+  const world = new World();
+  for (let step = 1; step <= 600; step += 1) world.commit("job.progress", { status: "processing" });
+  world.events.splice(0, 40);
+  const { watch, told } = watching(world);
+  world.connect();
+
+  await until(() => watch.freshness === "live", "live");
+
+  assert.deepEqual(seqs(told), seqs(world.events));
   watch.close();
 });
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { WorkspaceWatch } from "../../../../infra/console/lib/jobs/watch-workspace.js";
+import { WorkspaceWatch } from "../../../infra/console/lib/jobs/watch-workspace.js";
 import { randomness, sleep, until } from "./world.mjs";
 
 const FAST = { pollingInterval: 15, silence: 40, firstSilence: 20, reorder: 10, joinPatience: 30 };
@@ -10,18 +10,40 @@ const FAST = { pollingInterval: 15, silence: 40, firstSilence: 20, reorder: 10, 
 /** A workspace's log of changes with a feed by position, and its topic. */
 class Workspace {
   constructor({ random, drop = 0, repeat = 0 }) {
-    Object.assign(this, { random, drop, repeat, log: [], listeners: new Set(), connected: false, reachable: true, resets: false });
+    Object.assign(this, {
+      random,
+      drop,
+      repeat,
+      log: [],
+      listeners: new Set(),
+      connected: false,
+      reachable: true,
+      resets: false,
+    });
     this.reads = {
       feed: async (_id, cursor, limit = 5) => {
         if (!this.reachable) throw new Error("away");
-        if (this.resets) return { events: [], cursor: String(this.log.length), more: false, reset: cursor !== null };
+        if (this.resets)
+          return {
+            events: [],
+            cursor: String(this.log.length),
+            more: false,
+            reset: cursor !== null,
+          };
         const from = cursor === null ? this.log.length : Number(cursor);
         const events = this.log.slice(from, from + limit);
-        return { events, cursor: String(from + events.length), more: from + events.length < this.log.length };
+        return {
+          events,
+          cursor: String(from + events.length),
+          more: from + events.length < this.log.length,
+        };
       },
     };
     this.topics = {
-      join: (_topic, listener) => (this.listeners.add(listener), () => this.listeners.delete(listener)),
+      join: (_topic, listener) => (
+        this.listeners.add(listener),
+        () => this.listeners.delete(listener)
+      ),
       nudge: async () => {},
       reconnect: async () => (this.connect(false), this.connect(true)),
     };
@@ -34,7 +56,13 @@ class Workspace {
 
   commit(job) {
     const seq = this.log.filter((event) => event.job_id === job).length * 3 + 1; // holes, as on the topic
-    const event = { job_id: job, seq, type: "job.leased", data: { status: "processing" }, created_at: "2026-11-20T08:00:00Z" };
+    const event = {
+      job_id: job,
+      seq,
+      type: "job.leased",
+      data: { status: "processing" },
+      created_at: "2026-11-20T08:00:00Z",
+    };
     this.log.push(event);
     if (!this.connected || this.random() < this.drop) return;
     for (let copies = this.random() < this.repeat ? 2 : 1; copies > 0; copies -= 1) {
@@ -52,7 +80,11 @@ test("every change is told exactly once, whatever the socket does", async () => 
     space.commit("before");
     const told = [];
     let resyncs = 0;
-    const watch = new WorkspaceWatch(space.reads, space.topics, "w", { ...FAST, onEvent: (event) => told.push(event), onResync: () => void (resyncs += 1) });
+    const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+      ...FAST,
+      onEvent: (event) => told.push(event),
+      onResync: () => void (resyncs += 1),
+    });
     watch.start();
     await until(() => resyncs === 1, "the first read");
     if (random() < 0.8) space.connect(true);
@@ -77,7 +109,11 @@ test("a cursor of another database means reading anew, and going on from now", a
   const space = new Workspace({ random: randomness(1) });
   const told = [];
   const resyncs = [];
-  const watch = new WorkspaceWatch(space.reads, space.topics, "w", { ...FAST, onEvent: (event) => told.push(event), onResync: ({ first }) => void resyncs.push(first) });
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    ...FAST,
+    onEvent: (event) => told.push(event),
+    onResync: ({ first }) => void resyncs.push(first),
+  });
   watch.start();
   await until(() => resyncs.length === 1, "the first read");
   space.resets = true;
@@ -88,6 +124,9 @@ test("a cursor of another database means reading anew, and going on from now", a
   await until(() => told.length > 0, "the next change");
 
   assert.deepEqual(resyncs, [true, false]);
-  assert.deepEqual(told.map((event) => event.job_id), ["found"]);
+  assert.deepEqual(
+    told.map((event) => event.job_id),
+    ["found"],
+  );
   watch.close();
 });

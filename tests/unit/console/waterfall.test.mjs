@@ -2,12 +2,45 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { criticalPath, extentOf, moved, placeOf, rowsOf, spansOf, sumsOf, ticksOf, zoomed } from "../../../../infra/console/lib/waterfall.js";
+import {
+  criticalPath,
+  extentOf,
+  moved,
+  placeOf,
+  rowsOf,
+  spansOf,
+  sumsOf,
+  ticksOf,
+  zoomed,
+} from "../../../infra/console/lib/waterfall.js";
 
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
-const attempt = (number, from, to, outcome, more = {}) => ({ attempt: number, fence: number, leased_at: at(from), ended_at: to === null ? null : at(to), outcome, error_message: null, ...more });
-const step = (name, kind, from, to) => ({ name, kind, started_at: at(from), ended_at: to === null ? null : at(to) });
-const job = (id, more) => ({ id, parent_id: null, job_type: id, status: "completed", created_at: at(0), finished_at: at(10_000), attempts: [], steps: [], ...more });
+const attempt = (number, from, to, outcome, more = {}) => ({
+  attempt: number,
+  fence: number,
+  leased_at: at(from),
+  ended_at: to === null ? null : at(to),
+  outcome,
+  error_message: null,
+  ...more,
+});
+const step = (name, kind, from, to) => ({
+  name,
+  kind,
+  started_at: at(from),
+  ended_at: to === null ? null : at(to),
+});
+const job = (id, more) => ({
+  id,
+  parent_id: null,
+  job_type: id,
+  status: "completed",
+  created_at: at(0),
+  finished_at: at(10_000),
+  attempts: [],
+  steps: [],
+  ...more,
+});
 
 // attempt 1 fails after 1 s; attempt 2 spawns two children and waits for them from 3 to 8 s; then it ends
 const parent = job("parent", {
@@ -16,29 +49,68 @@ const parent = job("parent", {
     attempt(2, 2500, 3000, "waiting"),
     attempt(2, 8000, 10_000, "completed"),
   ],
-  steps: [step("read", "step", 600, 900), step("pages", "children", 3000, 8000), step("bind", "step", 8100, 9900)],
+  steps: [
+    step("read", "step", 600, 900),
+    step("pages", "children", 3000, 8000),
+    step("bind", "step", 8100, 9900),
+  ],
 });
-const quick = job("quick", { parent_id: "parent", created_at: at(2900), finished_at: at(4000), attempts: [attempt(1, 3000, 4000, "completed")] });
-const slow = job("slow", { parent_id: "parent", created_at: at(2900), finished_at: at(7900), attempts: [attempt(1, 3100, 7900, "completed")], steps: [step("render", "step", 3200, 7800)] });
+const quick = job("quick", {
+  parent_id: "parent",
+  created_at: at(2900),
+  finished_at: at(4000),
+  attempts: [attempt(1, 3000, 4000, "completed")],
+});
+const slow = job("slow", {
+  parent_id: "parent",
+  created_at: at(2900),
+  finished_at: at(7900),
+  attempts: [attempt(1, 3100, 7900, "completed")],
+  steps: [step("render", "step", 3200, 7800)],
+});
 const trace = { jobs: [parent, quick, slow], more: false };
 
 test("a job's time is split into queued, run, backed off and waited, and the parts add up to the whole", () => {
   const sums = sumsOf(parent, Date.parse(at(60_000)));
 
-  assert.deepEqual(spansOf(parent, 0).map(({ kind, from, to }) => [kind, to - from]), [
-    ["queued", 500], ["run", 1000], ["backoff", 1000], ["run", 500], ["wait", 5000], ["run", 2000]]);
-  assert.deepEqual(sums, { queued: 500, run: 3500, backoff: 1000, wait: 5000, total: 10_000, runs: 3 });
+  assert.deepEqual(
+    spansOf(parent, 0).map(({ kind, from, to }) => [kind, to - from]),
+    [
+      ["queued", 500],
+      ["run", 1000],
+      ["backoff", 1000],
+      ["run", 500],
+      ["wait", 5000],
+      ["run", 2000],
+    ],
+  );
+  assert.deepEqual(sums, {
+    queued: 500,
+    run: 3500,
+    backoff: 1000,
+    wait: 5000,
+    total: 10_000,
+    runs: 3,
+  });
 });
 
 test("the critical path goes through the child that ended last, and not through the quick one", () => {
   const keys = criticalPath(trace, Date.parse(at(60_000)));
 
-  for (const key of ["parent", "parent:bind", "parent:pages", "slow", "slow:render"]) assert.ok(keys.has(key), key);
+  for (const key of ["parent", "parent:bind", "parent:pages", "slow", "slow:render"])
+    assert.ok(keys.has(key), key);
   assert.ok(!keys.has("quick"));
 });
 
 test("of steps that ran side by side only the one that held the job up is critical", () => {
-  const side = job("side", { attempts: [attempt(1, 0, 10_000, "completed")], steps: [step("short", "step", 100, 2000), step("long", "step", 100, 9000), step("last", "step", 9000, 9900)] });
+  const side = job("side", {
+    attempts: [attempt(1, 0, 10_000, "completed")],
+    steps: [
+      step("short", "step", 100, 2000),
+      step("long", "step", 100, 9000),
+      step("last", "step", 9000, 9900),
+    ],
+  });
 
   const keys = criticalPath({ jobs: [side] }, 0);
 
@@ -51,7 +123,10 @@ test("rows come parents first and in order of time; a folded job hides what is i
   const open = rowsOf(trace, { now });
   const folded = rowsOf(trace, { now, closed: new Set(["slow"]) });
 
-  assert.deepEqual(open.map((row) => row.name), ["parent", "Attempt 1", "read", "quick", "slow", "render", "pages", "Attempt 2", "bind"]);
+  assert.deepEqual(
+    open.map((row) => row.name),
+    ["parent", "Attempt 1", "read", "quick", "slow", "render", "pages", "Attempt 2", "bind"],
+  );
   assert.ok(!folded.some((row) => row.name === "render"));
   assert.equal(open[0].level, 0);
   assert.equal(open.find((row) => row.name === "render").level, 2);
@@ -59,7 +134,12 @@ test("rows come parents first and in order of time; a folded job hides what is i
 });
 
 test("what still runs ends now, and the whole grows with it", () => {
-  const running = job("running", { status: "processing", finished_at: null, attempts: [attempt(1, 1000, null, null)], steps: [step("upload", "step", 2000, null)] });
+  const running = job("running", {
+    status: "processing",
+    finished_at: null,
+    attempts: [attempt(1, 1000, null, null)],
+    steps: [step("upload", "step", 2000, null)],
+  });
   const rows = rowsOf({ jobs: [running] }, { now: Date.parse(at(30_000)) });
 
   assert.ok(rows.every((row) => row.isRunning));

@@ -27,7 +27,14 @@ export async function until(holds, what, patience = 8000) {
 export class World {
   constructor({ random = Math.random, drop = 0, repeat = 0, delay = 0 } = {}) {
     Object.assign(this, { random, drop, repeat, delay });
-    this.job = { id: "j1", status: "pending", attempts: 0, last_seq: 0, progress: null, result: null };
+    this.job = {
+      id: "j1",
+      status: "pending",
+      attempts: 0,
+      last_seq: 0,
+      progress: null,
+      result: null,
+    };
     this.events = [];
     this.listeners = new Set();
     this.connected = false;
@@ -37,8 +44,10 @@ export class World {
     this.nudges = 0;
     this.reads = {
       job: async () => (this.#read(), this.job && { ...this.job }),
-      events: async (_id, seq, limit = PAGE) =>
-        (this.#read(), this.events.filter((event) => event.seq > seq).slice(0, limit)),
+      events: async (_id, seq, limit = PAGE) => (
+        this.#read(),
+        this.events.filter((event) => event.seq > seq).slice(0, limit)
+      ),
     };
     this.topics = {
       join: (_topic, listener) => {
@@ -75,13 +84,15 @@ export class World {
     const seq = this.job.last_seq + 1;
     this.job = { ...this.job, ...pick(data), last_seq: seq };
     if (type === "job.completed") this.job.result = { answer: 42 };
-    if (["completed", "failed", "cancelled"].includes(this.job.status)) this.job.completed_at = "2026-11-20T08:00:00Z";
+    if (["completed", "failed", "cancelled"].includes(this.job.status))
+      this.job.completed_at = "2026-11-20T08:00:00Z";
     const row = { job_id: "j1", seq, type, data, created_at: "2026-11-20T08:00:00Z" };
     this.events.push(row);
     if (!this.connected || this.random() < this.drop) return;
     const { created_at: at, ...frame } = row;
     for (let copies = this.random() < this.repeat ? 2 : 1; copies > 0; copies -= 1) {
-      const send = () => this.connected && this.listeners.forEach((listener) => listener.message({ ...frame, at }));
+      const send = () =>
+        this.connected && this.listeners.forEach((listener) => listener.message({ ...frame, at }));
       if (this.delay > 0) setTimeout(send, this.random() * this.delay);
       else send();
     }
@@ -89,4 +100,6 @@ export class World {
 }
 
 const pick = ({ status, attempts, progress }) =>
-  Object.fromEntries(Object.entries({ status, attempts, progress }).filter(([, value]) => value !== undefined));
+  Object.fromEntries(
+    Object.entries({ status, attempts, progress }).filter(([, value]) => value !== undefined),
+  );

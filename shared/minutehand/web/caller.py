@@ -1,0 +1,53 @@
+"""A caller whose token was verified, and the comparison of shared tokens.
+
+The verified token is forwarded to the Data API as it is, so that row level security decides
+what its holder may see. `tokens` makes callers, `auth` hands them to routes.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from minutehand.web.errors import unauthorized
+
+
+class InvalidToken(Exception):
+    """A token was refused; the text is safe to show to its holder."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A signed-in user, or a project's own service (`role` = service_role, no `user_id`)."""
+
+    user_id: UUID | None
+    role: str
+    token: str = field(repr=False)
+    expires_at: datetime
+    is_anonymous: bool = False
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def subject(self) -> UUID:
+        """The user's id; only for callers that came through `require_caller`."""
+        if self.user_id is None:
+            raise unauthorized("this route takes a user's token", presented=True)
+        return self.user_id
+
+
+def token_of(caller: Caller | None) -> str | None:
+    """The caller's own token; None for a guest."""
+    return caller.token if caller is not None else None
+
+
+def token_matches(offered: str, accepted: Iterable[str]) -> bool:
+    """Whether `offered` is one of `accepted`, in a time that tells nothing about either."""
+    matches = False
+    for token in accepted:
+        # no short cut: a match on the first must cost what a match on the last costs
+        matches |= hmac.compare_digest(offered.encode(), token.encode())
+    return matches

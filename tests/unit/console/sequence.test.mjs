@@ -1,0 +1,131 @@
+// Order, duplicates, gaps and snapshots: the pure half of lib/jobs.js.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs.js";
+import { eventsOf } from "../../../infra/console/lib/jobs/sequence.js";
+import { randomness } from "./world.mjs";
+
+/** Passed by minutehand.client.sequence as well: tests/unit/client/test_sequence.py. */
+const cases = JSON.parse(
+  readFileSync(new URL("../../fixtures/sequence.json", import.meta.url), "utf8"),
+);
+/** Events of the given numbers, or of those from one to another. */
+const numbers = (given) =>
+  Array.isArray(given)
+    ? given.map((seq) => ({ seq }))
+    : Array.from({ length: given.to - given.from + 1 }, (_, at) => ({ seq: given.from + at }));
+const events = (count) => Array.from({ length: count }, (_, index) => ({ seq: index + 1 }));
+const shuffled = (list, random) =>
+  list
+    .map((item) => [random(), item])
+    .sort((a, b) => a[0] - b[0])
+    .map(([, item]) => item);
+
+test("events in any order, repeated, come out in order and once", () => {
+  for (let seed = 1; seed <= 200; seed += 1) {
+    const random = randomness(seed);
+    const all = events(40);
+    const sequence = new Sequence();
+
+    const out = shuffled([...all, ...all.filter(() => random() < 0.3)], random).flatMap((one) =>
+      sequence.offer([one]),
+    );
+
+    assert.deepEqual(
+      out.map((event) => event.seq),
+      all.map((event) => event.seq),
+    );
+    assert.equal(sequence.hasGap, false);
+  }
+});
+
+test("a snapshot at any point plus the stream gives the same row as the stream alone", () => {
+  const stream = [
+    ["job.created", { status: "pending", attempts: 0 }],
+    ["job.leased", { status: "processing", attempts: 1 }],
+    ["job.progress", { progress: { percentage: 10 }, attempts: 1 }],
+    [
+      "job.retried",
+      {
+        status: "pending",
+        attempts: 1,
+        error_message: "no",
+        next_retry_at: "2026-11-20T09:00:00Z",
+      },
+    ],
+    ["job.leased", { status: "processing", attempts: 2 }],
+    ["job.waiting", { status: "waiting", attempts: 2, wait: { kind: "ask", question: "Which?" } }],
+    ["job.resumed", { status: "pending", attempts: 2 }],
+    ["job.leased", { status: "processing", attempts: 2 }],
+    ["job.completed", { status: "completed", attempts: 2 }],
+  ].map(([type, data], index) => ({
+    job_id: "j",
+    seq: index + 1,
+    type,
+    data,
+    at: `2026-11-20T08:00:0${index}Z`,
+  }));
+  const replay = (from, row) => stream.slice(from).reduce(applyEvent, row);
+  const start = { id: "j", last_seq: 0, status: "pending", attempts: 0 };
+  const whole = replay(0, start);
+
+  assert.equal(whole.status, "completed");
+  assert.ok(ENDED.has(whole.status) && whole.completed_at);
+  for (let at = 0; at <= stream.length; at += 1) {
+    const snapshot = stream.slice(0, at).reduce(applyEvent, start);
+    assert.deepEqual(replay(0, snapshot), whole, `overlapping everything at ${at}`);
+    assert.deepEqual(replay(at, snapshot), whole, `overlapping nothing at ${at}`);
+  }
+});
+
+for (const { name, after, steps } of cases.order) {
+  test(`order: ${name}`, () => {
+    const sequence = new Sequence(after);
+
+    for (const step of steps) {
+      const told =
+        "page" in step
+          ? sequence.offerPage(numbers(step.page), { isLast: step.is_last })
+          : sequence.offer(numbers(step.offer));
+      assert.deepEqual(told, numbers(step.told));
+      assert.equal(sequence.last, step.last ?? sequence.last);
+      assert.equal(sequence.hasGap, step.has_gap ?? sequence.hasGap);
+    }
+  });
+}
+
+for (const { name, job, events: told, after } of cases.jobs) {
+  test(`row: ${name}`, () => {
+    const row = told
+      .map((event) => ({ ...event, job_id: job.id, at: `2026-11-20T08:00:0${event.seq}Z` }))
+      .reduce(applyEvent, job);
+
+    for (const [field, expected] of Object.entries(after)) {
+      const found = field.split(".").reduce((value, part) => value[part], row);
+      assert.deepEqual(found ?? null, expected, field);
+    }
+  });
+}
+
+for (const { name, frame, seq } of cases.frames) {
+  test(`frame: ${name}`, () => assert.equal(normalizeEvent(frame)?.seq ?? null, seq));
+}
+
+for (const { name, message, events: carried } of cases.messages) {
+  test(`message: ${name}`, () => assert.deepEqual(eventsOf(message), carried));
+}
+
+test("a row of job_events becomes the shape of a frame", () => {
+  const row = {
+    job_id: "j",
+    seq: 3,
+    type: "job.log",
+    data: {},
+    created_at: "2026-11-20T08:00:00Z",
+  };
+
+  assert.equal(normalizeEvent(row).at, row.created_at);
+  assert.equal(normalizeEvent({ ...row, seq: "1e99" }), null);
+});

@@ -1,0 +1,17 @@
+"""Files import each other one way only; what two of them need is in a third, below both."""
+
+from __future__ import annotations
+
+import graphlib
+
+import grimp
+
+
+def test_no_two_files_import_each_other_in_a_loop() -> None:
+    """Imports for types alone and inside functions count: a reader follows them like any other."""
+    graph = grimp.build_graph("minutehand", "functions", "infra", "tests", cache_dir=None)
+    below = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}
+
+    assert len(below) > 500
+    # raises CycleError, which names the files
+    graphlib.TopologicalSorter(below).prepare()
