@@ -125,7 +125,8 @@ set search_path = ''
 as $$
   select case when p_session_id like 'guest\_%'
     then exists (select from queue.live_guest_session(p_session_id) as v where v.workspace_id = p_workspace_id)
-    else exists (select from queue.sessions as s where s.session_id = p_session_id and s.workspace_id = p_workspace_id) end;
+    else exists (select from queue.sessions as s where s.session_id = p_session_id
+      and s.workspace_id = p_workspace_id) end;
 $$;
 comment on function queue.may_publish is E'Whether a workspace publishes to a session''s topic: the one that used its id first, while a guest session lives.\n\nAnother''s jobs with the same id are not published there, and whoever watches those polls session_feed.';
 
@@ -150,9 +151,11 @@ begin
     when 'job' then
       return exists (select 1 from public.jobs as j left join queue.job_types as t on t.job_type = j.job_type
         -- refused where nothing will come, so that watchers poll
-        where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full' and (j.workspace_id in (select queue.my_workspaces())
+        where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full'
+          and (j.workspace_id in (select queue.my_workspaces())
           or j.session_id like 'guest\_%' and exists (
-            select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));
+            select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id
+              and queue.is_mine(v))));
     when 'workspace' then
       return v_id::uuid in (select queue.my_workspaces());
     when 'session' then
