@@ -127,8 +127,12 @@ begin
       when 4 then 'queue.messages_mark_4'::regclass else 'queue.messages_mark_5'::regclass end,
       (p_second & c_second) << c_bits | counted);
   end if;
-  select least(counted, min(m & c_count)) into base
-  from unnest(v_marks) as m where (p_second - (m >> c_bits)) & c_second <= 5;
+  base := counted;
+  for v_n in 1..6 loop
+    if (p_second - (v_marks[v_n] >> c_bits)) & c_second <= 5 then
+      base := least(base, v_marks[v_n] & c_count);
+    end if;
+  end loop;
 end;
 $$;
 comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened is true for the first caller in a second, who marks it.\n\nAny five seconds lie within six whole ones.';
@@ -169,6 +173,8 @@ comment on function queue.count_messages is 'Count so many messages; the count a
 create function queue.announce_held(p_ceiling bigint, p_quarter integer) returns integer
 language plpgsql
 set search_path = ''
+set enable_hashjoin = on -- of thousands of lines; whoever calls this looks up one by one
+set enable_seqscan = on
 as $$
 declare
   v_topics text[];

@@ -1,6 +1,30 @@
 -- Job events go to the private topics that apply: all events of a statement for one topic travel in
 -- order in one message. A lost message never fails the work: clients read the event log after joining.
 
+create function queue.publish_one(
+  p_job_id uuid, p_seq bigint, p_workspace_id uuid, p_type text, p_data jsonb, p_created_at timestamptz
+) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_topics text[] := '{}';
+  v_minor constant boolean := p_type in ('job.progress', 'job.log');
+  v_payload constant jsonb := jsonb_build_object('job_id', p_job_id, 'seq', p_seq, 'type', p_type, 'data', p_data,
+    'at', p_created_at);
+begin
+  if p_type <> 'job.created' then
+    v_topics := v_topics || ('job:' || p_job_id);
+  end if;
+  if not v_minor then
+    v_topics := v_topics || ('workspace:' || p_workspace_id);
+  end if;
+  perform queue.send_messages(v_topics, array_fill(p_type, array[cardinality(v_topics)]),
+    array_fill(v_payload, array[cardinality(v_topics)]), array_fill(v_minor, array[cardinality(v_topics)]));
+end;
+$$;
+comment on function queue.publish_one is 'queue.publish_events for one event of a job without a session, by expressions instead of its one statement.';
+
 create function queue.publish_events() returns trigger
 language plpgsql
 security definer -- whoever moves a job may not write to realtime.messages
@@ -13,12 +37,21 @@ declare
   c_message_bytes constant numeric := 120000;
   v_window queue.message_window;
   v_part numeric; -- of a message that one event fills on average
-  v_states text[] := array(select job_type from queue.job_types where live = 'states');
-  v_off text[] := array(select job_type from queue.job_types where live = 'off');
-  v_mixed boolean := v_states || v_off <> '{}';
+  v_mixed boolean := exists (select from queue.job_types as t where t.live <> 'full');
+  v_states text[] := '{}';
+  v_off text[] := '{}';
+  v_first record;
 begin
-  if not exists (select from events) or to_regclass('realtime.messages') is null then
+  select e.*, count(*) over () as events into v_first from events as e limit 1;
+  if not found or to_regclass('realtime.messages') is null then
     return null;
+  elsif v_first.events = 1 and v_first.session_id is null and not v_mixed then
+    perform queue.publish_one(v_first.job_id, v_first.seq, v_first.workspace_id, v_first.type, v_first.data,
+      v_first.created_at);
+    return null;
+  elsif v_mixed then
+    v_states := array(select t.job_type from queue.job_types as t where t.live = 'states');
+    v_off := array(select t.job_type from queue.job_types as t where t.live = 'off');
   end if;
   v_window := queue.message_window();
   if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
@@ -119,5 +152,5 @@ begin
 end;
 $$;
 comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. A guest session is followed by whoever it was opened to, and its jobs by the user it is for.';
-revoke execute on function queue.publish_events, queue.may_publish, queue.may_follow from public, anon, authenticated, service_role;
+revoke execute on function queue.publish_one, queue.publish_events, queue.may_publish, queue.may_follow from public, anon, authenticated, service_role;
 grant execute on function queue.may_follow to authenticated, anon;
