@@ -9,37 +9,53 @@ const TIMEOUT_MS = 20_000;
 
 /** A refusal by the API, with what people and code need to act on it. */
 export class ApiError extends Error {
-  constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
+  /**
+   * @param {{status: number, code?: string | null, error?: string, detail?: unknown, request_id?: string | null,
+   *   retryAfter?: number | null}} refusal `status` 0: no answer came; `retryAfter` in seconds.
+   */
+  constructor({
+    status,
+    code = null,
+    error,
+    detail = null,
+    request_id: requestId = null,
+    retryAfter = null,
+  }) {
     super(error || `The server answered ${status}`);
     this.name = "ApiError";
-    Object.assign(this, {
-      status,
-      code: code ?? null,
-      detail: detail ?? null,
-      requestId: requestId ?? null,
-      retryAfter: retryAfter ?? null,
-    });
+    this.status = status;
+    this.code = code;
+    this.detail = detail;
+    this.requestId = requestId;
+    this.retryAfter = retryAfter;
   }
 }
 
-let client = null;
+/** @type {import("@supabase/supabase-js").SupabaseClient<any, any, any>} */
+let client;
+/** @type {any} */
 let config = null;
 let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
+/** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
 /**
- * `{status: "starting" | "out" | "in", user, workspaces, workspace, isOperator, reason}`; `workspace` has `role`: manager,
- * member or operator; `reason` says why somebody was signed out who did not ask for it.
+ * @typedef {{status: "starting" | "out" | "in" | "failed", user: {id: string, email: string} | null, workspaces: Workspace[],
+ *   workspace: Workspace | null, isOperator: boolean, reason: string | null, error?: any}} Session `reason` says why
+ *   someone was signed out who did not ask for it.
  */
-export const session = createStore({
-  status: "starting",
-  user: null,
-  workspaces: [],
-  workspace: null,
-  isOperator: false,
-  reason: null,
-});
+
+export const session = createStore(
+  /** @type {Session} */ ({
+    status: "starting",
+    user: null,
+    workspaces: [],
+    workspace: null,
+    isOperator: false,
+    reason: null,
+  }),
+);
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
@@ -152,7 +168,12 @@ async function signedIn(user) {
   }
 }
 
-/** The workspaces somebody belongs to; for operators also those they have open, and all of them as one. */
+/**
+ * The workspaces a person belongs to; for operators also those they have open, and all of them as one.
+ *
+ * @param {string} userId
+ * @returns {Promise<{workspaces: Workspace[], isOperator: boolean}>}
+ */
 async function readWorkspaces(userId) {
   const [found, memberships, onCall] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
@@ -178,6 +199,7 @@ async function readWorkspaces(userId) {
 /** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
 export async function refreshWorkspaces(id) {
   const now = session.get();
+  if (!now.user) return;
   const { workspaces, isOperator } = await readWorkspaces(now.user.id);
   const workspace =
     workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
@@ -194,7 +216,8 @@ async function acceptInvitations() {
 
 export async function signIn(email, password) {
   const { error } = await client.auth.signInWithPassword({ email, password });
-  if (error) throw new ApiError({ status: error.status, code: error.code, error: error.message });
+  if (error)
+    throw new ApiError({ status: error.status ?? 0, code: error.code, error: error.message });
 }
 
 export async function signOut() {
@@ -216,8 +239,9 @@ async function token({ fresh = false } = {}) {
   const { data: found, error } = fresh
     ? await client.auth.refreshSession()
     : await client.auth.getSession();
-  if (error && !(error.status >= 400 && error.status < 500)) {
-    // nobody is signed out because Auth is away for a moment
+  const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
+  if (error && !isRefused) {
+    // no one is signed out because Auth is away for a moment
     throw new ApiError({
       status: 0,
       code: "unreachable",
@@ -352,7 +376,12 @@ export const jobs = {
     request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
   explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
   attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
-  steps: (id, signal) => request("GET", `/api/jobs/${id}/steps`, { signal }),
+  /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
+  steps: (id, after, signal) =>
+    request("GET", `/api/jobs/${id}/steps`, {
+      query: after ? { after_name: after.name, after_nth: after.nth } : {},
+      signal,
+    }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
   /** Who cancelled, retried, answered or opened it, the latest first. */
@@ -400,12 +429,11 @@ export const types = {
 
 export const alerts = {
   list: async (workspaceId, signal) =>
-    (await unwrap(data().rpc("list_alerts", { p_workspace_id: workspaceId }).abortSignal(signal)))
-      .alerts,
-  put: (workspaceId, alert) =>
-    unwrap(data().rpc("put_alert", { p_workspace_id: workspaceId, p_alert: alert })),
+    (await request("GET", room(workspaceId, "alerts"), { signal })).alerts,
+  put: (workspaceId, { name, ...alert }) =>
+    request("PUT", room(workspaceId, `alerts/${encodeURIComponent(name)}`), { body: alert }),
   remove: (workspaceId, name) =>
-    unwrap(data().rpc("delete_alert", { p_workspace_id: workspaceId, p_name: name })),
+    request("DELETE", room(workspaceId, `alerts/${encodeURIComponent(name)}`)),
   /** Addresses of the workspace's members, in order. */
   async addresses(workspaceId, readPeople) {
     const members = await unwrap(

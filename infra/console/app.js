@@ -137,7 +137,9 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting: later, it could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
-  useEffect(() => path === "/" && navigate("/jobs", { replace: true }), [path]);
+  useEffect(() => {
+    if (path === "/") navigate("/jobs", { replace: true });
+  }, [path]);
   const commands = useMemo(
     () => [
       ...sections.flatMap((section) =>
@@ -173,7 +175,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   return html`<div class="shell">
     <a class="skip" href="#main" onClick=${(event) => {
       event.preventDefault();
-      document.getElementById("main").focus();
+      document.getElementById("main")?.focus();
     }}>Skip to content</a>
     <header class="top">
       <a class="brand" href="/jobs"><${Logo} /><span>Minutehand</span></a>
@@ -267,7 +269,7 @@ function View({ route, params, workspace, user, apps }) {
 let firstView = true;
 
 async function main() {
-  const root = document.getElementById("app");
+  const root = /** @type {HTMLElement} */ (document.getElementById("app"));
   followLinks();
   try {
     const visiting = location.pathname.startsWith("/guest/");

@@ -211,7 +211,8 @@ begin
   v_problem := queue.alert_problem(p_workspace_id, p_alert);
   if v_problem is not null then
     perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
-  elsif (select count(*) from queue.alerts where workspace_id = p_workspace_id) >= 50 then
+  elsif (select count(*) from queue.alerts as a
+      where a.workspace_id = p_workspace_id and a.name is distinct from p_alert ->> 'name') >= 50 then
     perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 alerts', '50');
   end if;
   insert into queue.alerts as a (workspace_id, name, metric, job_type, threshold, minutes, whole, mail, enabled,
@@ -246,10 +247,13 @@ as $$
 begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.alerts where workspace_id = p_workspace_id and name = p_name;
-  return jsonb_build_object('deleted', found);
+  if not found then
+    perform queue.refuse(404, 'alert_not_found', 'no such alert', p_name);
+  end if;
+  return jsonb_build_object('deleted', p_name);
 end;
 $$;
-comment on function public.delete_alert is 'Remove an alert, by a manager: {deleted}.';
+comment on function public.delete_alert is 'Remove an alert, by a manager: {deleted: name}.';
 
 create function public.list_alerts(p_workspace_id uuid) returns jsonb
 language plpgsql stable

@@ -40,7 +40,7 @@ export function duration(ms) {
 /** Milliseconds between two instants; NaN when one is missing. */
 export const between = (from, to) => (from && to ? Date.parse(to) - Date.parse(from) : Number.NaN);
 
-/** `in 40s`, `3min ago`, `now`. */
+/** `in 40s`, `3m ago`, `now`. */
 export function relative(iso, now = Date.now()) {
   const seconds = Math.round((Date.parse(iso) - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;

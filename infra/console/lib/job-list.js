@@ -18,19 +18,23 @@ export class JobList {
   #workspaceId;
   #filter;
   #changed;
+  /** @type {import("./jobs/watch-workspace.js").WorkspaceWatch | null} */
   #watch = null;
   #rows = new Map(); // id -> row, newest first
   #cursor = null;
   #dirty = new Set();
   #timers = new Set();
   #controller = new AbortController();
+  /** @type {() => string[]} */
   #visible = () => [];
   #loading = false;
   #refreshing = false;
   #again = false;
 
   state = {
+    /** @type {any[]} */
     rows: [],
+    /** @type {any} */
     counts: null,
     isLoading: true,
     isLoadingMore: false,

@@ -10,12 +10,14 @@ export class OperatorList {
   #filter;
   #changed;
   #cursor = null;
-  #timer = null;
+  #timer = 0;
   #controller = new AbortController();
   #loading = false;
 
   state = {
+    /** @type {any[]} */
     rows: [],
+    /** @type {any} */
     counts: null,
     isLoading: true,
     isLoadingMore: false,

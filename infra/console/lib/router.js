@@ -75,7 +75,8 @@ export function followLinks() {
       event.altKey
     )
       return;
-    const link = event.target.closest?.("a[href]");
+    const target = /** @type {Element | null} */ (event.target);
+    const link = /** @type {HTMLAnchorElement | null | undefined} */ (target?.closest?.("a[href]"));
     if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin)
       return;
     if (link.hash && link.pathname === location.pathname) return;

@@ -2,13 +2,25 @@
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/** A holder of one value. */
+/**
+ * @template T
+ * @typedef {{get(): T, set(next: T | ((now: T) => T)): void, subscribe(listener: (value: T) => void): () => boolean}} Store
+ */
+
+/**
+ * A holder of one value.
+ *
+ * @template T
+ * @param {T} value
+ * @returns {Store<T>}
+ */
 export function createStore(value) {
+  /** @type {Set<(value: T) => void>} */
   const listeners = new Set();
   return {
     get: () => value,
     set(next) {
-      const made = typeof next === "function" ? next(value) : next;
+      const made = next instanceof Function ? next(value) : next;
       if (Object.is(made, value)) return;
       value = made;
       for (const listener of [...listeners]) listener(value);
@@ -20,7 +32,13 @@ export function createStore(value) {
   };
 }
 
-/** The present value of a store; the component is drawn again when it changes. */
+/**
+ * The present value of a store; the component is drawn again when it changes.
+ *
+ * @template T
+ * @param {Store<T>} store
+ * @returns {T}
+ */
 export function useStore(store) {
   const [, draw] = useState(null);
   const shown = useRef(null);
@@ -36,25 +54,43 @@ export function useStore(store) {
 
 const RETRY_MS = 5000;
 
-/** Whether repeating may help: the server was away, or failed; a refusal stays one. */
+/**
+ * @template T
+ * @typedef {{value: T | undefined, error: any, isLoading: boolean}} ReadState
+ */
+/**
+ * @template T
+ * @typedef {ReadState<T> & {isStale: boolean, refresh: () => void}} Read
+ */
+
+/** @type {ReadState<any>} */
+const NOTHING_READ = { value: undefined, error: null, isLoading: true };
+
+/**
+ * Whether repeating may help: the server was away, or failed; a refusal stays one.
+ *
+ * @param {any} error
+ */
 export const isPassing = (error) => error?.status === 0 || error?.status >= 500;
 
 /**
  * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
- * stale (`isStale`: an older value is shown because reading the newer one failed or goes on).
+ * stale (`isStale`: an older value is shown because reading the newer one failed).
  *
  * A server that was away is asked again by itself.
  *
- * @param {(signal: AbortSignal) => Promise<any>} read
+ * @template T
+ * @param {(signal: AbortSignal) => Promise<T>} read
  * @param {any[]} inputs Read again when one of them changes.
+ * @returns {Read<T>}
  */
 export function useRead(read, inputs) {
-  const [state, setState] = useState({ value: undefined, error: null, isLoading: true });
+  const [state, setState] = useState(/** @type {ReadState<T>} */ (NOTHING_READ));
   const [turn, setTurn] = useState(0);
-  useLayoutEffect(() => setState({ value: undefined, error: null, isLoading: true }), inputs);
+  useLayoutEffect(() => setState(NOTHING_READ), inputs);
   useEffect(() => {
     const controller = new AbortController();
-    let again = null;
+    let again = 0;
     setState((before) => ({ ...before, isLoading: true }));
     read(controller.signal).then(
       (value) => !controller.signal.aborted && setState({ value, error: null, isLoading: false }),
@@ -76,7 +112,12 @@ export function useRead(read, inputs) {
   };
 }
 
-/** Read again every so often while the page is visible, never while a read goes on; null: not. */
+/**
+ * Read again every so often while the page is visible, never during a read; null: not.
+ *
+ * @param {Read<any>} read
+ * @param {number | null} everyMs
+ */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);
   latest.current = read;

@@ -5,9 +5,9 @@ import { createStore } from "./store.js";
 const KEY = "minutehand.theme";
 export const THEMES = ["system", "light", "dark"];
 
-export const theme = createStore(
-  THEMES.includes(localStorage.getItem(KEY)) ? localStorage.getItem(KEY) : "system",
-);
+const kept = localStorage.getItem(KEY) ?? "";
+
+export const theme = createStore(THEMES.includes(kept) ? kept : "system");
 
 function apply(name) {
   if (name === "system") delete document.documentElement.dataset.theme;

@@ -18,7 +18,8 @@ export const {
   useId,
 } = preactHooks;
 export const hooks = preactHooks;
-export const html = htm.bind(h);
+/** @type {(strings: TemplateStringsArray, ...values: any[]) => import("preact").VNode} */
+export const html = htm.bind(/** @type {any} */ (h));
 
 /** A class list from strings and falsy values. */
 export const classes = (...names) => names.filter(Boolean).join(" ");

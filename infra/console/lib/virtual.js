@@ -2,13 +2,26 @@
 
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
-const OVERSCAN = 8;
+/** Rows drawn above and below those in view, so that scrolling shows no gap. */
+export const OVERSCAN = 8;
+
+/**
+ * Rows `first` to `last` (exclusive) are drawn, between spacers of `before` and `after` pixels. Pure.
+ *
+ * @param {{count: number, rowHeight: number, top: number, height: number}} list `top` is how far it is scrolled and
+ *   `height` what is seen of it, in pixels.
+ */
+export function rowsInView({ count, rowHeight, top, height }) {
+  const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));
+  const end = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
+  const last = Math.max(first, end);
+  return { first, last, before: first * rowHeight, after: (count - last) * rowHeight };
+}
 
 /**
  * @param {{count: number, rowHeight: number}} list
  * @returns {{ref: Function, box: {current: Element|null}, first: number, last: number,
- *   before: number, after: number}} Rows `first` to `last` (exclusive) are drawn between spacers of
- *   `before` and `after` pixels; `ref` goes on the scrolling element, which may come and go.
+ *   before: number, after: number}} As `rowsInView`; `ref` goes on the scrolling element, which may come and go.
  */
 export function useVirtual({ count, rowHeight }) {
   const box = useRef(null);
@@ -37,10 +50,5 @@ export function useVirtual({ count, rowHeight }) {
       element.removeEventListener("scroll", soon);
     };
   }, [element]);
-  const first = Math.max(0, Math.min(count, Math.floor(view.top / rowHeight) - OVERSCAN));
-  const last = Math.max(
-    first,
-    Math.min(count, Math.ceil((view.top + view.height) / rowHeight) + OVERSCAN),
-  );
-  return { ref, box, first, last, before: first * rowHeight, after: (count - last) * rowHeight };
+  return { ref, box, ...rowsInView({ count, rowHeight, ...view }) };
 }

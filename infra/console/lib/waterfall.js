@@ -240,12 +240,13 @@ const STEPS = [
   1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5,
   36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5,
 ];
+const LONGEST_STEP = 6048e5;
 
 /** Offsets in milliseconds from `origin` at which the axis has a line: at most `most`, at round numbers. */
 export function ticksOf({ from, to }, origin, most = 8) {
   const step =
     STEPS.find((one) => (to - from) / one <= most) ??
-    STEPS.at(-1) * Math.ceil((to - from) / STEPS.at(-1) / most);
+    LONGEST_STEP * Math.ceil((to - from) / LONGEST_STEP / most);
   const ticks = [];
   for (let offset = Math.ceil((from - origin) / step) * step; origin + offset <= to; offset += step)
     ticks.push(offset);

@@ -41,7 +41,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
   const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
-  const span = at.length > 0 ? at.at(-1) - at[0] : 0;
+  const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;

@@ -3,13 +3,13 @@
 import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
-/** @param {{title: string, onClose: () => void, wide?: boolean}} props */
+/** @param {{title: string, onClose: () => void, wide?: boolean, children?: any}} props */
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
   // before the next key press, which may follow at once: after painting, it would miss the dialog
   useLayoutEffect(() => {
-    const before = document.activeElement;
+    const before = /** @type {HTMLElement | null} */ (document.activeElement);
     const dialog = ref.current;
     dialog.showModal();
     return () => {
@@ -30,7 +30,7 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-const question = createStore(null);
+const question = createStore(/** @type {any} */ (null));
 
 /**
  * Ask before doing something that is hard to undo.

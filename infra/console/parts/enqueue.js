@@ -50,7 +50,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     [workspaceId, chosen],
   );
   const fields = one.value?.payload_schema ? fieldsOf(one.value.payload_schema) : null;
-  const isForm = Boolean(fields) && !asText;
+  const isForm = fields !== null && !asText;
   useEffect(() => {
     if (fields) setDraft(draftOf(fields, like?.job_type === chosen ? like.payload : {}));
   }, [one.value]);
@@ -107,7 +107,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       ${
         isForm
           ? html`<fieldset class="payload-fields"><legend>Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button></legend>
-          ${draft && fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
+          ${draft && fields?.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
           : html`<label class="field"><span>Payload, JSON</span><textarea rows="8" class="mono" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
           ${fields && html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>As a form</button>`}`
       }

@@ -42,6 +42,7 @@ const read = () => {
 const views = createStore(read());
 views.subscribe((list) => localStorage.setItem(KEY, JSON.stringify(list)));
 
+/** @type {Array<[name: string, label: string, attributes: object]>} */
 const FIELDS = [
   ["job_type", "Type", { class: "mono" }],
   ["tag", "Tag", {}],

@@ -28,6 +28,7 @@ import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { tell, tellFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
+/** @type {Array<[name: string, word: string, say?: (value: string) => string]>} */
 const CHIPS = [
   ["job_type", "type"],
   ["queue", "queue"],
@@ -44,9 +45,11 @@ const COLUMNS = { next: "next_run_at", created: "created_at", ran: "run_ms" };
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
- * @param {{workspaceId: string, filter: {state?, job_type?, queue?, parent_id?, tag?, version?, worker_id?, error?, payload?,
- *   min_run_ms?, since?, search?, sort?, order?}, onFilter: (changes:
- *   object) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
+ * @typedef {{[name in "state" | "job_type" | "queue" | "parent_id" | "tag" | "version" | "worker_id" | "error" | "payload" |
+ *   "min_run_ms" | "since" | "search" | "sort" | "order"]?: string}} Filter
+ */
+/**
+ * @param {{workspaceId: string, filter: any, onFilter: (changes: Filter) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
  *   that it can live in the address; `hrefOf` gives the address of a job's page.
  */
 export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/jobs/${id}` }) {
@@ -163,6 +166,7 @@ function hrefWith(state) {
 }
 
 /** What the list asks for: times as instants, a range as a beginning, sorting only where it is another. */
+/** @param {Filter} filter */
 function queryOf({ since, sort, order, ...rest }) {
   return {
     ...rest,
@@ -313,7 +317,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
     ),
   );
 
-  const act = async ({ title, text, action, danger, run, done }) => {
+  const act = async ({ title, text, action, danger = false, run, done }) => {
     if (!(await confirm({ title, text, action, danger }))) return;
     try {
       tell(done(await run()));

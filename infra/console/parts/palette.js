@@ -40,7 +40,7 @@ const matches = (label, text) =>
 function Open({ commands }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  const [found, setFound] = useState({ text: "", jobs: [] });
+  const [found, setFound] = useState({ text: "", jobs: /** @type {any[]} */ ([]) });
   const listId = useId();
   const list = useRef(null);
   useEffect(() => {

@@ -20,6 +20,7 @@ const EDITABLE = [
   "missed",
   "enabled",
 ];
+/** @type {(schedule: any) => any} */
 const asPut = (schedule) => Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]));
 
 /** @param {{workspace: {id, role}}} props */

@@ -7,6 +7,7 @@ import { Dialog } from "./dialog.js";
 const isOpen = createStore(false);
 export const openShortcuts = () => isOpen.set(true);
 
+/** @type {Array<[where: string, keys: Array<[key: string, does: string]>]>} */
 const KEYS = [
   [
     "Everywhere",

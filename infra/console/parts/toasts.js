@@ -3,10 +3,15 @@
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 
-const toasts = createStore([]);
+const toasts = createStore(/** @type {any[]} */ ([]));
 let last = 0;
 
-/** Tell something. Refusals stay until they are dismissed. */
+/**
+ * Show a message for six seconds; a sticky one until it is dismissed. `href` and `label` make its link.
+ *
+ * @param {string} text
+ * @param {{tone?: string, sticky?: boolean, href?: string, label?: string}} [options]
+ */
 export function tell(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
   const toast = { id: last, text, tone, href, label };
@@ -14,7 +19,7 @@ export function tell(text, { tone = "completed", sticky = false, href, label } =
   if (!sticky) setTimeout(() => dismiss(toast.id), 6000);
 }
 
-/** Tell why something failed. */
+/** Say why something failed, until it is dismissed. */
 export function tellFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   tell(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });

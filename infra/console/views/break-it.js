@@ -40,7 +40,7 @@ const WAYS = [
 const EVERY_MS = 1000;
 
 /** What was done and what became of the API since; kept while the console is open. */
-const diary = createStore([]);
+const diary = createStore(/** @type {any[]} */ ([]));
 const note = (text, tone) =>
   diary.set((lines) => [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30));
 

@@ -1,7 +1,7 @@
 """One job's events in their order, and what an event says about its job.
 
-Pure: no I/O, no clock. The browser's counterpart is
-infra/console/lib/jobs/sequence.js.
+Pure: no I/O, no clock. The browser's counterpart is infra/console/lib/jobs/sequence.js; both
+pass the cases of tests/fixtures/sequence.json.
 """
 
 from __future__ import annotations
@@ -99,6 +99,14 @@ def apply_event(job: Job, event: JobEvent) -> Job:
     if event.type not in {"job.progress", "job.log"}:
         next_retry_at = data.get("next_retry_at")
         changes["next_retry_at"] = next_retry_at and datetime.fromisoformat(next_retry_at)
+    if event.type == "job.waiting":
+        changes["waiting_for"] = data.get("wait")
+    elif changes.get("status", job.status) != "waiting":
+        changes["waiting_for"] = None
+    if event.type == "job.cancel_requested":
+        changes["cancel_requested_at"] = event.created_at
+    if event.type == "job.redriven":
+        changes |= {"result": None, "cancel_requested_at": None, "scheduled_for": None}
     if event.type == "job.leased":
         changes["started_at"] = job.started_at or event.created_at
         changes["running_since"] = event.created_at

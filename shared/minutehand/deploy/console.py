@@ -34,7 +34,9 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".woff2": "font/woff2",
 }
 #: For people who read the checkout, not for browsers.
-LEFT_OUT = frozenset({"npm", "screenshots", "vendor.json", "README.md", "DECISIONS.md"})
+LEFT_OUT = frozenset(
+    {"npm", "screenshots", "tsconfig.json", "vendor.json", "README.md", "DECISIONS.md"}
+)
 #: Names carry no hash, so a browser asks each time (and is told 304); an edge may keep a file for a
 #: day, and every upload tells all edges to forget.
 KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"

@@ -29,6 +29,7 @@ from minutehand.queue.models import (
     JobLog,
     JobPage,
     JobSteps,
+    JobTrace,
     JobTypeDetail,
     JobTypes,
     LogPage,
@@ -414,6 +415,14 @@ class UserQueue:
         return JobSteps.model_validate(
             await self._call("job_steps", {"p_job_id": job_id, "p_after": after})
         )
+
+    async def trace(self, job_id: JobId | str) -> JobTrace:
+        """The job's attempts, steps and waits with their spans, and those of its children.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+        """
+        return JobTrace.model_validate(await self._call("job_trace", {"p_job_id": job_id}))
 
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat.

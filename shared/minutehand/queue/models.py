@@ -282,6 +282,56 @@ class JobSteps(Model):
     waiting_for: dict[str, Any] | None = None
 
 
+class TracedAttempt(Model):
+    """An attempt in time; one that is under way has neither end nor outcome."""
+
+    attempt: int
+    fence: int
+    worker_id: str | None = None
+    leased_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    error_message: str | None = None
+
+
+class TracedStep(Model):
+    """A step or a wait in time; what has not ended has no end."""
+
+    name: str
+    kind: Literal["step", "sleep", "ask", "event", "children", "after"]
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    timeout_at: datetime | None = None
+    event: str | None = None
+    question: str | None = None
+
+
+class TracedJob(Model):
+    """A job of a trace; the one asked for has no parent here."""
+
+    id: JobId
+    parent_id: JobId | None = None
+    job_type: str
+    status: Status
+    created_at: datetime
+    scheduled_for: datetime | None = None
+    finished_at: datetime | None = None
+    next_retry_at: datetime | None = None
+    error_message: str | None = None
+    percentage: float | None = None
+    attempts: tuple[TracedAttempt, ...] = ()
+    steps: tuple[TracedStep, ...] = ()
+
+
+class JobTrace(Model):
+    """Where a job's time went: attempts, steps, waits and children, on one axis."""
+
+    now: datetime
+    #: Whether some were left out: 300 jobs of six levels are the most.
+    more: bool = False
+    jobs: tuple[TracedJob, ...]
+
+
 class JobLog(Model):
     """A line a processor logged."""
 

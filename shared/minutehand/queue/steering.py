@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -84,6 +85,37 @@ class WebhookWithSecret(Webhook):
     """A webhook in the one answer that shows its signing secret."""
 
     secret: str
+
+
+class AlertMetric(StrEnum):
+    """What an alert watches: jobs, a share of 0 to 1, seconds, seconds, jobs."""
+
+    FAILED = "failed"
+    FAILURE_SHARE = "failure_share"
+    QUEUE_P95_SECONDS = "queue_p95_seconds"
+    OLDEST_DUE_SECONDS = "oldest_due_seconds"
+    QUEUED = "queued"
+
+
+class Alert(Model):
+    """A threshold and whether it is reached: `raised_at` is null while it is not."""
+
+    id: str
+    workspace_id: WorkspaceId
+    name: str
+    metric: AlertMetric
+    job_type: str | None = None
+    threshold: float
+    minutes: int
+    whole: bool = False
+    mail: tuple[str, ...] = ()
+    enabled: bool = True
+    raised_at: datetime | None = None
+    value: float | None = None
+    checked_at: datetime | None = None
+    last_job_id: JobId | None = None
+    created_by: str | None = None
+    created_at: datetime
 
 
 class Quota(Model):
@@ -266,6 +298,27 @@ class WorkspaceSteering:
             jobs=tuple(Job.model_validate(row) for row in rows[:limit]),
             next_cursor=last and Cursor(created_at=last["created_at"], id=last["id"]).encode(),
         )
+
+    async def alerts(self) -> tuple[Alert, ...]:
+        """The alerts by name, at most 50."""
+        found = await self._ask("list_alerts")
+        return tuple(Alert.model_validate(one) for one in found["alerts"])
+
+    async def put_alert(self, alert: Mapping[str, Any]) -> Alert:
+        """Make the alert of that name, or change it.
+
+        Raises:
+            QueueError: With word `invalid_argument`, `unknown_job_type` or `quota_exceeded`.
+        """
+        return Alert.model_validate(await self._ask("put_alert", p_alert=dict(alert)))
+
+    async def delete_alert(self, name: str) -> None:
+        """Remove an alert.
+
+        Raises:
+            QueueError: With word `alert_not_found`.
+        """
+        await self._ask("delete_alert", repeatable=False, p_name=name)
 
     async def limits(self) -> WorkspaceLimits:
         """The limits and their use."""

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from minutehand.local.users import ADA
-from tests.e2e.console.test_library import node
+from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -32,7 +32,7 @@ def test_forty_watchers_of_ten_jobs_are_told_exactly_what_the_log_holds(
         "watchers": WATCHERS,
     }
     with subprocess.Popen(
-        [node(), str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [node_binary(), str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:
         assert program.stdin is not None
         assert program.stdout is not None

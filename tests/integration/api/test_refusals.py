@@ -109,6 +109,7 @@ def bad_tokens(stack: RunningStack) -> dict[str, str]:
     }
 
 
+JOB_PARTS = ("", "/logs", "/events", "/explain", "/attempts", "/steps", "/trace")
 USER_ROUTES = [
     ("POST", "/api/jobs"),
     ("POST", "/api/jobs/bulk"),
@@ -118,10 +119,7 @@ USER_ROUTES = [
     ("POST", "/api/uploads"),
     ("GET", "/api/jobs"),
     *(("POST", f"/api/jobs/{UNKNOWN}/{verb}") for verb in ("cancel", "retry", "answer")),
-    *(
-        ("GET", f"/api/jobs/{UNKNOWN}{part}")
-        for part in ("", "/logs", "/events", "/explain", "/attempts", "/steps")
-    ),
+    *(("GET", f"/api/jobs/{UNKNOWN}{part}") for part in JOB_PARTS),
     ("GET", f"/api/workspaces/{ACME_ID}/events"),
     ("GET", "/api/sessions/some-session/events"),
 ]
@@ -151,7 +149,7 @@ async def test_a_bad_token_stores_nothing(client: Client, stack: RunningStack) -
     assert count_jobs(stack) == before
 
 
-@pytest.mark.parametrize("part", ["", "/logs", "/events", "/explain", "/attempts", "/steps"])
+@pytest.mark.parametrize("part", JOB_PARTS)
 async def test_another_tenants_job_reads_like_one_that_never_was(
     hand: Hand, eve: httpx.AsyncClient, part: str
 ) -> None:

@@ -65,6 +65,24 @@ def test_a_list_says_what_people_look_for(run: Run, worker: HandWorker) -> None:
     assert as_json(run("ls", "-t", kind, "--since", "15m", "--state", "queued", "--json")) == []
 
 
+def test_a_trace_shows_where_the_time_went(run: Run, worker: HandWorker) -> None:
+    """A failed attempt, a wait and a child, each on its line, however narrow the terminal."""
+    job_id = worker.enqueue()
+    worker.settle(
+        worker.lease()[0], "retry", error={"type": "Boom", "message": "no"}, retry_after_seconds=0
+    )
+    worker.spawn(worker.lease_soon(), 1)
+
+    trace = as_json(run("show", job_id, "--trace", "--json"))
+    lines = run("show", job_id, "--trace").stdout.splitlines()
+
+    assert [job["parent_id"] for job in trace["jobs"]] == [None, job_id]
+    names = [worker.job_type, "attempt", "attempt", worker.job_type]
+    assert [line.split()[0] for line in lines] == names
+    assert ["retry" in lines[1], "running" in lines[2], "queued" in lines[3]] == [True] * 3
+    assert all("+" in line for line in lines)
+
+
 def test_one_job_is_shown_whole(run: Run, worker: HandWorker) -> None:
     """Attempts with the line at fault, steps, children, log: no second command is needed."""
     job_id = worker.enqueue()
@@ -188,3 +206,17 @@ def test_init_knows_whether_the_running_stack_has_the_type(
     began = time.monotonic()
     assert published(tmp_path, worker.job_type) is None
     assert time.monotonic() >= began
+
+
+def test_a_job_is_shown_with_the_steps_of_every_page(run: Run, worker: HandWorker) -> None:
+    """A page holds about 1 MB; what a terminal shows must not end there unsaid."""
+    job_id = worker.enqueue()
+    lease = worker.lease_soon()
+    names = [f"step {n}" for n in range(5)]
+    worker.report(lease, steps=[{"name": name, "result": "x" * 400_000} for name in names])
+
+    details = as_json(run("show", job_id, "--json"))["details"]
+
+    assert [step["name"] for step in details["steps"]] == names
+    assert details["more_steps"] is False
+    worker.settle(lease)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minutehand.client.sequence import MOST_WAITING, EventSequence, apply_event, event_of_frame
 from minutehand.queue import Job, JobEvent
+from tests.support.paths import ROOT
 
 JOB = "11111111-0000-4000-8000-000000000001"
 START = datetime(2026, 1, 1, tzinfo=UTC)
+CASES = json.loads((ROOT / "tests/fixtures/sequence.json").read_text("utf-8"))
 
 
 def event(seq: int, type: str = "job.progress", **data: Any) -> JobEvent:
     return JobEvent(
         job_id=JOB, seq=seq, type=type, data=data, created_at=START + timedelta(seconds=seq)
     )
+
+
+def numbers(given: list[int] | dict[str, int]) -> list[int]:
+    """A list as it is, or from a number to another."""
+    if isinstance(given, list):
+        return given
+    return list(range(given["from"], given["to"] + 1))
 
 
 def seqs(events: list[JobEvent]) -> list[int]:
@@ -82,50 +94,41 @@ def test_events_beyond_what_is_kept_back_are_read_again() -> None:
     assert not sequence.has_gap
 
 
-def test_exactly_the_allowed_number_is_kept_back() -> None:
-    """One fewer would read again what is here; one more would hold what nobody allowed."""
-    sequence = EventSequence()
-    sequence.offer([event(seq) for seq in range(2, MOST_WAITING + 3)])
+@pytest.mark.parametrize("case", CASES["order"], ids=lambda case: case["name"])
+def test_events_come_out_as_in_the_browser(case: dict[str, Any]) -> None:
+    """The same cases as tests/unit/console/sequence.test.mjs."""
+    sequence = EventSequence(case["after"])
 
-    told = sequence.offer([event(1)])
-
-    assert seqs(told) == list(range(1, MOST_WAITING + 2))
-    assert sequence.has_gap, "the one too many is still missing"
-
-
-def test_what_retention_took_is_skipped() -> None:
-    """The database lacks nothing else, so waiting for it would be for ever."""
-    sequence = EventSequence()
-    sequence.offer([event(43)])
-
-    told = sequence.offer_page([event(41), event(42)], is_last=True)
-
-    assert (seqs(told), sequence.has_gap) == ([41, 42, 43], False)
+    for step in case["steps"]:
+        if "page" in step:
+            page = [event(seq) for seq in numbers(step["page"])]
+            told = sequence.offer_page(page, is_last=step["is_last"])
+        else:
+            told = sequence.offer([event(seq) for seq in numbers(step["offer"])])
+        assert seqs(told) == numbers(step["told"]), step
+        assert sequence.last == step.get("last", sequence.last), step
+        assert sequence.has_gap == step.get("has_gap", sequence.has_gap), step
 
 
-def test_a_frame_that_is_no_event_is_nothing() -> None:
-    frame = {"job_id": JOB, "seq": 3, "type": "job.log", "data": {}, "at": START.isoformat()}
-
-    assert event_of_frame(frame) == event(3, "job.log").model_copy(update={"created_at": START})
-    assert event_of_frame({**frame, "seq": "three"}) is None
-    assert event_of_frame({"hello": 1}) is None
-    assert event_of_frame("garbage") is None
-
-
-def test_a_job_follows_its_events_and_ignores_those_it_contains() -> None:
+@pytest.mark.parametrize("case", CASES["jobs"], ids=lambda case: case["name"])
+def test_a_row_follows_its_events_as_in_the_browser(case: dict[str, Any]) -> None:
     """A snapshot and a stream may overlap in any way."""
-    job = Job(
-        id=JOB, workspace_id=JOB, job_type="t", status="pending", created_at=START, last_seq=1
-    )
+    made = {"workspace_id": JOB, "job_type": "t", "created_at": START}
+    job = Job.model_validate({**made, **case["job"]})
 
-    leased = apply_event(job, event(2, "job.leased", status="processing", attempts=1))
-    moved = apply_event(leased, event(3, progress={"percentage": 40}))
-    done = apply_event(moved, event(4, "job.completed", status="completed"))
+    for one in case["events"]:
+        at = datetime(2026, 11, 20, 8, 0, one["seq"], tzinfo=UTC)
+        job = apply_event(job, JobEvent(job_id=JOB, created_at=at, **one))
 
-    assert apply_event(done, event(3, progress={"percentage": 1})) is done
-    assert (leased.status, leased.attempts, leased.started_at) == (
-        "processing", 1, START + timedelta(seconds=2),
-    )  # fmt: skip
-    assert moved.progress is not None
-    assert moved.progress.percentage == 40
-    assert (done.status, done.completed_at) == ("completed", START + timedelta(seconds=4))
+    row = job.model_dump(mode="json")
+    for field, expected in case["after"].items():
+        found = reduce(lambda value, name: value[name], field.split("."), row)
+        assert found == expected, field
+
+
+@pytest.mark.parametrize("case", CASES["frames"], ids=lambda case: case["name"])
+def test_a_frame_is_an_event_where_the_browser_says_so(case: dict[str, Any]) -> None:
+    """What arrives on a topic is not ours to trust."""
+    found = event_of_frame(case["frame"])
+
+    assert (found and found.seq) == case["seq"]

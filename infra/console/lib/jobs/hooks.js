@@ -1,6 +1,6 @@
-// The hook for Preact and React: whoever has `useState` and `useEffect` gets `useJobStatus`.
+// The hook for Preact and React: makes `useJobStatus` of a framework's `useState` and `useEffect`.
 
-import { watchJob } from "../jobs.js";
+import { watchJob } from "./watch.js";
 
 /** @import { Client, Hooks, JobState, JobStatusOptions, JobType, UseJobStatus } from "./types.js" */
 

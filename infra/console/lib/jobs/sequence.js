@@ -1,4 +1,5 @@
 // One job's events in their order, and what an event says about its job. Pure: no I/O, no clock.
+// Its counterpart in Python is minutehand.client.sequence; both pass tests/fixtures/sequence.json.
 
 /** @import { Job, JobEvent, WatchedJob } from "./types.js" */
 
@@ -47,25 +48,40 @@ export class Sequence {
    * @returns {E[]} Those that can be handed out now, in order.
    */
   offer(events) {
+    /** @type {E[]} */
+    const ready = [];
     for (const event of events) {
       if (!Number.isSafeInteger(event?.seq) || event.seq < this.#next) continue;
-      if (this.#waiting.size >= MOST_WAITING && event.seq !== this.#next) this.#dropped = true;
-      else this.#waiting.set(event.seq, event);
+      if (event.seq === this.#next) ready.push(...this.#advance(event));
+      else if (this.#waiting.size < MOST_WAITING) this.#waiting.set(event.seq, event);
+      else this.#dropped = true;
     }
-    return this.#ready();
+    return ready;
   }
 
-  /** All events were read to the end: nothing can be missing because it was dropped here. */
-  wasReadToTheEnd() {
-    this.#dropped = false;
-  }
-
-  #ready() {
+  /**
+   * Take a page of the database: every event after one of ours, in order.
+   *
+   * The database lacks no event but those that retention took, so a hole in it is skipped.
+   *
+   * @param {E[]} page
+   * @param {{isLast: boolean}} options Whether the page ends with the latest event.
+   * @returns {E[]} Those that can be handed out now, in order.
+   */
+  offerPage(page, { isLast }) {
+    /** @type {E[]} */
     const ready = [];
-    for (let event; (event = this.#waiting.get(this.#next)); this.#next += 1) {
-      this.#waiting.delete(this.#next);
-      ready.push(event);
-    }
+    for (const event of page) if (event.seq >= this.#next) ready.push(...this.#advance(event));
+    if (isLast) this.#dropped = false;
+    return ready;
+  }
+
+  /** @param {E} event The next one to hand out. */
+  #advance(event) {
+    const ready = [event];
+    this.#next = event.seq + 1;
+    for (let next; (next = this.#waiting.get(this.#next)); this.#next += 1) ready.push(next);
+    for (const seq of this.#waiting.keys()) if (seq < this.#next) this.#waiting.delete(seq);
     return ready;
   }
 }
@@ -113,7 +129,7 @@ export function applyEvent(job, event) {
   if (event.type === "job.leased") next.started_at = job.started_at ?? event.at;
   if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
   if (event.type === "job.redriven")
-    Object.assign(next, { result: null, cancel_requested_at: null });
+    Object.assign(next, { result: null, cancel_requested_at: null, scheduled_for: null });
   next.finished_at = ENDED.has(next.status) ? (job.finished_at ?? event.at) : null;
   next.completed_at = next.status === "completed" ? next.finished_at : null;
   return next;

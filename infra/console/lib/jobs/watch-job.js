@@ -158,10 +158,11 @@ export class JobWatch extends Follower {
     const before = sequence.last;
     for (;;) {
       const page = await this.#reads.events(this.#id, sequence.last, PAGE);
-      this.#take(sequence.offer(page.map(normalizeEvent).filter((event) => event !== null)));
-      if (page.length < PAGE) break;
+      const isLast = page.length < PAGE;
+      const events = page.map(normalizeEvent).filter((event) => event !== null);
+      this.#take(sequence.offerPage(events, { isLast }));
+      if (isLast) break;
     }
-    sequence.wasReadToTheEnd();
     if (this.#rowIsOld) this.#takeRow(await this.#reads.job(this.#id));
     this.#settle();
     return sequence.last > before;
@@ -169,7 +170,7 @@ export class JobWatch extends Follower {
 
   onClose() {
     clearTimeout(this.#rowTimer);
-    this.#settled?.promise.catch(() => {}); // an unwatched job is no news to whoever closed it
+    this.#settled?.promise.catch(() => {}); // who closed the watch knows it
     this.#settled?.reject(new Error("the watch was closed"));
   }
 

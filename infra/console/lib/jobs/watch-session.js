@@ -78,7 +78,7 @@ export class SessionWatch extends Follower {
     this.#heard.set(event.job_id, Math.max(this.#heard.get(event.job_id) ?? 0, event.seq));
     const line = this.#lines.get(event.job_id);
     if (!line) return void this.#missing.add(event.job_id); // a new job: the next read finds it
-    this.#take(line, [event]);
+    this.#take(line, line.sequence.offer([event]));
     // a hole may be a log line, which this topic does not carry: the read closes it either way
     if (line.sequence.hasGap) this.#missing.add(event.job_id);
   }
@@ -118,21 +118,19 @@ export class SessionWatch extends Follower {
   async #readEvents(line) {
     while (line.sequence.last < line.row.last_seq || line.sequence.hasGap) {
       const page = await this.#reads.events(line.row.id, line.sequence.last, PAGE);
-      this.#take(
-        line,
-        page.map(normalizeEvent).filter((event) => event !== null),
-      );
-      line.sequence.wasReadToTheEnd();
-      if (page.length < PAGE) break;
+      const isLast = page.length < PAGE;
+      const events = page.map(normalizeEvent).filter((event) => event !== null);
+      this.#take(line, line.sequence.offerPage(events, { isLast }));
+      if (isLast) break;
     }
   }
 
   /**
    * @param {Line} line
-   * @param {JobEvent[]} offered
+   * @param {JobEvent[]} events In order, each once.
    */
-  #take(line, offered) {
-    for (const event of line.sequence.offer(offered)) {
+  #take(line, events) {
+    for (const event of events) {
       if (event.seq > line.row.last_seq && needsRow(event.type)) this.#missing.add(line.row.id);
       line.row = applyEvent(line.row, event);
       if (event.type === "job.log") continue;

@@ -43,6 +43,7 @@ def whole_document(services: Services) -> dict[str, Any]:
     """The document of every route of `jobs`, `status`, `worker`, `health` and the apps."""
     # here and not at the top: reads must not pay for importing the other functions
     from minutehand.functions.health.app import router as health_routes
+    from minutehand.functions.jobs.alerts import router as alert_routes
     from minutehand.functions.jobs.apps import routers as of_apps
     from minutehand.functions.jobs.members import router as member_routes
     from minutehand.functions.jobs.routes import router as job_routes
@@ -50,7 +51,9 @@ def whole_document(services: Services) -> dict[str, Any]:
     from minutehand.functions.status.routes import router as status_routes
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    own = (job_routes, steering_routes, member_routes, status_routes, health_routes)
+    own = (
+        job_routes, steering_routes, alert_routes, member_routes, status_routes, health_routes,
+    )  # fmt: skip
     for routes in (*own, *of_apps(services)):
         app.include_router(routes)
     document = openapi.document(app)

@@ -22,6 +22,7 @@ from minutehand.queue.models import (
     JobPage,
     JobState,
     JobSteps,
+    JobTrace,
     JobTypeDetail,
     JobTypes,
     LogPage,
@@ -379,6 +380,12 @@ async def get_steps(
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
     return await services.queue_of(caller).steps(str(job_id), after=after)
+
+
+@router.get("/jobs/{job_id:uuid}/trace")
+async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> JobTrace:
+    """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
+    return await services.queue_of(caller).trace(str(job_id))
 
 
 @router.get("/status")

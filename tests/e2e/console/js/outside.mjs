@@ -3,7 +3,7 @@
 
 import { createClient } from "@supabase/supabase-js";
 import { setSchema, watchJob, watchSession } from "../../../../infra/console/lib/jobs.js";
-import { until } from "./world.mjs";
+import { until } from "../../../unit/console/world.mjs";
 
 const order = JSON.parse(await new Response(process.stdin).text());
 const client = createClient(order.url, order.key, {

@@ -27,8 +27,10 @@ export function differences(base, text) {
     runs.at(-1)?.kind === kind ? (runs.at(-1).text += word) : runs.push({ kind, text: word });
   let [i, j] = [0, 0];
   while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && a[i] === b[j]) push("same", a[i++], j++);
-    else if (
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      push("same", a[i++]);
+      j++;
+    } else if (
       j >= b.length ||
       (i < a.length && common[(i + 1) * width + j] >= common[i * width + j + 1])
     )

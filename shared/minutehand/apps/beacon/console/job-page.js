@@ -15,7 +15,7 @@ import { Answers } from "./answers.js";
 import { beacon, isOver, STATES } from "./data.js";
 import { Receipts } from "./receipts.js";
 
-const UNPUBLISHED_MS = 1000; // before the queue has it there is nothing to follow
+const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
 
 export const title = () => "Benchmark";
 
@@ -23,8 +23,9 @@ export default function JobPage({ id }) {
   const found = useRead((signal) => beacon.job(id, signal), [id]);
   const [freshness, setFreshness] = useState("catching-up");
   const job = found.value;
+  const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
   useEffect(() => {
-    if (!job) return undefined;
+    if (!published) return undefined;
     let timer = null;
     const soon = () =>
       (timer ??= setTimeout(() => {
@@ -43,7 +44,7 @@ export default function JobPage({ id }) {
       clearTimeout(timer);
       watch.close();
     };
-  }, [job?.id]);
+  }, [job?.id, published]);
   useEffect(() => {
     if (job?.status !== "created") return undefined;
     const timer = setInterval(found.refresh, UNPUBLISHED_MS);
@@ -77,7 +78,7 @@ export default function JobPage({ id }) {
   };
   const { constraints } = job.spec;
   return html`<article class="page">
-    <header class="page-head"><div><p class="crumb"><a href="/benchmarks">Benchmarks</a> / ${job.spec.benchmark.name}</p><h1 tabindex="-1" class="wrap">${job.jobspec_id} <span class="muted small">v${job.version}</span></h1></div><${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//><span class="spacer"></span><${Freshness} value=${freshness} />
+    <header class="page-head"><div><p class="crumb"><a href="/benchmarks">Benchmarks</a> / ${job.spec.benchmark.name}</p><h1 tabindex="-1" class="wrap">${job.jobspec_id} <span class="muted small">v${job.version}</span></h1></div><${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//><span class="spacer"></span>${published && html`<${Freshness} value=${freshness} />`}
       ${job.queue_job_id && html`<a href=${`/jobs/${job.queue_job_id}`}>Its job</a>`}${!isOver(job.status) && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}</header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <p class="muted wrap">${counted(job.spec.questions.length, "question")} · ${counted(constraints.regions.length, "region")}, ${constraints.min_regions} needed · submitted <${When} at=${job.created_at} /></p>

@@ -79,7 +79,10 @@ function useLive(session, soon) {
 export function Conversation({ id, functions, user, crumb, tools, gone }) {
   const found = useRead((signal) => functions.read(id, signal), [id]);
   const latest = useRead((signal) => functions.messages(id, undefined, signal), [id]);
-  const [kept, setKept] = useState({ messages: [], before: undefined });
+  const [kept, setKept] = useState({
+    messages: /** @type {any[]} */ ([]),
+    before: /** @type {any} */ (undefined),
+  });
   const wasNear = useRef(true);
   useLayoutEffect(() => {
     setKept({ messages: [], before: undefined });

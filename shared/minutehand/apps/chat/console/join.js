@@ -5,12 +5,12 @@
  * message from the n-th character (code point) on. Pieces overlap, so that some may be missed.
  *
  * @param {{from: number, text: string}} known What was joined so far.
- * @param {{stage?: string, message?: string} | null} progress
+ * @param {{stage?: string | null, message?: string | null} | null} progress
  */
 export function joined(known, progress) {
   const place = /^text:(\d+)$/.exec(progress?.stage ?? "")?.[1];
   // another stage is another attempt's: what the one before it wrote is lost
-  if (place === undefined)
+  if (place === undefined || !progress)
     return progress?.stage && !progress.stage.startsWith("text:") ? { from: 0, text: "" } : known;
   const from = Number(place);
   const points = [...known.text];

@@ -11,6 +11,10 @@ const TEXT = {
 /**
  * A page of records by name, the nameless last, after a cursor `{name, id}`; `search` matches any
  * text column.
+ *
+ * @param {"accounts" | "contacts"} table
+ * @param {string} workspaceId
+ * @param {{search?: string, enriched?: string, cursor?: {name: string | null, id: string} | null}} [filter]
  */
 export async function page(table, workspaceId, { search, enriched, cursor } = {}) {
   const select = () => {

@@ -9,7 +9,7 @@ const ROW = 40;
 
 /**
  * @param {{label: string, records: object, columns: Array<{head: string, cell: Function, num?: boolean,
- *   width?: string, wide?: boolean}>, empty: any, chosen?: Set, setChosen?: Function, nameOf: Function}} props
+ *   width?: string, wide?: boolean}>, empty: any, chosen?: Set, setChosen?: (chosen: Set<string>) => void, nameOf: Function}} props
  *   `wide` columns disappear where there is no room.
  */
 export function RecordTable({ label, records, columns, empty, chosen, setChosen, nameOf }) {
@@ -22,7 +22,7 @@ export function RecordTable({ label, records, columns, empty, chosen, setChosen,
   const toggle = (id) => {
     const now = new Set(chosen);
     if (!now.delete(id)) now.add(id);
-    setChosen(now);
+    setChosen?.(now);
   };
   const kind = (column) => classes(column.num && "num", column.wide && "wide-only");
   if (rows.length === 0) {
@@ -34,7 +34,7 @@ export function RecordTable({ label, records, columns, empty, chosen, setChosen,
   return html`${error && html`<${Stale} error=${error} retry=${records.refresh} />`}
     <div class="table-scroll records" ref=${view.ref} tabindex="0" role="region" aria-label=${label}>
       <table class="table records-table">
-        <thead><tr>${chosen && html`<th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${all} onChange=${() => setChosen(all ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded ${label.toLowerCase()}</span></label></th>`}
+        <thead><tr>${chosen && html`<th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${all} onChange=${() => setChosen?.(all ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded ${label.toLowerCase()}</span></label></th>`}
           ${columns.map((column) => html`<th scope="col" class=${kind(column)} style=${column.width ? { width: column.width } : undefined}>${column.head}</th>`)}</tr></thead>
         <tbody>
           ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}

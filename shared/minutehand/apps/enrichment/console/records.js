@@ -8,7 +8,9 @@ import { page } from "./data.js";
 /** The records of a table under a filter: `{rows, next, error, isLoading, more, refresh, freshness}`. */
 export function useRecords(table, workspaceId, filter, jobTypes) {
   const key = JSON.stringify([table, workspaceId, filter]);
-  const [state, setState] = useState({ rows: [], next: null, error: null, isLoading: true });
+  const [state, setState] = useState(
+    /** @type {any} */ ({ rows: [], next: null, error: null, isLoading: true }),
+  );
   const [freshness, setFreshness] = useState("catching-up");
   const turn = useRef(0);
   const now = useRef(state);

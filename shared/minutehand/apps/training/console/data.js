@@ -44,7 +44,12 @@ const MOST = 100;
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
 
 export const monitor = {
-  /** The jobs of a training or of all, the latest first, each with its training's title. */
+  /**
+   * The jobs of a training or of all, the latest first, each with its training's title.
+   *
+   * @param {{workspaceId: string, trainingId?: string, status?: string, type?: string}} wanted
+   * @param {AbortSignal} signal
+   */
   async jobs({ workspaceId, trainingId, status, type }, signal) {
     let asked = supabase().from("background_jobs").select("*").eq("company_id", workspaceId);
     if (trainingId) asked = asked.eq("training_id", trainingId);

@@ -138,7 +138,7 @@ export async function recall({ workspaceId, owner, onStarted }) {
 
 function stopSending(id) {
   sending.get(id)?.abort();
-  sending.delete(id); // so that to go on at once begins anew, not waits for what was stopped
+  sending.delete(id); // so that resuming at once begins again, and does not wait for what was stopped
 }
 
 /** Stop sending; what has arrived stays. */
@@ -147,7 +147,12 @@ export function pause(id) {
   change(id, { state: "paused" });
 }
 
-/** Go on. After a reload `file` must be the one that was begun with. */
+/**
+ * Continue. After a reload `file` must be the one that it began with.
+ *
+ * @param {string} id
+ * @param {{file?: File, onStarted?: (training: any) => void}} [options]
+ */
 export async function resume(id, { file, onStarted } = {}) {
   const one = running.get().find((each) => each.id === id);
   if (!one) return;
@@ -317,7 +322,7 @@ async function sendParts(id, signal) {
 
 // XMLHttpRequest, since fetch does not tell how much of a body has been sent
 function put({ url, headers }, body, signal, onBytes) {
-  return new Promise((resolve, reject) => {
+  return new Promise((/** @type {(value?: void) => void} */ resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for
     const call = new XMLHttpRequest();
     const stop = () => call.abort();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { JobWatch } from "../../../../infra/console/lib/jobs/watch-job.js";
+import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { randomness, sleep, until, World } from "./world.mjs";
 
 const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, joinPatience: 40 };
@@ -189,6 +189,19 @@ test("a row read ahead of its events is not live until they are told", async () 
   await reading;
 
   assert.deepEqual([watch.freshness, told.length], ["live", 2]);
+  watch.close();
+});
+
+test("a history whose beginning retention took is told from where it begins", async () => {
+  const world = new World();
+  for (let step = 1; step <= 600; step += 1) world.commit("job.progress", { status: "processing" });
+  world.events.splice(0, 40);
+  const { watch, told } = watching(world);
+  world.connect();
+
+  await until(() => watch.freshness === "live", "live");
+
+  assert.deepEqual(seqs(told), seqs(world.events));
   watch.close();
 });
 

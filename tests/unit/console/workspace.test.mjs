@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { WorkspaceWatch } from "../../../../infra/console/lib/jobs/watch-workspace.js";
+import { WorkspaceWatch } from "../../../infra/console/lib/jobs/watch-workspace.js";
 import { randomness, sleep, until } from "./world.mjs";
 
 const FAST = { pollingInterval: 15, silence: 40, firstSilence: 20, reorder: 10, joinPatience: 30 };

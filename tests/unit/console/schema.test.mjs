@@ -6,8 +6,8 @@ import test from "node:test";
 
 import { createClient } from "@supabase/supabase-js";
 
-import { enqueue, QueueError, setSchema } from "../../../../infra/console/lib/jobs.js";
-import { readsOf } from "../../../../infra/console/lib/jobs/reads.js";
+import { enqueue, QueueError, setSchema } from "../../../infra/console/lib/jobs.js";
+import { readsOf } from "../../../infra/console/lib/jobs/reads.js";
 
 /** A server that speaks the Data API's format: answers in order, and what was asked. */
 async function serving(answers, use) {

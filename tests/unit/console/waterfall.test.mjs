@@ -12,7 +12,7 @@ import {
   sumsOf,
   ticksOf,
   zoomed,
-} from "../../../../infra/console/lib/waterfall.js";
+} from "../../../infra/console/lib/waterfall.js";
 
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
 const attempt = (number, from, to, outcome, more = {}) => ({

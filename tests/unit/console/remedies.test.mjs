@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { remedyOf, remedyOfRefusal } from "../../../../infra/console/lib/remedies.js";
+import { remedyOf, remedyOfRefusal } from "../../../infra/console/lib/remedies.js";
 
 const job = (more = {}) => ({
   id: "j",

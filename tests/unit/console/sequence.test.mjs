@@ -1,10 +1,20 @@
 // Order, duplicates, gaps and snapshots: the pure half of lib/jobs.js.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../../infra/console/lib/jobs.js";
+import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs.js";
 import { randomness } from "./world.mjs";
 
+/** Passed by minutehand.client.sequence as well: tests/unit/client/test_sequence.py. */
+const cases = JSON.parse(
+  readFileSync(new URL("../../fixtures/sequence.json", import.meta.url), "utf8"),
+);
+/** Events of the given numbers, or of those from one to another. */
+const numbers = (given) =>
+  Array.isArray(given)
+    ? given.map((seq) => ({ seq }))
+    : Array.from({ length: given.to - given.from + 1 }, (_, at) => ({ seq: given.from + at }));
 const events = (count) => Array.from({ length: count }, (_, index) => ({ seq: index + 1 }));
 const shuffled = (list, random) =>
   list
@@ -28,32 +38,6 @@ test("events in any order, repeated, come out in order and once", () => {
     );
     assert.equal(sequence.hasGap, false);
   }
-});
-
-test("a missing event holds back the later ones and is known to be missing", () => {
-  const sequence = new Sequence(5);
-
-  assert.deepEqual(sequence.offer([{ seq: 8 }, { seq: 7 }]), []);
-  assert.equal(sequence.hasGap, true);
-  assert.deepEqual(
-    sequence.offer([{ seq: 6 }]).map((event) => event.seq),
-    [6, 7, 8],
-  );
-  assert.equal(sequence.hasGap, false);
-  assert.equal(sequence.last, 8);
-});
-
-test("an endless gap costs bounded memory and is still known", () => {
-  const sequence = new Sequence();
-  for (let seq = 2; seq < 5000; seq += 1) sequence.offer([{ seq }]);
-
-  assert.equal(sequence.hasGap, true);
-  assert.equal(sequence.offer([{ seq: 1 }]).length, 1001);
-  assert.equal(sequence.hasGap, true, "the dropped ones are still missing");
-
-  sequence.offer(events(5000).slice(1001));
-  sequence.wasReadToTheEnd();
-  assert.equal(sequence.hasGap, false);
 });
 
 test("a snapshot at any point plus the stream gives the same row as the stream alone", () => {
@@ -95,28 +79,48 @@ test("a snapshot at any point plus the stream gives the same row as the stream a
   }
 });
 
-test("frames, rows and rubbish become one shape or nothing", () => {
+for (const { name, after, steps } of cases.order) {
+  test(`order: ${name}`, () => {
+    const sequence = new Sequence(after);
+
+    for (const step of steps) {
+      const told =
+        "page" in step
+          ? sequence.offerPage(numbers(step.page), { isLast: step.is_last })
+          : sequence.offer(numbers(step.offer));
+      assert.deepEqual(told, numbers(step.told));
+      assert.equal(sequence.last, step.last ?? sequence.last);
+      assert.equal(sequence.hasGap, step.has_gap ?? sequence.hasGap);
+    }
+  });
+}
+
+for (const { name, job, events: told, after } of cases.jobs) {
+  test(`row: ${name}`, () => {
+    const row = told
+      .map((event) => ({ ...event, job_id: job.id, at: `2026-11-20T08:00:0${event.seq}Z` }))
+      .reduce(applyEvent, job);
+
+    for (const [field, expected] of Object.entries(after)) {
+      const found = field.split(".").reduce((value, part) => value[part], row);
+      assert.deepEqual(found ?? null, expected, field);
+    }
+  });
+}
+
+for (const { name, frame, seq } of cases.frames) {
+  test(`frame: ${name}`, () => assert.equal(normalizeEvent(frame)?.seq ?? null, seq));
+}
+
+test("a row of job_events becomes the shape of a frame", () => {
   const row = {
     job_id: "j",
     seq: 3,
     type: "job.log",
-    data: { log: {} },
+    data: {},
     created_at: "2026-11-20T08:00:00Z",
   };
 
   assert.equal(normalizeEvent(row).at, row.created_at);
-  assert.equal(normalizeEvent({ ...row, created_at: undefined, at: "x" }).at, "x");
-  for (const rubbish of [
-    null,
-    undefined,
-    7,
-    "x",
-    {},
-    { seq: 1 },
-    { ...row, seq: "1e99" },
-    { ...row, seq: 1.5 },
-    { ...row, type: 3 },
-  ]) {
-    assert.equal(normalizeEvent(rubbish), null);
-  }
+  assert.equal(normalizeEvent({ ...row, seq: "1e99" }), null);
 });

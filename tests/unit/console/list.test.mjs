@@ -1,0 +1,172 @@
+// The two lists of jobs against a server of pages: each row once, in order, the newer of two.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { after, beforeEach, test } from "node:test";
+import "./page.mjs";
+
+const { connect } = await import("../../../infra/console/api.js");
+const { JobList } = await import("../../../infra/console/lib/job-list.js");
+const { OperatorList } = await import("../../../infra/console/lib/operator-list.js");
+
+/** Jobs newest first, as the database holds them; `refuse` makes the next answer an error. */
+let jobs = [];
+let refuse = false;
+let asked = [];
+
+const job = (number, more = {}) => ({
+  id: `job-${String(number).padStart(4, "0")}`,
+  status: "pending",
+  attempts: 0,
+  last_seq: 1,
+  created_at: new Date(Date.UTC(2026, 10, 20) + number * 1000).toISOString(),
+  ...more,
+});
+const newestFirst = (count) => Array.from({ length: count }, (_, at) => job(count - at));
+const idsOf = (list) => list.state.rows.map((row) => row.id);
+
+function pageAfter(id, limit) {
+  const page = jobs.filter((one) => !id || one.id < id).slice(0, limit);
+  return { jobs: page, next: page.length < limit ? null : page.at(-1).id };
+}
+
+async function answer(url, body) {
+  if (url.pathname === "/api/jobs") {
+    const page = pageAfter(url.searchParams.get("cursor"), Number(url.searchParams.get("limit")));
+    return { jobs: page.jobs, next_cursor: page.next };
+  }
+  if (url.pathname.endsWith("/rpc/operator_jobs")) return pageAfter(body.p_cursor, body.p_limit);
+  return { states: { queued: jobs.length }, more: [] }; // count_jobs and operator_counts
+}
+
+const server = createServer(async (request, response) => {
+  const chunks = await request.toArray();
+  const url = new URL(request.url, "http://server.test");
+  asked.push(url.pathname);
+  const body = chunks.length > 0 ? JSON.parse(Buffer.concat(chunks)) : null;
+  const status = refuse ? 503 : 200;
+  const said = refuse ? { error: "away", code: "unavailable" } : await answer(url, body);
+  response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(said));
+});
+server.listen(0, "127.0.0.1");
+await once(server, "listening");
+after(() => server.close());
+
+const address = `http://127.0.0.1:${server.address().port}`;
+const session = {
+  access_token: "token",
+  refresh_token: "refresh",
+  expires_at: Math.floor(Date.now() / 1000) + 3600,
+  user: { id: "ada" },
+};
+const storage = { getItem: () => JSON.stringify(session), setItem() {}, removeItem() {} };
+const auth = { storage, storageKey: "session", autoRefreshToken: false };
+connect(globalThis.supabase.createClient(address, "key", { auth }), { api: address });
+
+beforeEach(() => {
+  jobs = newestFirst(250);
+  refuse = false;
+  asked = [];
+});
+
+const lists = {
+  "a workspace's list": () => new JobList("acme", {}, () => {}),
+  "the list of all workspaces": () => new OperatorList({}, () => {}),
+};
+
+for (const [name, make] of Object.entries(lists)) {
+  test(`${name} reads each row once, in order, to the end`, async () => {
+    const list = make();
+
+    await list.load();
+    assert.deepEqual([list.state.rows.length, list.state.isAll], [100, false]);
+    await Promise.all([list.more(), list.more()]);
+    await list.more();
+    await list.more();
+
+    assert.deepEqual(
+      idsOf(list),
+      jobs.map((one) => one.id),
+    );
+    assert.equal(list.state.isAll, true);
+    assert.equal(
+      asked.filter((path) => /\/(api\/jobs|rpc\/operator_jobs)$/.test(path)).length,
+      3,
+      "no page is read twice",
+    );
+    list.close();
+  });
+
+  test(`${name} takes new and changed rows at its top and keeps its place`, async () => {
+    const list = make();
+    await list.load();
+    await list.more();
+    jobs = [job(251), job(250, { status: "processing", last_seq: 2 }), ...jobs.slice(1)];
+
+    await list.refresh();
+
+    assert.deepEqual(
+      idsOf(list),
+      jobs.slice(0, 201).map((one) => one.id),
+    );
+    assert.equal(list.state.rows[1].status, "processing");
+    list.close();
+  });
+
+  test(`${name} keeps what it shows while the server is away, and says why`, async () => {
+    const list = make();
+    await list.load();
+    refuse = true;
+
+    await list.refresh();
+
+    assert.equal(list.state.rows.length, 100);
+    assert.equal(list.state.error.status, 503);
+    refuse = false;
+    await list.refresh();
+    assert.equal(list.state.error, null);
+    list.close();
+  });
+
+  test(`${name} shows what an action returned`, async () => {
+    const list = make();
+    await list.load();
+
+    list.put(job(240, { status: "cancelled", last_seq: 3 }));
+    list.put(job(9999));
+
+    assert.equal(list.state.rows.find((row) => row.id === "job-0240").status, "cancelled");
+    assert.equal(list.state.rows.length, 100);
+    list.close();
+  });
+}
+
+test("of two reads of a row the one with the later event wins, whichever came last", async () => {
+  const list = new JobList("acme", {}, () => {});
+  await list.load();
+  list.put(job(250, { status: "completed", last_seq: 5 }));
+
+  await list.refresh(); // reads it as it was, pending with last_seq 1
+
+  assert.equal(list.state.rows[0].status, "completed");
+  list.close();
+});
+
+test("a paused list reads nothing until it is resumed", async () => {
+  const list = new JobList("acme", {}, () => {});
+  await list.load();
+  list.pause();
+  jobs = [job(251), ...jobs];
+  asked = [];
+
+  await list.refresh();
+  assert.deepEqual(
+    [asked.filter((path) => path === "/api/jobs"), list.state.rows[0].id],
+    [[], "job-0250"],
+  );
+  list.resume();
+  while (list.state.rows[0].id !== "job-0251")
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  list.close();
+});

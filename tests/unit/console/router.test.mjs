@@ -1,0 +1,56 @@
+// Addresses: which view a path chooses, and how the query keeps the filters.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import "./page.mjs";
+
+const { match, navigate, place, setQuery } = await import("../../../infra/console/lib/router.js");
+const ROUTES = [
+  { path: "/jobs" },
+  { path: "/jobs/:id" },
+  { path: "/trainings/monitor" },
+  { path: "/trainings/:id" },
+];
+const found = (path) => {
+  const one = match(ROUTES, path);
+  return one && [one.route.path, one.params];
+};
+
+test("the first route of as many parts that fits is taken, with its parameters", () => {
+  assert.deepEqual(found("/jobs"), ["/jobs", {}]);
+  assert.deepEqual(found("/jobs/7"), ["/jobs/:id", { id: "7" }]);
+  assert.deepEqual(found("/trainings/monitor"), ["/trainings/monitor", {}]);
+  assert.deepEqual(found("/jobs/a%2Fb"), ["/jobs/:id", { id: "a/b" }]);
+  assert.deepEqual(found("/jobs/100%"), ["/jobs/:id", { id: "100%" }], "a stray % is kept");
+});
+
+test("an empty parameter, another length and another word fit nothing", () => {
+  for (const path of ["/jobs/", "/jobs/7/logs", "/nowhere", ""]) assert.equal(found(path), null);
+});
+
+test("changing the query keeps the rest, drops what is empty and adds no entry to the history", () => {
+  const entries = history.entries;
+
+  setQuery({ search: "two words", state: "" });
+
+  assert.equal(location.search, "?search=two+words");
+  assert.equal(place.get().query.get("search"), "two words");
+  assert.equal(history.entries, entries);
+  setQuery({ sort: "run_ms" }, { replace: false });
+  assert.equal(history.entries, entries + 1);
+});
+
+test("a navigation is told once, a slash at the end is dropped, and staying is no entry", () => {
+  const told = [];
+  const stop = place.subscribe(({ path }) => told.push(path));
+  const entries = history.entries;
+
+  navigate("/types/");
+  navigate("/types/");
+  stop();
+  navigate("/");
+
+  assert.deepEqual(told, ["/types"]);
+  assert.equal(history.entries, entries + 2);
+  assert.equal(place.get().path, "/");
+});
