@@ -1191,7 +1191,10 @@ declare
   v_next timestamptz := least(
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
-    case when p_more then p_now end);
+    case when p_more then p_now end,
+    -- a settlement may have missed what was set aside in that moment: whoever is idle then looks once a second
+    case when exists (select 1 from queue.turns where set_aside)
+      or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
 begin
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;

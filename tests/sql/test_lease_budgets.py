@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
+
+import pytest
 
 from tests.support.engine import ACME, GLOBEX, Engine, handle
 
@@ -135,3 +138,33 @@ def test_a_crafted_key_takes_over_nobodys_partition(engine: Engine) -> None:
 
     assert len(engine.lease(3)) == 3
     assert engine.one("select count(distinct partition_id) from queue.leases") == 3
+
+
+def test_a_batch_costs_the_same_a_job_as_a_small_one(engine: Engine) -> None:
+    """Looking for each job whether its partition is empty now passed over the batch each time."""
+    engine.enqueue_many(400)
+    settle_down(engine)
+
+    few, many = blocks(engine, 20), blocks(engine, 400)
+
+    assert many / 400 <= few / 20
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed"])
+def test_a_settlement_looks_each_item_up(engine: Engine, outcome: str) -> None:
+    """By what was known of an empty table, each item was compared with every lease."""
+    engine.enqueue_many(100)
+    engine.run("analyze")
+    leases = engine.lease(100)
+    plans: list[str] = []
+    with engine.beside() as other:
+        other.run("load 'auto_explain'")
+        other.run("set client_min_messages = log; set auto_explain.log_min_duration = 0")
+        other.run("set auto_explain.log_nested_statements = on; set auto_explain.log_analyze = on")
+        other.connection.add_notice_handler(lambda found: plans.append(found.message_primary or ""))
+        results = other.settle_all([handle(lease) | {"outcome": outcome} for lease in leases])
+
+    assert {result["outcome"] for result in results} == {"applied"}
+    assert any("Delete on leases" in plan for plan in plans)
+    compared = re.findall(r"Rows Removed by Join Filter: (\d+)", "".join(plans))
+    assert all(int(count) <= 100 for count in compared)
