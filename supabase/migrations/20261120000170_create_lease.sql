@@ -495,7 +495,9 @@ set search_path = ''
 set enable_sort = off -- heads are read in the order of their index, no further than they are wanted
 as $$
 begin
-  -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
+  -- As many as fall to each, whichever are free to be had: others lease from the same head at this moment. The place in
+  -- the queue is locked first: one that is gone since the snapshot ends the look there, where the lock of its job, which
+  -- is running now, would be kept, and its settlement would wait for this call.
   with held as materialized (
     select h.job_id, h.place, h.job_place, h.is_late
     from unnest(p_ids, p_oldest, p_jobs) as s (id, oldest, jobs)
@@ -503,7 +505,7 @@ begin
       select r.job_id, r.ctid as place, j.ctid as job_place, coalesce(j.deadline_at <= p_now, false) as is_late
       from queue.ready as r join public.jobs as j on j.id = r.job_id
       where r.partition_id = s.id and r.ready_at >= s.oldest and j.status = 'pending'
-      order by r.ready_at, r.job_id limit s.jobs for update of j skip locked) as h)
+      order by r.ready_at, r.job_id limit s.jobs for update of r, j skip locked) as h)
   select coalesce(array_agg(h.job_id) filter (where not h.is_late), '{}'),
     coalesce(array_agg(h.place) filter (where not h.is_late), '{}'),
     coalesce(array_agg(h.job_place) filter (where not h.is_late), '{}'),
@@ -511,7 +513,7 @@ begin
   into ids, places, job_places, late from held as h;
 end;
 $$;
-comment on function queue.hold is E'Lock up to p_jobs ready jobs of each partition, from p_oldest on: {ids, places, job_places, late}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. Waits for nobody: a job that another holds is passed over.';
+comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. Waits for nobody: a job that another holds is passed over.';
 
 create function queue.hold_head(
   p_ids uuid[], p_oldest timestamptz[], p_is_bound boolean[], p_limit integer, p_now timestamptz,
