@@ -410,7 +410,7 @@ $$;
 comment on function queue.paused_turns is 'Those of the turns whose workspace, queue, or type in the workspace is paused.';
 
 create function queue.find_candidates(
-  p_turns queue.turns[], p_most integer, p_parts integer, p_now timestamptz,
+  p_turns queue.turns[], p_most integer, p_parts integer, p_without uuid[], p_now timestamptz,
   out ids uuid[], out tags double precision[], out weights double precision[], out priorities double precision[],
   out oldest timestamptz[], out rewinds integer[], out types text[], out is_bound boolean[], out empty uuid[],
   out behind boolean, out cut boolean
@@ -444,7 +444,8 @@ begin
       select o.*, row_number() over () as nth from (
         select * from queue.partitions as o
         where o.workspace_id = f.workspace_id and o.job_type = f.job_type and o.queue = f.queue and not o.set_aside
-        order by o.priority, o.last_leased_at limit p_parts) as o) as p
+        order by o.priority, o.last_leased_at limit p_parts + cardinality(p_without)) as o
+      where o.id <> all (p_without)) as p
     left join lateral (
       select r.ready_at from queue.ready as r
       where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head on true)
@@ -462,7 +463,7 @@ begin
   from (select * from chosen order by tag_now, workspace_id, priority, ready_at) as c;
 end;
 $$;
-comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns: {ids, tags, weights, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. types: those of all. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
+comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns and none of p_without: {ids, tags, weights, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. types: those of all. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
 
 create function queue.freshen_turns(p_turns queue.turns[]) returns void
 language plpgsql
@@ -488,7 +489,7 @@ comment on function queue.freshen_turns is E'Bring the turns'' tags up to their 
 
 create function queue.hold(
   p_ids uuid[], p_oldest timestamptz[], p_jobs integer[], p_now timestamptz,
-  out ids uuid[], out places tid[], out job_places tid[], out late uuid[]
+  out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out givers uuid[]
 )
 language plpgsql
 set search_path = ''
@@ -499,7 +500,7 @@ begin
   -- the queue is locked first: one that is gone since the snapshot ends the look there, where the lock of its job, which
   -- is running now, would be kept, and its settlement would wait for this call.
   with held as materialized (
-    select h.job_id, h.place, h.job_place, h.is_late
+    select s.id, h.job_id, h.place, h.job_place, h.is_late
     from unnest(p_ids, p_oldest, p_jobs) as s (id, oldest, jobs)
     cross join lateral (
       select r.job_id, r.ctid as place, j.ctid as job_place, coalesce(j.deadline_at <= p_now, false) as is_late
@@ -509,11 +510,11 @@ begin
   select coalesce(array_agg(h.job_id) filter (where not h.is_late), '{}'),
     coalesce(array_agg(h.place) filter (where not h.is_late), '{}'),
     coalesce(array_agg(h.job_place) filter (where not h.is_late), '{}'),
-    coalesce(array_agg(h.job_id) filter (where h.is_late), '{}')
-  into ids, places, job_places, late from held as h;
+    coalesce(array_agg(h.job_id) filter (where h.is_late), '{}'), coalesce(array_agg(distinct h.id), '{}')
+  into ids, places, job_places, late, givers from held as h;
 end;
 $$;
-comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. Waits for nobody: a job that another holds is passed over.';
+comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Waits for nobody: a job that another holds is passed over.';
 
 create function queue.hold_head(
   p_ids uuid[], p_oldest timestamptz[], p_is_bound boolean[], p_limit integer, p_now timestamptz,
@@ -918,7 +919,7 @@ comment on function queue.put_partitions_aside is 'The same for partitions whose
 create function queue.put_full_aside(
   p_ids uuid[], p_workspace_free integer[], p_type_workspace_free integer[], p_key_free integer[], p_missed boolean[],
   p_until timestamptz
-) returns void
+) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -940,20 +941,23 @@ begin
   if v_full.keys is not null then
     perform queue.put_partitions_aside(v_full.keys, p_until);
   end if;
+  return coalesce(cardinality(v_full.keys), 0) + coalesce(cardinality(v_full.tenants), 0);
 end;
 $$;
-comment on function queue.put_full_aside is 'Keep partitions whose key, and tenants that, are at a limit out of the next leases'' way.';
+comment on function queue.put_full_aside is 'Keep partitions whose key, and tenants that, are at a limit out of the next leases'' way; how many.';
 
 create function queue.allot(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[],
   p_is_bound boolean[], p_limit integer, p_each integer, p_count_due boolean, p_now timestamptz,
   out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
-  out due bigint, out busy boolean, out cut boolean
+  out due bigint, out busy boolean, out cut boolean, out missed uuid[], out aside integer
 )
 language plpgsql
 set search_path = ''
 as $$
 declare
+  v_asked uuid[];
+  v_givers uuid[];
   v_free record; -- nulls where nothing is limited
   v_shares record;
 begin
@@ -963,6 +967,8 @@ begin
     due := 0;
     busy := false;
     cut := false;
+    missed := '{}';
+    aside := 0;
     return;
   elsif true = any (p_is_bound) then
     select * into v_free from queue.count_free(p_ids, queue.hold_caps(p_ids, p_now), p_limit, p_now);
@@ -975,11 +981,14 @@ begin
   end if;
   virtual_time := v_shares.virtual_time;
   cut := v_shares.cut;
-  select * into ids, places, job_places, late
-  from queue.hold(array(select p_ids[s.n] from unnest(v_shares.numbers) as s (n)),
-    array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs, p_now);
+  v_asked := array(select p_ids[s.n] from unnest(v_shares.numbers) as s (n));
+  select h.ids, h.places, h.job_places, h.late, h.givers into ids, places, job_places, late, v_givers
+  from queue.hold(v_asked, array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs, p_now) as h;
   busy := coalesce(true = any (v_free.missed), false)
     or cardinality(ids) + cardinality(late) < (select sum(s.jobs) from unnest(v_shares.jobs) as s (jobs));
+  missed := array(
+    (select u.id from unnest(v_asked) as u (id) except select u.id from unnest(v_givers) as u (id))
+    union all select u.id from unnest(p_ids, v_free.missed) as u (id, missed) where u.missed);
   if p_count_due then
     due := (select count(*) from (
       select 1 from unnest(p_ids, v_free.type_free, v_free.workspace_free, v_free.type_workspace_free,
@@ -989,13 +998,11 @@ begin
         limit least(1001 + p_limit, s.type_free, s.workspace_free, s.type_workspace_free, s.key_free)) as r
       limit 1000 + p_limit) as counted);
   end if;
-  if v_free.missed is not null then
-    perform queue.put_full_aside(p_ids, v_free.workspace_free, v_free.type_workspace_free, v_free.key_free,
-      v_free.missed, p_now + interval '1 second');
-  end if;
+  aside := case when v_free.missed is null then 0 else queue.put_full_aside(p_ids, v_free.workspace_free,
+    v_free.type_workspace_free, v_free.key_free, v_free.missed, p_now + interval '1 second') end;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1010,17 +1017,21 @@ as $$
 declare
   v_types text[] := queue.startable_types(p_job_types, p_budget_ms, p_now);
   v_most integer := p_limit + 1;
+  v_depth integer := 1;
+  v_aside_most constant integer := 40; -- then the call is long enough, and the next one goes on
+  v_aside integer := 0;
+  v_held uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
   v_paused queue.turns[];
   v_cut boolean;
   v_found record;
   v_number integer;
-  v_busy boolean;
-  v_deeper boolean;
+  v_allotted record;
 begin
   empty := '{}';
-  -- first a look at the heads of a few turns; only when that leaves slots empty, deeper ones
-  for v_round in 1..3 loop
+  -- first a look at the heads of a few turns, and beside those that others hold or that are at a limit; only when that
+  -- leaves slots empty, deeper ones
+  for v_round in 1..5 loop
     v_turns := queue.next_turns(v_types, p_queues, v_most);
     v_cut := cardinality(v_turns) >= v_most;
     if exists (select 1 from queue.pauses) then
@@ -1029,8 +1040,8 @@ begin
       v_turns := array(select u from unnest(v_turns) as u where u <> all (v_paused));
     end if;
     select * into v_found from queue.find_candidates(v_turns, v_most,
-      case v_round when 1 then 1 when 2 then 12 else 80 end
-        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), p_now);
+      case v_depth when 1 then 1 when 2 then 12 else 80 end
+        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), v_held, p_now);
     if v_cut and v_found.behind then
       perform queue.freshen_turns(v_turns);
     end if;
@@ -1051,22 +1062,36 @@ begin
         return;
       end if;
     end if;
-    select a.ids, a.places, a.job_places, a.late, a.virtual_time, a.due, a.busy, a.cut
-    into ids, places, job_places, late, virtual_time, due, v_busy, v_deeper
-    from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.oldest, v_found.is_bound, p_limit,
-      case v_round when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4
+    select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.oldest,
+      v_found.is_bound, p_limit,
+      case v_depth when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4
         else p_limit end,
-      p_count_due, p_now) as a;
-    exit when cardinality(ids) >= p_limit or not (v_cut or v_found.cut or v_deeper);
-    v_most := 8 * v_most + 32;
+      p_count_due, p_now);
+    exit when cardinality(v_allotted.ids) >= p_limit or not (v_cut or v_found.cut or v_allotted.cut);
+    v_held := v_held || v_allotted.missed;
+    v_aside := v_aside + v_allotted.aside;
+    exit when v_aside >= v_aside_most;
+    if v_round <= 2 and (cardinality(v_allotted.missed) > 0 or v_allotted.aside > 0) then
+      v_most := v_most + cardinality(v_allotted.missed);
+    else
+      exit when v_depth = 3;
+      v_depth := v_depth + 1;
+      v_most := case v_aside when 0 then 8 * v_most + 32 else v_most + 64 end;
+    end if;
   end loop;
-  more := v_busy and cardinality(ids) < p_limit;
+  ids := v_allotted.ids;
+  places := v_allotted.places;
+  job_places := v_allotted.job_places;
+  late := v_allotted.late;
+  virtual_time := v_allotted.virtual_time;
+  due := v_allotted.due;
+  more := (v_allotted.busy or v_held <> '{}' or v_aside >= v_aside_most) and cardinality(ids) < p_limit;
   if p_count_due and (v_cut or v_found.cut) then
     due := greatest(due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r));
   end if;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to end, since their deadline has passed.';
+comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to end, since their deadline has passed.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
