@@ -517,8 +517,10 @@ $$;
 comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Waits for nobody: a job that another holds is passed over.';
 
 create function queue.hold_head(
-  p_ids uuid[], p_oldest timestamptz[], p_is_bound boolean[], p_limit integer, p_now timestamptz,
-  out number integer, out ids uuid[], out places tid[], out job_places tid[], out late uuid[]
+  p_ids uuid[], p_tags double precision[], p_weights double precision[], p_oldest timestamptz[], p_is_bound boolean[],
+  p_limit integer, p_now timestamptz,
+  out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
+  out busy boolean
 )
 language plpgsql
 set search_path = ''
@@ -529,13 +531,16 @@ begin
     select * into ids, places, job_places, late
     from queue.hold(p_ids[v_number:v_number], p_oldest[v_number:v_number], array[p_limit], p_now);
     if cardinality(ids) > 0 then
-      number := v_number;
+      virtual_time := p_tags[v_number] + (cardinality(ids) - 1) / p_weights[v_number];
+      busy := cardinality(ids) < p_limit and cardinality(ids) + cardinality(late) < (select count(*) from (
+        select 1 from queue.ready as r where r.partition_id = p_ids[v_number] and r.ready_at >= p_oldest[v_number]
+        limit p_limit) as r);
       return;
     end if;
   end loop;
 end;
 $$;
-comment on function queue.hold_head is E'Hold up to p_limit jobs of the first partition that has any to be had, without dividing anything: {number, ids, places, job_places, late}; number is null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
+comment on function queue.hold_head is E'Hold up to p_limit jobs of the first partition that has any to be had, without dividing anything: {ids, places, job_places, late, virtual_time, busy}; ids is empty or null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
 create function queue.make_caps(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -1025,7 +1030,6 @@ declare
   v_paused queue.turns[];
   v_cut boolean;
   v_found record;
-  v_number integer;
   v_allotted record;
 begin
   empty := '{}';
@@ -1051,14 +1055,11 @@ begin
     oldest := v_found.oldest;
     rewinds := v_found.rewinds;
     if not p_count_due and (p_limit = 1 or cardinality(v_found.ids) = 1 and not (v_cut or v_found.cut)) then
-      select h.number, h.ids, h.places, h.job_places, h.late into v_number, ids, places, job_places, late
-      from queue.hold_head(v_found.ids, v_found.oldest, v_found.is_bound, p_limit, p_now) as h;
-      if v_number is not null then
-        virtual_time := v_found.tags[v_number] + (cardinality(ids) - 1) / v_found.weights[v_number];
-        -- of a whole batch others may hold some
-        more := cardinality(ids) < p_limit and cardinality(ids) + cardinality(late) < (select count(*) from (
-          select 1 from queue.ready as r where r.partition_id = v_found.ids[v_number]
-            and r.ready_at >= v_found.oldest[v_number] limit p_limit) as r);
+      select h.ids, h.places, h.job_places, h.late, h.virtual_time, h.busy
+      into ids, places, job_places, late, virtual_time, more
+      from queue.hold_head(v_found.ids, v_found.tags, v_found.weights, v_found.oldest, v_found.is_bound, p_limit,
+        p_now) as h;
+      if cardinality(ids) > 0 then
         return;
       end if;
     end if;
@@ -1079,12 +1080,8 @@ begin
       v_most := case v_aside when 0 then 8 * v_most + 32 else v_most + 64 end;
     end if;
   end loop;
-  ids := v_allotted.ids;
-  places := v_allotted.places;
-  job_places := v_allotted.job_places;
-  late := v_allotted.late;
-  virtual_time := v_allotted.virtual_time;
-  due := v_allotted.due;
+  select v_allotted.ids, v_allotted.places, v_allotted.job_places, v_allotted.late, v_allotted.virtual_time,
+    v_allotted.due into ids, places, job_places, late, virtual_time, due;
   more := (v_allotted.busy or v_held <> '{}' or v_aside >= v_aside_most) and cardinality(ids) < p_limit;
   if p_count_due and (v_cut or v_found.cut) then
     due := greatest(due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r));
