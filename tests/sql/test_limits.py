@@ -215,7 +215,7 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
 
 
 def test_whoever_finds_only_what_is_set_aside_looks_again_within_a_second(engine: Engine) -> None:
-    """A settlement passes by what another lease sets aside at that moment: nobody else would look."""
+    """A settlement passes by what another lease sets aside at that moment; nobody else looks."""
     engine.register("work", workspace_concurrency=1)
     engine.enqueue_many(2)
     assert len(engine.lease()) == 1
