@@ -124,7 +124,7 @@ def test_a_thousand_tenants_at_their_limits_are_passed_by(engine: Engine) -> Non
     settle_down(engine)
     while engine.one("select exists (select 1 from queue.turns where not set_aside)"):
         engine.lease(10, call=2, tick_id=str(uuid.uuid4()))
-        # the clock runs on while this prepares: looking at a few of them again now and then is apart
+        # the clock runs on while this prepares: looking at a few of them again is apart
         engine.run("update queue.turns set look_at = 'infinity' where set_aside")
     free = engine.enqueue(workspace=GLOBEX)
     settle_down(engine)
