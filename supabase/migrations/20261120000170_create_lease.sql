@@ -172,9 +172,6 @@ comment on function queue.tokens is 'What a token bucket holds by now; a missing
 create function queue.open_openings(p_limit integer, p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -229,9 +226,6 @@ comment on function queue.open_openings is E'Open partitions that got jobs, at m
 create function queue.close_partitions(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   -- one that an open transaction has put a job into is locked by it
@@ -315,7 +309,6 @@ create function queue.free_slots(
 ) returns integer
 language plpgsql stable
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_most constant integer := 2147483647;
@@ -360,7 +353,6 @@ create function queue.startable_types(p_job_types text[], p_budget_ms double pre
   p_now timestamptz) returns text[]
 language plpgsql stable
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -384,8 +376,6 @@ comment on function queue.startable_types is 'The types of which a job may start
 create function queue.next_turns(p_job_types text[], p_queues text[], p_turns integer) returns queue.turns[]
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values, and cost a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 begin
   if p_queues is null then
@@ -421,16 +411,12 @@ comment on function queue.paused_turns is 'Those of the turns whose workspace, q
 
 create function queue.find_candidates(
   p_turns queue.turns[], p_most integer, p_parts integer, p_without uuid[], p_now timestamptz,
-  out ids uuid[], out tags double precision[], out priorities double precision[], out oldest timestamptz[],
-    out rewinds integer[],
-  out is_bound boolean[], out empty uuid[], out behind boolean, out cut boolean
+  out ids uuid[], out tags double precision[], out weights double precision[], out priorities double precision[],
+  out oldest timestamptz[], out rewinds integer[], out types text[], out is_bound boolean[], out empty uuid[],
+  out behind boolean, out cut boolean
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -443,16 +429,17 @@ begin
     from unnest(p_turns) as u
     order by tag_now, u.workspace_id, u.job_type, u.queue limit p_most),
   chosen as materialized (
-    select p.id, p.rewinds, f.workspace_id, f.tag, f.tag_now, head.ready_at, p.nth,
+    select p.id, p.rewinds, f.workspace_id, f.job_type, f.tag, f.tag_now, head.ready_at, p.nth,
+      coalesce(l.weight, 1) as weight,
       p.priority - case when t.ageing_seconds is null or head.ready_at is null then 0
         else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority,
       t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
-        or t.key_concurrency is not null and p.concurrency_key <> '' or exists (
-          select 1 from queue.tenant_limits as tl
-          where tl.workspace_id = f.workspace_id and coalesce(tl.max_running,
-            tl.own_max_running) is not null) as is_bound
+        or t.key_concurrency is not null and p.concurrency_key <> ''
+        or coalesce(l.max_running, l.own_max_running) is not null as is_bound
     from front as f
     cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
+    left join lateral (
+      select * from queue.tenant_limits as l where l.workspace_id = f.workspace_id limit 1) as l on true
     cross join lateral (
       select o.*, row_number() over () as nth from (
         select * from queue.partitions as o
@@ -464,24 +451,23 @@ begin
       where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head on true)
   select coalesce(array_agg(c.id) filter (where c.ready_at is not null), '{}'),
     array_agg(c.tag_now) filter (where c.ready_at is not null),
+    array_agg(c.weight) filter (where c.ready_at is not null),
     array_agg(c.priority) filter (where c.ready_at is not null),
     array_agg(c.ready_at) filter (where c.ready_at is not null),
     array_agg(c.rewinds) filter (where c.ready_at is not null),
+    array_agg(distinct c.job_type) filter (where c.ready_at is not null),
     array_agg(c.is_bound) filter (where c.ready_at is not null),
     coalesce(array_agg(c.id) filter (where c.ready_at is null), '{}'),
     coalesce(bool_or(c.tag < c.tag_now), false), coalesce(bool_or(c.nth >= p_parts), false)
-  into ids, tags, priorities, oldest, rewinds, is_bound, empty, behind, cut
+  into ids, tags, weights, priorities, oldest, rewinds, types, is_bound, empty, behind, cut
   from (select * from chosen order by tag_now, workspace_id, priority, ready_at) as c;
 end;
 $$;
-comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns and none of p_without: {ids, tags, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
+comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns and none of p_without: {ids, tags, weights, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. types: those of all. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
 
 create function queue.freshen_turns(p_turns queue.turns[]) returns void
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -501,29 +487,60 @@ end;
 $$;
 comment on function queue.freshen_turns is E'Bring the turns'' tags up to their tenants''.\n\nOne that is behind would stand in front again and again, and hide those after it.';
 
-create function queue.hold_head(
-  p_ids uuid[], p_oldest timestamptz[], p_is_bound boolean[],
-  out number integer, out job_id uuid, out place tid
+create function queue.hold(
+  p_ids uuid[], p_oldest timestamptz[], p_jobs integer[], p_now timestamptz,
+  out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out givers uuid[]
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
-set enable_seqscan = off -- a session's plan may be older than the rows
+set enable_sort = off -- heads are read in the order of their index, no further than they are wanted
+as $$
+begin
+  -- As many as fall to each, whichever are free to be had: others lease from the same head at this moment. The place in
+  -- the queue is locked first: one that is gone since the snapshot ends the look there, where the lock of its job, which
+  -- is running now, would be kept, and its settlement would wait for this call.
+  with held as materialized (
+    select s.id, h.job_id, h.place, h.job_place, h.is_late
+    from unnest(p_ids, p_oldest, p_jobs) as s (id, oldest, jobs)
+    cross join lateral (
+      select r.job_id, r.ctid as place, j.ctid as job_place, coalesce(j.deadline_at <= p_now, false) as is_late
+      from queue.ready as r join public.jobs as j on j.id = r.job_id
+      where r.partition_id = s.id and r.ready_at >= s.oldest and j.status = 'pending'
+      order by r.ready_at, r.job_id limit s.jobs for update of r, j skip locked) as h)
+  select coalesce(array_agg(h.job_id) filter (where not h.is_late), '{}'),
+    coalesce(array_agg(h.place) filter (where not h.is_late), '{}'),
+    coalesce(array_agg(h.job_place) filter (where not h.is_late), '{}'),
+    coalesce(array_agg(h.job_id) filter (where h.is_late), '{}'), coalesce(array_agg(distinct h.id), '{}')
+  into ids, places, job_places, late, givers from held as h;
+end;
+$$;
+comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Waits for nobody: a job that another holds is passed over.';
+
+create function queue.hold_head(
+  p_ids uuid[], p_tags double precision[], p_weights double precision[], p_oldest timestamptz[], p_is_bound boolean[],
+  p_limit integer, p_now timestamptz,
+  out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
+  out busy boolean
+)
+language plpgsql
+set search_path = ''
 as $$
 begin
   for v_number in 1..cardinality(p_ids) loop
     exit when p_is_bound[v_number];
-    select r.job_id, r.ctid into job_id, place from queue.ready as r
-    where r.partition_id = p_ids[v_number] and r.ready_at >= p_oldest[v_number]
-    order by r.ready_at, r.job_id limit 1 for update skip locked;
-    if found then
-      number := v_number;
+    select * into ids, places, job_places, late
+    from queue.hold(p_ids[v_number:v_number], p_oldest[v_number:v_number], array[p_limit], p_now);
+    if cardinality(ids) > 0 then
+      virtual_time := p_tags[v_number] + (cardinality(ids) - 1) / p_weights[v_number];
+      busy := cardinality(ids) < p_limit and cardinality(ids) + cardinality(late) < (select count(*) from (
+        select 1 from queue.ready as r where r.partition_id = p_ids[v_number] and r.ready_at >= p_oldest[v_number]
+        limit p_limit) as r);
       return;
     end if;
   end loop;
 end;
 $$;
-comment on function queue.hold_head is E'Hold the first job to be had of the first partition that has one, for a lease of one: {number, job_id, place}, all null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
+comment on function queue.hold_head is E'Hold up to p_limit jobs of the first partition that has any to be had, without dividing anything: {ids, places, job_places, late, virtual_time, busy}; ids is empty or null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
 create function queue.make_caps(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -544,10 +561,6 @@ comment on function queue.make_caps is 'Make the missing rows to lock for the li
 create function queue.hold_caps(p_ids uuid[], p_now timestamptz) returns bigint[]
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_ids bigint[] := array(select s.cap_id from queue.scopes(p_ids) as s);
@@ -572,8 +585,6 @@ create function queue.count_free(
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_most constant integer := 2147483647;
@@ -599,165 +610,116 @@ end;
 $$;
 comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; most integers where there is no limit.\n\np_caps: the rows that the caller holds. missed: another holds one of the partition''s, so nothing of it is free for now.';
 
-create function queue.allot_bound(
-  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_caps bigint[], p_limit integer,
-    p_each integer,
-  p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
-    out cut boolean,
-  out full_partitions uuid[], out full_turns uuid[], out missed uuid[]
+create function queue.heads_of(
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[], p_most integer[],
+  p_limit integer
+)
+returns table (
+  n integer, workspace_id uuid, job_type text, concurrency_key text, tag double precision, weight double precision,
+  spare bigint, priority double precision, ready_at timestamptz, job_id uuid
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows
+set enable_hashjoin = on -- of tenants with their spare slots, once each
+as $$
+begin
+  return query
+  with parts as materialized (
+    select c.n, p.workspace_id, p.job_type, p.concurrency_key, c.tag, c.priority, c.id, c.oldest, c.most,
+      coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight
+    from unnest(p_ids, p_tags, p_priorities, p_oldest, p_most) with ordinality
+      as c (id, tag, priority, oldest, most, n)
+    cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p) -- it may be closed by now
+  select c.n::integer, c.workspace_id, c.job_type, c.concurrency_key, c.tag, c.weight, s.spare, c.priority,
+    r.ready_at, r.job_id
+  from parts as c
+  join queue.spare_slots(array(select distinct z.workspace_id from parts as z), p_limit) as s
+    on s.workspace_id = c.workspace_id
+  cross join lateral (
+    select q.ready_at, q.job_id from queue.ready as q
+    where q.partition_id = c.id and q.ready_at >= c.oldest order by q.ready_at, q.job_id limit c.most) as r;
+end;
+$$;
+comment on function queue.heads_of is E'The first p_most ready jobs of each partition, from p_oldest on, with what their turn depends on; n is the partition''s number in p_ids.\n\nspare: how many more its tenant may start before it holds more than its share, see spare_slots.';
+
+create function queue.allot_bound(
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[],
+  p_type_free integer[], p_workspace_free integer[], p_type_workspace_free integer[], p_key_free integer[],
+  p_limit integer, p_each integer,
+  out numbers integer[], out jobs integer[], out virtual_time double precision, out cut boolean
+)
+language plpgsql
+set search_path = ''
 as $$
 declare
-  v_free record;
+  v_most integer[] := array(
+    select least(f.a, f.b, f.c, f.d, p_limit)
+    from unnest(p_type_free, p_workspace_free, p_type_workspace_free, p_key_free) with ordinality as f (a, b, c, d, n)
+    order by f.n);
 begin
-  select * into v_free from queue.count_free(p_ids, p_caps, p_limit, p_now);
-  with sized as materialized (
-    select p.id, p.workspace_id, p.job_type, p.concurrency_key, p.claim_from, c.tag, c.priority, c.type_free,
-      c.workspace_free,
-      c.type_workspace_free, c.key_free, c.missed,
-      coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight,
-      least(c.type_free, c.workspace_free, c.type_workspace_free, c.key_free, p_limit)::integer as most,
-      least(c.type_free, c.type_workspace_free) as own_type_free -- a full type takes no slot of its tenant
-    from unnest(p_ids, p_tags, p_priorities, v_free.type_free, v_free.workspace_free, v_free.type_workspace_free,
-      v_free.key_free,
-      v_free.missed) as c (id, tag, priority, type_free, workspace_free, type_workspace_free, key_free, missed)
-    cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
-  spares as materialized (
-    select s.workspace_id, s.spare from queue.spare_slots(array(select distinct z.workspace_id from sized as z), p_limit) as s),
-  found as materialized (
-    select c.*, r.job_id, r.ready_at, (select s.spare from spares as s where s.workspace_id = c.workspace_id) as spare
-    from sized as c
-    cross join lateral (
-      select r.job_id, r.ready_at from queue.ready as r
-      where r.partition_id = c.id and r.ready_at >= c.claim_from
-      order by r.ready_at, r.job_id limit least(c.most, p_each)) as r),
+  with heads as materialized (
+    select * from queue.heads_of(p_ids, p_tags, p_priorities, p_oldest,
+      array(select least(m.most, p_each) from unnest(v_most) with ordinality as m (most, n) order by m.n), p_limit)),
   by_key as (
-    select *, row_number() over (partition by workspace_id, job_type, concurrency_key order by priority, ready_at,
-      job_id) as nth
-    from found),
+    select *, row_number() over (partition by workspace_id, job_type, concurrency_key
+      order by priority, ready_at, job_id) as nth_of_key from heads),
   by_type_workspace as (
-    select *, row_number() over (partition by workspace_id, job_type order by priority, ready_at,
-      job_id) as nth_of_type_workspace
-    from by_key where nth <= key_free),
+    select *, row_number() over (partition by workspace_id, job_type
+      order by priority, ready_at, job_id) as nth_of_type_workspace from by_key where nth_of_key <= p_key_free[n]),
   by_workspace as (
-    select *, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth_of_workspace
-    from by_type_workspace where nth_of_type_workspace <= own_type_free),
+    select *, row_number() over (partition by workspace_id order by priority, ready_at, job_id) as nth
+    -- a full type takes no slot of its tenant
+    from by_type_workspace where nth_of_type_workspace <= least(p_type_free[n], p_type_workspace_free[n])),
   tagged as (
-    select *, tag + (nth_of_workspace - 1) / weight as start_tag, nth_of_workspace > spare as is_beyond from by_workspace
-      where nth_of_workspace <= workspace_free),
+    select *, tag + (nth - 1) / weight as start_tag, nth > spare as is_beyond
+    from by_workspace where nth <= p_workspace_free[n]),
   by_type as (
-    select *, row_number() over (partition by job_type order by is_beyond, start_tag, ready_at, job_id) as nth_of_type
-      from tagged),
-  picked as materialized (
-    select id, start_tag from by_type where nth_of_type <= type_free order by is_beyond, start_tag, ready_at, job_id
-      limit p_limit),
-  shares as materialized (select p.id, count(*) as jobs from picked as p group by 1),
-  -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
-  held as materialized (
-    select s.id, r.job_id, r.place
-    from shares as s
-    join sized as c on c.id = s.id
-    cross join lateral (
-      select r.job_id, r.ctid as place from queue.ready as r
-      where r.partition_id = s.id and r.ready_at >= c.claim_from
-      order by r.ready_at, r.job_id limit s.jobs for update skip locked) as r)
-  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place)
-    from held as h), '{}'),
-    (select max(p.start_tag) from picked as p),
-    case when p_count_due then (select count(*) from (
-      select 1 from sized as s cross join lateral (
-        select 1 from queue.ready as r where r.partition_id = s.id
-        limit least(1001 + p_limit, s.type_free, s.workspace_free, s.type_workspace_free, s.key_free)) as r
-      limit 1000 + p_limit) as counted) end,
-    coalesce((select bool_or(s.missed) from sized as s), false)
-      or (select count(*) from held) < (select count(*) from picked),
-    exists (select 1 from sized as s where s.most > p_each and (select count(*) from found as f
-      where f.id = s.id) >= p_each),
-    array(select s.id from sized as s where s.key_free <= 0 and not s.missed),
-    array(select s.id from sized as s where (s.workspace_free <= 0 or s.type_workspace_free <= 0) and not s.missed),
-    array((select p.id from picked as p except select h.id from held as h) union all
-      select s.id from sized as s where s.missed)
-  into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns, missed;
+    select *, row_number() over (partition by job_type
+      order by is_beyond, start_tag, ready_at, job_id) as nth_of_type from tagged),
+  picked as (
+    select n, start_tag from by_type where nth_of_type <= p_type_free[n]
+    order by is_beyond, start_tag, ready_at, job_id limit p_limit),
+  shares as (select p.n, count(*)::integer as jobs, max(p.start_tag) as start_tag from picked as p group by p.n)
+  select coalesce(array_agg(s.n), '{}'), coalesce(array_agg(s.jobs), '{}'), max(s.start_tag),
+    exists (select 1 from heads as h group by h.n having count(*) >= p_each and v_most[h.n] > p_each)
+  into numbers, jobs, virtual_time, cut from shares as s;
 end;
 $$;
-comment on function queue.allot_bound is E'queue.allot where some of the partitions belong to a limited scope. p_caps: the scopes'' rows that the caller holds.\n\nfull_…: partitions whose key, or whose tenant, is at a limit.';
+comment on function queue.allot_bound is E'Divide p_limit slots among partitions of which some belong to a limited scope: {numbers, jobs}, how many fall to which of p_ids.\n\np_…_free: what each of their scopes may start, in the order of p_ids. cut: one of which p_each were looked at may have more.';
 
 create function queue.allot_unbound(
-  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_limit integer, p_each integer,
-    p_count_due boolean,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
-    out cut boolean, out missed uuid[]
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[], p_limit integer,
+  p_each integer,
+  out numbers integer[], out jobs integer[], out virtual_time double precision, out cut boolean
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 begin
-  with sized as materialized (
-    select p.id, p.workspace_id, p.claim_from, c.tag, c.priority,
-      coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = p.workspace_id), 1) as weight
-    from unnest(p_ids, p_tags, p_priorities) as c (id, tag, priority)
-    cross join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p),
-  spares as materialized (
-    select s.workspace_id, s.spare from queue.spare_slots(array(select distinct z.workspace_id from sized as z), p_limit) as s),
-  found as materialized (
-    select c.*, r.job_id, r.ready_at
-    from sized as c
-    cross join lateral (
-      select r.job_id, r.ready_at from queue.ready as r
-      where r.partition_id = c.id and r.ready_at >= c.claim_from
-      order by r.ready_at, r.job_id limit p_each) as r),
+  with heads as materialized (
+    select h.* from queue.heads_of(p_ids, p_tags, p_priorities, p_oldest,
+      array_fill(least(p_limit, p_each), array[cardinality(p_ids)]), p_limit) as h),
   turns as (
-    select f.*, row_number() over (partition by f.workspace_id order by f.priority, f.ready_at, f.job_id) as nth
-    from found as f),
-  tagged as (
-    select t.id, t.ready_at, t.job_id, t.tag + (t.nth - 1) / t.weight as start_tag,
-      t.nth > (select s.spare from spares as s where s.workspace_id = t.workspace_id) as is_beyond
-    from turns as t),
-  picked as materialized (select id, start_tag from tagged order by is_beyond, start_tag, ready_at, job_id limit p_limit),
-  -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
-  held as materialized (
-    select s.id, r.job_id, r.place
-    from (select p.id, count(*) as jobs from picked as p group by 1) as s
-    join sized as c on c.id = s.id
-    cross join lateral (
-      select r.job_id, r.ctid as place from queue.ready as r
-      where r.partition_id = s.id and r.ready_at >= c.claim_from
-      order by r.ready_at, r.job_id limit s.jobs for update skip locked) as r)
-  select coalesce((select array_agg(h.job_id) from held as h), '{}'), coalesce((select array_agg(h.place)
-    from held as h), '{}'),
-    (select max(p.start_tag) from picked as p),
-    case when p_count_due then (select count(*) from (
-      select 1 from sized as s cross join lateral (
-        select 1 from queue.ready as r where r.partition_id = s.id limit 1001 + p_limit) as r
-      limit 1000 + p_limit) as counted) end,
-    (select count(*) from held) < (select count(*) from picked),
-    p_limit > p_each and exists (select 1 from found as f group by f.id having count(*) >= p_each),
-    array(select p.id from picked as p except select h.id from held as h)
-  into ids, places, virtual_time, due, busy, cut, missed;
+    select h.*, row_number() over (partition by h.workspace_id order by h.priority, h.ready_at, h.job_id) as nth
+    from heads as h),
+  picked as (
+    select t.n, t.tag + (t.nth - 1) / t.weight as start_tag from turns as t
+    order by t.nth > t.spare, start_tag, t.ready_at, t.job_id limit p_limit),
+  shares as (select p.n, count(*)::integer as jobs, max(p.start_tag) as start_tag from picked as p group by p.n)
+  select coalesce(array_agg(s.n), '{}'), coalesce(array_agg(s.jobs), '{}'), max(s.start_tag),
+    p_limit > p_each and exists (select 1 from heads as h group by h.n having count(*) >= p_each)
+  into numbers, jobs, virtual_time, cut from shares as s;
 end;
 $$;
-comment on function queue.allot_unbound is 'queue.allot where none of the partitions belongs to a limited scope.';
+comment on function queue.allot_unbound is 'queue.allot_bound where none of the partitions belongs to a limited scope.';
 
 create function queue.take(
-  p_ids uuid[], p_places tid[], p_worker_id text, p_tick_id uuid, p_call integer, p_lease_seconds integer,
-    p_now timestamptz,
-  out leases json, out leased integer, out partitions uuid[], out workspaces uuid[], out job_types text[],
-    out queues text[],
-  out keys text[], out is_rated boolean
+  p_ids uuid[], p_places tid[], p_job_places tid[], p_types text[], p_worker_id text, p_tick_id uuid, p_call integer,
+  p_lease_seconds integer, p_now timestamptz,
+  out leases json, out leased integer, out partitions uuid[], out jobs integer[], out is_rated boolean
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_first constant jsonb := jsonb_build_object('status', 'processing', 'attempts', 1, 'worker_id', p_worker_id);
@@ -765,63 +727,64 @@ begin
   if exists (select 1 from queue.unique_jobs) then
     delete from queue.unique_jobs where job_id = any (p_ids) and until = 'leased';
   end if;
-  with gone as materialized (
-    delete from queue.ready where ctid = any (p_places) returning job_id, partition_id, ready_at),
+  with gone as materialized ( -- by where they lie: looking each up again would be a tenth of the lease
+    delete from queue.ready as r using unnest(p_places, p_job_places) as h (place, job_place) where r.ctid = h.place
+    returning r.partition_id, r.ready_at, h.job_place),
+  types as materialized (
+    select t.job_type, t.events, t.timeout_seconds, t.rate_limit,
+      coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds from queue.job_types as t
+    where t.job_type = any (p_types)),
   started as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)), -- committed after the clock was read
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now,
-        next_retry_at = null,
-      last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
-    from gone as g, queue.job_types as t
+      next_retry_at = null, last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
+    from gone as g, types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
-    where j.id = g.job_id and t.job_type = j.job_type
+    where j.ctid = g.job_place and t.job_type = j.job_type
     returning j.id, j.fence, j.workspace_id, j.user_id, j.session_id, j.job_type, j.queue, j.payload, j.schema_version,
       j.concurrency_key, j.attempts, j.max_attempts, j.last_seq, j.priority, j.created_at, j.parent_id, j.traceparent,
       j.progress, j.deadline_at, coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
-      g.partition_id, g.ready_at, t.events, coalesce(p_lease_seconds, t.lease_seconds) as lease_seconds, t.rate_limit),
+      g.partition_id, g.ready_at, t.events, t.lease_seconds, t.rate_limit),
   leased as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, partition_id, ready_at,
-      attempt, worker_id,
-      tick_id, tick_call, leased_at, lease_seconds, expires_at, job_created_at)
+      attempt, worker_id, tick_id, tick_call, leased_at, lease_seconds, expires_at, job_created_at)
     select s.id, s.fence, s.workspace_id, s.job_type, coalesce(s.concurrency_key, ''), s.partition_id, s.ready_at,
-      s.attempts,
-      p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds),
-        s.created_at
+      s.attempts, p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds,
+      p_now + make_interval(secs => s.lease_seconds), s.created_at
     from started as s),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, last_seq, workspace_id, session_id, 'job.leased',
-      case attempts when 1 then v_first
-        else jsonb_build_object('status', 'processing', 'attempts', attempts, 'worker_id', p_worker_id) end, p_now
-    from started where events = 'full')
+    select s.id, s.last_seq, s.workspace_id, s.session_id, 'job.leased',
+      case s.attempts when 1 then v_first
+        else jsonb_build_object('status', 'processing', 'attempts', s.attempts, 'worker_id', p_worker_id) end, p_now
+    from started as s where s.events = 'full'),
+  shares as (
+    select s.partition_id, count(*)::integer as jobs, bool_or(s.rate_limit is not null) as is_rated
+    from started as s group by s.partition_id)
   -- the answer is text from here on: as jsonb it would cost more than the rest of the lease. By names, never by a
   -- type's places: a column more would stop every session whose plan is older.
-  select coalesce(json_agg(answer order by s.priority, s.created_at, s.id), '[]'), count(*), array_agg(s.partition_id),
-    array_agg(s.workspace_id), array_agg(s.job_type), array_agg(s.queue), array_agg(coalesce(s.concurrency_key, '')),
-    bool_or(s.rate_limit is not null)
-  into leases, leased, partitions, workspaces, job_types, queues, keys, is_rated
+  select coalesce(json_agg(answer order by s.priority, s.created_at, s.id), '[]'), count(*),
+    (select array_agg(h.partition_id) from shares as h), (select array_agg(h.jobs) from shares as h),
+    (select bool_or(h.is_rated) from shares as h)
+  into leases, leased, partitions, jobs, is_rated
   from started as s
   cross join lateral (
     select s.id, s.workspace_id, s.user_id, s.session_id, s.queue, s.job_type, s.payload, s.schema_version, s.priority,
       s.attempts, s.max_attempts, s.created_at, s.parent_id, s.traceparent, s.progress, s.timeout_seconds,
-        s.deadline_at) as job
+      s.deadline_at) as job
   cross join lateral (
     select s.fence, s.lease_seconds, p_now + make_interval(secs => s.lease_seconds) as lease_expires_at,
       case when s.fence = 1 then '{}' else queue.steps_of(s.id) end as steps, job) as answer;
 end;
 $$;
-comment on function queue.take is E'Lease jobs whose rows the caller holds: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and the partition, tenant, type and queue of each.\n\np_places: where their rows of queue.ready lie, locked by the caller; nothing can be put there while the transaction that saw them lasts. is_rated: some are of a type with a rate limit.';
+comment on function queue.take is E'Lease jobs that queue.hold has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_places, p_job_places: where the rows of queue.ready and of public.jobs lie; nothing can be put there while the transaction that saw them lasts. p_types: the types that they may have. is_rated: some are of a type with a rate limit.';
 
 create function queue.move_marks(
   p_partitions uuid[], p_ids uuid[], p_oldest timestamptz[], p_rewinds integer[], p_now timestamptz, p_horizon xid8
 ) returns void
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 begin
   -- What was seen of a partition is its head, the oldest that anybody can see. What cannot be seen yet is
@@ -844,14 +807,10 @@ $$;
 comment on function queue.move_marks is E'Note the lease on its partitions, and move their watermarks.\n\np_oldest: the oldest job seen in each of p_ids. p_horizon: every transaction below it had ended before these were seen.';
 
 create function queue.pass_turns(
-  p_workspaces uuid[], p_job_types text[], p_queues text[], p_virtual_time double precision
+  p_partitions uuid[], p_jobs integer[], p_virtual_time double precision
 ) returns void
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -863,13 +822,16 @@ begin
       + k.jobs / coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id),
         1) as tag
     from (
-      select u.workspace_id, u.job_type, u.queue, sum(count(*)) over (partition by u.workspace_id) as jobs
-      from unnest(p_workspaces, p_job_types, p_queues) as u (workspace_id, job_type, queue) group by 1, 2, 3) as k),
+      select p.workspace_id, p.job_type, p.queue, sum(sum(u.jobs)) over (partition by p.workspace_id) as jobs
+      from unnest(p_partitions, p_jobs) as u (id, jobs)
+      cross join lateral (select * from queue.partitions as o where o.id = u.id limit 1) as p
+      group by 1, 2, 3) as k),
   shared as (
     update queue.shares as s set finish_tag = t.tag
     from (select distinct k.workspace_id, k.tag from kinds as k) as t
     where s.workspace_id = t.workspace_id and s.ctid = any (array(
-      select h.ctid from queue.shares as h where h.workspace_id = any (p_workspaces) for no key update skip locked)))
+      select h.ctid from queue.shares as h where h.workspace_id = any (array(select k.workspace_id from kinds as k))
+      for no key update skip locked)))
   update queue.turns as u set tag = k.tag
   from kinds as k
   where u.workspace_id = k.workspace_id and u.job_type = k.job_type and u.queue = k.queue
@@ -886,10 +848,9 @@ begin
   end if;
 end;
 $$;
-comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the line: tags of start-time fair queueing, one row of the arrays per job.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
+comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the line: tags of start-time fair queueing. p_jobs: how many were leased from each of p_partitions.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
 
-create function queue.spend_tokens(p_workspaces uuid[], p_job_types text[], p_keys text[],
-  p_now timestamptz) returns void
+create function queue.spend_tokens(p_partitions uuid[], p_jobs integer[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -897,10 +858,11 @@ declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
 begin
   insert into queue.buckets as b (job_type, workspace_id, concurrency_key, tokens, refilled_at)
-  select t.job_type, case when t.rate_per_key then u.workspace_id else v_nil end,
-    case when t.rate_per_key then u.key else '' end, max(t.rate_limit) - count(*), p_now
-  from unnest(p_workspaces, p_job_types, p_keys) as u (workspace_id, job_type, key)
-  join queue.job_types as t on t.job_type = u.job_type and t.rate_limit is not null
+  select t.job_type, case when t.rate_per_key then p.workspace_id else v_nil end,
+    case when t.rate_per_key then p.concurrency_key else '' end, max(t.rate_limit) - sum(u.jobs), p_now
+  from unnest(p_partitions, p_jobs) as u (id, jobs)
+  cross join lateral (select * from queue.partitions as o where o.id = u.id limit 1) as p
+  join queue.job_types as t on t.job_type = p.job_type and t.rate_limit is not null
   group by 1, 2, 3
   on conflict (job_type, workspace_id, concurrency_key) do update set
     tokens = (select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now)
@@ -909,7 +871,7 @@ begin
     refilled_at = excluded.refilled_at;
 end;
 $$;
-comment on function queue.spend_tokens is 'Take a token for each leased job of a rate-limited type, one element of the arrays per job. The caller holds the scopes'' rows.';
+comment on function queue.spend_tokens is 'Take a token for each leased job of a rate-limited type; p_jobs: how many were leased from each of p_partitions. The caller holds the scopes'' rows.';
 
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
 language plpgsql stable
@@ -936,9 +898,6 @@ comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answ
 create function queue.put_turns_aside(p_turns queue.turns[], p_until timestamptz) returns void
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 begin
   update queue.turns set set_aside = true, look_at = p_until where ctid = any (array(
@@ -954,7 +913,6 @@ comment on function queue.put_turns_aside is E'Keep tenants that are paused or a
 create function queue.put_partitions_aside(p_ids uuid[], p_until timestamptz) returns void
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
 as $$
 begin
   update queue.partitions set set_aside = true, look_at = p_until where id = any (array(
@@ -963,63 +921,100 @@ end;
 $$;
 comment on function queue.put_partitions_aside is 'The same for partitions whose key is at its limit.';
 
+create function queue.put_full_aside(
+  p_ids uuid[], p_workspace_free integer[], p_type_workspace_free integer[], p_key_free integer[], p_missed boolean[],
+  p_until timestamptz
+) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_full record;
+begin
+  select array_agg(s.id) filter (where s.key_free <= 0) as keys,
+    array_agg(s.id) filter (where least(s.workspace_free, s.type_workspace_free) <= 0) as tenants into v_full
+  from unnest(p_ids, p_workspace_free, p_type_workspace_free, p_key_free, p_missed)
+    as s (id, workspace_free, type_workspace_free, key_free, missed) where not s.missed;
+  if v_full.tenants is not null then
+    perform queue.put_turns_aside(array(
+      select t.turn from (select distinct p.workspace_id, p.job_type, p.queue from queue.partitions as p
+        where p.id = any (v_full.tenants)) as f
+      cross join lateral (
+        select t as turn from queue.turns as t
+        where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue limit 1) as t), p_until);
+  end if;
+  if v_full.keys is not null then
+    perform queue.put_partitions_aside(v_full.keys, p_until);
+  end if;
+  return coalesce(cardinality(v_full.keys), 0) + coalesce(cardinality(v_full.tenants), 0);
+end;
+$$;
+comment on function queue.put_full_aside is 'Keep partitions whose key, and tenants that, are at a limit out of the next leases'' way; how many.';
+
 create function queue.allot(
-  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_is_bound boolean[], p_limit integer,
-  p_each integer, p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
-    out cut boolean, out missed uuid[], out aside integer
+  p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[],
+  p_is_bound boolean[], p_limit integer, p_each integer, p_count_due boolean, p_now timestamptz,
+  out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
+  out due bigint, out busy boolean, out cut boolean, out missed uuid[], out aside integer
 )
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_allotted record;
+  v_asked uuid[];
+  v_givers uuid[];
+  v_free record; -- nulls where nothing is limited
+  v_shares record;
 begin
-  aside := 0;
   if cardinality(p_ids) = 0 then
     ids := '{}';
-    places := '{}';
+    late := '{}';
     due := 0;
     busy := false;
     cut := false;
     missed := '{}';
-  elsif true <> all (p_is_bound) then
-    select * into ids, places, virtual_time, due, busy, cut, missed
-    from queue.allot_unbound(p_ids, p_tags, p_priorities, p_limit, p_each, p_count_due);
+    aside := 0;
+    return;
+  elsif true = any (p_is_bound) then
+    select * into v_free from queue.count_free(p_ids, queue.hold_caps(p_ids, p_now), p_limit, p_now);
+    select * into v_shares from queue.allot_bound(p_ids, p_tags, p_priorities, p_oldest, v_free.type_free,
+      v_free.workspace_free, v_free.type_workspace_free, v_free.key_free, p_limit, p_each);
   else
-    select * into v_allotted from queue.allot_bound(p_ids, p_tags, p_priorities, queue.hold_caps(p_ids, p_now), p_limit,
-      p_each, p_count_due, p_now);
-    ids := v_allotted.ids;
-    places := v_allotted.places;
-    virtual_time := v_allotted.virtual_time;
-    due := v_allotted.due;
-    busy := v_allotted.busy;
-    cut := v_allotted.cut;
-    missed := v_allotted.missed;
-    aside := cardinality(v_allotted.full_turns) + cardinality(v_allotted.full_partitions);
-    if cardinality(v_allotted.full_turns) > 0 then
-      perform queue.put_turns_aside(array(
-        select t.turn from (select distinct p.workspace_id, p.job_type, p.queue from queue.partitions as p
-          where p.id = any (v_allotted.full_turns)) as f
-        cross join lateral (
-          select t as turn from queue.turns as t
-          where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue limit 1) as t),
-        p_now + interval '1 second');
-    end if;
-    if cardinality(v_allotted.full_partitions) > 0 then
-      perform queue.put_partitions_aside(v_allotted.full_partitions, p_now + interval '1 second');
-    end if;
+    select null::integer[] as type_free, null::integer[] as workspace_free, null::integer[] as type_workspace_free,
+      null::integer[] as key_free, null::boolean[] as missed into v_free;
+    select * into v_shares from queue.allot_unbound(p_ids, p_tags, p_priorities, p_oldest, p_limit, p_each);
   end if;
+  virtual_time := v_shares.virtual_time;
+  cut := v_shares.cut;
+  v_asked := array(select p_ids[s.n] from unnest(v_shares.numbers) as s (n));
+  select h.ids, h.places, h.job_places, h.late, h.givers into ids, places, job_places, late, v_givers
+  from queue.hold(v_asked, array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs, p_now) as h;
+  busy := coalesce(true = any (v_free.missed), false)
+    or cardinality(ids) + cardinality(late) < (select sum(s.jobs) from unnest(v_shares.jobs) as s (jobs));
+  missed := array(
+    (select u.id from unnest(v_asked) as u (id) except select u.id from unnest(v_givers) as u (id))
+    union all select u.id from unnest(p_ids, v_free.missed) as u (id, missed) where u.missed);
+  if p_count_due then
+    due := (select count(*) from (
+      select 1 from unnest(p_ids, v_free.type_free, v_free.workspace_free, v_free.type_workspace_free,
+        v_free.key_free) as s (id, type_free, workspace_free, type_workspace_free, key_free)
+      cross join lateral (
+        select 1 from queue.ready as r where r.partition_id = s.id
+        limit least(1001 + p_limit, s.type_free, s.workspace_free, s.type_workspace_free, s.key_free)) as r
+      limit 1000 + p_limit) as counted);
+  end if;
+  aside := case when v_free.missed is null then 0 else queue.put_full_aside(p_ids, v_free.workspace_free,
+    v_free.type_workspace_free, v_free.key_free, v_free.missed, p_now + interval '1 second') end;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
-    p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out more boolean,
-    out empty uuid[],
-  out heads uuid[], out oldest timestamptz[], out rewinds integer[]
+  p_now timestamptz,
+  out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
+  out due bigint, out more boolean, out empty uuid[], out types text[], out heads uuid[], out oldest timestamptz[],
+  out rewinds integer[]
 )
 language plpgsql
 set search_path = ''
@@ -1030,12 +1025,11 @@ declare
   v_depth integer := 1;
   v_aside_most constant integer := 40; -- then the call is long enough, and the next one goes on
   v_aside integer := 0;
-  v_busy uuid[] := '{}'; -- partitions that other workers lease from at this moment
+  v_held uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
   v_paused queue.turns[];
   v_cut boolean;
   v_found record;
-  v_head record;
   v_allotted record;
 begin
   empty := '{}';
@@ -1051,30 +1045,31 @@ begin
     end if;
     select * into v_found from queue.find_candidates(v_turns, v_most,
       case v_depth when 1 then 1 when 2 then 12 else 80 end
-        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), v_busy, p_now);
+        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), v_held, p_now);
     if v_cut and v_found.behind then
       perform queue.freshen_turns(v_turns);
     end if;
     empty := empty || v_found.empty;
+    types := v_found.types;
     heads := v_found.ids;
     oldest := v_found.oldest;
     rewinds := v_found.rewinds;
-    if p_limit = 1 and not p_count_due then
-      select * into v_head from queue.hold_head(v_found.ids, v_found.oldest, v_found.is_bound);
-      if v_head.number is not null then
-        ids := array[v_head.job_id];
-        places := array[v_head.place];
-        virtual_time := v_found.tags[v_head.number];
-        more := false;
+    if not p_count_due and (p_limit = 1 or cardinality(v_found.ids) = 1 and not (v_cut or v_found.cut)) then
+      select h.ids, h.places, h.job_places, h.late, h.virtual_time, h.busy
+      into ids, places, job_places, late, virtual_time, more
+      from queue.hold_head(v_found.ids, v_found.tags, v_found.weights, v_found.oldest, v_found.is_bound, p_limit,
+        p_now) as h;
+      if cardinality(ids) > 0 then
         return;
       end if;
     end if;
-    select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.is_bound, p_limit,
+    select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.oldest,
+      v_found.is_bound, p_limit,
       case v_depth when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4
         else p_limit end,
       p_count_due, p_now);
     exit when cardinality(v_allotted.ids) >= p_limit or not (v_cut or v_found.cut or v_allotted.cut);
-    v_busy := v_busy || v_allotted.missed;
+    v_held := v_held || v_allotted.missed;
     v_aside := v_aside + v_allotted.aside;
     exit when v_aside >= v_aside_most;
     if v_round <= 2 and (cardinality(v_allotted.missed) > 0 or v_allotted.aside > 0) then
@@ -1085,16 +1080,15 @@ begin
       v_most := case v_aside when 0 then 8 * v_most + 32 else v_most + 64 end;
     end if;
   end loop;
-  ids := v_allotted.ids;
-  places := v_allotted.places;
-  virtual_time := v_allotted.virtual_time;
-  more := (v_allotted.busy or v_busy <> '{}' or v_aside >= v_aside_most) and cardinality(ids) < p_limit;
-  due := case when p_count_due and (v_cut or v_found.cut)
-    then greatest(v_allotted.due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r))
-    else v_allotted.due end;
+  select v_allotted.ids, v_allotted.places, v_allotted.job_places, v_allotted.late, v_allotted.virtual_time,
+    v_allotted.due into ids, places, job_places, late, virtual_time, due;
+  more := (v_allotted.busy or v_held <> '{}' or v_aside >= v_aside_most) and cardinality(ids) < p_limit;
+  if p_count_due and (v_cut or v_found.cut) then
+    due := greatest(due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r));
+  end if;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, empty, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. oldest: the first job seen in each of heads.';
+comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to end, since their deadline has passed.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
@@ -1144,6 +1138,13 @@ comment on function queue.bring_all_back is 'The same for all of a type or a ten
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
 set search_path = ''
+-- for all that a lease calls; each setting costs what a look-up costs. A session's plans may be older than the rows,
+-- and each row is found by its key: joined by the wrong statistics a look-up would read every tenant.
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz;
@@ -1209,13 +1210,15 @@ comment on function queue.lease is 'See public.lease_jobs.';
 create function queue.next_due_in_ms(p_more boolean, p_now timestamptz) returns bigint
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- tables that are nearly empty may be long
 as $$
 declare
   v_next timestamptz := least(
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
-    case when p_more then p_now end);
+    case when p_more then p_now end,
+    -- a settlement may have missed what was set aside in that moment: whoever is idle then looks once a second
+    case when exists (select 1 from queue.turns where set_aside)
+      or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
 begin
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
@@ -1230,14 +1233,12 @@ create function queue.give(
 )
 language plpgsql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows, and tables that are nearly empty may be long
 as $$
 declare
   v_opens boolean := false; -- one at a time opens and closes partitions; no one waits
   v_horizon xid8;
   v_picked record;
   v_ids uuid[];
-  v_expired uuid[];
   v_taken record;
   v_now timestamptz;
   v_from uuid[] := '{}';
@@ -1258,37 +1259,27 @@ begin
   select * into v_picked from queue.pick(p_job_types, p_queues, p_limit, p_budget_ms, p_count_due, p_now);
   due := v_picked.due;
   more := v_picked.more or not v_opens and p_limit > 0 and exists (select 1 from queue.openings);
-  if cardinality(v_picked.ids) > 0 then
-    select coalesce(array_agg(id) filter (where late is not true), '{}'), array_agg(id) filter (where late)
-    into v_ids, v_expired
-    from (
-      select id, deadline_at <= p_now as late
-      from public.jobs where id = any (v_picked.ids) and status = 'pending' order by id
-        for update skip locked) as locked;
-    if cardinality(v_expired) > 0 then
-      perform queue.finish(v_expired, 'failed', 'its deadline passed before it could run',
-        '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
-    end if;
+  if cardinality(v_picked.late) > 0 then
+    perform queue.finish(v_picked.late, 'failed', 'its deadline passed before it could run',
+      '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
   end if;
-  if cardinality(v_ids) > 0 then
+  if cardinality(v_picked.ids) > 0 then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
-    select * into v_taken from queue.take(v_ids, array(
-        select p.place from unnest(v_picked.ids, v_picked.places) as p (id, place) where p.id = any (v_ids)),
+    select * into v_taken from queue.take(v_picked.ids, v_picked.places, v_picked.job_places, v_picked.types,
       p_worker_id, p_tick_id, p_call, p_lease_seconds, v_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
-    v_from := coalesce(v_taken.partitions, '{}');
     if leased > 0 then
+      v_from := v_taken.partitions;
       perform queue.move_marks(v_from, v_picked.heads, v_picked.oldest, v_picked.rewinds, v_now, v_horizon);
-      perform queue.pass_turns(v_taken.workspaces, v_taken.job_types, v_taken.queues, v_picked.virtual_time);
+      perform queue.pass_turns(v_from, v_taken.jobs, v_picked.virtual_time);
       if v_taken.is_rated then
-        perform queue.spend_tokens(v_taken.workspaces, v_taken.job_types, v_taken.keys, v_now);
+        perform queue.spend_tokens(v_from, v_taken.jobs, v_now);
       end if;
     end if;
   end if;
   v_ids := v_picked.empty || array(
-    -- once for each partition, not for each job: the look passes over every row that this call has just taken
-    select f.id from (select distinct u.id from unnest(v_from) as u (id)) as f
+    select f.id from unnest(v_from) as f (id)
     cross join lateral (select p.claim_from from queue.partitions as p where p.id = f.id limit 1) as p
     where not exists (select 1 from queue.ready as r where r.partition_id = f.id and r.ready_at >= p.claim_from
       order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each

@@ -230,7 +230,6 @@ create function queue.complete(
 )
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_max_result integer := (queue.setting('result_max_bytes'))::integer;
@@ -240,10 +239,15 @@ begin
     select * from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text, result jsonb,
       duration_ms double precision, cost_usd numeric)
     where i.outcome = 'completed' and (i.result is null or pg_column_size(i.result) <= v_max_result)),
+  found as materialized ( -- a look-up for each: by statistics of an empty table each would be compared with all
+    select i.result, i.duration_ms, i.cost_usd, h.* from items as i
+    cross join lateral (
+      select l.ctid as place, j.ctid as job_place from queue.leases as l join public.jobs as j on j.id = l.job_id
+      where l.job_id = i.job_id and l.fence = i.fence limit 1) as h),
   held as materialized (
-    delete from queue.leases as l using items as i
-    where l.job_id = i.job_id and l.fence = i.fence
-    returning l.job_id, l.fence, l.ready_at, l.attempt, l.worker_id, l.leased_at, i.result, i.duration_ms, i.cost_usd),
+    delete from queue.leases as l using found as f where l.ctid = f.place
+    returning l.fence, l.ready_at, l.attempt, l.worker_id, l.leased_at, f.job_place, f.result, f.duration_ms,
+      f.cost_usd),
   moved as (
     update public.jobs as j set status = 'completed', outcome = 'completed', finished_at = p_now, completed_at = p_now,
       run_ms = j.run_ms + coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000), result = h.result,
@@ -252,10 +256,9 @@ begin
       next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
       cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
     from held as h
-    where j.id = h.job_id
+    where j.ctid = h.job_place
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt,
-      h.worker_id, h.leased_at,
-      h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
+      h.worker_id, h.leased_at, h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
       coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms,
       j.created_at,
       j.parent_id is not null or j.batch_id is not null or j.unique_key is not null
@@ -291,111 +294,188 @@ end;
 $$;
 comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, ids, fences, bound}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
 
-create function queue.settle_others(p_items jsonb, p_ids uuid[], p_now timestamptz, out results text, out ids uuid[],
-  out fences bigint[], out ended uuid[])
+create function queue.judge(
+  p_outcome text, p_error jsonb, p_wait jsonb, p_after_seconds double precision, p_until timestamptz,
+  p_delay_seconds double precision, p_cancelled boolean, p_job public.jobs, p_now timestamptz,
+  out act text, out problem jsonb, out run_at timestamptz, out is_end boolean, out is_error boolean, out message text,
+  out fingerprint text
+)
 language plpgsql
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
 as $$
 declare
   v_max_result integer := (queue.setting('result_max_bytes'))::integer;
+  v_bad_wait text := case when p_outcome = 'waiting' then queue.wait_problem(p_wait) end;
+  v_spent boolean := p_outcome = 'retry' and p_job.attempts >= p_job.max_attempts;
+  v_late boolean := p_outcome = 'retry' and p_job.deadline_at <= p_now;
+  v_type queue.job_types;
+begin
+  act := case
+    when p_outcome = 'completed' then 'failed' -- its result is too large, or queue.complete had it
+    when p_cancelled or p_outcome = 'cancelled' then 'cancelled'
+    when p_outcome = 'retry' then case when v_spent or v_late then 'failed' else 'retry' end
+    when p_outcome in ('snoozed', 'released', 'waiting') and v_bad_wait is null then p_outcome
+    else 'failed' end;
+  problem := case
+    when p_outcome = 'completed' then jsonb_build_object('type', 'ResultTooLarge', 'reason', 'result_too_large',
+      'message', format('the result exceeds %s bytes; store it and return a reference', v_max_result))
+    when v_spent then coalesce(p_error, '{}') || '{"reason": "attempts_spent"}'
+    when v_late then coalesce(p_error, '{}') || '{"reason": "deadline_passed"}'
+    when p_outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(p_error, '{}')
+    when v_bad_wait is not null
+      then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', v_bad_wait)
+    when p_outcome not in ('cancelled', 'retry', 'snoozed', 'released', 'waiting')
+      then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(p_outcome, 'null'))
+    else p_error end;
+  select * into v_type from queue.job_types as t where t.job_type = p_job.job_type;
+  run_at := case p_outcome
+    when 'retry' then p_now + make_interval(secs => coalesce(
+      case when p_after_seconds is not null then least(604800, greatest(0, p_after_seconds)) end,
+      queue.retry_delay(p_job.attempts,
+        coalesce((p_job.backoff ->> 'first_seconds')::double precision, v_type.backoff_first_seconds),
+        coalesce((p_job.backoff ->> 'cap_seconds')::double precision, v_type.backoff_cap_seconds),
+        coalesce((p_job.backoff ->> 'factor')::double precision, v_type.backoff_factor))))
+    when 'snoozed' then coalesce(p_until, p_now + make_interval(secs => least(31536000, greatest(0,
+      coalesce(p_delay_seconds, 60)))))
+    end;
+  is_end := act in ('failed', 'cancelled');
+  is_error := act in ('retry', 'failed');
+  if is_error or act = 'cancelled' and problem ->> 'message' <> '' then
+    message := left(coalesce(problem ->> 'message', 'no reason given'), 10000);
+  end if;
+  if is_error then
+    fingerprint := queue.fingerprint(problem ->> 'type', problem ->> 'message');
+  end if;
+end;
+$$;
+comment on function queue.judge is E'What becomes of a job whose worker says p_outcome: {act, problem, run_at, is_end, is_error, message, fingerprint}.\n\nact: retry, failed, cancelled, snoozed, released or waiting. problem: the error, with the engine''s reason. message and fingerprint are of that error, null for none.';
+
+create function queue.begin_waits(p_items jsonb, p_ids uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with waiting as (
+    select j.id, j.workspace_id, j.created_at, i.wait
+    from jsonb_to_recordset(p_items) as i (job_id uuid, wait jsonb, outcome text)
+    cross join lateral (select * from public.jobs as j where j.id = i.job_id limit 1) as j
+    where i.job_id = any (p_ids) and i.outcome = 'waiting'),
+  kept as (
+    insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, event_name, timeout_at,
+      default_value, created_at)
+    select w.id, w.workspace_id, w.created_at, w.wait ->> 'kind',
+      left(coalesce(nullif(w.wait ->> 'name', ''), w.wait ->> 'kind'), 200),
+      jsonb_strip_nulls(jsonb_build_object('question', w.wait -> 'question', 'options', w.wait -> 'options',
+        'job_ids', w.wait -> 'job_ids')),
+      case when w.wait ->> 'kind' = 'event' then left(w.wait ->> 'event', 255) end,
+      (coalesce(w.wait ->> 'timeout_at', w.wait ->> 'until'))::timestamptz, w.wait -> 'default', p_now
+    from waiting as w)
+  insert into queue.signals (kind, job_id, workspace_id)
+  select 'check', w.id, w.workspace_id from waiting as w where w.wait ->> 'kind' in ('event', 'children');
+end;
+$$;
+comment on function queue.begin_waits is 'Note what the jobs p_ids wait for, as their items say; events and children are looked at by maintenance.';
+
+create function queue.note_failures(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
+  select j.job_type, j.workspace_id, j.error_fingerprint, j.id, left(j.error_message, 500), p_now
+  from public.jobs as j where j.id = any (p_ids)
+  on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message,
+    failed_at = excluded.failed_at;
+end;
+$$;
+comment on function queue.note_failures is 'Note unexpected errors of jobs for what judges them: circuit breakers and poison.';
+
+create function queue.settled_answer(
+  p_job_id uuid, p_fence bigint, p_act text, p_status text, p_next_retry_at timestamptz
+) returns text
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return format(case when p_next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
+    else '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s","next_retry_at":%s}' end, p_job_id, p_fence,
+    case p_act when 'cancelled' then p_act else 'applied' end, p_status, to_json(p_next_retry_at));
+end;
+$$;
+comment on function queue.settled_answer is 'What a worker is told of a settlement that is no completion, JSON as text.';
+
+create function queue.settled_data(
+  p_status text, p_attempts integer, p_error text, p_next_retry_at timestamptz, p_wait jsonb
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return jsonb_strip_nulls(jsonb_build_object('status', p_status, 'attempts', p_attempts,
+    'error_message', left(p_error, 1000), 'next_retry_at', p_next_retry_at,
+    'wait', case when p_wait is not null then jsonb_build_object('kind', p_wait ->> 'kind', 'name', p_wait ->> 'name',
+      'question', left(p_wait ->> 'question', 2000), 'options', p_wait -> 'options',
+      'until', coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'), 'event', p_wait ->> 'event') end));
+end;
+$$;
+comment on function queue.settled_data is 'What the event of a settlement that is no completion says.';
+
+create function queue.settle_others(
+  p_items jsonb, p_now timestamptz, out results text, out ids uuid[], out fences bigint[], out ended uuid[])
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_waiting uuid[];
+  v_failed uuid[];
 begin
   with items as materialized (
     select distinct on (i.job_id, i.fence) i.*
-    from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text, result jsonb, error jsonb,
+    from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text, error jsonb,
       retry_after_seconds double precision, until timestamptz, delay_seconds double precision, wait jsonb,
       duration_ms double precision, cost_usd numeric)),
-  held as materialized (
-    delete from queue.leases as l using items as i
-    where l.job_id = any (p_ids) and l.job_id = i.job_id and l.fence = i.fence
-    returning l.job_id, l.fence, l.partition_id, l.ready_at, l.attempt, l.worker_id, l.leased_at, l.cancel_requested,
-      i.outcome, i.result, i.error, i.retry_after_seconds, i.until, i.delay_seconds, i.wait, i.duration_ms, i.cost_usd),
+  found as materialized ( -- a look-up for each, see queue.complete
+    select i.outcome, i.wait, i.duration_ms, i.cost_usd, h.place, h.job_place, a.* from items as i
+    cross join lateral (
+      select l.ctid as place, j.ctid as job_place, l.cancel_requested, j as job
+      from queue.leases as l join public.jobs as j on j.id = l.job_id
+      where l.job_id = i.job_id and l.fence = i.fence limit 1) as h
+    cross join lateral queue.judge(i.outcome, i.error, i.wait, i.retry_after_seconds, i.until, i.delay_seconds,
+      h.cancel_requested, h.job, p_now) as a),
   acts as materialized (
-    select h.*, j.workspace_id, j.session_id, j.job_type, j.attempts, j.max_attempts,
-      case
-        when h.outcome = 'completed' then 'failed' -- its result is too large, or queue.complete had it
-        when h.cancel_requested or h.outcome = 'cancelled' then 'cancelled'
-        when h.outcome = 'failed' then 'failed'
-        when h.outcome = 'retry' then case when j.attempts >= j.max_attempts or j.deadline_at <= p_now then 'failed'
-          else 'retry' end
-        when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null then 'failed'
-        when h.outcome in ('snoozed', 'released', 'waiting') then h.outcome
-        else 'failed' end as act,
-      case
-        when h.outcome = 'completed' then jsonb_build_object('type', 'ResultTooLarge',
-          'reason', 'result_too_large', 'message',
-            format('the result exceeds %s bytes; store it and return a reference', v_max_result))
-        when h.outcome = 'retry' and j.attempts >= j.max_attempts
-          then coalesce(h.error, '{}') || '{"reason": "attempts_spent"}'
-        when h.outcome = 'retry' and j.deadline_at <= p_now then coalesce(h.error,
-          '{}') || '{"reason": "deadline_passed"}'
-        when h.outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(h.error, '{}')
-        when h.outcome = 'waiting' and queue.wait_problem(h.wait) is not null
-          then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message',
-            queue.wait_problem(h.wait))
-        when h.outcome not in ('completed', 'cancelled', 'retry', 'snoozed', 'released', 'waiting')
-          then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(h.outcome,
-            'null'))
-        else h.error end as problem,
-      case h.outcome
-        when 'retry' then p_now + make_interval(secs => coalesce(
-          case when h.retry_after_seconds is not null then least(604800, greatest(0, h.retry_after_seconds)) end,
-          queue.retry_delay(j.attempts, coalesce((j.backoff ->> 'first_seconds')::double precision,
-            t.backoff_first_seconds),
-            coalesce((j.backoff ->> 'cap_seconds')::double precision, t.backoff_cap_seconds),
-            coalesce((j.backoff ->> 'factor')::double precision, t.backoff_factor))))
-        when 'snoozed' then coalesce(h.until, p_now + make_interval(secs => least(31536000, greatest(0,
-          coalesce(h.delay_seconds, 60)))))
-        end as run_at
-    from held as h
-    join public.jobs as j on j.id = h.job_id
-    join queue.job_types as t on t.job_type = j.job_type),
+    delete from queue.leases as l using found as f where l.ctid = f.place
+    returning l.fence, l.partition_id, l.ready_at, l.attempt, l.worker_id, l.leased_at, f.*,
+      date_part('epoch', l.leased_at - l.ready_at) * 1000 as wait_ms,
+      coalesce(f.duration_ms, date_part('epoch', p_now - l.leased_at) * 1000) as own_run_ms),
   moved as (
     update public.jobs as j set
-      status = case a.act when 'retry' then 'pending' when 'snoozed' then 'pending' when 'released' then 'pending'
-        else a.act end,
-      outcome = case when a.act in ('failed', 'cancelled') then a.act end,
-      finished_at = case when a.act in ('failed', 'cancelled') then p_now end,
-      run_ms = j.run_ms + case when a.act = 'released' then 0
-        else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
-      error_message = case when a.act in ('retry', 'failed') or a.act = 'cancelled' and a.problem ->> 'message' <> '' then left(coalesce(a.problem ->> 'message', 'no reason given'), 10000) else j.error_message end,
-      error_data = case when a.act in ('retry', 'failed') or a.act = 'cancelled' and a.problem ->> 'message' <> ''
-        then queue.public_error(a.problem) else j.error_data end,
-      error_fingerprint = case when a.act in ('retry', 'failed') then queue.fingerprint(a.problem ->> 'type', a.problem ->> 'message') else j.error_fingerprint end,
+      status = case when a.act in ('retry', 'snoozed', 'released') then 'pending' else a.act end,
+      outcome = case when a.is_end then a.act end, finished_at = case when a.is_end then p_now end,
+      run_ms = j.run_ms + case when a.act = 'released' then 0 else a.own_run_ms end,
+      error_message = coalesce(a.message, j.error_message),
+      error_fingerprint = coalesce(a.fingerprint, j.error_fingerprint),
+      error_data = case when a.message is null then j.error_data else queue.public_error(a.problem) end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       attempts = case when a.act in ('snoozed', 'released', 'waiting') then greatest(0, j.attempts - 1)
         else j.attempts end,
-      snoozes = j.snoozes + case when a.act = 'snoozed' then 1 else 0 end,
-      cost_usd = case when a.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + a.cost_usd end,
-      updated_at = p_now, last_seq = j.last_seq + 1
-    from acts as a
-    where j.id = a.job_id
-    returning j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
-      j.error_message,
-      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, a.outcome as said,
-        j.error_fingerprint, a.act, a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at,
-        a.problem, a.wait, a.run_at, a.duration_ms, a.cost_usd as spent),
+      snoozes = j.snoozes + (a.act = 'snoozed')::integer, updated_at = p_now, last_seq = j.last_seq + 1,
+      cost_usd = coalesce(j.cost_usd + a.cost_usd, j.cost_usd, a.cost_usd)
+    from acts as a where j.ctid = a.job_place
+    returning a.*, j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
+      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority),
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
-      error_message, error_data,
-      traceback, origin)
-    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act,
-      case when act in ('retry', 'failed') or act = 'cancelled' and problem ->> 'message' <> '' then error_message end,
-      case when act in ('retry', 'failed') then queue.public_error(problem) end,
+      error_message, error_data, traceback, origin)
+    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act, message,
+      case when is_error then queue.public_error(problem) end,
       case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
       case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end
     from moved),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, last_seq, workspace_id, session_id,
-      'job.' || case act when 'retry' then 'retried' else act end,
-      jsonb_strip_nulls(jsonb_build_object('status', status, 'attempts', attempts,
-        'error_message', case when act in ('retry', 'failed') then left(error_message, 1000) end,
-        'next_retry_at', next_retry_at,
-        'wait', case when act = 'waiting' then jsonb_build_object('kind', wait ->> 'kind', 'name', wait ->> 'name',
-          'question', left(wait ->> 'question', 2000), 'options', wait -> 'options',
-          'until', coalesce(wait ->> 'timeout_at', wait ->> 'until'), 'event', wait ->> 'event') end)), p_now
-    from moved),
+    select id, last_seq, workspace_id, session_id, 'job.' || case act when 'retry' then 'retried' else act end,
+      queue.settled_data(status, attempts, case when is_error then message end, next_retry_at,
+        case when act = 'waiting' then wait end), p_now from moved),
   delayed as (
     insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
     select id, run_at, partition_id, workspace_id, created_at from moved where act in ('retry', 'snoozed')),
@@ -406,46 +486,20 @@ begin
     insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
     select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
     from moved where act = 'released'),
-  waiting as (
-    insert into queue.waits (job_id, workspace_id, job_created_at, kind, name, data, event_name, timeout_at,
-      default_value, created_at)
-    select id, workspace_id, created_at, wait ->> 'kind', left(coalesce(nullif(wait ->> 'name', ''),
-      wait ->> 'kind'), 200),
-      jsonb_strip_nulls(jsonb_build_object('question', wait -> 'question', 'options', wait -> 'options', 'job_ids',
-        wait -> 'job_ids')),
-      case when wait ->> 'kind' = 'event' then left(wait ->> 'event', 255) end,
-      (coalesce(wait ->> 'timeout_at', wait ->> 'until'))::timestamptz, wait -> 'default', p_now
-    from moved where act = 'waiting'),
-  rechecked as (
-    insert into queue.signals (kind, job_id, workspace_id) select 'check', id, workspace_id from moved where act = 'waiting'
-      and wait ->> 'kind' in ('event', 'children')),
-  suspicious as (
-    insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
-    select job_type, workspace_id, error_fingerprint, id, left(error_message, 500), p_now
-    from moved where said = 'retry' and act in ('retry', 'failed')
-    on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message,
-      failed_at = excluded.failed_at),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, wait_ms, run_ms, cost_usd, wait_bucket,
       run_bucket)
-    -- the buckets of stat_bucket, written out: a call per row would cost more than the settle
-    select p_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(run_ms), sum(coalesce(spent, 0)),
-      least(120, greatest(0, floor(ln(greatest(wait_ms, 0) + 1) * 4.481420117724551)))::smallint as wait_bucket,
-      least(120, greatest(0, floor(ln(greatest(run_ms, 0) + 1) * 4.481420117724551)))::smallint as run_bucket
-    from (select moved.job_type, moved.workspace_id, moved.act, moved.spent, date_part('epoch',
-      leased_at - ready_at) * 1000 as wait_ms,
-        coalesce(duration_ms, date_part('epoch', p_now - leased_at) * 1000) as run_ms from moved) as m
-    group by job_type, workspace_id, act, wait_bucket, run_bucket)
-  select array_agg(id) filter (where act in ('failed', 'cancelled')),
-    string_agg(format(case when next_retry_at is null then '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s"}'
-      else '{"job_id":"%s","fence":%s,"outcome":"%s","status":"%s","next_retry_at":%s}' end, id, fence,
-      case when act = 'cancelled' then 'cancelled' else 'applied' end, status, to_json(next_retry_at)), ','),
-    array_agg(id), array_agg(fence)
-  into ended, results, ids, fences
-  from moved;
+    select p_now, job_type, workspace_id, act, count(*), sum(wait_ms), sum(own_run_ms), sum(coalesce(cost_usd, 0)),
+      queue.stat_bucket(wait_ms), queue.stat_bucket(own_run_ms) from moved group by 2, 3, 4, 9, 10)
+  select array_agg(id) filter (where is_end), array_agg(id) filter (where act = 'waiting'),
+    array_agg(id) filter (where outcome = 'retry' and is_error),
+    string_agg(queue.settled_answer(id, fence, act, status, next_retry_at), ','), array_agg(id), array_agg(fence)
+  into ended, v_waiting, v_failed, results, ids, fences from moved;
+  perform queue.begin_waits(p_items, v_waiting, p_now) where v_waiting is not null;
+  perform queue.note_failures(v_failed, p_now) where v_failed is not null;
 end;
 $$;
-comment on function queue.settle_others is 'Apply all outcomes but completions; the caller holds the rows of p_ids.';
+comment on function queue.settle_others is 'Apply all outcomes but completions; the caller holds the jobs'' rows.';
 
 create function queue.settled_before(p_items jsonb, p_answered uuid[], p_fences bigint[]) returns text
 language plpgsql stable
@@ -476,6 +530,9 @@ comment on function queue.settled_before is 'The answers, as JSON text, to those
 create function queue.settle(p_items jsonb) returns json
 language plpgsql
 set search_path = ''
+-- for all that a settlement calls; each setting costs what a look-up costs
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
   v_now timestamptz;
@@ -498,7 +555,7 @@ begin
   -- most completed jobs are tied to nothing: only who waits for them matters
   v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.ids));
   if v_done.answered < jsonb_array_length(p_items) then
-    select * into v_others from queue.settle_others(p_items, v_ids, v_now);
+    select * into v_others from queue.settle_others(p_items, v_now);
     v_ended := v_ended || v_others.ended;
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
     v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2),

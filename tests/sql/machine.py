@@ -440,7 +440,7 @@ class QueueMachine(RuleBasedStateMachine):
         request = {
             "worker_id": f"w{index}",
             "tick_id": str(uuid.UUID(int=self.random.getrandbits(128), version=4)),
-            "call": 2 if limit == 1 else 1,  # a later call for one job goes the short way
+            "call": 1 + limit % 2,  # later calls go the short way, for one job or one partition
             "limit": limit,
             "job_types": types,
         }

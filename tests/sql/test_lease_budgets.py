@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
 
@@ -120,11 +121,12 @@ def test_a_thousand_tenants_at_their_limits_are_passed_by(engine: Engine) -> Non
     engine.run(
         FILL.format(workspace="md5(n::text)::uuid", job_type="'work'", key="null", count=1000)
     )
-    for _ in range(40):
+    settle_down(engine)
+    while engine.one("select exists (select 1 from queue.turns where not set_aside)"):
         engine.lease(10, call=2, tick_id=str(uuid.uuid4()))
+        # the clock runs on while this prepares: looking at a few of them again is apart
+        engine.run("update queue.turns set look_at = 'infinity' where set_aside")
     free = engine.enqueue(workspace=GLOBEX)
-    # the clock runs on while this prepares: looking at a few of them again now and then is apart
-    engine.run("update queue.turns set look_at = 'infinity' where set_aside")
     settle_down(engine)
 
     assert most_blocks(engine) <= BUDGET
@@ -139,6 +141,36 @@ def test_a_crafted_key_takes_over_nobodys_partition(engine: Engine) -> None:
 
     assert len(engine.lease(3)) == 3
     assert engine.one("select count(distinct partition_id) from queue.leases") == 3
+
+
+def test_a_batch_costs_the_same_a_job_as_a_small_one(engine: Engine) -> None:
+    """Looking for each job whether its partition is empty now passed over the batch each time."""
+    engine.enqueue_many(400)
+    settle_down(engine)
+
+    few, many = blocks(engine, 20), blocks(engine, 400)
+
+    assert many / 400 <= few / 20
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed"])
+def test_a_settlement_looks_each_item_up(engine: Engine, outcome: str) -> None:
+    """By what was known of an empty table, each item was compared with every lease."""
+    engine.enqueue_many(100)
+    engine.run("analyze")
+    leases = engine.lease(100)
+    plans: list[str] = []
+    with engine.beside() as other:
+        other.run("load 'auto_explain'")
+        other.run("set client_min_messages = log; set auto_explain.log_min_duration = 0")
+        other.run("set auto_explain.log_nested_statements = on; set auto_explain.log_analyze = on")
+        other.connection.add_notice_handler(lambda found: plans.append(found.message_primary or ""))
+        results = other.settle_all([handle(lease) | {"outcome": outcome} for lease in leases])
+
+    assert {result["outcome"] for result in results} == {"applied"}
+    assert any("Delete on leases" in plan for plan in plans)
+    compared = re.findall(r"Rows Removed by Join Filter: (\d+)", "".join(plans))
+    assert all(int(count) <= 100 for count in compared)
 
 
 @pytest.mark.parametrize("policy", [{}, {"key_concurrency": 1}], ids=["free", "limited"])

@@ -214,6 +214,15 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     assert len(engine.lease()) == 1
 
 
+def test_whoever_finds_only_what_is_set_aside_looks_again_within_a_second(engine: Engine) -> None:
+    """A settlement passes by what another lease sets aside at that moment; nobody else looks."""
+    engine.register("work", workspace_concurrency=1)
+    engine.enqueue_many(2)
+    assert len(engine.lease()) == 1
+
+    assert engine.lease_call()["next_due_in_ms"] == 1000
+
+
 def test_a_workspaces_pause_leaves_others_alone(engine: Engine) -> None:
     """And so does a pause of one type in one workspace."""
     engine.register("other")

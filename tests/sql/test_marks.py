@@ -138,9 +138,10 @@ def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: En
         )
 
     leased = engine.one(
-        "select leased from queue.take(array[%s]::uuid[], array[%s]::tid[], 'w1', gen_random_uuid(), 1, 60, queue.clock())",
-        job,
+        "select t.leased from public.jobs as j, queue.take(array[j.id], array[%s]::tid[], array[j.ctid],"
+        " array[j.job_type], 'w1', gen_random_uuid(), 1, 60, queue.clock()) as t where j.id = %s",
         place,
+        job,
     )
 
     assert (leased, engine.status(job)) == (0, "pending")

@@ -1,11 +1,11 @@
 -- A wait does not look at events that came before it.
 do $patch$
 declare
-  v_body text := pg_get_functiondef('queue.settle_others'::regproc);
+  v_body text := pg_get_functiondef('queue.begin_waits'::regproc);
 begin
-  if position($old$and wait ->> 'kind' in ('event', 'children')$old$ in v_body) = 0 then
+  if position($old$where w.wait ->> 'kind' in ('event', 'children')$old$ in v_body) = 0 then
     raise exception 'the defect does not apply any more';
   end if;
-  execute replace(v_body, $old$and wait ->> 'kind' in ('event', 'children')$old$, $new$and wait ->> 'kind' in ('children')$new$);
+  execute replace(v_body, $old$where w.wait ->> 'kind' in ('event', 'children')$old$, $new$where w.wait ->> 'kind' in ('children')$new$);
 end;
 $patch$;
