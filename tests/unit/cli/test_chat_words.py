@@ -80,7 +80,8 @@ class Conversation:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/stream"):
             self.is_over = True
-            return httpx.Response(200, text=self.stream)
+            feed = {"content-type": "text/event-stream"}
+            return httpx.Response(200, headers=feed, text=self.stream)
         if request.url.path.endswith("/messages"):
             said = {"id": "message-2", "author": "assistant", "kind": "reply", "text": self.text}
             there = self.is_over and self.text is not None
