@@ -165,8 +165,8 @@ begin
   return case when v_named is not null then array[v_named] end;
 end;
 $$;
-comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, or the one that '
-  'the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
+comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, or the one '
+  'that the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
 
 create function queue.list_from(p_source text, p_filter jsonb, p_all boolean, p_onward boolean) returns text
 language plpgsql immutable
@@ -204,8 +204,8 @@ begin
       else concat_ws(' desc, ', v_head, v_at, v_id) || ' desc' end);
 end;
 $$;
-comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\np_all: '
-  'over all workspaces, for the service. p_onward: from a cursor on.';
+comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\n'
+  'p_all: over all workspaces, for the service. p_onward: from a cursor on.';
 
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
   p_limit integer default 50) returns json
@@ -283,12 +283,13 @@ end;
 $$;
 comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next '
   'as p_cursor to go on, whole.\n\nFilter: workspace_id, status […], state […] (queued, scheduled, retrying, '
-  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, payload {field: '
-  'value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, error (part of its '
-  'message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, tag, idempotency key '
-  'or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads at most 200 jobs per '
-  'job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, even none, and still have '
-  'a next one; a tag is found at any age. Members see their own workspaces; the service names one.';
+  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, '
+  'payload {field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, '
+  'error (part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, '
+  'tag, idempotency key or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads '
+  'at most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, '
+  'even none, and still have a next one; a tag is found at any age. Members see their own workspaces; the service '
+  'names one.';
 
 create index deferred_by_next_run on queue.deferred (workspace_id, run_at, job_id);
 create index waits_by_next_run on queue.waits (workspace_id, timeout_at, job_id) where timeout_at is not null;
@@ -410,8 +411,9 @@ begin
       when 'processing' then 'queue.leases' when 'waiting' then 'queue.waits'
       else '(select workspace_id, job_id from queue.ended where outcome = $3)' end;
     execute case
-      when v_filter = '{}' then format('select count(*), count(*) from (
-        select 1 from %s as w where w.workspace_id = $1 limit %s) as p', v_stand, v_most)
+      when v_filter = '{}' then format(
+        'select count(*), count(*) from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p',
+        v_stand, v_most)
       else format($query$
         select count(*), count(*) filter (where p.status = $3
           and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null
@@ -427,16 +429,16 @@ begin
       v_more := v_more || to_jsonb(v_status);
     end if;
   end loop;
-  return jsonb_build_object('counts', v_counts,
-    'states', queue.count_states(p_workspace_id, v_filter, v_counts), 'more', v_more);
+  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts),
+    'more', v_more);
 exception
   when invalid_text_representation then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
 comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, '
-  'states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per '
-  'state; more names the states that have more to look at, whose number is the least there are.';
+  'states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs '
+  'per state; more names the states that have more to look at, whose number is the least there are.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -466,10 +468,10 @@ begin
     from alike as a join letters as l on l.id = a.latest_id);
 end;
 $$;
-comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: [{job_type, '
-  'error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest group first.\n\nLooks '
-  'at the 10,000 youngest jobs that failed; more tells that there may be others. A group goes to redrive_jobs by its '
-  'type and fingerprint.';
+comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: '
+  '[{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest group '
+  'first.\n\nLooks at the 10,000 youngest jobs that failed; more tells that there may be others. A group goes to '
+  'redrive_jobs by its type and fingerprint.';
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
   queue.list_workspaces, queue.list_from, queue.sort_key from public, anon, authenticated, service_role;

@@ -21,7 +21,8 @@ from public.jobs as j
 cross join lateral jsonb_to_record(queue.facts_of(j.id)) as f (
   state text, next_run_at timestamptz, waiting_for jsonb, running_since timestamptz, worker_id text, times jsonb);
 comment on view public.job_states is E'Each job''s state in the words people look for, its next run, what it waits '
-  'for, and where its time went.\n\nJoin it with jobs by id; narrow to the jobs you want, for it is computed per job.';
+  'for, and where its time went.\n\nJoin it with jobs by id; narrow to the jobs you want, for it is computed per '
+  'job.';
 comment on column public.job_states.id is 'The job.';
 comment on column public.job_states.workspace_id is 'Its workspace.';
 comment on column public.job_states.job_type is 'Its type.';

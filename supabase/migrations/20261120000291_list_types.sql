@@ -174,9 +174,9 @@ begin
 end;
 $$;
 comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, '
-  'source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\nday '
-  'counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when workers run '
-  'but none of them serves the type. The platform''s own types are left out unless p_internal.';
+  'source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\n'
+  'day counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when '
+  'workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
@@ -219,8 +219,8 @@ begin
 end;
 $$;
 comment on function public.get_job_type is E'One job type: as in list_job_types, with payload_schema, limits, '
-  'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n404 with the nearest name in detail for '
-  'one that nobody has published.';
+  'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n'
+  '404 with the nearest name in detail for one that nobody has published.';
 
 create function public.list_workers() returns jsonb
 language plpgsql stable
