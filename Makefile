@@ -44,7 +44,7 @@ test-schema: setup ## Run the SQL's and the worker's tests under other schema na
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "!**/routes.d.ts" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
@@ -58,6 +58,7 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff and prettier rewrite what they can
+	$(BIN)/python -m infra.release.console_types
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(PRETTIER) --write --log-level warn $(SCRIPTS)

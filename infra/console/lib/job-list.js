@@ -21,6 +21,7 @@ export class JobList {
   /** @type {import("./jobs/watch-workspace.js").WorkspaceWatch | null} */
   #watch = null;
   #rows = new Map(); // id -> row, newest first
+  /** @type {string | null} */
   #cursor = null;
   #dirty = new Set();
   #timers = new Set();
@@ -139,10 +140,11 @@ export class JobList {
         (row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest,
       );
       const before = this.#rows;
-      this.#rows = new Map([
+      const rows = /** @type {Array<[string, any]>} */ ([
         ...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]),
         ...kept.map((row) => [row.id, row]),
       ]);
+      this.#rows = new Map(rows);
       // a first slice with few matches, or none, does not undo how far the list was looked through
       const isSlice = page.next_cursor !== null && page.jobs.length < PAGE;
       if (kept.length === 0 && !(isSlice && (this.#cursor || this.state.isAll))) {

@@ -104,7 +104,7 @@ function People({ workspace, found, mayManage, act }) {
 
 function Invite({ workspace, onClose }) {
   const [email, setEmail] = useState("");
-  const [role, setRole] = useState("member");
+  const [role, setRole] = useState(/** @type {"manager" | "member"} */ ("member"));
   const [problem, setProblem] = useState(null);
   const [invited, setInvited] = useState(null);
   const save = async () => {

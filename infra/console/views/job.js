@@ -101,7 +101,7 @@ function LookedFor(props) {
 }
 
 function Watched({ id, workspace }) {
-  const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
+  const watch = useJobStatus({ jobId: id, history: true, cancel: /** @type {any} */ (api.cancel) });
   const { job, missing, problem, freshness } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
   if (!job && problem)
