@@ -2,7 +2,7 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
-import { OperatorList } from "./operator-list.js";
+import { OperatorList, UNREAD } from "./operator-list.js";
 import { ALL } from "./scope.js";
 import { stateOfJob, statusOf } from "./states.js";
 import { isPassing } from "./store.js";
@@ -32,20 +32,7 @@ export class JobList {
   #refreshing = false;
   #again = false;
 
-  state = {
-    /** @type {any[]} */
-    rows: [],
-    /** @type {any} */
-    counts: null,
-    isLoading: true,
-    isLoadingMore: false,
-    isAll: false,
-    error: null,
-    newer: 0,
-    missed: 0,
-    freshness: "catching-up",
-    isPaused: false,
-  };
+  state = UNREAD;
 
   constructor(workspaceId, filter, changed) {
     this.#workspaceId = workspaceId;
@@ -312,6 +299,6 @@ export function useJobList(workspaceId, filter) {
   }, [key]);
   return {
     list,
-    state: state ?? { rows: [], counts: null, isLoading: true, freshness: "catching-up" },
+    state: state ?? UNREAD,
   };
 }

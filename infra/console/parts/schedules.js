@@ -7,7 +7,7 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { actionsOn, tell } from "./toasts.js";
 import { When } from "./when.js";
 
 const EDITABLE = [
@@ -28,15 +28,7 @@ export function Schedules({ workspace }) {
   const list = useRead(() => operations.schedules(workspace.id), [workspace.id]);
   const [editing, setEditing] = useState(null);
   const mayManage = workspace.role === "manager";
-  const act = async (what, run, done) => {
-    try {
-      await run();
-      tell(done);
-    } catch (error) {
-      tellFailure(what, error);
-    }
-    list.refresh();
-  };
+  const act = actionsOn(list.refresh);
   const remove = async (schedule) => {
     if (
       await confirm({

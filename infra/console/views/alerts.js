@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { actionsOn, tell } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Alerts";
@@ -28,15 +28,7 @@ export default function Alerts({ workspace }) {
   const [editing, setEditing] = useState(null);
   usePolling(read, EVERY_MS);
   const mayManage = workspace.role === "manager";
-  const act = async (what, run, done) => {
-    try {
-      await run();
-      tell(done);
-    } catch (error) {
-      tellFailure(what, error);
-    }
-    read.refresh();
-  };
+  const act = actionsOn(read.refresh);
   const remove = async (one) => {
     if (
       await confirm({
