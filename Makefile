@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test test-schema check format compatibility bench bench-queue bench-live bench-chat simulate age victim chaos package dist soak bench-console screenshots
+.PHONY: help lock setup run reset test test-schema machine check format compatibility bench bench-queue bench-live bench-chat simulate age victim chaos package dist soak bench-console screenshots
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -43,6 +43,10 @@ test: setup ## Run every test; ARGS="-k name" narrows
 test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
+
+machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
+	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
+	  $(BIN)/python -m pytest -q -s tests/sql/test_machine.py -k random_history $(ARGS)
 
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "!**/routes.d.ts" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs

@@ -119,6 +119,8 @@ class Bench:
         self.samples = samples
         self.stopped = threading.Event()
         self.begun: dict[str, float] = {}
+        #: Milliseconds of each call by who made it, of what is being measured.
+        self.calls: dict[str, list[float]] = {}
 
     def run(self) -> None:
         """Measure quiet, each case, and all together; print each p95 and its ratio."""
@@ -167,15 +169,20 @@ class Bench:
 
     def _measure(self, connection: Connection) -> float:
         waits = []
+        self.calls = {"enqueue": [], "work": [], "maintain": []}
         for _ in range(self.samples):
             at = time.monotonic()
             made = _rpc(connection, "enqueue_job", p_workspace_id=VICTIM, p_job_type="victim")
+            self._took("enqueue", at)
             job_id = made["job"]["id"]
             while job_id not in self.begun and not self.stopped.is_set():
                 time.sleep(0.001)
             waits.append((self.begun[job_id] - at) * 1000)
             time.sleep(0.02)
         return statistics.quantiles(waits, n=20)[-1]
+
+    def _took(self, who: str, began: float) -> None:
+        self.calls[who].append((time.monotonic() - began) * 1000)
 
     def _work(self) -> None:
         tick, call = str(uuid.uuid4()), 1
@@ -185,8 +192,10 @@ class Bench:
                 call += 1
                 lease = {"worker_id": tick, "tick_id": tick, "call": call, "limit": 20}
                 request = {"worker_id": tick, "tick_id": tick, "items": items, "lease": lease}
+                began = time.monotonic()
                 answer = _rpc(connection, "settle_jobs", p_request=request)
                 now = time.monotonic()
+                self._took("work", began)
                 items = []
                 for one in answer["lease"]["leases"]:
                     self.begun[one["job"]["id"]] = now
@@ -199,6 +208,7 @@ class Bench:
             while not self.stopped.is_set():
                 began = time.monotonic()
                 done = _rpc(connection, "run_maintenance", p_request={"budget_ms": 1000})
+                self._took("maintain", began)
                 time.sleep(max(0.02, time.monotonic() - began) if done["more"] else 0.2)
 
 

@@ -397,8 +397,17 @@ export const jobs = {
     call("GET /api/jobs/{job_id}/explain", { places: { job_id: id }, signal }),
   attempts: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     call("GET /api/jobs/{job_id}/attempts", { places: { job_id: id }, signal }),
-  steps: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/jobs/{job_id}/steps", { places: { job_id: id }, signal }),
+  /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
+  steps: (
+    /** @type {string} */ id,
+    /** @type {import("./lib/jobs/types.js").StepPlace | null} */ after,
+    /** @type {AbortSignal} */ signal,
+  ) =>
+    call("GET /api/jobs/{job_id}/steps", {
+      places: { job_id: id },
+      query: after ? { after_name: after.name, after_nth: after.nth } : {},
+      signal,
+    }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
   /** Who cancelled, retried, answered or opened it, the latest first. */

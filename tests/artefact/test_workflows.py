@@ -87,6 +87,22 @@ def test_compatibility_is_tried_weekly_with_the_last_release_in_sight() -> None:
     assert job["steps"][-1]["run"] == "make compatibility"
 
 
+def test_other_random_histories_are_tried_weekly() -> None:
+    """The suite runs the same thirty each time, or it could not be repeated."""
+    workflow = WORKFLOWS["machine.yml"]
+
+    assert workflow[True]["schedule"] == [{"cron": "23 4 * * 6"}]
+    assert workflow["jobs"]["machine"]["steps"][-1]["run"] == "make machine"
+    told = subprocess.run(
+        ["make", "--dry-run", "machine", "SEED=7"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "MACHINE_EXAMPLES=500 MACHINE_SEED=7" in told
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """The files that a tag is compared with."""

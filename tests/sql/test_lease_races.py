@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from tests.support.engine import ACME, Engine, handle, ids_of
@@ -87,6 +89,38 @@ def test_a_limit_of_one_is_held_by_single_leases_at_once(
     assert engine.lease(1, call=2) == []
     engine.settle_all([{**handle(held), "outcome": "completed"}])
     assert len(engine.lease(1, call=2)) == 1
+
+
+LIMITS: list[tuple[dict[str, int], dict[str, str]]] = [
+    ({"max_concurrency": 2}, {}),
+    ({"workspace_concurrency": 2}, {}),
+    ({"key_concurrency": 2}, {"concurrency_key": "k"}),
+]
+
+
+@pytest.mark.parametrize(("limit", "options"), LIMITS, ids=["type", "workspace", "key"])
+def test_a_settlement_commits_beside_a_lease_that_is_still_open(
+    engine: Engine, limit: dict[str, int], options: dict[str, str]
+) -> None:
+    """With the next lease in the same call: a lock waited for there would undo the settlement."""
+    engine.register("narrow", **limit)
+    engine.enqueue_many(4, job_type="narrow", **options)
+    [held] = engine.lease(1)
+    with engine.beside() as other:
+        other.run("begin")
+        assert len(other.lease(1, call=2)) == 1  # and keeps the limit's row locked
+        engine.run("set lock_timeout = '1ms'")
+        lease = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": 1}
+        items = [{**handle(held), "outcome": "completed"}]
+        answer = engine.rpc("settle_jobs", p_request={"items": items, "lease": lease})
+
+        assert [result["outcome"] for result in answer["results"]] == ["applied"]
+        assert answer["lease"]["leases"] == []
+        with engine.beside() as third:
+            assert third.status(held["job"]["id"]) == "completed"
+        other.run("commit")
+    engine.run("reset lock_timeout")
+    assert len(engine.lease(9, call=2)) == 1  # of two, one runs
 
 
 def test_limited_and_free_types_meet_in_one_lease_of_one(engine: Engine) -> None:

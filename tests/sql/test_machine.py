@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.sql.machine import QueueMachine, machine_on
@@ -27,8 +29,18 @@ SEARCH = settings(RUN, max_examples=300)
 
 
 def test_no_random_history_breaks_an_invariant(database: Database) -> None:
-    """Interleaved transactions, duplicated and stale calls, expires, cancels, deletes."""
-    run_state_machine_as_test(machine_on(database), settings=RUN)
+    """Interleaved transactions, duplicated and stale calls, expires, cancels, deletes.
+
+    The same thirty histories each time; `make machine` asks for others, and more of them.
+    """
+    examples = os.environ.get("MACHINE_EXAMPLES")
+    if examples is None:
+        run_state_machine_as_test(machine_on(database), settings=RUN)
+        return
+    chosen = int(os.environ.get("MACHINE_SEED") or random.SystemRandom().randrange(10**9))
+    print(f"make machine EXAMPLES={examples} SEED={chosen}", flush=True)
+    others = settings(RUN, max_examples=int(examples), derandomize=False)
+    run_state_machine_as_test(seed(chosen)(machine_on(database)), settings=others)
 
 
 @pytest.mark.parametrize("defect", sorted(path.stem for path in DEFECTS.glob("*.sql")))

@@ -157,6 +157,25 @@ def test_a_job_with_more_rows_than_a_call_carries_goes_row_by_row(engine: Engine
     assert engine.one("select count(*) from public.jobs") == 0
 
 
+def test_3000_talkative_jobs_due_together_are_removed_in_several_calls(engine: Engine) -> None:
+    """A call ends at about 50,000 rows, however many jobs are due at once."""
+    engine.enqueue_many(3000)
+    engine.run_all()
+    engine.run(
+        "insert into public.job_logs (job_id, workspace_id, attempt, message)"
+        " select id, workspace_id, 1, 'm' from public.jobs, generate_series(1, 40)"
+    )
+    engine.advance(31 * 86400)
+
+    removed = []
+    while (count := engine.one("select count(*) from public.jobs")) > 0:
+        engine.maintain()
+        removed.append(count - engine.one("select count(*) from public.jobs"))
+
+    assert len(removed) >= 3
+    assert all(0 < jobs <= 50_000 / 40 for jobs in removed)
+
+
 def test_retention_never_removes_a_job_that_lives_again(engine: Engine) -> None:
     """Somebody retries it between its being chosen and its being removed."""
     job_id = engine.enqueue()

@@ -159,6 +159,19 @@ def test_an_hour_of_missed_runs_by_policy(engine: Engine, missed: str, jobs: int
     assert 0 < next_at <= 60
 
 
+def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) -> None:
+    """After a long outage one schedule leaves room for the others of each call."""
+    put(engine, missed="all")
+    due(engine, 180 * 60)
+    fired = []
+
+    for _ in range(3):
+        fired.append(engine.maintain().get("schedules", 0))
+        engine.advance(1)
+
+    assert fired == [100, 81, 0]
+
+
 def test_a_slightly_late_run_is_not_a_missed_one(engine: Engine) -> None:
     """Ticks come once a minute; lateness of that size is normal."""
     put(engine, missed="skip")

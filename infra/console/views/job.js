@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
-import { between, counted, duration, glimpse, money, number } from "../lib/format.js";
+import { counted, glimpse, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
 import { remedyOf } from "../lib/remedies.js";
@@ -19,6 +19,7 @@ import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
+import { Steps, useSteps } from "../parts/steps.js";
 import { tell, tellFailure } from "../parts/toasts.js";
 import { placeOf } from "../parts/traceback.js";
 import { Waterfall } from "../parts/waterfall.js";
@@ -30,7 +31,6 @@ const useJobStatus = makeUseJobStatus(hooks, supabase);
 const CHILDREN_MS = 2000;
 const EXPLAIN_MS = 5000;
 const TRACE_MS = 2000;
-const MOST_STEPS = 100;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -42,10 +42,7 @@ function useDetails(job) {
     (signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)),
     [job?.id],
   );
-  const steps = useRead(
-    (signal) => (job ? api.steps(job.id, signal) : Promise.resolve(undefined)),
-    [job?.id],
-  );
+  const steps = useSteps(job?.id);
   const children = useRead(
     (signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)),
     [job?.id],
@@ -273,19 +270,6 @@ function Timeline({ job, trace, attempts, events }) {
 function EventList({ events }) {
   const shown = events.filter((event) => event.type !== "job.log").slice(-200);
   return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
-}
-
-function Steps({ steps, trace }) {
-  const list = steps.value?.steps ?? [];
-  if (list.length === 0) return null;
-  const spans = new Map(
-    trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]),
-  );
-  return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
-    <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
-    ${list.length > MOST_STEPS && html`<p class="muted small num">The latest ${MOST_STEPS} of ${counted(list.length, "step")}.</p>`}
-    ${list.slice(-MOST_STEPS).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(spans.get(step.name))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
-  </section>`;
 }
 
 /** What people did to it; nothing is shown where nobody did anything. */

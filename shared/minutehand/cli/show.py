@@ -75,15 +75,39 @@ def show(
 def read_details(connection: Connection, job: dict[str, Any]) -> dict[str, Any]:
     """What belongs to a job besides its row: attempts, steps, children, the last log lines."""
     job_id = job["id"]
-    steps = connection.call("GET", f"/api/jobs/{job_id}/steps")
+    steps = _steps(connection, job_id)
     page = {"parent_id": job_id, "limit": MOST_CHILDREN}
     return {
         "attempts": connection.call("GET", f"/api/jobs/{job_id}/attempts"),
         "steps": steps["steps"],
+        "more_steps": steps["next"] is not None,
         "waiting_for": steps["waiting_for"],
         "children": connection.call("GET", "/api/jobs", params=page)["jobs"],
         "logs": _last_lines(connection, job_id),
     }
+
+
+def _steps(connection: Connection, job_id: str) -> dict[str, Any]:
+    """Finished steps, oldest first, and what the job waits for; `next` is set where there are more.
+
+    A page may end amid the children of a step, which the next one continues under its name.
+    """
+    steps: dict[str, dict[str, Any]] = {}
+    after: dict[str, Any] = {}
+    for _ in range(MOST_PAGES):
+        page = connection.call("GET", f"/api/jobs/{job_id}/steps", params=after)
+        for step in page["steps"]:
+            before = steps.get(step["name"])
+            if before is not None:
+                step["result"]["children"] = [
+                    *before["result"]["children"],
+                    *step["result"]["children"],
+                ]
+            steps[step["name"]] = step
+        if page["next"] is None:
+            break
+        after = {"after_name": page["next"]["name"], "after_nth": page["next"]["nth"]}
+    return {**page, "steps": sorted(steps.values(), key=lambda step: str(step["created_at"]))}
 
 
 def _last_lines(connection: Connection, job_id: str) -> list[dict[str, Any]]:
@@ -155,6 +179,8 @@ def _rest(output: Output, details: dict[str, Any]) -> None:
         output.text("")
         rows = [{**step, "at": ago(step["created_at"])} for step in details["steps"]]
         output.table(rows, STEPS, empty="")
+        if details["more_steps"]:
+            output.note("There are more steps: GET /api/jobs/{id}/steps has pages.")
     if details["children"]:
         output.text("")
         rows = [

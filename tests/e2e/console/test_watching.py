@@ -355,3 +355,28 @@ def test_a_long_log_is_read_from_its_end_and_downloaded_whole(
 
     assert len(lines) == 2501
     assert "line 0" in lines[0]
+
+
+def test_more_steps_are_shown_and_more_pages_read_on_demand(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Of many steps a hundred come first, and what one answer cannot hold is a click away."""
+    job_id = worker.enqueue()
+    [lease] = worker.lease()
+    # 1.3 MB: the first page ends after about 100 of them
+    steps = [{"name": f"step {n:03}", "result": "x" * 10_000} for n in range(130)]
+    worker.report(lease, steps=steps)
+
+    page = visit(ADA, f"/jobs/{job_id}").page
+    shown = page.locator("section[aria-labelledby=h-steps] summary .mono")
+    more = page.get_by_role("button", name="Show more steps")
+    expect(shown).to_have_count(100)
+    while more.is_visible():
+        more.click()
+        expect(page.locator("section[aria-labelledby=h-steps] button:disabled")).to_have_count(0)
+    expect(shown).to_have_count(130)
+    expect(shown.last).to_have_text("step 129")
+    worker.settle(lease)
+    # the end of the job reads the steps again, as many as were on the page
+    expect(badge(page)).to_have_text("Completed")
+    expect(shown).to_have_count(130)

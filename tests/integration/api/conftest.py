@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from minutehand.queue.models import (
     LogLine,
     ReportItem,
     SettleItem,
+    StepResult,
 )
 from tests.support.stacks import RunningStack
 
@@ -113,12 +114,17 @@ class Hand:
             await asyncio.sleep(0.02)
         return list(response.leases)
 
-    async def report(self, lease: Lease, percentage: float, *lines: str) -> None:
-        """Report progress and log lines."""
+    async def report(
+        self, lease: Lease, percentage: float, *lines: str, steps: Mapping[str, Any] | None = None
+    ) -> None:
+        """Report progress, log lines and results of steps by name."""
         item = ReportItem(
             job_id=lease.job.id,
             fence=lease.fence,
             progress=Progress(percentage=percentage),
+            steps=tuple(
+                StepResult(name=name, result=result) for name, result in (steps or {}).items()
+            ),
             logs=tuple(LogLine(level="info", message=line) for line in lines),
         )
         await self.queue.report([item], worker_id=self.worker_id, tick_id=str(uuid.uuid4()))

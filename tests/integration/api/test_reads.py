@@ -242,3 +242,27 @@ async def test_a_job_is_found_by_the_first_digits_of_its_id(
         response = await ada.get("/api/jobs", params={"id_prefix": wrong})
         assert response.status_code == 422
         assert error_of(response)["detail"][0]["field"] == "id_prefix"
+
+
+async def test_steps_come_in_pages_until_there_is_no_next(
+    hand: Hand, ada: httpx.AsyncClient
+) -> None:
+    """Each step once, also of a name that an address has to escape."""
+    job = await hand.enqueue()
+    [lease] = await hand.lease()
+    names = [f"step {n} & more" for n in range(5)]
+    await hand.report(lease, 50, steps=dict.fromkeys(names, "x" * 400_000))
+    seen: list[str] = []
+    params: dict[str, str] = {}
+    pages = 0
+
+    while True:
+        page = (await ada.get(f"/api/jobs/{job.id}/steps", params=params)).json()
+        seen += [step["name"] for step in page["steps"]]
+        pages += 1
+        if page["next"] is None:
+            break
+        params = {f"after_{name}": str(value) for name, value in page["next"].items()}
+
+    assert seen == names
+    assert pages == 2

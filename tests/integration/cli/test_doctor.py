@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from minutehand.cli.doctor.command import CHECKS, attach, examine, run
 from minutehand.cli.doctor.findings import Finding, Patient, Verdict
 from minutehand.terminal.output import Output
+from tests.e2e.console.worker import HandWorker
 from tests.support.command import app
 from tests.support.extensions import PG_NET, VAULT
 from tests.support.stacks import RunningStack
@@ -268,6 +270,55 @@ def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:
     assert finding.verdict in {Verdict.OK, Verdict.WARN}
     assert "of 400 messages/s (pro)" in finding.detail
     assert "on Pro" in finding.detail
+
+
+def test_a_job_that_maintenance_cannot_make_ready_is_found(stack: RunningStack) -> None:
+    """It is parked, which nobody else would notice."""
+    assert found(stack, "maintenance").verdict is Verdict.OK
+    with HandWorker(stack, stack.demo_workspace_id) as worker, stack.connect() as connection:
+        later = worker.enqueue(delay_seconds=1)
+        try:
+            connection.execute(
+                "create function public.break_it() returns trigger language plpgsql as"
+                " $$ begin raise exception 'a broken trigger'; end; $$"
+            )
+            connection.execute(
+                "create trigger break_it before insert on queue.ready for each row"
+                f" when (new.job_id = '{later}') execute function public.break_it()".encode()
+            )
+            give_up = time.monotonic() + 60
+            while (told := found(stack, "maintenance")).verdict is Verdict.OK:
+                assert time.monotonic() < give_up, "nothing was parked"
+                time.sleep(0.2)
+        finally:
+            connection.execute("drop function public.break_it cascade")
+            connection.execute("delete from queue.parked where item = %s", (later,))
+
+        assert told.verdict is Verdict.WARN
+        assert f"promotion {later} is parked" in told.detail
+        assert "a broken trigger" in told.detail
+        assert worker.lease_soon()["job"]["id"] == later
+
+
+def test_a_task_of_maintenance_that_fails_is_found(stack: RunningStack) -> None:
+    """Whatever it was to do is not done meanwhile."""
+    with stack.connect() as connection:
+        [before] = connection.execute(
+            "select failed_at, failures, failure from queue.maintenance_tasks"
+            " where name = 'buckets'"
+        ).fetchall()
+        plant = (
+            "update queue.maintenance_tasks set failed_at = %s, failures = %s, failure = %s"
+            " where name = 'buckets'"
+        )
+        connection.execute(plant, (datetime.now(UTC), 9, "no such table (42P01)"))
+        try:
+            told = found(stack, "maintenance")
+        finally:
+            connection.execute(plant, before)
+
+    assert told.verdict is Verdict.WARN
+    assert told.detail == "buckets fails: no such table (42P01)"
 
 
 def test_a_silent_schedule_is_found(stack: RunningStack) -> None:

@@ -206,3 +206,17 @@ def test_init_knows_whether_the_running_stack_has_the_type(
     began = time.monotonic()
     assert published(tmp_path, worker.job_type) is None
     assert time.monotonic() >= began
+
+
+def test_a_job_is_shown_with_the_steps_of_every_page(run: Run, worker: HandWorker) -> None:
+    """A page holds about 1 MB; what a terminal shows must not end there unsaid."""
+    job_id = worker.enqueue()
+    lease = worker.lease_soon()
+    names = [f"step {n}" for n in range(5)]
+    worker.report(lease, steps=[{"name": name, "result": "x" * 400_000} for name in names])
+
+    details = as_json(run("show", job_id, "--json"))["details"]
+
+    assert [step["name"] for step in details["steps"]] == names
+    assert details["more_steps"] is False
+    worker.settle(lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -59,6 +60,7 @@ def gateway(stack: RunningStack) -> Iterator[httpx.Client]:
             )
             if answer.status_code == 200:
                 break
+            time.sleep(0.1)
         yield client
         connection.execute(DROP.encode())
 

@@ -30,6 +30,19 @@ export async function openDataApi() {
       connection: { application_name: "data_api", client_min_messages: "warning" },
     },
   });
+  try {
+    const app = await appOn(connection);
+    return {
+      fetch: (request) => app.fetch(request),
+      close: (timeout) => connection.driver.end({ timeout }),
+    };
+  } catch (error) {
+    connection.driver.end({ timeout: 0 }).catch(() => {}); // another one is opened
+    throw error;
+  }
+}
+
+async function appOn(connection) {
   const roles = new Map(); // the roles a request may take, and their statement_timeout
   await readRoles(connection.driver, roles);
   mend(connection, roles);
@@ -46,10 +59,8 @@ export async function openDataApi() {
     options: { server: { admin: false }, drivers: { email: new ConsoleEmailDriver() } },
   });
   await app.init();
-  return {
-    fetch: (request) => app.fetch(request),
-    close: (timeout) => connection.driver.end({ timeout }),
-  };
+  await connection.introspect({ useCache: true }); // kept: no request reads the catalogue again
+  return app;
 }
 
 async function readRoles(driver, roles) {
@@ -69,6 +80,14 @@ async function readRoles(driver, roles) {
 
 function mend(connection, roles) {
   connection.normalizeDbError = asPostgrestError;
+
+  // lite takes a catalogue that it could not read for an empty one, in which no function is found
+  const introspect = connection.introspect.bind(connection);
+  connection.introspect = async (options) => {
+    const catalogue = await introspect(options);
+    if (!catalogue.functions) throw new Error("the catalogue could not be read");
+    return catalogue;
+  };
 
   // lite would grant everything on every schema with RLS to anon, authenticated and service_role;
   // grants are the migrations' business, and it must enter the caller's role for every request

@@ -78,6 +78,12 @@ export class Database {
     this.#schema += 1;
     if (this.#reloading || !this.#api) return; // whoever is opening one looks again
     this.#reloading = true;
+    // what was told once is not told again: tried until it succeeds, or the database is away
+    while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);
+    this.#reloading = false;
+  }
+
+  async #replace() {
     try {
       const fresh = await this.#open();
       const old = this.#api;
@@ -85,10 +91,10 @@ export class Database {
       (old ?? fresh)
         .close(5)
         .catch((error) => console.error(`closing a Data API: ${error.message}`));
+      return true;
     } catch (error) {
       console.error(`the schema could not be read again: ${error.message}`);
-    } finally {
-      this.#reloading = false;
+      return false;
     }
   }
 

@@ -1,0 +1,51 @@
+// The finished steps of a job, oldest first; more of them, and more pages, on demand.
+
+import { jobs as api } from "../api.js";
+import { between, counted, duration, number } from "../lib/format.js";
+import { MOST_PAGES, readSteps } from "../lib/steps.js";
+import { useRead } from "../lib/store.js";
+import { html, useRef, useState } from "../lib/ui.js";
+import { JsonView } from "./json-view.js";
+import { Stale } from "./states-of-view.js";
+import { When } from "./when.js";
+
+const SHOWN = 100;
+
+/** A job's steps, as a read of `lib/store.js`; `more` reads another page, and what was read again. */
+export function useSteps(jobId) {
+  const pages = useRef(1);
+  const read = useRead(
+    (signal) =>
+      jobId
+        ? readSteps((after) => api.steps(jobId, after, signal), pages.current)
+        : Promise.resolve(undefined),
+    [jobId],
+  );
+  const more = () => {
+    pages.current = Math.min(pages.current + 1, MOST_PAGES);
+    read.refresh();
+  };
+  return { ...read, more, isWhole: !read.value?.next || pages.current >= MOST_PAGES };
+}
+
+/** @param {{steps: object, trace: object | undefined}} props `steps` as of `useSteps`, `trace` with the spans of them. */
+export function Steps({ steps, trace }) {
+  const [shown, setShown] = useState(SHOWN);
+  const list = steps.value?.steps ?? [];
+  if (list.length === 0) return null;
+  const spans = new Map(
+    trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]),
+  );
+  const isMore = shown < list.length || !steps.isWhole;
+  const showMore = () => {
+    if (shown >= list.length) steps.more();
+    setShown(shown + SHOWN);
+  };
+  return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
+    <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
+    ${steps.isStale && html`<${Stale} error=${steps.error} retry=${steps.refresh} />`}
+    ${list.slice(0, shown).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(spans.get(step.name))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
+    ${(isMore || steps.value.next) && html`<p class="muted small num" aria-live="polite">${number(Math.min(shown, list.length))} of ${steps.value.next ? "more than " : ""}${counted(list.length, "step")}</p>`}
+    ${isMore && html`<button type="button" class="quiet" disabled=${steps.isLoading} onClick=${showMore}>Show more steps</button>`}
+  </section>`;
+}
