@@ -13,6 +13,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.sql.machine import QueueMachine, machine_on
 from tests.support.databases import Database
 
+# thousands of statements each: on a machine with much else to do that takes minutes
+pytestmark = pytest.mark.timeout(900)
+
 DEFECTS = Path(__file__).parent / "defects"
 RUN = settings(
     max_examples=30,
