@@ -144,7 +144,7 @@ async def verify(request: Request, token: str) -> Caller:
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.
 SignedIn = Annotated[Caller, Depends(require_caller)]
-#: A user or nobody, for routes that anonymous guests may use when ALLOW_ANONYMOUS is on.
+#: A user or no one, for routes that anonymous guests may use when ALLOW_ANONYMOUS is on.
 MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
 #: A signed-in user who reads a stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]

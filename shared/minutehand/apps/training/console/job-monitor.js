@@ -33,7 +33,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
     [workspaceId, trainingId],
   );
   const rows = found.value ?? [];
-  // progress of jobs that nobody watches one by one is not pushed
+  // progress of jobs that no one watches one by one is not pushed
   usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
   usePolling(stuck, 60_000);
   const act = (what, failure) => async () => {
