@@ -35,7 +35,7 @@ SIZES = ("public.jobs", "public.job_events", "queue.ended", "queue.ready", "queu
 BULK, LEASE = 500, 250
 HEADER = (
     f"{'jobs':>9} {'jobs/s':>7} {'blocks/job':>10} {'WAL kB/job':>10} {'lock waits':>10}"
-    f" {'removed/s':>9}  MB of jobs, events, ended, ready, leases"
+    f" {'removed/s':>9} {'dead rows':>9}  MB of jobs, events, ended, ready, leases"
 )
 
 
@@ -104,6 +104,8 @@ class Ageing:
                 p_job_type=name,
                 p_days={"completed": 0, "cancelled": 0, "failed": 0},
             )
+        # a type that fails on purpose would be paused, and its jobs stay for ever
+        connection.execute("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         for n, workspace in enumerate(self.ids[:20]):
             schedule = {"name": f"s{n}", "cron": "* * * * *", "job_type": "plain"}
             _rpc(connection, "put_schedule", p_workspace_id=workspace, p_schedule=schedule)
@@ -126,7 +128,7 @@ class Ageing:
             f"{self.settled:>9} {count / seconds:>7.0f} {(after[0] - before[0]) / count:>10.0f}"
             f" {(after[1] - before[1]) / count / 1000:>10.1f}"
             f" {self.waits / max(1, self.samples):>10.2f}"
-            f" {(after[2] - before[2]) / seconds:>9.0f}  "
+            f" {(after[2] - before[2]) / seconds:>9.0f} {_dead_rows(connection):>9}  "
             + " ".join(f"{size:.0f}" for size in sizes),
             flush=True,
         )
@@ -220,6 +222,14 @@ def _counters(connection: Connection) -> tuple[int, int, int]:
         ),
         _value(connection, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"),
         _value(connection, "select coalesce(sum(jobs), 0) from queue.removals"),
+    )
+
+
+def _dead_rows(connection: Connection) -> int:
+    """Rows of jobs and their events that no one sees and no vacuum has removed yet."""
+    return _value(
+        connection,
+        "select sum(n_dead_tup) from pg_stat_user_tables where relname in ('jobs', 'job_events')",
     )
 
 

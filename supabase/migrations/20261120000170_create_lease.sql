@@ -420,7 +420,7 @@ $$;
 comment on function queue.paused_turns is 'Those of the turns whose workspace, queue, or type in the workspace is paused.';
 
 create function queue.find_candidates(
-  p_turns queue.turns[], p_most integer, p_parts integer, p_now timestamptz,
+  p_turns queue.turns[], p_most integer, p_parts integer, p_without uuid[], p_now timestamptz,
   out ids uuid[], out tags double precision[], out priorities double precision[], out oldest timestamptz[],
     out rewinds integer[],
   out is_bound boolean[], out empty uuid[], out behind boolean, out cut boolean
@@ -457,7 +457,8 @@ begin
       select o.*, row_number() over () as nth from (
         select * from queue.partitions as o
         where o.workspace_id = f.workspace_id and o.job_type = f.job_type and o.queue = f.queue and not o.set_aside
-        order by o.priority, o.last_leased_at limit p_parts) as o) as p
+        order by o.priority, o.last_leased_at limit p_parts + cardinality(p_without)) as o
+      where o.id <> all (p_without)) as p
     left join lateral (
       select r.ready_at from queue.ready as r
       where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head on true)
@@ -473,7 +474,7 @@ begin
   from (select * from chosen order by tag_now, workspace_id, priority, ready_at) as c;
 end;
 $$;
-comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns: {ids, tags, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
+comment on function queue.find_candidates is E'The partitions whose turn it is, in the order of their tenants'' tags, at most p_parts of each of the p_most first turns and none of p_without: {ids, tags, priorities, oldest, rewinds, is_bound}.\n\noldest: the first job seen in each. is_bound: it belongs to a limited scope. Also empty: partitions met without a job; behind: a turn''s tag was older than its tenant''s; cut: a turn may have more.';
 
 create function queue.freshen_turns(p_turns queue.turns[]) returns void
 language plpgsql
@@ -604,7 +605,7 @@ create function queue.allot_bound(
   p_count_due boolean, p_now timestamptz,
   out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
     out cut boolean,
-  out full_partitions uuid[], out full_turns uuid[]
+  out full_partitions uuid[], out full_turns uuid[], out missed uuid[]
 )
 language plpgsql
 set search_path = ''
@@ -678,8 +679,10 @@ begin
     exists (select 1 from sized as s where s.most > p_each and (select count(*) from found as f
       where f.id = s.id) >= p_each),
     array(select s.id from sized as s where s.key_free <= 0 and not s.missed),
-    array(select s.id from sized as s where (s.workspace_free <= 0 or s.type_workspace_free <= 0) and not s.missed)
-  into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns;
+    array(select s.id from sized as s where (s.workspace_free <= 0 or s.type_workspace_free <= 0) and not s.missed),
+    array((select p.id from picked as p except select h.id from held as h) union all
+      select s.id from sized as s where s.missed)
+  into ids, places, virtual_time, due, busy, cut, full_partitions, full_turns, missed;
 end;
 $$;
 comment on function queue.allot_bound is E'queue.allot where some of the partitions belong to a limited scope. p_caps: the scopes'' rows that the caller holds.\n\nfull_…: partitions whose key, or whose tenant, is at a limit.';
@@ -687,7 +690,8 @@ comment on function queue.allot_bound is E'queue.allot where some of the partiti
 create function queue.allot_unbound(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_limit integer, p_each integer,
     p_count_due boolean,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
+    out cut boolean, out missed uuid[]
 )
 language plpgsql
 set search_path = ''
@@ -719,7 +723,7 @@ begin
   picked as materialized (select id, start_tag from tagged order by is_beyond, start_tag, ready_at, job_id limit p_limit),
   -- as many as fall to each, whichever are free to be had: others lease from the same head at this moment
   held as materialized (
-    select r.job_id, r.place
+    select s.id, r.job_id, r.place
     from (select p.id, count(*) as jobs from picked as p group by 1) as s
     join sized as c on c.id = s.id
     cross join lateral (
@@ -734,8 +738,9 @@ begin
         select 1 from queue.ready as r where r.partition_id = s.id limit 1001 + p_limit) as r
       limit 1000 + p_limit) as counted) end,
     (select count(*) from held) < (select count(*) from picked),
-    p_limit > p_each and exists (select 1 from found as f group by f.id having count(*) >= p_each)
-  into ids, places, virtual_time, due, busy, cut;
+    p_limit > p_each and exists (select 1 from found as f group by f.id having count(*) >= p_each),
+    array(select p.id from picked as p except select h.id from held as h)
+  into ids, places, virtual_time, due, busy, cut, missed;
 end;
 $$;
 comment on function queue.allot_unbound is 'queue.allot where none of the partitions belongs to a limited scope.';
@@ -961,7 +966,8 @@ comment on function queue.put_partitions_aside is 'The same for partitions whose
 create function queue.allot(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_is_bound boolean[], p_limit integer,
   p_each integer, p_count_due boolean, p_now timestamptz,
-  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean, out cut boolean
+  out ids uuid[], out places tid[], out virtual_time double precision, out due bigint, out busy boolean,
+    out cut boolean, out missed uuid[], out aside integer
 )
 language plpgsql
 set search_path = ''
@@ -969,14 +975,16 @@ as $$
 declare
   v_allotted record;
 begin
+  aside := 0;
   if cardinality(p_ids) = 0 then
     ids := '{}';
     places := '{}';
     due := 0;
     busy := false;
     cut := false;
+    missed := '{}';
   elsif true <> all (p_is_bound) then
-    select * into ids, places, virtual_time, due, busy, cut
+    select * into ids, places, virtual_time, due, busy, cut, missed
     from queue.allot_unbound(p_ids, p_tags, p_priorities, p_limit, p_each, p_count_due);
   else
     select * into v_allotted from queue.allot_bound(p_ids, p_tags, p_priorities, queue.hold_caps(p_ids, p_now), p_limit,
@@ -987,6 +995,8 @@ begin
     due := v_allotted.due;
     busy := v_allotted.busy;
     cut := v_allotted.cut;
+    missed := v_allotted.missed;
+    aside := cardinality(v_allotted.full_turns) + cardinality(v_allotted.full_partitions);
     if cardinality(v_allotted.full_turns) > 0 then
       perform queue.put_turns_aside(array(
         select t.turn from (select distinct p.workspace_id, p.job_type, p.queue from queue.partitions as p
@@ -1002,7 +1012,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and take the ready rows that fall to each: {ids, places}.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1017,6 +1027,10 @@ as $$
 declare
   v_types text[] := queue.startable_types(p_job_types, p_budget_ms, p_now);
   v_most integer := p_limit + 1;
+  v_depth integer := 1;
+  v_aside_most constant integer := 40; -- then the call is long enough, and the next one goes on
+  v_aside integer := 0;
+  v_busy uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
   v_paused queue.turns[];
   v_cut boolean;
@@ -1025,8 +1039,9 @@ declare
   v_allotted record;
 begin
   empty := '{}';
-  -- first a look at the heads of a few turns; only when that leaves slots empty, deeper ones
-  for v_round in 1..3 loop
+  -- first a look at the heads of a few turns, and beside those that others hold or that are at a limit; only when that
+  -- leaves slots empty, deeper ones
+  for v_round in 1..5 loop
     v_turns := queue.next_turns(v_types, p_queues, v_most);
     v_cut := cardinality(v_turns) >= v_most;
     if exists (select 1 from queue.pauses) then
@@ -1035,8 +1050,8 @@ begin
       v_turns := array(select u from unnest(v_turns) as u where u <> all (v_paused));
     end if;
     select * into v_found from queue.find_candidates(v_turns, v_most,
-      case v_round when 1 then 1 when 2 then 12 else 80 end
-        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), p_now);
+      case v_depth when 1 then 1 when 2 then 12 else 80 end
+        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), v_busy, p_now);
     if v_cut and v_found.behind then
       perform queue.freshen_turns(v_turns);
     end if;
@@ -1055,22 +1070,31 @@ begin
       end if;
     end if;
     select * into v_allotted from queue.allot(v_found.ids, v_found.tags, v_found.priorities, v_found.is_bound, p_limit,
-      case v_round when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4
+      case v_depth when 1 then ceil(4.0 * p_limit / greatest(1, cardinality(v_found.ids)))::integer + 4
         else p_limit end,
       p_count_due, p_now);
     exit when cardinality(v_allotted.ids) >= p_limit or not (v_cut or v_found.cut or v_allotted.cut);
-    v_most := 8 * v_most + 32;
+    v_busy := v_busy || v_allotted.missed;
+    v_aside := v_aside + v_allotted.aside;
+    exit when v_aside >= v_aside_most;
+    if v_round <= 2 and (cardinality(v_allotted.missed) > 0 or v_allotted.aside > 0) then
+      v_most := v_most + cardinality(v_allotted.missed);
+    else
+      exit when v_depth = 3;
+      v_depth := v_depth + 1;
+      v_most := case v_aside when 0 then 8 * v_most + 32 else v_most + 64 end;
+    end if;
   end loop;
   ids := v_allotted.ids;
   places := v_allotted.places;
   virtual_time := v_allotted.virtual_time;
-  more := v_allotted.busy and cardinality(ids) < p_limit;
+  more := (v_allotted.busy or v_busy <> '{}' or v_aside >= v_aside_most) and cardinality(ids) < p_limit;
   due := case when p_count_due and (v_cut or v_found.cut)
     then greatest(v_allotted.due, (select count(*) from (select 1 from queue.ready limit 1000 + p_limit) as r))
     else v_allotted.due end;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, empty, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had. empty: partitions met without a job. oldest: the first job seen in each of heads.';
+comment on function queue.pick is E'Choose jobs to lease and hold their ready rows: {ids, places, virtual_time, due, more, empty, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. oldest: the first job seen in each of heads.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql

@@ -19,7 +19,8 @@ begin
   return queue.cancel_held(v_all, 'cancelled', p_now);
 end;
 $$;
-comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is asked to stop.\n\nReturns how many changed; ended jobs do not.';
+comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is '
+  'asked to stop.\n\nReturns how many changed; ended jobs do not.';
 
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
 language plpgsql
@@ -31,7 +32,8 @@ declare
   v_still uuid[];
 begin
   with asked as (
-    update queue.leases set cancel_requested = true where job_id = any (p_ids) and not cancel_requested returning job_id),
+    update queue.leases set cancel_requested = true where job_id = any (p_ids)
+      and not cancel_requested returning job_id),
   flagged as (
     update public.jobs as j set cancel_requested_at = p_now, updated_at = p_now, last_seq = j.last_seq + 1
     from asked where j.id = asked.job_id and j.id = any (p_ids)
@@ -45,7 +47,8 @@ begin
 
   v_still := array(select id from public.jobs where id = any (p_ids) and status in ('pending', 'waiting') order by id);
   return v_count + case when cardinality(v_still) = 0 then 0
-    else queue.finish(v_still, 'cancelled', null, jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now) end;
+    else queue.finish(v_still, 'cancelled', null, jsonb_build_object('type', 'Cancelled', 'reason', p_reason),
+      p_now) end;
 end;
 $$;
 comment on function queue.cancel_held is 'Cancel jobs whose rows the caller holds; children are not looked at here.';
@@ -69,7 +72,9 @@ begin
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
-comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nPending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling twice is harmless; 409 when it has completed or failed.';
+comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\n'
+  'Pending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling '
+  'twice is harmless; 409 when it has completed or failed.';
 
 create function queue.match_filter(p_filter jsonb) returns void
 language plpgsql immutable
@@ -82,13 +87,15 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
   end if;
   for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'state', 'error_fingerprint', 'created_before', 'created_after', 'ids', 'session_id', 'tag']) then
+    if v_name <> all (array['job_type', 'queue', 'status', 'state', 'error_fingerprint', 'created_before',
+      'created_after', 'ids', 'session_id', 'tag']) then
       perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
     end if;
   end loop;
 end;
 $$;
-comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match everything.';
+comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match '
+  'everything.';
 
 create function queue.matching_jobs(
   p_workspace_id uuid, p_filter jsonb, p_live boolean, p_cursor jsonb, p_limit integer, out ids uuid[], out next jsonb
@@ -124,7 +131,8 @@ begin
         and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
         and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
         and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
-        and ($2 ->> 'state' is null or queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) = $2 ->> 'state')
+        and ($2 ->> 'state' is null
+          or queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) = $2 ->> 'state')
         and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
         and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
@@ -150,8 +158,10 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of cancel_jobs: {ids, next}.\n\n'
-  'Live ones without a cancel asked for, or else dead letters. Looks at 2,000 more than p_limit: next is where to go on, '
+comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of '
+  'cancel_jobs: {ids, next}.\n\n'
+  'Live ones without a cancel asked for, or else dead letters. Looks at 2,000 more than p_limit: next is where to go '
+  'on, '
   'null when there is nothing more.';
 
 create function queue.may_steer(p_workspace_id uuid) returns void
@@ -185,9 +195,12 @@ begin
   return jsonb_build_object('count', v_count, 'more', v_found.next is not null, 'next', v_found.next);
 end;
 $$;
-comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest first: {count, more, next: {created_at, id} | null}.\n\n'
-  'Filter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Each call looks at '
-  'p_limit + 2,000 jobs: it may cancel few, even none, and still have more. Give next as p_cursor to go on, until more is false.';
+comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest '
+  'first: {count, more, next: {created_at, id} | null}.\n\n'
+  'Filter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Each '
+  'call looks at '
+  'p_limit + 2,000 jobs: it may cancel few, even none, and still have more. Give next as p_cursor to go on, until '
+  'more is false.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -199,14 +212,16 @@ declare
 begin
   -- the caller holds the jobs' rows; who finds its unique key taken by now stays as it is
   insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-  select distinct on (workspace_id, job_type, unique_key) workspace_id, job_type, unique_key, id, 'finished' from public.jobs
+  select distinct on (workspace_id, job_type, unique_key) workspace_id, job_type, unique_key, id, 'finished'
+    from public.jobs
   where id = any (p_ids) and status in ('failed', 'cancelled') and unique_key is not null
   order by workspace_id, job_type, unique_key, id
   on conflict (workspace_id, job_type, key) do nothing;
   delete from queue.ended where ctid = any (array(
     select e.place from public.jobs as j cross join lateral (
       select e.ctid as place from queue.ended as e
-      where e.workspace_id = j.workspace_id and e.outcome = j.outcome and e.job_created_at = j.created_at and e.job_id = j.id limit 1) as e
+      where e.workspace_id = j.workspace_id and e.outcome = j.outcome and e.job_created_at = j.created_at
+        and e.job_id = j.id limit 1) as e
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = j.id))));
   with retried as (
@@ -219,7 +234,8 @@ begin
     returning id, workspace_id, session_id, last_seq),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, last_seq, workspace_id, session_id, 'job.redriven', jsonb_build_object('status', 'pending', 'attempts', 0), p_now
+    select id, last_seq, workspace_id, session_id, 'job.redriven',
+      jsonb_build_object('status', 'pending', 'attempts', 0), p_now
     from retried)
   select array_agg(id order by id) into v_ids from retried;
   if v_ids is null then
@@ -232,7 +248,8 @@ begin
   perform queue.place(v_ids, p_now);
   v_children := array(
     select id from public.jobs
-    where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id for update);
+    where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id
+      for update);
   if cardinality(v_children) > 0 then -- they had ended with their parent and go on with it
     perform queue.retry_jobs(v_children, p_now);
   end if;
@@ -240,7 +257,9 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.retry_jobs is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did start anew with it.';
+comment on function queue.retry_jobs is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go '
+  'on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did '
+  'start anew with it.';
 
 create function public.retry_job(p_job_id uuid) returns jsonb
 language plpgsql
@@ -261,9 +280,11 @@ begin
     end if;
   elsif v_job.status = 'pending' and exists (select 1 from queue.deferred where job_id = p_job_id) then
     delete from queue.deferred where job_id = p_job_id;
-    update public.jobs set next_retry_at = null, scheduled_for = null, updated_at = v_now, last_seq = last_seq + 1 where id = p_job_id;
+    update public.jobs set next_retry_at = null, scheduled_for = null, updated_at = v_now, last_seq = last_seq + 1
+      where id = p_job_id;
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, last_seq, workspace_id, session_id, 'job.redriven', jsonb_build_object('status', status, 'attempts', attempts), v_now
+    select id, last_seq, workspace_id, session_id, 'job.redriven',
+      jsonb_build_object('status', status, 'attempts', attempts), v_now
     from public.jobs where id = p_job_id;
     perform queue.place(array[p_job_id], v_now);
     perform queue.request_wake();
@@ -274,7 +295,9 @@ begin
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
-comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\nAn ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or completed.';
+comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\n'
+  'An ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or '
+  'completed.';
 
 create function public.redrive_jobs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
@@ -296,7 +319,8 @@ begin
   return jsonb_build_object('count', v_count, 'more', v_found.next is not null, 'next', v_found.next);
 end;
 $$;
-comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, next}.\n\n'
+comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, '
+  'next}.\n\n'
   'Filters, slices and cursor as in cancel_jobs: give next as p_cursor to go on, until more is false.';
 
 create function queue.steer_by_update() returns trigger
@@ -325,21 +349,24 @@ begin
     new.last_seq := old.last_seq + 1;
     new.updated_at := v_now;
   elsif new.status is distinct from old.status then
-    perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status), old.status);
+    perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status),
+      old.status);
   elsif new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for then
     if old.status <> 'pending' then
       perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
     elsif new.priority not between 0 and 1000 then
       perform queue.refuse(400, 'invalid_argument', 'priority must be between 0 and 1000', 'priority');
     elsif new.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
-      perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999', 'scheduled_for');
+      perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999',
+        'scheduled_for');
     end if;
     new.updated_at := v_now;
   end if;
   return new;
 end;
 $$;
-comment on function queue.steer_by_update is 'Trigger: what may be done by updating a job: cancel it; while pending, change its priority and schedule.';
+comment on function queue.steer_by_update is 'Trigger: what may be done by updating a job: cancel it; while pending, '
+  'change its priority and schedule.';
 
 create function queue.after_steering() returns trigger
 language plpgsql
@@ -374,12 +401,14 @@ begin
   return null;
 end;
 $$;
-comment on function queue.after_steering is 'Trigger: a cancelled job leaves the queue, one with a new priority or schedule changes its place.';
+comment on function queue.after_steering is 'Trigger: a cancelled job leaves the queue, one with a new priority or '
+  'schedule changes its place.';
 
 -- whoever steers may set none of the columns that each lease or settle changes: a look at those spares the engine
 -- two look-ups of current_user per job and update
 create trigger jobs_steer_by_update before update of status, priority, scheduled_for on public.jobs
-  for each row when (new.fence = old.fence and new.last_seq = old.last_seq and current_user in ('authenticated', 'anon', 'service_role'))
+  for each row when (new.fence = old.fence and new.last_seq = old.last_seq
+    and current_user in ('authenticated', 'anon', 'service_role'))
   execute function queue.steer_by_update();
 create trigger jobs_after_steering after update of status, priority, scheduled_for on public.jobs
   for each row when (new.fence = old.fence and new.status <> 'completed'
@@ -401,14 +430,17 @@ declare
   v_type text;
 begin
   if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null or v_name is null then
-    perform queue.refuse(400, 'invalid_argument', 'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
+    perform queue.refuse(400, 'invalid_argument',
+      'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
   end if;
   if v_kind in ('workspace', 'workspace_type') then
-    v_workspace := queue.uuid_or_refuse(coalesce(p_request ->> 'workspace_id', split_part(v_name, '/', 1)), 'workspace_id');
+    v_workspace := queue.uuid_or_refuse(coalesce(p_request ->> 'workspace_id', split_part(v_name, '/', 1)),
+      'workspace_id');
     v_type := case when v_kind = 'workspace_type' then coalesce(nullif(substr(v_name, 38), ''), v_name) end;
     v_name := v_workspace || coalesce('/' || v_type, '');
   end if;
-  if auth.uid() is not null and not queue.is_operator() and not (v_workspace is not null and queue.is_manager(v_workspace)) then
+  if auth.uid() is not null and not queue.is_operator()
+    and not (v_workspace is not null and queue.is_manager(v_workspace)) then
     if v_workspace is not null and not queue.is_member(v_workspace) then
       perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
     elsif v_workspace is not null then
@@ -443,12 +475,16 @@ begin
     perform queue.bring_all_back(case when v_kind = 'workspace_type' then v_type end, v_workspace);
     perform queue.request_wake();
   end if;
-  perform queue.note_action(case when v_paused then 'pause' else 'resume' end, v_workspace, null, 0, jsonb_strip_nulls(jsonb_build_object(
+  perform queue.note_action(case when v_paused then 'pause' else 'resume' end, v_workspace, null, 0,
+    jsonb_strip_nulls(jsonb_build_object(
     'kind', v_kind, 'name', coalesce(v_type, v_name), 'reason', left(p_request ->> 'reason', 500))));
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;
-comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id?, paused = true, reason?}.\n\nFor workspace_type name is the job type and workspace_id is needed. Jobs already running go on. A workspace''s managers may pause their workspace and its job types; the rest is the operator''s.';
+comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, '
+  'workspace_id?, paused = true, reason?}.\n\nFor workspace_type name is the job type and workspace_id is needed. '
+  'Jobs already running go on. A workspace''s managers may pause their workspace and its job types; the rest is the '
+  'operator''s.';
 
 create function public.get_job(p_job_id uuid) returns jsonb
 language sql stable
@@ -457,7 +493,9 @@ set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
 
-revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
+revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
+  public.pause_jobs,
   public.get_job from public, anon, authenticated, service_role;
-grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs, public.pause_jobs,
+grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
+  public.pause_jobs,
   public.get_job to authenticated, service_role;

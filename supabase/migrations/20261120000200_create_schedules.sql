@@ -25,19 +25,22 @@ create table queue.schedules (
   constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
   constraint schedules_missed_is_known check (missed in ('skip', 'once', 'all'))
 ) with (fillfactor = 70);
-create index schedules_by_time on queue.schedules ((greatest(next_at, held_until))) where enabled and next_at is not null;
+create index schedules_by_time on queue.schedules ((greatest(next_at, held_until))) where enabled
+  and next_at is not null;
 alter table queue.schedules enable row level security;
 comment on table queue.schedules is 'Jobs that are enqueued by the clock.';
 comment on column queue.schedules.id is 'Identity.';
 comment on column queue.schedules.workspace_id is 'The tenant its jobs belong to.';
 comment on column queue.schedules.name is 'Name, unique in the workspace.';
-comment on column queue.schedules.cron is 'Five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly.';
+comment on column queue.schedules.cron is 'Five fields: minute hour day month weekday, or @hourly, @daily, @weekly, '
+  '@monthly, @yearly.';
 comment on column queue.schedules.plan is 'The expression as cron_parse reads it.';
 comment on column queue.schedules.timezone is 'IANA time zone the fields are read in.';
 comment on column queue.schedules.job_type is 'Type of the jobs.';
 comment on column queue.schedules.payload is 'Their payload.';
 comment on column queue.schedules.options is 'Their options, as for enqueue_job; unique keeps runs from overlapping.';
-comment on column queue.schedules.missed is 'Runs missed while nothing ticked: skip them, run once for all, or run all.';
+comment on column queue.schedules.missed is 'Runs missed while nothing ticked: skip them, run once for all, or run '
+  'all.';
 comment on column queue.schedules.enabled is 'False while switched off.';
 comment on column queue.schedules.next_at is 'Next run, UTC; null when none will come.';
 comment on column queue.schedules.held_until is 'Not looked at before: the workspace has had its runs of the minute.';
@@ -70,7 +73,8 @@ create table queue.schedule_minutes (
   runs integer not null
 ) with (fillfactor = 50);
 alter table queue.schedule_minutes enable row level security;
-comment on table queue.schedule_minutes is 'How many runs of schedules a workspace has had in a minute, for the limit schedule_runs_per_minute.';
+comment on table queue.schedule_minutes is 'How many runs of schedules a workspace has had in a minute, for the '
+  'limit schedule_runs_per_minute.';
 comment on column queue.schedule_minutes.workspace_id is 'The tenant.';
 comment on column queue.schedule_minutes.minute is 'The latest minute with a run.';
 comment on column queue.schedule_minutes.runs is 'How many runs it had.';
@@ -87,7 +91,8 @@ as $$
     runs = excluded.runs + case when m.minute = excluded.minute then m.runs else 0 end
   returning runs
 $$;
-comment on function queue.count_runs is 'Add runs of schedules to those of the workspace in this minute; returns the sum.';
+comment on function queue.count_runs is 'Add runs of schedules to those of the workspace in this minute; returns the '
+  'sum.';
 
 create function queue.hold_schedules(p_workspace_id uuid, p_most integer, p_now timestamptz) returns void
 language sql
@@ -95,7 +100,8 @@ set search_path = ''
 as $$
   update queue.schedules
   set held_until = date_trunc('minute', p_now) + interval '1 minute', problem = format(
-    'the schedules of this workspace ask for more than %s runs a minute (schedule_runs_per_minute); this one waits', p_most)
+    'the schedules of this workspace ask for more than %s runs a minute (schedule_runs_per_minute); this one waits',
+      p_most)
   where id = any (array(
     select id from queue.schedules where workspace_id = p_workspace_id and enabled and next_at <= p_now
     for update skip locked))
@@ -136,9 +142,11 @@ begin
   end if;
 end;
 $$;
-comment on function queue.fire_schedule is E'Enqueue what is due of one schedule, at most p_most runs, and tell when it is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
+comment on function queue.fire_schedule is E'Enqueue what is due of one schedule, at most p_most runs, and tell when '
+  'it is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
 
-create function queue.fire_schedules(p_ids uuid[], p_now timestamptz, p_until timestamptz default 'infinity') returns integer
+create function queue.fire_schedules(p_ids uuid[], p_now timestamptz,
+  p_until timestamptz default 'infinity') returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -181,7 +189,10 @@ begin
   return v_fired;
 end;
 $$;
-comment on function queue.fire_schedules is E'Enqueue the jobs of those of the schedules that are due; returns how many.\n\nOne whose job would have to wait for a transaction stays due; what is left at p_until does, too. A workspace has at most schedule_runs_per_minute runs a minute: what is above waits for the next minute and says so.';
+comment on function queue.fire_schedules is E'Enqueue the jobs of those of the schedules that are due; returns how '
+  'many.\n\nOne whose job would have to wait for a transaction stays due; what is left at p_until does, too. A '
+  'workspace has at most schedule_runs_per_minute runs a minute: what is above waits for the next minute and says '
+  'so.';
 
 create function queue.next_after_problem(p_schedule queue.schedules, p_now timestamptz) returns timestamptz
 language plpgsql
@@ -224,10 +235,12 @@ declare
   v_made queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id);
-  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name and source is not null) then
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name
+    and source is not null) then
     return queue.switch_schedule(p_workspace_id, p_schedule);
   end if;
-  if jsonb_typeof(p_schedule) is distinct from 'object' or v_name is null or char_length(v_name) not between 1 and 200 then
+  if jsonb_typeof(p_schedule) is distinct from 'object' or v_name is null or char_length(v_name) not between 1
+    and 200 then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a name of 1 to 200 characters', 'name');
   elsif p_schedule ->> 'cron' is null then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a cron expression', 'cron');
@@ -242,9 +255,11 @@ begin
     perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
   end if;
   select key into v_field from jsonb_object_keys(v_options) as key
-  where key <> all (array['queue', 'priority', 'max_attempts', 'concurrency_key', 'session_id', 'timeout_seconds', 'backoff', 'unique', 'delay_seconds']) limit 1;
+  where key <> all (array['queue', 'priority', 'max_attempts', 'concurrency_key', 'session_id', 'timeout_seconds',
+    'backoff', 'unique', 'delay_seconds']) limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', format('a schedule cannot set the option %s', left(v_field, 80)), 'options.' || left(v_field, 80));
+    perform queue.refuse(400, 'invalid_argument', format('a schedule cannot set the option %s', left(v_field, 80)),
+      'options.' || left(v_field, 80));
   end if;
   perform queue.refuse_internal(p_schedule ->> 'job_type');
   select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, v_options
@@ -267,15 +282,20 @@ begin
   if v_next is null then
     perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');
   end if;
-  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled, next_at, created_by,
+  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
+    next_at, created_by,
     created_at, updated_at) -- alike: that tells a new one
-  values (p_workspace_id, v_name, p_schedule ->> 'cron', v_zone, p_schedule ->> 'job_type', coalesce(p_schedule -> 'payload', '{}'),
-    v_options, coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next, auth.uid(),
+  values (p_workspace_id, v_name, p_schedule ->> 'cron', v_zone, p_schedule ->> 'job_type',
+    coalesce(p_schedule -> 'payload', '{}'),
+    v_options, coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next,
+      auth.uid(),
     v_now, v_now)
-  on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone, job_type = excluded.job_type,
+  on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
+    job_type = excluded.job_type,
     payload = excluded.payload, options = excluded.options, missed = excluded.missed, enabled = excluded.enabled,
     -- the same expression keeps its place: saving twice must neither skip nor repeat a run
-    next_at = case when s.enabled and s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at else excluded.next_at end,
+    next_at = case when s.enabled and s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at
+      else excluded.next_at end,
     problem = null, updated_at = v_now
   returning * into v_made;
   return to_jsonb(v_made) - '{plan,held_until}'::text[];
@@ -284,7 +304,9 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'schedule');
 end;
 $$;
-comment on function public.put_schedule is E'Make or change a schedule by name: {name, cron, timezone = UTC, job_type, payload, options, missed = skip|once|all, enabled}.\n\nFor managers of the workspace. Returns the schedule with its next run.';
+comment on function public.put_schedule is E'Make or change a schedule by name: {name, cron, timezone = UTC, '
+  'job_type, payload, options, missed = skip|once|all, enabled}.\n\n'
+  'For managers of the workspace. Returns the schedule with its next run.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
@@ -293,8 +315,10 @@ set search_path = ''
 as $$
 begin
   perform queue.may_manage(p_workspace_id);
-  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name and source is not null) then
-    perform queue.refuse(409, 'declared_in_code', 'the schedule is declared in code; change it there, or switch it off', p_name);
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name
+    and source is not null) then
+    perform queue.refuse(409, 'declared_in_code',
+      'the schedule is declared in code; change it there, or switch it off', p_name);
   end if;
   delete from queue.schedules where workspace_id = p_workspace_id and name = p_name;
   if not found then
@@ -312,7 +336,8 @@ set search_path = ''
 as $$
 begin
   perform queue.may_steer(p_workspace_id);
-  return (select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s) - '{plan,held_until}'::text[] order by s.name), '[]'))
+  return (select jsonb_build_object('schedules',
+    coalesce(jsonb_agg(to_jsonb(s) - '{plan,held_until}'::text[] order by s.name), '[]'))
     from (select * from queue.schedules where workspace_id = p_workspace_id order by name limit 1000) as s);
 end;
 $$;
@@ -320,4 +345,5 @@ comment on function public.list_schedules is 'Schedules of a workspace, by name,
 
 revoke execute on function public.put_schedule, public.delete_schedule, public.list_schedules
   from public, anon, authenticated, service_role;
-grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules to authenticated, service_role;
+grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules to authenticated,
+  service_role;

@@ -8,7 +8,8 @@ create table queue.type_minutes (
   primary key (minute, job_type, run_bucket)
 ) with (fillfactor = 70);
 alter table queue.type_minutes enable row level security;
-comment on table queue.type_minutes is 'Run times per type over all tenants, for an hour: what the 95th percentile is learned from.';
+comment on table queue.type_minutes is 'Run times per type over all tenants, for an hour: what the 95th percentile '
+  'is learned from.';
 comment on column queue.type_minutes.minute is 'Start of the minute.';
 comment on column queue.type_minutes.job_type is 'The type.';
 comment on column queue.type_minutes.run_bucket is 'Histogram bucket of the run, see stat_bucket.';
@@ -66,7 +67,8 @@ begin
     select job_type, min(upper) filter (where running >= 0.95 * total) as p95
     from (
       select job_type, power(1.25, run_bucket + 1) - 1 as upper,
-        sum(jobs) over (partition by job_type order by run_bucket) as running, sum(jobs) over (partition by job_type) as total
+        sum(jobs) over (partition by job_type order by run_bucket) as running,
+          sum(jobs) over (partition by job_type) as total
       from (select job_type, run_bucket, sum(jobs) as jobs from queue.type_minutes group by 1, 2) as b) as c
     group by job_type having max(total) >= 20) as p
   where t.job_type = p.job_type and t.run_p95_ms is distinct from p.p95;
@@ -79,7 +81,8 @@ begin
   return case when v_folded = v_most then v_folded else 0 end;
 end;
 $$;
-comment on function queue.roll_up is E'Fold counts into minutes, learn the 95th percentile of run time per type (from 20 runs up), drop old minutes.\n\n'
+comment on function queue.roll_up is E'Fold counts into minutes, learn the 95th percentile of run time per type '
+  '(from 20 runs up), drop old minutes.\n\n'
   'Not 0 when there is more to fold.';
 
 create function queue.due_removals(p_limit integer, p_now timestamptz) returns uuid[]
@@ -102,7 +105,8 @@ as $$
       order by e.ended_at limit d.share) as e
     order by e.ended_at)
 $$;
-comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of each type and outcome, whoever owns them, an equal share of each.\n\n'
+comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of '
+  'each type and outcome, whoever owns them, an equal share of each.\n\n'
   'Days per status are in the setting retention_days; a type may have days of its own.';
 
 create function queue.strip_job(p_id uuid, p_limit integer) returns integer
@@ -123,7 +127,8 @@ begin
   return v_logs + v_events;
 end;
 $$;
-comment on function queue.strip_job is 'Delete up to p_limit log lines and events of an ended job that is about to be removed; returns how many.';
+comment on function queue.strip_job is 'Delete up to p_limit log lines and events of an ended job that is about to '
+  'be removed; returns how many.';
 
 create function queue.remove_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -161,12 +166,15 @@ begin
     delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
   insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
   select g.workspace_id, (p_now at time zone 'UTC')::date, g.outcome, count(*), p_now from gone as g group by 1, 3
-  on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs, removed_at = excluded.removed_at;
+  on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs,
+    removed_at = excluded.removed_at;
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 rows of theirs are gone, and note it for their workspaces; returns how many.\n\n'
-  'A job that has written more than that goes row by row, in several calls. Those that somebody holds are left to the next call.';
+comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 rows of theirs '
+  'are gone, and note it for their workspaces; returns how many.\n\n'
+  'A job that has written more than that goes row by row, in several calls. Those that somebody holds are left to '
+  'the next call.';
 
 create function queue.prune_others(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -183,7 +191,8 @@ begin
     select workspace_id, name from queue.named_events
     where emitted_at < p_now - interval '30 days'
       and not exists ( -- a step that got it has no copy of its own
-        select 1 from queue.steps as s where s.workspace_id = named_events.workspace_id and s.event_name = named_events.name)
+        select 1 from queue.steps as s where s.workspace_id = named_events.workspace_id
+          and s.event_name = named_events.name)
     order by emitted_at limit p_limit for update skip locked);
   delete from queue.batches where (id, workspace_id) in (
     select id, workspace_id from queue.batches
@@ -207,7 +216,8 @@ begin
     where refilled_at < p_now - interval '1 hour' order by refilled_at limit p_limit for update skip locked);
 end;
 $$;
-comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and counts of removals, at most p_limit of each.';
+comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and '
+  'counts of removals, at most p_limit of each.';
 
 create function queue.prune_buckets(p_limit integer, p_now timestamptz) returns void
 language sql
@@ -218,7 +228,8 @@ as $$
     where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
     limit p_limit for update of b skip locked))
 $$;
-comment on function queue.prune_buckets is E'Delete token buckets that are long full again.\n\nA lease that wants one waits until this is committed: the last task of a call.';
+comment on function queue.prune_buckets is E'Delete token buckets that are long full again.\n\n'
+  'A lease that wants one waits until this is committed: the last task of a call.';
 
 create function queue.forget_orphans() returns void
 language plpgsql
@@ -235,13 +246,18 @@ begin
         (select workspace_id from queue.ended order by workspace_id limit 1)) as first order by workspace_id limit 1)
       union all
       select (select workspace_id from (
-        (select workspace_id from queue.ready as r where r.workspace_id > m.workspace_id order by workspace_id limit 1) union all
-        (select workspace_id from queue.deferred as d where d.workspace_id > m.workspace_id order by workspace_id limit 1) union all
-        (select workspace_id from queue.waits as t where t.workspace_id > m.workspace_id order by workspace_id limit 1) union all
-        (select workspace_id from queue.ended as e where e.workspace_id > m.workspace_id order by workspace_id limit 1)) as next order by workspace_id limit 1)
+        (select workspace_id from queue.ready as r where r.workspace_id > m.workspace_id order by workspace_id
+          limit 1) union all
+        (select workspace_id from queue.deferred as d where d.workspace_id > m.workspace_id order by workspace_id
+          limit 1) union all
+        (select workspace_id from queue.waits as t where t.workspace_id > m.workspace_id order by workspace_id
+          limit 1) union all
+        (select workspace_id from queue.ended as e where e.workspace_id > m.workspace_id order by workspace_id
+          limit 1)) as next order by workspace_id limit 1)
       from mentioned as m where m.workspace_id is not null)
     select m.workspace_id from mentioned as m
-    where m.workspace_id is not null and m.workspace_id <> queue.system_workspace() and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
+    where m.workspace_id is not null and m.workspace_id <> queue.system_workspace()
+      and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
 comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
@@ -271,21 +287,25 @@ begin
         where tl.workspace_id = l.workspace_id and least(tl.max_running, tl.own_max_running) = 0)) as stalled
   into v_due
   from queue.known_partitions as l
-  cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
+  cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at
+    limit 1) as head
   -- what is paused, or served by none of the workers there are, waits on purpose
   where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
     and not exists (select 1 from queue.pauses as p
       where p.kind = 'workspace' and p.workspace_id = l.workspace_id or p.kind = 'queue' and p.name = l.queue
         or p.kind = 'workspace_type' and p.workspace_id = l.workspace_id and p.job_type = l.job_type)
     and (not exists (select 1 from active) or exists (select 1 from active as a
-      where (a.job_types is null or l.job_type = any (a.job_types)) and (a.queues is null or l.queue = any (a.queues))));
+      where (a.job_types is null or l.job_type = any (a.job_types))
+        and (a.queues is null or l.queue = any (a.queues))));
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
     'due', v_ready + (select count(*) from (select 1 from queue.deferred
       where run_at <= v_now - interval '10 seconds' limit 10000) as counted),
     'oldest_due_seconds', extract(epoch from v_now - least(v_due.oldest, v_overdue)),
     'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
-      then greatest(v_due.stalled, (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
+      then greatest(v_due.stalled,
+        (select max(t.leased_at)
+        from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
     'processing', (select count(*) from queue.leases),
@@ -293,29 +313,40 @@ begin
     'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
     'last_tick_at', v_tick.seen_at,
     'last_tick_seconds', extract(epoch from v_now - v_tick.seen_at),
-    'workers', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', t.worker_id, 'version', t.version, 'started_at', t.started_at,
+    'workers', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', t.worker_id, 'version', t.version,
+      'started_at', t.started_at,
         'seen_at', t.seen_at, 'ended_at', t.ended_at, 'free_slots', t.free_slots) order by t.started_at desc), '[]')
-      from (select * from queue.ticks where started_at > v_now - interval '1 hour' order by started_at desc limit 20) as t),
-    'failing_maintenance', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at, 'failure', u.failure, 'failures', u.failures)), '[]')
+      from (select * from queue.ticks where started_at > v_now - interval '1 hour' order by started_at desc
+        limit 20) as t),
+    'failing_maintenance', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'failed_at', u.failed_at,
+      'failure', u.failure, 'failures', u.failures)), '[]')
       from queue.maintenance_tasks as u where u.failures > 0 or u.failed_at > v_now - interval '1 hour'),
-    'parked_items', (select coalesce(jsonb_agg(jsonb_build_object('task', p.task, 'item', p.item, 'failed_at', p.failed_at,
+    'parked_items', (select coalesce(jsonb_agg(jsonb_build_object('task', p.task, 'item', p.item, 'failed_at',
+      p.failed_at,
         'failure', p.failure, 'failures', p.failures, 'retry_at', p.retry_at) order by p.failed_at desc), '[]')
       from (select * from queue.parked order by retry_at desc limit 20) as p),
-    'paused_types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'paused_by', t.paused_by, 'reason', t.pause_reason)), '[]')
+    'paused_types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'paused_by', t.paused_by,
+      'reason', t.pause_reason)), '[]')
       from queue.job_types as t where t.paused_at is not null),
     'xmin_age', (select max(age(a.backend_xmin)) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()),
-    'oldest_transaction_seconds', (select extract(epoch from max(v_now - a.xact_start)) from pg_catalog.pg_stat_activity as a
+    'oldest_transaction_seconds',
+      (select extract(epoch from max(v_now - a.xact_start)) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()),
-    'holding_session', (select jsonb_build_object('pid', a.pid, 'application_name', a.application_name, 'state', a.state,
+    'holding_session', (select jsonb_build_object('pid', a.pid, 'application_name', a.application_name, 'state',
+      a.state,
         'since', a.xact_start) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
         and a.xact_start < v_now - interval '1 minute' order by a.xact_start limit 1),
     'messages', queue.message_numbers(),
-    'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'));
+    'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime'
+      and tablename = 'messages'));
 end;
 $$;
-comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or served by no active worker. stalled_seconds is how long nothing at all was leased and nothing ran although jobs were due that no limit of a tenant or rate holds back; null when the queue moves. Counts stop at 10,000.';
+comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the '
+  'last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or '
+  'served by no active worker. stalled_seconds is how long nothing at all was leased and nothing ran although jobs '
+  'were due that no limit of a tenant or rate holds back; null when the queue moves. Counts stop at 10,000.';
 
 create function queue.percentiles(p_buckets jsonb) returns jsonb
 language sql immutable
@@ -349,21 +380,29 @@ begin
   end if;
   return (
     with numbers as materialized (
-      select date_trunc('minute', at) as minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms from queue.stat_deltas
+      select date_trunc('minute', at) as minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms
+        from queue.stat_deltas
       where at >= v_since and (p_workspace_id is null or workspace_id = p_workspace_id)
       union all
       select minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms from queue.stat_minutes
       where minute >= v_since and (p_workspace_id is null or workspace_id = p_workspace_id)),
     types as (
       select n.job_type, jsonb_build_object(
-        'completed', coalesce(sum(n.jobs) filter (where n.outcome = 'completed'), 0), 'failed', coalesce(sum(n.jobs) filter (where n.outcome = 'failed'), 0),
-        'cancelled', coalesce(sum(n.jobs) filter (where n.outcome = 'cancelled'), 0), 'retried', coalesce(sum(n.jobs) filter (where n.outcome = 'retry'), 0),
-        'lost', coalesce(sum(n.jobs) filter (where n.outcome = 'lost'), 0), 'enqueued', coalesce(sum(n.jobs) filter (where n.outcome = 'enqueued'), 0),
+        'completed', coalesce(sum(n.jobs) filter (where n.outcome = 'completed'), 0), 'failed',
+          coalesce(sum(n.jobs) filter (where n.outcome = 'failed'), 0),
+        'cancelled', coalesce(sum(n.jobs) filter (where n.outcome = 'cancelled'), 0), 'retried',
+          coalesce(sum(n.jobs) filter (where n.outcome = 'retry'), 0),
+        'lost', coalesce(sum(n.jobs) filter (where n.outcome = 'lost'), 0), 'enqueued',
+          coalesce(sum(n.jobs) filter (where n.outcome = 'enqueued'), 0),
         'cost_usd', sum(n.cost_usd),
-        'wait', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs) from (select x.wait_bucket, sum(x.jobs) as jobs
-          from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry') group by 1) as w)),
-        'run', queue.percentiles((select jsonb_object_agg(r.run_bucket, r.jobs) from (select x.run_bucket, sum(x.jobs) as jobs
-          from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry') group by 1) as r))) as line
+        'wait', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs)
+          from (select x.wait_bucket, sum(x.jobs) as jobs
+          from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry')
+            group by 1) as w)),
+        'run', queue.percentiles((select jsonb_object_agg(r.run_bucket, r.jobs)
+          from (select x.run_bucket, sum(x.jobs) as jobs
+          from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry')
+            group by 1) as r))) as line
       from numbers as n group by n.job_type)
     select jsonb_build_object('now', v_now, 'since', v_since,
       'live', jsonb_build_object(
@@ -372,25 +411,37 @@ begin
           + (select count(*) from (select 1 from queue.deferred as d
             where p_workspace_id is null or d.workspace_id = p_workspace_id limit 100000) as s),
         'processing', (select count(*) from queue.leases where p_workspace_id is null or workspace_id = p_workspace_id),
-        'waiting', (select count(*) from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id limit 100000) as s)),
+        'waiting', (select count(*)
+          from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id
+          limit 100000) as s)),
       'oldest_due_at', (select min(head.ready_at) from queue.known_partitions as l cross join lateral (
           select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
         where p_workspace_id is null or l.workspace_id = p_workspace_id),
       'types', (select coalesce(jsonb_object_agg(job_type, line), '{}') from types),
-      'throughput', (select coalesce(jsonb_agg(jsonb_build_object('minute', minute, 'completed', c, 'failed', f, 'enqueued', e) order by minute), '[]')
-        from (select minute, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as c, coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as f,
+      'throughput', (select coalesce(jsonb_agg(jsonb_build_object('minute', minute, 'completed', c, 'failed', f,
+        'enqueued', e) order by minute), '[]')
+        from (select minute, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as c,
+          coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as f,
           coalesce(sum(jobs) filter (where outcome = 'enqueued'), 0) as e from numbers group by minute) as t),
-      'workers', case when p_workspace_id is null then (select coalesce(jsonb_agg(to_jsonb(t) - 'last_call' order by t.started_at desc), '[]')
+      'workers', case when p_workspace_id is null
+        then (select coalesce(jsonb_agg(to_jsonb(t) - 'last_call' order by t.started_at desc), '[]')
         from (select * from queue.ticks order by started_at desc limit 20) as t) end,
-      'limits', case when p_workspace_id is null then (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'max_concurrency', t.max_concurrency,
-          'workspace_concurrency', t.workspace_concurrency, 'key_concurrency', t.key_concurrency, 'running', (select count(*) from queue.leases as l where l.job_type = t.job_type),
-          'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds, 'paused_at', t.paused_at, 'paused_by', t.paused_by,
-          'pause_reason', t.pause_reason, 'live', t.live, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]') from queue.job_types as t) end,
+      'limits', case when p_workspace_id is null
+        then (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type, 'max_concurrency', t.max_concurrency,
+          'workspace_concurrency', t.workspace_concurrency, 'key_concurrency', t.key_concurrency, 'running',
+            (select count(*) from queue.leases as l where l.job_type = t.job_type),
+          'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds, 'paused_at', t.paused_at, 'paused_by',
+            t.paused_by,
+          'pause_reason', t.pause_reason, 'live', t.live, 'run_p95_ms', t.run_p95_ms) order by t.job_type), '[]')
+            from queue.job_types as t) end,
       'messages', case when p_workspace_id is null then queue.message_numbers() end,
-      'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind = 'queue')));
+      'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p where p_workspace_id is null
+        or p.workspace_id = p_workspace_id or p.kind = 'queue')));
 end;
 $$;
-comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live counts stop at 100,000.';
+comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the '
+  'last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live '
+  'counts stop at 100,000.';
 
 revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.queue_health to job_worker, service_role;

@@ -12,7 +12,9 @@ create table queue.breakers (
   constraint breakers_are_open_or_half_open check ((probe_at is null) <> (probing_since is null))
 );
 alter table queue.breakers enable row level security;
-comment on table queue.breakers is E'Types that the engine has stopped for all, until they have proved themselves again.\n\nOpen until probe_at; then half open: three jobs at once, one per tenant, whose outcomes close it or open it for twice as long.';
+comment on table queue.breakers is E'Types that the engine has stopped for all, until they have proved themselves '
+  'again.\n\nOpen until probe_at; then half open: three jobs at once, one per tenant, whose outcomes close it or '
+  'open it for twice as long.';
 comment on column queue.breakers.job_type is 'The type.';
 comment on column queue.breakers.opened_at is 'When it first opened.';
 comment on column queue.breakers.probe_at is 'When it opens half; null while it is half open.';
@@ -33,18 +35,21 @@ as $$
     join queue.tenant_members as ours on ours.workspace_id = w.id and ours.user_id = theirs.user_id
     where o.id < w.id)
 $$;
-comment on function queue.distinct_tenants is 'Those of some tenants that share no person with one before them: one person''s workspaces count as one.';
+comment on function queue.distinct_tenants is 'Those of some tenants that share no person with one before them: one '
+  'person''s workspaces count as one.';
 
 create function queue.pause_failing_tenants(p_most integer, p_since timestamptz, p_now timestamptz) returns void
 language sql
 set search_path = ''
 as $$
   insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
-  select distinct on (h.workspace_id, h.job_type) 'workspace_type', h.workspace_id || '/' || h.job_type, h.workspace_id, h.job_type,
+  select distinct on (h.workspace_id, h.job_type) 'workspace_type', h.workspace_id || '/' || h.job_type,
+    h.workspace_id, h.job_type,
     p_now, 'poison', format('%s jobs failed with the same error since %s: %s', h.jobs,
       to_char(h.since at time zone 'UTC', 'HH24:MI:SS "UTC"'), h.message)
   from (
-    select f.job_type, f.workspace_id, f.fingerprint, count(*) as jobs, min(f.failed_at) as since, max(f.message) as message
+    select f.job_type, f.workspace_id, f.fingerprint, count(*) as jobs, min(f.failed_at) as since,
+      max(f.message) as message
     from queue.failures as f where f.failed_at >= p_since group by 1, 2, 3 having count(*) >= p_most) as h
   where h.jobs > (
     select coalesce(sum(n.jobs), 0) from (
@@ -56,9 +61,11 @@ as $$
   order by h.workspace_id, h.job_type, h.jobs desc
   on conflict (kind, name) do nothing
 $$;
-comment on function queue.pause_failing_tenants is 'Pause a type for the tenants whose own jobs of it keep failing with one error, p_most jobs or more, and more than complete.';
+comment on function queue.pause_failing_tenants is 'Pause a type for the tenants whose own jobs of it keep failing '
+  'with one error, p_most jobs or more, and more than complete.';
 
-create function queue.failing_types(p_most integer, p_since timestamptz) returns table (job_type text, jobs bigint, since timestamptz)
+create function queue.failing_types(p_most integer, p_since timestamptz) returns table (job_type text, jobs bigint,
+  since timestamptz)
 language sql stable
 set search_path = ''
 as $$
@@ -72,14 +79,18 @@ as $$
     group by 1, 2, 3),
   fine as materialized (
     select n.job_type, n.workspace_id, sum(n.jobs) as jobs from (
-      select d.job_type, d.workspace_id, d.jobs from queue.stat_deltas as d where d.outcome = 'completed' and d.at >= p_since
+      select d.job_type, d.workspace_id, d.jobs from queue.stat_deltas as d where d.outcome = 'completed'
+        and d.at >= p_since
       union all
-      select m.job_type, m.workspace_id, m.jobs from queue.stat_minutes as m where m.outcome = 'completed' and m.minute >= p_since) as n
+      select m.job_type, m.workspace_id, m.jobs from queue.stat_minutes as m where m.outcome = 'completed'
+        and m.minute >= p_since) as n
     group by 1, 2),
   crowds as (
-    select h.job_type, h.fingerprint, queue.distinct_tenants(array_agg(h.workspace_id)) as tenants from hit as h group by 1, 2)
+    select h.job_type, h.fingerprint, queue.distinct_tenants(array_agg(h.workspace_id)) as tenants from hit as h
+      group by 1, 2)
   select h.job_type, sum(h.jobs)::bigint, min(h.since)
-  from crowds as c join hit as h on h.job_type = c.job_type and h.fingerprint = c.fingerprint and h.workspace_id = any (c.tenants)
+  from crowds as c join hit as h on h.job_type = c.job_type and h.fingerprint = c.fingerprint
+    and h.workspace_id = any (c.tenants)
   group by h.job_type, h.fingerprint, c.tenants
   -- none counted for more than half of what it takes
   having sum(least(h.jobs, ceil(p_most / 2.0))) >= p_most
@@ -89,7 +100,8 @@ as $$
       or f.jobs >= (select x.jobs from hit as x where x.job_type = h.job_type and x.fingerprint = h.fingerprint
         and x.workspace_id = f.workspace_id)))
 $$;
-comment on function queue.failing_types is E'Types that fail with one error for several proven tenants of different people, and complete for no other.\n\nThree tenants, or two when nothing of the type completes anywhere.';
+comment on function queue.failing_types is E'Types that fail with one error for several proven tenants of different '
+  'people, and complete for no other.\n\nThree tenants, or two when nothing of the type completes anywhere.';
 
 create function queue.open_breaker(p_job_type text, p_reason text, p_now timestamptz) returns void
 language plpgsql
@@ -112,7 +124,8 @@ begin
   from queue.breakers as b where t.job_type = p_job_type and b.job_type = p_job_type;
 end;
 $$;
-comment on function queue.open_breaker is 'Stop a type for all: a minute at first, twice as long each time its probes fail, at most an hour.';
+comment on function queue.open_breaker is 'Stop a type for all: a minute at first, twice as long each time its '
+  'probes fail, at most an hour.';
 
 create function queue.close_breaker(p_job_type text, p_now timestamptz) returns void
 language plpgsql
@@ -154,10 +167,12 @@ begin
   update queue.breakers as b set max_concurrency = t.max_concurrency, workspace_concurrency = t.workspace_concurrency
   from queue.job_types as t where t.job_type = b.job_type and t.registered_at = p_registered_at;
   update queue.job_types as t set max_concurrency = least(3, t.max_concurrency), workspace_concurrency = 1
-  from queue.breakers as b where b.job_type = t.job_type and b.probing_since is not null and t.registered_at = p_registered_at;
+  from queue.breakers as b where b.job_type = t.job_type and b.probing_since is not null
+    and t.registered_at = p_registered_at;
 end;
 $$;
-comment on function queue.keep_probing is 'Types registered at that instant keep the limits of their probes; their own hold once their breakers close.';
+comment on function queue.keep_probing is 'Types registered at that instant keep the limits of their probes; their '
+  'own hold once their breakers close.';
 
 create function queue.judge_probes(p_job_type text, p_now timestamptz) returns void
 language plpgsql
@@ -175,21 +190,25 @@ begin
   if exists (select 1 from queue.stat_deltas as d
       where d.job_type = p_job_type and d.outcome = 'completed' and d.at >= v_breaker.probing_since)
     or exists (select 1 from queue.stat_minutes as m
-      where m.job_type = p_job_type and m.outcome = 'completed' and m.minute >= date_trunc('minute', v_breaker.probing_since))
+      where m.job_type = p_job_type and m.outcome = 'completed'
+        and m.minute >= date_trunc('minute', v_breaker.probing_since))
     or v_breaker.probing_since < p_now - interval '5 minutes' then
     perform queue.close_breaker(p_job_type, p_now);
     return;
   end if;
   v_failed := array(
     select distinct f.workspace_id from queue.failures as f
-    join queue.proven as p on p.job_type = f.job_type and p.workspace_id = f.workspace_id and p.since < v_breaker.opened_at
+    join queue.proven as p on p.job_type = f.job_type and p.workspace_id = f.workspace_id
+      and p.since < v_breaker.opened_at
     where f.job_type = p_job_type and f.failed_at >= v_breaker.probing_since);
   if cardinality(queue.distinct_tenants(v_failed)) >= 2 then
     perform queue.open_breaker(p_job_type, 'its first jobs after a pause failed for several workspaces again', p_now);
   end if;
 end;
 $$;
-comment on function queue.judge_probes is E'Close a half-open breaker when a job has completed or five minutes have passed; open it again when two proven tenants of different people have failed.\n\nOne tenant''s failures keep nobody out.';
+comment on function queue.judge_probes is E'Close a half-open breaker when a job has completed or five minutes have '
+  'passed; open it again when two proven tenants of different people have failed.\n\n'
+  'One tenant''s failures keep nobody out.';
 
 create function queue.judge_failures() returns trigger
 language plpgsql
@@ -202,7 +221,8 @@ begin
   return null;
 end;
 $$;
-comment on function queue.judge_failures is 'Trigger: a probe that fails is judged as it is settled, not at the next maintenance.';
+comment on function queue.judge_failures is 'Trigger: a probe that fails is judged as it is settled, not at the next '
+  'maintenance.';
 create trigger failures_are_judged after insert on queue.failures
   referencing new table as failed for each statement execute function queue.judge_failures();
 create trigger repeated_failures_are_judged after update on queue.failures -- of jobs that have failed so before
@@ -229,10 +249,15 @@ begin
   end if;
   for v_one in select * from queue.failing_types(v_most, v_since) as t
     where not exists (select 1 from queue.breakers as b where b.job_type = t.job_type) loop
-    perform queue.open_breaker(v_one.job_type, format('%s jobs of several workspaces failed with the same error since %s',
+    perform queue.open_breaker(v_one.job_type,
+      format('%s jobs of several workspaces failed with the same error since %s',
       v_one.jobs, to_char(v_one.since at time zone 'UTC', 'HH24:MI:SS "UTC"')), p_now);
   end loop;
   perform queue.pause_failing_tenants(v_most, v_since, p_now);
 end;
 $$;
-comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct jobs within ten minutes, more than completed.\n\nOnly unexpected errors count, never a processor''s own Fail. One tenant''s failures pause the type for that tenant; for all it stops by failing_types, and opens half by itself. That reason shows no message: it would be another tenant''s.';
+comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct '
+  'jobs within ten minutes, more than completed.\n\n'
+  'Only unexpected errors count, never a processor''s own Fail. One tenant''s failures pause the type for that '
+  'tenant; for all it stops by failing_types, and opens half by itself. That reason shows no message: it would be '
+  'another tenant''s.';

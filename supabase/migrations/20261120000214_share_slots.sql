@@ -1,6 +1,7 @@
 -- How many slots a tenant may hold while others wait: turns count jobs, and a job may run for an hour.
 
-create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer) returns table (workspace_id uuid, spare bigint)
+create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer) returns table (workspace_id uuid,
+  spare bigint)
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
@@ -22,4 +23,6 @@ begin
       from unnest(p_workspace_ids) as u (id)) as w;
 end;
 $$;
-comment on function queue.spare_slots is E'How many more jobs each of the tenants that wait may start before it holds more than its share of the slots.\n\nIts share is half of what runs and of what is asked for, or more by its weight. An order, no limit: a tenant beyond its share gets what no other wants.';
+comment on function queue.spare_slots is E'How many more jobs each of the tenants that wait may start before it '
+  'holds more than its share of the slots.\n\nIts share is half of what runs and of what is asked for, or more by '
+  'its weight. An order, no limit: a tenant beyond its share gets what no other wants.';

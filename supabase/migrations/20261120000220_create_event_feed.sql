@@ -30,7 +30,8 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
 $$;
-comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
+comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n'
+  '"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
 
 create function queue.feed_order(
   p_job_ids uuid[], p_told text[], p_seen pg_snapshot, p_until pg_snapshot
@@ -45,7 +46,9 @@ as $$
   where e.type <> all (p_told)
     and (p_seen is null or not pg_visible_in_snapshot(e.xid, p_seen)) and pg_visible_in_snapshot(e.xid, p_until)
 $$;
-comment on function queue.feed_order is E'The places of jobs'' events in a feed: ordered by transaction, but none after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: then the earlier events come with its own. p_told: types that the feed leaves out.';
+comment on function queue.feed_order is E'The places of jobs'' events in a feed: ordered by transaction, but none '
+  'after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: '
+  'then the earlier events come with its own. p_told: types that the feed leaves out.';
 
 create function queue.feed_slice(
   p_workspace_id uuid, p_session_id text, p_from xid8, p_after jsonb, p_until pg_snapshot, p_limit integer
@@ -68,7 +71,8 @@ begin
     (p_after ->> 'xid')::xid8, (p_after ->> 'job_id')::uuid, (p_after ->> 'seq')::bigint;
 end;
 $$;
-comment on function queue.feed_slice is 'The next events of a workspace, or of a session, in the order of their index: whoever sees them, whatever their type.';
+comment on function queue.feed_slice is 'The next events of a workspace, or of a session, in the order of their '
+  'index: whoever sees them, whatever their type.';
 
 create function queue.feed_page(
   p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
@@ -84,11 +88,13 @@ declare
   v_slice constant integer := 20 * p_limit; -- rows read at most to find the page
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
-  v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null and queue.is_service();
+  v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
+    and queue.is_service();
 begin
   with slice as materialized (
     select s.*, row_number() over (order by s.xid, s.job_id, s.seq) as n
-    from queue.feed_slice(p_workspace_id, p_session_id, coalesce(pg_snapshot_xmin(v_seen), '0'), v_from, p_until, v_slice) as s),
+    from queue.feed_slice(p_workspace_id, p_session_id, coalesce(pg_snapshot_xmin(v_seen), '0'), v_from, p_until,
+      v_slice) as s),
   heads as materialized (
     select s.xid, s.job_id, max(s.seq) as seq, row_number() over (order by s.xid, s.job_id) as n
     from slice as s
@@ -123,7 +129,10 @@ begin
   from told as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
 end;
 $$;
-comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; places has the transaction by which each event is ordered, place is null when there is nothing more up to p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be short, even empty, and still have a place to go on from.';
+comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; places '
+  'has the transaction by which each event is ordered, place is null when there is nothing more up to p_until.\n\n'
+  'Reads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be '
+  'short, even empty, and still have a place to go on from.';
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
@@ -137,15 +146,22 @@ begin
   if p_cursor is not null and v_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false, 'reset', true);
   end if;
-  v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until, least(1000, greatest(1, coalesce(p_limit, 500))));
-  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null, 'cursor',
-    case when v_page.place is null then v_until::text else concat_ws('~', coalesce(v_cursor ->> 'seen', '1:1:'), v_until,
+  v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until,
+    least(1000, greatest(1, coalesce(p_limit, 500))));
+  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null,
+    'cursor',
+    case when v_page.place is null then v_until::text
+      else concat_ws('~', coalesce(v_cursor ->> 'seen', '1:1:'), v_until,
       v_page.place ->> 'xid', v_page.place ->> 'job_id', v_page.place ->> 'seq') end);
 end;
 $$;
-comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in order of seq: {events, places, more, cursor}.\n\nWith the third part of a cursor from places, the job''s id and seq, a reader makes the cursor after each event.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
+comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in '
+  'order of seq: {events, places, more, cursor}.\n\n'
+  'With the third part of a cursor from places, the job''s id and seq, a reader makes the cursor after each '
+  'event.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
 
-create function public.event_feed(p_workspace_id uuid, p_cursor text default null, p_limit integer default 500) returns jsonb
+create function public.event_feed(p_workspace_id uuid, p_cursor text default null,
+  p_limit integer default 500) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing workspace and another's
 set search_path = ''
@@ -160,9 +176,13 @@ begin
   return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
 end;
 $$;
-comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, created_at}], cursor, more, reset?}.\n\nWithout a cursor it starts now; "1:1:" starts at the beginning. Each event comes exactly once; per job in order of seq. "reset" says that the cursor was another database''s and events may have been missed.';
+comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, '
+  'seq, type, data, created_at}], cursor, more, reset?}.\n\n'
+  'Without a cursor it starts now; "1:1:" starts at the beginning. Each event comes exactly once; per job in order '
+  'of seq. "reset" says that the cursor was another database''s and events may have been missed.';
 
-create function public.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500) returns jsonb
+create function public.session_feed(p_session_id text, p_cursor text default null,
+  p_limit integer default 500) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing session and another's
 set search_path = ''
@@ -177,7 +197,9 @@ begin
   return queue.read_feed(null, p_session_id, p_cursor, p_limit);
 end;
 $$;
-comment on function public.session_feed is E'Events of a session''s jobs, logs left out, after a cursor; as event_feed.\n\nWithout a cursor it starts at the beginning. Of a session that spans tenants each sees their own part.';
+comment on function public.session_feed is E'Events of a session''s jobs, logs left out, after a cursor; as '
+  'event_feed.\n\nWithout a cursor it starts at the beginning. Of a session that spans tenants each sees their own '
+  'part.';
 
 revoke execute on function queue.feed_cursor, queue.feed_order, queue.feed_slice, queue.feed_page, queue.read_feed
   from public, anon, authenticated, service_role;

@@ -1,28 +1,22 @@
 -- Why is my job not running? One sentence and data, for every reason there is.
 
-create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
+create function queue.explain_stop(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable
 set search_path = ''
 as $$
 declare
   v_type queue.job_types;
   v_pause queue.pauses;
-  v_limits queue.tenant_limits;
-  v_ready_at timestamptz;
-  v_max integer;
-  v_running integer;
-  v_ahead integer;
-  v_tokens double precision;
-  v_free_at timestamptz;
   v_seen timestamptz;
-  v_rate double precision;
 begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
   if v_type.paused_at is not null then
     return jsonb_build_object('reason', 'type_paused',
       'sentence', format('The job type %s is paused since %s by %s%s.', v_type.job_type, queue.utc(v_type.paused_at),
-        case when v_type.paused_by = 'poison' then 'the engine itself' else queue.actor(v_type.paused_by) end, coalesce(': ' || v_type.pause_reason, '')),
-      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by, 'pause_reason', v_type.pause_reason));
+        case when v_type.paused_by = 'poison' then 'the engine itself' else queue.actor(v_type.paused_by) end,
+          coalesce(': ' || v_type.pause_reason, '')),
+      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by, 'pause_reason',
+        v_type.pause_reason));
   end if;
   select * into v_pause from queue.pauses as p
   where p.kind = 'workspace' and p.workspace_id = p_job.workspace_id or p.kind = 'queue' and p.name = p_job.queue
@@ -31,10 +25,13 @@ begin
   if found then
     return jsonb_build_object('reason', v_pause.kind || '_paused',
       'sentence', format('%s paused since %s by %s%s.', case v_pause.kind when 'workspace' then 'The workspace is'
-          when 'queue' then format('The queue %s is', v_pause.name) else format('The job type %s is, in this workspace,', v_pause.job_type) end,
-        queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself' else queue.actor(v_pause.paused_by) end,
+          when 'queue' then format('The queue %s is', v_pause.name)
+            else format('The job type %s is, in this workspace,', v_pause.job_type) end,
+        queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
+          else queue.actor(v_pause.paused_by) end,
         coalesce(': ' || v_pause.reason, '')),
-      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by, 'pause_reason', v_pause.reason));
+      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by, 'pause_reason',
+        v_pause.reason));
   end if;
 
   select max(seen_at) into v_seen from (select seen_at from queue.ticks order by started_at desc limit 100) as t;
@@ -48,24 +45,49 @@ begin
       where t.seen_at > p_now - interval '3 minutes' and (t.job_types is null or p_job.job_type = any (t.job_types))
         and (t.queues is null or p_job.queue = any (t.queues))) then
     return jsonb_build_object('reason', 'no_processor',
-      'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.', p_job.job_type, p_job.queue),
-      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue, 'registered_at', v_type.registered_at));
+      'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.', p_job.job_type,
+        p_job.queue),
+      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue, 'registered_at',
+        v_type.registered_at));
   end if;
+  return null;
+end;
+$$;
+comment on function queue.explain_stop is 'What stops a ready job whatever the others do: a pause, no worker, no '
+  'processor; null for nothing.';
 
+create function queue.explain_limits(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_limits queue.tenant_limits;
+  v_max integer;
+  v_running integer;
+  v_tokens double precision;
+  v_free_at timestamptz;
+begin
+  select * into v_type from queue.job_types where job_type = p_job.job_type;
   -- limits, the narrowest first
   if v_type.key_concurrency is not null and p_job.concurrency_key is not null then
     select count(*), min(expires_at) into v_running, v_free_at from queue.leases
     where job_type = p_job.job_type and workspace_id = p_job.workspace_id and concurrency_key = p_job.concurrency_key;
     if v_running >= v_type.key_concurrency then
-      return queue.explain_limit('key_limit', format('of the key %s', p_job.concurrency_key), v_running, v_type.key_concurrency, v_type.run_p95_ms,
-        (select min(leased_at) from queue.leases where job_type = p_job.job_type and workspace_id = p_job.workspace_id and concurrency_key = p_job.concurrency_key));
+      return queue.explain_limit('key_limit', format('of the key %s', p_job.concurrency_key), v_running,
+        v_type.key_concurrency, v_type.run_p95_ms,
+        (select min(leased_at) from queue.leases where job_type = p_job.job_type and workspace_id = p_job.workspace_id
+          and concurrency_key = p_job.concurrency_key));
     end if;
   end if;
   if v_type.workspace_concurrency is not null then
-    select count(*) into v_running from queue.leases where job_type = p_job.job_type and workspace_id = p_job.workspace_id;
+    select count(*) into v_running from queue.leases where job_type = p_job.job_type
+      and workspace_id = p_job.workspace_id;
     if v_running >= v_type.workspace_concurrency then
-      return queue.explain_limit('workspace_type_limit', format('of %s in this workspace', p_job.job_type), v_running, v_type.workspace_concurrency,
-        v_type.run_p95_ms, (select min(leased_at) from queue.leases where job_type = p_job.job_type and workspace_id = p_job.workspace_id));
+      return queue.explain_limit('workspace_type_limit', format('of %s in this workspace', p_job.job_type), v_running,
+        v_type.workspace_concurrency,
+        v_type.run_p95_ms, (select min(leased_at) from queue.leases where job_type = p_job.job_type
+          and workspace_id = p_job.workspace_id));
     end if;
   end if;
   select * into v_limits from queue.tenant_limits where workspace_id = p_job.workspace_id;
@@ -80,24 +102,42 @@ begin
   if v_type.max_concurrency is not null then
     select count(*) into v_running from queue.leases where job_type = p_job.job_type;
     if v_running >= v_type.max_concurrency then
-      return queue.explain_limit('type_limit', format('of the job type %s', p_job.job_type), v_running, v_type.max_concurrency,
+      return queue.explain_limit('type_limit', format('of the job type %s', p_job.job_type), v_running,
+        v_type.max_concurrency,
         v_type.run_p95_ms, (select min(leased_at) from queue.leases where job_type = p_job.job_type));
     end if;
   end if;
   if v_type.rate_limit is not null then
-    select queue.tokens(b.tokens, b.refilled_at, v_type.rate_limit, v_type.rate_per_seconds, p_now) into v_tokens from queue.buckets as b
+    select queue.tokens(b.tokens, b.refilled_at, v_type.rate_limit, v_type.rate_per_seconds, p_now) into v_tokens
+      from queue.buckets as b
     where b.job_type = p_job.job_type
-      and b.workspace_id = case when v_type.rate_per_key then p_job.workspace_id else '00000000-0000-0000-0000-000000000000' end
+      and b.workspace_id = case when v_type.rate_per_key then p_job.workspace_id
+        else '00000000-0000-0000-0000-000000000000' end
       and b.concurrency_key = case when v_type.rate_per_key then coalesce(p_job.concurrency_key, '') else '' end;
     if v_tokens < 1 then
       v_free_at := p_now + make_interval(secs => (1 - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit);
       return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
         'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free at %s.',
           v_type.rate_limit, v_type.rate_per_seconds, queue.utc(v_free_at)),
-        'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds', v_type.rate_per_seconds, 'per_key', v_type.rate_per_key, 'refilled_at', v_free_at));
+        'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds', v_type.rate_per_seconds, 'per_key',
+          v_type.rate_per_key, 'refilled_at', v_free_at));
     end if;
   end if;
+  return null;
+end;
+$$;
+comment on function queue.explain_limits is 'The narrowest limit that a ready job waits for; null for none.';
 
+create function queue.explain_line(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_ready_at timestamptz;
+  v_ahead integer;
+  v_seen timestamptz;
+  v_rate double precision;
+begin
   select r.ready_at into v_ready_at from queue.ready as r
   where r.workspace_id = p_job.workspace_id and r.job_created_at = p_job.created_at and r.job_id = p_job.id;
   select count(*) into v_ahead from (
@@ -121,7 +161,8 @@ begin
     select max(leased_at) into v_seen from (select leased_at from queue.ticks order by started_at desc limit 100) as t;
     if coalesce(v_seen, '-infinity') < v_ready_at then
       return jsonb_build_object('reason', 'not_leased',
-        'sentence', format('It is the next of its workspace, but no worker has leased anything since it became ready %s s ago: %s.',
+        'sentence', format(
+          'It is the next of its workspace, but no worker has leased anything since it became ready %s s ago: %s.',
           floor(extract(epoch from p_now - v_ready_at)), case when exists (
             select 1 from (select * from queue.ticks order by started_at desc limit 100) as t
             where t.ended_at is null and t.free_slots > 0 and t.seen_at > p_now - interval '1 minute')
@@ -135,17 +176,33 @@ begin
       'data', jsonb_build_object('ready_since', v_ready_at));
   end if;
   select sum(jobs) / 600.0 into v_rate from (
-    select jobs from queue.stat_deltas where at > p_now - interval '10 minutes' and workspace_id = p_job.workspace_id and outcome in ('completed', 'failed')
+    select jobs from queue.stat_deltas where at > p_now - interval '10 minutes' and workspace_id = p_job.workspace_id
+      and outcome in ('completed', 'failed')
     union all
-    select jobs from queue.stat_minutes where minute > p_now - interval '10 minutes' and workspace_id = p_job.workspace_id and outcome in ('completed', 'failed')) as n;
+    select jobs from queue.stat_minutes where minute > p_now - interval '10 minutes'
+      and workspace_id = p_job.workspace_id and outcome in ('completed', 'failed')) as n;
   return jsonb_build_object('reason', 'behind_others',
     'estimated_start_at', case when v_rate > 0 then p_now + make_interval(secs => v_ahead / v_rate) end,
-    'sentence', format('It is behind %s%s job%s of its workspace.', case when v_ahead > 1000 then 'more than ' else '' end,
+    'sentence', format('It is behind %s%s job%s of its workspace.', case when v_ahead > 1000 then 'more than '
+      else '' end,
       least(v_ahead, 1000), case when v_ahead = 1 then '' else 's' end),
-    'data', jsonb_build_object('ahead', least(v_ahead, 1000), 'more', v_ahead > 1000, 'ready_since', v_ready_at, 'ended_per_second', v_rate));
+    'data', jsonb_build_object('ahead', least(v_ahead, 1000), 'more', v_ahead > 1000, 'ready_since', v_ready_at,
+      'ended_per_second', v_rate));
 end;
 $$;
-comment on function queue.explain_ready is 'Why a ready job has not been leased yet: {reason, sentence, data, estimated_start_at}.';
+comment on function queue.explain_line is 'How many jobs are before a ready one that nothing else holds up.';
+
+create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return coalesce(queue.explain_stop(p_job, p_now), queue.explain_limits(p_job, p_now),
+    queue.explain_line(p_job, p_now));
+end;
+$$;
+comment on function queue.explain_ready is 'Why a ready job has not been leased yet: {reason, sentence, data, '
+  'estimated_start_at}.';
 
 create function queue.utc(p_at timestamptz) returns text
 language sql immutable
@@ -184,30 +241,42 @@ begin
   if v_job.finished_at is not null then
     v_said := jsonb_build_object('reason', v_job.status, 'sentence', case v_job.status
         when 'completed' then format('It completed at %s.', queue.utc(v_job.finished_at))
-        when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(v_job.finished_at), case v_job.error_data ->> 'reason'
-          when 'parent_ended' then ' because its parent ended' when 'dependency_failed' then ' because a job it was to run after did not complete'
+        when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(v_job.finished_at),
+          case v_job.error_data ->> 'reason'
+          when 'parent_ended' then ' because its parent ended' when 'dependency_failed'
+            then ' because a job it was to run after did not complete'
           else case when v_job.error_data ->> 'reason' is null and v_job.error_data ->> 'type' = 'Cancelled'
             then coalesce(': ' || v_job.error_message, '') else '' end end)
-        else format('It failed at %s after %s of %s attempts: %s', queue.utc(v_job.finished_at), v_job.attempts, v_job.max_attempts, v_job.error_message) end,
-      'data', jsonb_build_object('finished_at', v_job.finished_at, 'error_message', v_job.error_message, 'error', v_job.error_data, 'attempts', v_job.attempts));
+        else format('It failed at %s after %s of %s attempts: %s', queue.utc(v_job.finished_at), v_job.attempts,
+          v_job.max_attempts, v_job.error_message) end,
+      'data', jsonb_build_object('finished_at', v_job.finished_at, 'error_message', v_job.error_message, 'error',
+        v_job.error_data, 'attempts', v_job.attempts));
   elsif v_job.status = 'processing' then
     select * into v_lease from queue.leases where job_id = p_job_id;
     v_said := jsonb_build_object(
-      'reason', case when v_lease.expires_at <= v_now then 'lease_expired' when v_lease.cancel_requested then 'cancelling' else 'running' end,
+      'reason', case when v_lease.expires_at <= v_now then 'lease_expired' when v_lease.cancel_requested
+        then 'cancelling' else 'running' end,
       'sentence', case
-        when v_lease.expires_at <= v_now then format('Its worker %s has not been heard of; the lease expired at %s and the next tick takes it back.', v_lease.worker_id, queue.utc(v_lease.expires_at))
-        when v_lease.cancel_requested then format('It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
+        when v_lease.expires_at <= v_now
+          then format('Its worker %s has not been heard of; the lease expired at %s and the next tick takes it back.',
+          v_lease.worker_id, queue.utc(v_lease.expires_at))
+        when v_lease.cancel_requested
+          then format('It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
           queue.utc(v_job.cancel_requested_at), v_lease.worker_id, queue.utc(v_lease.expires_at))
-        else format('Worker %s runs it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id, queue.utc(v_lease.leased_at), queue.utc(v_lease.expires_at)) end,
-      'data', jsonb_build_object('worker_id', v_lease.worker_id, 'leased_at', v_lease.leased_at, 'expires_at', v_lease.expires_at, 'attempt', v_lease.attempt));
+        else format('Worker %s runs it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id,
+          queue.utc(v_lease.leased_at), queue.utc(v_lease.expires_at)) end,
+      'data', jsonb_build_object('worker_id', v_lease.worker_id, 'leased_at', v_lease.leased_at, 'expires_at',
+        v_lease.expires_at, 'attempt', v_lease.attempt));
   elsif v_job.status = 'waiting' then
     select * into v_wait from queue.waits where job_id = p_job_id;
     if v_wait.kind in ('children', 'after') then
       select count(*) filter (where j.id is not null and j.finished_at is null), count(*) into v_live, v_all
-      from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id) left join public.jobs as j on j.id = a.id::uuid;
+      from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id) left
+        join public.jobs as j on j.id = a.id::uuid;
     end if;
     v_said := jsonb_build_object(
-      'reason', case v_wait.kind when 'sleep' then 'sleeping' when 'ask' then 'asking' when 'event' then 'waiting_for_event'
+      'reason', case v_wait.kind when 'sleep' then 'sleeping' when 'ask' then 'asking' when 'event'
+        then 'waiting_for_event'
         when 'children' then 'waiting_for_children' else 'waiting_for_jobs' end,
       'sentence', case v_wait.kind
         when 'sleep' then format('It sleeps until %s.', queue.utc(v_wait.timeout_at))
@@ -215,17 +284,21 @@ begin
         when 'event' then format('It waits for the event %s.', v_wait.event_name)
         when 'children' then format('It waits for %s of its %s children.', v_live, v_all)
         else format('It runs after %s other jobs, of which %s have not ended.', v_all, v_live) end
-        || case when v_wait.kind in ('ask', 'event') and v_wait.timeout_at is not null then format(' It goes on without at %s.', queue.utc(v_wait.timeout_at)) else '' end,
+        || case when v_wait.kind in ('ask', 'event') and v_wait.timeout_at is not null
+          then format(' It goes on without at %s.', queue.utc(v_wait.timeout_at)) else '' end,
       'estimated_start_at', v_wait.timeout_at,
-      'data', jsonb_strip_nulls(jsonb_build_object('name', v_wait.name, 'question', v_wait.data -> 'question', 'options', v_wait.data -> 'options',
-        'event', v_wait.event_name, 'job_ids', v_wait.data -> 'job_ids', 'live', v_live, 'timeout_at', v_wait.timeout_at, 'since', v_wait.created_at)));
+      'data', jsonb_strip_nulls(jsonb_build_object('name', v_wait.name, 'question', v_wait.data -> 'question',
+        'options', v_wait.data -> 'options',
+        'event', v_wait.event_name, 'job_ids', v_wait.data -> 'job_ids', 'live', v_live, 'timeout_at',
+          v_wait.timeout_at, 'since', v_wait.created_at)));
   else
     select run_at into v_run_at from queue.deferred where job_id = p_job_id;
     if v_run_at is not null then
       v_said := jsonb_build_object('estimated_start_at', greatest(v_run_at, v_now),
         'reason', case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null then 'scheduled'
           when v_job.error_message is not null then 'backing_off' else 'snoozed' end,
-        'sentence', case when v_run_at <= v_now then format('It is due since %s and joins the queue with the next tick.', queue.utc(v_run_at))
+        'sentence', case when v_run_at <= v_now
+          then format('It is due since %s and joins the queue with the next tick.', queue.utc(v_run_at))
           when v_job.next_retry_at is null then format('It is scheduled for %s.', queue.utc(v_run_at))
           when v_job.error_message is not null then format('Attempt %s of %s failed (%s); it is tried again at %s.',
             v_job.attempts, v_job.max_attempts, left(v_job.error_message, 300), queue.utc(v_run_at))
@@ -239,8 +312,14 @@ begin
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || v_said;
 end;
 $$;
-comment on function public.explain_job is E'Why a job is where it is: {job_id, status, reason, sentence, data, estimated_start_at}.\n\nReasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, type_paused, workspace_type_paused, queue_paused, workspace_paused, no_worker, no_processor, running, cancelling, lease_expired, sleeping, asking, waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';
+comment on function public.explain_job is E'Why a job is where it is: {job_id, status, reason, sentence, data, '
+  'estimated_start_at}.\n\nReasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, '
+  'workspace_type_limit, workspace_limit, type_limit, rate_limited, type_paused, workspace_type_paused, '
+  'queue_paused, workspace_paused, no_worker, no_processor, running, cancelling, lease_expired, sleeping, asking, '
+  'waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';
 
-revoke execute on function queue.explain_ready, queue.explain_limit, queue.utc from public, anon, authenticated, service_role;
+revoke execute on function queue.explain_stop, queue.explain_limits, queue.explain_line, queue.explain_ready,
+  queue.explain_limit, queue.utc from public, anon, authenticated,
+  service_role;
 revoke execute on function public.explain_job from public, anon, authenticated, service_role;
 grant execute on function public.explain_job to authenticated, service_role;

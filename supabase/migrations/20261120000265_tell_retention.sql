@@ -29,17 +29,22 @@ declare
 begin
   perform queue.may_steer(p_workspace_id);
   return jsonb_build_object('workspace_id', p_workspace_id, 'days', v_days,
-    'types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', job_type, 'days', v_days || retention_days) order by job_type), '[]')
+    'types', (select coalesce(jsonb_agg(jsonb_build_object('job_type', job_type, 'days', v_days || retention_days)
+      order by job_type), '[]')
       from queue.job_types where retention_days is not null),
     'checked_at', (select nullif(done_at, '-infinity') from queue.maintenance_tasks where name = 'retention'),
     'removed', (select coalesce(jsonb_agg(to_jsonb(d) order by d.day desc), '[]') from (
-      select day, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as completed, coalesce(sum(jobs) filter (where outcome = 'cancelled'), 0) as cancelled,
+      select day, coalesce(sum(jobs) filter (where outcome = 'completed'), 0) as completed,
+        coalesce(sum(jobs) filter (where outcome = 'cancelled'), 0) as cancelled,
         coalesce(sum(jobs) filter (where outcome = 'failed'), 0) as failed, max(removed_at) as removed_at
       from queue.removals where workspace_id = p_workspace_id
         and day > (queue.clock() at time zone 'UTC')::date - 30 group by day) as d));
 end;
 $$;
-comment on function public.workspace_retention is E'How long ended jobs are kept, in days per status, and what was removed: {days, types: [{job_type, days}], checked_at, removed: [{day, completed, cancelled, failed, removed_at}]}.\n\nFor members of the workspace. types names those with days of their own; removed covers 30 days, the latest first.';
+comment on function public.workspace_retention is E'How long ended jobs are kept, in days per status, and what was '
+  'removed: {days, types: [{job_type, days}], checked_at, removed: [{day, completed, cancelled, failed, '
+  'removed_at}]}.\n\nFor members of the workspace. types names those with days of their own; removed covers 30 '
+  'days, the latest first.';
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
 language plpgsql stable
@@ -54,7 +59,8 @@ declare
 begin
   perform queue.may_steer(p_workspace_id);
   if v_cron is null then
-    select cron, timezone into v_cron, v_zone from queue.schedules where workspace_id = p_workspace_id and name = p_schedule ->> 'name';
+    select cron, timezone into v_cron, v_zone from queue.schedules where workspace_id = p_workspace_id
+      and name = p_schedule ->> 'name';
     if not found then
       perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_schedule ->> 'name');
     end if;
@@ -75,7 +81,9 @@ begin
   return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
 end;
 $$;
-comment on function public.next_runs is E'When a schedule will run: {cron, timezone, runs: […]}, at most 20, as the clock stands now.\n\np_schedule is {name} of one that is there, or {cron, timezone = UTC} to try an expression. Whether it is switched on makes no difference.';
+comment on function public.next_runs is E'When a schedule will run: {cron, timezone, runs: […]}, at most 20, as the '
+  'clock stands now.\n\np_schedule is {name} of one that is there, or {cron, timezone = UTC} to try an expression. '
+  'Whether it is switched on makes no difference.';
 
 revoke execute on function public.workspace_retention, public.next_runs from public, anon, authenticated, service_role;
 grant execute on function public.workspace_retention, public.next_runs to authenticated, service_role;

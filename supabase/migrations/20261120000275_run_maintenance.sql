@@ -232,7 +232,8 @@ begin
     exit when v_items is null or v_one = 0 or clock_timestamp() > p_until;
   end loop;
   update queue.maintenance_tasks set done_at = p_now,
-    cursor = case when p_task in ('retention', 'statistics') then case when v_done > 0 then 'behind' end else cursor end,
+    cursor = case when p_task in ('retention', 'statistics') then case when v_done > 0 then 'behind' end
+      else cursor end,
     failures = case when v_items is null or cardinality(v_items) < v_bite then 0 else failures end
   where name = p_task;
   return v_done;
@@ -382,7 +383,8 @@ begin
   end if;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'parked', (select count(*) from (select 1 from queue.parked limit 1000) as p),
-    'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'retention']
+    'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries',
+      'retention']
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then
@@ -398,7 +400,8 @@ comment on function public.run_maintenance is E'Do what is due besides leasing, 
   'says that '
   'another worker is at it; parked is how many items wait to be tried again.';
 
-revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items, queue.try_one_by_one,
+revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items,
+  queue.try_one_by_one,
   queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks, queue.maintenance_is_due
   from public, anon, authenticated, service_role;
 revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;

@@ -9,7 +9,8 @@ as $$
   select job_id from queue.leases
   where workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()
 $$;
-comment on function queue.running_ids is 'Jobs of the caller''s workspaces that a worker holds right now; all for the service.';
+comment on function queue.running_ids is 'Jobs of the caller''s workspaces that a worker holds right now; all for '
+  'the service.';
 
 create function queue.live_ids() returns setof uuid
 language sql stable rows 1000
@@ -25,7 +26,8 @@ create view public.running_jobs with (security_invoker = on) as
 select jobs.*
 from public.jobs as jobs
 where jobs.id = any (array(select queue.running_ids())) and jobs.status = 'processing';
-comment on view public.running_jobs is E'Jobs a worker holds right now, as in jobs.\n\nReads as many rows as there are running jobs, where jobs with status processing reads every newer live job too.';
+comment on view public.running_jobs is E'Jobs a worker holds right now, as in jobs.\n\n'
+  'Reads as many rows as there are running jobs, where jobs with status processing reads every newer live job too.';
 
 do $$
 declare

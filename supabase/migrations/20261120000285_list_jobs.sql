@@ -25,7 +25,8 @@ begin
   return coalesce(jsonb_strip_nulls(p_filter), '{}');
 end;
 $$;
-comment on function queue.list_filter is 'The filter without its nulls; 400 for a name nobody knows, so that a typo does not match everything.';
+comment on function queue.list_filter is 'The filter without its nulls; 400 for a name nobody knows, so that a typo '
+  'does not match everything.';
 
 create function queue.hex_of(p_text text) returns text
 language sql immutable
@@ -69,7 +70,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.list_sources is E'What a list is read from and merged of.\n\nOne index or narrow table per state and workspace, or the one of a tag, session, parent, batch or part of an id.';
+comment on function queue.list_sources is E'What a list is read from and merged of.\n\nOne index or narrow table per '
+  'state and workspace, or the one of a tag, session, parent, batch or part of an id.';
 
 create function queue.list_where(p_filter jsonb) returns text
 language sql immutable
@@ -110,7 +112,8 @@ as $$
       or $2 is not null and (replace(id::text, ''-'', '''') like $2 || ''%'' or replace(id::text, ''-'',
         '''') like ''%'' || $2))' end)
 $$;
-comment on function queue.list_where is 'The conditions of a filter on each job, beyond what its source has sorted out.';
+comment on function queue.list_where is 'The conditions of a filter on each job, beyond what its source has sorted '
+  'out.';
 
 create function queue.list_words(p_filter jsonb) returns jsonb
 language plpgsql stable
@@ -162,7 +165,8 @@ begin
   return case when v_named is not null then array[v_named] end;
 end;
 $$;
-comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, or the one that the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
+comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, or the one '
+  'that the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
 
 create function queue.list_from(p_source text, p_filter jsonb, p_all boolean, p_onward boolean) returns text
 language plpgsql immutable
@@ -200,7 +204,8 @@ begin
       else concat_ws(' desc, ', v_head, v_at, v_id) || ' desc' end);
 end;
 $$;
-comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\np_all: over all workspaces, for the service. p_onward: from a cursor on.';
+comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\n'
+  'p_all: over all workspaces, for the service. p_onward: from a cursor on.';
 
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
   p_limit integer default 50) returns json
@@ -276,7 +281,15 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next as p_cursor to go on, whole.\n\nFilter: workspace_id, status […], state […] (queued, scheduled, retrying, running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, payload {field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, error (part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, tag, idempotency key or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads at most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, even none, and still have a next one; a tag is found at any age. Members see their own workspaces; the service names one.';
+comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next '
+  'as p_cursor to go on, whole.\n\nFilter: workspace_id, status […], state […] (queued, scheduled, retrying, '
+  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, '
+  'payload {field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, '
+  'error (part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, '
+  'tag, idempotency key or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads '
+  'at most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, '
+  'even none, and still have a next one; a tag is found at any age. Members see their own workspaces; the service '
+  'names one.';
 
 create index deferred_by_next_run on queue.deferred (workspace_id, run_at, job_id);
 create index waits_by_next_run on queue.waits (workspace_id, timeout_at, job_id) where timeout_at is not null;
@@ -299,7 +312,8 @@ as $$
     when 'priority' then 'p.priority::double precision'
     when 'attempts' then 'p.attempts::double precision' end
 $$;
-comment on function queue.sort_key is 'The number that a list sorted so is in the order of; null for a word that is none of them.';
+comment on function queue.sort_key is 'The number that a list sorted so is in the order of; null for a word that is '
+  'none of them.';
 
 create function public.sort_jobs(
   p_filter jsonb default '{}', p_by text default 'created_at', p_descending boolean default true,
@@ -338,12 +352,14 @@ begin
     -- the next ones by their own index, however many there are
     v_due := case when p_by = 'next_run_at' then case v_source.source when 'deferred' then 'run_at' when 'waits'
       then 'timeout_at' end end;
-    execute format('select count(*) as looked, array_agg(r.id order by r.key %1$s nulls last, r.id) filter (where r.fits) as ids,
+    execute format('select count(*) as looked,
+        array_agg(r.id order by r.key %1$s nulls last, r.id) filter (where r.fits) as ids,
         array_agg(r.key order by r.key %1$s nulls last, r.id) filter (where r.fits) as keys
       from (select p.id, %2$s as key, (true %3$s) as fits from (select j.* %4$s limit %5$s) as p) as r', v_order, v_key,
       queue.list_where(v_filter), case when v_due is null then queue.list_from(v_source.source, v_filter,
         v_workspaces is null, false)
-        else format('from queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $9 and w.%I is not null
+        else format('from queue.%I as w join public.jobs as j on j.id = w.job_id
+          where w.workspace_id = $9 and w.%I is not null
           order by w.workspace_id %s, w.%I %3$s, w.job_id %3$s', v_source.source, v_due, v_order, v_due) end, v_most)
     into v_one using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), queue.clock(),
       v_workspaces,
@@ -364,7 +380,11 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.sort_jobs is E'Jobs in another order than their age: {jobs, more, cut}; go on by p_offset.\n\nBy created_at, started_at, finished_at, next_run_at, queue_ms, run_ms, total_ms, priority or attempts; filters as in list_jobs. Sorts the 10,000 youngest of each state; cut tells that there are older ones. By next_run_at what is scheduled, retrying or suspended is read in its own order, so the next to run come first however many there are.';
+comment on function public.sort_jobs is E'Jobs in another order than their age: {jobs, more, cut}; go on by '
+  'p_offset.\n\nBy created_at, started_at, finished_at, next_run_at, queue_ms, run_ms, total_ms, priority or '
+  'attempts; filters as in list_jobs. Sorts the 10,000 youngest of each state; cut tells that there are older ones. '
+  'By next_run_at what is scheduled, retrying or suspended is read in its own order, so the next to run come first '
+  'however many there are.';
 
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable
@@ -386,11 +406,14 @@ begin
   perform queue.may_steer(p_workspace_id);
   foreach v_status in array array['pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled'] loop
     v_stand := case v_status
-      when 'pending' then '(select workspace_id, job_id from queue.ready union all select workspace_id, job_id from queue.deferred)'
+      when 'pending' then '(select workspace_id, job_id from queue.ready
+        union all select workspace_id, job_id from queue.deferred)'
       when 'processing' then 'queue.leases' when 'waiting' then 'queue.waits'
       else '(select workspace_id, job_id from queue.ended where outcome = $3)' end;
     execute case
-      when v_filter = '{}' then format('select count(*), count(*) from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p', v_stand, v_most)
+      when v_filter = '{}' then format(
+        'select count(*), count(*) from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p',
+        v_stand, v_most)
       else format($query$
         select count(*), count(*) filter (where p.status = $3
           and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null
@@ -406,13 +429,16 @@ begin
       v_more := v_more || to_jsonb(v_status);
     end if;
   end loop;
-  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts), 'more', v_more);
+  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts),
+    'more', v_more);
 exception
   when invalid_text_representation then
     perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
 end;
 $$;
-comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per state; more names the states that have more to look at, whose number is the least there are.';
+comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, '
+  'states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs '
+  'per state; more names the states that have more to look at, whose number is the least there are.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -442,7 +468,10 @@ begin
     from alike as a join letters as l on l.id = a.latest_id);
 end;
 $$;
-comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: [{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest group first.\n\nLooks at the 10,000 youngest jobs that failed; more tells that there may be others. A group goes to redrive_jobs by its type and fingerprint.';
+comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: '
+  '[{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest group '
+  'first.\n\nLooks at the 10,000 youngest jobs that failed; more tells that there may be others. A group goes to '
+  'redrive_jobs by its type and fingerprint.';
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
   queue.list_workspaces, queue.list_from, queue.sort_key from public, anon, authenticated, service_role;

@@ -9,7 +9,8 @@ as $$
   where j.id = p_job_id
     and (j.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())
 $$;
-comment on function queue.facts_of is 'job_facts of one of the caller''s jobs, for the view job_states; null for any other.';
+comment on function queue.facts_of is 'job_facts of one of the caller''s jobs, for the view job_states; null for any '
+  'other.';
 
 create view public.job_states with (security_invoker = on) as
 select j.id, j.workspace_id, j.job_type, j.status, f.state, f.next_run_at, f.waiting_for, f.running_since, f.worker_id,
@@ -19,20 +20,25 @@ select j.id, j.workspace_id, j.job_type, j.status, f.state, f.next_run_at, f.wai
 from public.jobs as j
 cross join lateral jsonb_to_record(queue.facts_of(j.id)) as f (
   state text, next_run_at timestamptz, waiting_for jsonb, running_since timestamptz, worker_id text, times jsonb);
-comment on view public.job_states is E'Each job''s state in the words people look for, its next run, what it waits for, and where its time went.\n\nJoin it with jobs by id; narrow to the jobs you want, for it is computed per job.';
+comment on view public.job_states is E'Each job''s state in the words people look for, its next run, what it waits '
+  'for, and where its time went.\n\nJoin it with jobs by id; narrow to the jobs you want, for it is computed per '
+  'job.';
 comment on column public.job_states.id is 'The job.';
 comment on column public.job_states.workspace_id is 'Its workspace.';
 comment on column public.job_states.job_type is 'Its type.';
 comment on column public.job_states.status is 'Its status.';
-comment on column public.job_states.state is 'queued, scheduled, retrying, running, suspended, completed, failed or cancelled.';
-comment on column public.job_states.next_run_at is 'When it runs next, UTC; in the past for one that is due, null where it is not known or never.';
+comment on column public.job_states.state is 'queued, scheduled, retrying, running, suspended, completed, failed or '
+  'cancelled.';
+comment on column public.job_states.next_run_at is 'When it runs next, UTC; in the past for one that is due, null '
+  'where it is not known or never.';
 comment on column public.job_states.waiting_for is 'What a suspended job waits for: {kind, name, until, …}.';
 comment on column public.job_states.running_since is 'Start of the running attempt, UTC.';
 comment on column public.job_states.worker_id is 'The worker that runs it.';
 comment on column public.job_states.queue_ms is 'From being due to the first start, milliseconds.';
 comment on column public.job_states.run_ms is 'Run time of all attempts, milliseconds; the running one until now.';
 comment on column public.job_states.runs is 'How often it was leased.';
-comment on column public.job_states.wait_ms is 'What neither queueing nor running explains: schedule, backoff, sleeps, questions, children.';
+comment on column public.job_states.wait_ms is 'What neither queueing nor running explains: schedule, backoff, '
+  'sleeps, questions, children.';
 comment on column public.job_states.total_ms is 'From creation to the end, or until now, milliseconds.';
 
 revoke all on public.job_states from public, anon, authenticated, service_role;

@@ -12,7 +12,8 @@ as $$
   select 2.0 * count(*) / nullif((select count(*) from grams), 0)
   from grams as a join grams as b on b.gram = a.gram and a.n = 1 and b.n = 2
 $$;
-comment on function queue.likeness is 'How alike two names are, 0 to 1: the share of pairs of letters they have in common (Dice).';
+comment on function queue.likeness is 'How alike two names are, 0 to 1: the share of pairs of letters they have in '
+  'common (Dice).';
 
 create function queue.nearest_type(p_job_type text) returns text
 language sql stable
@@ -25,7 +26,8 @@ as $$
   order by t.alike desc, t.job_type
   limit 1
 $$;
-comment on function queue.nearest_type is 'The published type that a mistyped name most likely meant; null when none comes near.';
+comment on function queue.nearest_type is 'The published type that a mistyped name most likely meant; null when none '
+  'comes near.';
 
 create function queue.unknown_type(p_job_type text) returns text
 language sql stable
@@ -54,7 +56,8 @@ begin
     coalesce(', the last was seen at ' || queue.utc(v_seen), ''));
 end;
 $$;
-comment on function queue.unserved_warning is 'A sentence about the first of these types that no running worker serves; null when all are served.';
+comment on function queue.unserved_warning is 'A sentence about the first of these types that no running worker '
+  'serves; null when all are served.';
 
 create function queue.check_served(p_job_types text[]) returns text
 language plpgsql stable
@@ -69,7 +72,8 @@ begin
   return v_warning;
 end;
 $$;
-comment on function queue.check_served is 'The warning that goes with an enqueued job; refuses it where the setting refuse_unserved_types is true.';
+comment on function queue.check_served is 'The warning that goes with an enqueued job; refuses it where the setting '
+  'refuse_unserved_types is true.';
 
 create function queue.type_numbers(p_workspace_id uuid, p_job_type text,
   p_now timestamptz) returns table (job_type text, line jsonb)
@@ -107,7 +111,8 @@ as $$
       where w.job_type = s.job_type)))
   from sums as s group by s.job_type
 $$;
-comment on function queue.type_numbers is 'How the jobs of each type went in the last 24 hours, of one workspace or (null) of all: counts, success_rate 0..1, run and queue percentiles.';
+comment on function queue.type_numbers is 'How the jobs of each type went in the last 24 hours, of one workspace or '
+  '(null) of all: counts, success_rate 0..1, run and queue percentiles.';
 
 create function queue.type_line(p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb,
   p_now timestamptz) returns jsonb
@@ -148,7 +153,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.may_read_types is 'Refuse strangers to a workspace with 404, and anybody but the operator the whole.';
+comment on function queue.may_read_types is 'Refuse strangers to a workspace with 404, and anybody but the operator '
+  'the whole.';
 
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
 language plpgsql stable
@@ -167,7 +173,10 @@ begin
     where not t.internal or coalesce(p_internal, false));
 end;
 $$;
-comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\nday counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
+comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, '
+  'source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\n'
+  'day counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when '
+  'workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
@@ -209,7 +218,9 @@ begin
           and (p_workspace_id is null or k.workspace_id = p_workspace_id) order by k.name limit 100) as s));
 end;
 $$;
-comment on function public.get_job_type is E'One job type: as in list_job_types, with payload_schema, limits, tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n404 with the nearest name in detail for one that nobody has published.';
+comment on function public.get_job_type is E'One job type: as in list_job_types, with payload_schema, limits, '
+  'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n'
+  '404 with the nearest name in detail for one that nobody has published.';
 
 create function public.list_workers() returns jsonb
 language plpgsql stable
@@ -239,7 +250,9 @@ begin
         order by k.started_at desc limit 1) as t on true);
 end;
 $$;
-comment on function public.list_workers is 'Workers seen in the last day, the latest first, at most 200: {now, workers: [{worker_id, version, job_types, queues, origin, started_at, seen_at, runs, free_slots, busy, jobs}]}. The operator''s.';
+comment on function public.list_workers is 'Workers seen in the last day, the latest first, at most 200: {now, '
+  'workers: [{worker_id, version, job_types, queues, origin, started_at, seen_at, runs, free_slots, busy, jobs}]}. '
+  'The operator''s.';
 
 revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
   queue.check_served,

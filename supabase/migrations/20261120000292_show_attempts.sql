@@ -8,7 +8,8 @@ as $$
   select auth.uid() is null and queue.is_service() or queue.is_manager(p_workspace_id) or queue.is_operator()
     or coalesce(queue.setting('members_see_tracebacks') = 'true', false) and queue.is_member(p_workspace_id)
 $$;
-comment on function queue.may_see_tracebacks is E'Whether the caller may read tracebacks of the workspace''s jobs: its managers and the operator.\n\nPlain members may where the setting members_see_tracebacks is true.';
+comment on function queue.may_see_tracebacks is E'Whether the caller may read tracebacks of the workspace''s jobs: '
+  'its managers and the operator.\n\nPlain members may where the setting members_see_tracebacks is true.';
 
 create function queue.attempt_lines(p_job public.jobs) returns table (
   fence bigint, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
@@ -42,7 +43,8 @@ set search_path = ''
 as $$
   select (p_traceback #>> '{frames,0,file}') || ':' || (p_traceback #>> '{frames,0,line}')
 $$;
-comment on function queue.first_frame is 'Where an attempt failed: file:line of the innermost frame of the user''s own code.';
+comment on function queue.first_frame is 'Where an attempt failed: file:line of the innermost frame of the user''s '
+  'own code.';
 
 create function queue.differences(p_before jsonb, p_now jsonb) returns jsonb
 language sql immutable
@@ -53,7 +55,8 @@ as $$
   from (values (1, 'error'), (2, 'message'), (3, 'place'), (4, 'version'), (5, 'worker_id')) as k (n, what)
   where p_before -> k.what is distinct from p_now -> k.what
 $$;
-comment on function queue.differences is 'What differs between two failed attempts: [{what: error|message|place|version|worker_id, before, now}].';
+comment on function queue.differences is 'What differs between two failed attempts: [{what: '
+  'error|message|place|version|worker_id, before, now}].';
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
 language plpgsql stable
@@ -85,7 +88,11 @@ begin
     from compared as c);
 end;
 $$;
-comment on function public.job_attempts is E'Each attempt of a job, the running one last: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, has_traceback, traceback, differs}].\n\ntraceback is there for managers and the operator, for members where the setting members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, before, now}], [] when nothing does. origin tells the worker''s version and where its log is.';
+comment on function public.job_attempts is E'Each attempt of a job, the running one last: [{attempt, fence, '
+  'worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, has_traceback, traceback, '
+  'differs}].\n\ntraceback is there for managers and the operator, for members where the setting '
+  'members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, before, '
+  'now}], [] when nothing does. origin tells the worker''s version and where its log is.';
 
 revoke execute on function queue.may_see_tracebacks, queue.attempt_lines, queue.first_frame, queue.differences
   from public, anon, authenticated, service_role;

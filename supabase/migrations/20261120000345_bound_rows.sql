@@ -17,8 +17,10 @@ comment on column queue.row_counts.counted_at is 'When.';
 revoke all on queue.row_counts from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values
-  ('max_schedules', '1000'), ('max_webhooks', '50'), ('max_pauses', '500'), ('max_batches', '10000'), ('max_events', '100000'),
-  ('max_sessions', '100000'), ('max_guest_sessions', '10000'), ('max_invitations', '1000'), ('max_member_changes', '100000');
+  ('max_schedules', '1000'), ('max_webhooks', '50'), ('max_pauses', '500'), ('max_batches', '10000'),
+    ('max_events', '100000'),
+  ('max_sessions', '100000'), ('max_guest_sessions', '10000'), ('max_invitations', '1000'),
+    ('max_member_changes', '100000');
 create index batches_by_workspace on queue.batches (workspace_id);
 create index pauses_by_workspace on queue.pauses (workspace_id);
 alter table queue.pauses add constraint pauses_reason_is_bounded check (char_length(reason) <= 1000);
@@ -26,7 +28,8 @@ alter table queue.pauses add constraint pauses_reason_is_bounded check (char_len
 create function queue.quota_names() returns text[]
 language sql immutable
 set search_path = ''
-as $$ select array['max_schedules', 'max_webhooks', 'max_pauses', 'max_batches', 'max_events', 'max_sessions', 'max_guest_sessions',
+as $$ select array['max_schedules', 'max_webhooks', 'max_pauses', 'max_batches', 'max_events', 'max_sessions',
+  'max_guest_sessions',
   'max_invitations', 'max_member_changes'] $$;
 comment on function queue.quota_names is 'The settings that bound the rows of a workspace, each for a table.';
 
@@ -45,7 +48,8 @@ declare
   v_rows integer;
 begin
   -- an index of each of these tables begins with, or is, the workspace
-  execute format('select count(*) from (select 1 from queue.%I where workspace_id = $1 limit $2) as n', queue.quota_table(p_name))
+  execute format('select count(*) from (select 1 from queue.%I where workspace_id = $1 limit $2) as n',
+    queue.quota_table(p_name))
   into v_rows using p_workspace_id, p_most;
   return v_rows;
 end;
@@ -78,7 +82,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than it allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
+comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than '
+  'it allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
 
 create function queue.hold_quota() returns trigger
 language plpgsql
@@ -94,14 +99,16 @@ begin
   return null;
 end;
 $$;
-comment on function queue.hold_quota is 'Trigger: new rows stay within the quota that its argument names; a service''s only where they are schedules or webhooks.';
+comment on function queue.hold_quota is 'Trigger: new rows stay within the quota that its argument names; a '
+  'service''s only where they are schedules or webhooks.';
 
 do $$
 declare
   v_name text;
 begin
   foreach v_name in array queue.quota_names() loop
-    continue when to_regclass(format('queue.%I', queue.quota_table(v_name))) is null; -- tenants that are an application's own
+    -- tenants that are an application's own
+    continue when to_regclass(format('queue.%I', queue.quota_table(v_name))) is null;
     execute format('create trigger quota_is_held after insert on queue.%I referencing new table as made '
       'for each statement execute function queue.hold_quota(%L)', queue.quota_table(v_name), v_name);
   end loop;
@@ -112,11 +119,13 @@ create function queue.quotas_of(p_workspace_id uuid) returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  select jsonb_object_agg(s.name, jsonb_build_object('max', s.value, 'used', queue.count_rows(p_workspace_id, s.name, (s.value)::integer)))
+  select jsonb_object_agg(s.name,
+    jsonb_build_object('max', s.value, 'used', queue.count_rows(p_workspace_id, s.name, (s.value)::integer)))
   from queue.settings as s where s.name = any (queue.quota_names())
     and to_regclass(format('queue.%I', queue.quota_table(s.name))) is not null
 $$;
-comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to it: {name: {max, used}}.';
+comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to '
+  'it: {name: {max, used}}.';
 
 create function queue.check_pause(p_job_type text, p_reason text) returns void
 language plpgsql stable
@@ -130,7 +139,9 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason that is a document.';
+comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason that is a '
+  'document.';
 
-revoke execute on function queue.quota_names, queue.quota_table, queue.count_rows, queue.check_rows, queue.hold_quota, queue.quotas_of, queue.check_pause
+revoke execute on function queue.quota_names, queue.quota_table, queue.count_rows, queue.check_rows, queue.hold_quota,
+  queue.quotas_of, queue.check_pause
   from public, anon, authenticated, service_role;

@@ -11,8 +11,10 @@ alter table queue.storage_samples enable row level security;
 comment on table queue.storage_samples is 'Size of the database over 30 days, about one row an hour.';
 comment on column queue.storage_samples.sampled_at is 'When it was measured.';
 comment on column queue.storage_samples.database_bytes is 'The whole database, as the plan counts it.';
-comment on column queue.storage_samples.jobs_bytes is 'Of it, jobs with their logs and events, and the engine''s tables; kept as long as retention_days says.';
-comment on column queue.storage_samples.messages_bytes is 'Of it, realtime.messages; Realtime drops its partitions after three days.';
+comment on column queue.storage_samples.jobs_bytes is 'Of it, jobs with their logs and events, and the engine''s '
+  'tables; kept as long as retention_days says.';
+comment on column queue.storage_samples.messages_bytes is 'Of it, realtime.messages; Realtime drops its partitions '
+  'after three days.';
 revoke all on queue.storage_samples from public, anon, authenticated, service_role;
 
 create function queue.measure_storage() returns queue.storage_samples
@@ -44,7 +46,9 @@ as $$
   from (select 1) as always
   left join lateral (select * from queue.storage_samples order by sampled_at desc limit 1) as n on true
 $$;
-comment on function public.storage is E'The database''s size when it was last measured: {sampled_at, database_bytes, jobs_bytes, messages_bytes, growth_bytes_per_day, retention_days}.\n\nFor the operator. Sizes are null before the first tick, growth over at most seven days is null before six hours.';
+comment on function public.storage is E'The database''s size when it was last measured: {sampled_at, database_bytes, '
+  'jobs_bytes, messages_bytes, growth_bytes_per_day, retention_days}.\n\n'
+  'For the operator. Sizes are null before the first tick, growth over at most seven days is null before six hours.';
 
 create function public.record_storage() returns jsonb
 language plpgsql
@@ -59,7 +63,8 @@ begin
   return public.storage();
 end;
 $$;
-comment on function public.record_storage is 'Measure the database, at most about once an hour, and return what storage returns. For workers.';
+comment on function public.record_storage is 'Measure the database, at most about once an hour, and return what '
+  'storage returns. For workers.';
 
 revoke execute on function queue.measure_storage from public, anon, authenticated, service_role;
 revoke execute on function public.storage, public.record_storage from public, anon, authenticated, service_role;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readSteps } from "../../../../infra/console/lib/steps.js";
+import { readSteps } from "../../../infra/console/lib/steps.js";
 
 const at = (second) => `2026-11-20T00:00:0${second}.000000+00:00`;
 const step = (name, second, result) => ({ name, created_at: at(second), result });
