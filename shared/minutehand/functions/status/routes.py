@@ -239,7 +239,7 @@ async def search_logs(
     before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> FoundLines:
-    """Log lines of a workspace's jobs, newest first; continue with `before=next` while it is set."""
+    """Log lines of a workspace's jobs, newest first; continue by `before=next` while it is set."""
     where = {
         "search": search,
         "level": level,
