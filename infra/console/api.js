@@ -86,11 +86,12 @@ export async function start({ visiting = false } = {}) {
     });
   config = await answer.json();
   schema = config.schema ?? "public";
+  hadSession = !visiting && localStorage.getItem(SESSION_KEY) !== null;
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
     db: { schema },
     auth: visiting
       ? { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false }
-      : { storageKey: "minutehand.session", detectSessionInUrl: false },
+      : { storageKey: SESSION_KEY, detectSessionInUrl: false },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
   setSchema(client, schema);
@@ -122,15 +123,18 @@ export function connect(
   apiOrigin = api;
 }
 
+const SESSION_KEY = "minutehand.session";
 let isLeaving = false;
+let hadSession = false; // whether one was kept from the last visit, and is not known to be good
 
 function signedOut() {
-  const wasIn = session.get().status === "in";
+  const wasIn = session.get().status === "in" || hadSession;
   const reason =
     wasIn && !isLeaving
       ? "Your session has ended. Sign in again to continue where you were."
       : session.get().reason;
   isLeaving = false;
+  hadSession = false;
   session.set({
     status: "out",
     user: null,
@@ -151,6 +155,7 @@ async function signedIn(user) {
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
+    hadSession = false;
     session.set({
       status: "in",
       user: { id: user.id, email: user.email ?? "" },

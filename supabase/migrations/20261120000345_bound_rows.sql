@@ -16,28 +16,33 @@ comment on column queue.row_counts.rows is 'Rows, counted up to the quota.';
 comment on column queue.row_counts.counted_at is 'When.';
 revoke all on queue.row_counts from public, anon, authenticated, service_role;
 
-insert into queue.settings (name, value) values
-  ('max_schedules', '1000'), ('max_webhooks', '50'), ('max_pauses', '500'), ('max_batches', '10000'),
-    ('max_events', '100000'),
-  ('max_sessions', '100000'), ('max_guest_sessions', '10000'), ('max_invitations', '1000'),
-    ('max_member_changes', '100000');
+create table queue.quotas (
+  name text primary key,
+  relation regclass not null,
+  for_all boolean not null
+);
+alter table queue.quotas enable row level security;
+comment on table queue.quotas is 'Quotas of the rows that a workspace may have, each the setting of its name. An app '
+  'adds its own by bound_rows.';
+comment on column queue.quotas.name is 'The setting, as max_events.';
+comment on column queue.quotas.relation is 'The table whose rows are counted; an index of it begins with the '
+  'workspace.';
+comment on column queue.quotas.for_all is 'Whether it binds the service and the worker too, not people alone.';
+revoke all on queue.quotas from public, anon, authenticated, service_role;
+
 create index batches_by_workspace on queue.batches (workspace_id);
 create index pauses_by_workspace on queue.pauses (workspace_id);
 alter table queue.pauses add constraint pauses_reason_is_bounded check (char_length(reason) <= 1000);
 
-create function queue.quota_names() returns text[]
-language sql immutable
+create function queue.quota_relation(p_name text) returns regclass
+language sql stable
 set search_path = ''
-as $$ select array['max_schedules', 'max_webhooks', 'max_pauses', 'max_batches', 'max_events', 'max_sessions',
-  'max_guest_sessions',
-  'max_invitations', 'max_member_changes'] $$;
-comment on function queue.quota_names is 'The settings that bound the rows of a workspace, each for a table.';
-
-create function queue.quota_table(p_name text) returns text
-language sql immutable
-set search_path = ''
-as $$ select case p_name when 'max_events' then 'named_events' else substr(p_name, 5) end $$;
-comment on function queue.quota_table is 'The table whose rows of a workspace a quota counts.';
+as $$
+  -- a table that an app took with it bounds nothing any more
+  select q.relation from queue.quotas as q
+  where q.name = p_name and exists (select 1 from pg_catalog.pg_class as c where c.oid = q.relation)
+$$;
+comment on function queue.quota_relation is 'The table whose rows of a workspace a quota counts; null when it is gone.';
 
 create function queue.count_rows(p_workspace_id uuid, p_name text, p_most integer) returns integer
 language plpgsql stable
@@ -48,8 +53,8 @@ declare
   v_rows integer;
 begin
   -- an index of each of these tables begins with, or is, the workspace
-  execute format('select count(*) from (select 1 from queue.%I where workspace_id = $1 limit $2) as n',
-    queue.quota_table(p_name))
+  execute format('select count(*) from (select 1 from %s where workspace_id = $1 limit $2) as n',
+    queue.quota_relation(p_name))
   into v_rows using p_workspace_id, p_most;
   return v_rows;
 end;
@@ -82,8 +87,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than '
-  'it allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
+comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than it '
+  'allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
 
 create function queue.hold_quota() returns trigger
 language plpgsql
@@ -91,41 +96,53 @@ security definer -- whoever makes a row may not count them
 set search_path = ''
 as $$
 begin
-  -- quotas bind people, not the service, but where a list shows no more
-  if auth.uid() is not null or tg_argv[0] in ('max_schedules', 'max_webhooks') then
+  if auth.uid() is not null or tg_argv[1]::boolean then
     perform queue.check_rows(m.workspace_id, tg_argv[0])
     from (select distinct n.workspace_id from made as n where n.workspace_id is not null) as m;
   end if;
   return null;
 end;
 $$;
-comment on function queue.hold_quota is 'Trigger: new rows stay within the quota that its argument names; a '
-  'service''s only where they are schedules or webhooks.';
+comment on function queue.hold_quota is 'Trigger: new rows of people stay within the quota that its argument names; '
+  'those of the service too where the second is true.';
 
-do $$
-declare
-  v_name text;
+create function queue.bound_rows(p_relation regclass, p_name text, p_max integer, p_for_all boolean default false)
+returns void
+language plpgsql
+set search_path = ''
+as $$
 begin
-  foreach v_name in array queue.quota_names() loop
-    -- tenants that are an application's own
-    continue when to_regclass(format('queue.%I', queue.quota_table(v_name))) is null;
-    execute format('create trigger quota_is_held after insert on queue.%I referencing new table as made '
-      'for each statement execute function queue.hold_quota(%L)', queue.quota_table(v_name), v_name);
-  end loop;
+  insert into queue.settings (name, value) values (p_name, to_jsonb(p_max));
+  insert into queue.quotas (name, relation, for_all) values (p_name, p_relation, p_for_all);
+  execute format('create trigger quota_is_held after insert on %s referencing new table as made '
+    'for each statement execute function queue.hold_quota(%L, %L)', p_relation, p_name, p_for_all);
 end;
 $$;
+comment on function queue.bound_rows is E'Bound the rows of a table with a workspace_id by a setting max_…, which '
+  'workspace_limits reports.\n\nFor migrations. It binds people; the service and the worker only with p_for_all, where '
+  'a list shows no more. An index of the table must begin with the workspace.';
+
+select queue.bound_rows(to_regclass(format('queue.%I', q.relation)), 'max_' || q.name, q.most, q.for_all)
+from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true),
+  ('pauses', 'pauses', 500, false), ('batches', 'batches', 10000, false),
+  ('named_events', 'events', 100000, false), ('sessions', 'sessions', 100000, false),
+  ('guest_sessions', 'guest_sessions', 10000, false), ('invitations', 'invitations', 1000, false),
+  ('member_changes', 'member_changes', 100000, false)) as q (relation, name, most, for_all)
+-- some are missing where tenants are an application's own
+where to_regclass(format('queue.%I', q.relation)) is not null;
 
 create function queue.quotas_of(p_workspace_id uuid) returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  select jsonb_object_agg(s.name,
-    jsonb_build_object('max', s.value, 'used', queue.count_rows(p_workspace_id, s.name, (s.value)::integer)))
-  from queue.settings as s where s.name = any (queue.quota_names())
-    and to_regclass(format('queue.%I', queue.quota_table(s.name))) is not null
+  select jsonb_object_agg(q.name, jsonb_build_object('max', s.value,
+    'used', queue.count_rows(p_workspace_id, q.name, (s.value)::integer)))
+  from queue.quotas as q
+  join queue.settings as s on s.name = q.name
+  where queue.quota_relation(q.name) is not null
 $$;
-comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to '
-  'it: {name: {max, used}}.';
+comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how much of each is used, counted up to it: '
+  '{name: {max, used}}.';
 
 create function queue.check_pause(p_job_type text, p_reason text) returns void
 language plpgsql stable
@@ -142,6 +159,5 @@ $$;
 comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason that is a '
   'document.';
 
-revoke execute on function queue.quota_names, queue.quota_table, queue.count_rows, queue.check_rows, queue.hold_quota,
-  queue.quotas_of, queue.check_pause
-  from public, anon, authenticated, service_role;
+revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows,
+  queue.hold_quota, queue.quotas_of, queue.check_pause from public, anon, authenticated, service_role;

@@ -86,6 +86,7 @@ export class JobList {
       this.#set({
         rows: [...this.#rows.values()],
         isAll: isSorted ? !page.more : page.next_cursor === null,
+        isCut: Boolean(page.cut),
         error: null,
         isLoading: false,
         isLoadingMore: false,
@@ -161,7 +162,13 @@ export class JobList {
         this.#controller.signal,
       );
       this.#rows = new Map(page.jobs.map((row) => [row.id, newest(this.#rows.get(row.id), row)]));
-      this.#set({ rows: [...this.#rows.values()], isAll: !page.more, newer: 0, error: null });
+      this.#set({
+        rows: [...this.#rows.values()],
+        isAll: !page.more,
+        isCut: Boolean(page.cut),
+        newer: 0,
+        error: null,
+      });
       this.#recount();
     } catch (error) {
       if (!this.#controller.signal.aborted) this.#set({ error });

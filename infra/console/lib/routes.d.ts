@@ -52,6 +52,12 @@ export interface Routes {
   "POST /api/jobs": { query: undefined; body: CreateJob; answer: EnqueuedJob };
   "POST /api/jobs/bulk": { query: undefined; body: CreateJobs; answer: CreatedJobs };
   "POST /api/jobs/cancel": { query: undefined; body: BulkAction; answer: BulkResult };
+  "GET /api/jobs/counts": { query: {
+  workspace_id?: string;
+  job_type?: string | null;
+  queue?: string | null;
+  parent_id?: string | null;
+}; body: undefined; answer: JobCounts };
   "POST /api/jobs/process": { query: undefined; body: {
   jobTypes: string[];
 }; answer: {
@@ -429,6 +435,12 @@ export type Job = {
   running_since: string | null;
   worker_id: string | null;
   times: Times | null;
+};
+
+export type JobCounts = {
+  counts: { [name: string]: number };
+  states: { [name: string]: number };
+  more: ("pending" | "processing" | "waiting" | "completed" | "failed" | "cancelled")[];
 };
 
 export type JobEvent = {

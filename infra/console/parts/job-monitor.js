@@ -126,7 +126,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       ${state.isLoadingMore && html`<p class="muted small pad">Loading more…</p>`}
     </div>
     <${Selection} picked=${picked} total=${counts} filter=${filter} workspaceId=${workspaceId} list=${list} clear=${() => setChosen(new Set())} />
-    ${rows.length > 0 && html`<p class="muted small foot num">${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}</p>`}
+    ${rows.length > 0 && html`<p class="muted small foot num">${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}${state.isCut && ". Sorted are the 10,000 youngest of each state: a filter or a shorter time reaches the others"}</p>`}
   </div>`;
 }
 

@@ -7,6 +7,8 @@ import { extentOf, moved, placeOf, rowsOf, sumsOf, ticksOf, zoomed } from "../li
 import { Icon } from "./icons.js";
 
 const MOST_ROWS = 400;
+const LAST_LABEL = 95; // percent of the axis; beyond, a label would lie over the one before it
+const NARROW = 700; // pixels of a window whose axis has room for half the ticks
 const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
 
 /** A round duration: 5 s, 2 min, 1 h. */
@@ -154,13 +156,13 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     element.addEventListener("wheel", wheel, { passive: false });
     return () => element.removeEventListener("wheel", wheel);
   });
-  const ticks = ticksOf(view, origin);
+  const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
   const placed = (offset) =>
     placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true"><span class="waterfall-name"></span>
       <div class="waterfall-axis" title="Drag to zoom in" ...${drag}>
-        ${ticks.map((offset) => html`<span key=${offset} class="waterfall-tick" data-edge=${placed(offset) > 94 ? "end" : placed(offset) < 3 ? "start" : undefined} style=${{ left: `${placed(offset)}%` }}>${roundly(offset)}</span>`)}
+        ${ticks.filter((offset) => placed(offset) <= LAST_LABEL).map((offset) => html`<span key=${offset} class="waterfall-tick" data-edge=${placed(offset) < 3 ? "start" : undefined} style=${{ left: `${placed(offset)}%` }}>${roundly(offset)}</span>`)}
         ${dragged && html`<span class="waterfall-drag" style=${{ left: `${Math.min(...dragged) * 100}%`, width: `${Math.abs(dragged[1] - dragged[0]) * 100}%` }}></span>`}
       </div></div>
     <div role="treegrid" aria-label="Waterfall" aria-rowcount=${rows.length} class="waterfall-rows">

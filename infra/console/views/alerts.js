@@ -54,11 +54,13 @@ export default function Alerts({ workspace }) {
           : html`<${Loading} what="Reading alerts" />`
         : read.value.length === 0
           ? html`<${Empty} title="No alerts">A threshold that is reached sends <code>alert.raised</code> to the workspace's webhooks, signed, and writes to the members you name. Both hear when it is over.<//>`
-          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Alerts"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col">Watches</th><th scope="col" class="num">Value</th><th scope="col" class="num">Threshold</th><th scope="col">Looked at</th><th scope="col">Mail</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Alerts"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col" class="num">Value</th><th scope="col" class="num">Threshold</th><th scope="col" class="phone-less">Looked at</th><th scope="col" class="phone-less">Mail</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
         <tbody>${read.value.map(
-          (one) => html`<tr key=${one.id}><th scope="row" class="wrap">${one.name}</th>
+          (
+            one,
+          ) => html`<tr key=${one.id}><th scope="row" class="wrap">${one.name}<span class="muted small one-line phone-lines">${METRICS[one.metric][0]}${one.job_type && html` of <span class="mono">${one.job_type}</span>`}${one.whole && " of all workspaces"}, ${counted(one.minutes, "minute")}</span></th>
           <td>${!one.enabled ? html`<${Tag} tone="pending">Off<//>` : one.raised_at ? html`<${Tag} tone="failed">Raised<//> <${When} at=${one.raised_at} />` : html`<${Tag} tone="completed">OK<//>`}</td>
-          <td class="wrap">${METRICS[one.metric][0]}${one.job_type && html` of <span class="mono">${one.job_type}</span>`}${one.whole && " of all workspaces"}, ${counted(one.minutes, "minute")}</td><td class="num">${written(one.metric, one.value)}</td><td class="num">${written(one.metric, one.threshold)}</td><td><${When} at=${one.checked_at} /></td><td class="wrap">${one.mail.join(", ") || "webhooks only"}</td>
+          <td class="num">${written(one.metric, one.value)}</td><td class="num">${written(one.metric, one.threshold)}</td><td class="phone-less"><${When} at=${one.checked_at} /></td><td class="wrap phone-less">${one.mail.join(", ") || "webhooks only"}</td>
           <td class="num row-actions">${
             mayManage &&
             html`<${ActionButton} className="quiet" aria-label=${`${one.enabled ? "Switch off" : "Switch on"} ${one.name}`} run=${() => act("Not changed", () => alerts.put(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}>${one.enabled ? "Switch off" : "Switch on"}<//>

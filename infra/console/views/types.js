@@ -37,14 +37,14 @@ export const ServedTag = ({ type }) =>
 function List({ list }) {
   if (list.length === 0)
     return html`<${Empty} title="No job types">A type appears here when a worker that has a processor for it starts.<//>`;
-  return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Types"><table class="table"><thead><tr><th scope="col">Type</th><th scope="col">State</th><th scope="col" class="num">Workers</th><th scope="col">Last seen</th><th scope="col">Version</th><th scope="col" class="num">Completed</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Success</th><th scope="col" class="num">Queue p95</th><th scope="col" class="num">Run p95</th><th scope="col" class="num">Schedules</th></tr></thead>
+  return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Types"><table class="table"><thead><tr><th scope="col">Type</th><th scope="col">State</th><th scope="col" class="num phone-less">Workers</th><th scope="col" class="phone-less">Last seen</th><th scope="col" class="phone-less">Version</th><th scope="col" class="num phone-less">Completed</th><th scope="col" class="num phone-less">Failed</th><th scope="col" class="num">Success</th><th scope="col" class="num phone-less">Queue p95</th><th scope="col" class="num phone-less">Run p95</th><th scope="col" class="num phone-less">Schedules</th></tr></thead>
     <tbody>${list.map(
       (
         type,
-      ) => html`<tr key=${type.job_type}><th scope="row" class="wrap"><a href=${`/types/${encodeURIComponent(type.job_type)}`}>${type.job_type}</a>${type.description && html`<span class="muted small one-line">${type.description}</span>`}</th>
-      <td title=${type.pause_reason ?? undefined}><${ServedTag} type=${type} /></td><td class="num">${number(type.workers)}</td><td><${When} at=${type.last_seen_at} /></td><td class="small">${type.code_versions?.join(", ") || "–"}</td>
-      <td class="num">${number(Number(type.day.completed ?? 0))}</td><td class="num">${number(Number(type.day.failed ?? 0))}</td><td class="num">${percent(type.day.success_rate === null || type.day.success_rate === undefined ? Number.NaN : Number(type.day.success_rate))}</td>
-      <td class="num">${duration(type.day.queue?.p95_ms ?? Number.NaN)}</td><td class="num">${duration(type.day.run?.p95_ms ?? Number.NaN)}</td><td class="num">${type.schedule_count || "–"}</td></tr>`,
+      ) => html`<tr key=${type.job_type}><th scope="row" class="wrap"><a href=${`/types/${encodeURIComponent(type.job_type)}`}>${type.job_type}</a>${type.description && html`<span class="muted small one-line phone-lines">${type.description}</span>`}</th>
+      <td title=${type.pause_reason ?? undefined}><${ServedTag} type=${type} /></td><td class="num phone-less">${number(type.workers)}</td><td class="phone-less"><${When} at=${type.last_seen_at} /></td><td class="small phone-less">${type.code_versions?.join(", ") || "–"}</td>
+      <td class="num phone-less">${number(Number(type.day.completed ?? 0))}</td><td class="num phone-less">${number(Number(type.day.failed ?? 0))}</td><td class="num">${percent(type.day.success_rate === null || type.day.success_rate === undefined ? Number.NaN : Number(type.day.success_rate))}</td>
+      <td class="num phone-less">${duration(type.day.queue?.p95_ms ?? Number.NaN)}</td><td class="num phone-less">${duration(type.day.run?.p95_ms ?? Number.NaN)}</td><td class="num phone-less">${type.schedule_count || "–"}</td></tr>`,
     )}</tbody></table></div>
     <p class="muted small num">${counted(list.length, "type")}, ${counted(list.filter((type) => !type.served).length, "type")} without a worker.</p>`;
 }

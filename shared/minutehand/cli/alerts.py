@@ -39,7 +39,8 @@ def alerts(
         return
     with connected(as_json, env_file, token, workspace) as (output, connection):
         found = connection.call("GET", _path(connection))["alerts"]
-        output.table(found if as_json else [_row(one) for one in found], COLUMNS, empty="no alerts")
+        rows = found if as_json else [_row(one) for one in found]
+        output.table(rows, COLUMNS, empty="no alerts", spare=("checked_at", "mail", "limit"))
 
 
 @app.command("set")

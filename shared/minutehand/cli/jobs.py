@@ -68,6 +68,8 @@ class Sort(StrEnum):
     ATTEMPTS = "attempts"
 
 
+#: The state of a status, where it has one of its own; pending has three.
+STATE_OF = {"pending": "queued", "processing": "running", "waiting": "suspended"}
 COLUMNS = {
     "id": "ID",
     "job_type": "TYPE",
@@ -78,6 +80,8 @@ COLUMNS = {
     "created_at": "CREATED",
     "error_message": "ERROR",
 }
+#: What a narrow terminal goes without, the least asked for first.
+SPARE = ("next_run", "tries", "ran", "created_at")
 #: How long an enqueue on the local stack waits for a type that a worker is about to publish.
 LOCAL_PATIENCE_SECONDS = 5.0
 
@@ -205,6 +209,9 @@ def ls(
     ascending: Annotated[
         bool, typer.Option("--asc", help="The smallest or soonest first.")
     ] = False,
+    count: Annotated[
+        bool, typer.Option("--count", help="Count by state instead, by --type and --queue alone.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
     workspace: Workspace = None,
     token: Token = None,
@@ -232,8 +239,38 @@ def ls(
         if since is not None:
             begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
             filters["created_after"] = begun.isoformat()
+        if count:
+            _count(output, connection, filters)
+            return
         jobs = list_jobs(connection, filters, limit)
-        output.table(jobs if as_json else [_row(job) for job in jobs], COLUMNS, empty="no jobs")
+        rows = jobs if as_json else [_row(job) for job in jobs]
+        output.table(rows, COLUMNS, empty="no jobs", spare=SPARE)
+
+
+def _count(output: Output, connection: Connection, filters: dict[str, Any]) -> None:
+    """Print how many jobs there are by state.
+
+    Raises:
+        CommandFailed: A filter was given that counts do not know.
+    """
+    given = {name: value for name, value in filters.items() if value}
+    known = {"workspace_id", "job_type", "queue"}
+    if unknown := sorted(set(given) - known):
+        raise CommandFailed(
+            f"--count knows --type and --queue, not {', '.join(unknown)}",
+            code="bad_usage",
+            fix="omit --count: the list takes every filter",
+        )
+    told = connection.call("GET", "/api/jobs/counts", params=given)
+    if output.as_json:
+        output.line(told)
+        return
+    more = {STATE_OF.get(status, status) for status in told["more"]}
+    rows = [
+        {"state": state.value, "jobs": f"{told['states'][state.value]:,}{'+' * (state in more)}"}
+        for state in JobState
+    ]
+    output.table(rows, {"state": "STATE", "jobs": "JOBS"}, empty="")
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.ids import WHOLE, digits_of
 from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected
-from minutehand.terminal.output import Output, ago
+from minutehand.terminal.output import Output, ago, lasted
 
 
 class Kind(StrEnum):
@@ -138,17 +138,18 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         {
             "type": name,
             **{key: line[key] for key in ("completed", "failed", "retried", "lost")},
-            "wait": (line.get("wait") or {}).get("p95_ms"),
-            "run": (line.get("run") or {}).get("p95_ms"),
+            "wait": _p95(line.get("wait")),
+            "run": _p95(line.get("run")),
             "cost": line.get("cost_usd"),
         }
         for name, line in sorted(told["types"].items())
     ]
     headings = {
         "type": "TYPE", "completed": "COMPLETED", "failed": "FAILED", "retried": "RETRIED",
-        "lost": "LOST", "wait": "WAIT P95 MS", "run": "RUN P95 MS", "cost": "COST USD (EST.)",
+        "lost": "LOST", "wait": "QUEUE P95", "run": "RUN P95", "cost": "COST USD (EST.)",
     }  # fmt: skip
-    output.table(rows, headings, empty=f"nothing ran in the last {minutes} minutes")
+    spare = ("cost", "lost", "retried", "wait")
+    output.table(rows, headings, empty=f"nothing ran in the last {minutes} minutes", spare=spare)
     if (storage := told.get("storage")) and storage["database_bytes"] is not None:
         output.text(storage_line(storage))
     for limit in told.get("limits") or []:
@@ -176,3 +177,9 @@ def storage_line(storage: Mapping[str, Any]) -> str:
 def megabytes(size: float, *, signed: bool = False) -> str:
     """Bytes as MB of 1,048,576, as Supabase counts."""
     return f"{size / 1024**2:{'+' if signed else ''},.1f} MB"
+
+
+def _p95(times: Mapping[str, Any] | None) -> str | None:
+    """The 95th percentile as people say it."""
+    value = (times or {}).get("p95_ms")
+    return None if value is None else lasted(float(value))

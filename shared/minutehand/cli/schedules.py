@@ -51,7 +51,7 @@ def schedules(
         if not as_json:
             for row in rows:
                 row["state"] = row.get("problem") or ("on" if row["enabled"] else "off")
-        output.table(rows, COLUMNS, empty="no schedules")
+        output.table(rows, COLUMNS, empty="no schedules", spare=("last_slot_at", "timezone"))
 
 
 @app.command("set")

@@ -161,7 +161,7 @@ def _attempts(output: Output, attempts: list[dict[str, Any]]) -> None:
         for each in attempts
     ]
     output.text("")
-    output.table(rows, ATTEMPTS, empty="")
+    output.table(rows, ATTEMPTS, empty="", spare=("worker_id",))
     failed = next((each for each in reversed(attempts) if each.get("traceback")), None)
     if failed is not None:
         output.text("")
@@ -187,7 +187,7 @@ def _rest(output: Output, details: dict[str, Any]) -> None:
             {**child, "error": child["error_message"], "ran": lasted(child["times"]["run_ms"])}
             for child in details["children"]
         ]
-        output.table(rows, CHILDREN, empty="")
+        output.table(rows, CHILDREN, empty="", spare=("ran",))
     if details["logs"]:
         output.text("")
         for line in details["logs"]:

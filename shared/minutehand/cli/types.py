@@ -60,7 +60,10 @@ def types(
         asked = {**where, "internal": "true"} if internal else where
         found = connection.call("GET", "/api/types", params=asked)["types"]
         output.table(
-            found if as_json else [_row(line) for line in found], COLUMNS, empty="no types"
+            found if as_json else [_row(line) for line in found],
+            COLUMNS,
+            empty="no types",
+            spare=("schedules", "p95"),
         )
 
 

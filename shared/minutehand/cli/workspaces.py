@@ -84,6 +84,37 @@ def _session(
         yield Session(output, connection, operator or alone)
 
 
+@workspaces.callback(invoke_without_command=True)
+def list_workspaces(
+    context: typer.Context,
+    *,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Create and list workspaces; lists them when nothing else is asked for."""
+    if context.invoked_subcommand is None:
+        list_all(operator=operator, token=token, env_file=env_file, as_json=as_json)
+
+
+@members.callback(invoke_without_command=True)
+def list_people(
+    context: typer.Context,
+    *,
+    workspace: Which = None,
+    operator: Operator = False,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """List, add, promote and remove people; lists them when nothing else is asked for."""
+    if context.invoked_subcommand is None:
+        list_members(
+            workspace=workspace, operator=operator, token=token, env_file=env_file, as_json=as_json
+        )
+
+
 @workspaces.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="The name people see.")],
@@ -114,7 +145,9 @@ def list_all(
             "name": "NAME", "id": "ID", "members": "MEMBERS", "managers": "MANAGERS",
             "invitations": "INVITED",
         }  # fmt: skip
-        session.output.table(session.ask("list_workspaces"), columns, empty="no workspaces")
+        spare = ("invitations", "managers")
+        rows = session.ask("list_workspaces")
+        session.output.table(rows, columns, empty="no workspaces", spare=spare)
 
 
 @members.command("list")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -58,7 +60,11 @@ class Service:
                 build_jobs(settings, services=self._services),
             ],
         )
-        self._site = Starlette(routes=_site(settings, console), lifespan=self._lifespan)
+        self._site = Starlette(
+            routes=_site(settings, console),
+            lifespan=self._lifespan,
+            middleware=[Middleware(GZipMiddleware)],
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

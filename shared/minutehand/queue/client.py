@@ -24,6 +24,7 @@ from minutehand.queue.models import (
     FoundLines,
     GuestSession,
     Job,
+    JobCounts,
     JobEvent,
     JobId,
     JobLog,
@@ -387,6 +388,15 @@ class UserQueue:
             QueueError: With word `session_not_found`.
         """
         await self._call("close_guest_session", {"p_session_id": session_id}, repeatable=False)
+
+    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> JobCounts:
+        """How many jobs of a workspace are in each state; counts at most 10,000 of each.
+
+        Args:
+            where: `job_type`, `queue`, `parent_id`, each optional.
+        """
+        body = await self._call("count_jobs", {"p_workspace_id": workspace_id, "p_filter": where})
+        return JobCounts.model_validate(body)
 
     async def explain(self, job_id: JobId | str) -> Explanation:
         """Why the job is not running, and when it will.

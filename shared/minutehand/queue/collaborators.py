@@ -10,7 +10,7 @@ from typing import Any
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi
+from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
 
 
@@ -28,9 +28,21 @@ class Collaborators:
     def _api(self) -> DataApi:
         return DataApi(self.settings.supabase_url, schema=self.settings.schema_name)
 
+    @cached_property
+    def _stream_api(self) -> DataApi:
+        return DataApi(
+            self.settings.supabase_url,
+            schema=self.settings.schema_name,
+            connections=STREAM_CONNECTIONS,
+        )
+
     def _functions_of(self, token: str | None, **always: Any) -> CallerFunctions:
         """The functions as the bearer of `token` finds them, see `CallerFunctions`."""
         return CallerFunctions(self._api, self.settings, token=token, always=always)
+
+    def _stream_functions_of(self, token: str | None, **always: Any) -> CallerFunctions:
+        """The same for event streams: however many are open, a route gets a connection."""
+        return CallerFunctions(self._stream_api, self.settings, token=token, always=always)
 
     async def aclose(self) -> None:
         """Close what was made; what was given and never asked for stays as it is."""

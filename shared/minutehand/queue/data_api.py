@@ -27,6 +27,9 @@ from minutehand.queue.lean_httpx import httpx
 
 logger = logging.getLogger("minutehand.queue.data_api")
 
+#: Connections of a pool that all open streams of a process share.
+STREAM_CONNECTIONS: Final = 8
+
 #: So many calls in a row that got no connection mean that the pool itself is broken.
 _POOL_TIMEOUTS: Final = 5
 
@@ -43,7 +46,8 @@ class DataApi:
         read_seconds: Patience for one answer. Calls that were in flight when Postgres died may
             never be answered, so keep it short and calls repeatable.
         patience_seconds: Patience for one call with all its repetitions.
-        connections: Most connections held open.
+        connections: Most connections held open, and most requests under way at once. Others wait
+            for up to `read_seconds`, and one whose caller leaves meanwhile is never sent.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class DataApi:
     ) -> None:
         self._attempts = attempts
         self._patience_seconds = patience_seconds
+        self._read_seconds = read_seconds
+        self._slots = asyncio.Semaphore(connections)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._pool_timeouts = 0
 
@@ -165,6 +171,7 @@ class DataApi:
         async for attempt in retrying:
             with attempt:
                 try:
+                    await self._take_slot(path, read_seconds)
                     response = await self._answered(
                         self._http.request(
                             method,
@@ -185,13 +192,34 @@ class DataApi:
                 return _answer(response)
         raise AssertionError("unreachable: the retries either return or raise")
 
+    async def _take_slot(self, path: str, seconds: float | None) -> None:
+        """Take one of as many slots as there are connections; when all are taken, wait for one.
+
+        Requests do not queue in httpx, which would send them although their caller has left.
+
+        Raises:
+            QueueUnavailable: All were under way for too long.
+        """
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._read_seconds if seconds is None else seconds):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            busy = QueueUnavailable(f"every connection to the Data API was busy: {path}")
+            busy.unsent = True
+            raise busy from error
+
     async def _answered(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         """Await `request` in a task of its own, which a caller who gives up does not cancel.
 
         A cancellation inside httpcore's own clean-up leaves a connection in the pool that is
-        neither open nor closed; enough of them and no call gets one any more.
+        neither open nor closed; enough of them and no call gets one any more. The slot that was
+        taken is held until the request has ended.
         """
         task = asyncio.create_task(request)
+        task.add_done_callback(lambda _: self._slots.release())
         self._track(task)
         return await asyncio.shield(task)
 

@@ -386,6 +386,15 @@ class JobPage(Model):
     cut: bool | None = None
 
 
+class JobCounts(Model):
+    """How many jobs a workspace has, by status and by the states that people look for."""
+
+    counts: dict[Status, int]
+    states: dict[JobState, int]
+    #: Statuses of which there are more than were counted, 10,000 of each.
+    more: tuple[Status, ...] = ()
+
+
 class SortedJobs(Model):
     """Jobs in another order than their age; continue by an offset while there are `more`."""
 

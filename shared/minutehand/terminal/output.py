@@ -36,6 +36,10 @@ _C1 = re.compile("[\x7f-\x9f]")
 
 #: Columns that say something in words.
 PROSE = {"value", "title"}
+#: So much of a column in words must fit beside the others.
+PROSE_LEAST = 20
+#: Digits of an id on a narrow terminal, as the console shows it.
+SHORT_ID = 8
 #: Columns that are copied, so never cut.
 WHOLE = {"id": 36, "status": 10, "state": 9}
 
@@ -83,27 +87,42 @@ class Output:
         sys.stdout.flush()
 
     def table(
-        self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, str],
+        *,
+        empty: str,
+        spare: Sequence[str] = (),
     ) -> None:
-        """Rows by column name → heading."""
+        """Print rows by column name → heading.
+
+        Args:
+            spare: Columns that a narrow terminal goes without, in the order in which they go.
+        """
         if self.as_json:
             self.line(list(rows))
             return
         if not rows:
             self.note(empty)
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, heading in columns.items():
+        cells = [{name: cell(name, row.get(name)) for name in columns} for row in rows]
+        shown = _fitting(cells, columns, spare, self.out.width)
+        table = Table(
+            box=None, pad_edge=False, header_style="dim", show_header=any(columns.values())
+        )
+        for name, heading in shown.items():
             # a row is a line, cut short on a narrow screen; only prose may take several
             prose = name in PROSE
             table.add_column(
                 heading,
                 overflow="fold" if prose else "ellipsis",
                 no_wrap=not prose,
-                min_width=WHOLE.get(name),
+                min_width=min(WHOLE[name], max(len(line[name]) for line in cells))
+                if name in WHOLE
+                else None,
             )
-        for row in rows:
-            table.add_row(*(cell(name, row.get(name)) for name in columns))
+        for line in cells:
+            table.add_row(*(line[name] for name in shown))
         self.out.print(table, soft_wrap=False)
 
     def note(self, sentence: str) -> None:
@@ -120,6 +139,39 @@ class Output:
         self.err.print(Text(shown(message), style="bold red"))
         if fix:
             self.err.print(Text(shown(f"→ {fix}")))
+
+
+def _fitting(
+    cells: Sequence[dict[str, Text]],
+    columns: Mapping[str, str],
+    spare: Sequence[str],
+    width: int,
+) -> dict[str, str]:
+    """The columns that fit a terminal; ids are cut to their last digits before one goes.
+
+    Every verb takes the last six digits of an id or more.
+    """
+    shown = dict(columns)
+
+    def is_too_wide() -> bool:
+        widest = {
+            name: max(len(heading), *(len(line[name]) for line in cells))
+            for name, heading in shown.items()
+        }
+        wide = sum(
+            min(size, PROSE_LEAST) if name in PROSE else size for name, size in widest.items()
+        )
+        return wide + 2 * (len(shown) - 1) > width
+
+    if not spare or not is_too_wide():
+        return shown
+    for line in cells if "id" in shown else ():
+        line["id"] = Text(line["id"].plain[-SHORT_ID:], style=line["id"].style)
+    for name in spare:
+        if not is_too_wide():
+            break
+        del shown[name]
+    return shown
 
 
 def _width_of_pipe() -> int:

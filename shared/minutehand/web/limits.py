@@ -44,9 +44,11 @@ class CallerLimits:
         self._clock = clock
         self._rate = requests_per_second
         self._burst = requests_burst
-        self._streams = streams
+        self._most_streams = streams
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._open: Counter[str] = Counter()
+        #: Streams that are open or about to be, of all callers.
+        self.streams = 0
 
     def count_request(self, caller: str) -> None:
         """Take one request from the caller's bucket.
@@ -74,12 +76,14 @@ class CallerLimits:
         Raises:
             ApiError: 429 `rate_limited`: it has as many as it may.
         """
-        if self._streams and self._open[caller] >= self._streams:
-            raise rate_limited("streams", 5, most=self._streams)
+        if self._most_streams and self._open[caller] >= self._most_streams:
+            raise rate_limited("streams", 5, most=self._most_streams)
         self._open[caller] += 1
+        self.streams += 1
 
     def release_stream(self, caller: str) -> None:
         """Forget a stream that was held."""
+        self.streams -= 1
         self._open[caller] -= 1
         if self._open[caller] <= 0:
             del self._open[caller]

@@ -28,12 +28,13 @@ _ERRORS = {
 _ERRORS_OF_SIGNED_IN = {
     "401": "No token, or one that is expired or forged.",
     "403": "The token is good, but its holder may not do this.",
+    "429": "Over a limit, which `detail` names; repeat after `Retry-After` seconds.",
 }
 _ERRORS_OF_WRITES = {
     "409": "In conflict with the present state, which `detail` names.",
     "413": "The body or the payload is too large.",
     "415": "The body is not JSON.",
-    "429": "Over a quota; repeat after `Retry-After` seconds.",
+    "429": _ERRORS_OF_SIGNED_IN["429"],
 }
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
-from minutehand.queue.data_api import DataApi
+from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
 
 T = TypeVar("T")
-
-#: Connections to the Data API that all open streams of a process share.
-STREAM_CONNECTIONS: Final = 8
 
 
 class Waker(Protocol):

@@ -5,23 +5,34 @@ What is read is the feed's, how it is told is minutehand.web.sse's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from fastapi import Request
 
 from minutehand.clock import Clock
-from minutehand.queue.models import FeedPage
 from minutehand.web.caller import Caller, token_of
-from minutehand.web.errors import unavailable
-from minutehand.web.feeds import HistoryFeed
+from minutehand.web.errors import ApiError, unavailable
+from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
-from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed, Pace, Reader, Stream
+from minutehand.web.sse import (
+    Batch,
+    EventStream,
+    Feed,
+    Pace,
+    Reader,
+    Stream,
+    disconnected,
+)
 
-#: An app's streams of one process; a client that comes back later may meet another one.
-MAX_STREAMS: Final = 2_000
+T = TypeVar("T")
+
+#: Streams of one process; a client that comes back later may meet another one.
+MAX_STREAMS: Final = 5_000
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
 BUFFERED_SECONDS: Final = 12.0
 #: API Gateway's patience with a function.
@@ -42,78 +53,104 @@ def asked_at(request: Request, clock: Clock) -> float:
     return clock.monotonic() - (age if 0 < age < GATEWAY_SECONDS else 0.0)
 
 
-async def answer_with_events(
-    request: Request,
-    services: Services,
-    caller: Caller | None,
-    feed: HistoryFeed,
-    *,
-    began_at: float,
-) -> FeedPage | EventStream:
-    """Answer an app's route with a page, or a stream by `Accept: text/event-stream`.
+def buffered_pace(services: Services) -> Pace:
+    """An app's pace: the `jobs` function must answer sooner than `status`."""
+    wait = min(services.pace.buffered_wait, BUFFERED_SECONDS)
+    return replace(services.pace, buffered_wait=wait)
+
+
+class Opening:
+    """A stream from its request to its first byte, counted as its reader's from the beginning.
+
+    Readers who open streams and leave would otherwise pile up first reads without a limit. The
+    response that `stream` returns keeps the place until it ends; without one, the end of the
+    block gives it back.
 
     Args:
-        began_at: When the request came, on the monotonic clock.
+        guest: Whose stream it is where there is no caller, such as `session:<id>`.
 
     Raises:
-        ApiError: 503, this process has no room for another stream.
+        ApiError: 503, this process has no room for another stream; 429 `rate_limited`: the
+            reader has as many open as one may have.
+        QueueError: 429 `rate_limited`: the caller opens them too fast, counted where each holds
+            an invocation while it is open.
     """
-    if MEDIA_TYPE not in request.headers.get("accept", ""):
-        return await feed.page()
-    await count_opening(services, caller)
-    first = await feed.read()
-    buffered = min(services.pace.buffered_wait, BUFFERED_SECONDS)
-    pace = replace(services.pace, buffered_wait=buffered)
-    return open_stream(
-        services, caller, feed, first, began_at=began_at, pace=pace, most=MAX_STREAMS
-    )
 
+    def __init__(
+        self, request: Request, services: Services, caller: Caller | None, *, guest: str
+    ) -> None:
+        self._request = request
+        self._services = services
+        self._caller = caller
+        self._holder = str(caller.user_id) if caller is not None else guest
+        self._streams = False
 
-async def count_opening(services: Services, caller: Caller | None) -> None:
-    """Count a stream that is about to open, where each holds an invocation while it is open.
+    async def __aenter__(self) -> Self:
+        services, caller = self._services, self._caller
+        if services.limits.streams >= MAX_STREAMS:
+            raise unavailable("This server has no room for another stream")
+        services.limits.hold_stream(self._holder)
+        if caller is not None and not services.pace.streaming:
+            try:
+                await services.queue_of(caller).open_stream()
+            except BaseException:
+                self._release()
+                raise
+        return self
 
-    Raises:
-        QueueError: 429 `rate_limited`: the caller opens them too fast.
-    """
-    if caller is not None and not services.pace.streaming:
-        await services.queue_of(caller).open_stream()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._streams:
+            self._release()
 
+    async def read(self, reading: Coroutine[Any, Any, T]) -> T:
+        """Read what the stream begins with, for as long as its reader waits for it.
 
-def open_stream(
-    services: Services,
-    caller: Caller | None,
-    feed: Feed,
-    first: Batch,
-    *,
-    began_at: float,
-    pace: Pace,
-    most: int,
-) -> EventStream:
-    """Tell a feed to its reader, from what was read `first`.
+        Raises:
+            ApiError: 499, the reader has left; the read is given up.
+        """
+        task = asyncio.ensure_future(reading)
+        leaving = asyncio.ensure_future(disconnected(self._request.receive))
+        try:
+            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ApiError(499, "client_closed_request", "The client closed the request")
+            return task.result()
+        finally:
+            task.cancel()
+            leaving.cancel()
+            await asyncio.wait({task, leaving})
 
-    Raises:
-        ApiError: 503, this process has `most` streams already; 429, see `stream_response`.
-    """
-    if services.hub.count >= most:
-        raise unavailable("This server has no room for another stream")
-    expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
-    reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
-    stream = Stream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-    return stream_response(services, caller, feed, stream.chunks(first))
+    def stream(
+        self,
+        feed: Feed,
+        first: Batch,
+        *,
+        began_at: float,
+        pace: Pace,
+        kind: type[Stream] = Stream,
+        hub: EventHub | None = None,
+    ) -> EventStream:
+        """Return the response that tells `feed`, from what was read `first`.
 
+        Args:
+            began_at: When the request came, on the monotonic clock.
+            hub: Wakes the stream; the process's own by default.
+        """
+        services, caller = self._services, self._caller
+        expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
+        reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
+        stream = kind(feed, hub or services.hub, reader=reader, pace=pace, clock=services.clock)
+        self._streams = True
+        return EventStream(
+            stream.chunks(first),
+            stalled_after=services.pace.stalled_after,
+            on_end=self._release,
+        )
 
-def stream_response(
-    services: Services, caller: Caller | None, feed: Feed, chunks: AsyncIterator[bytes]
-) -> EventStream:
-    """The response that sends a stream, counted as its reader's until it ends.
-
-    Raises:
-        ApiError: 429 `rate_limited`: the reader has as many streams open as one may have.
-    """
-    holder = str(caller.user_id) if caller is not None else feed.topic
-    services.limits.hold_stream(holder)
-    return EventStream(
-        chunks,
-        stalled_after=services.pace.stalled_after,
-        on_end=lambda: services.limits.release_stream(holder),
-    )
+    def _release(self) -> None:
+        self._services.limits.release_stream(self._holder)

@@ -129,6 +129,34 @@ def publish(stack: RunningStack, workspace_id: str) -> str:
     return f"/jobs/{job}"
 
 
+def fail(stack: RunningStack, workspace_id: str) -> str:
+    """Tell of a job that failed twice at the same line of its processor."""
+    rates = HandWorker(stack, workspace_id, job_type="import_rates")
+    job = rates.enqueue({"day": "2026-11-20", "currencies": ["CHF", "XAU"]}, max_attempts=2)
+    places = (
+        (41, "convert", "return amount * rates[currency]"),
+        (28, "import_rates", "total += convert(amount, currency, rates)"),
+    )
+    frames = [
+        {"file": "jobs/rates.py", "line": line, "function": function, "code": code, "own": True}
+        for line, function, code in places
+    ]
+    error = {
+        "type": "KeyError",
+        "message": "'XAU'",
+        "traceback": {"frames": frames, "causes": [], "left_out": 3},
+    }
+    for attempt in (1, 2):
+        lease = rates.lease_soon()
+        rates.report(lease, 40, "Reading rates of 2026-11-20", f"{29 + attempt} currencies")
+        if attempt == 1:
+            rates.report(lease, steps=[{"name": "fetch rates", "result": 30, "took_ms": 340}])
+        rates.report(lease, logs=[{"level": "error", "message": "no rate for XAU"}])
+        time.sleep(0.5)
+        rates.settle(lease, "retry", error=error, retry_after_seconds=0)
+    return f"/jobs/{job}"
+
+
 def watch_thresholds(stack: RunningStack, workspace_id: str) -> None:
     """Two alerts, one of them raised."""
     with stack.connect() as connection:
@@ -162,18 +190,6 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         else:
             mails.settle(lease, result={"message_id": f"m-{n}"}, duration_ms=180 + n * 40)
     mails.enqueue({"to": "later@acme.test"}, delay_seconds=5400)
-    failed = mails.enqueue({"to": "team-9@acme.test"}, priority=0, max_attempts=3)
-    for _ in range(3):
-        [lease] = mails.lease()
-        mails.report(lease, None, "Rendering", "Handing over to the mail server")
-        mails.report(lease, **at(20, "deliver", "Handing over to the mail server"))
-        mails.report(lease, logs=[{"level": "error", "message": "552 mailbox is full"}])
-        error = {
-            "type": "Refused",
-            "message": "552 mailbox is full",
-            "data": {"code": 552},
-        }
-        mails.settle(lease, "retry", error=error, retry_after_seconds=0)
     asking = reports.enqueue({"month": "2026-09"})
     [lease] = reports.lease()
     reports.report(lease, **at(60, "compare", "Compared 1,204 invoices with the ledger"))
@@ -206,7 +222,7 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         family=publish(stack, workspace_id),
         running=f"/jobs/{running}",
         asking=f"/jobs/{asking}",
-        failed=f"/jobs/{failed}",
+        failed=fail(stack, workspace_id),
         benchmark=benchmark,
         plan=plan,
         chat=chat,

@@ -43,6 +43,7 @@ def paths(
     room = f"/api/workspaces/{workspace['id']}"
     schedule = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "job_type": worker.job_type}
     api("PUT", f"{room}/schedules/nightly", schedule)
+    api("PUT", f"{room}/alerts/{'late' * 20}", {"metric": "queue_p95_seconds", "threshold": 9})
     api("POST", f"{room}/webhooks", {"url": f"https://hooks.example/{'long' * 30}"})
     with stack.connect() as connection:
         account, imported = connection.execute(
@@ -58,6 +59,7 @@ def paths(
         ).fetchone() or (None, None)
     return {
         "JOB": f"/jobs/{job_id}",
+        "TYPE": f"/types/{worker.job_type}",
         "ACCOUNT": f"/accounts/{account}",
         "IMPORT": f"/accounts/import/{imported}",
     }
@@ -67,11 +69,16 @@ PATHS = [
     "/jobs",
     "/jobs?state=failed",
     "JOB",
+    "/types",
+    "TYPE",
+    "/logs",
     "/operations",
     "/failures",
     "/schedules",
     "/webhooks",
+    "/alerts",
     "/limits",
+    "/members",
     "/activity",
     "/accounts",
     "ACCOUNT",
@@ -83,20 +90,33 @@ PATHS = [
 ]
 
 
+@pytest.mark.parametrize("part", [0, 1, 2])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_any_page(
-    visit: Visit, paths: dict[str, str], scheme: Any, repository: Path
+    visit: Visit, paths: dict[str, str], scheme: Any, part: int, repository: Path
 ) -> None:
     """Contrast, names, roles, landmarks, headings."""
     visitor = visit(ADA, color_scheme=scheme)
     found = {}
-    for path in PATHS:
+    for path in PATHS[part::3]:
         visitor.open(paths.get(path, path))
         visitor.settle()
         for summary in visitor.page.locator("main details > summary").all():
             summary.click()
         visitor.settle()
         found[path] = violations(visitor.page, repository)
+
+    assert [f"{path} {line}" for path, lines in found.items() for line in lines] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_what_opens_over_a_page(
+    visit: Visit, paths: dict[str, str], scheme: Any, repository: Path
+) -> None:
+    """Lists and forms in dialogs, the palette, the keys."""
+    visitor = visit(ADA, color_scheme=scheme)
+    found = {}
+    assert paths
     for path, button in (("/webhooks", "Deliveries"), ("/schedules", "Edit nightly")):
         visitor.open(path)
         visitor.page.get_by_role("button", name=button).click()

@@ -53,7 +53,7 @@ def test_a_threshold_is_set_reached_and_removed(
     row.get_by_role("button", name="Edit Failures").click()
     form.get_by_label("Threshold, jobs").fill("5")
     form.get_by_role("button", name="Save").click()
-    expect(row.get_by_role("cell").nth(3)).to_have_text("5")
+    expect(row.get_by_role("cell").nth(2)).to_have_text("5")
     look(stack)
     page.reload()
     expect(row).to_contain_text("OK")

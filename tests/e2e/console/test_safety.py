@@ -23,6 +23,8 @@ HOSTILE = (
     "<svg/onload=window.breached=1>'\"--></textarea></style>"
 )
 FIRST_LOAD_BYTES = 300_000
+#: What HTML and styles take, compressed; with 100 ms to the server half a second at 50 kB/s.
+FIRST_PAINT_BYTES = 20_000
 
 
 @pytest.mark.browser
@@ -111,6 +113,31 @@ def test_the_first_load_is_small(visit: Visit, repository: Path) -> None:
         loaded[path] = len(gzip.compress(file.read_bytes()))
     assert loaded["/app.js"] > 0
     assert sum(loaded.values()) < FIRST_LOAD_BYTES
+
+
+@pytest.mark.browser
+def test_the_first_paint_is_styled_and_needs_few_bytes(visit: Visit, repository: Path) -> None:
+    """HTML and styles alone, no script: at 50 kB a second the shell stands within a second."""
+    visitor = visit(None, "/nowhere")
+    page = visitor.page
+    needed: list[str] = []
+    page.route("**/*.js", lambda route: None)  # neither answered nor refused: still on its way
+    page.on("requestfinished", lambda request: needed.append(urlsplit(request.url).path))
+    page.goto("/jobs", wait_until="commit")
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+
+    expect(page.get_by_text("Starting…")).to_be_visible()
+    looks = page.evaluate(
+        "() => { const shell = getComputedStyle(document.querySelector('.shell'));"
+        " return [shell.display, getComputedStyle(document.body).marginTop,"
+        " document.styleSheets.length] }"
+    )
+    files = {path: repository / "infra/console" / path.lstrip("/") for path in needed}
+    files["/jobs"] = repository / "infra/console/index.html"
+    assert looks[:2] == ["grid", "0px"]
+    assert looks[2] == sum(path.endswith(".css") for path in files)
+    assert not any(path.endswith(".js") for path in files)
+    assert sum(len(gzip.compress(file.read_bytes())) for file in files.values()) < FIRST_PAINT_BYTES
 
 
 def test_vendored_files_are_the_pinned_ones(repository: Path) -> None:

@@ -178,6 +178,37 @@ def test_an_expired_session_is_renewed_before_anything_is_shown(
     is_live(visitor.page)
 
 
+@pytest.mark.parametrize("is_open", [True, False], ids=["while-open", "next-morning"])
+def test_a_session_that_ended_says_so_and_leads_back(
+    visit: Visit, worker: HandWorker, stack: RunningStack, is_open: bool
+) -> None:
+    """Whether the page was open when it ended, or is opened the next morning."""
+    path = f"/jobs/{worker.enqueue()}"
+    visitor = visit(ADA, path, allow=("status of 400",))
+    page = visitor.page
+    is_live(page)
+    refused = {"code": 400, "error_code": "refresh_token_not_found", "msg": "Invalid Refresh Token"}
+    refusing = "**/auth/v1/token?grant_type=refresh_token*"
+    page.route(refusing, lambda route: route.fulfill(status=400, json=refused))
+    page.evaluate(
+        "() => { const kept = JSON.parse(localStorage.getItem('minutehand.session'));"
+        " localStorage.setItem('minutehand.session', JSON.stringify("
+        "{...kept, expires_at: Math.round(Date.now() / 1000) - 60, expires_in: 0})) }"
+    )
+
+    if is_open:
+        page.get_by_role("link", name="Limits").click()
+    else:
+        page.goto(path)
+
+    expect(page.get_by_role("status")).to_contain_text("Your session has ended")
+    address = page.url
+    page.unroute(refusing)
+    page.get_by_role("button", name="Ada").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    assert page.url == address
+
+
 ASK = """
 async (status) => {
   const api = await import("/api.js");

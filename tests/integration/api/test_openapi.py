@@ -78,6 +78,16 @@ async def test_every_protected_operation_refuses_a_guest_and_says_so_in_the_docu
         )
 
 
+async def test_every_operation_that_counts_its_callers_documents_their_limit(
+    document: Document,
+) -> None:
+    """A quick client meets the limit of requests on any route, reads included."""
+    counted = [each for each in operations(document) if each[2].get("security")]
+
+    assert len(counted) > 50
+    assert [each[:2] for each in counted if "429" not in each[2]["responses"]] == []
+
+
 ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
 
 
@@ -92,9 +102,7 @@ class Maker:
     def value(self, schema: Document, name: str = "", depth: int = 0) -> Any:
         dice = self._random
         if dice.random() < 0.06:
-            return dice.choice(
-                [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
-            )
+            return dice.choice(ODD_VALUES)
         if "$ref" in schema:
             return self.value(self._resolve(schema["$ref"]), name, depth + 1)
         for union in ("anyOf", "oneOf", "allOf"):

@@ -65,6 +65,26 @@ def test_a_list_says_what_people_look_for(run: Run, worker: HandWorker) -> None:
     assert as_json(run("ls", "-t", kind, "--since", "15m", "--state", "queued", "--json")) == []
 
 
+def test_jobs_are_counted_by_state(run: Run, worker: HandWorker) -> None:
+    """In the words of the list; a filter that counts do not know is not ignored."""
+    kind = worker.job_type
+    worker.enqueue_many([{}, {}, {"delay_seconds": 3600}])
+    worker.run()
+
+    told = as_json(run("ls", "--count", "-t", kind, "--json"))
+    table = run("ls", "--count", "-t", kind).stdout
+    refused = json.loads(run("ls", "--count", "--tag", "x", "--json", code=1).stderr)
+
+    assert {name: n for name, n in told["states"].items() if n} == {
+        "queued": 1,
+        "scheduled": 1,
+        "completed": 1,
+    }
+    assert told["more"] == []
+    assert [line.split() for line in table.splitlines()][1] == ["queued", "1"]
+    assert refused["code"] == "bad_usage"
+
+
 def test_a_trace_shows_where_the_time_went(run: Run, worker: HandWorker) -> None:
     """A failed attempt, a wait and a child, each on its line, however narrow the terminal."""
     job_id = worker.enqueue()

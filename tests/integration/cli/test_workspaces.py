@@ -71,7 +71,8 @@ def test_from_nothing_to_a_manager_who_invites(
     role = ("members", "role", "bob@acme.test", "manager", "--workspace", name)
     assert run(*role, env_file=operator)[0] == 0
     assert run("members", "remove", address, "--token", token, env_file=operator)[0] == 0
-    code, listed = run("members", "list", "--json", "-w", name, env_file=operator)
+    assert json.loads(run("workspaces", "--json", "--token", token, env_file=operator)[1]) == []
+    code, listed = run("members", "--json", "-w", name, env_file=operator)
     assert [row["email"] for row in json.loads(listed)["members"]] == ["bob@acme.test"]
 
 

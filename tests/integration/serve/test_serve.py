@@ -275,6 +275,7 @@ def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Pat
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert config.json()["supabaseUrl"] == stack.supabase_url
     assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["content-encoding"] == "gzip"
 
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:

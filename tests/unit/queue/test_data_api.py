@@ -119,6 +119,8 @@ class SlowServer:
     def __init__(self) -> None:
         self.seconds = 2.0
         self.url = ""
+        self.requests = 0
+        self.arrived = asyncio.Semaphore(0)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Self]:
@@ -136,6 +138,8 @@ class SlowServer:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: (\d+)", head.lower())
                 await reader.readexactly(int(length[1]) if length else 0)
+                self.requests += 1
+                self.arrived.release()
                 await asyncio.sleep(self.seconds)
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 writer.write(head + b"Content-Length: 2\r\n\r\n{}")
@@ -171,6 +175,43 @@ async def test_callers_who_leave_do_not_use_up_the_connections(leaving: str) -> 
 
         await data_api.aclose()
     assert answers == [{}] * 8
+
+
+async def test_a_request_whose_caller_left_while_it_waited_is_never_sent() -> None:
+    """Readers who come and go during a lock would keep the database busy long after it."""
+    async with SlowServer().serving() as server:
+        data_api = DataApi(server.url, connections=2, attempts=1)
+
+        async def ask() -> None:
+            await data_api.rpc("x", {}, headers={}, repeatable=True)
+
+        callers = [asyncio.create_task(ask()) for _ in range(50)]
+        for _ in range(2):
+            await server.arrived.acquire()
+        for caller in callers[2:]:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        server.seconds = 0.0
+        await ask()
+
+        await data_api.aclose()
+    assert server.requests == 3
+
+
+async def test_a_call_that_finds_every_connection_busy_gives_up_unsent() -> None:
+    """So that it may be repeated whatever it does, and nobody waits without an end."""
+    async with SlowServer().serving() as server:
+        data_api = DataApi(server.url, connections=1, attempts=1, read_seconds=5.0)
+        first = asyncio.create_task(data_api.rpc("x", {}, headers={}, repeatable=False))
+        await server.arrived.acquire()
+
+        with pytest.raises(QueueUnavailable, match="busy") as refused:
+            await data_api.rpc("x", {}, headers={}, repeatable=False, read_seconds=0.05)
+
+        assert await first == {}
+        await data_api.aclose()
+    assert refused.value.unsent
+    assert server.requests == 1
 
 
 async def test_a_pool_that_gives_no_connection_is_replaced() -> None:

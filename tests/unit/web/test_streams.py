@@ -24,8 +24,9 @@ from minutehand.web.errors import ApiError
 from minutehand.web.feeds import JobFeed, cursors_between, seq_cursor
 from minutehand.web.hub import EventHub
 from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
+from minutehand.web.services import Services
 from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
-from minutehand.web.streams import asked_at
+from minutehand.web.streams import Opening, asked_at
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
 TOPIC = f"job:{JOB}"
@@ -467,3 +468,96 @@ def test_each_event_of_a_page_has_a_cursor_to_resume_after_it() -> None:
     assert first == [f"1:1:~9:9:~{at}~{JOB}~1", "1:1:~9:9:~t~j~2"]
     assert inside == [f"5:5:~8:8:~{at}~{JOB}~1", "8:8:"]
     assert cursors_between("5:5:", page(0, "9:9:")) == []
+
+
+class Leaving:
+    """A client that hangs up when it is told to."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    @property
+    def request(self) -> Request:
+        return Request({"type": "http", "headers": []}, self.receive)
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[Services]:
+    """Of a process that lets a guest session have two streams."""
+    settings = Settings(
+        supabase_url="http://127.0.0.1:1", supabase_publishable_key="p", caller_streams=2
+    )
+    made = Services(settings, pace=QUICK)
+    yield made
+    await made.aclose()
+
+
+async def test_a_first_read_is_given_up_with_its_reader(services: Services) -> None:
+    """Readers who open and leave during an outage would pile up reads that nobody wants."""
+    client, given_up = Leaving(), asyncio.Event()
+
+    async def never() -> Batch:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        raise AssertionError("unreachable")
+
+    async def leave() -> None:
+        await asyncio.sleep(0)
+        client.gone.set()
+
+    leaving = asyncio.ensure_future(leave())
+    async with Opening(client.request, services, None, guest="session:s") as opening:
+        with pytest.raises(ApiError) as left:
+            await opening.read(never())
+        assert services.limits.streams == 1
+    await leaving
+
+    assert left.value.status_code == 499
+    assert given_up.is_set()
+    assert services.limits.streams == 0
+
+
+async def test_a_stream_counts_as_its_readers_before_its_first_read(services: Services) -> None:
+    """Else a loop of openings would read as often as it likes."""
+    client = Leaving()
+    async with (
+        Opening(client.request, services, None, guest="session:s"),
+        Opening(client.request, services, None, guest="session:s"),
+    ):
+        with pytest.raises(ApiError) as refused:
+            async with Opening(client.request, services, None, guest="session:s"):
+                raise AssertionError("unreachable")
+        async with Opening(client.request, services, None, guest="session:other"):
+            assert services.limits.streams == 3
+
+    assert refused.value.info["limit"] == "streams"
+    assert services.limits.streams == 0
+
+
+async def test_a_stream_keeps_its_place_until_it_ends(services: Services) -> None:
+    """The place of a first read that failed is free again at once."""
+    client, feed = Leaving(), Script()
+
+    async def refuse() -> Batch:
+        raise JobNotFound("no such job")
+
+    with pytest.raises(JobNotFound):
+        async with Opening(client.request, services, None, guest="session:s") as opening:
+            await opening.read(refuse())
+    assert services.limits.streams == 0
+    async with Opening(client.request, services, None, guest="session:s") as opening:
+        first = await opening.read(feed.read())
+        stream = opening.stream(feed, first, began_at=0.0, pace=QUICK)
+    assert services.limits.streams == 1
+
+    async def send(_: Any) -> None:
+        client.gone.set()
+
+    await asyncio.wait_for(stream({"type": "http"}, client.receive, send), 10)
+    assert services.limits.streams == 0

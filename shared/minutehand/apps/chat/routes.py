@@ -30,7 +30,7 @@ from minutehand.web.caller import token_of
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE
-from minutehand.web.streams import answer_with_events, asked_at
+from minutehand.web.streams import Opening, asked_at, buffered_pace
 
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
@@ -229,16 +229,25 @@ class ChatRoutes:
         A guest session's stream tells of all its conversations.
         """
         began_at = asked_at(request, services.clock)
-        store = self._app.acting_as(token_of(caller), session_id)
-        feed = ConversationFeed(
-            await store.read(conversation_id),
-            store,
-            services.queue_of(caller),
-            after=last_event_id or cursor,
-            reads=services.hub.reads,
-            circle=str(caller.subject) if caller is not None else "guests",
-        )
-        return await answer_with_events(request, services, caller, feed, began_at=began_at)
+        store = self._app.streaming_to(token_of(caller), session_id)
+
+        async def find() -> ConversationFeed:
+            return ConversationFeed(
+                await store.read(conversation_id),
+                store,
+                services.stream_queue_of(caller),
+                after=last_event_id or cursor,
+                reads=services.hub.reads,
+                circle=str(caller.subject) if caller is not None else "guests",
+            )
+
+        if MEDIA_TYPE not in request.headers.get("accept", ""):
+            return await (await find()).page()
+        guest = f"conversation:{conversation_id}"
+        async with Opening(request, services, caller, guest=guest) as opening:
+            feed = await opening.read(find())
+            first = await opening.read(feed.read())
+            return opening.stream(feed, first, began_at=began_at, pace=buffered_pace(services))
 
     async def answer(
         self,

@@ -73,12 +73,16 @@ class Chat(Collaborators):
         from minutehand.web.hub import EventHub
 
         hub = EventHub()
-        hub.feed_from(SessionNews(self.in_session(None), hub))
+        hub.feed_from(SessionNews(self.streaming_session(None), hub))
         return hub
 
     def acting_as(self, token: str | None, session_id: str | None = None) -> CallerStore:
         """What the bearer of `token`, or the holder of a guest session, may do."""
         return CallerStore(self._functions_of(token, p_session_id=session_id))
+
+    def streaming_to(self, token: str | None, session_id: str | None = None) -> CallerStore:
+        """The same for an event stream, which reads through connections of its own."""
+        return CallerStore(self._stream_functions_of(token, p_session_id=session_id))
 
     def as_member(self, token: str) -> CallerStore:
         """What no guest session opens."""
@@ -87,3 +91,7 @@ class Chat(Collaborators):
     def in_session(self, token: str | None) -> SessionStore:
         """Sessions by the id their callers bring."""
         return SessionStore(self._functions_of(token))
+
+    def streaming_session(self, token: str | None) -> SessionStore:
+        """The same for an event stream."""
+        return SessionStore(self._stream_functions_of(token))

@@ -9,8 +9,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -32,18 +30,12 @@ from minutehand.web.errors import (
     invalid_argument,
     not_found,
     unauthorized,
-    unavailable,
 )
 from minutehand.web.hub import EventHub
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, EventStream, Reader, Stream
-from minutehand.web.streams import (
-    BUFFERED_SECONDS,
-    MAX_STREAMS,
-    count_opening,
-    stream_response,
-)
+from minutehand.web.sse import MEDIA_TYPE, EventStream
+from minutehand.web.streams import BUFFERED_SECONDS, Opening, buffered_pace
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +44,6 @@ MOST_CHARACTERS: Final = 8_000
 WAIT_SECONDS: Final = 60.0
 #: Between two looks at an answer to come.
 LOOK_SECONDS: Final = (0.05, 0.5)
-#: Longer than any session lives unless it is used.
-GUEST_STREAM: Final = timedelta(days=31)
 STILL_WRITING: Final = "Your answer is still being written; it will be in this session's messages."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=255)]
 _HEADER_ID = Annotated[str | None, Header(alias="X-Session-Id", max_length=255)]
@@ -202,7 +192,7 @@ class SessionRoutes:
     ) -> EventStream:
         """A session's events, unnamed, `connected` first; resumed by `Last-Event-ID`."""
         named = _named(session_id, x_session_id)
-        return await self._events(caller, services, named, last_event_id or cursor)
+        return await self._events(request, caller, services, named, last_event_id or cursor)
 
     async def cancel(
         self,
@@ -311,27 +301,25 @@ class SessionRoutes:
         return found
 
     async def _events(
-        self, caller: Caller | None, services: Services, session_id: str, after: str | None
+        self,
+        request: Request,
+        caller: Caller | None,
+        services: Services,
+        session_id: str,
+        after: str | None,
     ) -> EventStream:
         began_at = services.clock.monotonic()
         feed = SessionFeed(
             session_id,
-            self._app.in_session(token_of(caller)),
+            self._app.streaming_session(token_of(caller)),
             after=None if after == "now" else after,
             reads=self._hub.reads,
             circle=str(caller.user_id) if caller is not None else "guests",
         )
-        await count_opening(services, caller)
-        if self._hub.count >= MAX_STREAMS:
-            raise unavailable("This server has no room for another stream")
-        first = await feed.open(services.clock.now(), skip=after == "now")
-        pace = replace(
-            services.pace, buffered_wait=min(services.pace.buffered_wait, BUFFERED_SECONDS)
-        )
-        expires_at = caller.expires_at if caller else services.clock.now() + GUEST_STREAM
-        reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
-        stream = Stream(feed, self._hub, reader=reader, pace=pace, clock=services.clock)
-        return stream_response(services, caller, feed, stream.chunks(first))
+        async with Opening(request, services, caller, guest=feed.topic) as opening:
+            first = await opening.read(feed.open(services.clock.now(), skip=after == "now"))
+            pace = buffered_pace(services)
+            return opening.stream(feed, first, began_at=began_at, pace=pace, hub=self._hub)
 
     @property
     def _hub(self) -> EventHub:

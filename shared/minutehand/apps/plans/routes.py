@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -43,21 +42,13 @@ from minutehand.web.errors import (
     FieldProblem,
     not_found,
     unauthorized,
-    unavailable,
     validation_failed,
 )
 from minutehand.web.feeds import seq_cursor
 from minutehand.web.idempotency import IdempotencyHeader, one_key, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, Reader
-from minutehand.web.streams import (
-    BUFFERED_SECONDS,
-    LONGEST_GUEST_SESSION,
-    MAX_STREAMS,
-    asked_at,
-    count_opening,
-    stream_response,
-)
+from minutehand.web.sse import MEDIA_TYPE
+from minutehand.web.streams import Opening, asked_at, buffered_pace
 
 HTML, MARKDOWN, JSON = "text/html", "text/markdown", "application/json"
 #: A file of a plan runs nothing and loads nothing, wherever it is opened.
@@ -201,27 +192,20 @@ class PlanRoutes:
         by `Accept: application/json`.
         """
         began_at = asked_at(request, services.clock)
-        store = self._store(caller)
         position = seq_cursor(last_event_id, after)
         accept = request.headers.get("accept", "")
         if JSON in accept and MEDIA_TYPE not in accept:
-            return await store.events(plan_id, position)
-        plan = await store.read(plan_id)
-        if plan.finished_at is not None and position >= plan.last_seq:
-            return Response(status_code=204)  # which tells EventSource not to come back
-        await count_opening(services, caller)
-        if services.hub.count >= MAX_STREAMS:
-            raise unavailable("This server has no room for another stream")
-        circle = str(caller.user_id) if caller is not None else "guests"
-        feed = PlanFeed(store, plan, after=position, reads=services.hub.reads, circle=circle)
-        first = await feed.read()
-        pace = replace(
-            services.pace, buffered_wait=min(services.pace.buffered_wait, BUFFERED_SECONDS)
-        )
-        expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
-        reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
-        stream = PlanStream(feed, services.hub, reader=reader, pace=pace, clock=services.clock)
-        return stream_response(services, caller, feed, stream.chunks(first))
+            return await self._store(caller).events(plan_id, position)
+        store = self._app.streaming_to(token_of(caller))
+        async with Opening(request, services, caller, guest=f"plan:{plan_id}") as opening:
+            plan = await opening.read(store.read(plan_id))
+            if plan.finished_at is not None and position >= plan.last_seq:
+                return Response(status_code=204)  # which tells EventSource not to come back
+            circle = str(caller.user_id) if caller is not None else "guests"
+            feed = PlanFeed(store, plan, after=position, reads=services.hub.reads, circle=circle)
+            first = await opening.read(feed.read())
+            pace = buffered_pace(services)
+            return opening.stream(feed, first, began_at=began_at, pace=pace, kind=PlanStream)
 
     async def get_report(self, request: HttpRequest, plan_id: UUID, caller: Anybody) -> Any:
         """The report as it stands, also of a failed or cancelled plan: HTML.

@@ -47,3 +47,7 @@ class Plans(Collaborators):
     def acting_as(self, token: str | None) -> CallerStore:
         """The SQL functions as the bearer of `token`, or a guest, may use them."""
         return CallerStore(self._functions_of(token))
+
+    def streaming_to(self, token: str | None) -> CallerStore:
+        """The same for an event stream, which reads through connections of its own."""
+        return CallerStore(self._stream_functions_of(token))

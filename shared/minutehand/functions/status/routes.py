@@ -18,6 +18,7 @@ from minutehand.queue.models import (
     ForeignCursor,
     FoundLines,
     Job,
+    JobCounts,
     JobEvent,
     JobPage,
     JobState,
@@ -40,8 +41,8 @@ from minutehand.web.caller import Caller, InvalidToken, token_matches
 from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, Batch, EventStream, Feed
-from minutehand.web.streams import asked_at, count_opening, open_stream
+from minutehand.web.sse import MEDIA_TYPE, EventStream
+from minutehand.web.streams import Opening, asked_at
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -201,6 +202,21 @@ async def list_jobs(
         ) from error
 
 
+@router.get("/jobs/counts")
+async def count_jobs(
+    caller: SignedIn,
+    services: Provided,
+    workspace_id: UUID,
+    job_type: Word = None,
+    queue: Word = None,
+    parent_id: UUID | None = None,
+) -> JobCounts:
+    """How many jobs a workspace has in each state; `more` names those beyond 10,000."""
+    where = {"job_type": job_type, "queue": queue, "parent_id": parent_id and str(parent_id)}
+    given = {name: value for name, value in where.items() if value is not None}
+    return await services.queue_of(caller).counts(str(workspace_id), given)
+
+
 @router.get("/types")
 async def list_types(
     caller: SignedIn,
@@ -291,7 +307,6 @@ async def get_events(
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
     began_at = asked_at(request, services.clock)
-    queue = services.stream_queue_of(caller)
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
         events = await queue.events_after(str(job_id), after or 0, limit=limit)
@@ -299,12 +314,13 @@ async def get_events(
             await queue.get_job(str(job_id))  # nothing new, or no job?
         more = len(events) == limit
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
-    await count_opening(services, caller)
+    queue = services.stream_queue_of(caller)
     feed = JobFeed(queue, str(job_id), after=seq_cursor(last_event_id, after))
-    first = await feed.start()
-    if first.end is not None and not first.lines and last_event_id:
-        return Response(status_code=204)  # tells EventSource not to come back
-    return _streamed(services, caller, feed, first, began_at)
+    async with Opening(request, services, caller, guest=feed.topic) as opening:
+        first = await opening.read(feed.start())
+        if first.end is not None and not first.lines and last_event_id:
+            return Response(status_code=204)  # tells EventSource not to come back
+        return opening.stream(feed, first, began_at=began_at, pace=services.pace)
 
 
 @router.get("/workspaces/{workspace_id:uuid}/events", response_model=FeedPage, responses=_STREAMED)
@@ -419,15 +435,8 @@ async def _feed_answer(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | EventStream:
     began_at = asked_at(request, services.clock)
-    if MEDIA_TYPE in request.headers.get("accept", ""):
-        await count_opening(services, caller)
-        return _streamed(services, caller, feed, await feed.read(), began_at)
-    return await feed.page()
-
-
-def _streamed(
-    services: Services, caller: Caller | None, feed: Feed, first: Batch, began_at: float
-) -> EventStream:
-    return open_stream(
-        services, caller, feed, first, began_at=began_at, pace=services.pace, most=MAX_STREAMS
-    )
+    if MEDIA_TYPE not in request.headers.get("accept", ""):
+        return await feed.page()
+    async with Opening(request, services, caller, guest=feed.topic) as opening:
+        first = await opening.read(feed.read())
+        return opening.stream(feed, first, began_at=began_at, pace=services.pace)

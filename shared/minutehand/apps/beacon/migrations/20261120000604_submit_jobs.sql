@@ -85,8 +85,8 @@ end;
 $$;
 comment on function public.beacon_submit is
 E'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}; for members.\n\nThe same jobspec_id '
-'and version again is the first job, created false; with another body it is a conflict. No quota binds '
-'submissions: they queue, and limits are on how many run.';
+'and version again is the first job, created false; with another body it is a conflict. No quota of waiting jobs '
+'binds submissions: they queue, and limits are on how many run; max_beacon_jobs bounds the rows.';
 
 create function public.beacon_cancel(p_id uuid) returns jsonb
 language plpgsql

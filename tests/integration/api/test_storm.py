@@ -1,0 +1,23 @@
+"""A short storm over a whole stack; `python -m infra.bench.storm` lets one rage for minutes."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.bench.storm import Storm, ask
+from tests.support.stacks import RunningStack
+
+
+@pytest.mark.slow
+async def test_every_route_answers_after_a_storm(stack: RunningStack) -> None:
+    """Streams opened and left, locked tables, a Data API that hangs, bodies that trickle."""
+    values = {**stack.values, "STATE": str(stack.folder)}
+    storm = Storm(values, 8, streams=30, bodies=100)
+
+    await storm.run()
+    answers = await ask(values)
+
+    assert storm.opened > 0
+    assert storm.locked > 0
+    assert storm.frozen > 0
+    assert {each.route: each.status for each in answers if each.status >= 400} == {}
