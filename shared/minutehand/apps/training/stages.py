@@ -245,7 +245,9 @@ async def hear(work: Work, payload: ChunkPayload) -> int:
         if clean_text(said.text).strip()
     ]
     if sum(_weight(said) for said in segments) > MOST_CHUNK_BYTES:
-        raise StageError("answer_unusable", f"{transcript.engine} heard more than anybody can say")
+        raise StageError(
+            "answer_unusable", f"{transcript.engine} recognised more words than are spoken"
+        )
     chunk = Chunk(
         number=payload.number,
         starts_at_seconds=payload.start,
