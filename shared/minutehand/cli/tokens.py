@@ -22,8 +22,6 @@ from minutehand.queue.keys import WORKER_ROLE
 from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import EnvFile, Json, Token, connected, speaking
 
-YEAR = 365 * 24 * 3600
-
 
 class What(StrEnum):
     """Which secret."""

@@ -193,8 +193,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a person; without a confirmed account they join at their first sign-in."""
-    with _session(as_json, env_file, token, operator) as session:
-        _set(session, workspace, email, role)
+    _set(email, role, workspace, operator, token, env_file, as_json)
 
 
 @members.command("role")
@@ -209,8 +208,7 @@ def change_role(
     as_json: Json = False,
 ) -> None:
     """Make a person a manager, or a plain member."""
-    with _session(as_json, env_file, token, operator) as session:
-        _set(session, workspace, email, role)
+    _set(email, role, workspace, operator, token, env_file, as_json)
 
 
 @members.command("remove")
@@ -230,10 +228,19 @@ def remove(
         session.output.value(gone, text=f"{email} is removed from {chosen['name']}")
 
 
-def _set(session: Session, workspace: str | None, email: str, role: str) -> None:
-    chosen = session.workspace(workspace)
-    made = session.ask("set_member", p_workspace_id=chosen["id"], p_email=email, p_role=role)
-    session.output.value(made, text=_what(made))
+def _set(
+    email: str,
+    role: str,
+    workspace: str | None,
+    operator: bool,
+    token: str | None,
+    env_file: Path | None,
+    as_json: bool,
+) -> None:
+    with _session(as_json, env_file, token, operator) as session:
+        chosen = session.workspace(workspace)
+        made = session.ask("set_member", p_workspace_id=chosen["id"], p_email=email, p_role=role)
+        session.output.value(made, text=_what(made))
 
 
 def _what(made: dict[str, Any]) -> str:
